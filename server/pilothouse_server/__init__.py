@@ -1,0 +1,1 @@
+"""Pilothouse server: a gRPC control plane for container platforms on Kubernetes."""
