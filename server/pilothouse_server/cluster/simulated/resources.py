@@ -1,0 +1,166 @@
+"""The resource types of the simulated cluster: one registry entry per kind.
+
+A `ResourceType` says how a kind is addressed (group, version, plural), what discovery tells about it and which
+generic behaviours it has (namespaced, generation, graceful deletion). Routes, discovery, the store and the
+tables are driven by this registry; a new kind is one entry here and its rules in `strategy`.
+
+Resource types are compared by identity: each exists exactly once, as a constant of this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+STATUS_VERBS = ("get", "patch", "update")
+
+
+@dataclass(frozen=True, eq=False)
+class Subresource:
+    """A subresource as discovery shows it; `group`/`version` only where it has a kind of its own."""
+
+    name: str
+    kind: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    version: str = ""
+    in_classic_discovery: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ResourceType:
+    """One kind served by the API.
+
+    `generation_on_annotations`: annotations raise metadata.generation too (Deployments).
+    `graceful_deletion`: DELETE first sets a deletion time in the future (Pods).
+    `storage_version_hash`: opaque value shown by discovery.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    singular: str = ""
+    subresource_types: tuple[Subresource, ...] = ()
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    has_generation: bool = False
+    generation_on_annotations: bool = False
+    graceful_deletion: bool = False
+    storage_version_hash: str = ""
+
+    @property
+    def list_kind(self) -> str:
+        """The kind of a list of these objects."""
+        return self.kind + "List"
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`, or `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def subresources(self) -> frozenset[str]:
+        """Names of the subresources."""
+        return frozenset(subresource.name for subresource in self.subresource_types)
+
+    @property
+    def has_status(self) -> bool:
+        """Whether status is a subresource, that is, not writable through the main resource."""
+        return "status" in self.subresources
+
+    def __repr__(self) -> str:
+        return f"ResourceType({self.api_version}, {self.plural})"
+
+
+def _status(kind: str) -> Subresource:
+    return Subresource("status", kind, STATUS_VERBS)
+
+
+_SCALE = Subresource("scale", "Scale", STATUS_VERBS, "autoscaling", "v1")
+
+NAMESPACES = ResourceType(
+    "", "v1", "namespaces", "Namespace", namespaced=False, singular="namespace", short_names=("ns",),
+    subresource_types=(Subresource("finalize", "Namespace", ("update",)), _status("Namespace")),
+    verbs=tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
+    storage_version_hash="Q3oi5N2YM8M=",
+)  # fmt: skip
+NODES = ResourceType(
+    "", "v1", "nodes", "Node", namespaced=False, singular="node", short_names=("no",),
+    subresource_types=(
+        Subresource("proxy", "NodeProxyOptions", ("create", "delete", "get", "patch", "update")),
+        _status("Node"),
+    ),
+    storage_version_hash="XwShjMxG9Fs=",
+)  # fmt: skip
+PODS = ResourceType(
+    "", "v1", "pods", "Pod", singular="pod", short_names=("po",), categories=("all",),
+    subresource_types=(
+        Subresource("binding", "Binding", ("create",)),
+        Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
+        Subresource("log", "Pod", ("get",)),
+        _status("Pod"),
+    ),
+    has_generation=True, graceful_deletion=True, storage_version_hash="xPOwRZ+Yhw8=",
+)  # fmt: skip
+SERVICES = ResourceType(
+    "", "v1", "services", "Service", singular="service", short_names=("svc",), categories=("all",),
+    subresource_types=(_status("Service"),), storage_version_hash="0/CO1lhkEBI=",
+)  # fmt: skip
+ENDPOINTS = ResourceType(
+    "", "v1", "endpoints", "Endpoints", singular="endpoints", short_names=("ep",),
+    storage_version_hash="fWeeMqaN/OA=",
+)  # fmt: skip
+EVENTS = ResourceType(
+    "", "v1", "events", "Event", singular="event", short_names=("ev",), storage_version_hash="r2yiGXH7wu8="
+)  # fmt: skip
+SERVICE_ACCOUNTS = ResourceType(
+    "", "v1", "serviceaccounts", "ServiceAccount", singular="serviceaccount", short_names=("sa",),
+    storage_version_hash="pbx9ZvyFpBE=",
+)  # fmt: skip
+CONFIG_MAPS = ResourceType(
+    "", "v1", "configmaps", "ConfigMap", singular="configmap", short_names=("cm",),
+    storage_version_hash="qFsyl6wFWjQ=",
+)  # fmt: skip
+DEPLOYMENTS = ResourceType(
+    "apps", "v1", "deployments", "Deployment", singular="deployment", short_names=("deploy",),
+    categories=("all",), subresource_types=(_SCALE, _status("Deployment")),
+    has_generation=True, generation_on_annotations=True, storage_version_hash="8aSe+NMegvE=",
+)  # fmt: skip
+REPLICA_SETS = ResourceType(
+    "apps", "v1", "replicasets", "ReplicaSet", singular="replicaset", short_names=("rs",),
+    categories=("all",), subresource_types=(_SCALE, _status("ReplicaSet")),
+    has_generation=True, storage_version_hash="P1RzHs8/mWQ=",
+)  # fmt: skip
+ENDPOINT_SLICES = ResourceType(
+    "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", singular="endpointslice",
+    has_generation=True, storage_version_hash="qgS0xkrxYAI=",
+)  # fmt: skip
+
+REGISTRY: tuple[ResourceType, ...] = (
+    CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, SERVICES,
+    DEPLOYMENTS, REPLICA_SETS, ENDPOINT_SLICES,
+)  # fmt: skip
+
+GROUP_ORDER = ("", "apps", "events.k8s.io", "discovery.k8s.io")
+
+# Events are one storage under two addresses: `v1` and `events.k8s.io/v1`.
+EVENTS_GROUP_ALIAS = ("events.k8s.io", "v1", "events")
+
+
+def find(group: str, version: str, plural: str) -> ResourceType | None:
+    """The resource type at this address, or None."""
+    if (group, version, plural) == EVENTS_GROUP_ALIAS:
+        return EVENTS
+    return _BY_ADDRESS.get((group, version, plural))
+
+
+def find_kind(api_version: str, kind: str) -> ResourceType | None:
+    """The resource type with this apiVersion and kind (as in an owner reference), or None."""
+    return _BY_KIND.get((api_version, kind))
+
+
+_BY_ADDRESS = {(entry.group, entry.version, entry.plural): entry for entry in REGISTRY}
+_BY_KIND = {(entry.api_version, entry.kind): entry for entry in REGISTRY}

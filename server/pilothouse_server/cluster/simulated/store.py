@@ -1,0 +1,403 @@
+"""In-memory multi-version object store of the simulated cluster: what etcd and the registry layer are to the
+real one.
+
+One revision counter numbers every change in the whole cluster; an object's `metadata.resourceVersion` is the
+revision of its last change. Every change is kept as a `StoreEvent` with the object before and after it, in a
+history of bounded length. That history serves three readers: watches that resume from an older version, lists
+of a past version (paging from one snapshot), and subscribers inside the process (controllers). What fell out of
+the history is compacted, and asking for it is an `Expired` refusal, as in the real server.
+
+All methods are synchronous and run on one event loop, so each call is atomic. Objects handed out are shared:
+never change them, copy.deepcopy first. The rules of each kind (defaults, validation, what a client may change)
+live in `strategy`; the store calls them, so that controllers and HTTP clients get the same behaviour.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from . import api_errors, strategy
+from .api_errors import ApiError, Cause
+from .apply_tracking import FieldTracker
+from .resources import NAMESPACES, PODS, ResourceType
+from .store_deletion import (
+    FOREGROUND_FINALIZER,
+    ORPHAN_FINALIZER,
+    apply_propagation,
+    check_preconditions,
+    grace_seconds,
+)
+from .store_events import StoreEvent, Subscription
+
+JsonObject = dict[str, Any]
+Key = tuple[str, str]
+
+DEFAULT_HISTORY_LENGTH = 20_000
+
+__all__ = ["FOREGROUND_FINALIZER", "ORPHAN_FINALIZER", "ApiError", "JsonObject", "Store", "StoreEvent", "Subscription", "format_time"]
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as all Kubernetes metadata times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Store:
+    """The objects of the cluster. `now` is the clock for creation, deletion and managedFields times (UTC).
+
+    `history_length` bounds the number of past changes kept (see module docstring).
+    """
+
+    def __init__(
+        self, now: Callable[[], datetime] | None = None, *, history_length: int = DEFAULT_HISTORY_LENGTH
+    ) -> None:
+        self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
+        self.revision = 1
+        self.compacted_revision = 0
+        self.tracker = FieldTracker()
+        self._history_length = history_length
+        self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
+        self._history: deque[StoreEvent] = deque()
+        self._subscriptions: set[Subscription] = set()
+        self.allocators = strategy.Allocators()
+
+    # Reading
+
+    def get(self, resource: ResourceType, namespace: str | None, name: str) -> JsonObject | None:
+        """The object, or None. Treat it as immutable."""
+        return self._objects.get(resource, {}).get(namespace or "", {}).get(name)
+
+    def list(self, resource: ResourceType, namespace: str | None = None) -> list[JsonObject]:
+        """All objects of the type, in one namespace or in all, sorted by namespace and name."""
+        by_namespace = self._objects.get(resource, {})
+        spaces = sorted(by_namespace) if namespace is None else [namespace]
+        return [
+            item for space in spaces for _, item in sorted(by_namespace.get(space, {}).items(), key=_by_name)
+        ]
+
+    def list_at(
+        self, resource: ResourceType, namespace: str | None, revision: int
+    ) -> list[JsonObject]:
+        """The list as it was at `revision`. Refuses a compacted revision with 410."""
+        if revision < self.compacted_revision:
+            raise api_errors.expired(
+                "The provided continue parameter is too old to display a consistent list result."
+            )
+        items = {_key(item): item for item in self.list(resource, namespace)}
+        for event in reversed(self._history):
+            if event.resource_version <= revision:
+                break
+            key = _key(event.object)
+            if event.resource is not resource or (namespace is not None and key[0] != namespace):
+                continue
+            if event.previous is None:
+                items.pop(key, None)
+            else:
+                items[key] = event.previous
+        return [items[key] for key in sorted(items)]
+
+    def events_after(self, resource: ResourceType, revision: int) -> list[StoreEvent]:
+        """The changes of the type after `revision`, oldest first. Refuses a compacted revision with 410."""
+        if revision < self.compacted_revision:
+            raise api_errors.expired(f"too old resource version: {revision} ({self.compacted_revision})")
+        found: deque[StoreEvent] = deque()
+        for event in reversed(self._history):
+            if event.resource_version <= revision:
+                break
+            if event.resource is resource:
+                found.appendleft(event)
+        return [*found]
+
+    def objects(self) -> Iterator[tuple[ResourceType, JsonObject]]:
+        """Every object of every type (for persistence and garbage collection)."""
+        for resource, by_namespace in self._objects.items():
+            for by_name in by_namespace.values():
+                for item in by_name.values():
+                    yield resource, item
+
+    # Writing
+
+    def create(
+        self, resource: ResourceType, obj: JsonObject, *, manager: str | None = None, dry_run: bool = False
+    ) -> JsonObject:
+        """Stores a new object: defaults it, checks it, sets uid, creationTimestamp and resourceVersion.
+
+        `manager` records who set which fields (managedFields). Errors: already_exists, invalid, forbidden
+        (namespace terminating), not_found (namespace missing).
+        """
+        obj = copy.deepcopy(obj)
+        obj.setdefault("apiVersion", resource.api_version)
+        obj.setdefault("kind", resource.kind)
+        metadata = obj.setdefault("metadata", {})
+        strategy.name_object(resource, metadata)
+        for field in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink",
+                      "deletionGracePeriodSeconds"):  # fmt: skip
+            metadata.pop(field, None)
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = format_time(self.now())
+        if resource.has_generation:
+            metadata["generation"] = 1
+        else:
+            metadata.pop("generation", None)
+        name = str(metadata.get("name", ""))
+        namespace = str(metadata.get("namespace", "")) if resource.namespaced else ""
+        if namespace:
+            self._check_namespace(resource, namespace, name)
+        strategy.prepare_for_create(self, resource, obj)
+        existing = self.get(resource, namespace, name)
+        if existing is not None:
+            deleted = bool(existing["metadata"].get("deletionTimestamp"))
+            raise api_errors.already_exists(resource, name, being_deleted=deleted)
+        strategy.allocate(self, resource, obj, None, dry_run=dry_run)
+        if manager is not None:
+            self.tracker.track_update(resource, {}, obj, manager, format_time(self.now()))
+        if dry_run:
+            return obj
+        self._commit("ADDED", resource, obj, None)
+        return obj
+
+    def update(
+        self,
+        resource: ResourceType,
+        obj: JsonObject,
+        *,
+        manager: str | None = None,
+        dry_run: bool = False,
+        subresource: str = "",
+    ) -> JsonObject:
+        """Replaces an object except its status, and returns the stored one.
+
+        A `metadata.resourceVersion` or `metadata.uid` in `obj` must match (conflict otherwise). Unchanged
+        content keeps the resourceVersion and sends no event. Raises the generation where the kind's rules say
+        so. Removing the last finalizer of an object being deleted removes it.
+        """
+        current, changed = self._merge_over_current(resource, obj)
+        if resource.has_status and "status" in current:
+            changed["status"] = current["status"]
+        elif resource.has_status:
+            changed.pop("status", None)
+        strategy.prepare_for_update(self, resource, changed, current)
+        strategy.allocate(self, resource, changed, current, dry_run=dry_run)
+        if resource.has_generation and strategy.raises_generation(resource, changed, current):
+            changed["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
+        if manager is not None:
+            time = format_time(self.now())
+            self.tracker.track_update(resource, current, changed, manager, time, subresource)
+        return self._finish_update(resource, changed, current, dry_run)
+
+    def update_status(
+        self, resource: ResourceType, obj: JsonObject, manager: str, *, dry_run: bool = False
+    ) -> JsonObject:
+        """Replaces only the status, and records `manager` for it (subresource status)."""
+        current, sent = self._merge_over_current(resource, obj)
+        changed = copy.deepcopy(current)
+        changed["status"] = sent.get("status", {})
+        if "managedFields" in sent["metadata"]:
+            changed["metadata"]["managedFields"] = sent["metadata"]["managedFields"]
+        strategy.prepare_status_update(resource, changed, sent, current)
+        self.tracker.track_update(resource, current, changed, manager, format_time(self.now()), "status")
+        return self._finish_update(resource, changed, current, dry_run)
+
+    def replace(self, resource: ResourceType, obj: JsonObject, *, dry_run: bool = False) -> JsonObject:
+        """Replaces the whole object as given, without the rules for clients (no generation, no tracking).
+
+        For the machinery itself (finalize, namespace conditions, orphaning). Conflicts as `update`.
+        """
+        current, changed = self._merge_over_current(resource, obj)
+        return self._finish_update(resource, changed, current, dry_run)
+
+    def bind(self, namespace: str, name: str, node_name: str) -> JsonObject:
+        """Assigns a pod to a node, as POST of a Binding does: nodeName and the condition PodScheduled."""
+        pod = self.get(PODS, namespace, name)
+        if pod is None:
+            raise api_errors.not_found(PODS, name)
+        if pod["spec"].get("nodeName"):
+            raise api_errors.conflict(PODS, name, f"pod {name} is already assigned to node")
+        pod = copy.deepcopy(pod)
+        pod["spec"]["nodeName"] = node_name
+        conditions = [
+            entry for entry in pod["status"].get("conditions", []) if entry["type"] != "PodScheduled"
+        ]
+        scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None,
+                     "lastTransitionTime": format_time(self.now())}  # fmt: skip
+        pod["status"]["conditions"] = [*conditions, scheduled]
+        return self.replace(PODS, pod)
+
+    def delete(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        *,
+        grace_period_seconds: int | None = None,
+        propagation_policy: str | None = None,
+        preconditions: JsonObject | None = None,
+        dry_run: bool = False,
+    ) -> JsonObject | None:
+        """Deletes with Kubernetes semantics and returns what is left: the object with a deletionTimestamp while
+        finalizers or a grace period hold it, None when it is gone. Errors: not_found, conflict.
+        """
+        current = self.get(resource, namespace, name)
+        if current is None:
+            raise api_errors.not_found(resource, name)
+        check_preconditions(resource, current, preconditions or {})
+        changed = copy.deepcopy(current)
+        metadata = changed["metadata"]
+        apply_propagation(resource, metadata, propagation_policy)
+        grace = grace_seconds(resource, changed, grace_period_seconds)
+        deleting = "deletionTimestamp" in metadata
+        finalizers = metadata.get("finalizers") or (
+            changed.get("spec", {}).get("finalizers") if resource is NAMESPACES else None
+        )
+        if not finalizers and grace == 0 and not (deleting and metadata.get("deletionGracePeriodSeconds")):
+            if not dry_run:
+                self._remove(resource, current)
+            return None
+        shortened = deleting and grace < int(metadata.get("deletionGracePeriodSeconds") or 0)
+        if not deleting or shortened:
+            if not deleting and resource.has_generation:
+                metadata["generation"] = int(metadata.get("generation", 0)) + 1
+            metadata["deletionTimestamp"] = format_time(self.now() + timedelta(seconds=grace))
+            if resource is not NAMESPACES:
+                metadata["deletionGracePeriodSeconds"] = grace
+        if resource is NAMESPACES:
+            changed.setdefault("status", {})["phase"] = "Terminating"
+        if dry_run:
+            return changed
+        if changed != current:
+            self._commit("MODIFIED", resource, changed, current)
+        if not finalizers and grace == 0:
+            self._remove(resource, changed)
+            return None
+        return changed
+
+    def remove(self, resource: ResourceType, namespace: str | None, name: str) -> None:
+        """The final removal, whatever holds the object: DELETED with a new resourceVersion. Missing is fine."""
+        current = self.get(resource, namespace, name)
+        if current is not None:
+            self._remove(resource, current)
+
+    def subscribe(self, resource: ResourceType | None = None) -> Subscription:
+        """All changes from now on (of one type, or of all)."""
+        subscription = Subscription(resource, self._subscriptions.discard)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def compact(self, revision: int | None = None) -> None:
+        """Forgets the history up to `revision` (default: all of it)."""
+        revision = self.revision if revision is None else revision
+        while self._history and self._history[0].resource_version <= revision:
+            self._history.popleft()
+        self.compacted_revision = max(self.compacted_revision, revision)
+
+    def restore(self, revision: int, objects: list[tuple[ResourceType, JsonObject]]) -> None:
+        """Replaces everything by a saved state; its history counts as compacted."""
+        self._objects.clear()
+        for resource, obj in objects:
+            self._put(resource, obj)
+            strategy.restore_allocations(self, resource, obj)
+        self.revision = revision
+        self.compact()
+
+    # Internals
+
+    def _merge_over_current(self, resource: ResourceType, obj: JsonObject) -> tuple[JsonObject, JsonObject]:
+        sent = obj.get("metadata", {})
+        namespace = str(sent.get("namespace", "")) if resource.namespaced else ""
+        name = str(sent.get("name", ""))
+        current = self.get(resource, namespace, name)
+        if current is None:
+            raise api_errors.not_found(resource, name)
+        stored = current["metadata"]
+        uid, version = sent.get("uid"), sent.get("resourceVersion")
+        if uid and uid != stored["uid"]:
+            raise api_errors.conflict(
+                resource, name,
+                f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored['uid']}",
+            )  # fmt: skip
+        if version and version != stored["resourceVersion"]:
+            raise api_errors.conflict(resource, name)
+        changed = copy.deepcopy(obj)
+        changed.setdefault("apiVersion", resource.api_version)
+        changed.setdefault("kind", resource.kind)
+        strategy.keep_system_metadata(changed["metadata"], stored)
+        return current, changed
+
+    def _finish_update(
+        self, resource: ResourceType, changed: JsonObject, current: JsonObject, dry_run: bool
+    ) -> JsonObject:
+        if strategy.same_content(changed, current):
+            return current
+        metadata = changed["metadata"]
+        held = metadata.get("finalizers") or (
+            resource is NAMESPACES and changed.get("spec", {}).get("finalizers")
+        )
+        released = (
+            "deletionTimestamp" in metadata and not held and not metadata.get("deletionGracePeriodSeconds")
+        )
+        if dry_run:
+            return changed
+        if released:
+            self._remove(resource, {**current, **changed}, current)
+            return changed
+        self._commit("MODIFIED", resource, changed, current)
+        return changed
+
+    def _check_namespace(self, resource: ResourceType, namespace: str, name: str) -> None:
+        parent = self.get(NAMESPACES, None, namespace)
+        if parent is None:
+            raise api_errors.not_found(NAMESPACES, namespace)
+        if parent["metadata"].get("deletionTimestamp"):
+            cause = Cause(
+                "NamespaceTerminating", f"namespace {namespace} is being terminated", "metadata.namespace"
+            )
+            message = (
+                f"unable to create new content in namespace {namespace} because it is being terminated"
+            )
+            raise api_errors.forbidden(resource, name, message, [cause])
+
+    def _commit(
+        self,
+        kind: Literal["ADDED", "MODIFIED"],
+        resource: ResourceType,
+        obj: JsonObject,
+        previous: JsonObject | None,
+    ) -> None:
+        self.revision += 1
+        obj["metadata"]["resourceVersion"] = str(self.revision)
+        self._put(resource, obj)
+        self._record(StoreEvent(kind, resource, obj, previous, self.revision))
+
+    def _remove(self, resource: ResourceType, last: JsonObject, previous: JsonObject | None = None) -> None:
+        previous = last if previous is None else previous
+        namespace, name = _key(previous)
+        del self._objects[resource][namespace][name]
+        strategy.release(self, resource, previous)
+        self.revision += 1
+        gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.revision)}}
+        self._record(StoreEvent("DELETED", resource, gone, previous, self.revision))
+
+    def _put(self, resource: ResourceType, obj: JsonObject) -> None:
+        namespace, name = _key(obj)
+        self._objects.setdefault(resource, {}).setdefault(namespace, {})[name] = obj
+
+    def _record(self, event: StoreEvent) -> None:
+        self._history.append(event)
+        while len(self._history) > self._history_length:
+            self.compacted_revision = self._history.popleft().resource_version
+        for subscription in tuple(self._subscriptions):
+            subscription.offer(event)
+
+
+def _key(obj: JsonObject) -> Key:
+    metadata = obj["metadata"]
+    return str(metadata.get("namespace", "")), str(metadata["name"])
+
+
+def _by_name(entry: tuple[str, JsonObject]) -> str:
+    return entry[0]

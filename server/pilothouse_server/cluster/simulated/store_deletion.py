@@ -1,0 +1,61 @@
+"""Deletion rules of the store: preconditions, propagation finalizers and grace periods.
+
+Pure functions on one object; `Store.delete` puts them together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import api_errors
+from .resources import NAMESPACES, ResourceType
+
+JsonObject = dict[str, Any]
+
+FOREGROUND_FINALIZER = "foregroundDeletion"
+ORPHAN_FINALIZER = "orphan"
+_TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+def check_preconditions(resource: ResourceType, current: JsonObject, preconditions: JsonObject) -> None:
+    """Refuses with 409 when uid or resourceVersion is not the one the client meant."""
+    metadata = current["metadata"]
+    for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        wanted = preconditions.get(field)
+        if wanted is not None and wanted != metadata[field]:
+            raise api_errors.precondition_failed(
+                resource,
+                metadata["name"],
+                f"Precondition failed: {label} in precondition: {wanted}, "
+                f"{label} in object meta: {metadata[field]}",
+            )
+
+
+def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str | None) -> None:
+    """Sets the finalizer the policy asks for. Background and no policy add none."""
+    finalizers = list(metadata.get("finalizers") or [])
+    wanted = {"Foreground": FOREGROUND_FINALIZER, "Orphan": ORPHAN_FINALIZER}.get(policy or "")
+    if policy is not None and resource is not NAMESPACES:
+        finalizers = [
+            entry for entry in finalizers if entry not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)
+        ]
+    if wanted and resource is not NAMESPACES:
+        finalizers.append(wanted)
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)
+
+
+def grace_seconds(resource: ResourceType, obj: JsonObject, requested: int | None) -> int:
+    """The grace period in seconds that applies now; a later request can only shorten it."""
+    if not resource.graceful_deletion:
+        return 0
+    if not obj["spec"].get("nodeName") or obj.get("status", {}).get("phase") in _TERMINAL_PHASES:
+        # Nothing runs anywhere, so there is nobody to wait for.
+        current = obj["metadata"].get("deletionGracePeriodSeconds")
+        return 0 if not current or requested is None else min(int(current), requested)
+    already = obj["metadata"].get("deletionGracePeriodSeconds")
+    if requested is None:
+        requested = int(already if already is not None else obj["spec"].get("terminationGracePeriodSeconds", 30))
+    return requested if already is None else min(requested, int(already))
