@@ -1,0 +1,154 @@
+"""Generates the Python stubs from protos/, and tells whether the committed ones are up to date.
+
+`generate` writes client/gen; `check` compares instead, changes nothing and exits 1 on a difference;
+`breaking` compares the protos with an earlier commit's, for changes that old clients would feel.
+
+The googleapis protos come as text inside the package googleapis-common-protos and are copied into the
+ignored folder .proto-deps, a buf module of its own: nothing foreign is committed and nothing is fetched.
+Stubs are generated into a temporary folder first, so that a failed run leaves the old ones whole and a
+run that changes nothing touches no file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPENDENCIES = ROOT / ".proto-deps"
+STUBS = Path("client/gen")
+# The folders of googleapis that are copied; buf.yaml names the same ones.
+FOREIGN = ("api", "longrunning", "rpc", "type")
+
+
+def copy_dependencies(root: Path) -> None:
+    """Lays the googleapis protos of the installed package into `root`/.proto-deps, replacing older ones."""
+    package = metadata.distribution("googleapis-common-protos")
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        fresh = Path(folder, "fresh")
+        for file in package.files or []:
+            if file.suffix == ".proto" and file.parts[0] == "google" and file.parts[1] in FOREIGN:
+                # The wheel renames this one, since its Python module would shadow another; imports do not.
+                name = "operations.proto" if file.name == "operations_proto.proto" else file.name
+                target = fresh / file.parent / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(str(file.locate()), target)
+        shutil.rmtree(root / DEPENDENCIES.name, ignore_errors=True)
+        fresh.rename(root / DEPENDENCIES.name)
+
+
+def generate(target: Path) -> None:
+    """Generates all stubs under `target`, with the package markers and py.typed that Python wants."""
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run(["buf", "generate", "--output", target], cwd=ROOT, env=environment, check=True)
+    package = target / STUBS / "pilothouse"
+    # The generator of types writes an empty description for each file without a service: no module goes with it.
+    for types in package.rglob("*_pb2_grpc.pyi"):
+        if not types.with_suffix(".py").exists():
+            types.unlink()
+    for folder in sorted({file.parent for file in package.rglob("*.py")}):
+        while folder != package.parent:
+            (folder / "__init__.py").touch()
+            folder = folder.parent
+    (package / "py.typed").touch()
+
+
+def differences(fresh: Path, committed: Path) -> list[str]:
+    """Paths, relative to the two folders, that differ or stand in only one of them."""
+    found = {
+        file.relative_to(top)
+        for top in (fresh, committed)
+        for file in top.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    return sorted(
+        str(path)
+        for path in found
+        if not (fresh / path).is_file()
+        or not (committed / path).is_file()
+        or not filecmp.cmp(fresh / path, committed / path, shallow=False)
+    )
+
+
+def synchronise(fresh: Path, committed: Path) -> list[str]:
+    """Makes `committed` equal `fresh`, file by file; returns what had to change."""
+    changed = differences(fresh, committed)
+    for path in changed:
+        target = committed / path
+        if (fresh / path).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f"{target.name}.partial")
+            shutil.copyfile(fresh / path, partial)
+            partial.replace(target)
+        else:
+            target.unlink()
+            if not any(target.parent.iterdir()):
+                target.parent.rmdir()
+    return changed
+
+
+def git(*arguments: str) -> str:
+    """Standard output of git, or nothing where git refuses (no such commit, no repository)."""
+    finished = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return finished.stdout.strip() if finished.returncode == 0 else ""
+
+
+def baselines() -> list[str]:
+    """The commits whose API must still be served: the last release, and what this work started from.
+
+    The latter is where the branch left its upstream; in a clone that has nothing of its own, as in CI,
+    the commit before.
+    """
+    head = git("rev-parse", "HEAD")
+    start = git("merge-base", "HEAD", "@{upstream}")
+    if start in ("", head):
+        start = git("rev-parse", "--verify", "--quiet", "HEAD^")
+    release = git("describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", "HEAD")
+    return [each for each in dict.fromkeys((release, start)) if each]
+
+
+def breaking(against: str) -> int:
+    """Compares protos/ with that of the commit `against`; returns buf's exit code."""
+    if not git("ls-tree", against, "protos", "buf.yaml"):
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(
+            ["git", "archive", against, "protos", "buf.yaml"], cwd=ROOT, capture_output=True, check=False
+        )
+        if archive.returncode != 0:
+            return 0
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        copy_dependencies(Path(folder))
+        print(f"compared with {against[:12]}")
+        buf = Path(sys.executable).parent / "buf"
+        return subprocess.run([buf, "breaking", "--against", folder], cwd=ROOT, check=False).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("command", choices=["generate", "check", "breaking"])
+    command = parser.parse_args().command
+    copy_dependencies(ROOT)
+    if command == "breaking":
+        return max((breaking(commit) for commit in baselines()), default=0)
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        if command == "generate":
+            for path in synchronise(Path(folder) / STUBS, ROOT / STUBS):
+                print("wrote" if (ROOT / STUBS / path).exists() else "removed", STUBS / path)
+            return 0
+        stale = differences(Path(folder) / STUBS, ROOT / STUBS)
+    for path in stale:
+        print(f"{STUBS / path}: differs from what protos/ generates; run `make proto` and commit the result")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

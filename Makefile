@@ -1,0 +1,62 @@
+# make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
+# make test    the tests of every change          make soak    the long ones: faults, load, timing
+# make lint    every check of form and convention make bench   measurements
+# make proto   the stubs from protos/             make lock    requirements.lock from pyproject.toml
+#
+# Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
+# pyproject.toml has changed. On a bare Debian it takes: git make python3 python3-venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed.stamp
+# The interpreter is the one named above; uv fetches none.
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test lint proto bench soak lock
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(STAMP)
+
+run: setup
+	@exec $(BIN)/pilothouse serve --dev
+
+test: setup
+	$(BIN)/pytest
+
+soak: setup
+	$(BIN)/pytest -m soak
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+proto: setup
+	@$(BIN)/python .ci/protos.py generate
+
+# Every check runs, so that one look shows all that is wrong; the first failure decides the exit code.
+lint: setup
+	@$(BIN)/python -m tests.conventions
+
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
+		--output-file requirements.lock $(LOCK_OPTIONS)
+
+# uv comes into the environment by pip, like all else with the hash that the lock gives it.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11: apt-get install python3, or make PYTHON=<a newer one>"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "the venv module of $(PYTHON) is missing: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.lock.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
