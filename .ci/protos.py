@@ -49,7 +49,7 @@ def generate(target: Path) -> None:
     environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     subprocess.run(["buf", "generate", "--output", target], cwd=ROOT, env=environment, check=True)
     package = target / STUBS / "pilothouse"
-    # The generator of types writes an empty description for each file without a service: no module goes with it.
+    # A file without a service gets types all the same, of a module that does not exist.
     for types in package.rglob("*_pb2_grpc.pyi"):
         if not types.with_suffix(".py").exists():
             types.unlink()

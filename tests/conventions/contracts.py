@@ -1,8 +1,8 @@
 """The contract type of import-linter that pyproject.toml uses for "only these may import that".
 
-import-linter's own `protected` contract refuses to run while a protected module is missing from the graph:
+import-linter's own `protected` contract refuses to run while a module that it names is not in the graph:
 a library that nobody imports yet, or the repository of a noun that is still to come. Here such a module is
-passed over, and so is an importer that is missing, so that a contract can be written down before the first file it speaks of, and holds from then.
+passed over, so that a contract can be written down before the first file it speaks of, and holds from then.
 """
 
 from __future__ import annotations
