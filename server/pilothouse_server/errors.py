@@ -1,0 +1,145 @@
+"""Every failure that a caller may see, in one closed hierarchy.
+
+Rules, repositories and the kernel raise these and nothing else on purpose. The outermost interceptor turns each
+into its canonical gRPC code, a `google.rpc.ErrorInfo` (the reason, the metadata) and, where there are violations, a
+`google.rpc.BadRequest`. Whatever is not one of them is a fault of ours and leaves the server as INTERNAL without its
+words: that is why messages here are written for the caller, and never hold SQL, a secret or a driver's text.
+
+Nothing here knows gRPC, so that the rules do not have to. `code` is the name of the canonical code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong with one field of a request.
+
+    `field` is its full path as the caller wrote it (`container.ports[0].container_port`), `rule` a word for programs
+    (`required`, `maximum`, `format.dns_label`), `description` a sentence for people.
+    """
+
+    field: str
+    rule: str
+    description: str
+
+
+class PilothouseError(Exception):
+    """The base of the hierarchy; only its subclasses are raised.
+
+    `message` is lower-case and says what to do. `reason` is UPPER_SNAKE and stable: programs decide by it.
+    `metadata` goes into ErrorInfo. `retry_after_seconds` is set where trying again later helps.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.violations: tuple[Violation, ...] = tuple(violations)
+        self.retry_after_seconds = retry_after_seconds
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.reason}: {self.message})"
+
+
+class InvalidArgument(PilothouseError):
+    """The request is wrong whatever the state of the system."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(PilothouseError):
+    """The thing does not exist, or the caller may not know that it does."""
+
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(PilothouseError):
+    """The name is taken."""
+
+    code = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(PilothouseError):
+    """The state of the system forbids it; the message names that state."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class Aborted(PilothouseError):
+    """Somebody else changed it first: read it again, then retry."""
+
+    code = "ABORTED"
+
+
+class ResourceExhausted(PilothouseError):
+    """A quota, a rate or a buffer is used up."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class OutOfRange(PilothouseError):
+    """A position that is no longer, or not yet, there."""
+
+    code = "OUT_OF_RANGE"
+
+
+class Unauthenticated(PilothouseError):
+    """The caller has not shown who they are."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(PilothouseError):
+    """The caller is known and may not."""
+
+    code = "PERMISSION_DENIED"
+
+
+class Unavailable(PilothouseError):
+    """A database or cluster is away, or this server is ending; the message says which."""
+
+    code = "UNAVAILABLE"
+
+
+def invalid(field: str, description: str, *, reason: str = "INVALID_FIELD", rule: str = "") -> InvalidArgument:
+    """Return the error for one wrong field; `rule` defaults to the reason in lower case."""
+    violation = Violation(field, rule or reason.lower(), description)
+    return InvalidArgument(f"{field}: {description}", reason=reason, metadata={"field": field}, violations=(violation,))
+
+
+def not_found(kind: str, name: str) -> NotFound:
+    """Return the error for a `kind` (`container`, `role grant`) that is not there, or that the caller may not see."""
+    return NotFound(
+        f'{kind} "{name}" not found',
+        reason=f"{_reason_word(kind)}_NOT_FOUND",
+        metadata={"resource_type": kind, "name": name},
+    )
+
+
+def already_exists(kind: str, name: str) -> AlreadyExists:
+    """Return the error for a name of a `kind` that is taken."""
+    return AlreadyExists(
+        f'{kind} "{name}" already exists',
+        reason=f"{_reason_word(kind)}_ALREADY_EXISTS",
+        metadata={"resource_type": kind, "name": name},
+    )
+
+
+def _reason_word(kind: str) -> str:
+    return kind.upper().replace(" ", "_").replace("-", "_")
