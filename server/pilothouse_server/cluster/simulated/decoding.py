@@ -1,0 +1,286 @@
+"""Decoding of request bodies: JSON or YAML, duplicate and unknown fields, wrong types.
+
+The real server decodes a body into Go structs. What that does to a document is observable, so it is done here by
+the schema: unknown fields are dropped (with a warning, or refused, as `fieldValidation` says), a value of the
+wrong type is refused with 400, nulls vanish. Server-side apply reads the same schema more strictly, and the real
+server answers its refusals with 500 and no reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+from . import api_errors
+from .apply_fieldset import describe, item_key
+from .resources import ResourceType
+from .schema import ListType, MapType, Scalar, SchemaType, Struct, go_type_name, schema_of
+
+JsonObject = dict[str, Any]
+
+BODY_LIMIT_BYTES = 3 * 1024 * 1024
+QUANTITY = re.compile(r"^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$")
+_SUFFIX = re.compile(r"^(n|u|m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|[eE][+-]?[0-9]+)?$")
+_INT32_EXCEPTIONS = frozenset({
+    "generation", "observedGeneration", "terminationGracePeriodSeconds", "deletionGracePeriodSeconds",
+    "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup", "tolerationSeconds", "expirationSeconds",
+})  # fmt: skip
+
+
+class _DuplicateTracker:
+    """Loads JSON and notes duplicate keys with their paths."""
+
+    def __init__(self) -> None:
+        self.duplicates: list[tuple[JsonObject, str]] = []
+
+    def pairs(self, pairs: list[tuple[str, Any]]) -> JsonObject:
+        result: JsonObject = {}
+        for name, value in pairs:
+            if name in result:
+                self.duplicates.append((result, name))
+            result[name] = value
+        return result
+
+    def paths(self, document: Any) -> list[str]:
+        found: list[str] = []
+
+        def walk(node: Any, path: str) -> None:
+            if isinstance(node, dict):
+                found.extend(_join(path, name) for owner, name in self.duplicates if owner is node)
+                for name, child in node.items():
+                    walk(child, _join(path, name))
+            elif isinstance(node, list):
+                for index, child in enumerate(node):
+                    walk(child, f"{path}[{index}]")
+
+        walk(document, "")
+        return found
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def parse_yaml(body: bytes) -> Any:
+    """A YAML (or JSON) document; 400 when it cannot be read."""
+    try:
+        return yaml.load(body, Loader=_JsonLikeLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark is not None else 1
+        problem = getattr(error, "problem", None) or "did not find expected node content"
+        raise api_errors.bad_request(
+            f"error decoding YAML: error converting YAML to JSON: yaml: line {line}: {problem}"
+        ) from error
+
+
+class _JsonLikeLoader(yaml.SafeLoader):
+    """YAML without the implicit types that JSON lacks (dates stay text)."""
+
+
+_JsonLikeLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_object(body: bytes, content_type: str, kind: str) -> tuple[JsonObject, list[str]]:
+    """The body of POST and PUT with the paths of duplicate fields. 400 and 415 as the real server."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/yaml":
+        document = parse_yaml(body)
+        duplicates: list[str] = []
+    elif media_type in ("application/json", ""):
+        tracker = _DuplicateTracker()
+        try:
+            document = json.loads(body, object_pairs_hook=tracker.pairs)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            shown = body[:30].decode("utf-8", "replace") + " ..." if body else "<empty>"
+            raise api_errors.bad_request(
+                f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
+                f"json parse error: unexpected end of JSON input ({shown})"
+            ) from error
+        duplicates = tracker.paths(document)
+    else:
+        raise api_errors.failure(
+            415,
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            "UnsupportedMediaType",
+        )
+    if not isinstance(document, dict):
+        raise api_errors.bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
+            "json parse error: json: cannot unmarshal into Go value of type struct"
+        )
+    return document, duplicates
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    return {str: "string", list: "array", dict: "object"}.get(type(value), "object")
+
+
+class _TypeMismatchError(Exception):
+    pass
+
+
+def convert(resource: ResourceType, document: JsonObject) -> tuple[JsonObject, list[str]]:
+    """The document as the kind's struct holds it, and the paths of unknown fields. 400 on a wrong type."""
+    unknown: list[str] = []
+    try:
+        converted = _convert(schema_of(resource), document, "", resource.kind, unknown)
+    except _TypeMismatchError as error:
+        raise api_errors.bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
+        ) from error
+    result: JsonObject = converted
+    return result, unknown
+
+
+def _convert(kind: SchemaType, value: Any, path: str, owner: str, unknown: list[str]) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, Scalar):
+        return _convert_scalar(kind, value, path, owner)
+    if isinstance(kind, ListType):
+        _expect(isinstance(value, list), value, path, owner, "[]" + _type_name(kind.item))
+        return [
+            _convert(kind.item, item, f"{path}[{index}]", owner, unknown) for index, item in enumerate(value)
+        ]
+    _expect(isinstance(value, dict), value, path, owner, _type_name(kind))
+    if isinstance(kind, MapType):
+        return {
+            name: _convert(kind.item, child, _join(path, name), owner, unknown) or ("" if child is None else child)
+            if isinstance(kind.item, Scalar)
+            else _convert(kind.item, child, _join(path, name), owner, unknown)
+            for name, child in value.items()
+        }
+    result: JsonObject = {}
+    for name, child in value.items():
+        child_path = _join(path, name)
+        if name not in kind.fields:
+            unknown.append(child_path)
+            continue
+        converted = _convert(kind.fields[name], child, child_path, go_type_name(kind.name), unknown)
+        if converted is not None:
+            result[name] = converted
+    return result
+
+
+def _type_name(kind: SchemaType) -> str:
+    if isinstance(kind, Struct):
+        return f"v1.{go_type_name(kind.name)}"
+    if isinstance(kind, MapType):
+        return f"map[string]{_type_name(kind.item)}"
+    if isinstance(kind, ListType):
+        return f"[]{_type_name(kind.item)}"
+    return {"str": "string", "int": "int32", "float": "float64"}.get(kind.kind, kind.kind)
+
+
+def _expect(holds: bool, value: Any, path: str, owner: str, expected: str) -> None:
+    if not holds:
+        raise _TypeMismatchError(
+            f"json: cannot unmarshal {_json_kind(value)} into Go struct field {owner}.{path} of type {expected}"
+        )
+
+
+def _convert_scalar(kind: Scalar, value: Any, path: str, owner: str) -> Any:
+    if kind.kind == "any":
+        return value
+    if kind.kind == "quantity":
+        text = str(value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or not is_quantity(text):
+            raise _TypeMismatchError(f"quantities must match the regular expression '{QUANTITY.pattern}'")
+        return text
+    if kind.kind in ("str", "time"):
+        _expect(isinstance(value, str), value, path, owner, "string")
+    elif kind.kind == "bool":
+        _expect(isinstance(value, bool), value, path, owner, "bool")
+    elif kind.kind == "int":
+        name = path.rpartition(".")[2]
+        expected = "int64" if name in _INT32_EXCEPTIONS else "int32"
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        _expect(whole and not isinstance(value, bool), value, path, owner, expected)
+        return int(value)
+    elif kind.kind == "float":
+        _expect(isinstance(value, int | float) and not isinstance(value, bool), value, path, owner, "float64")
+    return value
+
+
+def is_quantity(text: str) -> bool:
+    """Whether the text is a resource amount such as `10m` or `1.5Gi`."""
+    match = re.match(r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(.*)$", text)
+    return match is not None and _SUFFIX.match(match[2]) is not None
+
+
+def check_applied(resource: ResourceType, document: JsonObject, label: str) -> None:
+    """The checks of server-side apply on the sent configuration: unknown fields, types, duplicate list keys.
+
+    Each is a 500 without reason in the real server; `label` is how it calls the object.
+    """
+    problem = _applied_problem(schema_of(resource), document, ())
+    if problem:
+        raise api_errors.internal_error(f"failed to create typed patch object ({label}): {problem}")
+    try:
+        _convert(schema_of(resource), document, "", resource.kind, [])
+    except _TypeMismatchError as error:
+        group_kind = f"{resource.group or ''}/{resource.version}, Kind={resource.kind}"
+        raise api_errors.internal_error(
+            f"failed to convert new object ({label}) to proper version: unable to convert unstructured object "
+            f"to {group_kind}: {error}"
+        ) from error
+
+
+def _applied_problem(kind: SchemaType, value: Any, path: tuple[str, ...]) -> str | None:
+    if value is None:
+        return None
+    if isinstance(kind, Scalar):
+        return _applied_scalar_problem(kind, value, path)
+    if isinstance(kind, ListType):
+        if not isinstance(value, list):
+            return f"{describe(path)}: expected list, got {_go_value(value)}"
+        seen: set[str] = set()
+        for index, item in enumerate(value):
+            element = f"v:{index}" if kind.relation == "atomic" else item_key(kind, item)
+            if kind.relation != "atomic":
+                if element in seen:
+                    return f"{describe(path)}: duplicate entries for key {describe((element,))}"
+                seen.add(element)
+            problem = _applied_problem(kind.item, item, (*path, element))
+            if problem:
+                return problem
+        return None
+    if not isinstance(value, dict):
+        return f"{describe(path)}: expected map, got {_go_value(value)}"
+    if isinstance(kind, Struct):
+        for name in value:
+            if name not in kind.fields:
+                return f"{describe((*path, 'f:' + name))}: field not declared in schema"
+    for name, child in value.items():
+        child_kind = kind.fields[name] if isinstance(kind, Struct) else kind.item
+        problem = _applied_problem(child_kind, child, (*path, "f:" + name))
+        if problem:
+            return problem
+    return None
+
+
+def _go_value(value: Any) -> str:
+    return f"&value.valueUnstructured{{Value:{value}}}"
+
+
+def _applied_scalar_problem(kind: Scalar, value: Any, path: tuple[str, ...]) -> str | None:
+    expected = None
+    if kind.kind in ("str", "time") and not isinstance(value, str):
+        expected = "string"
+    elif kind.kind == "bool" and not isinstance(value, bool):
+        expected = "boolean"
+    elif kind.kind in ("int", "float") and (isinstance(value, bool) or not isinstance(value, int | float)):
+        expected = "numeric (int or float)"
+    return f"{describe(path)}: expected {expected}, got {_go_value(value)}" if expected else None
