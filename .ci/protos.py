@@ -1,7 +1,8 @@
 """Generates the Python stubs from protos/, and tells whether the committed ones are up to date.
 
 `generate` writes client/gen; `check` compares instead, changes nothing and exits 1 on a difference;
-`breaking` compares the protos with an earlier commit's, for changes that old clients would feel.
+`breaking` compares the protos with an earlier commit's, for changes that old clients would feel;
+`dependencies` only lays out the foreign protos that buf needs for any of its own commands.
 
 The googleapis protos come as text inside the package googleapis-common-protos and are copied into the
 ignored folder .proto-deps, a buf module of its own: nothing foreign is committed and nothing is fetched.
@@ -133,9 +134,13 @@ def breaking(against: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("command", choices=["generate", "check", "breaking"])
+    parser.add_argument("command", choices=["generate", "check", "breaking", "dependencies"])
     command = parser.parse_args().command
-    copy_dependencies(ROOT)
+    # Checks run side by side: only these two write into the project.
+    if command in ("generate", "dependencies") or not DEPENDENCIES.exists():
+        copy_dependencies(ROOT)
+    if command == "dependencies":
+        return 0
     if command == "breaking":
         return max((breaking(commit) for commit in baselines()), default=0)
     with tempfile.TemporaryDirectory() as folder:

@@ -234,7 +234,7 @@ class EmbeddedPostgres:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         self._account.own(unfinished)
-        command = [
+        command: list[str | Path] = [
             *self._account.command(dies_with_parent_by="KILL"),
             program("initdb"),
             f"--pgdata={unfinished}",
@@ -288,7 +288,7 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".log.old"))
-        command = [
+        command: list[str | Path] = [
             *self._account.command(dies_with_parent_by="INT"),
             program("postgres"),
             "-D",
@@ -330,12 +330,8 @@ class EmbeddedPostgres:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Fast shutdown, then an immediate one (PostgreSQL recovers at the next start), then the kernel's."""
-    for end in (
-        lambda: process.send_signal(signal.SIGINT),
-        lambda: process.send_signal(signal.SIGQUIT),
-        process.kill,
-    ):
-        end()
+    for end in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        process.send_signal(end)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,102 @@
+"""`make lint`: every check of form and convention, side by side, told in one order.
+
+All of them run whatever the others say, so that one look shows everything that is wrong. The exit code is 1
+if any failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.conventions import tables
+from tests.conventions.checks import CHECKS
+from tests.conventions.sources import ROOT, load
+
+PROGRAMS = Path(sys.executable).parent
+CODE = [
+    folder
+    for folder in ("server", "client/pilothouse_client", "migrations", "tests", "benchmarks")
+    if (ROOT / folder).is_dir()
+]
+TOOLING = [str(path.relative_to(ROOT)) for path in sorted((ROOT / ".ci").glob("*.py"))]
+
+Outcome = tuple[bool, str]
+
+
+def command(*words: str) -> Callable[[], Outcome]:
+    """A check that is a program of the virtual environment: right if it exits with 0."""
+
+    def run() -> Outcome:
+        environment = dict(os.environ, PATH=f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}")
+        finished = subprocess.run(
+            words,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return finished.returncode == 0, finished.stdout
+
+    return run
+
+
+def conventions() -> Outcome:
+    sources = load()
+    found = [finding for check in CHECKS for finding in check(sources)]
+    return not found, "\n".join(found)
+
+
+def schema() -> Outcome:
+    found = list(tables.findings(tables.all_tables()))
+    return not found, "\n".join(found)
+
+
+STEPS: list[tuple[str, Callable[[], Outcome]]] = [
+    ("types (mypy --strict)", command("mypy", *CODE, *TOOLING)),
+    (
+        "style (ruff check; `ruff check --fix` mends some)",
+        command("ruff", "check", "--output-format=concise", *CODE, *TOOLING),
+    ),
+    ("format (mend with `ruff format`)", command("ruff", "format", "--check", *CODE, *TOOLING)),
+    ("imports (import-linter)", command("lint-imports", "--no-logo")),
+    ("conventions (tests/conventions/checks.py)", conventions),
+    ("schema (tests/conventions/tables.py)", schema),
+    ("protos (buf lint)", command("buf", "lint")),
+    (
+        "protos' format (mend with `buf format -w protos`)",
+        command("buf", "format", "-d", "--exit-code", "protos"),
+    ),
+    ("protos' compatibility (buf breaking)", command("python", ".ci/protos.py", "breaking")),
+    ("stubs (client/gen equals what protos/ generates)", command("python", ".ci/protos.py", "check")),
+]
+
+
+def main() -> int:
+    # buf needs the copied googleapis protos before any two of its checks run side by side.
+    prepared, words = command("python", ".ci/protos.py", "dependencies")()
+    if not prepared:
+        print(words)
+        return 1
+    failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        started = time.monotonic()
+        for name, outcome in [(name, pool.submit(step)) for name, step in STEPS]:
+            right, output = outcome.result()
+            print(f"{'ok    ' if right else 'FAILED'} {name}", flush=True)
+            if not right:
+                failed += 1
+                print("\n".join(f"       {line}" for line in output.splitlines()), flush=True)
+    print(f"{len(STEPS) - failed} passed, {failed} failed in {time.monotonic() - started:.1f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""The conventions of the project's own files, each a function from sources to findings.
+
+A finding is one line, `path:line: what is wrong and what to do`. test_checks.py beside this breaks every
+one of them on purpose, so that none can pass by seeing nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tests.conventions.sources import Source
+
+LONGEST_FILE_LINES = 400
+NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
+ASSERTING = ("raises", "warns", "assert", "check", "expect", "verify")
+LOCKS_WITH_HOSTS = re.compile(r"(^|/)(uv\.lock|poetry\.lock|pdm\.lock|pylock.*\.toml)$")
+MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.-])/(work|farm|root)/")
+REGISTRY_HOST = re.compile(r"\b(pypi|pythonhosted|npmjs|debian)\.(org|com)\b")
+LEFT_OPEN = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|\bHACK\b")
+FENCE = re.compile(r"^(`{3,})(\w*)")
+SHELLS = {"console", "sh", "bash", "shell"}
+
+Check = Callable[[Sequence[Source]], Iterable[str]]
+
+
+def file_length(sources: Sequence[Source]) -> Iterator[str]:
+    """A file is one room: what it does fits in one look."""
+    for source in sources:
+        if source.is_python and len(source.lines) > LONGEST_FILE_LINES:
+            yield (
+                f"{source.path}:{LONGEST_FILE_LINES}: {len(source.lines)} lines, more than "
+                f"{LONGEST_FILE_LINES}: split it by what its parts are about"
+            )
+
+
+def telling_names(sources: Sequence[Source]) -> Iterator[str]:
+    """A name says what is inside, so that a newcomer knows what belongs there."""
+    for source in sources:
+        parts = source.path.removesuffix(".py").split("/")
+        for part in NAMES_THAT_SAY_NOTHING.intersection(parts):
+            yield f"{source.path}:1: {part!r} says nothing: name it after what it holds"
+
+
+def module_docstrings(sources: Sequence[Source]) -> Iterator[str]:
+    """A module begins with its mechanism and why it is so."""
+    for source in sources:
+        if source.is_python and source.text.strip() and ast.get_docstring(source.tree) is None:
+            yield f"{source.path}:1: no module docstring: say what the module does and why it does it so"
+
+
+def nothing_left_open(sources: Sequence[Source]) -> Iterator[str]:
+    """What is committed is complete."""
+    for source in sources:
+        if source.is_python and not source.is_test:
+            for number, line in enumerate(source.lines, 1):
+                if found := LEFT_OPEN.search(line):
+                    yield f"{source.path}:{number}: {found[0]}: finish it, or file it as an issue"
+
+
+def no_sleeps_in_tests(sources: Sequence[Source]) -> Iterator[str]:
+    """A sleep is too short on a slow machine and too long on a fast one."""
+    for source in sources:
+        if not source.is_test:
+            continue
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            yields_only = len(node.args) == 1 and ast.unparse(node.args[0]) == "0"
+            if called.split(".")[-1] == "sleep" and not yields_only:
+                yield f"{source.path}:{node.lineno}: {called}: wait for a condition, with a deadline"
+
+
+def tests_assert(sources: Sequence[Source]) -> Iterator[str]:
+    """A test that asserts nothing cannot fail."""
+    for source in sources:
+        if not source.is_test:
+            continue
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if node.name.startswith("test") and not any(map(_asserts, ast.walk(node))):
+                yield f"{source.path}:{node.lineno}: {node.name} asserts nothing, so it cannot fail"
+
+
+def _asserts(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        return any(word in called for word in ASSERTING)
+    return isinstance(node, ast.Assert)
+
+
+def no_machine_paths(sources: Sequence[Source]) -> Iterator[str]:
+    """The project works wherever it is cloned."""
+    for source in sources:
+        for number, line in enumerate(source.lines, 1):
+            if found := MACHINE_PATH.search(line):
+                yield f"{source.path}:{number}: {found[0].strip()} is a path of one machine: make it relative"
+
+
+def no_registry_hosts(sources: Sequence[Source]) -> Iterator[str]:
+    """Where packages come from is the machine's matter; the lock holds versions and hashes."""
+    for source in sources:
+        if LOCKS_WITH_HOSTS.search(source.path):
+            yield f"{source.path}:1: this lock names hosts: requirements.lock is the lock (`make lock`)"
+        for number, line in enumerate(source.lines, 1):
+            if found := REGISTRY_HOST.search(line):
+                yield f"{source.path}:{number}: {found[0]} is a registry's host: name the package instead"
+
+
+def readme_commands_are_tested(sources: Sequence[Source]) -> Iterator[str]:
+    """What a stranger types from the README has been typed by a test."""
+    tests = " ".join(" ".join(source.text.split()) for source in sources if source.path.startswith("tests/"))
+    for source in sources:
+        if source.path == "README.md":
+            for number, command in commands(source):
+                if command not in tests:
+                    yield f"{source.path}:{number}: no test under tests/ holds the command `{command}`"
+
+
+def commands(readme: Source) -> Iterator[tuple[int, str]]:
+    """Line and text of each command in a fenced block of shell; in one of `console`, of each `$ ` line.
+
+    Continued lines are joined and white space is made single. Comments are left out.
+    """
+    fence = language = ""
+    begun: list[str] = []
+    for number, line in enumerate(readme.lines, 1):
+        found = FENCE.match(line)
+        if found and not fence:
+            fence, language = found[1], found[2]
+            continue
+        if found and found[1] == fence and not found[2]:
+            fence = ""
+            continue
+        if not fence or language not in SHELLS:
+            continue
+        text = line.strip()
+        if not begun:
+            if language == "console":
+                if not text.startswith("$ "):
+                    continue
+                text = text[2:]
+            if not text or text.startswith("#"):
+                continue
+        begun.append(text.removesuffix("\\"))
+        if not text.endswith("\\"):
+            yield number, " ".join(" ".join(begun).split())
+            begun = []
+
+
+CHECKS: Sequence[Check] = (
+    file_length,
+    telling_names,
+    module_docstrings,
+    nothing_left_open,
+    no_sleeps_in_tests,
+    tests_assert,
+    no_machine_paths,
+    no_registry_hosts,
+    readme_commands_are_tested,
+)

@@ -1,0 +1,60 @@
+"""The project's own files as the checks see them: what git knows or would add, generated code apart."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ("client/gen/",)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text file: its path within the project, and what it holds."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The parsed module. A file that does not parse is ruff's to tell, and is empty here."""
+        try:
+            return ast.parse(self.text)
+        except SyntaxError:
+            return ast.Module(body=[], type_ignores=[])
+
+    @property
+    def is_python(self) -> bool:
+        return self.path.endswith(".py")
+
+    @property
+    def is_test(self) -> bool:
+        return self.is_python and self.path.startswith("tests/")
+
+
+def load(root: Path = ROOT) -> list[Source]:
+    """Every text file under `root` that is committed or about to be, in the order of paths."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sources = []
+    for path in sorted(set(listed.stdout.split("\0")) - {""}):
+        if path.startswith(GENERATED) or not (root / path).is_file():
+            continue
+        try:
+            sources.append(Source(path, (root / path).read_text("utf-8")))
+        except UnicodeDecodeError:
+            continue
+    return sources

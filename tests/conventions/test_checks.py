@@ -1,0 +1,116 @@
+"""Every check of the conventions finds what it is for, and leaves alone what is right.
+
+The samples hold what the checks look for only while the test runs: they are put together from parts where
+this file would be found out itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
+
+from tests.conventions import checks, tables
+from tests.conventions.sources import Source, load
+
+CASES: Sequence[tuple[checks.Check, Source, Source]] = [
+    # check, one that breaks it, one that keeps it
+    (
+        checks.file_length,
+        Source("server/a.py", "x = 1\n" * 401),
+        Source("server/a.py", "x = 1\n" * 400),
+    ),
+    (checks.telling_names, Source("server/utils/a.py", ""), Source("server/utilities_of_ships.py", "")),
+    (checks.telling_names, Source("tests/helpers.py", ""), Source("tests/helpful.py", "")),
+    (checks.module_docstrings, Source("server/a.py", "x = 1"), Source("server/a.py", '"""Why."""\nx = 1')),
+    (
+        checks.nothing_left_open,
+        Source("server/a.py", "# TO" + "DO: later"),
+        Source("server/a.py", "todo = list_of_work()"),
+    ),
+    (
+        checks.no_sleeps_in_tests,
+        Source("tests/a.py", "async def f():\n    await asyncio.sleep(0.1)"),
+        Source("tests/a.py", "async def f():\n    await asyncio.sleep(0)"),
+    ),
+    (
+        checks.no_sleeps_in_tests,
+        Source("tests/a.py", "from time import sleep\nsleep(1)"),
+        Source("server/a.py", "from time import sleep\nsleep(1)"),
+    ),
+    (
+        checks.tests_assert,
+        Source("tests/a.py", "def test_a():\n    call()"),
+        Source("tests/a.py", "def test_a():\n    with pytest.raises(ValueError):\n        call()"),
+    ),
+    (
+        checks.tests_assert,
+        Source("tests/a.py", "async def test_a():\n    await call()"),
+        Source("tests/a.py", "async def test_a():\n    assert await call()"),
+    ),
+    (checks.no_machine_paths, Source("a.md", "see /" + "root/a"), Source("a.md", "see protos/root/a")),
+    (checks.no_machine_paths, Source("a.md", "/" + "work/a"), Source("a.md", "at/work/a, ./work/")),
+    (
+        checks.no_registry_hosts,
+        Source("a.lock", "--index https://py" + "pi.org/simple"),
+        Source("a.lock", "a==1 --hash=sha256:00"),
+    ),
+    (checks.no_registry_hosts, Source("uv.lock", ""), Source("requirements.lock", "")),
+    (
+        checks.readme_commands_are_tested,
+        Source("README.md", "```console\n$ pilothouse  never-tested \\\n    --at-all\nits answer\n```"),
+        Source(
+            "README.md", "```console\n$ pilothouse is-tested\nits answer\n```\n```text\n$ no command\n```"
+        ),
+    ),
+    (
+        checks.readme_commands_are_tested,
+        Source("README.md", "```sh\n# a comment\npilothouse never-tested\n```"),
+        Source("README.md", "```sh\n# a comment\npilothouse is-tested\n```"),
+    ),
+]
+A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n')
+
+
+@pytest.mark.parametrize(("check", "broken", "kept"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_check_finds_the_broken_and_passes_the_kept(
+    check: checks.Check, broken: Source, kept: Source
+) -> None:
+    found = list(check([broken, A_TEST]))
+    assert len(found) == 1
+    assert found[0].startswith(f"{broken.path}:")
+    assert list(check([kept, A_TEST])) == []
+
+
+def test_every_check_has_a_case() -> None:
+    assert {case[0] for case in CASES} == set(checks.CHECKS)
+
+
+def test_continued_commands_are_one() -> None:
+    readme = Source("README.md", "```sh\npilothouse a \\\n  --b  c\npilothouse d\n```")
+    assert list(checks.commands(readme)) == [(3, "pilothouse a --b c"), (4, "pilothouse d")]
+
+
+def test_sources_are_the_projects_own() -> None:
+    paths = {source.path for source in load()}
+    assert "tests/conventions/test_checks.py" in paths
+    assert not any(path.startswith(("client/gen/", ".venv/")) for path in paths)
+
+
+def test_schema_check_finds_what_has_no_comment_or_name() -> None:
+    bare = Table("bare", MetaData(), Column("a", Integer, primary_key=True), UniqueConstraint("a"))
+    found = list(tables.findings([bare]))
+    assert [finding.split(":")[1] for finding in found[:1]] == [" no comment"]
+    assert {"PrimaryKeyConstraint", "UniqueConstraint"} <= {word for line in found for word in line.split()}
+
+
+def test_schema_check_passes_a_table_with_both() -> None:
+    named = Table(
+        "named",
+        MetaData(),
+        Column("a", Integer),
+        CheckConstraint("a > 0", name="a_positive"),
+        comment="one row each",
+    )
+    assert list(tables.findings([named])) == []
