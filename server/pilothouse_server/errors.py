@@ -1,12 +1,15 @@
 """Every failure that a caller may see, in one closed hierarchy.
 
-Rules, repositories and the kernel raise these and nothing else on purpose. The outermost interceptor turns each
-into its canonical gRPC code, a `google.rpc.ErrorInfo` (the reason, the metadata) and, where there are violations, a
-`google.rpc.BadRequest`. Whatever is not one of them is a fault of ours and leaves the server as INTERNAL without its
-words: that is why messages here are written for the caller, and never hold SQL, a secret or a driver's text.
+Rules, repositories and the kernel raise these and nothing else on purpose. The outermost interceptor turns
+each into its canonical gRPC code, a `google.rpc.ErrorInfo` (the reason, the metadata) and, where there are
+violations, a `google.rpc.BadRequest`. Whatever is not one of them is a fault of ours and leaves the server as
+INTERNAL without its words: that is why messages here are written for the caller, and never hold SQL, a secret
+or a driver's text.
 
 Nothing here knows gRPC, so that the rules do not have to. `code` is the name of the canonical code.
 """
+
+# ruff: noqa: N818 - each class carries the name of its canonical code, which is what readers look for
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ from typing import ClassVar
 class Violation:
     """One thing that is wrong with one field of a request.
 
-    `field` is its full path as the caller wrote it (`container.ports[0].container_port`), `rule` a word for programs
-    (`required`, `maximum`, `format.dns_label`), `description` a sentence for people.
+    `field` is its full path as the caller wrote it (`container.ports[0].container_port`), `rule` a word for
+    programs (`required`, `maximum`, `format.dns_label`), `description` a sentence for people.
     """
 
     field: str
@@ -117,14 +120,18 @@ class Unavailable(PilothouseError):
     code = "UNAVAILABLE"
 
 
-def invalid(field: str, description: str, *, reason: str = "INVALID_FIELD", rule: str = "") -> InvalidArgument:
+def invalid(
+    field: str, description: str, *, reason: str = "INVALID_FIELD", rule: str = ""
+) -> InvalidArgument:
     """Return the error for one wrong field; `rule` defaults to the reason in lower case."""
     violation = Violation(field, rule or reason.lower(), description)
-    return InvalidArgument(f"{field}: {description}", reason=reason, metadata={"field": field}, violations=(violation,))
+    return InvalidArgument(
+        f"{field}: {description}", reason=reason, metadata={"field": field}, violations=(violation,)
+    )
 
 
 def not_found(kind: str, name: str) -> NotFound:
-    """Return the error for a `kind` (`container`, `role grant`) that is not there, or that the caller may not see."""
+    """Return the error for a `kind` (as in `role grant`) that is not there, or that the caller may not see."""
     return NotFound(
         f'{kind} "{name}" not found',
         reason=f"{_reason_word(kind)}_NOT_FOUND",
