@@ -9,8 +9,6 @@ or a driver's text.
 Nothing here knows gRPC, so that the rules do not have to. `code` is the name of the canonical code.
 """
 
-# ruff: noqa: N818 - each class carries the name of its canonical code, which is what readers look for
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
