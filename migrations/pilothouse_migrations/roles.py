@@ -1,0 +1,175 @@
+"""The four database roles, and the rights on the database itself that no migration can give.
+
+Roles belong to a PostgreSQL cluster, not to a database: several databases of one cluster (a test suite's clones,
+a staging copy) share them. They are made here, by an administrator, before the first migration, because creating
+a role with BYPASSRLS needs a right that the maintenance login must not have.
+
+====================== ============================ =============================================================
+role                   is                           may
+====================== ============================ =============================================================
+`<prefix>_owner`       NOLOGIN, BYPASSRLS           owns every object; nobody connects as it
+`<prefix>_app`         login of request handling    tables under row-level security by the caller's identity
+`<prefix>_system`      login of feed, reconciler …  the same tables by policies of its own
+`<prefix>_maintenance` login of migrations, backup  SET ROLE owner, nothing by itself
+====================== ============================ =============================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+DEFAULT_PREFIX = "pilothouse"
+_PREFIX_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleNames:
+    """The names of the four roles; `prefix` is lower-case letters, digits and underscores, at most 40.
+
+    Raises ValueError for any other prefix, because the names are written into SQL unquoted.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        if _PREFIX_PATTERN.fullmatch(self.prefix) is None:
+            raise ValueError(f"role prefix must match {_PREFIX_PATTERN.pattern}, got {self.prefix!r}")
+
+    @property
+    def owner(self) -> str:
+        return f"{self.prefix}_owner"
+
+    @property
+    def app(self) -> str:
+        return f"{self.prefix}_app"
+
+    @property
+    def system(self) -> str:
+        return f"{self.prefix}_system"
+
+    @property
+    def maintenance(self) -> str:
+        return f"{self.prefix}_maintenance"
+
+    def logins(self) -> dict[str, str]:
+        """Short name -> role name of the three roles that connect."""
+        return {"app": self.app, "system": self.system, "maintenance": self.maintenance}
+
+    def tokens(self) -> dict[str, str]:
+        """Placeholder in a migration -> role name."""
+        return {f"@{short}@": name for short, name in {"owner": self.owner, **self.logins()}.items()}
+
+
+def async_dsn(dsn: str) -> str:
+    """Return `dsn` with SQLAlchemy's asyncpg driver named; `postgresql://` and `postgres://` are accepted."""
+    scheme, separator, rest = dsn.partition("://")
+    if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise ValueError("database address must start with postgresql://")
+    return f"postgresql+asyncpg://{rest}"
+
+
+async def ensure_roles(
+    admin_dsn: str, passwords: Mapping[str, str] | None = None, *, prefix: str = DEFAULT_PREFIX
+) -> RoleNames:
+    """Create the four roles where they are missing, and prepare the database of `admin_dsn` for migrations.
+
+    `admin_dsn` connects as a superuser (or a role with CREATEROLE and BYPASSRLS) to the product's database.
+    `passwords` maps "app", "system", "maintenance" to a new password; a role left out keeps the one it has.
+    Repeating the call changes nothing. Concurrent calls wait for each other.
+
+    Raises ValueError for an unknown key in `passwords`, and SQLAlchemy's DBAPIError where rights are missing.
+    """
+    names = RoleNames(prefix)
+    unknown = set(passwords or {}) - set(names.logins())
+    if unknown:
+        raise ValueError(f"no login role is called {sorted(unknown)}")
+    engine = create_async_engine(async_dsn(admin_dsn), poolclass=NullPool, hide_parameters=True)
+    try:
+        async with engine.begin() as connection:
+            # Roles are shared by all databases, and so is this lock only within one; a lost race shows as
+            # unique_violation, which the block below turns into "it exists".
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse roles', 0))")
+            )
+            await _create_missing(connection, names)
+            for short, password in (passwords or {}).items():
+                await _set_password(connection, names.logins()[short], password)
+            await _prepare_database(connection, names)
+    finally:
+        await engine.dispose()
+    return names
+
+
+async def _create_missing(connection: AsyncConnection, names: RoleNames) -> None:
+    wanted = {
+        names.owner: "NOLOGIN BYPASSRLS NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        names.app: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        names.system: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        # NOINHERIT: the owner's rights are taken by SET ROLE only, never by accident.
+        names.maintenance: "LOGIN NOINHERIT NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+    }
+    for name, attributes in wanted.items():
+        await connection.execute(
+            text(f"""
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
+        CREATE ROLE {name} {attributes};
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$""")
+        )
+    member = await connection.scalar(
+        text(
+            "SELECT EXISTS (SELECT FROM pg_auth_members WHERE roleid = CAST(:owner AS regrole)"
+            " AND member = CAST(:maintenance AS regrole))"
+        ),
+        {"owner": names.owner, "maintenance": names.maintenance},
+    )
+    if not member:
+        await connection.execute(text(f"GRANT {names.owner} TO {names.maintenance}"))
+
+
+def scram_verifier(password: str, *, salt: bytes | None = None, iterations: int = 4096) -> str:
+    """Return the SCRAM-SHA-256 verifier that PostgreSQL stores for `password` (RFC 5803).
+
+    The server is given the verifier and not the password, so no statement log or statistic can hold the password.
+    Raises ValueError unless it is printable ASCII, for which the normalisation of RFC 4013 is the identity.
+    """
+    if not password or not password.isascii() or not password.isprintable():
+        raise ValueError("a database role's password must be printable ASCII and not empty")
+    salt = secrets.token_bytes(16) if salt is None else salt
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return f"SCRAM-SHA-256${iterations}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+
+
+async def _set_password(connection: AsyncConnection, role: str, password: str) -> None:
+    # ALTER ROLE takes no bind parameters; a verifier is base64 and `$`, `:` only, so it needs no escaping.
+    await connection.exec_driver_sql(f"ALTER ROLE {role} PASSWORD '{scram_verifier(password)}'")
+
+
+async def _prepare_database(connection: AsyncConnection, names: RoleNames) -> None:
+    database = await connection.scalar(text("SELECT quote_ident(current_database())"))
+    logins = ", ".join(names.logins().values())
+    for statement in (
+        f"REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+        f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {names.owner}",
+        # Bulk loads are staged in a temporary table: COPY straight into a table under row-level security is refused.
+        f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {logins}",
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        f"GRANT CREATE, USAGE ON SCHEMA public TO {names.owner}",
+        f"GRANT USAGE ON SCHEMA public TO {logins}",
+    ):
+        await connection.exec_driver_sql(statement)

@@ -1,0 +1,60 @@
+"""Which PostgreSQL servers are accepted, and why others are not.
+
+Isolation of tenants rests on the database: on `security_invoker` views (PostgreSQL 15) and on two fixes, without
+which planner statistics show rows that row-level security hides (CVE-2025-8713) and a policy may be evaluated for
+another role than the one that runs the statement (CVE-2024-10976). A server without them is refused at start.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+OLDEST_MAJOR = 15
+NEWEST_MAJOR = 18
+# Oldest accepted minor release of each major; a major that is not listed shipped with the fixes.
+OLDEST_MINOR = {15: 14, 16: 10, 17: 6}
+
+
+class UnsupportedServerError(Exception):
+    """The database server is not one that Pilothouse runs on; the message says why and what to do."""
+
+
+def refusal(server_version_number: int) -> str | None:
+    """Why a server is refused, or None if it is accepted.
+
+    `server_version_number` is PostgreSQL's `server_version_num`: 150014 is 15.14, 90624 is 9.6.24.
+    """
+    if server_version_number < 100000:
+        major, minor = server_version_number // 10000, server_version_number // 100 % 100
+    else:
+        major, minor = divmod(server_version_number, 10000)
+    found = f"PostgreSQL {major}.{minor}"
+    if major < OLDEST_MAJOR:
+        return (
+            f"{found} is refused: isolation of tenants needs security_invoker views, which came with PostgreSQL "
+            f"{OLDEST_MAJOR}; versions up to 14 have reached their end of life. Upgrade to PostgreSQL {NEWEST_MAJOR}."
+        )
+    if major > NEWEST_MAJOR:
+        return f"{found} is refused: this release is tested with PostgreSQL {OLDEST_MAJOR} to {NEWEST_MAJOR} only."
+    oldest = OLDEST_MINOR.get(major)
+    if oldest is not None and minor < oldest:
+        return (
+            f"{found} is refused: it can show rows that row-level security hides (CVE-2025-8713, CVE-2024-10976). "
+            f"Upgrade to PostgreSQL {major}.{oldest} or newer."
+        )
+    return None
+
+
+async def check_server_version(connection: AsyncConnection) -> None:
+    """Raise UnsupportedServerError unless `connection` leads to a server that is accepted, in UTF-8."""
+    row = (
+        await connection.execute(
+            text("SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')")
+        )
+    ).one()
+    reason = refusal(row[0])
+    if reason is None and row[1] != "UTF8":
+        reason = f"the database's encoding is {row[1]}; create it with ENCODING 'UTF8'."
+    if reason is not None:
+        raise UnsupportedServerError(reason)
