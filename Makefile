@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PACKAGES := .venv/packages.stamp
 STAMP := .venv/installed.stamp
 # The interpreter is the one named above; uv fetches none.
 export UV_PYTHON_DOWNLOADS := never
@@ -46,8 +47,13 @@ lock: setup
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
 		--output-file requirements.lock $(LOCK_OPTIONS)
 
+# The project itself, editable: the command and the folders on the path.
+$(STAMP): $(PACKAGES) pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # uv comes into the environment by pip, like all else with the hash that the lock gives it.
-$(STAMP): requirements.lock pyproject.toml
+$(PACKAGES): requirements.lock
 	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -58,5 +64,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.lock.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -65,7 +65,10 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
         "style (ruff check; `ruff check --fix` mends some)",
         command("ruff", "check", "--output-format=concise", *CODE, *TOOLING),
     ),
-    ("format (mend with `ruff format`)", command("ruff", "format", "--check", *CODE, *TOOLING)),
+    (
+        "format (mend with `ruff format`)",
+        command("ruff", "format", "--check", "--output-format=concise", *CODE, *TOOLING),
+    ),
     ("imports (import-linter)", command("lint-imports", "--no-logo")),
     ("conventions (tests/conventions/checks.py)", conventions),
     ("schema (tests/conventions/tables.py)", schema),

@@ -73,7 +73,7 @@ def no_sleeps_in_tests(sources: Sequence[Source]) -> Iterator[str]:
                 yield f"{source.path}:{node.lineno}: {called}: wait for a condition, with a deadline"
 
 
-def tests_assert(sources: Sequence[Source]) -> Iterator[str]:
+def no_bare_tests(sources: Sequence[Source]) -> Iterator[str]:
     """A test that asserts nothing cannot fail."""
     for source in sources:
         if not source.is_test:
@@ -157,7 +157,7 @@ CHECKS: Sequence[Check] = (
     module_docstrings,
     nothing_left_open,
     no_sleeps_in_tests,
-    tests_assert,
+    no_bare_tests,
     no_machine_paths,
     no_registry_hosts,
     readme_commands_are_tested,

@@ -40,12 +40,12 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/a.py", "from time import sleep\nsleep(1)"),
     ),
     (
-        checks.tests_assert,
+        checks.no_bare_tests,
         Source("tests/a.py", "def test_a():\n    call()"),
         Source("tests/a.py", "def test_a():\n    with pytest.raises(ValueError):\n        call()"),
     ),
     (
-        checks.tests_assert,
+        checks.no_bare_tests,
         Source("tests/a.py", "async def test_a():\n    await call()"),
         Source("tests/a.py", "async def test_a():\n    assert await call()"),
     ),
