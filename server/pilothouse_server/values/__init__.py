@@ -1,0 +1,11 @@
+"""Values that every noun shares: quantities, image references, names, label selectors.
+
+They know nothing of requests, rows or clusters. A parser raises `InvalidValueError`, whose text is a rule in words
+that a person can act on and that never repeats the value, which may be a secret in the wrong field.
+"""
+
+from __future__ import annotations
+
+
+class InvalidValueError(ValueError):
+    """A text that breaks the grammar of its kind. `str(error)` is the rule that it breaks."""

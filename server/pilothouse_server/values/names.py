@@ -1,0 +1,219 @@
+"""The forms of names, each a function from a text to the rule that it breaks, or None.
+
+The grammars are those of Kubernetes, so that nothing is accepted here that a cluster refuses later. All are ASCII:
+Unicode letters that look like others are refused by name, as are `..`, `/`, `%2f`, NUL and control characters, because
+names end up in paths of the Kubernetes API. The texts of the rules name a character by its code point and never repeat
+the value, which may be a secret given in the wrong field.
+
+User names are compared by `normalise_username`: NFKC, then case folding, so that one account has one lock-out counter
+however its name is typed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+LONGEST_LABEL = 63
+LONGEST_SUBDOMAIN = 253
+LONGEST_USERNAME = 50
+LONGEST_EMAIL = 254
+LONGEST_ANNOTATIONS = 256 * 1024
+
+_DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+_ENVIRONMENT_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9](?:-?[a-z0-9]){0,14}")
+_QUALIFIED_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,49}")
+_EMAIL = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
+)
+_PERMISSION = re.compile(r"\*|[a-z][a-z0-9_]*\.(?:\*|[a-z][a-z0-9_]*)")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+# Control characters, and what turns the direction of text or breaks lines without being seen.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_ENCODED = re.compile(r"%(?:2[ef]|5c|00)", re.IGNORECASE)
+
+
+def unstorable_problem(text: str) -> str | None:
+    """Refuse what no text column and no UTF-8 message can hold: NUL and lone surrogates."""
+    found = _UNSTORABLE.search(text)
+    return f"must not hold {_character(found[0])}" if found else None
+
+
+def text_problem(text: str) -> str | None:
+    """Text without control characters, and without characters that hide or reorder others."""
+    found = _UNPRINTABLE.search(text)
+    return f"must not hold {_character(found[0])}" if found else None
+
+
+def resource_name_problem(text: str) -> str | None:
+    """The least that any name of a resource must keep to, where no stricter form is declared."""
+    return _dangerous(text)
+
+
+def dns_label_problem(text: str) -> str | None:
+    """RFC 1123 label: lower-case letters, digits and `-`, at most 63."""
+    if _DNS_LABEL.fullmatch(text):
+        return None
+    return _dangerous(text) or (
+        "must be a DNS label: at most 63 lower-case letters, digits or -, beginning and ending with a letter or digit"
+    )
+
+
+def dns_subdomain_problem(text: str) -> str | None:
+    """RFC 1123 subdomain: labels joined by `.`, at most 253."""
+    if len(text) <= LONGEST_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(text):
+        return None
+    return _dangerous(text) or (
+        "must be a DNS subdomain: at most 253 lower-case letters, digits, - or ., each part beginning and ending with"
+        " a letter or digit"
+    )
+
+
+def environment_name_problem(text: str) -> str | None:
+    """The name of an environment variable: a C identifier, `.` and `-` allowed."""
+    if _ENVIRONMENT_NAME.fullmatch(text) and text != "." and not text.startswith(".."):
+        return None
+    return _dangerous(text) or "must hold letters, digits, _ - or . only, and must not begin with a digit"
+
+
+def port_name_problem(text: str) -> str | None:
+    """An IANA service name: at most 15 characters."""
+    if len(text) <= 15 and _PORT_NAME.fullmatch(text):
+        return None
+    return _dangerous(text) or (
+        "must be a port name: at most 15 lower-case letters, digits or single -, with at least one letter, beginning"
+        " and ending with a letter or digit"
+    )
+
+
+def label_key_problem(text: str) -> str | None:
+    """A label's key: `[prefix/]name`."""
+    prefix, slash, name = text.rpartition("/")
+    if slash and (not prefix or len(prefix) > LONGEST_SUBDOMAIN or not _DNS_SUBDOMAIN.fullmatch(prefix)):
+        return "the part before / must be a DNS subdomain of at most 253 characters"
+    if _QUALIFIED_NAME.fullmatch(name):
+        return None
+    return (
+        "must be [prefix/]name, the name at most 63 letters, digits, - _ or ., beginning and ending with a letter"
+        " or digit"
+    )
+
+
+def label_value_problem(text: str) -> str | None:
+    """A label's value: empty, or like the name in a key."""
+    if not text or _QUALIFIED_NAME.fullmatch(text):
+        return None
+    return (
+        "must be empty or at most 63 letters, digits, - _ or ., beginning and ending with a letter or digit"
+    )
+
+
+def annotation_key_problem(text: str) -> str | None:
+    """An annotation's key: as a label's, in any case."""
+    return label_key_problem(text.lower() if text.isascii() else text)
+
+
+def annotations_size_problem(annotations: Mapping[str, str]) -> str | None:
+    """All keys and values together: at most 256 KiB, the limit of Kubernetes."""
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    return (
+        f"keys and values must not be longer than {LONGEST_ANNOTATIONS} bytes together"
+        if size > LONGEST_ANNOTATIONS
+        else None
+    )
+
+
+def config_key_problem(text: str) -> str | None:
+    """A key of a config map or secret, which becomes a file name."""
+    if _CONFIG_KEY.fullmatch(text) and text != "." and not text.startswith(".."):
+        return None
+    return (
+        _dangerous(text) or "must be at most 253 letters, digits, - _ or ., not . and not beginning with .."
+    )
+
+
+def username_problem(text: str) -> str | None:
+    """A user name as it may be created."""
+    if _USERNAME.fullmatch(text) and ".." not in text:
+        return None
+    return _dangerous(text) or (
+        "must begin with a letter or digit and go on with letters, digits, . _ - or @, at most 50 characters"
+    )
+
+
+def normalise_username(text: str) -> str:
+    """Return the form by which accounts are told apart: NFKC, case folded, NFKC again (folding may undo it)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def normalise_email(text: str) -> str:
+    """Return the form by which e-mail addresses are told apart."""
+    return normalise_username(text.strip())
+
+
+def email_problem(text: str) -> str | None:
+    """An e-mail address of the common form."""
+    if len(text) <= LONGEST_EMAIL and text.find("@") <= 64 and _EMAIL.fullmatch(text):
+        return None
+    return "must be an e-mail address such as name@example.org, at most 254 characters"
+
+
+def permission_problem(text: str) -> str | None:
+    """A permission as roles hold it."""
+    return (
+        None if _PERMISSION.fullmatch(text) else "must be <noun>.<verb>, <noun>.* or *, such as container.get"
+    )
+
+
+def uuid_problem(text: str) -> str | None:
+    """A UUID in its canonical form."""
+    return None if _UUID.fullmatch(text) else "must be a UUID of lower-case hexadecimal digits and dashes"
+
+
+def absolute_path_problem(text: str) -> str | None:
+    """An absolute path without `..`, `:` or control characters."""
+    if not text.startswith("/"):
+        return "must be an absolute path: it must begin with /"
+    if ":" in text:
+        return "must not hold :"
+    return _path_problem(text)
+
+
+def relative_path_problem(text: str) -> str | None:
+    """A relative path without `..` or control characters."""
+    return (
+        "must be a relative path: it must not begin with /" if text.startswith("/") else _path_problem(text)
+    )
+
+
+def _path_problem(text: str) -> str | None:
+    return "must not hold .. as a part" if ".." in text.split("/") else text_problem(text)
+
+
+def _dangerous(text: str) -> str | None:
+    """Say which characters make a name dangerous in a path or to a reader, or None where none do."""
+    if found := _UNPRINTABLE.search(text):
+        return f"must not hold {_character(found[0])}"
+    if not text.isascii():
+        return f"must be plain ASCII: {_character(next(c for c in text if not c.isascii()))} is not"
+    if "/" in text or "\\" in text:
+        return "must not hold / or \\"
+    if ".." in text or text == ".":
+        return "must not be . and must not hold .."
+    if _ENCODED.search(text):
+        return "must not hold percent-encoded characters such as %2f"
+    return None
+
+
+def _character(character: str) -> str:
+    name = unicodedata.name(character, "")
+    if not name:
+        name = "a lone surrogate" if "\ud800" <= character <= "\udfff" else "a control character"
+    return f"U+{ord(character):04X} ({name})"
