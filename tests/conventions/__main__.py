@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.conventions import tables
+from tests.conventions import migrations, tables
 from tests.conventions.checks import CHECKS
 from tests.conventions.sources import ROOT, load
 
@@ -59,6 +60,11 @@ def schema() -> Outcome:
     return not found, "\n".join(found)
 
 
+def sql() -> Outcome:
+    found = list(migrations.findings(PROGRAMS / "squawk", migrations.rendered()))
+    return not found, "\n".join(found)
+
+
 STEPS: list[tuple[str, Callable[[], Outcome]]] = [
     ("types (mypy --strict)", command("mypy", *CODE, *TOOLING)),
     (
@@ -72,6 +78,7 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
     ("imports (import-linter)", command("lint-imports", "--no-logo")),
     ("conventions (tests/conventions/checks.py)", conventions),
     ("schema (tests/conventions/tables.py)", schema),
+    ("migrations' SQL (squawk)", sql),
     ("protos (buf lint)", command("buf", "lint")),
     (
         "protos' format (mend with `buf format -w protos`)",
@@ -92,7 +99,10 @@ def main() -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         started = time.monotonic()
         for name, outcome in [(name, pool.submit(step)) for name, step in STEPS]:
-            right, output = outcome.result()
+            try:
+                right, output = outcome.result()
+            except Exception:  # a check that cannot run has failed; the others still tell what they found
+                right, output = False, traceback.format_exc()
             print(f"{'ok    ' if right else 'FAILED'} {name}", flush=True)
             if not right:
                 failed += 1

@@ -6,12 +6,14 @@ this file would be found out itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
 
-from tests.conventions import checks, tables
+from tests.conventions import checks, migrations, tables
 from tests.conventions.sources import Source, load
 
 CASES: Sequence[tuple[checks.Check, Source, Source]] = [
@@ -114,3 +116,21 @@ def test_schema_check_passes_a_table_with_both() -> None:
         comment="one row each",
     )
     assert list(tables.findings([named])) == []
+
+
+def test_migrations_check_finds_a_long_lock() -> None:
+    risky = "ALTER TABLE containers ADD COLUMN weight integer NOT NULL;"
+    found = list(migrations.findings(Path(sys.executable).parent / "squawk", [("9999", risky)]))
+    assert [line for line in found if line.startswith("migration 9999: adding-required-field")]
+
+
+def test_migrations_check_passes_what_it_may() -> None:
+    harmless = "ALTER TABLE containers ADD COLUMN weight integer;"
+    assert list(migrations.findings(Path(sys.executable).parent / "squawk", [("9999", harmless)])) == []
+
+
+def test_every_exception_is_still_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = set(migrations.EXCEPTIONS)
+    monkeypatch.setattr(migrations, "EXCEPTIONS", {})
+    found = migrations.findings(Path(sys.executable).parent / "squawk", migrations.rendered())
+    assert {tuple(line.removeprefix("migration ").split(": ")[:2]) for line in found} == expected
