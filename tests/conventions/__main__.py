@@ -99,10 +99,9 @@ def main() -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         started = time.monotonic()
         for name, outcome in [(name, pool.submit(step)) for name, step in STEPS]:
-            try:
-                right, output = outcome.result()
-            except Exception:  # a check that cannot run has failed; the others still tell what they found
-                right, output = False, traceback.format_exc()
+            # A check that cannot run has failed; the others still tell what they found.
+            error = outcome.exception()
+            right, output = (False, "".join(traceback.format_exception(error))) if error else outcome.result()
             print(f"{'ok    ' if right else 'FAILED'} {name}", flush=True)
             if not right:
                 failed += 1
