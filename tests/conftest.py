@@ -1,0 +1,133 @@
+"""One PostgreSQL server for the whole run, one database for each test that asks for it.
+
+The schema is migrated once, into a template. `database` is a clone of it (CREATE DATABASE … TEMPLATE copies files,
+so a clone costs some tens of milliseconds), and is dropped after the test. Nothing is flushed to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import asyncpg
+import pytest_asyncio
+from pilothouse_migrations import runner
+from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pytest import TempPathFactory
+
+ROLES = RoleNames()
+TEMPLATE = "pilothouse_template"
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One database, seen by each of its roles; all addresses are `postgresql://` URLs over a Unix socket."""
+
+    name: str
+    app_dsn: str
+    system_dsn: str
+    maintenance_dsn: str
+    admin_dsn: str
+
+    @asynccontextmanager
+    async def app(self, user_id: int | None = None) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction of the app role in the name of `user_id`, rolled back if the block raises."""
+        async with connection(self.app_dsn) as opened, opened.transaction():
+            await opened.execute(
+                "SELECT set_config('app.current_user_id', $1, true)", "" if user_id is None else str(user_id)
+            )
+            yield opened
+
+    @asynccontextmanager
+    async def system(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the system role, each statement a transaction of its own."""
+        async with connection(self.system_dsn) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the maintenance role that has become the owner, as migrations and backups do."""
+        async with connection(self.maintenance_dsn) as opened:
+            await opened.execute(f"SET ROLE {ROLES.owner}")
+            yield opened
+
+
+@asynccontextmanager
+async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of asyncpg that is closed at the end of the block."""
+    opened = await asyncpg.connect(dsn)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def addresses(server: EmbeddedPostgres, name: str) -> Database:
+    """The addresses of the database `name` on `server`."""
+    return Database(
+        name=name,
+        app_dsn=server.dsn(name, ROLES.app),
+        system_dsn=server.dsn(name, ROLES.system),
+        maintenance_dsn=server.dsn(name, ROLES.maintenance),
+        admin_dsn=server.dsn(name),
+    )
+
+
+@asynccontextmanager
+async def new_database(server: EmbeddedPostgres, template: str = "template0") -> AsyncIterator[Database]:
+    """A database with a name of its own, copied from `template`, dropped at the end of the block."""
+    name = f"test_{next(_numbers)}"
+    async with connection(server.dsn()) as admin:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        # Rights on the database itself are not copied with it.
+        await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+        if template == TEMPLATE:
+            await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {ROLES.owner}")
+            logins = ", ".join(ROLES.logins().values())
+            await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
+        try:
+            yield addresses(server, name)
+        finally:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres(tmp_path_factory: TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+    """A running PostgreSQL server; nothing it holds survives a crash of the machine, and nothing has to."""
+    settings = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB", "shared_buffers": "64MB"}
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=settings)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template_database(postgres: EmbeddedPostgres) -> Database:
+    """The migrated database that `database` is cloned from; nobody connects to it after this."""
+    async with connection(postgres.dsn()) as admin:
+        await admin.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+    template = addresses(postgres, TEMPLATE)
+    await ensure_roles(template.admin_dsn)
+    await runner.upgrade(template.maintenance_dsn)
+    return template
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[Database]:
+    """A migrated, empty database of the test's own."""
+    async with new_database(postgres, template_database.name) as cloned:
+        yield cloned
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bare_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """An empty database with the roles prepared and no migration applied."""
+    async with new_database(postgres) as created:
+        await ensure_roles(created.admin_dsn)
+        yield created
