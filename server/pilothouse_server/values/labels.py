@@ -1,7 +1,7 @@
 """Kubernetes label selectors: `app=web, tier in (a, b), env notin (test), !legacy, weight > 3`.
 
-Parsed once into requirements that are all to hold; `matches` decides in memory (watches), `store.filtering` compiles the
-same requirements to SQL (lists). The grammar and the meaning are those of Kubernetes: `!=` and `notin` also hold
+Parsed once into requirements that are all to hold; `matches` decides in memory (watches), `store.filtering` compiles
+the same requirements to SQL (lists). The grammar and the meaning are those of Kubernetes: `!=` and `notin` also hold
 where the key is missing, `()` and a missing item mean the empty value, `>` and `<` compare whole numbers and do not
 hold for anything else.
 

@@ -1,0 +1,111 @@
+"""What the proto files must declare before the server may start.
+
+A field that could hold a credential and does not say whether it is one would end up in logs and audit records; a
+method without a rule would be open to everybody or to nobody. Both are found here, from the descriptors, at start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.rpc.field_checks import RuleError, is_map, map_fields, rule_of
+from pilothouse_server.rpc.validation import compile_rules
+from pilothouse_server.values.names import permission_problem
+
+CREDENTIAL_WORD = re.compile(
+    r"(?:^|_)(?:pass(?:word|wd|phrase|code)?|token|secret|key|credential|kubeconfig|auth|authorization|cookie|jwt|bearer"
+    r"|private|pin|otp|nonce|verifier|dsn|cert|certificate)s?(?:$|_)"
+)
+_FOREIGN_PREFIX = "google."
+
+
+class DeclarationError(RuntimeError):
+    """The proto files leave something open; `faults` lists every one."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("the proto files leave open: " + "; ".join(self.faults))
+
+
+def check_declared(services: Iterable[ServiceDescriptor]) -> None:
+    """Check all methods of `services`, and every message that they take or answer.
+
+    Raises:
+        DeclarationError: with all faults.
+    """
+    faults: list[str] = []
+    seen: set[str] = set()
+    for service in services:
+        for method in service.methods:
+            faults += (f"{method.full_name} {fault}" for fault in _method_faults(method))
+            faults += _message_faults(method.input_type, seen)
+            faults += _message_faults(method.output_type, seen)
+            try:
+                compile_rules(method.input_type)
+            except RuleError as error:
+                faults.append(str(error))
+    if faults:
+        raise DeclarationError(faults)
+
+
+def could_hold_credential(field: FieldDescriptor) -> bool:
+    """Whether name or type of a field make it a possible hiding place of a credential.
+
+    Numbers, booleans, enums and messages are none themselves; the fields of a message are asked each.
+    """
+    held = map_fields(field)[1].type if is_map(field) else field.type
+    if held == FieldDescriptor.TYPE_BYTES:
+        return True
+    return held == FieldDescriptor.TYPE_STRING and CREDENTIAL_WORD.search(field.name) is not None
+
+
+def _message_faults(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
+    if descriptor.full_name in seen or descriptor.full_name.startswith(_FOREIGN_PREFIX):
+        return
+    seen.add(descriptor.full_name)
+    for field in descriptor.fields:
+        undeclared = rule_of(field).sensitivity == options.SENSITIVITY_UNSPECIFIED
+        if undeclared and could_hold_credential(field):
+            yield f"{field.full_name} could hold a credential and declares no sensitivity"
+        held = map_fields(field)[1].message_type if is_map(field) else field.message_type
+        if held is not None:
+            yield from _message_faults(held, seen)
+
+
+def _method_faults(method: MethodDescriptor) -> Iterator[str]:
+    rule = method.GetOptions().Extensions[options.method]
+    if rule.access == options.ACCESS_UNSPECIFIED:
+        yield "declares no access"
+    if rule.audit == options.AUDIT_LEVEL_UNSPECIFIED:
+        yield "declares no audit level"
+    if not rule.action:
+        yield "declares no action"
+    if not rule.resource_type:
+        yield "declares no resource_type"
+    if rule.access == options.ACCESS_PERMISSION:
+        if permission_problem(rule.permission):
+            yield "declares no permission of the form <noun>.<verb>"
+        if rule.scope == options.SCOPE_UNSPECIFIED:
+            yield "declares no scope"
+    elif rule.permission or rule.scope:
+        yield "declares a permission or a scope that its access does not use"
+    scoped = rule.scope in (options.SCOPE_NAMESPACE, options.SCOPE_NAMESPACE_OR_VISIBLE)
+    if scoped and not rule.namespace_field:
+        yield "declares no namespace_field for its scope"
+    for path in (rule.namespace_field, rule.name_field):
+        if path and not _names_text(method.input_type, path):
+            yield f"declares the path {path}, which is no text field of its request"
+
+
+def _names_text(descriptor: Descriptor | None, path: str) -> bool:
+    field: FieldDescriptor | None = None
+    for name in path.split("."):
+        field = descriptor.fields_by_name.get(name) if descriptor is not None else None
+        if field is None or field.is_repeated:
+            return False
+        descriptor = field.message_type
+    return field is not None and field.type == FieldDescriptor.TYPE_STRING

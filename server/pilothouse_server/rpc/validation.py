@@ -1,0 +1,233 @@
+"""Validation of requests by what their fields declare.
+
+Every message type is compiled once, on its first use, into a table from field number to check; a request then costs one
+walk over the fields that it has set. What is not declared is bounded all the same: strings by 1,024 characters, bytes
+by 1 MiB, repeated fields and maps by 256; NUL, lone surrogates, unknown enum values, infinite numbers and times that
+cannot be written are always refused.
+
+All violations are collected (at most 20) and raised together. Fields that only the server sets are cleared from the
+request, so that no handler can take them for the caller's wish.
+
+A request field that names a resource or a namespace (as the method's rule says) and declares no format of its own is
+still held to what every name must keep to: no `/`, `..`, percent-encoding, control or non-ASCII characters. Methods
+that need no log-in are left out: the name a stranger types is judged by the log-in itself, which must count it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.errors import InvalidArgument, Violation, invalid
+from pilothouse_server.rpc.field_checks import (
+    MOST_VIOLATIONS,
+    Check,
+    descriptor_of,
+    duration_check,
+    is_map,
+    map_check,
+    map_fields,
+    repeated_check,
+    rule_of,
+    scalar_check,
+    timestamp_check,
+)
+from pilothouse_server.values.names import resource_name_problem
+
+MOST_MASK_PATHS: Final = 256
+# A concurrency token travels inside the resource, but it is compared, never written.
+_ETAG: Final = "etag"
+_WELL_KNOWN: Final[dict[str, Check]] = {
+    "google.protobuf.Timestamp": timestamp_check,
+    "google.protobuf.Duration": duration_check,
+}
+
+
+class MessageRules:
+    """The compiled rules of one message type."""
+
+    __slots__ = ("checks", "output_only", "required_present", "required_truthy")
+
+    def __init__(self) -> None:
+        self.checks: dict[int, tuple[str, Check]] = {}
+        self.output_only: dict[int, str] = {}
+        # Two ways to be given: not to be empty or zero, and (messages, `optional`) to be present.
+        self.required_truthy: list[str] = []
+        self.required_present: list[str] = []
+
+    def check(self, message: Any, prefix: str, violations: list[Violation]) -> None:
+        """Append the violations of `message`, whose fields have paths that begin with `prefix`."""
+        for field, value in message.ListFields():
+            number = field.number
+            found = self.checks.get(number)
+            if found is not None:
+                found[1](value, prefix + found[0], violations)
+                if len(violations) >= MOST_VIOLATIONS:
+                    return
+            elif number in self.output_only:
+                message.ClearField(self.output_only[number])
+        missing = [name for name in self.required_truthy if not getattr(message, name)]
+        missing += [name for name in self.required_present if not _is_present(message, name)]
+        violations += [Violation(prefix + name, "required", "must be given") for name in missing]
+
+    def check_nested(self, message: Any, path: str, violations: list[Violation]) -> None:
+        """Append the violations of a message that stands at `path`."""
+        self.check(message, path + ".", violations)
+
+
+_by_type: dict[type[Message], MessageRules] = {}
+_by_name: dict[str, MessageRules] = {}
+
+
+def validate(message: Message) -> None:
+    """Check a request, and clear what only the server sets.
+
+    Raises:
+        InvalidArgument: with up to 20 violations; reason INVALID_FIELD.
+    """
+    rules = _by_type.get(type(message))
+    if rules is None:
+        rules = _by_type[type(message)] = compile_rules(descriptor_of(message))
+    violations: list[Violation] = []
+    rules.check(message, "", violations)
+    if violations:
+        raise _refusal(violations[:MOST_VIOLATIONS])
+
+
+def compile_rules(descriptor: Descriptor) -> MessageRules:
+    """Return the rules of a message type and, within, of all that it holds.
+
+    Raises:
+        RuleError: a declaration that cannot apply to its field.
+    """
+    rules = _by_name.get(descriptor.full_name)
+    if rules is not None:
+        return rules
+    # Entered before it is filled, because a message may hold its own type.
+    rules = _by_name[descriptor.full_name] = MessageRules()
+    try:
+        named = set(_resource_name_fields(descriptor))
+        for field in descriptor.fields:
+            rule = rule_of(field)
+            if rule.output_only:
+                rules.output_only[field.number] = field.name
+                continue
+            if rule.required:
+                by_presence = field.has_presence and field.cpp_type != FieldDescriptor.CPPTYPE_STRING
+                (rules.required_present if by_presence else rules.required_truthy).append(field.name)
+            check = _field_check(field, rule, is_name=field.name in named)
+            if check is not None:
+                rules.checks[field.number] = (field.name, check)
+    except BaseException:
+        del _by_name[descriptor.full_name]
+        raise
+    return rules
+
+
+def check_update_mask(
+    message_type: type[Message] | Descriptor, mask: FieldMask, allowed: Collection[str] | None = None
+) -> tuple[str, ...]:
+    """Check an update mask against the resource that it updates, and return its paths once each, in order.
+
+    A path is a field, or a field of a singular message below it (`resources.cpu_limit`); one that lies below another
+    path of the mask is left out. `*` stands for all top-level fields that may be updated. `allowed`, where given,
+    lists the only paths that the method updates.
+
+    Raises:
+        InvalidArgument: an unknown path, or one that only the server sets or that never changes; names it.
+    """
+    descriptor = message_type if isinstance(message_type, Descriptor) else descriptor_of(message_type)
+    if len(mask.paths) > MOST_MASK_PATHS:
+        raise invalid("update_mask", f"must not hold more than {MOST_MASK_PATHS} paths")
+    paths: dict[str, None] = {}
+    for path in mask.paths:
+        if path == "*":
+            for name in _updatable(descriptor):
+                if allowed is None or name in allowed:
+                    paths[name] = None
+            continue
+        if problem := _path_problem(descriptor, path, allowed):
+            raise invalid("update_mask", problem, reason="INVALID_UPDATE_MASK")
+        paths[path] = None
+    return tuple(path for path in paths if not any(path.startswith(f"{other}.") for other in paths))
+
+
+def _path_problem(descriptor: Descriptor, path: str, allowed: Collection[str] | None) -> str | None:
+    shown = path if len(path) <= 100 and path.isascii() and path.isprintable() else "(a malformed path)"
+    at: Descriptor | None = descriptor
+    for name in path.split("."):
+        field = at.fields_by_name.get(name) if at is not None else None
+        if field is None:
+            known = ", ".join(sorted(allowed if allowed is not None else _updatable(descriptor)))
+            return f'unknown path "{shown}"; known are {known}'
+        rule = rule_of(field)
+        if rule.output_only:
+            return f'"{shown}" is set by the server and cannot be updated'
+        if rule.immutable:
+            return f'"{shown}" never changes once it is given and cannot be updated'
+        if name == _ETAG:
+            return f'"{shown}" is compared, not updated; leave it out of the mask'
+        at = None if field.is_repeated else field.message_type
+    if allowed is not None and path not in allowed:
+        return f'"{shown}" cannot be updated by this method; what can is {", ".join(sorted(allowed))}'
+    return None
+
+
+def _updatable(descriptor: Descriptor) -> Iterator[str]:
+    for field in descriptor.fields:
+        rule = rule_of(field)
+        if not rule.output_only and not rule.immutable and field.name != _ETAG:
+            yield field.name
+
+
+def _field_check(field: FieldDescriptor, rule: options.FieldRule, *, is_name: bool) -> Check | None:
+    if is_map(field):
+        value = map_fields(field)[1].message_type
+        return map_check(field, rule, _message_check(value) if value is not None else None)
+    item: Check | None
+    if field.message_type is not None:
+        item = _message_check(field.message_type)
+    else:
+        item = scalar_check(field, rule, resource_name_problem if is_name and not rule.format else None)
+    return repeated_check(rule, item) if field.is_repeated else item
+
+
+def _message_check(descriptor: Descriptor) -> Check:
+    return _WELL_KNOWN.get(descriptor.full_name) or compile_rules(descriptor).check_nested
+
+
+def _resource_name_fields(descriptor: Descriptor) -> Iterator[str]:
+    """The fields of a request by which its methods find the resource and the namespace."""
+    for service in descriptor.file.services_by_name.values():
+        for method in service.methods:
+            if method.input_type.full_name != descriptor.full_name:
+                continue
+            rule = method.GetOptions().Extensions[options.method]
+            if rule.access != options.ACCESS_PUBLIC:
+                yield from (
+                    path for path in (rule.namespace_field, rule.name_field) if path and "." not in path
+                )
+
+
+def _is_present(message: Any, name: str) -> bool:
+    """Whether a field with presence is given; a message that says nothing is not."""
+    if not message.HasField(name):
+        return False
+    value = getattr(message, name)
+    return not isinstance(value, Message) or value.ByteSize() > 0
+
+
+def _refusal(violations: list[Violation]) -> InvalidArgument:
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return InvalidArgument(
+        f"{first.field}: {first.description}{more}",
+        reason="INVALID_FIELD",
+        metadata={"field": first.field},
+        violations=violations,
+    )
