@@ -1,0 +1,61 @@
+"""The time of the simulated cluster.
+
+Everything that waits or stamps a time takes a `Clock`, so that one factor lets a whole cluster live faster
+than the wall clock: with `speed=20` a back-off of ten seconds takes half a second of real time, and all
+times stored in objects agree with it. Simulated time starts at the real time of construction and runs on
+the monotonic clock, so that a change of the system's time never makes it jump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+
+class Clock:
+    """Simulated time. `speed` (> 0) is simulated seconds per real second."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        if speed <= 0:
+            raise ValueError(f"the speed of a clock must be above zero, not {speed}")
+        self.speed = speed
+        self._origin = datetime.now(UTC)
+        self._started = time.monotonic()
+
+    def now(self) -> datetime:
+        """The simulated time, with time zone UTC."""
+        return self._origin + timedelta(seconds=self.elapsed())
+
+    def elapsed(self) -> float:
+        """Simulated seconds since this clock began; never runs backwards."""
+        return (time.monotonic() - self._started) * self.speed
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits so many simulated seconds."""
+        await asyncio.sleep(max(0.0, seconds) / self.speed)
+
+    async def wait_for(self, event: asyncio.Event, seconds: float | None) -> bool:
+        """Waits for `event`, at most so many simulated seconds (None: without end). True if it was set."""
+        if seconds is None:
+            await event.wait()
+            return True
+        try:
+            async with asyncio.timeout(max(0.0, seconds) / self.speed):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def format_micro_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with exactly six digits of the second, as Kubernetes' MicroTime."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The time of an RFC 3339 text as stored in objects. Raises ValueError for anything else."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"a time without zone: {text}")
+    return moment.astimezone(UTC)

@@ -1,0 +1,175 @@
+"""The containers of one simulated pod while it lives on its node: their states, attempts and programs.
+
+This is what the kubelet knows beyond what it reports: when an attempt really started (to the microsecond,
+for logs and usage), what it runs and how it ended. `pod_status` turns it into the status that clients see;
+`restore` goes the other way after a restart of the simulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from .clock import parse_time
+from .pod_behavior import PodBehavior
+from .pod_programs import Program, program_of
+from .pod_resources import is_sidecar
+
+JsonObject = dict[str, Any]
+
+
+class Role(StrEnum):
+    """Where a container stands in its pod."""
+
+    INIT = "init"
+    SIDECAR = "sidecar"
+    MAIN = "main"
+
+
+@dataclass
+class Attempt:
+    """One run of a container. `finished_at` and the result are None while it runs."""
+
+    container_id: str
+    started_at: datetime
+    program: Program
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    lost: bool = False
+
+    def terminated(self) -> JsonObject:
+        """The `terminated` state of this attempt."""
+        return {
+            "exitCode": self.exit_code,
+            "reason": self.reason,
+            "startedAt": _seconds(self.started_at),
+            "finishedAt": _seconds(self.finished_at or self.started_at),
+            "containerID": self.container_id,
+        }
+
+
+@dataclass
+class Container:
+    """One container. `current` is the newest attempt, `previous` the one before it; `waiting` is the reason
+    and message shown while no attempt runs.
+    """
+
+    spec: JsonObject
+    role: Role
+    image_id: str
+    current: Attempt | None = None
+    previous: Attempt | None = None
+    waiting: tuple[str, str] | None = None
+    restarts: int = 0
+    ready: bool = False
+    started: bool = False
+    never_ran: bool = False
+    used_core_nanoseconds: int = field(default=0)
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an attempt runs now."""
+        return self.current is not None and self.current.finished_at is None
+
+    @property
+    def last_result(self) -> Attempt | None:
+        """The attempt that ended last."""
+        return self.previous if self.is_running else self.current
+
+    def begin(self, pod_uid: str, behavior: PodBehavior, now: datetime) -> Attempt:
+        """Starts the next attempt."""
+        if self.current is not None:
+            self.restarts += 1
+            self.previous = self.current
+        number = f"{pod_uid}/{self.name}/{self.restarts}"
+        identifier = "containerd://" + hashlib.sha256(number.encode()).hexdigest()
+        program = program_of(behavior, self.spec, is_main=self.role is not Role.INIT)
+        self.current = Attempt(identifier, now, program)
+        self.waiting = None
+        self.ready = self.started = False
+        return self.current
+
+    def end(self, now: datetime, exit_code: int, reason: str = "") -> None:
+        """Ends the running attempt. The reason follows from the code unless given."""
+        if self.current is not None and self.current.finished_at is None:
+            self.current.finished_at = now
+            self.current.exit_code = exit_code
+            self.current.reason = reason or ("Completed" if exit_code == 0 else "Error")
+        self.started = False
+        self.ready = self.role is Role.INIT and exit_code == 0
+
+
+def containers_of(pod: JsonObject) -> list[Container]:
+    """The containers of a new pod, init containers first."""
+    spec = pod["spec"]
+    initial = spec.get("initContainers") or []
+    waiting = ("PodInitializing", "") if initial else ("ContainerCreating", "")
+    found = []
+    for container in [*initial, *spec["containers"]]:
+        role = Role.MAIN
+        if any(container is entry for entry in initial):
+            role = Role.SIDECAR if is_sidecar(container) else Role.INIT
+        found.append(Container(container, role, image_id(container["image"]), waiting=waiting))
+    return found
+
+
+def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
+    """The containers of a pod that was already running, from its status."""
+    status = pod["status"]
+    known = {
+        entry["name"]: entry
+        for entry in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    }
+    containers = containers_of(pod)
+    for container in containers:
+        entry = known.get(container.name)
+        if entry is None:
+            continue
+        container.restarts = int(entry.get("restartCount", 0))
+        container.ready, container.started = bool(entry.get("ready")), bool(entry.get("started"))
+        program = program_of(behavior, container.spec, is_main=container.role is not Role.INIT)
+        last = _attempt(entry.get("lastState") or {}, program)
+        state = entry.get("state") or {}
+        container.current = _attempt(state, program)
+        if container.current is None:
+            # Waiting: the attempt that ended last counts as the newest one.
+            container.current = last
+            waiting = state.get("waiting") or {}
+            container.waiting = (waiting.get("reason", ""), waiting.get("message", ""))
+        else:
+            container.previous, container.waiting = last, None
+    return containers
+
+
+def _attempt(state: JsonObject, program: Program) -> Attempt | None:
+    if "running" in state:
+        started = parse_time(state["running"]["startedAt"])
+        return Attempt(state.get("containerID", ""), started, program)
+    ended = state.get("terminated")
+    if not ended or not ended.get("startedAt"):
+        return None
+    return Attempt(
+        ended.get("containerID", ""),
+        parse_time(ended["startedAt"]),
+        program,
+        parse_time(ended["finishedAt"]),
+        int(ended["exitCode"]),
+        ended.get("reason", ""),
+    )
+
+
+def image_id(image: str) -> str:
+    """A stable identifier of an image."""
+    return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
