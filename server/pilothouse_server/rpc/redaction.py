@@ -1,0 +1,232 @@
+"""Messages and metadata as an audit record may hold them.
+
+`body` turns a message into plain JSON values: what is declared secret becomes `"[redacted]"`, whole (a map's keys
+too, and all inside a message), bytes become their length, floats become text (so that hashing the canonical JSON does
+not depend on how a number is printed), enums their names, times RFC 3339. NUL and lone surrogates, which JSONB cannot
+hold, are written visibly.
+
+A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut leaves a
+marker that says how much is missing: a record never silently shows less than was asked.
+
+`strip_secrets` gives the copy of a response that is kept for replays. What to do per type is compiled once from the
+descriptors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from pilothouse_server.rpc.declarations import CREDENTIAL_WORD
+from pilothouse_server.rpc.field_checks import descriptor_of, is_map, is_secret, map_fields
+
+REDACTED: Final = "[redacted]"
+MOST_BODY_BYTES: Final = 16 * 1024
+MOST_METADATA_ENTRIES: Final = 64
+MOST_METADATA_CHARACTERS: Final = 256
+# Longest text and most items of each round, until the body fits.
+_ROUNDS: Final = ((4096, 256), (1024, 64), (256, 16), (64, 4))
+# Texts that hold a NUL or a lone surrogate are rare; one table serves both.
+_UNSTORABLE: Final = {0: "\\u0000", **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}}
+_WELL_KNOWN_TEXT: Final = frozenset(
+    {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
+)
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+# (value, longest text, most items) → JSON value
+_Render = Callable[[Any, int, int], Any]
+
+
+def body(message: Message) -> dict[str, Any]:
+    """Return the message as JSON values, without secrets, at most 16 KiB when written as compact JSON."""
+    render = _renderer(descriptor_of(message))
+    rendered: dict[str, Any] = {}
+    for longest_text, most_items in _ROUNDS:
+        rendered = render(message, longest_text, most_items)
+        if _size(rendered) <= MOST_BODY_BYTES:
+            return rendered
+    return _cut_fields(rendered)
+
+
+def metadata(entries: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """Return request metadata without credentials: binary values as their length, at most 64 entries.
+
+    Whatever has a credential's word in its key is redacted, not only the keys that we know.
+    """
+    shown: dict[str, str] = {}
+    for key, value in entries:
+        if len(shown) >= MOST_METADATA_ENTRIES:
+            shown["[truncated]"] = f"only the first {MOST_METADATA_ENTRIES} entries are kept"
+            break
+        name = _text(key, MOST_METADATA_CHARACTERS)
+        if CREDENTIAL_WORD.search(key.lower().replace("-", "_").replace(".", "_")):
+            shown[name] = REDACTED
+        elif isinstance(value, bytes) or key.endswith("-bin"):
+            shown[name] = f"[{len(value)} bytes]"
+        else:
+            shown[name] = _text(value, MOST_METADATA_CHARACTERS)
+    return shown
+
+
+def strip_secrets(message: AnyMessage) -> AnyMessage:
+    """Return a copy without what is declared secret; the message itself stays as it is."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    _strip(copy)
+    return copy
+
+
+_renderers: dict[str, _Render] = {}
+_secret_fields: dict[str, tuple[list[str], list[FieldDescriptor]]] = {}
+
+
+def _renderer(descriptor: Descriptor) -> _Render:
+    render = _renderers.get(descriptor.full_name)
+    if render is not None:
+        return render
+    if descriptor.full_name in _WELL_KNOWN_TEXT:
+        return _renderers.setdefault(descriptor.full_name, _well_known_text)
+    fields: dict[int, tuple[str, _Render]] = {}
+
+    def render_message(message: Any, longest_text: int, most_items: int) -> dict[str, Any]:
+        rendered = {}
+        for field, value in message.ListFields():
+            name, render_field = fields[field.number]
+            rendered[name] = render_field(value, longest_text, most_items)
+        return rendered
+
+    # Entered before it is filled, because a message may hold its own type.
+    _renderers[descriptor.full_name] = render_message
+    for field in descriptor.fields:
+        fields[field.number] = (field.name, _field_renderer(field))
+    return render_message
+
+
+def _field_renderer(field: FieldDescriptor) -> _Render:
+    if is_secret(field):
+        return lambda _value, _longest_text, _most_items: REDACTED
+    if is_map(field):
+        return _map_renderer(_value_renderer(map_fields(field)[1]))
+    render = _value_renderer(field)
+    return _list_renderer(render) if field.is_repeated else render
+
+
+def _value_renderer(field: FieldDescriptor) -> _Render:
+    if field.message_type is not None:
+        return _renderer(field.message_type)
+    if field.enum_type is not None:
+        names = {number: value.name for number, value in field.enum_type.values_by_number.items()}
+        return lambda value, _longest_text, _most_items: names.get(value, str(value))
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return lambda value, _longest_text, _most_items: f"[{len(value)} bytes]"
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return lambda value, _longest_text, _most_items: repr(value)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return lambda value, longest_text, _most_items: _text(value, longest_text)
+    return lambda value, _longest_text, _most_items: value
+
+
+def _list_renderer(render: _Render) -> _Render:
+    def render_list(values: Any, longest_text: int, most_items: int) -> list[Any]:
+        shown = [render(value, longest_text, most_items) for value in values[:most_items]]
+        if len(values) > most_items:
+            shown.append(f"[truncated, {len(values) - most_items} more items]")
+        return shown
+
+    return render_list
+
+
+def _map_renderer(render: _Render) -> _Render:
+    def render_map(values: Any, longest_text: int, most_items: int) -> dict[str, Any]:
+        shown = {
+            _text(str(key), longest_text): render(values[key], longest_text, most_items)
+            for key in sorted(values)[:most_items]
+        }
+        if len(values) > most_items:
+            shown["[truncated]"] = f"{len(values) - most_items} more entries"
+        return shown
+
+    return render_map
+
+
+def _well_known_text(message: Any, longest_text: int, _most_items: int) -> str:
+    try:
+        return _text(message.ToJsonString(), longest_text)
+    except ValueError:
+        # Out of the range that RFC 3339 can write; the record of a refused request shows it all the same.
+        return _text(" ".join(str(message).split()), longest_text)
+
+
+def _text(text: str, longest: int) -> str:
+    shown = (
+        text
+        if len(text) <= longest
+        else f"{text[:longest]}[truncated, {len(text) - longest} more characters]"
+    )
+    return shown if shown.isascii() and "\0" not in shown else shown.translate(_UNSTORABLE)
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _cut_fields(rendered: dict[str, Any]) -> dict[str, Any]:
+    """Replace the largest fields by markers until the body fits."""
+    sizes = {name: _size(value) for name, value in rendered.items()}
+    total = _size(rendered)
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        if total <= MOST_BODY_BYTES:
+            break
+        rendered[name] = f"[truncated, {sizes[name]} bytes]"
+        total += _size(rendered[name]) - sizes[name]
+    return rendered
+
+
+def _strip(message: Any) -> None:
+    secrets, holders = _secrets_of(descriptor_of(message))
+    for name in secrets:
+        message.ClearField(name)
+    for field in holders:
+        value = getattr(message, field.name)
+        if is_map(field):
+            for key in value:
+                _strip(value[key])
+        elif field.is_repeated:
+            for item in value:
+                _strip(item)
+        elif message.HasField(field.name):
+            _strip(value)
+
+
+def _secrets_of(descriptor: Descriptor) -> tuple[list[str], list[FieldDescriptor]]:
+    """Return the names of secret fields, and the other fields whose messages hold some at any depth."""
+    found = _secret_fields.get(descriptor.full_name)
+    if found is None:
+        secrets = [field.name for field in descriptor.fields if is_secret(field)]
+        holders = [
+            field
+            for field in descriptor.fields
+            if field.name not in secrets
+            and (held := _held_message(field)) is not None
+            and _reaches_secret(held, set())
+        ]
+        found = _secret_fields[descriptor.full_name] = (secrets, holders)
+    return found
+
+
+def _held_message(field: FieldDescriptor) -> Descriptor | None:
+    return map_fields(field)[1].message_type if is_map(field) else field.message_type
+
+
+def _reaches_secret(descriptor: Descriptor, seen: set[str]) -> bool:
+    if descriptor.full_name in seen:
+        return False
+    seen.add(descriptor.full_name)
+    return any(
+        is_secret(field) or ((held := _held_message(field)) is not None and _reaches_secret(held, seen))
+        for field in descriptor.fields
+    )
