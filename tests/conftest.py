@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import count
 
 import asyncpg
+import pytest
 import pytest_asyncio
+
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pytest import TempPathFactory
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
@@ -96,7 +97,7 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres(tmp_path_factory: TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
     """A running PostgreSQL server; nothing it holds survives a crash of the machine, and nothing has to."""
     settings = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB", "shared_buffers": "64MB"}
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=settings)

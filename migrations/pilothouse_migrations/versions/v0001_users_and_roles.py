@@ -60,9 +60,12 @@ CREATE TABLE users (
 );
 
 COMMENT ON TABLE users IS 'People and programs that log in; never deleted for good, see deleted_at.';
-COMMENT ON COLUMN users.username_normalized IS 'NFKC and case folded by the application; what look-ups and uniqueness go by.';
-COMMENT ON COLUMN users.password_hash IS 'Argon2id in PHC form; ''!'' for a user that cannot log in by password.';
-COMMENT ON COLUMN users.is_bootstrap IS 'Made at the first start; never made a second time, even after its deletion.';
+COMMENT ON COLUMN users.username_normalized IS
+    'NFKC and case folded by the application; what look-ups and uniqueness go by.';
+COMMENT ON COLUMN users.password_hash IS
+    'Argon2id in PHC form; ''!'' for a user that cannot log in by password.';
+COMMENT ON COLUMN users.is_bootstrap IS
+    'Made at the first start; never made a second time, even after its deletion.';
 COMMENT ON COLUMN users.resource_version IS 'Raised by each update of the row; what an etag is made of.';
 
 CREATE UNIQUE INDEX uq_users_username ON users (username_normalized) WHERE deleted_at IS NULL;
@@ -112,7 +115,8 @@ CREATE TABLE encryption_keys (
     CONSTRAINT ck_encryption_keys_status CHECK (status IN ('active', 'retiring', 'retired'))
 );
 
-COMMENT ON TABLE encryption_keys IS 'Identifiers of key-encryption keys, so that rotation knows what is left. Never key material.';
+COMMENT ON TABLE encryption_keys IS
+    'Identifiers of key-encryption keys, so that rotation knows what is left. Never key material.';
 """)
     for table in ("users", "roles", "encryption_keys"):
         row_level_security(table)

@@ -59,10 +59,14 @@ CREATE TABLE clusters (
     CONSTRAINT ck_clusters_annotations CHECK (jsonb_typeof(annotations) = 'object')
 );
 
-COMMENT ON TABLE clusters IS 'Kubernetes clusters that containers are brought up on; local is the default one.';
-COMMENT ON COLUMN clusters.credentials IS 'AES-256-GCM ciphertext made by the application; null for in-cluster or kubeconfig access.';
-COMMENT ON COLUMN clusters.data_key IS 'The row''s data key, wrapped by the key-encryption key that key_id names.';
-COMMENT ON COLUMN clusters.stale_since IS 'Since when what is known of the cluster is old; null while it is watched.';
+COMMENT ON TABLE clusters IS
+    'Kubernetes clusters that containers are brought up on; local is the default one.';
+COMMENT ON COLUMN clusters.credentials IS
+    'AES-256-GCM ciphertext made by the application; null for in-cluster or kubeconfig access.';
+COMMENT ON COLUMN clusters.data_key IS
+    'The row''s data key, wrapped by the key-encryption key that key_id names.';
+COMMENT ON COLUMN clusters.stale_since IS
+    'Since when what is known of the cluster is old; null while it is watched.';
 
 CREATE INDEX idx_clusters_status ON clusters (status);
 CREATE INDEX idx_clusters_key_id ON clusters (key_id);
@@ -108,9 +112,12 @@ CREATE TABLE namespaces (
     CONSTRAINT ck_namespaces_generation CHECK (observed_generation <= generation)
 );
 
-COMMENT ON TABLE namespaces IS 'What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.';
-COMMENT ON COLUMN namespaces.resource_quota IS 'Limits of the namespace: containers (count), cpu and memory (Kubernetes quantities).';
-COMMENT ON COLUMN namespaces.adopted IS 'The Kubernetes namespace was there before and is not deleted with the row.';
+COMMENT ON TABLE namespaces IS
+    'What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.';
+COMMENT ON COLUMN namespaces.resource_quota IS
+    'Limits of the namespace: containers (count), cpu and memory (Kubernetes quantities).';
+COMMENT ON COLUMN namespaces.adopted IS
+    'The Kubernetes namespace was there before and is not deleted with the row.';
 
 CREATE UNIQUE INDEX uq_namespaces_name ON namespaces (name) WHERE deleted_at IS NULL;
 CREATE UNIQUE INDEX uq_namespaces_cluster_kubernetes_name ON namespaces (cluster_name, kubernetes_name)

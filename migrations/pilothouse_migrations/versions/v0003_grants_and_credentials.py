@@ -46,7 +46,8 @@ CREATE TABLE user_roles (
     CONSTRAINT fk_user_roles_assigned_by FOREIGN KEY (assigned_by) REFERENCES users (id)
 );
 
-COMMENT ON TABLE user_roles IS 'Grants: this user has this role in this namespace, or in every one where it is null.';
+COMMENT ON TABLE user_roles IS
+    'Grants: this user has this role in this namespace, or in every one where it is null.';
 COMMENT ON COLUMN user_roles.expires_at IS 'When the grant ends by itself; null is never.';
 
 CREATE INDEX idx_user_roles_role_id ON user_roles (role_id);
@@ -75,9 +76,12 @@ CREATE TABLE sessions (
     CONSTRAINT fk_sessions_replaced_by FOREIGN KEY (replaced_by) REFERENCES sessions (id) ON DELETE SET NULL
 );
 
-COMMENT ON TABLE sessions IS 'One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.';
-COMMENT ON COLUMN sessions.family_id IS 'All pairs that descend from one login; a replayed refresh token ends the family.';
-COMMENT ON COLUMN sessions.replaced_by IS 'The pair that the refresh token was exchanged for; a refresh token is used once.';
+COMMENT ON TABLE sessions IS
+    'One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.';
+COMMENT ON COLUMN sessions.family_id IS
+    'All pairs that descend from one login; a replayed refresh token ends the family.';
+COMMENT ON COLUMN sessions.replaced_by IS
+    'The pair that the refresh token was exchanged for; a refresh token is used once.';
 
 CREATE INDEX idx_sessions_user_id ON sessions (user_id);
 CREATE INDEX idx_sessions_family_id ON sessions (family_id);
@@ -136,7 +140,8 @@ CREATE TABLE login_throttles (
     CONSTRAINT ck_login_throttles_failures CHECK (failures >= 0)
 );
 
-COMMENT ON TABLE login_throttles IS 'Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.';
+COMMENT ON TABLE login_throttles IS
+    'Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.';
 
 CREATE INDEX idx_login_throttles_updated_at ON login_throttles (updated_at);
 """)
@@ -209,9 +214,11 @@ CREATE FUNCTION app_password_hash() RETURNS text
 COMMENT ON FUNCTION app_user_id() IS 'The caller''s user id as set for this transaction, or null.';
 COMMENT ON FUNCTION app_operation_id() IS 'The operation this transaction belongs to, or null.';
 COMMENT ON FUNCTION app_sees_all() IS 'Whether the caller has a living grant over all namespaces.';
-COMMENT ON FUNCTION app_namespace_ids() IS 'The namespaces in which the caller has a living grant of their own.';
+COMMENT ON FUNCTION app_namespace_ids() IS
+    'The namespaces in which the caller has a living grant of their own.';
 COMMENT ON FUNCTION app_peer_ids() IS 'The users who share a namespace with the caller.';
-COMMENT ON FUNCTION app_password_hash() IS 'The caller''s own password hash; other users'' cannot be read by the app role.';
+COMMENT ON FUNCTION app_password_hash() IS
+    'The caller''s own password hash; other users'' cannot be read by the app role.';
 
 GRANT EXECUTE ON FUNCTION app_user_id(), app_operation_id(), app_sees_all(), app_namespace_ids(), app_peer_ids()
     TO @app@, @system@;

@@ -67,8 +67,10 @@ CREATE TABLE container_images (
 );
 
 COMMENT ON TABLE container_images IS 'Images that containers use or used; registered by being used.';
-COMMENT ON COLUMN container_images.repository IS 'Registry and path before the name; null for the default registry.';
-COMMENT ON COLUMN container_images.created_at IS 'When the image was built, as its registry says; null if unknown.';
+COMMENT ON COLUMN container_images.repository IS
+    'Registry and path before the name; null for the default registry.';
+COMMENT ON COLUMN container_images.created_at IS
+    'When the image was built, as its registry says; null if unknown.';
 
 CREATE INDEX idx_container_images_name_tag ON container_images (name, tag);
 CREATE INDEX idx_container_images_repository ON container_images (repository);
@@ -95,7 +97,8 @@ CREATE FUNCTION register_image(p_repository text, p_name text, p_tag text, p_dig
     END
     $$;
 
-COMMENT ON FUNCTION register_image(text, text, text, text) IS 'The id of an image reference, registered if it is new.';
+COMMENT ON FUNCTION register_image(text, text, text, text) IS
+    'The id of an image reference, registered if it is new.';
 
 GRANT EXECUTE ON FUNCTION register_image(text, text, text, text) TO @app@, @system@;
 """)
@@ -172,10 +175,13 @@ CREATE TABLE containers (
 COMMENT ON TABLE containers IS 'Desired and observed state of a container; one Deployment on its cluster.';
 COMMENT ON COLUMN containers.spec IS
     'Desired fields without a column: command, args, probes, security contexts, init containers, empty dirs and so on.';
-COMMENT ON COLUMN containers.desired_state IS 'What the caller asked for last; status is what the cluster shows.';
+COMMENT ON COLUMN containers.desired_state IS
+    'What the caller asked for last; status is what the cluster shows.';
 COMMENT ON COLUMN containers.replicas IS 'Wanted replicas, remembered while stopped or paused.';
-COMMENT ON COLUMN containers.deletion_requested_at IS 'Deletion in progress; the row goes when the cluster''s objects are gone.';
-COMMENT ON COLUMN containers.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
+COMMENT ON COLUMN containers.deletion_requested_at IS
+    'Deletion in progress; the row goes when the cluster''s objects are gone.';
+COMMENT ON COLUMN containers.stale_since IS
+    'Since when the observed state is old, because the cluster is unreachable.';
 
 CREATE INDEX idx_containers_image_id ON containers (image_id);
 CREATE INDEX idx_containers_k8s_name ON containers (kubernetes_name);
@@ -254,8 +260,10 @@ CREATE TABLE port_mappings (
     CONSTRAINT ck_port_mappings_node_port CHECK (node_port BETWEEN 30000 AND 32767)
 );
 
-COMMENT ON TABLE port_mappings IS 'Ports of a container and the Services in front of them; one port may stand behind two.';
-COMMENT ON COLUMN port_mappings.service_type IS 'None: the port is declared on the pod only, without a Service.';
+COMMENT ON TABLE port_mappings IS
+    'Ports of a container and the Services in front of them; one port may stand behind two.';
+COMMENT ON COLUMN port_mappings.service_type IS
+    'None: the port is declared on the pod only, without a Service.';
 
 CREATE UNIQUE INDEX uq_port_mappings_without_service ON port_mappings (container_id, container_port, protocol)
     WHERE service_name IS NULL;
@@ -289,10 +297,14 @@ CREATE TABLE environment_variables (
         ELSE value IS NULL AND source_name IS NOT NULL AND source_key IS NOT NULL END)
 );
 
-COMMENT ON TABLE environment_variables IS 'Environment of a container; values from a source are resolved by Kubernetes, never copied.';
-COMMENT ON COLUMN environment_variables.container_name IS 'The init container it belongs to; null is the main container.';
-COMMENT ON COLUMN environment_variables.position IS 'Order in the pod: a value may refer to variables before it.';
-COMMENT ON COLUMN environment_variables.source_key IS 'Key in the config map or secret, or the path of a field reference.';
+COMMENT ON TABLE environment_variables IS
+    'Environment of a container; values from a source are resolved by Kubernetes, never copied.';
+COMMENT ON COLUMN environment_variables.container_name IS
+    'The init container it belongs to; null is the main container.';
+COMMENT ON COLUMN environment_variables.position IS
+    'Order in the pod: a value may refer to variables before it.';
+COMMENT ON COLUMN environment_variables.source_key IS
+    'Key in the config map or secret, or the path of a field reference.';
 
 CREATE INDEX idx_env_vars_name ON environment_variables (name);
 CREATE INDEX idx_environment_variables_container ON environment_variables (container_id, namespace_id);

@@ -200,8 +200,10 @@ CREATE TABLE secrets (
 
 COMMENT ON TABLE secrets IS 'Secrets that containers of a namespace read, encrypted by the application.';
 COMMENT ON COLUMN secrets.data IS 'What may be shown: key name -> {"size_bytes": n}. Never a value.';
-COMMENT ON COLUMN secrets.ciphertext IS 'AES-256-GCM over all values; additional data binds it to table, row and namespace.';
-COMMENT ON COLUMN secrets.data_key IS 'The row''s data key, wrapped by the key-encryption key that key_id names.';
+COMMENT ON COLUMN secrets.ciphertext IS
+    'AES-256-GCM over all values; additional data binds it to table, row and namespace.';
+COMMENT ON COLUMN secrets.data_key IS
+    'The row''s data key, wrapped by the key-encryption key that key_id names.';
 
 CREATE INDEX idx_secrets_k8s_name ON secrets (kubernetes_name);
 CREATE INDEX idx_secrets_key_id ON secrets (key_id);

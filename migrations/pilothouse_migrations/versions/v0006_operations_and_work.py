@@ -37,7 +37,8 @@ CREATE TABLE operations (
     CONSTRAINT fk_operations_namespace FOREIGN KEY (namespace_id) REFERENCES namespaces (id)
 );
 
-COMMENT ON TABLE operations IS 'One row for each mutation; what history refers to instead of the partitioned log.';
+COMMENT ON TABLE operations IS
+    'One row for each mutation; what history refers to instead of the partitioned log.';
 COMMENT ON COLUMN operations.user_id IS 'Who asked; null where the system acted by itself.';
 
 CREATE INDEX idx_operations_user_id ON operations (user_id);
@@ -57,8 +58,10 @@ CREATE TABLE idempotency_keys (
     CONSTRAINT fk_idempotency_keys_user FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
 );
 
-COMMENT ON TABLE idempotency_keys IS 'Answers to mutations that carried a request id, replayed to a repeated request.';
-COMMENT ON COLUMN idempotency_keys.request_hmac IS 'Keyed hash of the request; the same id with another body is refused.';
+COMMENT ON TABLE idempotency_keys IS
+    'Answers to mutations that carried a request id, replayed to a repeated request.';
+COMMENT ON COLUMN idempotency_keys.request_hmac IS
+    'Keyed hash of the request; the same id with another body is refused.';
 COMMENT ON COLUMN idempotency_keys.response IS 'The serialised response without its secret fields.';
 
 CREATE INDEX idx_idempotency_keys_expires_at ON idempotency_keys (expires_at);
@@ -84,7 +87,8 @@ CREATE TABLE container_status_history (
     CONSTRAINT ck_container_status_history_triggered_by CHECK (triggered_by IN ('system', 'user', 'kubernetes'))
 );
 
-COMMENT ON TABLE container_status_history IS 'Every change of a container''s status, with who or what caused it.';
+COMMENT ON TABLE container_status_history IS
+    'Every change of a container''s status, with who or what caused it.';
 
 CREATE INDEX idx_container_status_history_container_id
     ON container_status_history (container_id, namespace_id);
@@ -113,8 +117,10 @@ CREATE TABLE reconcile_work (
     CONSTRAINT ck_reconcile_work_lease CHECK ((lease_owner IS NULL) = (leased_until IS NULL))
 );
 
-COMMENT ON TABLE reconcile_work IS 'Outbox of the reconcilers: resources whose cluster state may differ from the desired one.';
-COMMENT ON COLUMN reconcile_work.lease_epoch IS 'Raised by each claim; a write back names the epoch it was claimed under.';
+COMMENT ON TABLE reconcile_work IS
+    'Outbox of the reconcilers: resources whose cluster state may differ from the desired one.';
+COMMENT ON COLUMN reconcile_work.lease_epoch IS
+    'Raised by each claim; a write back names the epoch it was claimed under.';
 
 CREATE INDEX idx_reconcile_work_due ON reconcile_work (cluster_name, due_at);
 CREATE INDEX idx_reconcile_work_namespace_id ON reconcile_work (namespace_id);

@@ -77,14 +77,16 @@ CREATE FUNCTION detached_partitions(table_name text)
     JOIN pg_class AS parent ON parent.oid = to_regclass(format('public.%I', $1))
     WHERE c.relnamespace = parent.relnamespace AND c.relowner = parent.relowner
       AND c.relkind = 'r' AND NOT c.relispartition
-      AND obj_description(c.oid, 'pg_class') LIKE format('Partition of %s from %%', $1)
+      AND obj_description(c.oid, 'pg_class') = format('Was a partition of %s; to be dropped.', $1)
     ORDER BY c.relname
     $$;
 
-COMMENT ON FUNCTION partition_bounds(text) IS 'Partitions of a table with their bounds as the catalogue has them.';
+COMMENT ON FUNCTION partition_bounds(text) IS
+    'Partitions of a table with their bounds as the catalogue has them.';
 COMMENT ON FUNCTION old_partitions(text, timestamptz) IS 'Partitions that hold nothing at or after a time.';
 COMMENT ON FUNCTION old_partitions(text, bigint) IS 'Partitions that hold nothing at or above a number.';
-COMMENT ON FUNCTION detached_partitions(text) IS 'What was detached from a table and not dropped, as after a crash.';
+COMMENT ON FUNCTION detached_partitions(text) IS
+    'What was detached in order to be dropped and then was not, as after a crash.';
 """)
 
 
@@ -102,7 +104,8 @@ CREATE FUNCTION create_partition(table_name text, wanted_name text, lower_bound 
             attempt := attempt + 1;
             free_name := wanted_name || '_' || attempt;
         END LOOP;
-        EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING ALL EXCLUDING DEFAULTS)', free_name, table_name);
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING ALL EXCLUDING DEFAULTS)',
+            free_name, table_name);
         EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', free_name);
         EXECUTE format('COMMENT ON TABLE public.%I IS %L', free_name,
             format('Partition of %s from %s to %s.', table_name, lower_bound, upper_bound));

@@ -90,11 +90,14 @@ ALTER SEQUENCE operation_logs_id_seq OWNED BY operation_logs.id;
 
 COMMENT ON TABLE operation_logs IS 'Audit log: every call of every service, chained by hash in commit order.';
 COMMENT ON COLUMN operation_logs.sequence IS 'Position in the chain, from 1, without gaps.';
-COMMENT ON COLUMN operation_logs.record_hash IS 'SHA-256 of the record''s canonical JSON, computed by the application.';
-COMMENT ON COLUMN operation_logs.chain_hash IS 'SHA-256 of the previous chain hash, the sequence (8 bytes) and record_hash.';
+COMMENT ON COLUMN operation_logs.record_hash IS
+    'SHA-256 of the record''s canonical JSON, computed by the application.';
+COMMENT ON COLUMN operation_logs.chain_hash IS
+    'SHA-256 of the previous chain hash, the sequence (8 bytes) and record_hash.';
 COMMENT ON COLUMN operation_logs.stream_id IS 'Links the two records of a stream, opened and closed.';
 COMMENT ON COLUMN operation_logs.request_body IS 'The request with every field declared secret left out.';
-COMMENT ON COLUMN operation_logs.status_code IS 'HTTP mapping of the google.rpc.Code; error_code has its name.';
+COMMENT ON COLUMN operation_logs.status_code IS
+    'HTTP mapping of the google.rpc.Code; error_code has its name.';
 
 CREATE INDEX idx_operation_logs_user_id ON operation_logs (user_id);
 CREATE INDEX idx_operation_logs_action ON operation_logs (action);

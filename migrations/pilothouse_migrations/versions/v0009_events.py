@@ -44,9 +44,11 @@ CREATE TABLE stream_head (
     CONSTRAINT ck_stream_head_oldest_revision CHECK (oldest_revision <= revision + 1)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
-COMMENT ON TABLE stream_head IS 'One row: the newest revision and the head of the audit chain. Its lock orders both.';
+COMMENT ON TABLE stream_head IS
+    'One row: the newest revision and the head of the audit chain. Its lock orders both.';
 COMMENT ON COLUMN stream_head.oldest_revision IS 'Watch horizon: every event from this revision on is kept.';
-COMMENT ON COLUMN stream_head.history_id IS 'Changes on restore and on promotion, so that old resume tokens are refused.';
+COMMENT ON COLUMN stream_head.history_id IS
+    'Changes on restore and on promotion, so that old resume tokens are refused.';
 
 INSERT INTO stream_head (id) VALUES (1);
 
@@ -111,7 +113,8 @@ CREATE FUNCTION check_appended_changes(p_audit jsonb, p_events jsonb, p_operatio
         caller bigint := public.app_user_id();
         reachable bigint[];
     BEGIN
-        IF EXISTS (SELECT FROM jsonb_array_elements(p_audit) AS a WHERE (a ->> 'user_id')::bigint IS DISTINCT FROM caller)
+        IF EXISTS (SELECT FROM jsonb_array_elements(p_audit) AS a
+                   WHERE (a ->> 'user_id')::bigint IS DISTINCT FROM caller)
             OR (p_idempotency ->> 'user_id')::bigint <> caller
             OR (p_operation ->> 'user_id')::bigint <> caller THEN
             RAISE EXCEPTION 'the caller may append changes in their own name only'

@@ -53,10 +53,12 @@ CREATE TABLE container_resource_usage (
 
 ALTER SEQUENCE container_resource_usage_id_seq OWNED BY container_resource_usage.id;
 
-COMMENT ON TABLE container_resource_usage IS 'Usage samples of containers, all replicas together, as collected.';
+COMMENT ON TABLE container_resource_usage IS
+    'Usage samples of containers, all replicas together, as collected.';
 COMMENT ON COLUMN container_resource_usage.cpu_usage_percent IS
     'Of the limit if there is one, else of the request, else null; the same for memory.';
-COMMENT ON COLUMN container_resource_usage.network_bytes_rx IS 'Counter since the pod started, as the kubelet has it.';
+COMMENT ON COLUMN container_resource_usage.network_bytes_rx IS
+    'Counter since the pod started, as the kubelet has it.';
 
 CREATE INDEX idx_container_resource_usage_container_id ON container_resource_usage (container_id, namespace_id);
 CREATE INDEX idx_container_resource_usage_timestamp ON container_resource_usage (timestamp);
@@ -88,7 +90,8 @@ CREATE TABLE {table} (
 
 COMMENT ON TABLE {table} IS 'Usage rolled up by the {bucket}.';
 COMMENT ON COLUMN {table}.bucket IS 'Start of the {bucket} in UTC.';
-COMMENT ON COLUMN {table}.network_bytes_rx IS 'Bytes received within the {bucket}: sum of the counter''s increases.';
+COMMENT ON COLUMN {table}.network_bytes_rx IS
+    'Bytes received within the {bucket}: sum of the counter''s increases.';
 
 CREATE INDEX idx_{table}_container ON {table} (container_id, namespace_id);
 CREATE INDEX idx_{table}_namespace_bucket ON {table} (namespace_id, bucket);

@@ -61,7 +61,8 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS latest ON true;
 
-COMMENT ON VIEW container_details IS 'Containers with names of what they refer to and their newest usage sample.';
+COMMENT ON VIEW container_details IS
+    'Containers with names of what they refer to and their newest usage sample.';
 
 CREATE VIEW user_operation_stats WITH (security_invoker = true) AS
 SELECT
@@ -119,7 +120,8 @@ WHERE n.deleted_at IS NULL;
 
 CREATE UNIQUE INDEX uq_container_summary_namespace_id ON container_summary (namespace_id);
 
-COMMENT ON MATERIALIZED VIEW container_summary IS 'Containers and image sizes per namespace, refreshed every hour.';
+COMMENT ON MATERIALIZED VIEW container_summary IS
+    'Containers and image sizes per namespace, refreshed every hour.';
 
 CREATE FUNCTION refresh_container_summary() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -181,7 +183,8 @@ CROSS JOIN LATERAL (
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'm')
 ORDER BY s.total_bytes DESC;
 
-COMMENT ON VIEW table_sizes IS 'Sizes of tables; a partitioned table''s are those of its partitions together.';
+COMMENT ON VIEW table_sizes IS
+    'Sizes of tables; a partitioned table''s are those of its partitions together.';
 
 GRANT SELECT ON database_stats, table_sizes TO @maintenance@;
 """)

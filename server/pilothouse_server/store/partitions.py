@@ -1,0 +1,336 @@
+"""Partitions made ahead and old ones dropped, without making a writer wait.
+
+The audit log has a partition for each month, usage samples for each day, events for each million revisions. There
+is no default partition, so an insert without its partition fails: `make_ahead` is called at start and every hour,
+and makes enough for 12 months, 14 days and two million revisions.
+
+Which partition holds what is read from the catalogue, never from a name (the functions of migration 0007).
+
+Attaching, detaching and dropping need locks that writers also need, on the table and on those its foreign keys
+refer to. A statement that waits for such a lock makes every later writer wait behind it. So each step is a
+transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that never
+succeeds raises `PartitionBusyError`; what was done until then stays and is completed by the next call:
+
+    mark (a comment) → DETACH CONCURRENTLY → DROP
+
+A crash after the mark leaves an old partition, one within DETACH leaves it pending (it is finalised), one after it
+leaves a table that the mark says to drop. A table that somebody detached by hand bears no mark and is left alone.
+
+Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must therefore read
+the horizon *after* the events: if it has passed the reader's position, what was read may have a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Literal, TypeVar
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+Bound = TypeVar("Bound", datetime, int)
+Result = TypeVar("Result")
+Spacing = Literal["month", "day", "revision"]
+
+LOCK_TIMEOUT_MILLISECONDS = 50
+ATTEMPTS = 60
+LONGEST_PAUSE_SECONDS = 2.0
+REVISIONS_PER_PARTITION = 1_000_000
+# lock_not_available, deadlock_detected, object_in_use, and what DETACH says while another detach is pending.
+_TRY_AGAIN = frozenset({"55P03", "40P01", "55006", "55000"})
+
+_MAKE: dict[Spacing, TextClause] = {
+    "month": text("SELECT create_monthly_partitions(:table, CAST(:start AS date), 1)"),
+    "day": text("SELECT create_daily_partitions(:table, CAST(:start AS date), 1)"),
+    "revision": text("SELECT create_revision_partitions(:table, CAST(:start AS bigint), 1)"),
+}
+_BY_TIME = text(
+    "SELECT partition_name, CAST(lower_bound AS timestamptz), CAST(upper_bound AS timestamptz), detach_pending"
+    " FROM partition_bounds(:table) ORDER BY 3, 1"
+)
+_BY_REVISION = text(
+    "SELECT partition_name, CAST(lower_bound AS bigint), CAST(upper_bound AS bigint), detach_pending"
+    " FROM partition_bounds(:table) ORDER BY 3, 1"
+)
+
+
+class PartitionBusyError(Exception):
+    """A lock was not to be had within all attempts; nothing is half done, call again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a table is partitioned: `ahead` is the number of partitions made beyond the current one."""
+
+    table: str
+    spacing: Spacing
+    ahead: int
+
+
+AUDIT_LOG = Scheme("operation_logs", "month", 12)
+USAGE = Scheme("container_resource_usage", "day", 14)
+EVENTS = Scheme("events", "revision", 2)
+SCHEMES = (AUDIT_LOG, USAGE, EVENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition(Generic[Bound]):
+    """One partition: it holds `lower <= key < upper`; None is no bound. Times are in UTC."""
+
+    name: str
+    lower: Bound | None
+    upper: Bound | None
+    detach_pending: bool
+
+
+class Partitions:
+    """The partitions of one database, kept through the maintenance role, which becomes `owner` for each step."""
+
+    def __init__(
+        self, engine: AsyncEngine, owner: str = "pilothouse_owner", *, attempts: int = ATTEMPTS
+    ) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._attempts = attempts
+
+    async def make_ahead(self) -> int:
+        """Make the missing partitions of every table; returns how many were made.
+
+        Raises PartitionBusyError, after which the tables before it are complete.
+        """
+        return sum([await self._make_ahead(scheme) for scheme in SCHEMES])
+
+    async def by_time(self, table: str) -> list[Partition[datetime]]:
+        """The partitions of a table that is partitioned by time, oldest first."""
+        rows = await self._list(table, _BY_TIME)
+        return [Partition(row[0], _utc(row[1]), _utc(row[2]), row[3]) for row in rows]
+
+    async def by_revision(self, table: str) -> list[Partition[int]]:
+        """The partitions of a table that is partitioned by revision, oldest first."""
+        return [Partition(*row) for row in await self._list(table, _BY_REVISION)]
+
+    async def drop_older(self, scheme: Scheme, before: datetime) -> list[str]:
+        """Drop the partitions of `AUDIT_LOG` or `USAGE` that hold nothing at or after `before`.
+
+        Returns the names of what was dropped, oldest first, with what an earlier call left behind. Operations older
+        than the log that is left are deleted with it. Raises PartitionBusyError.
+        """
+        old = [partition for partition in await self.by_time(scheme.table) if _ends_by(partition, before)]
+        dropped = await self._drop(scheme.table, [partition.name for partition in old])
+        if scheme is AUDIT_LOG:
+            remaining = await self.by_time(scheme.table)
+            if remaining and remaining[0].lower is not None:
+                await self._trim_operations(remaining[0].lower)
+        return dropped
+
+    async def drop_events_below(self, revision: int) -> list[str]:
+        """Drop the partitions of events that hold nothing at or above `revision`; the horizon moves first.
+
+        Returns the names of what was dropped, oldest first, with what an earlier call left behind. Raises
+        PartitionBusyError.
+        """
+        old = [
+            partition for partition in await self.by_revision(EVENTS.table) if _ends_by(partition, revision)
+        ]
+        if old and old[-1].upper is not None:
+            await self._move_horizon(old[-1].upper)
+        return await self._drop(EVENTS.table, [partition.name for partition in old])
+
+    async def events_before(self, moment: datetime) -> int:
+        """The highest bound such that every event below it is older than `moment`, for `drop_events_below`.
+
+        Only partitions that are full count, so the one being written is never dropped.
+        """
+        bound = 0
+        for partition in await self.by_revision(EVENTS.table):
+            if partition.upper is None:
+                break
+            async with self._transaction() as connection:
+                head = await connection.scalar(text("SELECT revision FROM stream_head"))
+                newest = await connection.scalar(
+                    text(
+                        "SELECT created_at FROM events WHERE revision < :upper ORDER BY revision DESC LIMIT 1"
+                    ),
+                    {"upper": partition.upper},
+                )
+            if head is None or head < partition.upper or (newest is not None and newest >= moment):
+                break
+            bound = partition.upper
+        return bound
+
+    async def _drop(self, table: str, names: list[str]) -> list[str]:
+        for name in names:
+            await self._detach(table, name)
+        detached = await self._detached(table)
+        for name in detached:
+            await self._step(_statement(f"DROP TABLE IF EXISTS public.{_quoted(name)}"))
+        return [*(name for name in detached if name not in names), *names]
+
+    async def _make_ahead(self, scheme: Scheme) -> int:
+        async with self._transaction() as connection:
+            now = _utc(await connection.scalar(text("SELECT now()")))
+            revision = await connection.scalar(text("SELECT revision + 1 FROM stream_head"))
+        assert now is not None
+        present: list[Partition[Any]] = [
+            *(
+                await self.by_revision(scheme.table)
+                if scheme.spacing == "revision"
+                else await self.by_time(scheme.table)
+            )
+        ]
+        made = 0
+        for start in _starts(scheme, now, revision):
+            if any(_holds(partition, start) for partition in present):
+                continue
+            value = start.date() if isinstance(start, datetime) else start
+
+            async def make(connection: AsyncConnection, value: object = value) -> int:
+                count = await connection.scalar(
+                    _MAKE[scheme.spacing], {"table": scheme.table, "start": value}
+                )
+                return int(count or 0)
+
+            made += await self._step(make)
+        return made
+
+    async def _list(self, table: str, query: TextClause) -> list[Any]:
+        async with self._transaction() as connection:
+            return list((await connection.execute(query, {"table": table})).all())
+
+    async def _detached(self, table: str) -> list[str]:
+        async with self._transaction() as connection:
+            rows = await connection.scalars(
+                text("SELECT partition_name FROM detached_partitions(:table)"), {"table": table}
+            )
+            return [str(name) for name in rows]
+
+    async def _move_horizon(self, revision: int) -> None:
+        async def move(connection: AsyncConnection) -> None:
+            await connection.execute(
+                text(
+                    "UPDATE stream_head SET oldest_revision = least(greatest(oldest_revision, :revision), revision + 1)"
+                ),
+                {"revision": revision},
+            )
+
+        await self._step(move)
+
+    async def _detach(self, table: str, name: str) -> None:
+        mark = f"Was a partition of {table}; to be dropped."
+        await self._step(_statement(f"COMMENT ON TABLE public.{_quoted(name)} IS '{mark}'"))
+
+        async def detach(connection: AsyncConnection) -> None:
+            # A detach that was cut off forbids every other one, so the pending one is finished first.
+            pending = await connection.scalar(
+                text("SELECT partition_name FROM partition_bounds(:table) WHERE detach_pending"),
+                {"table": table},
+            )
+            if pending is not None:
+                await connection.exec_driver_sql(
+                    f"ALTER TABLE public.{table} DETACH PARTITION public.{_quoted(pending)} FINALIZE"
+                )
+            if pending != name:
+                await connection.exec_driver_sql(
+                    f"ALTER TABLE public.{table} DETACH PARTITION public.{_quoted(name)} CONCURRENTLY"
+                )
+
+        await self._step(detach, autocommit=True)
+
+    async def _trim_operations(self, before: datetime, batch: int = 5_000) -> None:
+        """Delete the operations of dropped log records, a batch a transaction, so that no lock is held for long."""
+
+        async def trim(connection: AsyncConnection) -> int:
+            result = await connection.execute(
+                text(
+                    "DELETE FROM operations WHERE operation_id IN (SELECT operation_id FROM operations"
+                    " WHERE created_at < :before ORDER BY created_at LIMIT :batch)"
+                ),
+                {"before": before, "batch": batch},
+            )
+            return result.rowcount
+
+        while await self._step(trim) == batch:
+            continue
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self._engine.begin() as connection:
+            await connection.exec_driver_sql(f"SET LOCAL ROLE {self._owner}")
+            yield connection
+
+    async def _step(
+        self, work: Callable[[AsyncConnection], Awaitable[Result]], *, autocommit: bool = False
+    ) -> Result:
+        """Run `work` under the lock timeout, again and again until it gets its locks."""
+        for attempt in range(self._attempts):
+            if attempt:
+                # Pauses grow, and differ, so that two replicas do not meet each other at every attempt.
+                await asyncio.sleep(min(0.02 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                if autocommit:
+                    return await self._alone(work)
+                async with self._transaction() as connection:
+                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
+                    return await work(connection)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _TRY_AGAIN:
+                    raise
+        raise PartitionBusyError(
+            f"no lock within {self._attempts} attempts; it is tried again with the next call"
+        )
+
+    async def _alone(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Run `work` outside of a transaction, which DETACH CONCURRENTLY demands."""
+        async with self._engine.connect() as pooled:
+            connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                await connection.exec_driver_sql(f"SET ROLE {self._owner}")
+                await connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
+                return await work(connection)
+            finally:
+                # The connection keeps its role and time limit; a pool must not hand them on.
+                await connection.invalidate()
+
+
+def _statement(sql: str) -> Callable[[AsyncConnection], Awaitable[None]]:
+    async def execute(connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql(sql)
+
+    return execute
+
+
+def _starts(scheme: Scheme, now: datetime, revision: int | None) -> list[datetime | int]:
+    """Where each wanted partition begins: the current one and those ahead."""
+    steps = range(scheme.ahead + 1)
+    if scheme.spacing == "revision":
+        first = (revision or 0) // REVISIONS_PER_PARTITION
+        return [(first + step) * REVISIONS_PER_PARTITION for step in steps]
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if scheme.spacing == "day":
+        return [midnight + timedelta(days=step) for step in steps]
+    months = [now.year * 12 + now.month - 1 + step for step in steps]
+    return [midnight.replace(year=month // 12, month=month % 12 + 1, day=1) for month in months]
+
+
+def _holds(partition: Partition[Any], key: datetime | int) -> bool:
+    return (partition.lower is None or partition.lower <= key) and (
+        partition.upper is None or key < partition.upper
+    )
+
+
+def _ends_by(partition: Partition[Bound], limit: Bound) -> bool:
+    return partition.upper is not None and partition.upper <= limit
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
