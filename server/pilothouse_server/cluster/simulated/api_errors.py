@@ -142,7 +142,7 @@ def precondition_failed(resource: ResourceType, name: str, message: str) -> ApiE
     """409 of DELETE preconditions; unlike other conflicts `details.kind` is the kind."""
     return failure(
         409,
-        f'Operation cannot be fulfilled on {resource.kind}{"." + resource.group if resource.group else ""} '
+        f"Operation cannot be fulfilled on {resource.kind}{'.' + resource.group if resource.group else ''} "
         f'"{name}": {message}',
         "Conflict",
         object_details(resource, name, resource.kind),
@@ -164,7 +164,8 @@ def invalid_kind(kind: str, group: str, name: str, causes: Sequence[Cause]) -> A
         details["name"] = name
     if group:
         details["group"] = group
-    details["kind"] = kind
+    if kind:
+        details["kind"] = kind
     details["causes"] = [cause.to_json() for cause in causes]
     return failure(422, f'{qualified_kind} "{name}" is invalid: {joined}', "Invalid", details)
 
@@ -174,9 +175,7 @@ def bad_request(message: str) -> ApiError:
     return failure(400, message, "BadRequest")
 
 
-def forbidden(
-    resource: ResourceType, name: str, message: str, causes: Sequence[Cause] = ()
-) -> ApiError:
+def forbidden(resource: ResourceType, name: str, message: str, causes: Sequence[Cause] = ()) -> ApiError:
     """403 by an admission rule. `message` says why."""
     details = object_details(resource, name)
     if causes:

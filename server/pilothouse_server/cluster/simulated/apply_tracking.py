@@ -98,7 +98,10 @@ class ManagedFields:
             if "manager" not in entry:
                 continue
             manager = Manager(
-                entry["manager"], entry["operation"], entry.get("subresource", ""), entry.get("apiVersion", "")
+                entry["manager"],
+                entry["operation"],
+                entry.get("subresource", ""),
+                entry.get("apiVersion", ""),
             )
             self.managers[manager] = Ownership(from_fields_v1(entry.get("fieldsV1", {})), entry.get("time"))
 

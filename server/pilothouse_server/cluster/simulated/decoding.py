@@ -9,21 +9,22 @@ server answers its refusals with 500 and no reason.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import yaml
 
 from . import api_errors
 from .apply_fieldset import describe, item_key
+from .quantities import canonical_quantity, is_quantity
 from .resources import ResourceType
 from .schema import ListType, MapType, Scalar, SchemaType, Struct, go_type_name, schema_of
 
 JsonObject = dict[str, Any]
 
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
-QUANTITY = re.compile(r"^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$")
-_SUFFIX = re.compile(r"^(n|u|m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|[eE][+-]?[0-9]+)?$")
+_QUANTITY_MESSAGE = (
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+)
 _INT32_EXCEPTIONS = frozenset({
     "generation", "observedGeneration", "terminationGracePeriodSeconds", "deletionGracePeriodSeconds",
     "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup", "tolerationSeconds", "expirationSeconds",
@@ -124,7 +125,9 @@ def _json_kind(value: Any) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "object")
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
 
 
 class _TypeMismatchError(Exception):
@@ -156,12 +159,12 @@ def _convert(kind: SchemaType, value: Any, path: str, owner: str, unknown: list[
         ]
     _expect(isinstance(value, dict), value, path, owner, _type_name(kind))
     if isinstance(kind, MapType):
-        return {
-            name: _convert(kind.item, child, _join(path, name), owner, unknown) or ("" if child is None else child)
-            if isinstance(kind.item, Scalar)
-            else _convert(kind.item, child, _join(path, name), owner, unknown)
+        converted_map = {
+            name: _convert(kind.item, child, _join(path, name), owner, unknown)
             for name, child in value.items()
         }
+        # A null in a map of texts is the empty text, as in a Go map.
+        return {name: "" if child is None else child for name, child in converted_map.items()}
     result: JsonObject = {}
     for name, child in value.items():
         child_path = _join(path, name)
@@ -197,8 +200,8 @@ def _convert_scalar(kind: Scalar, value: Any, path: str, owner: str) -> Any:
     if kind.kind == "quantity":
         text = str(value)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not is_quantity(text):
-            raise _TypeMismatchError(f"quantities must match the regular expression '{QUANTITY.pattern}'")
-        return text
+            raise _TypeMismatchError(_QUANTITY_MESSAGE)
+        return canonical_quantity(text)
     if kind.kind in ("str", "time"):
         _expect(isinstance(value, str), value, path, owner, "string")
     elif kind.kind == "bool":
@@ -212,12 +215,6 @@ def _convert_scalar(kind: Scalar, value: Any, path: str, owner: str) -> Any:
     elif kind.kind == "float":
         _expect(isinstance(value, int | float) and not isinstance(value, bool), value, path, owner, "float64")
     return value
-
-
-def is_quantity(text: str) -> bool:
-    """Whether the text is a resource amount such as `10m` or `1.5Gi`."""
-    match = re.match(r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(.*)$", text)
-    return match is not None and _SUFFIX.match(match[2]) is not None
 
 
 def check_applied(resource: ResourceType, document: JsonObject, label: str) -> None:

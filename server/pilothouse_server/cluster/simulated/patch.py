@@ -172,9 +172,7 @@ def _strategic_list(kind: SchemaType | None, target: Any, patch: list[Any]) -> l
     key = kind.keys[0]
     for item in patch:
         if not isinstance(item, dict) or key not in item:
-            raise api_errors.bad_request(
-                f"map: {item} does not contain declared merge key: {key}"
-            )
+            raise api_errors.bad_request(f"map: {item} does not contain declared merge key: {key}")
         position = next((i for i, old in enumerate(existing) if old.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
             existing = [old for old in existing if old.get(key) != item[key]]

@@ -22,6 +22,7 @@ Predicate = Callable[[JsonObject], bool]
 _TOKEN = re.compile(r"\s*(==|!=|=|>|<|!|\(|\)|,|[^\s=!<>(),]+)")
 _LABEL_NAME = re.compile(r"^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
 _LABEL_VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+_FIELD_TERM = re.compile(r"^(.*?)(!=|==|=)(.*)$")
 _SYMBOLS = frozenset({"==", "!=", "=", ">", "<", "!", "(", ")", ","})
 _OPERATORS = "in, notin, =, ==, !=, gt, lt"
 
@@ -221,19 +222,17 @@ def parse_field_selector(resource: ResourceType, text: str) -> list[tuple[str, s
     terms: list[tuple[str, str, bool]] = []
     known = (*_COMMON_FIELDS, *_EXTRA_FIELDS.get(resource, ()))
     for term in filter(None, text.split(",")):
-        for operator, equal in (("!=", False), ("==", True), ("=", True)):
-            field, found, value = term.partition(operator)
-            if found:
-                break
-        else:
+        match = _FIELD_TERM.match(term)
+        if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
+        field, operator, value = match.groups()
         if field not in known:
             if resource in _OWN_CONVERSION:
                 raise bad_request(f"field label not supported: {field}")
             raise bad_request(
                 f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
             )
-        terms.append((field, value, equal))
+        terms.append((field, value, operator != "!="))
     return terms
 
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -32,14 +31,24 @@ from .store_deletion import (
     check_preconditions,
     grace_seconds,
 )
-from .store_events import StoreEvent, Subscription
+from .store_events import History, StoreEvent, Subscription
 
 JsonObject = dict[str, Any]
+ObjectList = list[JsonObject]
 Key = tuple[str, str]
 
 DEFAULT_HISTORY_LENGTH = 20_000
 
-__all__ = ["FOREGROUND_FINALIZER", "ORPHAN_FINALIZER", "ApiError", "JsonObject", "Store", "StoreEvent", "Subscription", "format_time"]
+__all__ = [
+    "FOREGROUND_FINALIZER",
+    "ORPHAN_FINALIZER",
+    "ApiError",
+    "JsonObject",
+    "Store",
+    "StoreEvent",
+    "Subscription",
+    "format_time",
+]
 
 
 def format_time(moment: datetime) -> str:
@@ -58,11 +67,9 @@ class Store:
     ) -> None:
         self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
         self.revision = 1
-        self.compacted_revision = 0
         self.tracker = FieldTracker()
-        self._history_length = history_length
+        self.history = History(history_length)
         self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
-        self._history: deque[StoreEvent] = deque()
         self._subscriptions: set[Subscription] = set()
         self.allocators = strategy.Allocators()
 
@@ -72,7 +79,7 @@ class Store:
         """The object, or None. Treat it as immutable."""
         return self._objects.get(resource, {}).get(namespace or "", {}).get(name)
 
-    def list(self, resource: ResourceType, namespace: str | None = None) -> list[JsonObject]:
+    def list(self, resource: ResourceType, namespace: str | None = None) -> ObjectList:
         """All objects of the type, in one namespace or in all, sorted by namespace and name."""
         by_namespace = self._objects.get(resource, {})
         spaces = sorted(by_namespace) if namespace is None else [namespace]
@@ -80,38 +87,18 @@ class Store:
             item for space in spaces for _, item in sorted(by_namespace.get(space, {}).items(), key=_by_name)
         ]
 
-    def list_at(
-        self, resource: ResourceType, namespace: str | None, revision: int
-    ) -> list[JsonObject]:
+    def list_at(self, resource: ResourceType, namespace: str | None, revision: int) -> ObjectList:
         """The list as it was at `revision`. Refuses a compacted revision with 410."""
-        if revision < self.compacted_revision:
-            raise api_errors.expired(
-                "The provided continue parameter is too old to display a consistent list result."
-            )
         items = {_key(item): item for item in self.list(resource, namespace)}
-        for event in reversed(self._history):
-            if event.resource_version <= revision:
-                break
+        for event in self.history.undo(resource, revision):
             key = _key(event.object)
-            if event.resource is not resource or (namespace is not None and key[0] != namespace):
+            if namespace is not None and key[0] != namespace:
                 continue
             if event.previous is None:
                 items.pop(key, None)
             else:
                 items[key] = event.previous
         return [items[key] for key in sorted(items)]
-
-    def events_after(self, resource: ResourceType, revision: int) -> list[StoreEvent]:
-        """The changes of the type after `revision`, oldest first. Refuses a compacted revision with 410."""
-        if revision < self.compacted_revision:
-            raise api_errors.expired(f"too old resource version: {revision} ({self.compacted_revision})")
-        found: deque[StoreEvent] = deque()
-        for event in reversed(self._history):
-            if event.resource_version <= revision:
-                break
-            if event.resource is resource:
-                found.appendleft(event)
-        return [*found]
 
     def objects(self) -> Iterator[tuple[ResourceType, JsonObject]]:
         """Every object of every type (for persistence and garbage collection)."""
@@ -134,7 +121,7 @@ class Store:
         obj.setdefault("apiVersion", resource.api_version)
         obj.setdefault("kind", resource.kind)
         metadata = obj.setdefault("metadata", {})
-        strategy.name_object(resource, metadata)
+        strategy.name_object(metadata)
         for field in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink",
                       "deletionGracePeriodSeconds"):  # fmt: skip
             metadata.pop(field, None)
@@ -148,14 +135,15 @@ class Store:
         namespace = str(metadata.get("namespace", "")) if resource.namespaced else ""
         if namespace:
             self._check_namespace(resource, namespace, name)
-        strategy.prepare_for_create(self, resource, obj)
+        strategy.default(resource, obj)
+        if manager is not None:
+            self.tracker.track_update(resource, {}, obj, manager, format_time(self.now()))
+        strategy.prepare_for_create(resource, obj)
         existing = self.get(resource, namespace, name)
         if existing is not None:
             deleted = bool(existing["metadata"].get("deletionTimestamp"))
             raise api_errors.already_exists(resource, name, being_deleted=deleted)
         strategy.allocate(self, resource, obj, None, dry_run=dry_run)
-        if manager is not None:
-            self.tracker.track_update(resource, {}, obj, manager, format_time(self.now()))
         if dry_run:
             return obj
         self._commit("ADDED", resource, obj, None)
@@ -181,26 +169,29 @@ class Store:
             changed["status"] = current["status"]
         elif resource.has_status:
             changed.pop("status", None)
-        strategy.prepare_for_update(self, resource, changed, current)
-        strategy.allocate(self, resource, changed, current, dry_run=dry_run)
-        if resource.has_generation and strategy.raises_generation(resource, changed, current):
-            changed["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
+        strategy.default(resource, changed)
         if manager is not None:
             time = format_time(self.now())
             self.tracker.track_update(resource, current, changed, manager, time, subresource)
+        strategy.prepare_for_update(resource, changed, current)
+        strategy.allocate(self, resource, changed, current, dry_run=dry_run)
+        if resource.has_generation and strategy.raises_generation(resource, changed, current):
+            changed["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
         return self._finish_update(resource, changed, current, dry_run)
 
     def update_status(
-        self, resource: ResourceType, obj: JsonObject, manager: str, *, dry_run: bool = False
+        self, resource: ResourceType, obj: JsonObject, manager: str | None, *, dry_run: bool = False
     ) -> JsonObject:
-        """Replaces only the status, and records `manager` for it (subresource status)."""
+        """Replaces only the status, and records `manager` for it (subresource status; None: as sent)."""
         current, sent = self._merge_over_current(resource, obj)
         changed = copy.deepcopy(current)
         changed["status"] = sent.get("status", {})
         if "managedFields" in sent["metadata"]:
             changed["metadata"]["managedFields"] = sent["metadata"]["managedFields"]
-        strategy.prepare_status_update(resource, changed, sent, current)
-        self.tracker.track_update(resource, current, changed, manager, format_time(self.now()), "status")
+        strategy.prepare_status_update(resource, changed, sent)
+        if manager is not None:
+            time = format_time(self.now())
+            self.tracker.track_update(resource, current, changed, manager, time, "status")
         return self._finish_update(resource, changed, current, dry_run)
 
     def replace(self, resource: ResourceType, obj: JsonObject, *, dry_run: bool = False) -> JsonObject:
@@ -288,21 +279,14 @@ class Store:
         self._subscriptions.add(subscription)
         return subscription
 
-    def compact(self, revision: int | None = None) -> None:
-        """Forgets the history up to `revision` (default: all of it)."""
-        revision = self.revision if revision is None else revision
-        while self._history and self._history[0].resource_version <= revision:
-            self._history.popleft()
-        self.compacted_revision = max(self.compacted_revision, revision)
-
-    def restore(self, revision: int, objects: list[tuple[ResourceType, JsonObject]]) -> None:
+    def restore(self, revision: int, objects: Iterable[tuple[ResourceType, JsonObject]]) -> None:
         """Replaces everything by a saved state; its history counts as compacted."""
         self._objects.clear()
         for resource, obj in objects:
             self._put(resource, obj)
             strategy.restore_allocations(self, resource, obj)
         self.revision = revision
-        self.compact()
+        self.history.compact(revision)
 
     # Internals
 
@@ -316,10 +300,13 @@ class Store:
         stored = current["metadata"]
         uid, version = sent.get("uid"), sent.get("resourceVersion")
         if uid and uid != stored["uid"]:
+            path = f"/registry/{resource.plural}/{namespace + '/' if namespace else ''}{name}"
             raise api_errors.conflict(
-                resource, name,
+                resource,
+                name,
+                f"StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: "
                 f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored['uid']}",
-            )  # fmt: skip
+            )
         if version and version != stored["resourceVersion"]:
             raise api_errors.conflict(resource, name)
         changed = copy.deepcopy(obj)
@@ -356,9 +343,7 @@ class Store:
             cause = Cause(
                 "NamespaceTerminating", f"namespace {namespace} is being terminated", "metadata.namespace"
             )
-            message = (
-                f"unable to create new content in namespace {namespace} because it is being terminated"
-            )
+            message = f"unable to create new content in namespace {namespace} because it is being terminated"
             raise api_errors.forbidden(resource, name, message, [cause])
 
     def _commit(
@@ -387,9 +372,7 @@ class Store:
         self._objects.setdefault(resource, {}).setdefault(namespace, {})[name] = obj
 
     def _record(self, event: StoreEvent) -> None:
-        self._history.append(event)
-        while len(self._history) > self._history_length:
-            self.compacted_revision = self._history.popleft().resource_version
+        self.history.add(event)
         for subscription in tuple(self._subscriptions):
             subscription.offer(event)
 

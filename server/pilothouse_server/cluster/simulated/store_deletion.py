@@ -20,14 +20,17 @@ _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 def check_preconditions(resource: ResourceType, current: JsonObject, preconditions: JsonObject) -> None:
     """Refuses with 409 when uid or resourceVersion is not the one the client meant."""
     metadata = current["metadata"]
-    for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+    for field, label, consequence in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
         wanted = preconditions.get(field)
         if wanted is not None and wanted != metadata[field]:
             raise api_errors.precondition_failed(
                 resource,
                 metadata["name"],
-                f"Precondition failed: {label} in precondition: {wanted}, "
-                f"{label} in object meta: {metadata[field]}",
+                f"the {label} in the precondition ({wanted}) does not match the {label} in record "
+                f"({metadata[field]}). The object might have been {consequence}",
             )
 
 
@@ -36,9 +39,7 @@ def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str 
     finalizers = list(metadata.get("finalizers") or [])
     wanted = {"Foreground": FOREGROUND_FINALIZER, "Orphan": ORPHAN_FINALIZER}.get(policy or "")
     if policy is not None and resource is not NAMESPACES:
-        finalizers = [
-            entry for entry in finalizers if entry not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)
-        ]
+        finalizers = [entry for entry in finalizers if entry not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)]
     if wanted and resource is not NAMESPACES:
         finalizers.append(wanted)
     if finalizers:
@@ -57,5 +58,6 @@ def grace_seconds(resource: ResourceType, obj: JsonObject, requested: int | None
         return 0 if not current or requested is None else min(int(current), requested)
     already = obj["metadata"].get("deletionGracePeriodSeconds")
     if requested is None:
-        requested = int(already if already is not None else obj["spec"].get("terminationGracePeriodSeconds", 30))
+        default = obj["spec"].get("terminationGracePeriodSeconds", 30)
+        requested = int(already if already is not None else default)
     return requested if already is None else min(requested, int(already))

@@ -1,4 +1,6 @@
-"""Changes of the store, and subscriptions to them.
+"""Changes of the store: their history, and subscriptions to them.
+
+The history has a bounded length; what fell out of it is compacted, and asking for it is an `Expired` refusal.
 
 A subscription has a queue without bound: its readers live in the same process and take what comes; a bound
 would only turn a slow reader into a lost change.
@@ -7,10 +9,12 @@ would only turn a slow reader into a lost change.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .api_errors import expired
 from .resources import ResourceType
 
 JsonObject = dict[str, Any]
@@ -70,3 +74,45 @@ class Subscription:
             self._closed = True
             self._on_close(self)
             self._queue.put_nowait(None)
+
+
+class History:
+    """The last changes of the store, oldest first, at most `length` of them."""
+
+    def __init__(self, length: int) -> None:
+        self.compacted_revision = 0
+        self._length = length
+        self._events: deque[StoreEvent] = deque()
+
+    def add(self, event: StoreEvent) -> None:
+        """Notes a change; the oldest one may fall out."""
+        self._events.append(event)
+        while len(self._events) > self._length:
+            self.compacted_revision = self._events.popleft().resource_version
+
+    def after(self, resource: ResourceType, revision: int) -> Sequence[StoreEvent]:
+        """The changes of the type after `revision`, oldest first. Refuses a compacted revision with 410."""
+        if revision < self.compacted_revision:
+            raise expired(f"too old resource version: {revision} ({self.compacted_revision})")
+        found = [*self._back_to(resource, revision)]
+        found.reverse()
+        return found
+
+    def undo(self, resource: ResourceType, revision: int) -> Iterator[StoreEvent]:
+        """The changes of the type after `revision`, newest first. Refuses a compacted revision with 410."""
+        if revision < self.compacted_revision:
+            raise expired("The resourceVersion for the provided list is too old.")
+        return self._back_to(resource, revision)
+
+    def compact(self, revision: int) -> None:
+        """Forgets the changes up to `revision`."""
+        while self._events and self._events[0].resource_version <= revision:
+            self._events.popleft()
+        self.compacted_revision = max(self.compacted_revision, revision)
+
+    def _back_to(self, resource: ResourceType, revision: int) -> Iterator[StoreEvent]:
+        for event in reversed(self._events):
+            if event.resource_version <= revision:
+                return
+            if event.resource is resource:
+                yield event

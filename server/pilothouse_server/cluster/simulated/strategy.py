@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import copy
 import random
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, ResourceType
+from . import api_errors, services
+from .defaults import admit_pod, apply_defaults, drop_empty_metadata, quality_of_service
+from .resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, ResourceType
+from .validation import validate_create, validate_update
 
 if TYPE_CHECKING:
     from .store import Store
 
 JsonObject = dict[str, Any]
+
+Allocators = services.ServiceAllocators
 
 # The letters Kubernetes uses for generated names: no vowels, no digits that look like letters.
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -25,15 +29,7 @@ _SYSTEM_METADATA = ("uid", "resourceVersion", "creationTimestamp", "generation",
                     "deletionGracePeriodSeconds")  # fmt: skip
 
 
-@dataclass
-class Allocators:
-    """Addresses and ports handed out to Services."""
-
-    cluster_ips: set[str] = field(default_factory=set)
-    node_ports: set[int] = field(default_factory=set)
-
-
-def name_object(resource: ResourceType, metadata: JsonObject) -> None:
+def name_object(metadata: JsonObject) -> None:
     """Fills metadata.name from generateName with five random letters."""
     if not metadata.get("name") and metadata.get("generateName"):
         suffix = "".join(random.choices(_NAME_LETTERS, k=5))
@@ -51,14 +47,21 @@ def keep_system_metadata(metadata: JsonObject, stored: JsonObject) -> None:
         metadata["managedFields"] = copy.deepcopy(stored["managedFields"])
 
 
-def prepare_for_create(store: Store, resource: ResourceType, obj: JsonObject) -> None:
-    """Defaults and checks a new object in place; its status is what a new object has."""
-    if resource is NAMESPACES:
+def default(resource: ResourceType, obj: JsonObject) -> None:
+    """Fills defaults in place; what they set counts as set by the writer."""
+    if resource is NAMESPACES and obj["metadata"].get("name"):
         obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
+    apply_defaults(resource, obj)
+
+
+def prepare_for_create(resource: ResourceType, obj: JsonObject) -> None:
+    """Sets what a new object of the kind begins with, and checks it."""
+    if resource is NAMESPACES:
         obj["spec"] = {"finalizers": ["kubernetes"]}
         obj["status"] = {"phase": "Active"}
     elif resource is PODS:
-        obj["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+        admit_pod(obj)
+        obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}
     elif resource is REPLICA_SETS:
         obj["status"] = {"replicas": 0}
     elif resource is DEPLOYMENTS:
@@ -66,35 +69,63 @@ def prepare_for_create(store: Store, resource: ResourceType, obj: JsonObject) ->
     elif resource is NODES:
         obj.setdefault("spec", {})
         obj.setdefault("status", {})
+    validate_create(resource, obj)
 
 
-def prepare_for_update(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
-    """Defaults and checks a changed object in place."""
+def prepare_for_update(resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
+    """Keeps what the kind does not let an update change, and checks the rest."""
+    if resource is NAMESPACES:
+        obj["spec"] = old["spec"]
+    drop_empty_metadata(obj["metadata"])
+    if resource is SERVICES and not obj["spec"].get("clusterIP") and obj["spec"]["type"] != "ExternalName":
+        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if name in old["spec"]:
+                obj["spec"].setdefault(name, old["spec"][name])
+    validate_update(resource, obj, old)
 
 
-def prepare_status_update(
-    resource: ResourceType, obj: JsonObject, sent: JsonObject, old: JsonObject
-) -> None:
-    """Hook for kinds whose status update may also change something else."""
+def prepare_status_update(resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:
+    """A status update of a Deployment also takes its annotations (the controller writes the revision so)."""
+    if resource is DEPLOYMENTS and "metadata" in sent:
+        if sent["metadata"].get("annotations"):
+            obj["metadata"]["annotations"] = sent["metadata"]["annotations"]
+        else:
+            obj["metadata"].pop("annotations", None)
+    apply_defaults(resource, obj)
 
 
 def allocate(
     store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> None:
-    """Hands out cluster addresses and node ports to a Service."""
+    """Hands out cluster addresses and node ports to a Service; refuses with 422."""
+    if resource is SERVICES:
+        causes = services.allocate_service(store.allocators, obj, old, dry_run=dry_run)
+        if causes:
+            raise api_errors.invalid(resource, obj["metadata"]["name"], causes)
 
 
 def release(store: Store, resource: ResourceType, obj: JsonObject) -> None:
     """Gives back what `allocate` handed out."""
+    if resource is SERVICES:
+        addresses, ports = services.holdings(obj["spec"])
+        store.allocators.addresses -= addresses
+        store.allocators.node_ports -= ports
 
 
 def restore_allocations(store: Store, resource: ResourceType, obj: JsonObject) -> None:
     """Marks what a loaded object holds as taken."""
+    if resource is SERVICES:
+        addresses, ports = services.holdings(obj["spec"])
+        store.allocators.addresses |= addresses
+        store.allocators.node_ports |= ports
 
 
 def raises_generation(resource: ResourceType, obj: JsonObject, old: JsonObject) -> bool:
     """Whether this change raises metadata.generation."""
-    if obj.get("spec") != old.get("spec"):
+    if "spec" in obj or "spec" in old:
+        if obj.get("spec") != old.get("spec"):
+            return True
+    elif _content(obj) != _content(old):
         return True
     if not resource.generation_on_annotations:
         return False
@@ -103,11 +134,13 @@ def raises_generation(resource: ResourceType, obj: JsonObject, old: JsonObject) 
 
 def same_content(obj: JsonObject, old: JsonObject) -> bool:
     """Whether a write changes nothing (the times in managedFields do not count)."""
-    if {key: value for key, value in obj.items() if key != "metadata"} != {
-        key: value for key, value in old.items() if key != "metadata"
-    }:
-        return False
-    return _comparable_metadata(obj["metadata"]) == _comparable_metadata(old["metadata"])
+    return _content(obj) == _content(old) and _comparable_metadata(obj["metadata"]) == _comparable_metadata(
+        old["metadata"]
+    )
+
+
+def _content(obj: JsonObject) -> JsonObject:
+    return {name: value for name, value in obj.items() if name != "metadata"}
 
 
 def _comparable_metadata(metadata: JsonObject) -> JsonObject:

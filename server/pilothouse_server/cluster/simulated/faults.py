@@ -1,0 +1,101 @@
+"""Faults a test or a developer asks of the simulated cluster.
+
+The plan is one mutable object; the server looks at it for every request. It is set in the same process, or over
+HTTP at `/simulator/faults` when the simulator runs alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import api_errors
+from .api_errors import ApiError
+
+JsonObject = dict[str, Any]
+
+
+@dataclass
+class FaultPlan:
+    """What goes wrong, and how often.
+
+    `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
+    with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
+    belongs to code 429. Requests to `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
+    """
+
+    latency_seconds: float = 0.0
+    error_rate: float = 0.0
+    error_code: int = 500
+    refuse_connections: bool = False
+    retry_after_seconds: int = 1
+    randomness: random.Random = field(default_factory=random.Random)
+    _failures: list[int] = field(default_factory=list)
+    _drop_watches: list[Callable[[], None]] = field(default_factory=list)
+
+    def fail_next(self, count: int, code: int = 500) -> None:
+        """The next `count` requests answer with `code`."""
+        self._failures.extend([code] * count)
+
+    def drop_watches(self) -> None:
+        """Ends all open watches in the middle of their body, as a server that is killed."""
+        for drop in tuple(self._drop_watches):
+            drop()
+
+    def clear(self) -> None:
+        """Back to a healthy cluster."""
+        self.latency_seconds = self.error_rate = 0.0
+        self.refuse_connections = False
+        self._failures.clear()
+
+    def on_drop_watches(self, drop: Callable[[], None]) -> Callable[[], None]:
+        """Registers an open watch; the result unregisters it."""
+        self._drop_watches.append(drop)
+        return lambda: self._drop_watches.remove(drop)
+
+    def next_error(self) -> ApiError | None:
+        """The refusal this request shall get, or None."""
+        code = None
+        if self._failures:
+            code = self._failures.pop(0)
+        elif self.error_rate and self.randomness.random() < self.error_rate:
+            code = self.error_code
+        if code is None:
+            return None
+        if code == 429:
+            return api_errors.too_many_requests(self.retry_after_seconds)
+        reasons = {500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout", 403: "Forbidden"}
+        return api_errors.failure(code, "fault injected by the simulator", reasons.get(code))
+
+    def update(self, document: JsonObject) -> None:
+        """Applies the JSON of POST /simulator/faults. Raises ValueError for unknown or bad entries."""
+        for name, value in document.items():
+            if name in ("latency_seconds", "error_rate"):
+                setattr(self, name, float(value))
+            elif name in ("error_code", "retry_after_seconds"):
+                setattr(self, name, int(value))
+            elif name == "refuse_connections":
+                self.refuse_connections = bool(value)
+            elif name == "fail_next":
+                self.fail_next(int(value["count"]), int(value.get("code", 500)))
+            elif name == "drop_watches":
+                if value:
+                    self.drop_watches()
+            elif name == "clear":
+                if value:
+                    self.clear()
+            else:
+                raise ValueError(f"unknown fault: {name}")
+
+    def to_json(self) -> JsonObject:
+        """The state shown by GET /simulator/faults."""
+        return {
+            "latency_seconds": self.latency_seconds,
+            "error_rate": self.error_rate,
+            "error_code": self.error_code,
+            "refuse_connections": self.refuse_connections,
+            "retry_after_seconds": self.retry_after_seconds,
+            "failures_to_come": len(self._failures),
+        }

@@ -1,0 +1,122 @@
+"""What form an answer takes: full objects, metadata only, or a table, as the Accept header asks.
+
+Only JSON is spoken. A client that prefers protobuf or YAML and also accepts JSON gets JSON, as a real server
+that lacks an encoding would do; one that accepts nothing else gets 406.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from aiohttp import web
+
+from . import api_errors
+from .resources import ResourceType
+
+JsonObject = dict[str, Any]
+Form = Literal["object", "metadata", "table"]
+
+_FORMS: dict[str, Form] = {
+    "": "object",
+    "Table": "table",
+    "PartialObjectMetadata": "metadata",
+    "PartialObjectMetadataList": "metadata",
+}
+
+
+def parse_accept(header: str) -> list[tuple[str, dict[str, str]]]:
+    """Media types with their parameters, in order of preference as sent."""
+    accepted = []
+    for part in header.split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        if media_type:
+            pairs = (parameter.partition("=") for parameter in parameters)
+            accepted.append((media_type.lower(), {name.strip(): value.strip() for name, _, value in pairs}))
+    return accepted
+
+
+def negotiate(header: str | None) -> Form:
+    """The form of the answer; raises 406 when nothing acceptable can be served."""
+    accepted = parse_accept(header or "*/*")
+    for media_type, parameters in accepted:
+        if media_type in ("application/json", "*/*", "application/*"):
+            form = _FORMS.get(parameters.get("as", ""))
+            if form is not None and parameters.get("v", "v1") in ("v1", "v1beta1", "v2"):
+                return form
+    raise api_errors.not_acceptable()
+
+
+def json_response(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> web.Response:
+    """An answer as JSON."""
+    response = web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+    for name, value in headers:
+        response.headers.add(name, value)
+    return response
+
+
+def metadata_only(obj: JsonObject) -> JsonObject:
+    """PartialObjectMetadata of an object."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": obj.get("metadata", {}),
+    }
+
+
+def ordered(obj: JsonObject) -> JsonObject:
+    """The object with kind and apiVersion first, as people expect to read it."""
+    return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **obj}
+
+
+def list_item(obj: JsonObject) -> JsonObject:
+    """An item of a list: without kind and apiVersion."""
+    return {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")}
+
+
+@dataclass(frozen=True)
+class Presenter:
+    """Turns stored objects into the form the client asked for."""
+
+    resource: ResourceType
+    form: Form
+    build_table: Callable[[ResourceType, list[JsonObject], bool], JsonObject]
+    api_version: str
+
+    def one(self, obj: JsonObject) -> JsonObject:
+        """A single object."""
+        if self.form == "metadata":
+            return metadata_only(obj)
+        if self.form == "table":
+            table = self.build_table(self.resource, [obj], True)
+            table["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            return table
+        return {**ordered(obj), "apiVersion": self.api_version}
+
+    def many(self, objects: list[JsonObject], metadata: JsonObject) -> JsonObject:
+        """A list with its list metadata."""
+        if self.form == "table":
+            table = self.build_table(self.resource, objects, True)
+            table["metadata"] = metadata
+            return table
+        if self.form == "metadata":
+            kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
+            items = [metadata_only(obj) for obj in objects]
+        else:
+            kind, version = self.resource.list_kind, self.api_version
+            items = [list_item(obj) for obj in objects]
+        return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
+
+    def event(self, kind: str, obj: JsonObject, *, first: bool) -> JsonObject:
+        """A watch event; only the first table of a stream names its columns."""
+        if self.form == "table" and kind != "ERROR":
+            table = self.build_table(self.resource, [obj] if kind != "BOOKMARK" else [], first)
+            table["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            if kind == "BOOKMARK":
+                table["rows"] = [{"cells": [], "object": metadata_only(obj)}]
+            return {"type": kind, "object": table}
+        if kind == "ERROR":
+            return {"type": kind, "object": obj}
+        return {"type": kind, "object": self.one(obj)}

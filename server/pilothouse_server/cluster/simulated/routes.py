@@ -1,0 +1,162 @@
+"""From a request to its handler: authentication, faults, discovery, resources and subresources.
+
+One catch-all handler takes every request, because what exists depends on the resource registry, and because the
+real server answers unknown paths, resources and methods in its own ways. A refusal anywhere is an `ApiError`
+and becomes a Status here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import web
+
+from . import api_errors, discovery
+from .api_errors import ApiError
+from .kubelet import Kubelets
+from .representation import json_response
+from .routes_context import ApiContext, Target, parse_path
+from .routes_options import boolean
+from .routes_read import get_object, list_objects
+from .routes_subresources import bind_pod, evict_pod, finalize_namespace, handle_scale, write_status
+from .routes_write import create_object, delete_collection, delete_object, patch_object, replace_object
+from .watch import watch_objects
+
+Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamResponse]]
+
+_HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
+_HEALTH_CHECKS = ("ping", "log", "informer-sync", "storage-readiness", "shutdown")
+_ANONYMOUS_PATHS = _HEALTH_PATHS | {"/version"}
+
+
+class ApiRoutes:
+    """The request handler of one server. `token` is the bearer token every client must send.
+
+    `kubelets` answer what only a node knows: logs and usage.
+    """
+
+    def __init__(self, context: ApiContext, token: str, *, kubelets: Kubelets) -> None:
+        self._context = context
+        self._token = token
+        self._kubelets = kubelets
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answers any request."""
+        faults = self._context.faults
+        path = request.path
+        if path == "/simulator/faults":
+            return await self._handle_faults(request)
+        try:
+            if path not in _HEALTH_PATHS:
+                if faults.refuse_connections:
+                    if request.transport is not None:
+                        request.transport.abort()
+                    return web.Response(status=503)
+                if faults.latency_seconds:
+                    await asyncio.sleep(faults.latency_seconds)
+                error = faults.next_error()
+                if error is not None:
+                    raise error
+            response = await self._dispatch(request)
+        except ApiError as error:
+            response = json_response(error.status, error.code, list(error.headers.items()))
+        if not response.prepared:
+            response.headers["Audit-Id"] = str(uuid.uuid4())
+            response.headers["Cache-Control"] = "no-cache, private"
+        return response
+
+    def _authenticate(self, request: web.Request) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(
+            token.strip().encode(), self._token.encode()
+        ):
+            raise api_errors.unauthorized()
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        if path not in _ANONYMOUS_PATHS or "Authorization" in request.headers:
+            self._authenticate(request)
+        if path in _HEALTH_PATHS:
+            return self._health(request)
+        parts = path.strip("/").split("/")
+        document = discovery.answer(request, parts)
+        if document is not None:
+            return document
+        target = parse_path(path)
+        if target is None:
+            return self._unknown(parts)
+        return await self._handler(request, target)(self._context, request, target)
+
+    @staticmethod
+    def _unknown(parts: list[str]) -> web.StreamResponse:
+        known = (parts[0] == "api" and len(parts) > 2) or (
+            parts[0] == "apis" and len(parts) > 3 and discovery.has_group(parts[1])
+        )
+        if known:
+            raise api_errors.unknown_resource()
+        return web.Response(status=404, text="404 page not found\n")
+
+    def _health(self, request: web.Request) -> web.Response:
+        if "verbose" not in request.query:
+            return web.Response(text="ok")
+        lines = "".join(f"[+]{name} ok\n" for name in _HEALTH_CHECKS)
+        return web.Response(text=f"{lines}{request.path.strip('/')} check passed\n")
+
+    def _handler(self, request: web.Request, target: Target) -> Handler:
+        method, resource = request.method, target.resource
+        if target.subresource:
+            return self._subresource_handler(method, target)
+        if target.name:
+            if target.watch_prefix and method == "GET":
+                return watch_objects
+            handlers: dict[str, Handler] = {
+                "GET": get_object, "PUT": replace_object, "PATCH": patch_object, "DELETE": delete_object,
+            }  # fmt: skip
+        elif method == "GET":
+            return watch_objects if target.watch_prefix or boolean(request.query, "watch") else list_objects
+        elif resource.namespaced and target.namespace is None:
+            raise api_errors.method_not_allowed()
+        else:
+            handlers = {"POST": create_object}
+            if "deletecollection" in resource.verbs:
+                handlers["DELETE"] = delete_collection
+        if method not in handlers:
+            raise api_errors.method_not_allowed()
+        return handlers[method]
+
+    def _subresource_handler(self, method: str, target: Target) -> Handler:
+        subresource = target.subresource
+        table: dict[tuple[str, str], Handler] = {
+            ("GET", "status"): get_object,
+            ("PUT", "status"): write_status,
+            ("PATCH", "status"): write_status,
+            ("GET", "scale"): handle_scale,
+            ("PUT", "scale"): handle_scale,
+            ("PATCH", "scale"): handle_scale,
+            ("PUT", "finalize"): finalize_namespace,
+            ("POST", "binding"): bind_pod,
+            ("POST", "eviction"): evict_pod,
+        }
+        handler = table.get((method, subresource))
+        if handler is None:
+            raise api_errors.method_not_allowed()
+        return handler
+
+    async def _handle_faults(self, request: web.Request) -> web.StreamResponse:
+        faults = self._context.faults
+        try:
+            self._authenticate(request)
+            if request.method == "POST":
+                faults.update(json.loads(await request.read()))
+            elif request.method != "GET":
+                raise api_errors.method_not_allowed()
+        except ApiError as error:
+            return json_response(error.status, error.code)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return json_response(api_errors.bad_request(f"bad fault plan: {error}").status, 400)
+        return web.Response(body=orjson.dumps(faults.to_json()), content_type="application/json")

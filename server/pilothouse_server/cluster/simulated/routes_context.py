@@ -1,0 +1,88 @@
+"""What the handlers of requests share: the store, the clock, and the address a request names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from . import resources
+from .clock import Clock
+from .faults import FaultPlan
+from .representation import Presenter, negotiate
+from .resources import ENDPOINTS, NAMESPACES, ResourceType
+from .store import Store
+from .tables import build_table
+
+JsonObject = dict[str, Any]
+
+_ENDPOINTS_WARNING = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a path addresses. `name` empty: a collection; `namespace` None: all, or cluster-scoped.
+
+    `watch_prefix`: the deprecated `/watch/` form. `rest`: what follows a proxy subresource.
+    """
+
+    resource: ResourceType
+    api_version: str
+    namespace: str | None
+    name: str = ""
+    subresource: str = ""
+    rest: str = ""
+    watch_prefix: bool = False
+
+
+@dataclass
+class ApiContext:
+    """Shared by all handlers of one server."""
+
+    store: Store
+    clock: Clock
+    faults: FaultPlan
+    streams: set[Any] = field(default_factory=set)
+
+    def presenter(self, request: web.Request, target: Target) -> Presenter:
+        """How to answer this request; 406 when the client accepts nothing that can be served."""
+        whole = request.query.get("includeObject") == "Object"
+
+        def table(resource: ResourceType, objects: list[JsonObject], with_columns: bool) -> JsonObject:
+            return build_table(resource, objects, self.store.now(), with_columns=with_columns, whole=whole)
+
+        return Presenter(target.resource, negotiate(request.headers.get("Accept")), table, target.api_version)
+
+    def deprecations(self, resource: ResourceType) -> list[tuple[str, str]]:
+        """Warning headers of deprecated kinds."""
+        return [("Warning", _ENDPOINTS_WARNING)] if resource is ENDPOINTS else []
+
+
+def parse_path(path: str) -> Target | None:
+    """The resource a path below /api or /apis addresses, or None when there is none."""
+    parts = path.strip("/").split("/")
+    if len(parts) >= 3 and parts[0] == "api":
+        group, version, rest = "", parts[1], parts[2:]
+    elif len(parts) >= 4 and parts[0] == "apis":
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    watch_prefix = rest[0] == "watch" and len(rest) > 1
+    if watch_prefix:
+        rest = rest[1:]
+    namespace: str | None = None
+    if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in NAMESPACES.subresources:
+        namespace, rest = rest[1], rest[2:]
+    resource = resources.find(group, version, rest[0])
+    if resource is None or (namespace is not None and not resource.namespaced):
+        return None
+    if resource.namespaced and namespace is None and len(rest) > 1:
+        return None
+    api_version = f"{group}/{version}" if group else version
+    name = rest[1] if len(rest) > 1 else ""
+    subresource = rest[2] if len(rest) > 2 else ""
+    if subresource and subresource not in resource.subresources:
+        return None
+    remainder = "/".join(rest[3:])
+    return Target(resource, api_version, namespace, name, subresource, remainder, watch_prefix)

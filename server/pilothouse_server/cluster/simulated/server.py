@@ -1,0 +1,157 @@
+"""The simulated cluster as a server: composition, start and stop, kubeconfig.
+
+`SimulatedCluster` wires the store, the API routes, and the controllers, scheduler and kubelets that work behind
+them, all on one event loop. It is used in tests (a port of its own choice, a speed above one) and by
+`pilothouse simulate-cluster`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from . import persistence
+from .clock import Clock
+from .controllers import ControllerManager
+from .event_recorder import EventRecorder
+from .faults import FaultPlan
+from .kubelet import Kubelets
+from .resources import NAMESPACES, SERVICES
+from .routes import ApiRoutes
+from .routes_context import ApiContext
+from .scheduler import Scheduler
+from .store import DEFAULT_HISTORY_LENGTH, Store
+
+JsonObject = dict[str, Any]
+
+_LOG = logging.getLogger(__name__)
+_FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_SHUTDOWN_SECONDS = 2.0
+
+
+class SimulatedCluster:
+    """A Kubernetes cluster in this process.
+
+    `nodes` is the number of nodes, `speed` the simulated seconds per real second, `port` 0 a free one. `token` is
+    the bearer token of clients (random unless given). `state_path` is where the cluster is kept between runs.
+    `history_length` bounds the past changes that watches can resume from.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int = 3,
+        speed: float = 1.0,
+        faults: FaultPlan | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
+        state_path: Path | None = None,
+        history_length: int = DEFAULT_HISTORY_LENGTH,
+    ) -> None:
+        self.faults = faults or FaultPlan()
+        self.clock = Clock(speed)
+        self.store = Store(self.clock.now, history_length=history_length)
+        self.token = token or secrets.token_urlsafe(24)
+        self.url = ""
+        self._host, self._port = host, port
+        self._state_path = state_path
+        self._context = ApiContext(self.store, self.clock, self.faults)
+        self._recorder = EventRecorder(self.store, self.clock)
+        self._controllers = ControllerManager(self.store, self.clock, self._recorder)
+        self._scheduler = Scheduler(self.store, self.clock, self._recorder)
+        self.kubelets = Kubelets(self.store, self.clock, self._recorder, nodes=nodes)
+        self._runner: web.AppRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Loads or founds the cluster, starts its controllers and listens. OSError when the port is taken."""
+        restored = self._state_path is not None and persistence.load(self.store, self._state_path)
+        if not restored:
+            self._found()
+        self.kubelets.register_nodes()
+        for name, work in (
+            ("controllers", self._controllers.run()),
+            ("scheduler", self._scheduler.run()),
+            ("kubelets", self.kubelets.run()),
+        ):
+            task = asyncio.create_task(work, name=f"simulated-{name}")
+            task.add_done_callback(_report_failure)
+            self._tasks.append(task)
+        if self._state_path is not None:
+            self._tasks.append(
+                asyncio.create_task(persistence.save_periodically(self.store, self._state_path))
+            )
+        routes = ApiRoutes(self._context, self.token, kubelets=self.kubelets)
+        application = web.Application(client_max_size=0)
+        application.router.add_route("*", "/{path:.*}", routes.handle)
+        self._runner = web.AppRunner(
+            application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://{self._host}:{port}"
+
+    async def stop(self) -> None:
+        """Ends open watches, stops listening, stops the controllers and saves. Safe to call twice."""
+        self.faults.drop_watches()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def __aenter__(self) -> SimulatedCluster:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def kubeconfig(self) -> JsonObject:
+        """A kubeconfig document for kubectl and for Pilothouse."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "simulated", "cluster": {"server": self.url}}],
+            "users": [{"name": "simulated", "user": {"token": self.token}}],
+            "contexts": [
+                {
+                    "name": "simulated",
+                    "context": {"cluster": "simulated", "user": "simulated", "namespace": "default"},
+                }
+            ],
+            "current-context": "simulated",
+        }
+
+    def _found(self) -> None:
+        """The objects every cluster begins with."""
+        for name in _FIRST_NAMESPACES:
+            self.store.create(NAMESPACES, {"metadata": {"name": name}})
+        labels = {"component": "apiserver", "provider": "kubernetes"}
+        port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
+        self.store.create(
+            SERVICES,
+            {
+                "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+                "spec": {"type": "ClusterIP", "ports": [port]},
+            },
+        )
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    """A part of the cluster that dies must not die silently."""
+    if not task.cancelled() and task.exception() is not None:
+        _LOG.error("%s of the simulated cluster failed", task.get_name(), exc_info=task.exception())
