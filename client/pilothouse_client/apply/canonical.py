@@ -1,0 +1,153 @@
+"""Containers in a form in which equal ones are equal.
+
+The server stores what is wanted with its defaults filled in and its values normalised: a missing tag is
+`latest`, `0.1` cpu are `100m`, a port without a service name has the container's. To see that nothing has
+changed, both sides are brought to one form here. Quantities are compared as numbers, so that no spelling of
+the server's needs to be known. The order of ports, mounts and emptyDirs means nothing and is removed; that of
+variables, arguments and tolerations is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal
+
+from google.protobuf.message import Message
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.apply.attach import service_name
+
+# Fields of Container that a manifest decides. `replicas` is among them only where the manifest states it: like
+# kubectl, apply does not take the number back from whoever scaled. `pod_container_name` cannot change.
+DECIDED_FIELDS = (
+    "image",
+    "command",
+    "args",
+    "env",
+    "ports",
+    "volume_mounts",
+    "empty_dirs",
+    "resources",
+    "replicas",
+    "labels",
+    "annotations",
+    "probes",
+    "security_context",
+    "init_containers",
+    "service_account",
+    "node_selector",
+    "tolerations",
+    "termination_grace_seconds",
+    "pod_security_context",
+    "image_pull_policy",
+)
+# Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
+UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")
+RESOURCE_PARTS = ("cpu_request", "cpu_limit", "memory_request", "memory_limit")
+
+_SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?i?)")
+_POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_DEFAULT_REGISTRIES = ("docker.io/", "index.docker.io/")
+
+
+def canonical(container: pb.Container) -> pb.Container:
+    """The fields that a manifest decides, in the one form. The argument is not changed."""
+    result = pb.Container()
+    result.CopyFrom(container)
+    for field in pb.Container.DESCRIPTOR.fields:
+        if field.name not in DECIDED_FIELDS:
+            _clear(result, field.name)
+    result.image = image(container.image)
+    _container_parts(result)
+    if not container.HasField("termination_grace_seconds"):
+        result.termination_grace_seconds = 30
+    for init in result.init_containers:
+        init.image = image(init.image)
+        _container_parts(init)
+    for folder in result.empty_dirs:
+        folder.size_limit = amount(folder.size_limit)
+    for port in result.ports:
+        _port(port, container.name)
+    for toleration in result.tolerations:
+        toleration.operator = toleration.operator or "Equal"
+    for probe in (result.probes.liveness, result.probes.readiness, result.probes.startup):
+        if probe.ByteSize():
+            _probe(probe)
+    for name in ("probes", "pod_security_context"):
+        _clear_empty(result, name)
+    _sort(result)
+    return result
+
+
+def image(text: str) -> str:
+    """The shortest reference to the same image, with its tag: `docker.io/library/nginx` is `nginx:latest`."""
+    for registry in _DEFAULT_REGISTRIES:
+        text = text.removeprefix(registry)
+    path, at, digest = text.partition("@")
+    name = path.removeprefix("library/") if path.count("/") == 1 else path
+    tagged = ":" in name.rsplit("/", 1)[-1]
+    return (name if tagged or at or not name else f"{name}:latest") + at + digest
+
+
+def amount(text: str, smallest: str = "1e-9") -> str:
+    """A quantity as a plain decimal number, rounded up to `smallest`; a text that is none stays as it is."""
+    match = _SUFFIXED.fullmatch(text)
+    if not text or match is None:
+        return text
+    suffix = match["suffix"]
+    if suffix not in _POWERS and suffix not in _BINARY:
+        return text
+    number = Decimal(match["number"])
+    value = number * 2 ** _BINARY[suffix] if suffix in _BINARY else number.scaleb(_POWERS[suffix])
+    rounded = (value / Decimal(smallest)).to_integral_value(ROUND_CEILING) * Decimal(smallest)
+    return f"{rounded.normalize():f}"
+
+
+def _container_parts(container: pb.Container | pb.InitContainer) -> None:
+    for variable in container.env:
+        variable.value_from = variable.value_from or pb.ENV_VALUE_FROM_LITERAL
+    resources = container.resources
+    if resources.ByteSize():
+        # The server counts cpu in thousandths and memory in bytes, rounding up.
+        resources.cpu_request = amount(resources.cpu_request, "0.001")
+        resources.cpu_limit = amount(resources.cpu_limit, "0.001")
+        resources.memory_request = amount(resources.memory_request, "1")
+        resources.memory_limit = amount(resources.memory_limit, "1")
+    for name in ("resources", "security_context"):
+        _clear_empty(container, name)
+    container.volume_mounts.sort(key=lambda mount: mount.mount_path)
+
+
+def _clear(message: Message, name: str) -> None:
+    message.ClearField(name)
+
+
+def _clear_empty(message: Message, name: str) -> None:
+    """A part that says nothing is the same as none."""
+    if not getattr(message, name).ByteSize():
+        message.ClearField(name)
+
+
+def _port(port: pb.Port, container_name: str) -> None:
+    port.protocol = port.protocol or pb.PROTOCOL_TCP
+    port.service_type = port.service_type or pb.SERVICE_TYPE_CLUSTER_IP
+    port.service_name = service_name(port, container_name)
+    port.service_port = (port.service_port or port.container_port) if port.service_name else 0
+
+
+def _probe(probe: pb.Probe) -> None:
+    probe.period_seconds = probe.period_seconds or 10
+    probe.timeout_seconds = probe.timeout_seconds or 1
+    probe.success_threshold = probe.success_threshold or 1
+    probe.failure_threshold = probe.failure_threshold or 3
+    if probe.HasField("http_get"):
+        probe.http_get.path = probe.http_get.path or "/"
+        probe.http_get.scheme = probe.http_get.scheme or "HTTP"
+
+
+def _sort(container: pb.Container) -> None:
+    container.ports.sort(
+        key=lambda port: (port.service_name, port.service_port, port.container_port, port.protocol, port.name)
+    )
+    container.empty_dirs.sort(key=lambda folder: folder.name)

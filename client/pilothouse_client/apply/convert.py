@@ -1,0 +1,114 @@
+"""Sorts documents by kind and converts each.
+
+Deployments, Services and ServiceAccounts have a place on the platform; a `v1` List stands for its items.
+Every other kind is reported by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pilothouse_client.apply.convert_deployment import convert_deployment
+from pilothouse_client.apply.convert_service import convert_account, convert_service
+from pilothouse_client.apply.documents import Document
+from pilothouse_client.apply.fields import Fields
+from pilothouse_client.apply.manifest import Manifest
+from pilothouse_client.apply.nodes import Mapping, Scalar, describe
+from pilothouse_client.apply.problems import Place, Problems, Reporter
+
+DEPLOYMENT = ("apps/v1", "Deployment")
+SERVICE = ("v1", "Service")
+SERVICE_ACCOUNT = ("v1", "ServiceAccount")
+LIST = ("v1", "List")
+_SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT)
+
+
+def convert(documents: Iterable[Document], namespace: str, problems: Problems) -> Manifest:
+    """What the documents say, for the platform's `namespace`. Whatever cannot be taken over becomes a problem.
+
+    Documents with a problem that leaves nothing of them to apply are not in the answer.
+    """
+    manifest = Manifest()
+    seen: dict[str, Place] = {}
+    for document in _expanded(documents, problems):
+        reporter = Reporter(problems, _subject(document))
+        with Fields(document, "", reporter) as root:
+            identity = (root.text("apiVersion", required=True), root.text("kind", required=True))
+            if not all(identity):
+                _read_all(root)
+                continue
+            if identity not in _SUPPORTED:
+                reporter.unusable(root.place, "", _unsupported_kind(*identity))
+                _read_all(root)
+                continue
+            first = seen.setdefault(reporter.subject, root.place)
+            if first is not root.place:
+                reporter.invalid(
+                    root.place, "", f"expected each object once, found it again; first at {first}"
+                )
+            _convert_one(identity, root, namespace, manifest)
+    manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
+    manifest.services = [each for each in manifest.services if each.reporter.usable]
+    manifest.accounts = [each for each in manifest.accounts if each.reporter.usable]
+    return manifest
+
+
+def _convert_one(identity: tuple[str, str], root: Fields, namespace: str, manifest: Manifest) -> None:
+    if identity == DEPLOYMENT:
+        manifest.workloads.append(convert_deployment(root, namespace))
+    elif identity == SERVICE:
+        manifest.services.append(convert_service(root, namespace))
+    else:
+        manifest.accounts.append(convert_account(root, namespace))
+    # Written by the cluster. Only an empty one is accepted, like every field that says nothing.
+    root.only_default("status", message="is set by the cluster and cannot be given; remove it")
+
+
+def _unsupported_kind(version: str, kind: str) -> str:
+    expected = [f"{kind} of {known}" for known, known_kind in _SUPPORTED if known_kind == kind]
+    if expected:
+        return f"{kind} of {version} is not supported; expected {expected[0]}"
+    return f"{kind} of {version} is not yet supported"
+
+
+def _expanded(documents: Iterable[Document], problems: Problems) -> Iterator[Mapping]:
+    for document in documents:
+        root = document.root
+        if not isinstance(root, Mapping):
+            message = f"expected a mapping with apiVersion and kind, found {describe(root)}"
+            Reporter(problems, "document").invalid(root.place, "", message)
+        elif (_text(root, "apiVersion"), _text(root, "kind")) == LIST:
+            yield from _expanded(_listed(root, problems), problems)
+        else:
+            yield root
+
+
+def _listed(root: Mapping, problems: Problems) -> list[Document]:
+    reporter = Reporter(problems, "list")
+    with Fields(root, "", reporter) as fields:
+        fields.text("apiVersion")
+        fields.text("kind")
+        with fields.fields("metadata") as metadata:
+            metadata.only_default("resourceVersion", "")
+        return [Document(item.place, item.node) for item in fields.items("items")]
+
+
+def _read_all(root: Fields) -> None:
+    """Nothing more is said about a document that was reported whole."""
+    for name in root.names():
+        root.item(name)
+
+
+def _subject(root: Mapping) -> str:
+    metadata = root.entries.get("metadata")
+    name = (
+        _text(metadata.value, "name") if metadata is not None and isinstance(metadata.value, Mapping) else ""
+    )
+    kind = _text(root, "kind").lower() or "document"
+    return f"{kind}/{name}" if name else kind
+
+
+def _text(root: Mapping, name: str) -> str:
+    entry = root.entries.get(name)
+    value = entry.value if entry is not None else None
+    return value.text if isinstance(value, Scalar) and value.kind == "string" else ""

@@ -1,0 +1,275 @@
+"""Reads manifests: files, folders and standard input to documents whose every part knows its file and line.
+
+PyYAML's composer gives the positions. Its resolver is replaced, because what a plain scalar is must be
+decided as Kubernetes decides it and not as YAML 1.1 does: `12:30` is text and not a number to the base of
+sixty, `2024-01-01` is text, while `yes` and `on` are booleans in both. A key that occurs twice is refused:
+YAML forbids it, and the first value would be dropped silently. Anchors, aliases and merge keys work; an alias
+that contains itself is refused. A file that cannot be read gives one problem, and does not keep the others
+from being looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import yaml
+
+from pilothouse_client.apply.nodes import Entry, Mapping, Node, Scalar, ScalarKind, Sequence
+from pilothouse_client.apply.problems import Place, Problem, Problems
+
+STANDARD_INPUT = "-"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_TAG = "tag:yaml.org,2002:"
+_KINDS: dict[str, ScalarKind] = {
+    _TAG + "str": "string",
+    _TAG + "int": "integer",
+    _TAG + "float": "float",
+    _TAG + "bool": "boolean",
+    _TAG + "null": "null",
+}
+_NESTED_TOO_DEEPLY = "expected a document, found one that is nested too deeply to be read"
+
+# PyYAML's words that do not say what was expected, and those that do.
+_EXPECTED = {
+    "mapping values are not allowed here": "expected the end of the value, found ':'; "
+    "put a nested mapping on lines of its own, indented further, and quote a text that contains ': '",
+    "could not find expected ':'": "expected ':' after the key",
+    "sequence entries are not allowed here": "expected a value, found '- '; put a list on lines of its own",
+    "mapping keys are not allowed here": "expected a value, found '? '",
+    "found character '\\t' that cannot start any token": "expected spaces, found a tab; YAML indents by spaces only",
+    "found unexpected end of stream": "expected the closing quote, found the end of the file",
+    "found unexpected document separator": "expected the closing quote, found the end of the document",
+}
+_TOKENS = {
+    "expected <block end>, but found '<block sequence start>'": "expected a key, "
+    "or less indentation to end the {what}, found a list",
+    "expected <block end>, but found '<block mapping start>'": "expected a key with the indentation of the {what}, "
+    "found a deeper one",
+    "expected <block end>, but found '-'": "expected a key, or less indentation to end the {what}, found '- '",
+    "expected <block end>, but found '<scalar>'": "expected the end of the {what}, found more text; quote a text that "
+    "itself contains quotes",
+    "expected <block end>, but found '?'": "expected an item that begins with '- ', "
+    "or less indentation to end the {what}, found a key",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a file; `root` is never null."""
+
+    place: Place
+    root: Node
+
+
+class _Resolver(yaml.resolver.BaseResolver):
+    """Decides the kind of a plain scalar as Kubernetes' YAML reader does."""
+
+
+for _name, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF", "tTfFyYnNoO"),
+    ("int", r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Resolver.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+class _Loader(
+    yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer, _Resolver
+):
+    """Composes nodes; constructs nothing, so that no tag can make an object."""
+
+    def __init__(self, text: str) -> None:
+        yaml.reader.Reader.__init__(self, text)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+        yaml.composer.Composer.__init__(self)
+        _Resolver.__init__(self)
+
+
+def load(
+    sources: Iterable[str], problems: Problems, standard_input: IO[bytes] | None = None
+) -> list[Document]:
+    """Every document of the sources, in order.
+
+    A source is a file, a folder (its `*.yaml`, `*.yml` and `*.json` files by name, not those of its folders)
+    or `-`. What cannot be read becomes a problem; documents with nothing in them are passed over.
+    """
+    documents: list[Document] = []
+    for source in sources:
+        for name, content in _read(source, problems, standard_input):
+            text = _decode(name, content, problems)
+            if text is not None:
+                documents.extend(parse(text, name, problems))
+    return documents
+
+
+def parse(text: str, file: str, problems: Problems) -> list[Document]:
+    """The documents of one text; `file` is its name in messages. A malformed text gives a problem and no document."""
+    try:
+        return list(_documents(text, file))
+    except _RefusedError as error:
+        problems.add(Problem(error.place, "", "", error.message))
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+        problems.add(
+            Problem(
+                place, "", "", f"expected text, found the control character U+{ord(text[error.position]):04X}"
+            )
+        )
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = _place(mark, file) if mark else Place(file, 1, 1)
+        problems.add(Problem(place, "", "", _expectation(error)))
+    except RecursionError:
+        problems.add(Problem(Place(file, 1, 1), "", "", _NESTED_TOO_DEEPLY))
+    return []
+
+
+def _read(source: str, problems: Problems, standard_input: IO[bytes] | None) -> Iterator[tuple[str, bytes]]:
+    if source == STANDARD_INPUT:
+        yield "stdin", (standard_input or sys.stdin.buffer).read()
+        return
+    path = Path(source)
+    try:
+        if path.is_dir():
+            files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES and each.is_file())
+            if not files:
+                message = f"expected files named *{', *'.join(_SUFFIXES)}, found none of them"
+                problems.add(Problem(Place(source, 1, 1), "", "", message))
+        else:
+            files = [path]
+        for file in files:
+            yield str(file), file.read_bytes()
+    except OSError as error:
+        message = f"expected a file or folder that can be read: {error.strerror or error}"
+        problems.add(Problem(Place(error.filename or source, 1, 1), "", "", message))
+
+
+def _decode(file: str, content: bytes, problems: Problems) -> str | None:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        place = Place(file, before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
+        message = f"expected text in UTF-8, found the byte 0x{content[error.start]:02x}"
+        problems.add(Problem(place, "", "", message))
+        return None
+
+
+class _RefusedError(Exception):
+    """YAML that can be read but is not taken."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+        self.message = message
+
+
+def _documents(text: str, file: str) -> Iterator[Document]:
+    loader = _Loader(text)
+    while loader.check_node():
+        composed = loader.get_node()
+        if composed is None:
+            continue
+        root = _Converter(file).convert(composed)
+        if not (isinstance(root, Scalar) and root.kind == "null"):
+            yield Document(root.place, root)
+
+
+class _Converter:
+    """Turns PyYAML's nodes into ours; each shared node once, so that nested aliases cost nothing."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._done: dict[int, Node] = {}
+        self._open: set[int] = set()
+
+    def convert(self, node: yaml.Node) -> Node:
+        known = self._done.get(id(node))
+        if known is not None:
+            return known
+        place = _place(node.start_mark, self._file)
+        if id(node) in self._open:
+            raise _RefusedError(place, "expected a tree, found an alias to a part that contains it")
+        self._open.add(id(node))
+        converted = self._convert(node, place)
+        self._open.discard(id(node))
+        self._done[id(node)] = converted
+        return converted
+
+    def _convert(self, node: yaml.Node, place: Place) -> Node:
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return Mapping(place, self._entries(node))
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return Sequence(place, tuple(self.convert(item) for item in node.value))
+        if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "merge":
+            return Scalar(place, node.value, "string")
+        if isinstance(node, yaml.ScalarNode) and node.tag in _KINDS:
+            kind = _KINDS[node.tag]
+            return Scalar(place, node.value, kind)
+        raise _RefusedError(place, f"expected plain YAML, found the tag {node.tag.replace(_TAG, '!!')}")
+
+    def _entries(self, node: yaml.MappingNode) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        merged: list[Mapping] = []
+        for key, value in node.value:
+            place = _place(key.start_mark, self._file)
+            if key.tag == _TAG + "merge":
+                merged.extend(self._merged(value, place))
+                continue
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _TAG + "str":
+                found = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+                raise _RefusedError(place, f"expected a text as key, found {found}; put it in quotes")
+            if key.value in entries:
+                first = entries[key.value].place
+                raise _RefusedError(
+                    place, f"expected each key once, found {key.value!r} again; first in line {first.line}"
+                )
+            entries[key.value] = Entry(place, self.convert(value))
+        for mapping in merged:
+            for name, entry in mapping.entries.items():
+                entries.setdefault(name, entry)
+        return entries
+
+    def _merged(self, value: yaml.Node, place: Place) -> list[Mapping]:
+        converted = self.convert(value)
+        parts = converted.items if isinstance(converted, Sequence) else (converted,)
+        if not all(isinstance(part, Mapping) for part in parts):
+            raise _RefusedError(place, "expected a mapping, or a list of them, after '<<'")
+        return [part for part in parts if isinstance(part, Mapping)]
+
+
+def _place(mark: yaml.Mark, file: str) -> Place:
+    return Place(file, mark.line + 1, mark.column + 1)
+
+
+def _expectation(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or "expected YAML"
+    context = error.context or ""
+    if context.startswith("found duplicate anchor") and error.context_mark is not None:
+        return f"expected each anchor once, found it again; first in line {error.context_mark.line + 1}"
+    what = (
+        context.removeprefix("while parsing a ")
+        .removeprefix("while scanning a ")
+        .removeprefix("while parsing an ")
+    )
+    if error.context_mark is not None:
+        what += f" of line {error.context_mark.line + 1}"
+    if problem in _TOKENS:
+        return _TOKENS[problem].format(what=what)
+    said = _EXPECTED.get(problem, problem)
+    if context.startswith("while") and error.context_mark is not None and problem not in _EXPECTED:
+        said += f", in the {what}"
+    return said if "expected" in said else f"expected YAML: {said}"

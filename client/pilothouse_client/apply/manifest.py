@@ -1,0 +1,130 @@
+"""What the documents say, before the server is asked: workloads, services and accounts, still apart.
+
+A Kubernetes Deployment knows nothing of the Services in front of it, a platform container does. They are
+joined in `attach`, which may need containers that are on the server already; until then this is what is
+known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.apply.fields import Fields, TextEntry
+from pilothouse_client.apply.problems import Place, Reporter
+
+DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPort:
+    """A port that a container's pod declares; `name` may be empty, `host_port` 0."""
+
+    number: int
+    protocol: pb.Protocol.ValueType
+    name: str = ""
+    host_port: int = 0
+
+
+@dataclass(slots=True)
+class Workload:
+    """A Deployment as a container without ports; its reporter files what is found out later."""
+
+    place: Place
+    reporter: Reporter
+    container: pb.Container
+    declared: list[DeclaredPort]
+    pod_labels: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.container.name
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a Service; `target` is a number or the name of a declared port."""
+
+    place: Place
+    path: str
+    name: str
+    number: int
+    target: int | str
+    protocol: pb.Protocol.ValueType
+    node_port: int
+    app_protocol: str
+
+
+@dataclass(slots=True)
+class Service:
+    """A Service that selects pods by labels."""
+
+    place: Place
+    reporter: Reporter
+    name: str
+    service_type: pb.ServiceType.ValueType
+    selector: dict[str, str]
+    labels: dict[str, TextEntry]
+    ports: list[ServicePort]
+
+
+@dataclass(slots=True)
+class Account:
+    """A ServiceAccount."""
+
+    place: Place
+    reporter: Reporter
+    name: str
+
+
+@dataclass(slots=True)
+class Manifest:
+    """All that was given to one `apply`, in the order given."""
+
+    workloads: list[Workload] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+
+
+# Annotations that the cluster or kubectl writes; on the pods they would only mislead.
+_FOREIGN_ANNOTATIONS = (
+    "deployment.kubernetes.io/revision",
+    "kubectl.kubernetes.io/last-applied-configuration",
+)
+_SET_BY_SERVER = (
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Name, labels and annotations of one object."""
+
+    name: str
+    labels: dict[str, TextEntry]
+    annotations: dict[str, TextEntry]
+
+
+def metadata(fields: Fields, namespace: str) -> Metadata:
+    """Read the metadata of an object or pod template. `namespace` is the one that is applied to."""
+    for name in _SET_BY_SERVER:
+        fields.only_default(name, message="is set by the cluster and cannot be given; remove it")
+    stated = fields.text("namespace")
+    if stated and stated != namespace:
+        message = f"expected {namespace!r}, which is applied to, or nothing; found {stated!r}"
+        fields.reporter.invalid(fields.place_of("namespace"), fields.path_of("namespace"), message)
+    annotations = fields.text_map("annotations")
+    for key in _FOREIGN_ANNOTATIONS:
+        if key in annotations:
+            entry = annotations.pop(key)
+            fields.reporter.unsupported(
+                entry.place, entry.path, "is set by the cluster and cannot be given; remove it"
+            )
+    return Metadata(fields.text("name"), fields.text_map("labels"), annotations)

@@ -1,0 +1,97 @@
+"""A YAML document as a tree that knows where each part stands.
+
+Scalars keep their text as written beside the kind that Kubernetes' own reader gives it, because `0.50` as a
+quantity and `0777` as a mode lose something when they become Python numbers. Aliased parts are shared, not
+copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pilothouse_client.apply.problems import Place
+
+ScalarKind = Literal["string", "integer", "float", "boolean", "null"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value; `text` is as written, without quotes."""
+
+    place: Place
+    text: str
+    kind: ScalarKind
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    place: Place
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a mapping with its value; `place` is the key's."""
+
+    place: Place
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys in the order written; no key occurs twice."""
+
+    place: Place
+    entries: dict[str, Entry]
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def describe(node: Node) -> str:
+    """What the node is, for a message that says what was found."""
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return "a list"
+    if node.kind == "null":
+        return "nothing"
+    article = "an" if node.kind == "integer" else "a"
+    return f"the {node.kind} {node.text!r}" if len(node.text) <= 40 else f"{article} {node.kind}"
+
+
+def says_nothing(node: Node) -> bool:
+    """Whether the node is null, or holds nothing else: what serialisers write for fields that are not set.
+
+    Iterative, and each shared part is looked at once, so that neither depth nor aliases cost more than the
+    text did.
+    """
+    pending: list[Node] = [node]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, Scalar):
+            if current.kind != "null":
+                return False
+        elif isinstance(current, Sequence):
+            pending.extend(current.items)
+        else:
+            pending.extend(entry.value for entry in current.entries.values())
+    return True
+
+
+def integer_value(text: str) -> int:
+    """The value of a scalar of kind `integer`: decimal, `0x`, `0o`, `0b`, or octal by a leading zero."""
+    sign = -1 if text.startswith("-") else 1
+    digits = text.lstrip("+-").replace("_", "").lower()
+    if digits.startswith(("0x", "0o", "0b")):
+        return sign * int(digits, 0)
+    if digits.startswith("0") and digits != "0":
+        return sign * int(digits, 8)
+    return sign * int(digits)

@@ -1,0 +1,139 @@
+"""What has to be done so that the server has what the manifest wants.
+
+Each container is made, changed in the fields that differ and no others, or left alone. Applying the same
+input again therefore does nothing. A change carries the etag that it was planned against: what somebody else
+changed meanwhile is not overwritten unseen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import yaml
+from google.protobuf import json_format
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.apply.attach import Wanted
+from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
+from pilothouse_client.apply.problems import Problem, Problems
+
+
+class Action(enum.Enum):
+    """What happens to one container; the value is the word for it when it is done."""
+
+    CREATE = "created"
+    UPDATE = "updated"
+    NOTHING = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One container: `before` is the server's, None if there is none; `update_mask` names the fields that differ."""
+
+    wanted: Wanted
+    action: Action
+    before: pb.Container | None = None
+    update_mask: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
+
+
+def plan(wanted: Iterable[Wanted], existing: Sequence[pb.Container], problems: Problems) -> list[Step]:
+    """One step per container. A service that moves from one container to another is given up before it is taken.
+
+    Two containers that exchange services cannot be ordered so: the server refuses the first of them by name.
+    """
+    on_server = {container.name: container for container in existing}
+    return _ordered([_step(each, on_server.get(each.name), problems) for each in wanted])
+
+
+def _step(wanted: Wanted, before: pb.Container | None, problems: Problems) -> Step:
+    if before is None:
+        return Step(wanted, Action.CREATE)
+    _check_name(wanted, before, problems)
+    mask = changed_fields(before, wanted)
+    return Step(wanted, Action.UPDATE if mask else Action.NOTHING, before, mask)
+
+
+def _check_name(wanted: Wanted, before: pb.Container, problems: Problems) -> None:
+    name = wanted.container.pod_container_name
+    current = before.pod_container_name or "main"
+    if wanted.fields is None and name and name != current:
+        message = f"cannot be changed: it is {current!r} on the server; delete the container first"
+        path = "spec.template.spec.containers[0].name"
+        problems.add(Problem(wanted.place, f"deployment/{wanted.name}", path, message))
+
+
+def changed_fields(before: pb.Container, wanted: Wanted) -> tuple[str, ...]:
+    """Paths of the fields whose values differ, for an update mask; of `resources` the parts that do."""
+    old, new = canonical(before), canonical(wanted.container)
+    paths: list[str] = []
+    for name in DECIDED_FIELDS:
+        if wanted.fields is not None and name not in wanted.fields:
+            continue
+        if name == "replicas" and not wanted.container.HasField("replicas"):
+            continue
+        if name == "resources":
+            parts = [
+                part
+                for part in RESOURCE_PARTS
+                if getattr(old.resources, part) != getattr(new.resources, part)
+            ]
+            paths.extend(f"resources.{part}" for part in parts)
+        elif getattr(old, name) != getattr(new, name):
+            paths.append(name)
+    return tuple(paths)
+
+
+def _ordered(steps: list[Step]) -> list[Step]:
+    """The steps, each after those that give up what it takes; otherwise in the order given."""
+    ordered: list[Step] = []
+    waiting = list(steps)
+    while waiting:
+        ready = next((each for each in waiting if not _waits(each, waiting)), waiting[0])
+        waiting.remove(ready)
+        ordered.append(ready)
+    return ordered
+
+
+def _waits(step: Step, waiting: Iterable[Step]) -> bool:
+    return any(step.wanted.takes & other.wanted.releases for other in waiting if other is not step)
+
+
+def difference(step: Step) -> str:
+    """A unified diff from what the server has to what is wanted, as YAML; empty where nothing changes."""
+    if step.action is Action.NOTHING:
+        return ""
+    before = {} if step.before is None else _shown(step.before)
+    after = _shown(step.wanted.container) if step.before is None else dict(before)
+    wanted = _shown(step.wanted.container)
+    for path in step.update_mask:
+        name = path.partition(".")[0]
+        if name in wanted:
+            after[name] = wanted[name]
+        else:
+            after.pop(name, None)
+    lines = difflib.unified_diff(
+        _lines(before),
+        _lines(after),
+        f"container/{step.name} (server)" if step.before is not None else "/dev/null",
+        f"container/{step.name} ({step.wanted.place})",
+    )
+    return "".join(lines)
+
+
+def _shown(container: pb.Container) -> dict[str, object]:
+    fields = json_format.MessageToDict(container, preserving_proto_field_name=True)
+    names = ("name", *DECIDED_FIELDS, "pod_container_name")
+    return {name: fields[name] for name in names if name in fields}
+
+
+def _lines(fields: dict[str, object]) -> list[str]:
+    if not fields:
+        return []
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100).splitlines(keepends=True)
