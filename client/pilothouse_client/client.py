@@ -1,0 +1,195 @@
+"""The two clients. They differ in their transport alone; nouns, log-in and options are declared once, in
+`Nouns`.
+
+with Client("127.0.0.1:50051", username="admin", password=password) as client:
+    for container in client.containers.list(namespace="shop"):
+        print(container.name)
+
+async with AsyncClient("pilothouse.example:443", token=api_key) as client:
+    async for change in client.containers.watch(namespace="shop"):
+        print(change.kind, change.resource.name)
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self
+
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse_client.connection import CallOptions, Connection, Credentials, Password
+from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
+from pilothouse_client.target import Target, Tls, target_of
+from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
+from pilothouse_client.transport import AsyncTransport, BlockingTransport, TransportT, run
+
+if TYPE_CHECKING:
+    from pilothouse_client.nouns.audit import Audit
+    from pilothouse_client.nouns.containers import Containers
+    from pilothouse_client.nouns.identity import Identity
+    from pilothouse_client.nouns.metrics import Metrics
+    from pilothouse_client.nouns.namespaces import Namespaces
+
+
+class Nouns(Generic[TransportT]):
+    """The nouns over one connection; each is imported when it is first used."""
+
+    def __init__(self, connection: Connection[TransportT], target: Target) -> None:
+        self._connection = connection
+        self._target = target
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the server."""
+        return self._target.address
+
+    @cached_property
+    def identity(self) -> Identity[TransportT]:
+        from pilothouse_client.nouns.identity import Identity
+
+        return Identity(self._connection)
+
+    @cached_property
+    def namespaces(self) -> Namespaces[TransportT]:
+        from pilothouse_client.nouns.namespaces import Namespaces
+
+        return Namespaces(self._connection)
+
+    @cached_property
+    def containers(self) -> Containers[TransportT]:
+        from pilothouse_client.nouns.containers import Containers
+
+        return Containers(self._connection)
+
+    @cached_property
+    def audit(self) -> Audit[TransportT]:
+        from pilothouse_client.nouns.audit import Audit
+
+        return Audit(self._connection)
+
+    @cached_property
+    def metrics(self) -> Metrics[TransportT]:
+        from pilothouse_client.nouns.metrics import Metrics
+
+        return Metrics(self._connection)
+
+    def with_options(
+        self, *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> Nouns[TransportT]:
+        """The same nouns over the same connection and tokens, with another `timeout` (seconds, for a whole
+        call with its retries, or the whole life of a stream; None: the defaults) or retry policy."""
+        return Nouns(self._connection.with_options(timeout, retry), self._target)
+
+
+def _connect(
+    transport: TransportT,
+    token: str | None,
+    tokens: Tokens | TokenStore | None,
+    username: str | None,
+    password: str | None,
+    options: CallOptions,
+) -> Connection[TransportT]:
+    if token is not None and tokens is not None:
+        raise ValueError("token and tokens exclude each other")
+    if (username is None) != (password is None):
+        raise ValueError("username and password belong together")
+    if token is not None:
+        tokens = Tokens(access_token=token)
+    store = MemoryTokenStore(tokens) if tokens is None or isinstance(tokens, Tokens) else tokens
+    user = None if username is None or password is None else Password(username, password)
+    return Connection(transport, Credentials(transport, store, user, options), options)
+
+
+class Client(Nouns[BlockingTransport]):
+    """A blocking client; threads may share it.
+
+    `address` is HOST, HOST:PORT (default port 50051) or `unix:PATH`. Credentials: `token` (an API key or
+    access token), or `tokens` (those of an earlier session, or a store of them, refreshed as needed), or
+    `username` and `password`, which log in at the first call and again whenever the session has ended. TLS
+    unless the address is a loopback one or `insecure` is True; `tls` names certificates and forces TLS.
+    `timeout` replaces every call's default deadline.
+
+    Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        tokens: Tokens | TokenStore | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        insecure: bool | None = None,
+        tls: Tls | None = None,
+        timeout: float | None = None,
+        deadlines: Deadlines = DEFAULT_DEADLINES,
+        retry: RetryPolicy = DEFAULT_RETRY,
+    ) -> None:
+        target = target_of(address, insecure=insecure, tls=tls)
+        options = CallOptions(timeout, deadlines, retry)
+        transport = BlockingTransport(target)
+        super().__init__(_connect(transport, token, tokens, username, password, options), target)
+
+    def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
+        """Logs in; the calls that follow use the new session."""
+        return run(self._connection.login(username, password))
+
+    def logout(self) -> None:
+        """Ends the session and drops the tokens, also if the server no longer knows them."""
+        run(self._connection.logout())
+
+    def close(self) -> None:
+        """Closes the connection; calls and streams that wait end with CancelledError."""
+        run(self._connection.transport.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(Nouns[AsyncTransport]):
+    """An asynchronous client, for one event loop. Arguments and errors are those of `Client`."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        tokens: Tokens | TokenStore | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        insecure: bool | None = None,
+        tls: Tls | None = None,
+        timeout: float | None = None,
+        deadlines: Deadlines = DEFAULT_DEADLINES,
+        retry: RetryPolicy = DEFAULT_RETRY,
+    ) -> None:
+        target = target_of(address, insecure=insecure, tls=tls)
+        options = CallOptions(timeout, deadlines, retry)
+        transport = AsyncTransport(target)
+        super().__init__(_connect(transport, token, tokens, username, password, options), target)
+
+    async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
+        """Logs in; the calls that follow use the new session."""
+        return await self._connection.login(username, password)
+
+    async def logout(self) -> None:
+        """Ends the session and drops the tokens, also if the server no longer knows them."""
+        await self._connection.logout()
+
+    async def close(self) -> None:
+        """Closes the connection; calls and streams that wait end with CancelledError."""
+        await self._connection.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,213 @@
+"""Errors of the server, decoded into one closed hierarchy.
+
+    PilothouseError
+    ├── InvalidArgumentError     INVALID_ARGUMENT     correct the fields in `violations`
+    ├── UnauthenticatedError     UNAUTHENTICATED      log in again
+    ├── PermissionDeniedError    PERMISSION_DENIED    ask for the permission that the message names
+    ├── NotFoundError            NOT_FOUND            also what the caller may not see
+    ├── AlreadyExistsError       ALREADY_EXISTS       take another name
+    ├── FailedPreconditionError  FAILED_PRECONDITION  change the state first; `metadata` names the current one
+    ├── AbortedError             ABORTED              read again, then repeat with the new etag
+    ├── OutOfRangeError          OUT_OF_RANGE         a watch token is too old: watch anew
+    ├── ResourceExhaustedError   RESOURCE_EXHAUSTED   quota, rate or slow reader; `retry_delay` if waiting
+    helps
+    ├── UnavailableError         UNAVAILABLE          database, cluster or server away: try again later
+    ├── DeadlineExceededError    DEADLINE_EXCEEDED    the outcome is unknown; repeat with the same request_id
+    ├── CancelledError           CANCELLED            the call was cancelled
+    └── InternalError            every other code     a fault; report `operation_id`
+
+The server sends `google.rpc.Status` in the trailing metadata: ErrorInfo carries the reason and its values,
+BadRequest the fields, RetryInfo the wait. A code without details comes from gRPC itself (no connection, a
+proxy): then `reason` is empty, which tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+STATUS_METADATA_KEY = "grpc-status-details-bin"
+OPERATION_METADATA_KEY = "pilothouse-operation-id"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field of a request that breaks a rule: its path, such as `container.image`, the rule in words, and
+    its name."""
+
+    field: str
+    description: str
+    reason: str = ""
+
+
+class PilothouseError(Exception):
+    """A call that failed.
+
+    `code` is the gRPC code, `message` says what to do, `reason` is the UPPER_SNAKE word programs compare,
+    `metadata` its values, `violations` the fields at fault, `retry_delay` the seconds the server asks to wait
+    (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server).
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[FieldViolation] = (),
+        retry_delay: float | None = None,
+        operation_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.violations: tuple[FieldViolation, ...] = tuple(violations)
+        self.retry_delay = retry_delay
+        self.operation_id = operation_id
+
+    def __str__(self) -> str:
+        label = f"{self.code.name} ({self.reason})" if self.reason else self.code.name
+        fields = "".join(f"; {violation.field}: {violation.description}" for violation in self.violations)
+        return f"{label}: {self.message}{fields}"
+
+    @property
+    def from_server(self) -> bool:
+        """Whether the server itself said so; otherwise gRPC or a proxy did, and the server may never have
+        seen the call."""
+        return bool(self.reason)
+
+    @property
+    def never_sent(self) -> bool:
+        """Whether the call surely did not reach a server, so that repeating it is safe whatever it does.
+
+        gRPC tells that only by its text: no connection could be made to any address.
+        """
+        return (
+            self.code is grpc.StatusCode.UNAVAILABLE
+            and not self.from_server
+            and "failed to connect to all addresses" in self.message
+        )
+
+
+class InvalidArgumentError(PilothouseError):
+    """INVALID_ARGUMENT."""
+
+
+class UnauthenticatedError(PilothouseError):
+    """UNAUTHENTICATED."""
+
+
+class PermissionDeniedError(PilothouseError):
+    """PERMISSION_DENIED."""
+
+
+class NotFoundError(PilothouseError):
+    """NOT_FOUND."""
+
+
+class AlreadyExistsError(PilothouseError):
+    """ALREADY_EXISTS."""
+
+
+class FailedPreconditionError(PilothouseError):
+    """FAILED_PRECONDITION."""
+
+
+class AbortedError(PilothouseError):
+    """ABORTED."""
+
+
+class OutOfRangeError(PilothouseError):
+    """OUT_OF_RANGE."""
+
+
+class ResourceExhaustedError(PilothouseError):
+    """RESOURCE_EXHAUSTED."""
+
+
+class UnavailableError(PilothouseError):
+    """UNAVAILABLE."""
+
+
+class DeadlineExceededError(PilothouseError):
+    """DEADLINE_EXCEEDED."""
+
+
+class CancelledError(PilothouseError):
+    """CANCELLED."""
+
+
+class InternalError(PilothouseError):
+    """UNKNOWN, INTERNAL, DATA_LOSS, UNIMPLEMENTED."""
+
+
+_CLASS_OF_CODE: Mapping[grpc.StatusCode, type[PilothouseError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
+    grpc.StatusCode.ABORTED: AbortedError,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRangeError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.CANCELLED: CancelledError,
+}
+
+
+def error_of(code: grpc.StatusCode, message: str, **details: Any) -> PilothouseError:
+    """The error of the class that stands for `code`; `details` as PilothouseError takes them."""
+    return _CLASS_OF_CODE.get(code, InternalError)(code, message, **details)
+
+
+class FailedCall(Protocol):
+    """What a failed call of either gRPC interface answers; both `grpc.Call` and `grpc.aio.AioRpcError` do."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Any: ...
+
+
+def from_failed_call(call: FailedCall) -> PilothouseError:
+    """Decodes a failed call. Details that cannot be read are left out: the code and the message still
+    stand."""
+    details: dict[str, Any] = {}
+    for key, value in call.trailing_metadata() or ():
+        if key == STATUS_METADATA_KEY:
+            details |= _decode_status(value)
+        elif key == OPERATION_METADATA_KEY:
+            details["operation_id"] = value if isinstance(value, str) else value.decode("ascii", "replace")
+    return error_of(call.code(), call.details() or "", **details)
+
+
+def _decode_status(value: bytes) -> dict[str, Any]:
+    # Only a failed call needs these, and importing them takes as long as a call.
+    from google.protobuf.message import DecodeError
+    from google.rpc import error_details_pb2, status_pb2
+
+    details: dict[str, Any] = {}
+    try:
+        for packed in status_pb2.Status.FromString(value).details:
+            if packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo.FromString(packed.value)
+                details |= {"reason": info.reason, "metadata": dict(info.metadata)}
+            elif packed.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad_request = error_details_pb2.BadRequest.FromString(packed.value)
+                details["violations"] = [
+                    FieldViolation(violation.field, violation.description, violation.reason)
+                    for violation in bad_request.field_violations
+                ]
+            elif packed.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                delay = error_details_pb2.RetryInfo.FromString(packed.value).retry_delay
+                details["retry_delay"] = max(0.0, delay.seconds + delay.nanos / 1e9)
+    except DecodeError:
+        return details
+    return details

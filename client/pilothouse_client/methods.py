@@ -1,0 +1,96 @@
+"""What the client knows of each RPC, read from the service descriptors.
+
+Every RPC has a request message of its own, so the request's class alone names the RPC. From its declarations
+(`pilothouse.options.v1`) and its fields follows how to call it: whether it needs a token, may be repeated,
+carries a `request_id`, and how long it may take. Nothing of this is written by hand for one RPC.
+"""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pilothouse.options.v1 import options_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+Request = TypeVar("Request", bound="Message")
+Response = TypeVar("Response", bound="Message")
+
+
+class Pace(enum.Enum):
+    """How long a call may take by default; `CallOptions.deadlines` holds the seconds."""
+
+    READ = "read"
+    MUTATION = "mutation"
+    CLUSTER = "cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Request, Response]):
+    """One RPC. `path` is `/package.Service/Method`; `repeatable` means that sending the same message twice
+    does no harm: a read, or a mutation that the server recognises by its `request_id`."""
+
+    path: str
+    request: type[Request]
+    response: type[Response]
+    public: bool
+    repeatable: bool
+    read_only: bool
+    has_request_id: bool
+    has_validate_only: bool
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def pace(self, request: Request) -> Pace:
+        """`validate_only` asks the cluster, which may be slow; nothing else waits for one."""
+        if self.has_validate_only and getattr(request, "validate_only", False):
+            return Pace.CLUSTER
+        return Pace.READ if self.read_only else Pace.MUTATION
+
+    def prepared(self, request: Request) -> Request:
+        """A copy ready to be sent, as often as need be: a mutation without `request_id` gets a new UUID."""
+        prepared = self.request()
+        prepared.CopyFrom(request)
+        if self.has_request_id and not getattr(prepared, "request_id", ""):
+            setattr(prepared, "request_id", str(uuid.uuid4()))  # noqa: B010 - not a field of every message
+        return prepared
+
+
+def _descriptor(request: type[Message]) -> Any:  # MethodDescriptor has two types, one an implementation's
+    wanted = request.DESCRIPTOR.full_name
+    for service in request.DESCRIPTOR.file.services_by_name.values():
+        for method in service.methods:
+            if method.input_type.full_name == wanted:
+                return method
+    raise TypeError(f"{wanted} is not the request of any RPC of {request.DESCRIPTOR.file.name}")
+
+
+def method_of(request: type[Request], response: type[Response]) -> Method[Request, Response]:
+    """The RPC that takes `request`; TypeError if there is none, or if it answers something other than
+    `response`."""
+    descriptor = _descriptor(request)
+    if descriptor.output_type.full_name != response.DESCRIPTOR.full_name:
+        raise TypeError(f"{descriptor.full_name} answers {descriptor.output_type.full_name}")
+    rule = descriptor.GetOptions().Extensions[options_pb2.method]
+    fields = request.DESCRIPTOR.fields_by_name
+    has_request_id = "request_id" in fields
+    return Method(
+        path=f"/{descriptor.containing_service.full_name}/{descriptor.name}",
+        request=request,
+        response=response,
+        public=rule.access == options_pb2.ACCESS_PUBLIC,
+        # A public call changes at most a session. Logging in twice leaves a spare one; a refresh token
+        # however works once.
+        repeatable=rule.audit == options_pb2.AUDIT_LEVEL_READ
+        or has_request_id
+        or (rule.access == options_pb2.ACCESS_PUBLIC and "refresh_token" not in fields),
+        read_only=rule.audit == options_pb2.AUDIT_LEVEL_READ,
+        has_request_id=has_request_id,
+        has_validate_only="validate_only" in fields,
+    )

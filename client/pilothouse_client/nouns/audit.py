@@ -1,0 +1,24 @@
+"""The audit log; see `pilothouse.audit.v1.AuditService` for what each call means and refuses."""
+
+from __future__ import annotations
+
+from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse_client.rpc import Noun, Pages, Unary, Watch
+from pilothouse_client.transport import TransportT
+
+
+class Audit(Noun[TransportT]):
+    """`client.audit`."""
+
+    list_operations = Pages(
+        pb.ListOperationsRequest, pb.ListOperationsResponse, lambda answer: answer.operations
+    )
+    get_operation = Unary(pb.GetOperationRequest, pb.GetOperationResponse, lambda answer: answer.operation)
+    watch_operations = Watch(
+        pb.WatchOperationsRequest, pb.WatchOperationsResponse, lambda answer: answer.operation
+    )
+    get_user_operation_stats = Pages(
+        pb.GetUserOperationStatsRequest,
+        pb.GetUserOperationStatsResponse,
+        lambda answer: answer.user_operation_stats,
+    )

@@ -1,0 +1,31 @@
+"""Containers and their images; see `pilothouse.container.v1.ContainerService` for what each call means and
+refuses."""
+
+from __future__ import annotations
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.rpc import Noun, Pages, Unary, Watch, nothing, whole
+from pilothouse_client.transport import TransportT
+
+
+class Containers(Noun[TransportT]):
+    """`client.containers`."""
+
+    create = Unary(pb.CreateContainerRequest, pb.CreateContainerResponse, lambda answer: answer.container)
+    get = Unary(pb.GetContainerRequest, pb.GetContainerResponse, lambda answer: answer.container)
+    list = Pages(pb.ListContainersRequest, pb.ListContainersResponse, lambda answer: answer.containers)
+    update = Unary(pb.UpdateContainerRequest, pb.UpdateContainerResponse, lambda answer: answer.container)
+    delete = Unary(pb.DeleteContainerRequest, pb.DeleteContainerResponse, lambda answer: answer.container)
+    start = Unary(pb.StartContainerRequest, pb.StartContainerResponse, lambda answer: answer.container)
+    stop = Unary(pb.StopContainerRequest, pb.StopContainerResponse, lambda answer: answer.container)
+    # The answer also names what a pause loses.
+    pause = Unary(pb.PauseContainerRequest, pb.PauseContainerResponse, whole)
+    resume = Unary(pb.ResumeContainerRequest, pb.ResumeContainerResponse, lambda answer: answer.container)
+    restart = Unary(pb.RestartContainerRequest, pb.RestartContainerResponse, lambda answer: answer.container)
+    watch = Watch(pb.WatchContainersRequest, pb.WatchContainersResponse, lambda answer: answer.container)
+    list_status_history = Pages(
+        pb.ListStatusHistoryRequest, pb.ListStatusHistoryResponse, lambda answer: answer.status_changes
+    )
+    get_image = Unary(pb.GetImageRequest, pb.GetImageResponse, lambda answer: answer.image)
+    list_images = Pages(pb.ListImagesRequest, pb.ListImagesResponse, lambda answer: answer.images)
+    delete_image = Unary(pb.DeleteImageRequest, pb.DeleteImageResponse, nothing)

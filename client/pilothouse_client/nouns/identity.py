@@ -1,0 +1,42 @@
+"""Users, roles, grants, sessions; see `pilothouse.identity.v1.IdentityService` for what each call means and
+refuses.
+
+`Client.login` and `Client.logout` also keep and drop the client's own tokens; the RPCs here do not.
+"""
+
+from __future__ import annotations
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
+from pilothouse_client.transport import TransportT
+
+
+class Identity(Noun[TransportT]):
+    """`client.identity`."""
+
+    login = Unary(pb.LoginRequest, pb.LoginResponse, whole)
+    refresh_session = Unary(pb.RefreshSessionRequest, pb.RefreshSessionResponse, whole)
+    logout = Unary(pb.LogoutRequest, pb.LogoutResponse, nothing)
+    who_am_i = Unary(pb.WhoAmIRequest, pb.WhoAmIResponse, whole)
+    change_password = Unary(pb.ChangePasswordRequest, pb.ChangePasswordResponse, nothing)
+    create_user = Unary(pb.CreateUserRequest, pb.CreateUserResponse, lambda answer: answer.user)
+    get_user = Unary(pb.GetUserRequest, pb.GetUserResponse, lambda answer: answer.user)
+    list_users = Pages(pb.ListUsersRequest, pb.ListUsersResponse, lambda answer: answer.users)
+    update_user = Unary(pb.UpdateUserRequest, pb.UpdateUserResponse, lambda answer: answer.user)
+    delete_user = Unary(pb.DeleteUserRequest, pb.DeleteUserResponse, nothing)
+    reset_password = Unary(pb.ResetPasswordRequest, pb.ResetPasswordResponse, nothing)
+    create_role = Unary(pb.CreateRoleRequest, pb.CreateRoleResponse, lambda answer: answer.role)
+    get_role = Unary(pb.GetRoleRequest, pb.GetRoleResponse, lambda answer: answer.role)
+    list_roles = Pages(pb.ListRolesRequest, pb.ListRolesResponse, lambda answer: answer.roles)
+    update_role = Unary(pb.UpdateRoleRequest, pb.UpdateRoleResponse, lambda answer: answer.role)
+    delete_role = Unary(pb.DeleteRoleRequest, pb.DeleteRoleResponse, nothing)
+    grant_role = Unary(pb.GrantRoleRequest, pb.GrantRoleResponse, lambda answer: answer.grant)
+    revoke_role = Unary(pb.RevokeRoleRequest, pb.RevokeRoleResponse, nothing)
+    list_role_grants = Pages(
+        pb.ListRoleGrantsRequest, pb.ListRoleGrantsResponse, lambda answer: answer.role_grants
+    )
+    list_sessions = Pages(pb.ListSessionsRequest, pb.ListSessionsResponse, lambda answer: answer.sessions)
+    revoke_session = Unary(pb.RevokeSessionRequest, pb.RevokeSessionResponse, nothing)
+    check_permission = Unary(
+        pb.CheckPermissionRequest, pb.CheckPermissionResponse, lambda answer: answer.allowed
+    )

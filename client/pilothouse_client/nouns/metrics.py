@@ -1,0 +1,26 @@
+"""Usage of containers; see `pilothouse.metrics.v1.MetricsService` for what each call means and refuses."""
+
+from __future__ import annotations
+
+from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_client.rpc import Noun, Pages, Stream, Unary
+from pilothouse_client.transport import TransportT
+
+
+class Metrics(Noun[TransportT]):
+    """`client.metrics`."""
+
+    # The step that was used stands in each page: `query_usage(...).pages()`.
+    query_usage = Pages(pb.QueryUsageRequest, pb.QueryUsageResponse, lambda answer: answer.series)
+    watch_usage = Stream(pb.WatchUsageRequest, pb.WatchUsageResponse, live=True)
+    get_container_details = Unary(
+        pb.GetContainerDetailsRequest, pb.GetContainerDetailsResponse, lambda answer: answer.container_details
+    )
+    get_namespace_summary = Pages(
+        pb.GetNamespaceSummaryRequest,
+        pb.GetNamespaceSummaryResponse,
+        lambda answer: answer.namespace_summaries,
+    )
+    list_top_containers = Unary(
+        pb.ListTopContainersRequest, pb.ListTopContainersResponse, lambda answer: answer.samples
+    )

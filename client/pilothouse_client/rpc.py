@@ -1,0 +1,243 @@
+"""How a noun declares its RPCs: one line each, for the blocking and the asynchronous client alike.
+
+    class Containers(Noun[TransportT]):
+        get = Unary(pb.GetContainerRequest, pb.GetContainerResponse, lambda answer: answer.container)
+
+Reading `client.containers.get` answers a function whose keyword arguments are the fields of the request,
+typed by the generated stubs (their constructor lends its signature), and that blocks or must be awaited as
+the client does. Each also has `send(request)`, which takes a message and answers the response as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from pilothouse_client.connection import Connection
+from pilothouse_client.iterators import (
+    AsyncPager,
+    AsyncStream,
+    AsyncWatch,
+    BlockingPager,
+    BlockingStream,
+    BlockingWatch,
+    Item,
+    PageReader,
+)
+from pilothouse_client.methods import Method, Request, Response, method_of
+from pilothouse_client.streams import Change, LiveStream, PlainStream, Resource, WatchStream
+from pilothouse_client.transport import AsyncTransport, BlockingTransport, TransportT, run
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+Fields = ParamSpec("Fields")
+Out = TypeVar("Out")
+
+
+class Noun(Generic[TransportT]):
+    """The RPCs of one service, bound to a connection."""
+
+    def __init__(self, connection: Connection[TransportT]) -> None:
+        self._connection = connection
+
+    @property
+    def connection(self) -> Connection[TransportT]:
+        """What the calls go through."""
+        return self._connection
+
+
+class _Declaration(Generic[Fields, Request, Response]):
+    def __init__(self, make: Callable[Fields, Request], response: type[Response]) -> None:
+        self._make = make
+        self._method: Method[Request, Response] = method_of(cast("type[Request]", make), response)
+
+    @property
+    def method(self) -> Method[Request, Response]:
+        """The RPC that is declared."""
+        return self._method
+
+
+class Unary(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Out]):
+    """One request, one answer, of which `result` takes the part that matters."""
+
+    def __init__(
+        self, make: Callable[Fields, Request], response: type[Response], result: Callable[[Response], Out]
+    ) -> None:
+        super().__init__(make, response)
+        self._result = result
+
+    @overload
+    def __get__(
+        self, noun: Noun[BlockingTransport], owner: type[Any]
+    ) -> BlockingCall[Fields, Request, Response, Out]: ...
+    @overload
+    def __get__(
+        self, noun: Noun[AsyncTransport], owner: type[Any]
+    ) -> AsyncCall[Fields, Request, Response, Out]: ...
+    @overload
+    def __get__(self, noun: None, owner: type[Any]) -> Unary[Fields, Request, Response, Out]: ...
+
+    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+        if noun is None:
+            return self
+        call: Callable[..., Any] = BlockingCall if _blocks(noun) else AsyncCall
+        return call(noun.connection, self._method, self._make, self._result)
+
+
+class _BoundCall(Generic[TransportT, Fields, Request, Response, Out]):
+    def __init__(
+        self,
+        connection: Connection[TransportT],
+        method: Method[Request, Response],
+        make: Callable[Fields, Request],
+        result: Callable[[Response], Out],
+    ) -> None:
+        self._connection = connection
+        self._method = method
+        self._make = make
+        self._result = result
+
+
+class BlockingCall(
+    _BoundCall[BlockingTransport, Fields, Request, Response, Out], Generic[Fields, Request, Response, Out]
+):
+    """A call that blocks; raises PilothouseError."""
+
+    def __call__(self, *args: Fields.args, **kwargs: Fields.kwargs) -> Out:
+        return self._result(self.send(self._make(*args, **kwargs)))
+
+    def send(self, request: Request) -> Response:
+        """Sends a request as it is and answers the whole response."""
+        return run(self._connection.unary(self._method, request))
+
+
+class AsyncCall(
+    _BoundCall[AsyncTransport, Fields, Request, Response, Out], Generic[Fields, Request, Response, Out]
+):
+    """A call to await; raises PilothouseError."""
+
+    async def __call__(self, *args: Fields.args, **kwargs: Fields.kwargs) -> Out:
+        return self._result(await self.send(self._make(*args, **kwargs)))
+
+    async def send(self, request: Request) -> Response:
+        """Sends a request as it is and answers the whole response."""
+        return await self._connection.unary(self._method, request)
+
+
+class Pages(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Item]):
+    """A list in pages: iterates over the items of all of them. `page_token` says where to begin, `page_size`
+    how many are fetched at a time."""
+
+    def __init__(
+        self,
+        make: Callable[Fields, Request],
+        response: type[Response],
+        items: Callable[[Response], Iterable[Item]],
+    ) -> None:
+        super().__init__(make, response)
+        self._items = items
+
+    @overload
+    def __get__(
+        self, noun: Noun[BlockingTransport], owner: type[Any]
+    ) -> Callable[Fields, BlockingPager[Response, Item]]: ...
+    @overload
+    def __get__(
+        self, noun: Noun[AsyncTransport], owner: type[Any]
+    ) -> Callable[Fields, AsyncPager[Response, Item]]: ...
+    @overload
+    def __get__(self, noun: None, owner: type[Any]) -> Pages[Fields, Request, Response, Item]: ...
+
+    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+        if noun is None:
+            return self
+        connection = noun.connection
+        pager: Callable[..., Any] = BlockingPager if _blocks(noun) else AsyncPager
+
+        def pages(*args: Fields.args, **kwargs: Fields.kwargs) -> Any:
+            return pager(PageReader(connection, self._method, self._make(*args, **kwargs), self._items))
+
+        return pages
+
+
+class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Resource]):
+    """A watch: iterates over `Change`s, and goes on by itself after cuts."""
+
+    def __init__(
+        self,
+        make: Callable[Fields, Request],
+        response: type[Response],
+        resource: Callable[[Response], Resource],
+    ) -> None:
+        super().__init__(make, response)
+        self._resource = resource
+
+    @overload
+    def __get__(
+        self, noun: Noun[BlockingTransport], owner: type[Any]
+    ) -> Callable[Fields, BlockingWatch[Change[Resource]]]: ...
+    @overload
+    def __get__(
+        self, noun: Noun[AsyncTransport], owner: type[Any]
+    ) -> Callable[Fields, AsyncWatch[Change[Resource]]]: ...
+    @overload
+    def __get__(self, noun: None, owner: type[Any]) -> Watch[Fields, Request, Response, Resource]: ...
+
+    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+        if noun is None:
+            return self
+        connection = noun.connection
+        iterator: Callable[..., Any] = BlockingWatch if _blocks(noun) else AsyncWatch
+
+        def watch(*args: Fields.args, **kwargs: Fields.kwargs) -> Any:
+            return iterator(
+                WatchStream(connection, self._method, self._make(*args, **kwargs), self._resource)
+            )
+
+        return watch
+
+
+class Stream(_Declaration[Fields, Request, Response]):
+    """A stream of answers. A `live` one has no end and is opened anew after a cut; any other ends, and a cut
+    is an error."""
+
+    def __init__(self, make: Callable[Fields, Request], response: type[Response], *, live: bool) -> None:
+        super().__init__(make, response)
+        self._live = live
+
+    @overload
+    def __get__(
+        self, noun: Noun[BlockingTransport], owner: type[Any]
+    ) -> Callable[Fields, BlockingStream[Response]]: ...
+    @overload
+    def __get__(
+        self, noun: Noun[AsyncTransport], owner: type[Any]
+    ) -> Callable[Fields, AsyncStream[Response]]: ...
+    @overload
+    def __get__(self, noun: None, owner: type[Any]) -> Stream[Fields, Request, Response]: ...
+
+    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+        if noun is None:
+            return self
+        connection = noun.connection
+        iterator: Callable[..., Any] = BlockingStream if _blocks(noun) else AsyncStream
+        source: Callable[..., Any] = LiveStream if self._live else PlainStream
+
+        def stream(*args: Fields.args, **kwargs: Fields.kwargs) -> Any:
+            return iterator(source(connection, self._method, self._make(*args, **kwargs)))
+
+        return stream
+
+
+def _blocks(noun: Noun[Any]) -> bool:
+    return isinstance(noun.connection.transport, BlockingTransport)
+
+
+def whole(response: Response) -> Response:
+    """For a declaration that hands out the answer as it is."""
+    return response
+
+
+def nothing(_response: Message) -> None:
+    """For a declaration whose answer says nothing."""

@@ -1,0 +1,229 @@
+"""Streams that go on by themselves.
+
+A watch remembers the resume token of the last answer it handed out. When the stream is cut it opens another
+one, with that token, and the consumer notices nothing: no gap and no duplicate. Where that is impossible the
+consumer is told by `ChangeKind.RESTARTED`: forget what you know, the current state follows. That happens when
+the token is older than what the server keeps (OUT_OF_RANGE), or when the cut came before SYNCED, that is
+before there was any token.
+
+`LiveStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
+those that have an end (export): a cut is an error.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from pilothouse_client.connection import Connection, Deadline
+from pilothouse_client.errors import PilothouseError, UnavailableError
+from pilothouse_client.methods import Method, Request, Response
+from pilothouse_client.tokens import Tokens
+from pilothouse_client.transport import AnswerStream, TransportT, monotonic
+
+Resource = TypeVar("Resource")
+
+
+class ChangeKind(enum.Enum):
+    """What happened; `RESTARTED` is the client's own, the others are `pilothouse.resource.v1.ChangeType`."""
+
+    ADDED = 1
+    MODIFIED = 2
+    DELETED = 3
+    SYNCED = 4
+    BOOKMARK = 5
+    RESTARTED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[Resource]):
+    """One answer of a watch. `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is
+    the commit order, 0 for the current state. With `resume_token` another watch goes on after this answer;
+    empty before SYNCED."""
+
+    kind: ChangeKind
+    resource: Resource
+    revision: int = 0
+    resume_token: str = ""
+
+
+class _Reopening(Generic[TransportT, Request, Response]):
+    """The stream in use, opened again after a cut, with backoff, while there is patience and time."""
+
+    def __init__(
+        self, connection: Connection[TransportT], method: Method[Request, Response], request: Request
+    ) -> None:
+        self._connection = connection
+        self._method = method
+        self._request = method.request()
+        self._request.CopyFrom(request)
+        self._deadline = Deadline(connection.options.timeout)
+        self._stream: AnswerStream[Response] | None = None
+        self._tokens: Tokens | None = None
+        self._closed = False
+        self._answered = False
+        self._failures = 0
+        self._renewed = False
+        self._last_answer = monotonic()
+
+    def close(self) -> None:
+        """Ends the stream; also from another thread or task while one waits for the next answer."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _is_closed(self) -> bool:
+        # A call, because a type checker takes an attribute for unchanged where another thread may have
+        # changed it.
+        return self._closed
+
+    async def _read(self) -> Response:
+        """The next answer; StopAsyncIteration once closed, PilothouseError when the stream cannot go on."""
+        while not self._is_closed():
+            try:
+                if self._stream is None:
+                    self._answered = False
+                    self._stream, self._tokens = await self._connection.open_stream(
+                        self._method, self._request, self._deadline
+                    )
+                    if self._is_closed():  # by another thread, which found no stream to cancel
+                        self._stream.cancel()
+                answer = await self._stream.read()
+                if answer is None:
+                    self._at_end()
+                    continue
+            except PilothouseError as error:
+                self._stream = None
+                if self._is_closed():
+                    break
+                await self._recover(error)
+            else:
+                self._answered, self._failures, self._renewed = True, 0, False
+                self._last_answer = monotonic()
+                return answer
+        raise StopAsyncIteration
+
+    def _at_end(self) -> None:
+        # These streams have no end: a server that ends one is going away.
+        raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+
+    async def _recover(self, error: PilothouseError) -> None:
+        """Waits until another stream may be opened; raises the error if it may not."""
+        if error.code is grpc.StatusCode.UNAUTHENTICATED and not self._renewed:
+            self._renewed = True
+            if await self._connection.credentials.after_rejection(self._tokens):
+                return
+            raise error
+        if not self._is_cut(error):
+            raise error
+        self._failures += 1
+        retry = self._connection.options.retry
+        delay = max(error.retry_delay or 0.0, retry.backoff(self._failures))
+        patient = monotonic() + delay - self._last_answer <= retry.watch_patience
+        if retry.attempts == 1 or not patient or not self._deadline.allows(delay):
+            raise error
+        await self._connection.transport.sleep(delay)
+
+    def _is_cut(self, error: PilothouseError) -> bool:
+        if error.code is grpc.StatusCode.UNAVAILABLE:
+            return True
+        if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return error.reason == "SLOW_CONSUMER" or error.retry_delay is not None
+        # A proxy or a broken connection ends a stream with whatever code comes to hand, but it names no
+        # reason.
+        midway = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
+        if self._deadline.left() is None:
+            midway.add(grpc.StatusCode.DEADLINE_EXCEEDED)
+        return self._answered and not error.from_server and error.code in midway
+
+
+class WatchStream(
+    _Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response, Resource]
+):
+    """A watch over any noun: answers have `change_type`, `revision` and `resume_token`."""
+
+    def __init__(
+        self,
+        connection: Connection[TransportT],
+        method: Method[Request, Response],
+        request: Request,
+        resource_of: Callable[[Response], Resource],
+    ) -> None:
+        super().__init__(connection, method, request)
+        self._resource_of = resource_of
+        self._resume_token: str = getattr(request, "resume_token", "")
+        self._delivered = False
+
+    @property
+    def resume_token(self) -> str:
+        """Goes on after the last answer handed out; empty before SYNCED."""
+        return self._resume_token
+
+    async def next(self) -> Change[Resource]:
+        """The next change; StopAsyncIteration once closed."""
+        try:
+            answer: Any = await self._read()
+        except _Restart:
+            return Change(ChangeKind.RESTARTED, self._resource_of(self._method.response()))
+        self._delivered = True
+        if answer.resume_token:
+            self._resume_token = self._set_token(answer.resume_token)
+        return Change(
+            _kind_of(answer.change_type), self._resource_of(answer), int(answer.revision), answer.resume_token
+        )
+
+    async def _recover(self, error: PilothouseError) -> None:
+        if error.code is grpc.StatusCode.OUT_OF_RANGE and self._resume_token:
+            self._resume_token = self._set_token("")
+            raise _Restart
+        await super()._recover(error)
+        if self._delivered and not self._resume_token:
+            self._delivered = False
+            raise _Restart
+
+    def _set_token(self, token: str) -> str:
+        setattr(self._request, "resume_token", token)  # noqa: B010 - not a field of every message
+        return token
+
+
+class _Restart(Exception):
+    """The watch begins anew."""
+
+
+def _kind_of(change_type: int) -> ChangeKind:
+    try:
+        return ChangeKind(change_type)
+    except ValueError:
+        # A newer server may know more kinds. What is certain about one is that the resource is as attached.
+        return ChangeKind.MODIFIED
+
+
+class LiveStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
+    """A stream without replay."""
+
+    async def next(self) -> Response:
+        """The next answer; StopAsyncIteration once closed."""
+        return await self._read()
+
+
+class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
+    """A stream that ends; a failure before the first answer is retried like a call, one after it is
+    raised."""
+
+    async def next(self) -> Response:
+        """The next answer; StopAsyncIteration at the end."""
+        return await self._read()
+
+    def _at_end(self) -> None:
+        self._closed = True
+
+    async def _recover(self, error: PilothouseError) -> None:
+        # What came before the cut cannot be asked for again; going on would hand it out twice.
+        if self._answered or self._failures + 1 >= self._connection.options.retry.attempts:
+            self._closed = True
+            raise error
+        await super()._recover(error)

@@ -1,0 +1,111 @@
+"""Where to connect and how: TLS unless the address is this machine's own or the caller says otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc
+
+DEFAULT_PORT = 50051
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificates as PEM bytes. `root_certificates` None means the system's; a client certificate needs its
+    key; `server_name` is checked in place of the host name in the address."""
+
+    root_certificates: bytes | None = None
+    client_certificate: bytes | None = None
+    client_key: bytes | None = None
+    server_name: str = ""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(self.root_certificates, self.client_key, self.client_certificate)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server. `tls` None means plain text."""
+
+    address: str
+    tls: Tls | None
+
+    def options(self) -> list[tuple[str, str | int]]:
+        """Channel options: answers of a thousand resources pass, a silent connection is noticed within 40 s,
+        and a server that comes back is found within seconds."""
+        options: Mapping[str, str | int] = {
+            "grpc.primary_user_agent": "pilothouse-client",
+            "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+            "grpc.keepalive_time_ms": 30_000,
+            "grpc.keepalive_timeout_ms": 10_000,
+            "grpc.initial_reconnect_backoff_ms": 100,
+            "grpc.min_reconnect_backoff_ms": 100,
+            "grpc.max_reconnect_backoff_ms": 5_000,
+            # Each client has its own connection: closing one must not depend on another that happens to share
+            # it.
+            "grpc.use_local_subchannel_pool": 1,
+        }
+        server_name = self.tls.server_name if self.tls else ""
+        return [
+            *options.items(),
+            # A proxy named by the environment does not lead to this machine itself.
+            *([("grpc.enable_http_proxy", 0)] if is_loopback(self.address) else []),
+            *([("grpc.ssl_target_name_override", server_name)] if server_name else []),
+        ]
+
+
+def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = None) -> Target:
+    """The target of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; the port is 50051 unless given.
+
+    `insecure` None decides by the address: plain text only to a loopback address or a socket of this machine,
+    and only if no `tls` is given. ValueError for an empty address, a wrong port, or `insecure` together with
+    `tls`.
+    """
+    complete = _with_port(address.strip())
+    if insecure and tls is not None:
+        raise ValueError("insecure and tls exclude each other")
+    if insecure is None:
+        insecure = tls is None and is_loopback(complete)
+    return Target(complete, None if insecure else tls or Tls())
+
+
+def _with_port(address: str) -> str:
+    if not address or "://" in address or any(character.isspace() for character in address):
+        raise ValueError(f"not an address: {address!r}; give HOST:PORT")
+    if address.startswith("unix:"):
+        return address
+    host, port = _split(address)
+    if not host:
+        raise ValueError(f"not an address: {address!r}; give HOST:PORT")
+    if not port:
+        port = str(DEFAULT_PORT)
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"not a port: {port!r}")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _split(address: str) -> tuple[str, str]:
+    if address.startswith("["):
+        host, _, rest = address[1:].partition("]")
+        return host, rest.removeprefix(":")
+    if address.count(":") > 1:  # an IPv6 address without brackets has no port
+        return address, ""
+    host, _, port = address.partition(":")
+    return host, port
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the address can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a Unix socket. Other
+    names are not looked up: who answers for them is not known."""
+    if address.startswith("unix:"):
+        return True
+    host, _ = _split(address)
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

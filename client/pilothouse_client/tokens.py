@@ -1,0 +1,104 @@
+"""Tokens and where they are kept.
+
+A session has a short-lived access token and a refresh token that works once. Two processes that share a
+session must therefore not refresh it at the same time: the second would replay a used token, which ends the
+session for both. A store makes that impossible with `exclusive`: whoever refreshes holds it, and reads the
+tokens again first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+# A token is renewed when this much of its life has passed.
+_RENEWAL_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Credentials of one session, or an API key alone. Times are Unix seconds; `access_expire` 0 means that
+    it does not expire, or that nobody knows. The tokens stay out of `repr`."""
+
+    access_token: str = field(repr=False)
+    access_expire: float = 0.0
+    refresh_token: str = field(default="", repr=False)
+    refresh_expire: float = 0.0
+    received: float = 0.0
+
+    def renewal_due(self, now: float) -> bool:
+        """Whether to refresh before the next call. Judged by the token's life as this machine's clock saw it
+        begin: a clock that is so wrong that the token seemed expired when it came is not believed."""
+        if not self.refresh_token or self.access_expire <= self.received:
+            return False
+        return now >= self.received + (self.access_expire - self.received) * _RENEWAL_SHARE
+
+
+class TokenAnswer(Protocol):
+    """What LoginResponse and RefreshSessionResponse have in common."""
+
+    access_token: str
+    refresh_token: str
+
+    @property
+    def access_expire_time(self) -> Timestamp: ...
+    @property
+    def refresh_expire_time(self) -> Timestamp: ...
+
+
+def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Tokens:
+    """The tokens of an answer that was received just now."""
+    return Tokens(
+        access_token=answer.access_token,
+        access_expire=_seconds(answer.access_expire_time),
+        refresh_token=answer.refresh_token,
+        refresh_expire=_seconds(answer.refresh_expire_time),
+        received=now(),
+    )
+
+
+def _seconds(timestamp: Timestamp) -> float:
+    return timestamp.seconds + timestamp.nanos / 1e9
+
+
+def local_time(seconds: float) -> datetime:
+    """A Unix time as a date with the zone of this machine."""
+    return datetime.fromtimestamp(seconds, tz=UTC).astimezone()
+
+
+class TokenStore(Protocol):
+    """Where the tokens of one session are kept. All methods may block; the asynchronous client calls them in
+    a thread."""
+
+    def load(self) -> Tokens | None: ...
+
+    def save(self, tokens: Tokens | None) -> None:
+        """Keeps the tokens; None forgets them."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Held while the tokens are renewed: by one holder at a time, of all processes that share the store.
+        It may be left in another thread than it was entered in."""
+
+
+class MemoryTokenStore:
+    """Tokens of one process. `exclusive` holds nothing back: a client renews under its own lock anyway."""
+
+    def __init__(self, tokens: Tokens | None = None) -> None:
+        self._tokens = tokens
+
+    def load(self) -> Tokens | None:
+        return self._tokens
+
+    def save(self, tokens: Tokens | None) -> None:
+        self._tokens = tokens
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()

@@ -1,0 +1,286 @@
+"""The two ways to send a call. All that decides — retries, tokens, pages, resumption — is written once, as
+coroutines over `Transport`.
+
+`AsyncTransport` is grpc.aio. `BlockingTransport` has the same coroutines, but each blocks inside and never
+suspends; so a coroutine that awaits nothing else runs to its end in one step (`run`). The blocking client is
+thereby the same code as the asynchronous one, without an event loop or a thread behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from pilothouse_client.errors import CancelledError, from_failed_call
+from pilothouse_client.methods import Method, Request, Response
+from pilothouse_client.target import Target
+
+Result = TypeVar("Result")
+Answer = TypeVar("Answer", covariant=True)
+CallMetadata = Sequence[tuple[str, str]]
+
+
+class AnswerStream(Protocol[Answer]):
+    """The answers of one streaming call."""
+
+    async def read(self) -> Answer | None:
+        """The next answer; None at the end. Raises PilothouseError."""
+
+    def cancel(self) -> None:
+        """Ends the call; a `read` that waits raises CancelledError."""
+
+
+class Transport(Protocol):
+    """How calls are sent. Every error is a PilothouseError; `timeout` is seconds, None means none."""
+
+    async def unary(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> Response: ...
+
+    async def stream(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> AnswerStream[Response]: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    async def blocking(self, function: Callable[[], Result]) -> Result:
+        """Runs a function that waits for a file or a lock without holding up others."""
+
+    def lock(self) -> AbstractAsyncContextManager[Any]: ...
+
+    async def close(self) -> None: ...
+
+
+TransportT = TypeVar("TransportT", bound=Transport)
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine over `BlockingTransport` to its end."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("the coroutine waits for something other than its blocking transport")
+
+
+class _BlockingLock:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> None:
+        self._lock.acquire()  # released by __aexit__
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+class _BlockingStream(Generic[Response]):
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def read(self) -> Response | None:
+        try:
+            answer: Response = next(self._call)
+        except StopIteration:
+            return None
+        except grpc.RpcError as error:
+            # The iterator raises the call itself; only its type at run time says so.
+            raise from_failed_call(error) from None
+        return answer
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class BlockingTransport:
+    """Calls that block the thread; may be shared by threads."""
+
+    def __init__(self, target: Target) -> None:
+        self._channel = (
+            grpc.insecure_channel(target.address, target.options())
+            if target.tls is None
+            else grpc.secure_channel(target.address, target.tls.credentials(), target.options())
+        )
+        self._callables: dict[str, Any] = {}
+        self._closed = threading.Event()
+
+    def _callable(self, method: Method[Any, Any], make: Callable[..., Any]) -> Any:
+        made = self._callables.get(method.path)
+        if made is None:
+            made = self._callables[method.path] = make(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return made
+
+    async def unary(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> Response:
+        self._check_open()
+        call = self._callable(method, self._channel.unary_unary)
+        try:
+            response: Response = call(request, timeout=timeout, metadata=tuple(metadata))
+        except grpc.RpcError as error:
+            raise from_failed_call(error) from None
+        return response
+
+    async def stream(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> AnswerStream[Response]:
+        self._check_open()
+        call = self._callable(method, self._channel.unary_stream)
+        return _BlockingStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)))
+
+    async def sleep(self, seconds: float) -> None:
+        # A client that another thread closes does not sleep on.
+        if self._closed.wait(seconds):
+            self._check_open()
+
+    async def blocking(self, function: Callable[[], Result]) -> Result:
+        return function()
+
+    def lock(self) -> AbstractAsyncContextManager[Any]:
+        return _BlockingLock()
+
+    async def close(self) -> None:
+        self._closed.set()
+        self._channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed")
+
+
+def _raise_unless_task_cancelled() -> None:
+    # grpc.aio raises asyncio's CancelledError both when the task is cancelled and when the call (or channel)
+    # is; only the first is the caller's own cancellation, which must pass untouched.
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise CancelledError(grpc.StatusCode.CANCELLED, "the call was closed") from None
+
+
+class _AsyncStream(Generic[Response]):
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def read(self) -> Response | None:
+        try:
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_failed_call(error) from None
+        except asyncio.CancelledError:
+            _raise_unless_task_cancelled()
+            raise
+        return None if answer is grpc.aio.EOF else answer
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class AsyncTransport:
+    """Calls of grpc.aio; belongs to the event loop of its first call."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._channel: grpc.aio.Channel | None = None
+        self._callables: dict[str, Any] = {}
+        self._closed = False
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed")
+        if self._channel is None:
+            # Made late: a channel binds to the loop that runs when it is made.
+            target = self._target
+            self._channel = (
+                grpc.aio.insecure_channel(target.address, target.options())
+                if target.tls is None
+                else grpc.aio.secure_channel(target.address, target.tls.credentials(), target.options())
+            )
+        return self._channel
+
+    def _callable(self, method: Method[Any, Any], kind: str) -> Any:
+        channel = self._open_channel()
+        made = self._callables.get(method.path)
+        if made is None:
+            made = self._callables[method.path] = getattr(channel, kind)(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return made
+
+    async def unary(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> Response:
+        call = self._callable(method, "unary_unary")
+        try:
+            response: Response = await call(request, timeout=timeout, metadata=tuple(metadata))
+        except grpc.aio.AioRpcError as error:
+            raise from_failed_call(error) from None
+        except asyncio.CancelledError:
+            _raise_unless_task_cancelled()
+            raise
+        return response
+
+    async def stream(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> AnswerStream[Response]:
+        call = self._callable(method, "unary_stream")
+        return _AsyncStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)))
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def blocking(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.to_thread(function)
+
+    def lock(self) -> AbstractAsyncContextManager[Any]:
+        return asyncio.Lock()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def monotonic() -> float:
+    """Seconds of a clock that never goes back."""
+    return time.monotonic()

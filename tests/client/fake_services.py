@@ -1,0 +1,450 @@
+"""The servicers of the fake server: the least that lists, changes and watches as the product does."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pilothouse.audit.v1 import audit_pb2, audit_pb2_grpc
+from pilothouse.container.v1 import container_pb2 as containers
+from pilothouse.container.v1 import container_pb2_grpc
+from pilothouse.identity.v1 import identity_pb2 as identity
+from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse.metrics.v1 import metrics_pb2 as metrics
+from pilothouse.metrics.v1 import metrics_pb2_grpc
+from pilothouse.namespace.v1 import namespace_pb2 as namespaces
+from pilothouse.namespace.v1 import namespace_pb2_grpc
+from pilothouse.resource.v1 import resource_pb2
+
+if TYPE_CHECKING:
+    from tests.client.fake_server import FakeServer
+
+
+def timestamp(seconds: float) -> Timestamp:
+    made = Timestamp()
+    made.FromNanoseconds(int(seconds * 1e9))
+    return made
+
+
+class _Service:
+    def __init__(self, fake: FakeServer) -> None:
+        self.fake = fake
+
+    def page(self, request: Any, rows: Iterable[Any], response: Any, field: str) -> Any:
+        """One page: the token is the offset, which is enough while nobody writes."""
+        everything = list(rows)
+        start = int(request.page_token or 0)
+        end = start + (request.page_size or 50)
+        getattr(response, field).extend(everything[start:end])
+        if end < len(everything):
+            response.next_page_token = str(end)
+        return response
+
+    async def row(self, context: Any, table: str, key: Any) -> Any:
+        found = self.fake.tables[table].get(key)
+        if found is None:
+            name = key if isinstance(key, str) else "/".join(key)
+            message = f"there is no {table} {name}"
+            await self.fake.abort(
+                context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", message, metadata={"name": name}
+            )
+        return found
+
+    async def watch(self, table: str, request: Any, make: Callable[..., Any]) -> AsyncIterator[Any]:
+        """The contract of a watch: state, SYNCED, changes, bookmarks; cut when the test says so."""
+        fake = self.fake
+        generation = fake.generation_of_watches
+        if request.resume_token:
+            position = int(request.resume_token)
+        else:
+            position = fake.revision
+            for row in list(fake.tables[table].values()):
+                yield make(resource_pb2.CHANGE_TYPE_ADDED, row, 0, "")
+            yield make(resource_pb2.CHANGE_TYPE_SYNCED, None, position, str(position))
+        while fake.generation_of_watches == generation:
+            for revision, of_table, kind, row in fake.history[position:]:
+                position = revision
+                if of_table == table:
+                    yield make(kind, row, revision, str(revision))
+            if not await fake.next_change(position, fake.bookmark_period):
+                yield make(resource_pb2.CHANGE_TYPE_BOOKMARK, None, position, str(position))
+
+    async def check_token(self, context: Any, request: Any) -> None:
+        if request.resume_token and int(request.resume_token) + 1 < self.fake.oldest_revision:
+            await self.fake.abort(
+                context,
+                grpc.StatusCode.OUT_OF_RANGE,
+                "WATCH_HORIZON",
+                "the token is too old",
+                metadata={"oldest_revision": str(self.fake.oldest_revision)},
+            )
+
+    async def cut(self, context: Any) -> None:
+        await self.fake.abort(
+            context, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", "resume on another replica"
+        )
+
+
+class Identity(_Service, identity_pb2_grpc.IdentityServiceServicer):
+    async def Login(self, request: Any, context: Any) -> Any:
+        if self.fake.passwords.get(request.username) != request.password:
+            await self.fake.abort(
+                context, grpc.StatusCode.UNAUTHENTICATED, "WRONG_CREDENTIALS", "wrong user name or password"
+            )
+        answer = identity.LoginResponse(user=identity.User(username=request.username))
+        return self._tokens(answer, request.username)
+
+    async def RefreshSession(self, request: Any, context: Any) -> Any:
+        token = request.refresh_token
+        user = self.fake.refresh_tokens.pop(token, None)
+        if user is None:
+            if token in self.fake.used_refresh_tokens:
+                self.fake.access_tokens.clear()
+                self.fake.refresh_tokens.clear()
+            await self.fake.abort(
+                context, grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_REPLAYED", "the session has ended"
+            )
+        assert user is not None
+        self.fake.used_refresh_tokens.add(token)
+        self.fake.access_tokens = {
+            access: value for access, value in self.fake.access_tokens.items() if value[0] != user
+        }
+        return self._tokens(identity.RefreshSessionResponse(), user)
+
+    def _tokens(self, answer: Any, user: str) -> Any:
+        answer.access_token, answer.refresh_token = (
+            self.fake.new_token("access"),
+            self.fake.new_token("refresh"),
+        )
+        expire = time.time() + self.fake.access_seconds
+        answer.access_expire_time.CopyFrom(timestamp(expire))
+        answer.refresh_expire_time.CopyFrom(timestamp(expire + 86400))
+        self.fake.access_tokens[answer.access_token] = (user, expire)
+        self.fake.refresh_tokens[answer.refresh_token] = user
+        return answer
+
+    async def Logout(self, request: Any, context: Any) -> Any:
+        self.fake.access_tokens.pop(self.fake.token_of(context), None)
+        return identity.LogoutResponse()
+
+    async def WhoAmI(self, request: Any, context: Any) -> Any:
+        user = identity.User(username=self.fake.caller(context), email="admin@example.com")
+        grant = identity.RoleGrant(username=user.username, role="admin")
+        return identity.WhoAmIResponse(user=user, grants=[grant], permissions=["*"])
+
+    async def ChangePassword(self, request: Any, context: Any) -> Any:
+        user = self.fake.caller(context)
+        if self.fake.passwords[user] != request.current_password:
+            await self.fake.abort(
+                context, grpc.StatusCode.PERMISSION_DENIED, "WRONG_PASSWORD", "the current password is wrong"
+            )
+        self.fake.passwords[user] = request.new_password
+        return identity.ChangePasswordResponse()
+
+    async def CreateUser(self, request: Any, context: Any) -> Any:
+        self.fake.passwords[request.user.username] = request.password
+        await self.fake.commit("user", request.user.username, request.user)
+        return identity.CreateUserResponse(user=request.user)
+
+    async def GetUser(self, request: Any, context: Any) -> Any:
+        return identity.GetUserResponse(user=await self.row(context, "user", request.username))
+
+    async def ListUsers(self, request: Any, context: Any) -> Any:
+        return self.page(request, self.fake.tables["user"].values(), identity.ListUsersResponse(), "users")
+
+    async def UpdateUser(self, request: Any, context: Any) -> Any:
+        user = await self.row(context, "user", request.username)
+        request.update_mask.MergeMessage(request.user, user, True, True)
+        return identity.UpdateUserResponse(user=user)
+
+    async def DeleteUser(self, request: Any, context: Any) -> Any:
+        await self.row(context, "user", request.username)
+        await self.fake.commit("user", request.username, None)
+        return identity.DeleteUserResponse()
+
+    async def ResetPassword(self, request: Any, context: Any) -> Any:
+        self.fake.passwords[request.username] = request.new_password
+        return identity.ResetPasswordResponse()
+
+    async def CreateRole(self, request: Any, context: Any) -> Any:
+        await self.fake.commit("role", request.role.name, request.role)
+        return identity.CreateRoleResponse(role=request.role)
+
+    async def GetRole(self, request: Any, context: Any) -> Any:
+        return identity.GetRoleResponse(role=await self.row(context, "role", request.name))
+
+    async def ListRoles(self, request: Any, context: Any) -> Any:
+        return self.page(request, self.fake.tables["role"].values(), identity.ListRolesResponse(), "roles")
+
+    async def UpdateRole(self, request: Any, context: Any) -> Any:
+        role = await self.row(context, "role", request.name)
+        request.update_mask.MergeMessage(request.role, role, True, True)
+        return identity.UpdateRoleResponse(role=role)
+
+    async def DeleteRole(self, request: Any, context: Any) -> Any:
+        await self.row(context, "role", request.name)
+        await self.fake.commit("role", request.name, None)
+        return identity.DeleteRoleResponse()
+
+    async def GrantRole(self, request: Any, context: Any) -> Any:
+        grant = identity.RoleGrant(username=request.username, role=request.role, namespace=request.namespace)
+        if request.HasField("expire_time"):
+            grant.expire_time.CopyFrom(request.expire_time)
+        await self.fake.commit("grant", (request.username, request.role, request.namespace), grant)
+        return identity.GrantRoleResponse(grant=grant)
+
+    async def RevokeRole(self, request: Any, context: Any) -> Any:
+        key = (request.username, request.role, request.namespace)
+        await self.row(context, "grant", key)
+        await self.fake.commit("grant", key, None)
+        return identity.RevokeRoleResponse()
+
+    async def ListRoleGrants(self, request: Any, context: Any) -> Any:
+        grants = self.fake.tables["grant"].values()
+        return self.page(request, grants, identity.ListRoleGrantsResponse(), "role_grants")
+
+    async def ListSessions(self, request: Any, context: Any) -> Any:
+        session = identity.Session(session_id=str(uuid.UUID(int=1)), client_ip="127.0.0.1", current=True)
+        return self.page(request, [session], identity.ListSessionsResponse(), "sessions")
+
+    async def RevokeSession(self, request: Any, context: Any) -> Any:
+        return identity.RevokeSessionResponse()
+
+    async def CheckPermission(self, request: Any, context: Any) -> Any:
+        return identity.CheckPermissionResponse(allowed=not request.permission.endswith(".delete"))
+
+
+class Namespaces(_Service, namespace_pb2_grpc.NamespaceServiceServicer):
+    async def CreateNamespace(self, request: Any, context: Any) -> Any:
+        await self.fake.commit("namespace", request.namespace.name, request.namespace)
+        return namespaces.CreateNamespaceResponse(namespace=request.namespace)
+
+    async def GetNamespace(self, request: Any, context: Any) -> Any:
+        return namespaces.GetNamespaceResponse(namespace=await self.row(context, "namespace", request.name))
+
+    async def ListNamespaces(self, request: Any, context: Any) -> Any:
+        rows = self.fake.tables["namespace"].values()
+        return self.page(request, rows, namespaces.ListNamespacesResponse(), "namespaces")
+
+    async def UpdateNamespace(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "namespace", request.name)
+        request.update_mask.MergeMessage(request.namespace, row, True, True)
+        await self.fake.commit("namespace", request.name, row)
+        return namespaces.UpdateNamespaceResponse(namespace=row)
+
+    async def DeleteNamespace(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "namespace", request.name)
+        await self.fake.commit("namespace", request.name, None)
+        return namespaces.DeleteNamespaceResponse(namespace=row)
+
+    async def WatchNamespaces(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self.check_token(context, request)
+
+        def make(kind: Any, row: Any, revision: int, token: str) -> Any:
+            return namespaces.WatchNamespacesResponse(
+                change_type=kind,
+                namespace=row,
+                revision=revision,
+                resume_token=token,
+            )
+
+        async for answer in self.watch("namespace", request, make):
+            yield answer
+        await self.cut(context)
+
+    async def GetQuotaUsage(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "namespace", request.name)
+        used = namespaces.ResourceQuota(
+            containers=len(self.fake.tables["container"]), cpu="500m", memory="64Mi"
+        )
+        return namespaces.GetQuotaUsageResponse(quota=row.resource_quota, used=used)
+
+    async def GetCluster(self, request: Any, context: Any) -> Any:
+        return namespaces.GetClusterResponse(cluster=await self.row(context, "cluster", request.name))
+
+    async def ListClusters(self, request: Any, context: Any) -> Any:
+        rows = self.fake.tables["cluster"].values()
+        return self.page(request, rows, namespaces.ListClustersResponse(), "clusters")
+
+
+class Containers(_Service, container_pb2_grpc.ContainerServiceServicer):
+    async def CreateContainer(self, request: Any, context: Any) -> Any:
+        key = (request.namespace, request.container.name)
+        if key in self.fake.tables["container"]:
+            await self.fake.abort(
+                context, grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN", f"container {key[1]} exists already"
+            )
+        row = containers.Container()
+        row.CopyFrom(request.container)
+        row.namespace, row.uid, row.generation = request.namespace, str(uuid.uuid4()), 1
+        row.status = containers.CONTAINER_STATUS_PENDING
+        row.reconciling = True
+        if not request.validate_only:
+            await self.fake.commit("container", key, row)
+        return containers.CreateContainerResponse(container=row)
+
+    async def GetContainer(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "container", (request.namespace, request.name))
+        return containers.GetContainerResponse(container=row)
+
+    async def ListContainers(self, request: Any, context: Any) -> Any:
+        rows = [
+            row
+            for (namespace, _), row in sorted(self.fake.tables["container"].items())
+            if request.namespace in ("", namespace)
+        ]
+        return self.page(request, rows, containers.ListContainersResponse(), "containers")
+
+    async def UpdateContainer(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "container", (request.namespace, request.name))
+        changed = containers.Container()
+        changed.CopyFrom(row)
+        request.update_mask.MergeMessage(request.container, changed, True, True)
+        changed.generation += 1
+        await self.fake.commit("container", (request.namespace, request.name), changed)
+        return containers.UpdateContainerResponse(container=changed)
+
+    async def DeleteContainer(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "container", (request.namespace, request.name))
+        await self.fake.commit("container", (request.namespace, request.name), None)
+        return containers.DeleteContainerResponse(container=row)
+
+    async def _act(self, request: Any, context: Any, status: Any) -> Any:
+        row = await self.row(context, "container", (request.namespace, request.name))
+        changed = containers.Container()
+        changed.CopyFrom(row)
+        changed.status, changed.reconciling = status, False
+        changed.generation = changed.observed_generation = row.generation + 1
+        await self.fake.commit("container", (request.namespace, request.name), changed)
+        return changed
+
+    async def StartContainer(self, request: Any, context: Any) -> Any:
+        return containers.StartContainerResponse(
+            container=await self._act(request, context, containers.CONTAINER_STATUS_RUNNING)
+        )
+
+    async def StopContainer(self, request: Any, context: Any) -> Any:
+        return containers.StopContainerResponse(
+            container=await self._act(request, context, containers.CONTAINER_STATUS_STOPPED)
+        )
+
+    async def PauseContainer(self, request: Any, context: Any) -> Any:
+        row = await self._act(request, context, containers.CONTAINER_STATUS_PAUSED)
+        return containers.PauseContainerResponse(container=row, losses=["pod address", "memory"])
+
+    async def ResumeContainer(self, request: Any, context: Any) -> Any:
+        return containers.ResumeContainerResponse(
+            container=await self._act(request, context, containers.CONTAINER_STATUS_RUNNING)
+        )
+
+    async def RestartContainer(self, request: Any, context: Any) -> Any:
+        return containers.RestartContainerResponse(
+            container=await self._act(request, context, containers.CONTAINER_STATUS_RUNNING)
+        )
+
+    async def WatchContainers(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self.check_token(context, request)
+
+        def make(kind: Any, row: Any, revision: int, token: str) -> Any:
+            return containers.WatchContainersResponse(
+                change_type=kind,
+                container=row,
+                revision=revision,
+                resume_token=token,
+            )
+
+        async for answer in self.watch("container", request, make):
+            yield answer
+        await self.cut(context)
+
+    async def ListStatusHistory(self, request: Any, context: Any) -> Any:
+        await self.row(context, "container", (request.namespace, request.name))
+        change = containers.StatusChange(
+            current_status=containers.CONTAINER_STATUS_RUNNING, reason="Ready", triggered_by="kubernetes"
+        )
+        return self.page(request, [change], containers.ListStatusHistoryResponse(), "status_changes")
+
+    async def GetImage(self, request: Any, context: Any) -> Any:
+        return containers.GetImageResponse(
+            image=containers.Image(image=request.image, status=containers.IMAGE_STATUS_AVAILABLE)
+        )
+
+    async def ListImages(self, request: Any, context: Any) -> Any:
+        image = containers.Image(
+            image="nginx:1.27",
+            name="nginx",
+            tag="1.27",
+            status=containers.IMAGE_STATUS_AVAILABLE,
+            container_count=1,
+        )
+        return self.page(request, [image], containers.ListImagesResponse(), "images")
+
+    async def DeleteImage(self, request: Any, context: Any) -> Any:
+        return containers.DeleteImageResponse()
+
+
+class Audit(_Service, audit_pb2_grpc.AuditServiceServicer):
+    async def ListOperations(self, request: Any, context: Any) -> Any:
+        rows = self.fake.tables["operation"].values()
+        return self.page(request, rows, audit_pb2.ListOperationsResponse(), "operations")
+
+    async def GetOperation(self, request: Any, context: Any) -> Any:
+        row = await self.row(context, "operation", request.operation_id)
+        return audit_pb2.GetOperationResponse(operation=row)
+
+    async def WatchOperations(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self.check_token(context, request)
+
+        def make(kind: Any, row: Any, revision: int, token: str) -> Any:
+            return audit_pb2.WatchOperationsResponse(
+                change_type=kind,
+                operation=row,
+                revision=revision,
+                resume_token=token,
+            )
+
+        async for answer in self.watch("operation", request, make):
+            yield answer
+        await self.cut(context)
+
+    async def GetUserOperationStats(self, request: Any, context: Any) -> Any:
+        stats = audit_pb2.UserOperationStats(username="admin", total_operations=3, successful_operations=2)
+        return self.page(request, [stats], audit_pb2.GetUserOperationStatsResponse(), "user_operation_stats")
+
+
+class Metrics(_Service, metrics_pb2_grpc.MetricsServiceServicer):
+    def _sample(self, request: Any) -> Any:
+        return metrics.UsageSample(
+            namespace=request.namespace or "shop",
+            container="web",
+            cpu_cores_used=0.25,
+            memory_bytes_used=64 << 20,
+        )
+
+    async def QueryUsage(self, request: Any, context: Any) -> Any:
+        point = metrics.UsagePoint(timestamp=timestamp(1_700_000_000), samples=4, cpu_cores_avg=0.25)
+        series = metrics.UsageSeries(namespace=request.namespace, container="web", points=[point])
+        return self.page(request, [series], metrics.QueryUsageResponse(), "series")
+
+    async def WatchUsage(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        generation = self.fake.generation_of_watches
+        while self.fake.generation_of_watches == generation:
+            yield metrics.WatchUsageResponse(samples=[self._sample(request)])
+            await self.fake.next_change(self.fake.revision, 10.0)
+        await self.cut(context)
+
+    async def GetContainerDetails(self, request: Any, context: Any) -> Any:
+        details = metrics.ContainerDetails(name=request.name, namespace_name=request.namespace)
+        return metrics.GetContainerDetailsResponse(container_details=details)
+
+    async def GetNamespaceSummary(self, request: Any, context: Any) -> Any:
+        summary = metrics.NamespaceSummary(namespace_name="shop", total_containers=1)
+        return self.page(request, [summary], metrics.GetNamespaceSummaryResponse(), "namespace_summaries")
+
+    async def ListTopContainers(self, request: Any, context: Any) -> Any:
+        return metrics.ListTopContainersResponse(samples=[self._sample(request)])

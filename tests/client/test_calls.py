@@ -1,0 +1,178 @@
+"""Calls: deadlines, retries, request ids, pages, errors; the blocking client answers the same."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import grpc
+import pytest
+
+from pilothouse.container.v1.container_pb2 import Container
+from pilothouse.namespace.v1.namespace_pb2 import Namespace
+from pilothouse_client import (
+    AsyncClient,
+    Client,
+    Deadlines,
+    InvalidArgumentError,
+    NotFoundError,
+    PilothouseError,
+    ResourceExhaustedError,
+    RetryPolicy,
+    UnavailableError,
+)
+from tests.client.conftest import PASSWORD, QUICK
+from tests.client.fake_server import FakeServer
+
+
+def _container(name: str) -> Container:
+    return Container(name=name, image="nginx:1.27")
+
+
+async def _fill(client: AsyncClient, count: int) -> None:
+    for number in range(count):
+        await client.containers.create(namespace="shop", container=_container(f"web-{number:02}"))
+
+
+async def test_a_list_goes_over_all_pages(fake: FakeServer, client: AsyncClient) -> None:
+    await _fill(client, 7)
+    names = [container.name async for container in client.containers.list(namespace="shop", page_size=3)]
+    assert names == [f"web-{number:02}" for number in range(7)]
+    assert [call.request.page_token for call in fake.calls_of("ListContainers")] == ["", "3", "6"]
+
+
+async def test_pages_are_fetched_when_they_are_needed(fake: FakeServer, client: AsyncClient) -> None:
+    await _fill(client, 7)
+    async for _ in client.containers.list(namespace="shop", page_size=3):
+        break
+    assert len(fake.calls_of("ListContainers")) == 1
+    sizes = [len(page.containers) async for page in client.containers.list(page_size=3).pages()]
+    assert sizes == [3, 3, 1]
+
+
+async def test_a_mutation_that_lost_its_answer_happens_once(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=2, after_effect=True)
+    made = await client.containers.create(namespace="shop", container=_container("web"))
+    assert made.name == "web"
+    identifiers = {call.request.request_id for call in fake.calls_of("CreateContainer")}
+    assert len(fake.calls_of("CreateContainer")) == 3
+    assert len(identifiers) == 1
+    assert uuid.UUID(identifiers.pop()).version == 4
+    assert len(fake.history) == 1
+
+
+async def test_a_given_request_id_is_kept(fake: FakeServer, client: AsyncClient) -> None:
+    identifier = str(uuid.uuid4())
+    await client.containers.create(namespace="shop", container=_container("web"), request_id=identifier)
+    again = await client.containers.create(
+        namespace="shop", container=_container("web"), request_id=identifier
+    )
+    assert again.name == "web"
+    assert len(fake.history) == 1
+
+
+async def test_what_cannot_be_repeated_is_not(fake: FakeServer, client: AsyncClient) -> None:
+    # ChangePassword has no request_id: a second one would fail on the password that the first has changed.
+    fake.fail("ChangePassword", grpc.StatusCode.UNAVAILABLE, after_effect=True)
+    with pytest.raises(UnavailableError):
+        await client.identity.change_password(current_password=PASSWORD, new_password="another password")
+    assert len(fake.calls_of("ChangePassword")) == 1
+
+
+async def test_retries_end(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail("GetContainer", grpc.StatusCode.UNAVAILABLE, times=50, reason="DATABASE_AWAY")
+    with pytest.raises(UnavailableError) as caught:
+        await client.containers.get(namespace="shop", name="web")
+    assert caught.value.reason == "DATABASE_AWAY"
+    assert len(fake.calls_of("GetContainer")) == QUICK.attempts
+
+
+async def test_retry_info_is_obeyed_where_time_allows(fake: FakeServer, client: AsyncClient) -> None:
+    fake.tables["namespace"]["shop"] = Namespace(name="shop")
+    fake.fail("GetNamespace", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE", retry_delay=0.2)
+    started = asyncio.get_running_loop().time()
+    assert (await client.namespaces.get(name="shop")).name == "shop"
+    assert asyncio.get_running_loop().time() - started >= 0.2
+    fake.fail("GetNamespace", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE", retry_delay=3600.0)
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await client.namespaces.get(name="shop")
+    assert caught.value.retry_delay == 3600.0
+
+
+async def test_a_quota_is_not_retried(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail(
+        "CreateContainer",
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason="QUOTA_EXCEEDED",
+        metadata={"limit": "3", "used": "3"},
+    )
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await client.containers.create(namespace="shop", container=_container("web"))
+    assert caught.value.metadata == {"limit": "3", "used": "3"}
+    assert len(fake.calls_of("CreateContainer")) == 1
+
+
+async def test_errors_carry_reason_fields_and_operation(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail(
+        "CreateContainer",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_FIELD",
+        violations=[("container.image", "not an image reference")],
+    )
+    with pytest.raises(InvalidArgumentError) as caught:
+        await client.containers.create(namespace="shop", container=_container("web"))
+    error = caught.value
+    assert [(violation.field, violation.description) for violation in error.violations] == [
+        ("container.image", "not an image reference")
+    ]
+    assert error.from_server
+    assert error.operation_id
+    assert "container.image: not an image reference" in str(error)
+
+
+async def test_every_kind_of_call_has_its_deadline(fake: FakeServer) -> None:
+    deadlines = Deadlines(read=11.0, mutation=22.0, cluster=33.0)
+    async with AsyncClient(fake.address, username="admin", password=PASSWORD, deadlines=deadlines) as client:
+        _ = [each async for each in client.containers.list()]
+        await client.containers.create(namespace="shop", container=_container("a"), validate_only=True)
+        await client.containers.create(namespace="shop", container=_container("a"))
+        await client.with_options(timeout=5.0).containers.get(namespace="shop", name="a")
+    left = [call.time_left for call in fake.calls]
+    for seconds, upper in zip(left, [22.0, 11.0, 33.0, 22.0, 5.0], strict=True):
+        assert seconds is not None
+        assert upper - 4.0 < seconds < upper + 0.5  # gRPC sends it rounded
+
+
+async def test_nobody_listening_says_so_and_is_found_when_back(fake: FakeServer) -> None:
+    address = fake.address
+    patient = RetryPolicy(attempts=1000, initial_delay=0.01, greatest_delay=0.05)
+    async with AsyncClient(
+        address, username="admin", password=PASSWORD, retry=patient, timeout=20.0
+    ) as client:
+        assert (await client.identity.who_am_i()).user.username == "admin"
+        await fake.stop()
+        with pytest.raises(UnavailableError) as caught:
+            await client.with_options(retry=RetryPolicy(attempts=1)).identity.who_am_i()
+        assert not caught.value.from_server
+        waiting = asyncio.create_task(client.identity.who_am_i())
+        await fake.start(address)
+        assert (await waiting).user.username == "admin"
+
+
+async def test_the_blocking_client_does_the_same(fake: FakeServer) -> None:
+    def use() -> None:
+        with Client(fake.address, username="admin", password=PASSWORD, retry=QUICK) as client:
+            fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, after_effect=True)
+            client.containers.create(namespace="shop", container=_container("web"))
+            assert [each.name for each in client.containers.list(page_size=1)] == ["web"]
+            assert [len(page.containers) for page in client.containers.list().pages()] == [1]
+            with pytest.raises(NotFoundError) as caught:
+                client.containers.get(namespace="shop", name="none")
+            assert caught.value.reason == "NOT_FOUND"
+            assert caught.value.metadata["name"] == "shop/none"
+        with pytest.raises(PilothouseError):
+            client.identity.who_am_i()
+
+    await asyncio.to_thread(use)
+    assert len(fake.calls_of("CreateContainer")) == 2
+    assert len(fake.history) == 1

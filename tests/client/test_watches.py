@@ -1,0 +1,166 @@
+"""Watches go on after cuts without gap or duplicate, and tell when they cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import grpc
+import pytest
+
+from pilothouse.container.v1.container_pb2 import Container
+from pilothouse_client import AsyncClient, Change, ChangeKind, Client, InternalError, UnavailableError
+from pilothouse_client.iterators import AsyncWatch
+from tests.client.conftest import PASSWORD, QUICK
+from tests.client.fake_server import FakeServer
+
+
+async def _put(fake: FakeServer, name: str) -> None:
+    await fake.commit("container", ("shop", name), Container(namespace="shop", name=name))
+
+
+async def _next(watch: AsyncWatch[Change[Container]]) -> tuple[ChangeKind, str]:
+    """The next change that is not a bookmark."""
+    async with asyncio.timeout(10):
+        async for change in watch:
+            if change.kind is not ChangeKind.BOOKMARK:
+                return change.kind, change.resource.name
+    raise AssertionError("the watch has ended")
+
+
+async def test_state_then_synced_then_changes(fake: FakeServer, client: AsyncClient) -> None:
+    await _put(fake, "a")
+    async with client.containers.watch(namespace="shop") as watch:
+        assert await _next(watch) == (ChangeKind.ADDED, "a")
+        assert watch.resume_token == ""
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+        assert watch.resume_token == "1"
+        await _put(fake, "b")
+        assert await _next(watch) == (ChangeKind.ADDED, "b")
+
+
+async def test_a_cut_is_not_noticed(fake: FakeServer, client: AsyncClient) -> None:
+    await _put(fake, "a")
+    async with client.containers.watch() as watch:
+        assert [await _next(watch) for _ in range(2)] == [(ChangeKind.ADDED, "a"), (ChangeKind.SYNCED, "")]
+        seen = []
+        for number in range(5):
+            await fake.cut_watches()
+            await _put(fake, f"b{number}")
+            seen.append(await _next(watch))
+        assert seen == [(ChangeKind.ADDED, f"b{number}") for number in range(5)]
+        await fake.commit("container", ("shop", "a"), None)
+        assert await _next(watch) == (ChangeKind.DELETED, "a")
+
+
+async def test_bookmarks_carry_a_token(fake: FakeServer, client: AsyncClient) -> None:
+    async with client.containers.watch() as watch, asyncio.timeout(10):
+        async for change in watch:
+            if change.kind is ChangeKind.BOOKMARK:
+                assert change.resume_token == watch.resume_token == "0"
+                break
+
+
+async def test_a_token_that_is_too_old_begins_anew_and_says_so(fake: FakeServer, client: AsyncClient) -> None:
+    await _put(fake, "a")
+    async with client.containers.watch() as watch:
+        assert [await _next(watch) for _ in range(2)] == [(ChangeKind.ADDED, "a"), (ChangeKind.SYNCED, "")]
+        await _put(fake, "b")
+        assert await _next(watch) == (ChangeKind.ADDED, "b")
+        await fake.stop()
+        await _put(fake, "c")
+        await fake.forget_history()
+        await fake.start(fake.address)
+        seen = [await _next(watch) for _ in range(5)]
+        assert seen[0] == (ChangeKind.RESTARTED, "")
+        assert set(seen[1:4]) == {(ChangeKind.ADDED, name) for name in "abc"}
+        assert seen[4] == (ChangeKind.SYNCED, "")
+
+
+async def test_a_cut_before_synced_begins_anew_and_says_so(fake: FakeServer, client: AsyncClient) -> None:
+    await _put(fake, "a")
+    await _put(fake, "b")
+    fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, after_answers=1)
+    async with client.containers.watch() as watch:
+        kinds = [(await _next(watch))[0] for _ in range(5)]
+    added, restarted, synced = ChangeKind.ADDED, ChangeKind.RESTARTED, ChangeKind.SYNCED
+    assert kinds == [added, restarted, added, added, synced]
+
+
+async def test_a_failure_before_any_answer_needs_no_marker(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, times=3)
+    async with client.containers.watch() as watch:
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+    assert len(fake.calls_of("WatchContainers")) == 4
+
+
+async def test_a_slow_reader_resumes(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail("WatchContainers", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="SLOW_CONSUMER", after_answers=1)
+    async with client.containers.watch() as watch:
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+        await _put(fake, "a")
+        assert await _next(watch) == (ChangeKind.ADDED, "a")
+    assert [call.request.resume_token for call in fake.calls_of("WatchContainers")] == ["", "0"]
+
+
+async def test_an_expired_token_is_renewed_and_the_watch_goes_on(
+    fake: FakeServer, client: AsyncClient
+) -> None:
+    async with client.containers.watch() as watch:
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+        fake.expire_access_tokens()
+        await fake.cut_watches()
+        await _put(fake, "a")
+        assert await _next(watch) == (ChangeKind.ADDED, "a")
+    assert len(fake.calls_of("RefreshSession")) == 1
+
+
+async def test_a_fault_of_the_server_is_raised(fake: FakeServer, client: AsyncClient) -> None:
+    fake.fail("WatchContainers", grpc.StatusCode.INTERNAL, reason="BUG", after_answers=1)
+    async with client.containers.watch() as watch:
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+        with pytest.raises(InternalError):
+            await _next(watch)
+
+
+async def test_patience_ends(fake: FakeServer) -> None:
+    from pilothouse_client import RetryPolicy
+
+    hasty = RetryPolicy(initial_delay=0.001, greatest_delay=0.01, watch_patience=0.05)
+    async with AsyncClient(fake.address, username="admin", password=PASSWORD, retry=hasty) as client:
+        fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, times=10_000, reason="SHUTTING_DOWN")
+        with pytest.raises(UnavailableError):
+            await _next(client.containers.watch())
+
+
+async def test_usage_is_opened_anew(fake: FakeServer, client: AsyncClient) -> None:
+    async with client.metrics.watch_usage(namespace="shop") as stream, asyncio.timeout(10):
+        assert (await anext(stream)).samples[0].container == "web"
+        await fake.cut_watches()
+        assert (await anext(stream)).samples[0].container == "web"
+    assert len(fake.calls_of("WatchUsage")) == 2
+
+
+async def test_the_blocking_watch_does_the_same_and_closes_from_another_thread(fake: FakeServer) -> None:
+    loop = asyncio.get_running_loop()
+    synced = threading.Event()
+    seen: list[tuple[ChangeKind, str]] = []
+
+    def use(client: Client) -> None:
+        watch = client.containers.watch()
+        for change in watch:
+            if change.kind is ChangeKind.SYNCED:
+                synced.set()
+            elif change.kind is ChangeKind.ADDED:
+                seen.append((change.kind, change.resource.name))
+                # Closed by the event loop's thread while this one waits for the next change.
+                loop.call_soon_threadsafe(watch.close)
+
+    with Client(fake.address, username="admin", password=PASSWORD, retry=QUICK) as client:
+        thread = asyncio.create_task(asyncio.to_thread(use, client))
+        assert await asyncio.to_thread(synced.wait, 10)
+        await fake.cut_watches()
+        await _put(fake, "a")
+        async with asyncio.timeout(10):
+            await thread
+    assert seen == [(ChangeKind.ADDED, "a")]
