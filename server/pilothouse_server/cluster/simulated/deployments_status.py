@@ -103,12 +103,9 @@ def calculate_status(
 def is_complete(deployment: JsonObject, status: JsonObject) -> bool:
     """Whether all wanted replicas are new and available, and nothing else is left."""
     wanted = replicas_of(deployment)
-    return (
-        status.get("updatedReplicas", 0) == wanted
-        and status.get("replicas", 0) == wanted
-        and status.get("availableReplicas", 0) == wanted
-        and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-    )
+    if any(status.get(count, 0) != wanted for count in ("updatedReplicas", "replicas", "availableReplicas")):
+        return False
+    return int(status.get("observedGeneration", 0)) >= int(deployment["metadata"]["generation"])
 
 
 def calculate_rollout_status(

@@ -16,6 +16,7 @@ from .clock import Clock
 from .event_recorder import EventRecorder
 from .kubelet_pod import PodWorker, Timings
 from .nodes import NodeShape, default_shapes, heartbeat, image_size, register
+from .pod_usage import pod_core_seconds
 from .resources import PODS
 from .store import Store, StoreEvent, Subscription
 
@@ -81,6 +82,9 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self.images: set[str] = set(_FIRST_IMAGES)
         self.images_changed = False
+        self.started_at = clock.now()
+        # What pods that are gone have used, so that the node's counter never falls.
+        self.gone_core_seconds = 0.0
 
     @property
     def name(self) -> str:
@@ -198,8 +202,9 @@ class Kubelets:
         self._terminating.discard(uid)
         if (task := self._tasks.pop(uid, None)) is not None:
             task.cancel()
-        if worker is not None:
+        if worker is not None and kubelet is not None:
             worker.release()
+            kubelet.gone_core_seconds += pod_core_seconds(worker, self.clock.now())
 
     def _spawn(self, uid: str, life: Coroutine[Any, Any, None]) -> None:
         """Runs a pod's life, or its termination in the place of its life."""

@@ -130,7 +130,10 @@ class PodWorker:
             self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
 
     def release(self) -> None:
-        """Gives the pod's address back."""
+        """Ends what may still run and gives the pod's address back. The pod is gone from the API."""
+        for container in self.containers:
+            if container.is_running:
+                container.end(self.node.clock.now(), KILLED)
         if self.sandbox.pod_ip:
             self.node.addresses.give_back(self.sandbox.pod_ip)
 

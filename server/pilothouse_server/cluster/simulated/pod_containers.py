@@ -7,6 +7,7 @@ for logs and usage), what it runs and how it ended. `pod_status` turns it into t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +32,7 @@ class Role(StrEnum):
 
 @dataclass
 class Attempt:
-    """One run of a container. `finished_at` and the result are None while it runs."""
+    """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end."""
 
     container_id: str
     started_at: datetime
@@ -39,7 +40,7 @@ class Attempt:
     finished_at: datetime | None = None
     exit_code: int | None = None
     reason: str = ""
-    lost: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def terminated(self) -> JsonObject:
         """The `terminated` state of this attempt."""
@@ -55,7 +56,7 @@ class Attempt:
 @dataclass
 class Container:
     """One container. `current` is the newest attempt, `previous` the one before it; `waiting` is the reason
-    and message shown while no attempt runs.
+    and message shown while no attempt runs. `earlier_run_seconds` is how long the attempts before `current` ran.
     """
 
     spec: JsonObject
@@ -68,7 +69,7 @@ class Container:
     ready: bool = False
     started: bool = False
     never_ran: bool = False
-    used_core_nanoseconds: int = field(default=0)
+    earlier_run_seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -89,6 +90,8 @@ class Container:
         if self.current is not None:
             self.restarts += 1
             self.previous = self.current
+            if (ended := self.current.finished_at) is not None:
+                self.earlier_run_seconds += (ended - self.current.started_at).total_seconds()
         number = f"{pod_uid}/{self.name}/{self.restarts}"
         identifier = "containerd://" + hashlib.sha256(number.encode()).hexdigest()
         program = program_of(behavior, self.spec, is_main=self.role is not Role.INIT)
@@ -103,6 +106,7 @@ class Container:
             self.current.finished_at = now
             self.current.exit_code = exit_code
             self.current.reason = reason or ("Completed" if exit_code == 0 else "Error")
+            self.current.over.set()
         self.started = False
         self.ready = self.role is Role.INIT and exit_code == 0
 
@@ -156,7 +160,7 @@ def _attempt(state: JsonObject, program: Program) -> Attempt | None:
     ended = state.get("terminated")
     if not ended or not ended.get("startedAt"):
         return None
-    return Attempt(
+    attempt = Attempt(
         ended.get("containerID", ""),
         parse_time(ended["startedAt"]),
         program,
@@ -164,6 +168,8 @@ def _attempt(state: JsonObject, program: Program) -> Attempt | None:
         int(ended["exitCode"]),
         ended.get("reason", ""),
     )
+    attempt.over.set()
+    return attempt
 
 
 def image_id(image: str) -> str:
