@@ -1,0 +1,290 @@
+"""Filters and label selectors as SQL conditions.
+
+A noun's repository says which fields may be asked and how: `FilterField` pairs a column with a kind. Only those can be
+named, so no filter reaches a column that was not offered, and every value travels as a bound parameter.
+
+SQL's third truth value is kept out of the answers: a comparison with a missing value does not hold, so its negation
+does. Negations are pushed down to the comparisons, so that only they need guarding against NULL, and what is not
+negated stays in the plain form that an index serves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from operator import ge, gt, le, lt
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Numeric, and_, case, cast, false, func, not_, or_, true
+from sqlalchemy.dialects.postgresql import JSONB
+
+from pilothouse_server.store.filter_grammar import (
+    Junction,
+    Literal,
+    Node,
+    Not,
+    Restriction,
+    filter_error,
+    parse,
+)
+from pilothouse_server.values.labels import LARGEST_NUMBER, LabelSelector, Operator, Requirement
+
+MOST_DIGITS: Final = 40
+_TIME = re.compile(
+    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[Tt](?P<clock>[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.(?P<fraction>[0-9]{1,9}))?(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+)
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
+    "<": lt,
+    "<=": le,
+    ">": gt,
+    ">=": ge,
+}
+_EQUALITY: Final = frozenset({"=", "!=", ":"})
+
+
+class FilterKind(Enum):
+    """How a field's values are written and which operators it takes."""
+
+    TEXT = "text"
+    ENUM = "enum"
+    INTEGER = "whole number"
+    NUMBER = "number"
+    BOOLEAN = "true or false"
+    TIMESTAMP = "time"
+    UUID = "UUID"
+    LABELS = "labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilterField:
+    """A column that a filter may name.
+
+    `names` maps the upper-case names of an enum, without their `prefix`, to what the column holds. A caller may write
+    the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same.
+    """
+
+    column: ColumnElement[Any]
+    kind: FilterKind = FilterKind.TEXT
+    names: Mapping[str, Any] = field(default_factory=dict)
+    prefix: str = ""
+
+
+def compile_filter(expression: str, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
+    """Return the condition of an AIP-160 filter; an empty one holds always.
+
+    `=` on text takes `*` at either end as a wildcard, `:` asks whether text holds a part, whatever its case, `field:*`
+    whether there is a value, and `labels:KEY` whether there is such a label. Enums are given by name, times as
+    RFC 3339.
+
+    Raises:
+        InvalidArgument: of the field `filter`, naming the position, and for an unknown field the known ones.
+    """
+    tree = parse(expression)
+    return true() if tree is None else _condition(tree, fields, negated=False)
+
+
+def label_selector_condition(labels: ColumnElement[Any], selector: LabelSelector) -> ColumnElement[bool]:
+    """Return the condition under which the JSONB object in column `labels` fulfils `selector`.
+
+    It holds for exactly the rows for which `selector.matches` holds.
+    """
+    return and_(true(), *(_requirement(labels, requirement) for requirement in selector.requirements))
+
+
+def _condition(node: Node, fields: Mapping[str, FilterField], *, negated: bool) -> ColumnElement[bool]:
+    match node:
+        case Not(operand):
+            return _condition(operand, fields, negated=not negated)
+        case Junction(every, operands):
+            join = and_ if every != negated else or_
+            return join(*(_condition(operand, fields, negated=negated) for operand in operands))
+        case Restriction():
+            flipped = negated != (node.operator == "!=")
+            condition = _restriction(node, fields)
+            return not_(func.coalesce(condition, false())) if flipped else condition
+
+
+def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
+    """Return the condition of one comparison; for `!=` that of `=`, which the caller negates."""
+    found = fields.get(node.field)
+    if found is None:
+        known = ", ".join(
+            f"{name}.KEY" if item.kind is FilterKind.LABELS else name for name, item in fields.items()
+        )
+        raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known are {known}")
+    if found.kind is FilterKind.LABELS:
+        return _label(node, found.column)
+    if node.key is not None:
+        raise filter_error(node.position, f"{node.field} has no parts")
+    if node.value.is_any and node.operator in _EQUALITY:
+        given = found.column.is_not(None)
+        return and_(given, found.column != "") if found.kind is FilterKind.TEXT else given
+    if found.kind is FilterKind.TEXT:
+        return _text(node, found.column)
+    if node.value.starts_open or node.value.ends_open:
+        raise filter_error(
+            node.value.position, f"* only stands for a part of text; {node.field} is a {found.kind.value}"
+        )
+    if node.operator in _COMPARISONS and found.kind in (FilterKind.ENUM, FilterKind.BOOLEAN, FilterKind.UUID):
+        raise filter_error(node.position, f"{node.field} takes = and != only")
+    value = _enum(node, found) if found.kind is FilterKind.ENUM else _READERS[found.kind](node.value)
+    return _compare(found.column, node.operator, value)
+
+
+def _compare(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool]:
+    if operator in _COMPARISONS:
+        return _COMPARISONS[operator](column, value)
+    # What is no order is equality; the caller negates `!=`.
+    return column == value
+
+
+def _text(node: Restriction, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    value = node.value
+    if node.operator == ":":
+        return column.icontains(value.text, autoescape=True)
+    if node.operator in _COMPARISONS:
+        if value.starts_open or value.ends_open:
+            raise filter_error(value.position, "* has no place in a comparison of order")
+        return _compare(column, node.operator, value.text)
+    return _equal_text(column, value)
+
+
+def _equal_text(column: ColumnElement[Any], value: Literal) -> ColumnElement[bool]:
+    if value.starts_open and value.ends_open:
+        return column.contains(value.text, autoescape=True)
+    if value.starts_open:
+        return column.endswith(value.text, autoescape=True)
+    if value.ends_open:
+        return column.startswith(value.text, autoescape=True)
+    return column == value.text
+
+
+def _label(node: Restriction, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    labels = _object(column)
+    if node.key is None:
+        if node.operator != ":":
+            raise filter_error(node.position, f"name a label: {node.field}.KEY = value, or {node.field}:KEY")
+        if node.value.is_any:
+            return and_(labels != {})
+        if node.value.starts_open or node.value.ends_open:
+            raise filter_error(node.value.position, "* does not stand for a part of a key")
+        return _has_key(labels, node.value.text)
+    if node.operator not in _EQUALITY:
+        raise filter_error(node.position, "labels take = != and : only")
+    if node.value.is_any:
+        return _has_key(labels, node.key)
+    if node.value.starts_open or node.value.ends_open:
+        return _equal_text(labels[node.key].astext, node.value)
+    return _has_label(labels, node.key, node.value.text)
+
+
+def _enum(node: Restriction, found: FilterField) -> Any:
+    name = node.value.text.upper()
+    if found.prefix:
+        name = name.removeprefix(found.prefix)
+    if name not in found.names:
+        raise filter_error(node.value.position, f"{node.field} must be one of {', '.join(found.names)}")
+    return found.names[name]
+
+
+def _integer(value: Literal) -> int:
+    if (
+        not re.fullmatch(r"[+-]?[0-9]{1,19}", value.text)
+        or not -LARGEST_NUMBER - 1 <= int(value.text) <= LARGEST_NUMBER
+    ):
+        raise filter_error(value.position, "expected a whole number of 64 bits")
+    return int(value.text)
+
+
+def _number(value: Literal) -> Decimal:
+    try:
+        number = Decimal(value.text) if len(value.text) <= MOST_DIGITS else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite() or abs(number.adjusted()) > MOST_DIGITS:
+        raise filter_error(value.position, "expected a number")
+    return number
+
+
+def _boolean(value: Literal) -> bool:
+    if value.text.lower() not in ("true", "false"):
+        raise filter_error(value.position, "expected true or false")
+    return value.text.lower() == "true"
+
+
+def _timestamp(value: Literal) -> datetime:
+    found = _TIME.fullmatch(value.text)
+    error = filter_error(value.position, "expected a time such as 2026-01-31T12:00:00Z")
+    if found is None:
+        raise error
+    # The database keeps microseconds; what is finer cannot tell two rows apart.
+    fraction = (found["fraction"] or "").ljust(6, "0")[:6]
+    zone = (found["zone"] or "Z").upper().replace("Z", "+00:00")
+    try:
+        moment = datetime.fromisoformat(f"{found['date']}T{found['clock'] or '00:00:00'}.{fraction}{zone}")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise error from None
+
+
+def _uuid(value: Literal) -> UUID:
+    try:
+        return UUID(value.text)
+    except ValueError:
+        raise filter_error(value.position, "expected a UUID") from None
+
+
+_READERS: Final[dict[FilterKind, Callable[[Literal], Any]]] = {
+    FilterKind.INTEGER: _integer,
+    FilterKind.NUMBER: _number,
+    FilterKind.BOOLEAN: _boolean,
+    FilterKind.TIMESTAMP: _timestamp,
+    FilterKind.UUID: _uuid,
+}
+
+
+def _object(column: ColumnElement[Any]) -> Any:
+    """Return the column with the operators of JSONB, which SQLAlchemy's type hints do not show."""
+    return column if isinstance(column.type, JSONB) else cast(column, JSONB)
+
+
+def _has_key(labels: Any, key: str) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = labels.has_key(key)
+    return condition
+
+
+def _has_label(labels: Any, key: str, value: str) -> ColumnElement[bool]:
+    """Containment, because that is what a GIN index serves."""
+    condition: ColumnElement[bool] = labels.contains({key: value})
+    return condition
+
+
+def _requirement(column: ColumnElement[Any], requirement: Requirement) -> ColumnElement[bool]:
+    labels = _object(column)
+    key, values = requirement.key, requirement.values
+    match requirement.operator:
+        case Operator.IN:
+            return or_(*(_has_label(labels, key, value) for value in values))
+        case Operator.NOT_IN:
+            return and_(*(not_(_has_label(labels, key, value)) for value in values))
+        case Operator.EXISTS:
+            return _has_key(labels, key)
+        case Operator.NOT_EXISTS:
+            return not_(_has_key(labels, key))
+        case Operator.GREATER | Operator.LESS:
+            text = labels[key].astext
+            # CASE, because AND promises no order, and a cast of what is no number would fail the query.
+            number = case((text.regexp_match("^[+-]?[0-9]{1,63}$"), cast(text, Numeric)), else_=None)
+            in_range = number.between(-LARGEST_NUMBER - 1, LARGEST_NUMBER)
+            wanted = (
+                number > requirement.number
+                if requirement.operator is Operator.GREATER
+                else number < requirement.number
+            )
+            return func.coalesce(and_(in_range, wanted), false())
