@@ -1,0 +1,97 @@
+"""Who may do what: principals, their grants, and the one rule by which a permission is held.
+
+A permission is `<noun>.<verb>`. A role holds permissions in the forms `<noun>.<verb>`, `<noun>.*` and `*`,
+less the ones it excludes (only shipped roles exclude any, such as `config.reveal`). A grant gives a role to
+a user in one namespace, or in all of them. Nothing is ever denied by a grant: what no grant holds is not
+allowed.
+
+`Principal` is immutable and is built once per token and cached; everything here is pure computation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+
+def permission_matches(held: str, wanted: str) -> bool:
+    """Whether the permission `held` of a role covers `wanted`, which may itself be a form such as
+    `container.*`.
+    """
+    if held in ("*", wanted):
+        return True
+    return held.endswith(".*") and "." in wanted and wanted.split(".", 1)[0] == held[:-2]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A living grant: the role's permissions in `namespace`, or in every namespace where that is None."""
+
+    role: str
+    namespace: str | None
+    namespace_id: int | None
+    permissions: frozenset[str]
+    excluded: frozenset[str] = frozenset()
+    expires_at: datetime | None = None
+
+    def holds(self, wanted: str) -> bool:
+        """Whether the role of this grant holds `wanted`.
+
+        A wanted form (`container.*`, `*`) is held only where no exclusion falls inside it.
+        """
+        if any(permission_matches(wanted, excluded) for excluded in self.excluded):
+            return False
+        return any(permission_matches(held, wanted) for held in self.permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller with the grants that live at the moment of loading."""
+
+    user_id: int
+    username: str
+    grants: tuple[Grant, ...]
+    session_id: UUID | None = None
+    api_key_id: int | None = None
+
+    def allows(self, permission: str, namespace: str | None = None) -> bool:
+        """Whether `permission` is held in `namespace`; None asks about all namespaces at once.
+
+        Grants that expire between loading and asking are left out at once, so a cached principal never
+        outlives them.
+        """
+        return any(
+            grant.holds(permission)
+            for grant in self.living_grants()
+            if grant.namespace is None or (namespace is not None and grant.namespace == namespace)
+        )
+
+    def allows_somewhere(self, permission: str) -> bool:
+        """Whether any grant, wherever it reaches, holds `permission`."""
+        return any(grant.holds(permission) for grant in self.living_grants())
+
+    def reaches(self, namespace: str) -> bool:
+        """Whether any grant, whatever it holds, lets the caller know that `namespace` exists."""
+        return any(grant.namespace in (None, namespace) for grant in self.living_grants())
+
+    def reaches_all(self) -> bool:
+        """Whether the caller has a grant over all namespaces."""
+        return any(grant.namespace is None for grant in self.living_grants())
+
+    def namespaces_with(self, permission: str) -> frozenset[int] | None:
+        """Ids of the namespaces in which `permission` is held; None means every one."""
+        ids: set[int] = set()
+        for grant in self.living_grants():
+            if grant.holds(permission):
+                if grant.namespace_id is None:
+                    return None
+                ids.add(grant.namespace_id)
+        return frozenset(ids)
+
+    def living_grants(self) -> tuple[Grant, ...]:
+        """The grants that have not expired by now."""
+        if not any(grant.expires_at for grant in self.grants):
+            return self.grants
+        now = datetime.now(UTC)
+        return tuple(grant for grant in self.grants if grant.expires_at is None or grant.expires_at > now)

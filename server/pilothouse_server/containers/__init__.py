@@ -1,0 +1,1 @@
+"""The noun container: tables, repository, operations, messages, service."""

@@ -1,0 +1,261 @@
+"""What a container is, apart from how it is stored, sent or run.
+
+`Container` is one immutable value: the repository builds it from rows, operations change it with
+`msgspec.structs.replace`, messages turn it into protobuf, and `cluster.manifests` turns it into Kubernetes
+objects. The part of a container that no column needs (`ContainerSpec`) is stored as one JSON document,
+whose shape is this module: fields may be added with a default, never renamed. Quantities are Kubernetes
+quantities in normalised form; empty text means "nothing is said", as in the API.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NewType
+
+import msgspec
+
+ContainerId = NewType("ContainerId", int)
+NamespaceId = NewType("NamespaceId", int)
+
+Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
+DesiredState = Literal["running", "stopped", "paused"]
+DriftPolicy = Literal["repair", "report", "adopt"]
+ValueFrom = Literal["literal", "config_map", "secret", "field_ref"]
+ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
+    """Base of every part of a container: immutable, and small as JSON because defaults are left out."""
+
+
+class EnvVar(Value, frozen=True):
+    name: str
+    value: str = ""
+    value_from: ValueFrom = "literal"
+    source_name: str = ""
+    source_key: str = ""
+    optional: bool = False
+
+
+class Port(Value, frozen=True):
+    """One row of `port_mappings`.
+
+    `service_type == "None"`: no Service, `service_name` and `service_port` are unset.
+    """
+
+    container_port: int
+    name: str = ""
+    host_port: int | None = None
+    protocol: Literal["TCP", "UDP"] = "TCP"
+    service_name: str = ""
+    service_port: int | None = None
+    node_port: int | None = None
+    service_type: ServiceType = "ClusterIP"
+    app_protocol: str = ""
+
+
+class VolumeMount(Value, frozen=True):
+    volume: str
+    mount_path: str
+    read_only: bool = False
+    sub_path: str = ""
+
+
+class EmptyDir(Value, frozen=True):
+    name: str
+    medium: str = ""
+    size_limit: str = ""
+
+
+class Resources(Value, frozen=True):
+    cpu_request: str = ""
+    cpu_limit: str = ""
+    memory_request: str = ""
+    memory_limit: str = ""
+
+
+class HttpHeader(Value, frozen=True):
+    name: str
+    value: str = ""
+
+
+class HttpGet(Value, frozen=True, tag="http_get"):
+    path: str = "/"
+    port: int = 0
+    port_name: str = ""
+    scheme: str = "HTTP"
+    host: str = ""
+    http_headers: tuple[HttpHeader, ...] = ()
+
+
+class TcpSocket(Value, frozen=True, tag="tcp_socket"):
+    port: int = 0
+    port_name: str = ""
+    host: str = ""
+
+
+class Exec(Value, frozen=True, tag="exec"):
+    command: tuple[str, ...] = ()
+
+
+class Grpc(Value, frozen=True, tag="grpc"):
+    port: int = 0
+    service: str = ""
+
+
+class Probe(Value, frozen=True):
+    """Zero numbers take Kubernetes' defaults and are not sent."""
+
+    handler: HttpGet | TcpSocket | Exec | Grpc
+    initial_delay_seconds: int = 0
+    period_seconds: int = 0
+    timeout_seconds: int = 0
+    success_threshold: int = 0
+    failure_threshold: int = 0
+    termination_grace_seconds: int = 0
+
+
+class Probes(Value, frozen=True):
+    liveness: Probe | None = None
+    readiness: Probe | None = None
+    startup: Probe | None = None
+
+
+class SeccompProfile(Value, frozen=True):
+    type: str
+    localhost_profile: str = ""
+
+
+class SecurityContext(Value, frozen=True):
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    privileged: bool | None = None
+    read_only_root_filesystem: bool | None = None
+    capabilities_add: tuple[str, ...] = ()
+    capabilities_drop: tuple[str, ...] = ()
+    seccomp_profile: SeccompProfile | None = None
+
+
+class PodSecurityContext(Value, frozen=True):
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    fs_group: int | None = None
+    fs_group_change_policy: str = ""
+    supplemental_groups: tuple[int, ...] = ()
+    seccomp_profile: SeccompProfile | None = None
+
+
+class InitContainer(Value, frozen=True):
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    resources: Resources = Resources()
+    security_context: SecurityContext | None = None
+    image_pull_policy: str = ""
+
+
+class Toleration(Value, frozen=True):
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+class ContainerSpec(Value, frozen=True):
+    """The document of `containers.spec`: what is wanted and needs no column of its own."""
+
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    empty_dirs: tuple[EmptyDir, ...] = ()
+    probes: Probes = Probes()
+    security_context: SecurityContext | None = None
+    pod_security_context: PodSecurityContext | None = None
+    init_containers: tuple[InitContainer, ...] = ()
+    service_account: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    termination_grace_seconds: int | None = None
+    image_pull_policy: str = ""
+    pod_container_name: str = "main"
+    restarted_at: datetime | None = None
+
+
+class Condition(Value, frozen=True):
+    type: str
+    status: ConditionStatus
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+
+
+class Observed(Value, frozen=True):
+    """What the cluster showed last. Absent fields are empty."""
+
+    status: Status = "pending"
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    ready_replicas: int = 0
+    deployment_name: str = ""
+    replica_set_name: str = ""
+    pod_name: str = ""
+    pod_ip: str = ""
+    host_ip: str = ""
+    restart_count: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    stale_since: datetime | None = None
+
+
+class Container(Value, frozen=True):
+    """A container as stored: wanted, observed and the bookkeeping between them."""
+
+    id: ContainerId
+    uid: str
+    name: str
+    namespace_id: NamespaceId
+    namespace: str
+    cluster_name: str
+    kubernetes_namespace: str
+    kubernetes_name: str
+    image: str
+    display_name: str = ""
+    env: tuple[EnvVar, ...] = ()
+    ports: tuple[Port, ...] = ()
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    resources: Resources = Resources()
+    replicas: int = 1
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    spec: ContainerSpec = ContainerSpec()
+    drift_policy: DriftPolicy = "repair"
+    desired_state: DesiredState = "running"
+    hold_rollout: bool = False
+    imported: bool = False
+    observed: Observed = Observed()
+    generation: int = 1
+    observed_generation: int = 0
+    resource_version: int = 1
+    deletion_requested_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+    updated_by: str = ""
+
+    @property
+    def wanted_replicas(self) -> int:
+        """Pods that should be there now: none while stopped or paused."""
+        return self.replicas if self.desired_state == "running" else 0
+
+    @property
+    def reconciling(self) -> bool:
+        return self.observed_generation < self.generation or self.deletion_requested_at is not None

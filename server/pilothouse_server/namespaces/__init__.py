@@ -1,0 +1,1 @@
+"""The noun namespace: tables, repository, operations, messages, service."""

@@ -1,0 +1,73 @@
+"""What a namespace and a cluster are, apart from how they are stored, sent or run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from pilothouse_server.containers.model import Condition, NamespaceId
+
+NamespaceStatus = Literal["active", "inactive"]
+ClusterStatus = Literal["pending", "healthy", "unreachable", "unauthorized", "deregistering"]
+
+
+class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Limits of a namespace, the document of `namespaces.resource_quota`.
+
+    0 and empty text mean no limit.
+    """
+
+    containers: int = 0
+    cpu: str = ""
+    memory: str = ""
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    id: NamespaceId
+    uid: str
+    name: str
+    kubernetes_name: str
+    cluster_name: str
+    display_name: str = ""
+    description: str = ""
+    status: NamespaceStatus = "active"
+    quota: Quota = Quota()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    adopted: bool = False
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    stale_since: datetime | None = None
+    generation: int = 1
+    observed_generation: int = 0
+    resource_version: int = 1
+    deletion_requested_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+
+    @property
+    def reconciling(self) -> bool:
+        return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    id: int
+    uid: str
+    name: str
+    api_server: str
+    display_name: str = ""
+    labels: dict[str, str] = {}
+    status: ClusterStatus = "pending"
+    reason: str = ""
+    message: str = ""
+    version: str = ""
+    last_seen_at: datetime | None = None
+    stale_since: datetime | None = None
+    resource_version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None

@@ -1,0 +1,241 @@
+"""One call, as the interceptors and the handler see it.
+
+Everything that is known of a call is here: its rule, who calls, what is asked, the transaction that the
+handler works in, and what the audit record should name. A handler gets the request and this; it never sees
+gRPC.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from google.protobuf.message import Message
+
+from pilothouse_server.access import Principal
+from pilothouse_server.errors import PilothouseError, ResourceExhausted
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
+
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class AuditFacts:
+    """What the handler tells the audit record beyond what the rule reads from the request."""
+
+    resource_id: int | None = None
+    resource_name: str | None = None
+    namespace_id: int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Call:
+    """One call in flight.
+
+    `request` is the parsed message of a unary request, `requests` the iterator of a stream of them.
+    `principal` is set unless the method is public; for streams it is renewed while they last.
+    """
+
+    __slots__ = (
+        "_actor",
+        "_unit",
+        "_write_as_system",
+        "authentication_error",
+        "client_ip",
+        "deadline",
+        "facts",
+        "handler_reached",
+        "method",
+        "operation_id",
+        "parse_error",
+        "principal",
+        "raw_request",
+        "request",
+        "request_metadata",
+        "requests",
+        "resume_token",
+        "rule",
+        "send",
+        "started",
+        "started_at",
+        "store",
+        "token",
+        "trailing_metadata",
+        "user_agent",
+    )
+
+    def __init__(self, rule: Rule, store: Store, request_metadata: Mapping[str, str]) -> None:
+        self.rule = rule
+        self.method = rule.method
+        self.store = store
+        self.request_metadata = request_metadata
+        self.operation_id: UUID = uuid4()
+        self.started = time.perf_counter()
+        self.started_at = datetime.now(UTC)
+        self.deadline: float | None = None
+        self.client_ip = ""
+        self.user_agent = request_metadata.get("user-agent", "")[:500]
+        self.token = _bearer(request_metadata.get("authorization", ""))
+        self.principal: Principal | None = None
+        self.authentication_error: PilothouseError | None = None
+        self.parse_error: PilothouseError | None = None
+        self.raw_request: bytes = b""
+        self.request: Any = None
+        self.requests: AsyncIterator[Message] | None = None
+        self.send: Send | None = None
+        # Of the answer that a watch is about to send; what a consumer that is too slow resumes with.
+        self.resume_token = ""
+        self.facts = AuditFacts()
+        self.handler_reached = False
+        self.trailing_metadata: dict[str, str] = {}
+        self._unit: UnitOfWork | None = None
+        self._actor: Actor | None = None
+        self._write_as_system = False
+
+    @property
+    def user_id(self) -> int:
+        """Id of the caller; only where a log-in is needed."""
+        return self.caller.user_id
+
+    @property
+    def caller(self) -> Principal:
+        """The caller; only where a log-in is needed."""
+        assert self.principal is not None, "a public method has no caller"
+        return self.principal
+
+    @property
+    def unit(self) -> UnitOfWork | None:
+        """The unit of work, once the handler has asked for its transaction."""
+        return self._unit
+
+    @property
+    def request_id(self) -> UUID | None:
+        """The request's `request_id`, if the method has one and it is given."""
+        if self.rule.has_request_id and self.request is not None and self.request.request_id:
+            return UUID(self.request.request_id)
+        return None
+
+    @property
+    def validate_only(self) -> bool:
+        """Whether nothing may be written but the audit record."""
+        return self.rule.has_validate_only and self.request is not None and bool(self.request.validate_only)
+
+    async def transaction(self) -> Transaction:
+        """The one transaction of a mutation, opened on first use; the kernel commits it after the
+        handler has answered.
+        """
+        assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
+        if self._unit is None:
+            self._unit = self._new_unit()
+        return await self._unit.begin(savepoint=self.validate_only)
+
+    async def system_transaction(self) -> Transaction:
+        """The same, as the system role.
+
+        For what row-level security forbids the caller by design, such as own sessions.
+        """
+        if self._unit is None:
+            self._write_as_system = True
+            self._unit = self._new_unit()
+        assert self._write_as_system, "the call has a transaction as the caller already"
+        return await self._unit.begin(savepoint=self.validate_only)
+
+    async def transaction_if_none(self) -> None:
+        """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
+        if self._unit is None:
+            await self.transaction()
+
+    def read(
+        self, *, snapshot: bool = False, replica: bool = False
+    ) -> AbstractAsyncContextManager[ReadTransaction]:
+        """A read under the caller's row-level security."""
+        return self.store.read(self.user_id, snapshot=snapshot, replica=replica)
+
+    def describe(
+        self,
+        *,
+        resource_id: int | None = None,
+        resource_name: str | None = None,
+        namespace_id: int | None = None,
+        **metadata: Any,
+    ) -> None:
+        """Tells the audit record what was acted on; later words win."""
+        if resource_id is not None:
+            self.facts.resource_id = resource_id
+        if resource_name is not None:
+            self.facts.resource_name = resource_name
+        if namespace_id is not None:
+            self.facts.namespace_id = namespace_id
+        self.facts.metadata.update(metadata)
+
+    def act_as(self, actor: Actor) -> None:
+        """Names who acts in a public method, once it is known (log-in)."""
+        self._actor = actor
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts: the caller, or whom a public method found out."""
+        if self._actor is not None:
+            return self._actor
+        if self.principal is not None:
+            return Actor(self.principal.user_id, self.principal.username)
+        return Actor(None, "")
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None if there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def _new_unit(self) -> UnitOfWork:
+        if self._write_as_system:
+            return self.store.system_unit(self.actor, self.operation_id, self.method)
+        return self.store.unit_of_work(self.actor, self.operation_id, self.method)
+
+
+def too_slow(token: str) -> ResourceExhausted:
+    """The error for a reader of a stream that does not keep up; `token` is where to resume, ''
+    where nothing can be.
+    """
+    return ResourceExhausted(
+        "the reader is too slow for what happens: read faster"
+        + (", and resume with the token in the metadata" if token else ""),
+        reason="SLOW_CONSUMER",
+        metadata={"resume_token": token} if token else {},
+    )
+
+
+def _bearer(header: str) -> str:
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def client_address(peer: str, forwarded_for: str, trusted: frozenset[str]) -> str:
+    """The caller's address: the connection's, or where that is a trusted proxy the last untrusted one it
+    names.
+
+    `peer` is gRPC's form (`ipv4:127.0.0.1:5000`, `ipv6:[::1]:5000`, `unix:`).
+    """
+    address = _peer_address(peer)
+    for hop in reversed([part.strip() for part in forwarded_for.split(",") if part.strip()]):
+        if address not in trusted:
+            break
+        try:
+            address = str(ipaddress.ip_address(hop))
+        except ValueError:
+            break
+    return address
+
+
+def _peer_address(peer: str) -> str:
+    kind, _, rest = peer.partition(":")
+    if kind == "ipv4":
+        return rest.rsplit(":", 1)[0]
+    if kind == "ipv6":
+        return rest.rsplit(":", 1)[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+    return kind

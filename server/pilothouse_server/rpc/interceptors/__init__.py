@@ -1,0 +1,20 @@
+"""The layers of every call, one a file, in one order for all call shapes (see `rpc.pipeline`)."""
+
+from __future__ import annotations
+
+from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from pilothouse_server.rpc.interceptors.authentication import authentication
+from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.interceptors.errors import errors
+from pilothouse_server.rpc.interceptors.operation import operation
+from pilothouse_server.rpc.interceptors.telemetry import telemetry
+from pilothouse_server.rpc.interceptors.validation import validation
+from pilothouse_server.rpc.pipeline import Layer
+
+
+def standard_layers(audit: AuditLayer, authorization: AuthorizationLayer) -> tuple[Layer, ...]:
+    """The layers, outermost first.
+
+    Unary calls and streams take this one list, so their order cannot differ.
+    """
+    return (telemetry, errors, operation, authentication, audit, authorization, validation)

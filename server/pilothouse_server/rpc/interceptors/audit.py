@@ -1,0 +1,187 @@
+"""Records every call: who, what, from where, what came of it, how long it took. It stands outside
+authorization, so a denial is never missing.
+
+A mutation's record is written by the transaction of the change itself: this layer commits the handler's
+unit of work together with the record, the events and the idempotency row, and if that fails the call fails
+and nothing has changed. Reads are recorded in batches; refusals, failures and what is declared DURABLE
+before the answer leaves. A stream has two records with one `stream_id`: opened, before its first answer,
+and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.rpc import redaction
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.idempotency import IdempotencyKeeper
+from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.status import HTTP_STATUS
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.engine import uncancelled
+from pilothouse_server.store.unit_of_work import Operation
+
+
+class RecordWriter(Protocol):
+    """Where records go that belong to no other transaction (see `store.audit_writer`)."""
+
+    def submit(self, record: AuditRecord) -> None:
+        """Takes the record of a plain read."""
+
+    async def write(self, record: AuditRecord) -> None:
+        """Returns once the record is committed."""
+
+
+class AuditLayer:
+    """The layer."""
+
+    def __init__(self, writer: RecordWriter, idempotency: IdempotencyKeeper) -> None:
+        self._writer = writer
+        self._idempotency = idempotency
+
+    async def __call__(self, call: Call, proceed: Proceed) -> bytes:
+        """Runs the call and records it."""
+        if call.rule.mutates:
+            return await self._mutation(call, proceed)
+        if call.rule.streams:
+            return await self._stream(call, proceed)
+        return await self._unary(call, proceed)
+
+    async def _mutation(self, call: Call, proceed: Proceed) -> bytes:
+        try:
+            answer = await self._idempotency.answer(call, proceed)
+            await call.transaction_if_none()
+            assert call.unit is not None
+            if call.validate_only:
+                await call.unit.undo_work()
+            record = _record(call, None, response=redaction.body(call.rule.response_class.FromString(answer)))
+            await call.unit.commit(
+                audit=[record], operation=_operation(call), idempotency=self._idempotency.row(call, answer)
+            )
+        except BaseException as error:
+            if call.unit is not None:
+                if call.unit.committed:
+                    # The client went away while its change was being committed: the record says OK, and
+                    # rightly.
+                    raise
+                await call.unit.rollback()
+            await self._record_failure(call, error)
+            raise
+        return answer
+
+    async def _unary(self, call: Call, proceed: Proceed) -> bytes:
+        try:
+            answer = await proceed()
+        except BaseException as error:
+            await self._record_failure(call, error)
+            raise
+        record = _record(call, None)
+        if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
+            await self._writer.write(record)
+        else:
+            self._writer.submit(record)
+        return answer
+
+    async def _stream(self, call: Call, proceed: Proceed) -> bytes:
+        opened = _record(call, None, opened=True)
+        if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
+            await self._writer.write(opened)
+        else:
+            self._writer.submit(opened)
+        try:
+            answer = await proceed()
+        except BaseException as error:
+            await self._record_failure(call, error)
+            raise
+        self._writer.submit(_record(call, None))
+        return answer
+
+    async def _record_failure(self, call: Call, error: BaseException) -> None:
+        """A refused or failed call is not answered before its record is kept; one whose client has
+        gone cannot wait.
+        """
+        record = _record(call, error)
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._writer.submit(record)
+        else:
+            await uncancelled(self._writer.write(record))
+
+
+def _record(
+    call: Call,
+    error: BaseException | None,
+    *,
+    response: Mapping[str, Any] | None = None,
+    opened: bool = False,
+) -> AuditRecord:
+    rule, facts, actor = call.rule, call.facts, call.actor
+    code, message = _outcome(error)
+    metadata: dict[str, Any] = dict(facts.metadata)
+    if rule.streams:
+        metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
+    if call.validate_only:
+        metadata["validate_only"] = True
+    if isinstance(error, PilothouseError):
+        metadata["reason"] = error.reason
+    request = None if call.request is None else redaction.body(call.request)
+    name = facts.resource_name
+    if name is None and call.request is not None:
+        name = rule.name_of(call.request)
+    return AuditRecord(
+        operation_id=call.operation_id,
+        user_id=actor.user_id,
+        username=actor.username[:50] or None,
+        action=rule.action,
+        resource_type=rule.resource_type,
+        resource_id=facts.resource_id,
+        resource_name=_plain(name, 253) or None,
+        namespace_id=facts.namespace_id,
+        request_method="STREAM" if rule.streams else "UNARY",
+        request_path=call.method,
+        request_body=request,
+        request_headers=redaction.metadata(call.request_metadata.items()),
+        client_ip=call.client_ip[:45] or None,
+        user_agent=_plain(call.user_agent, 500) or None,
+        status_code=HTTP_STATUS[code],
+        response_body=response,
+        duration_ms=None if opened else int((time.perf_counter() - call.started) * 1000),
+        error_code=None if code == "OK" else code,
+        error_message=_plain(message, 2000) or None,
+        started_at=call.started_at,
+        completed_at=None if opened else datetime.now(UTC),
+        metadata=metadata,
+        stream_id=call.operation_id if rule.streams else None,
+    )
+
+
+def _outcome(error: BaseException | None) -> tuple[str, str]:
+    if error is None:
+        return "OK", ""
+    if isinstance(error, PilothouseError):
+        return error.code, error.message
+    if isinstance(error, asyncio.CancelledError):
+        return "CANCELLED", "the client went away"
+    return "INTERNAL", "internal error"
+
+
+def _operation(call: Call) -> Operation:
+    return Operation(
+        operation_id=call.operation_id,
+        user_id=call.actor.user_id,
+        method=call.method,
+        resource_type=call.rule.resource_type,
+        resource_id=call.facts.resource_id,
+        namespace_id=call.facts.namespace_id,
+        request_id=call.request_id,
+    )
+
+
+def _plain(value: str | None, length: int) -> str:
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate, not too long."""
+    return (value or "").replace("\x00", "").encode("utf-8", "replace").decode()[:length]

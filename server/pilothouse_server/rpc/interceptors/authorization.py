@@ -1,0 +1,132 @@
+"""Whether the caller may. What the caller may not see answers as what does not exist.
+
+A method with a namespace asks for its permission there: a caller who does not reach the namespace gets
+NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
+PERMISSION_DENIED. While a stream is open the token and the grants are looked at again every two seconds,
+and the stream ends when they no longer suffice, or when the server drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.access import Principal
+from pilothouse_server.errors import PermissionDenied, PilothouseError, Unavailable, invalid, not_found
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.pipeline import Authenticator, Proceed
+from pilothouse_server.values import names
+
+RECHECK_SECONDS = 2.0
+
+
+class AuthorizationLayer:
+    """The layer. `drain` ends every open stream, telling its client to resume elsewhere."""
+
+    def __init__(self, authenticator: Authenticator, *, recheck_seconds: float = RECHECK_SECONDS) -> None:
+        self._authenticator = authenticator
+        self._recheck_seconds = recheck_seconds
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Ends the open streams and refuses new ones."""
+        self._draining.set()
+
+    async def __call__(self, call: Call, proceed: Proceed) -> bytes:
+        """Refuses the call, or runs it; a stream for as long as the caller may."""
+        if call.authentication_error is not None:
+            raise call.authentication_error
+        if call.parse_error is not None:
+            raise call.parse_error
+        if call.principal is not None:
+            authorize(call.rule, call.principal, _namespace(call))
+            _note_namespace(call)
+        if call.rule.shape == "unary_unary":
+            return await proceed()
+        return await self._guarded(call, proceed)
+
+    async def _guarded(self, call: Call, proceed: Proceed) -> bytes:
+        guard = asyncio.ensure_future(self._watch_over(call))
+        work = asyncio.ensure_future(proceed())
+        try:
+            await asyncio.wait([guard, work], return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise guard.result()
+        finally:
+            for task in (guard, work):
+                task.cancel()
+            await asyncio.gather(guard, work, return_exceptions=True)
+
+    async def _watch_over(self, call: Call) -> PilothouseError:
+        """Returns the reason for which the stream must end."""
+        while True:
+            try:
+                async with asyncio.timeout(self._recheck_seconds):
+                    await self._draining.wait()
+                return Unavailable(
+                    "this server is shutting down, go on with another one",
+                    reason="SHUTTING_DOWN",
+                    retry_after_seconds=0.1,
+                )
+            except TimeoutError:
+                pass
+            if call.principal is None:
+                continue
+            try:
+                call.principal = await self._authenticator.authenticate(call.token)
+                authorize(call.rule, call.principal, _namespace(call))
+            except Unavailable:
+                # A database that is away revokes nothing; the stream itself will notice.
+                continue
+            except PilothouseError as error:
+                return error
+
+
+def authorize(rule: Rule, principal: Principal, namespace: str) -> None:
+    """Raises unless `principal` may call a method with `rule` on `namespace` ('' where the request
+    names none).
+    """
+    if rule.access != options.ACCESS_PERMISSION:
+        return
+    if rule.scope == options.SCOPE_NAMESPACE or namespace:
+        if rule.scope == options.SCOPE_NAMESPACE and not namespace:
+            raise invalid("namespace", "must be set", reason="REQUIRED")
+        fault = names.dns_label_problem(namespace)
+        if fault:
+            raise invalid("namespace", fault, rule="format.dns_label")
+        if not principal.reaches(namespace):
+            raise not_found("namespace", namespace)
+        allowed = principal.allows(rule.permission, namespace)
+    elif rule.scope == options.SCOPE_PLATFORM or rule.mutates:
+        # A change that names no namespace is one over all of them.
+        allowed = principal.allows(rule.permission)
+    else:
+        allowed = principal.allows_somewhere(rule.permission)
+    if not allowed:
+        raise permission_denied(rule.permission, namespace)
+
+
+def permission_denied(permission: str, namespace: str = "") -> PermissionDenied:
+    """The error that names the permission that is missing, and where."""
+    where = f' in namespace "{namespace}"' if namespace else ""
+    return PermissionDenied(
+        f"permission {permission} is needed{where}",
+        reason="PERMISSION_DENIED",
+        metadata={"permission": permission, **({"namespace": namespace} if namespace else {})},
+    )
+
+
+def _namespace(call: Call) -> str:
+    return "" if call.request is None else call.rule.namespace_of(call.request)
+
+
+def _note_namespace(call: Call) -> None:
+    """Lets the record stand in the namespace's log even where the call fails before it is looked up."""
+    namespace = _namespace(call)
+    if namespace and call.principal is not None:
+        for grant in call.principal.grants:
+            if grant.namespace == namespace:
+                call.describe(namespace_id=grant.namespace_id)
+                return

@@ -1,0 +1,31 @@
+"""Whether what is asked can be meant.
+
+Every rule that the proto fields declare, before the handler is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf.message import Message
+
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.validation import validate
+
+
+async def validation(call: Call, proceed: Proceed) -> bytes:
+    """Raises InvalidArgument with every violation; messages of a client stream are checked by the
+    handler's iterator.
+    """
+    if call.request is not None:
+        validate(call.request)
+    elif call.requests is not None:
+        call.requests = _validated(call.requests)
+    return await proceed()
+
+
+async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for request in requests:
+        validate(request)
+        yield request

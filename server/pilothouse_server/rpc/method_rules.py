@@ -1,0 +1,120 @@
+"""What the proto files declare of each method, read once from the descriptors.
+
+A server that does not know the rule of a method must not start: `declarations.check_declared` refuses an
+incomplete rule, and a field that could hold a credential and does not say so, before these are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from pilothouse.options.v1 import options_pb2 as options
+
+Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule of one method.
+
+    `namespace_of` and `name_of` read the request; they answer '' where there is nothing.
+    """
+
+    method: str
+    service: str
+    name: str
+    shape: Shape
+    access: int
+    permission: str
+    scope: int
+    audit: int
+    action: str
+    resource_type: str
+    namespace_of: Callable[[Message], str]
+    name_of: Callable[[Message], str]
+    request_class: type[Message]
+    response_class: type[Message]
+    has_request_id: bool
+    has_validate_only: bool
+
+    @property
+    def public(self) -> bool:
+        """Whether the method needs no log-in."""
+        return self.access == options.ACCESS_PUBLIC
+
+    @property
+    def mutates(self) -> bool:
+        """Whether the record belongs to the transaction of the change."""
+        return self.audit == options.AUDIT_LEVEL_MUTATION
+
+    @property
+    def streams(self) -> bool:
+        """Whether either side is a stream."""
+        return self.shape != "unary_unary"
+
+
+def load(services: Iterable[ServiceDescriptor]) -> dict[str, Rule]:
+    """The rules of all methods, by full method (`/package.Service/Method`)."""
+    return {
+        rule.method: rule
+        for service in services
+        for method in service.methods
+        for rule in [_rule(service, method)]
+    }
+
+
+def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
+    declared = _declared(method)
+    request_class = _message_class(method.input_type)
+    return Rule(
+        method=f"/{service.full_name}/{method.name}",
+        service=service.full_name,
+        name=method.name,
+        shape=_shape(method),
+        access=declared.access,
+        permission=declared.permission,
+        scope=declared.scope,
+        audit=declared.audit,
+        action=declared.action,
+        resource_type=declared.resource_type,
+        namespace_of=_reader(declared.namespace_field),
+        name_of=_reader(declared.name_field),
+        request_class=request_class,
+        response_class=_message_class(method.output_type),
+        has_request_id="request_id" in method.input_type.fields_by_name,
+        has_validate_only="validate_only" in method.input_type.fields_by_name,
+    )
+
+
+def _declared(method: MethodDescriptor) -> options.MethodRule:
+    rule: options.MethodRule = method.GetOptions().Extensions[options.method]
+    return rule
+
+
+def _reader(path: str) -> Callable[[Message], str]:
+    if not path:
+        return lambda _message: ""
+    names = path.split(".")
+
+    def read(message: Any) -> str:
+        for name in names:
+            message = getattr(message, name)
+        return str(message)
+
+    return read
+
+
+def _message_class(descriptor: Descriptor) -> type[Message]:
+    return GetMessageClass(descriptor)
+
+
+def _shape(method: MethodDescriptor) -> Shape:
+    if method.client_streaming:
+        return "stream_stream" if method.server_streaming else "stream_unary"
+    return "unary_stream" if method.server_streaming else "unary_unary"

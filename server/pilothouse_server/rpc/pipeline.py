@@ -1,0 +1,204 @@
+"""One way through the server for all four call shapes.
+
+A `grpc.aio` interceptor looks at a call before its body is read: it knows the method's rule and the
+metadata, so the caller is authenticated there, and a call without a valid token is refused without reading
+a byte of its body (it gets a handler that never reads). Then the layers run, outermost first, the same for
+every shape:
+
+    telemetry → errors → operation → authentication → audit → authorization → validation → handler
+
+A layer is an async function `(call, proceed)`; `proceed()` runs the rest and returns the serialised answer
+of a unary response. Streams write their answers through `call.send`, so a layer sees a stream as one
+awaitable from its opening to its end, and the four shapes need one wrapper. Bodies are parsed here, not by
+gRPC, so that one which cannot be parsed is an INVALID_ARGUMENT with a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from pilothouse_server.access import Principal
+from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.rpc.call import Call, client_address, too_slow
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.store.unit_of_work import Store
+
+# A reader that takes nothing for so long is ended; its answers wait in gRPC's own bounded buffers until
+# then.
+WRITE_TIMEOUT_SECONDS = 30.0
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Proceed = Callable[[], Awaitable[bytes]]
+Layer = Callable[[Call, Proceed], Awaitable[bytes]]
+Runner = Callable[[Call], Awaitable[bytes]]
+
+
+class Authenticator(Protocol):
+    """Turns a bearer token into the caller; fast for a token seen a moment ago."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """The principal of a living token.
+
+        Raises:
+            Unauthenticated: none, wrong, expired or revoked.
+            Unavailable: the database is away.
+        """
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """Dispatches every declared method to its handler through the layers."""
+
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        handlers: Mapping[str, Callable[..., Any]],
+        layers: Sequence[Layer],
+        store: Store,
+        authenticator: Authenticator,
+        *,
+        trusted_proxies: frozenset[str] = frozenset(),
+    ) -> None:
+        self._rules = rules
+        self._runners = {method: _compose(layers, rule, handlers[method]) for method, rule in rules.items()}
+        self._store = store
+        self._authenticator = authenticator
+        self._trusted_proxies = trusted_proxies
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Authenticates, then answers the handler of the call; methods that are not ours (health,
+        reflection) pass.
+        """
+        rule = self._rules.get(handler_call_details.method)
+        if rule is None:
+            return await continuation(handler_call_details)
+        call = Call(rule, self._store, _metadata(handler_call_details.invocation_metadata))
+        if not rule.public:
+            try:
+                call.principal = await self._authenticator.authenticate(call.token)
+            except PilothouseError as error:
+                call.authentication_error = error
+        return self._handler(call)
+
+    def _handler(self, call: Call) -> Handler:
+        runner = self._runners[call.method]
+
+        async def unary_request(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
+            call.raw_request = raw
+            _parse(call)
+            return await self._run(call, runner, context)
+
+        async def stream_request(
+            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> bytes | None:
+            call.requests = _parsed(call, requests)
+            return await self._run(call, runner, context)
+
+        if call.authentication_error is not None or call.rule.shape == "stream_stream":
+            return grpc.stream_stream_rpc_method_handler(stream_request)
+        if call.rule.shape == "unary_unary":
+            return grpc.unary_unary_rpc_method_handler(unary_request)
+        if call.rule.shape == "unary_stream":
+            return grpc.unary_stream_rpc_method_handler(unary_request)
+        return grpc.stream_unary_rpc_method_handler(stream_request)
+
+    async def _run(
+        self, call: Call, runner: Runner, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> bytes | None:
+        call.client_ip = client_address(
+            context.peer(), call.request_metadata.get("x-forwarded-for", ""), self._trusted_proxies
+        )
+        # The stub promises a number; grpc answers None where the client set no deadline.
+        remaining = cast("float | None", context.time_remaining())
+        call.deadline = None if remaining is None else time.monotonic() + remaining
+        call.send = context.write
+        try:
+            answer = await runner(call)
+        except CallFailed as failure:
+            context.set_trailing_metadata((*call.trailing_metadata.items(), *failure.trailing))
+            await context.abort(failure.code, failure.message)
+        context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
+        return answer if call.rule.shape in ("unary_unary", "stream_unary") else None
+
+
+class CallFailed(Exception):
+    """How a call ends that the errors layer has translated: what the transport carries."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, trailing: tuple[tuple[str, bytes], ...]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.trailing = trailing
+
+
+def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -> Runner:
+    """Nests the layers around the handler once, at start."""
+
+    async def innermost(call: Call) -> bytes:
+        call.handler_reached = True
+        if rule.shape in ("unary_unary", "stream_unary"):
+            answer: Message | bytes = await handler(
+                call.request if rule.shape == "unary_unary" else call.requests, call
+            )
+            return answer if isinstance(answer, bytes) else answer.SerializeToString()
+        assert call.send is not None
+        answers = handler(call.request if rule.shape == "unary_stream" else call.requests, call)
+        try:
+            async for answer in answers:
+                try:
+                    async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
+                        await call.send(answer if isinstance(answer, bytes) else answer.SerializeToString())
+                except TimeoutError:
+                    raise too_slow(call.resume_token) from None
+        finally:
+            await answers.aclose()
+        return b""
+
+    runner: Runner = innermost
+    for layer in reversed(layers):
+        runner = _layered(layer, runner)
+    return runner
+
+
+def _layered(layer: Layer, inner: Runner) -> Runner:
+    def run(call: Call) -> Awaitable[bytes]:
+        return layer(call, lambda: inner(call))
+
+    return run
+
+
+def _metadata(pairs: Any) -> dict[str, str]:
+    """Metadata as text; of a repeated key the last counts, and binary values are left out."""
+    return {key: value for key, value in pairs or () if isinstance(value, str)}
+
+
+def _parse(call: Call) -> None:
+    try:
+        call.request = call.rule.request_class.FromString(call.raw_request)
+    except DecodeError:
+        call.parse_error = _unparsable(call)
+    call.raw_request = b""
+
+
+async def _parsed(call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for raw in requests:
+        try:
+            yield call.rule.request_class.FromString(raw)
+        except DecodeError:
+            raise _unparsable(call) from None
+
+
+def _unparsable(call: Call) -> InvalidArgument:
+    return InvalidArgument(
+        f"the body is not a {call.rule.request_class.DESCRIPTOR.full_name}", reason="MALFORMED_MESSAGE"
+    )

@@ -1,0 +1,154 @@
+"""The gRPC server: options, services, health, reflection.
+
+Options follow what hurts a `grpc.aio` server: streams a connection are bounded (2,000 rapid resets hurt
+bystanders where they are not), messages and metadata are bounded, silent connections are asked whether they
+live, old ones are asked to reconnect, and a port is never shared by accident (a second server would bind it
+silently).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from pilothouse_server.rpc import method_rules
+from pilothouse_server.rpc.declarations import DeclarationError, check_declared
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.pipeline import Pipeline
+from pilothouse_server.settings import Settings
+
+# Health, and reflection for `grpcurl` and `buf curl`.
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class GrpcServer:
+    """A server with every service of the product, healthy once `serving` is called."""
+
+    def __init__(
+        self, server: grpc.aio.Server, health: health_aio.HealthServicer, services: Iterable[str]
+    ) -> None:
+        self._server = server
+        self._health = health
+        self._services = ("", *services)
+
+    async def start(self) -> None:
+        """Listens."""
+        await self._server.start()
+
+    async def serving(self, healthy: bool) -> None:
+        """Says by the health service whether calls are welcome, overall and for each service."""
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in self._services:
+            await self._health.set(service, status)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no new call, waits for those in flight, at most `grace_seconds`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+
+def rules_and_handlers(
+    services: Mapping[ServiceDescriptor, object],
+) -> tuple[dict[str, Rule], dict[str, Callable[..., Any]]]:
+    """The rule and the handler of each method.
+
+    Raises:
+        DeclarationError: a method has no complete rule, a field that could hold a credential does not say
+        whether
+            it does, or a declared RPC has no handler.
+    """
+    check_declared(services)
+    rules = method_rules.load(services)
+    handlers: dict[str, Callable[..., Any]] = {}
+    missing = []
+    for descriptor, servicer in services.items():
+        for method in descriptor.methods:
+            rule = rules[f"/{descriptor.full_name}/{method.name}"]
+            if rule.mutates and rule.streams:
+                missing.append(
+                    f"{method.full_name} is a stream, which cannot be one transaction: declare it DURABLE"
+                )
+            handler = getattr(servicer, method.name, None)
+            if handler is None:
+                missing.append(f"{method.full_name} is declared but not served")
+            else:
+                handlers[rule.method] = handler
+    if missing:
+        raise DeclarationError(missing)
+    return rules, handlers
+
+
+def build(
+    settings: Settings, pipeline: Pipeline, rules: Mapping[str, Rule], services: Iterable[ServiceDescriptor]
+) -> tuple[GrpcServer, int]:
+    """Makes the server and binds its address; answers it with the port (of use where 0 was asked for).
+
+    Raises:
+        RuntimeError: the address is taken or not ours.
+    """
+    server = grpc.aio.server(
+        interceptors=(pipeline,),
+        maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        options=(
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
+            ("grpc.max_metadata_size", 16 * 1024),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.max_ping_strikes", 2),
+            ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1000),
+            ("grpc.max_connection_age_grace_ms", 60_000),
+        ),
+    )
+    names = sorted(descriptor.full_name for descriptor in services)
+    for name in names:
+        server.add_generic_rpc_handlers((_placeholder(name, rules),))
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.reflection:
+        reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+    port = _bind(server, settings)
+    return GrpcServer(server, health, names), port
+
+
+def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:
+    """Makes the methods known to gRPC; the pipeline answers each before this handler is looked at."""
+
+    async def unreachable(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.INTERNAL, "the pipeline was passed by")
+
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            rule.name: grpc.unary_unary_rpc_method_handler(unreachable)
+            for rule in rules.values()
+            if rule.service == service
+        },
+    )
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return int(server.add_insecure_port(settings.listen))
+    credentials = grpc.ssl_server_credentials(
+        [(_bytes(settings.tls_key_file), _bytes(settings.tls_certificate_file))]
+    )
+    return int(server.add_secure_port(settings.listen, credentials))
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes()

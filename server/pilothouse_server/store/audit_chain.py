@@ -1,0 +1,91 @@
+"""The audit record and the chain of hashes that no record can leave unnoticed.
+
+    record_hash = SHA-256(canonical JSON of the record)
+    chain_hash  = SHA-256(previous chain_hash ‖ sequence as 8 bytes, big-endian ‖ record_hash)
+
+The canonical form is JSON with sorted keys, no spaces, UTF-8, times in ISO 8601 with microseconds and `Z`,
+and no floating-point numbers, so that it can be computed again from the stored row by any program. The
+record is hashed here, the chain is taken forward in the database (`append_changes`), under the lock that
+also orders events: sequence and commit order are one. What the chain does not show by itself: a cut at its
+end. An exported head does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+GENESIS = bytes(32)
+
+
+class AuditRecord(msgspec.Struct, kw_only=True):
+    """One row of `operation_logs`, before the database gives it its place. Bodies are redacted already."""
+
+    operation_id: UUID
+    user_id: int | None
+    username: str | None
+    action: str
+    resource_type: str
+    resource_id: int | None
+    resource_name: str | None
+    namespace_id: int | None
+    request_method: Literal["UNARY", "STREAM"]
+    request_path: str
+    request_body: Mapping[str, Any] | None
+    request_headers: Mapping[str, Any] | None
+    client_ip: str | None
+    user_agent: str | None
+    status_code: int
+    response_body: Mapping[str, Any] | None
+    duration_ms: int | None
+    error_code: str | None
+    error_message: str | None
+    started_at: datetime
+    completed_at: datetime | None
+    metadata: Mapping[str, Any]
+    stream_id: UUID | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """The record as JSON-able values, keyed by column."""
+        row = msgspec.structs.asdict(self)
+        for name, value in row.items():
+            if isinstance(value, datetime):
+                row[name] = canonical_time(value)
+            elif isinstance(value, UUID):
+                row[name] = str(value)
+        return row
+
+
+def canonical_time(moment: datetime) -> str:
+    """ISO 8601 in UTC with six digits of a second and `Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical_json(row: Mapping[str, Any]) -> bytes:
+    """The bytes that are hashed.
+
+    Floating-point numbers are refused: their text differs between programs.
+    """
+    return json.dumps(
+        row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_refuse, allow_nan=False
+    ).encode()
+
+
+def _refuse(value: object) -> str:
+    raise TypeError(f"an audit record cannot hold a {type(value).__name__}")
+
+
+def record_hash(row: Mapping[str, Any]) -> bytes:
+    """SHA-256 of the canonical form of `AuditRecord.as_row()`."""
+    return hashlib.sha256(canonical_json(row)).digest()
+
+
+def chain_hash(previous: bytes, sequence: int, record: bytes) -> bytes:
+    """The next link of the chain."""
+    return hashlib.sha256(previous + sequence.to_bytes(8, "big") + record).digest()

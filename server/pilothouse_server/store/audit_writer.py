@@ -1,0 +1,120 @@
+"""Writes audit records that belong to no other transaction: reads, denials, failures, log-ins, streams.
+
+One task writes what has gathered, in one transaction a batch, so that a thousand reads a second do not take
+the stream head's lock a thousand times. A read's record is handed over and forgotten (at most a second of
+them is lost on a kill); where the call must not be answered without its record, `write` waits until the
+batch that holds it is committed. The queue has a bound: a read that finds it full is counted in `lost`,
+which is exported as a metric; a call that must be recorded fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 256
+_GATHER_SECONDS = 0.1
+
+
+class AuditWriter:
+    """The one writer of a server. `run` is its task; `close` writes what is left."""
+
+    def __init__(self, store: Store, *, capacity: int = 20_000) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._waiting: deque[tuple[AuditRecord, asyncio.Future[None] | None]] = deque()
+        self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._closing = False
+        self.lost = 0
+
+    def submit(self, record: AuditRecord) -> None:
+        """Hands over the record of a plain read; it is written within a second."""
+        if len(self._waiting) >= self._capacity:
+            self.lost += 1
+            return
+        self._waiting.append((record, None))
+        self._wake.set()
+
+    async def write(self, record: AuditRecord) -> None:
+        """Returns when the record is committed.
+
+        Raises:
+            Unavailable: it could not be written; the call must fail.
+        """
+        if len(self._waiting) >= self._capacity or self._closing:
+            raise _unwritten()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, done))
+        self._wake.set()
+        self._urgent.set()
+        await done
+
+    async def run(self) -> None:
+        """Writes batches until cancelled."""
+        while True:
+            await self._wake.wait()
+            if not self._urgent.is_set():
+                try:
+                    async with asyncio.timeout(_GATHER_SECONDS):
+                        await self._urgent.wait()
+                except TimeoutError:
+                    pass
+            await self._flush()
+
+    async def close(self) -> None:
+        """Writes what is left; called when no call is in flight any more."""
+        self._closing = True
+        while self._waiting:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        if not self._waiting:
+            self._wake.clear()
+            self._urgent.clear()
+        if not batch:
+            return
+        try:
+            await self._append([record for record, _ in batch])
+        except Exception as error:  # noqa: BLE001 - the writer outlives every batch; its calls are told
+            self._give_up(batch, error)
+        else:
+            for _, done in batch:
+                if done is not None and not done.done():
+                    done.set_result(None)
+
+    async def _append(self, records: list[AuditRecord]) -> None:
+        unit = self._store.system_unit()
+        try:
+            await unit.begin()
+        except BaseException:
+            await unit.rollback()
+            raise
+        await unit.commit(audit=records)
+
+    def _give_up(
+        self, batch: list[tuple[AuditRecord, asyncio.Future[None] | None]], error: Exception
+    ) -> None:
+        log.error("audit records not written", count=len(batch), error=type(error).__name__)
+        for _, done in batch:
+            if done is None:
+                self.lost += 1
+            elif not done.done():
+                done.set_exception(_unwritten())
+
+
+def _unwritten() -> Unavailable:
+    return Unavailable(
+        "the audit record cannot be written, so the call is refused; try again",
+        reason="AUDIT_UNAVAILABLE",
+        retry_after_seconds=1.0,
+    )

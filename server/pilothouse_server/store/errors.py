@@ -1,0 +1,100 @@
+"""From what the driver says to what the caller may hear.
+
+`translated()` stands around every use of the database. A broken constraint becomes the domain error that
+its name stands for: nouns register their constraints with `register_constraint`, so that a race that a
+check before could not see ends as the same ALREADY_EXISTS. A database that is away becomes UNAVAILABLE.
+Everything else stays as it is and leaves the server as INTERNAL without its words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+
+_constraints: dict[str, Callable[[], PilothouseError]] = {}
+
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.exceptions.InternalClientError,
+    asyncpg.exceptions.InterfaceError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    ConnectionError,
+    OSError,
+)
+_RETRY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+_SLOW = (asyncpg.QueryCanceledError, asyncio.TimeoutError)
+
+
+def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None:
+    """Says what a violation of the constraint or unique index `name` means to a caller."""
+    _constraints[name] = error
+
+
+def database_unavailable() -> Unavailable:
+    """The error for a database that cannot be reached."""
+    return Unavailable(
+        "the database is not available, try again", reason="DATABASE_UNAVAILABLE", retry_after_seconds=1.0
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises domain errors in place of the driver's, with no trace of the driver's words."""
+    try:
+        yield
+    except PilothouseError:
+        raise
+    except PoolTimeoutError:
+        raise Unavailable(
+            "all database connections are in use, try again", reason="DATABASE_BUSY", retry_after_seconds=1.0
+        ) from None
+    except DBAPIError as error:
+        translation = _translate(error)
+        if translation is None:
+            raise
+        raise translation from None
+    except (ConnectionError, TimeoutError, asyncpg.PostgresConnectionError):
+        raise database_unavailable() from None
+
+
+def _translate(error: DBAPIError) -> PilothouseError | None:
+    cause = _driver_error(error)
+    if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
+        factory = _constraints.get(cause.constraint_name or "")
+        return factory() if factory else None
+    if isinstance(cause, _RETRY):
+        return Aborted(
+            "the change met another one, try again", reason="CONCURRENT_CHANGE", retry_after_seconds=0.1
+        )
+    if isinstance(cause, _SLOW):
+        return Unavailable(
+            "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
+        )
+    if (
+        isinstance(cause, _AWAY)
+        or isinstance(error, InterfaceError | OperationalError)
+        or error.connection_invalidated
+    ):
+        return database_unavailable()
+    return None
+
+
+def _driver_error(error: DBAPIError) -> BaseException | None:
+    """asyncpg's own exception, which SQLAlchemy's adapter keeps as the cause of its own."""
+    cause: BaseException | None = error.orig
+    while cause is not None and not isinstance(
+        cause, asyncpg.PostgresError | asyncpg.InterfaceError | OSError
+    ):
+        cause = cause.__cause__
+    return cause

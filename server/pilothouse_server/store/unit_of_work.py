@@ -1,0 +1,414 @@
+"""One transaction for a change, its record, its events and the work it leaves.
+
+`UnitOfWork` opens a transaction as the app role (under row-level security, as the caller) or as the system
+role, and ends it by one call of the database function `append_changes`, which takes the one lock of the
+stream head, numbers the events and the audit record in commit order, and writes them with the idempotency
+row. It is the transaction's last work, so the lock is held for no longer than that and the commit. A change
+without its record, or a record without its change, cannot be written: nothing else commits.
+
+    unit = UnitOfWork(store, engine, actor, operation_id)
+    transaction = await unit.begin()        # on first use
+    ... repositories use transaction.connection, operations call transaction.emit(...)
+    await unit.commit(audit=[record])       # or await unit.rollback()
+
+Identity is set with `set_config(…, true)` as the first statement of each transaction, so that it ends with
+it, also behind a pooler.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+
+from pilothouse_server.store import audit_chain
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.engine import Database, uncancelled
+from pilothouse_server.store.errors import translated
+
+Kind = Literal["added", "modified", "deleted"]
+Renderer = Callable[[Any], bytes]
+
+_BEGIN = text(
+    "SELECT set_config('app.current_user_id', :user_id, true), "
+    "set_config('app.operation_id', :operation_id, true), transaction_timestamp() AS now"
+)
+_APPEND = text(
+    "SELECT first_revision, last_revision, first_sequence, last_sequence FROM append_changes("
+    "CAST(CAST(:audit AS text) AS jsonb), CAST(CAST(:events AS text) AS jsonb), "
+    "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
+)
+_ENQUEUE = text(
+    "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at) "
+    "VALUES (:resource_type, :resource_id, :cluster_name, :namespace_id, "
+    "clock_timestamp() + make_interval(secs => :due_in_seconds)) "
+    "ON CONFLICT (resource_type, resource_id) DO UPDATE SET due_at = LEAST(work.due_at, EXCLUDED.due_at), "
+    "attempts = 0, updated_at = clock_timestamp()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: a user, or a part of the server where `user_id` is None."""
+
+    user_id: int | None
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of a watched resource.
+
+    `entity` is its model value; labels and status before are what filters need.
+    """
+
+    resource_type: str
+    resource_id: int
+    namespace_id: int | None
+    name: str
+    kind: Kind
+    entity: Any
+    labels: Mapping[str, str]
+    status: str
+    labels_before: Mapping[str, str] | None = None
+    status_before: str | None = None
+
+
+@dataclass(slots=True)
+class ReadTransaction:
+    """An open transaction that only reads. Repositories alone touch `connection`."""
+
+    connection: AsyncConnection
+    now: datetime
+
+
+@dataclass(slots=True)
+class Transaction(ReadTransaction):
+    """An open transaction of one actor. What is emitted is written when it commits."""
+
+    actor: Actor = Actor(None, "system")
+    operation_id: UUID = field(default_factory=uuid4)
+    # The full method of the call, for the row of `operations` that status history refers to; empty for
+    # the server itself.
+    method: str = ""
+    events: list[Event] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        """Adds an event; it gets its revision at commit, in the order of emission."""
+        self.events.append(event)
+
+    async def enqueue(
+        self,
+        resource_type: str,
+        resource_id: int,
+        cluster_name: str,
+        namespace_id: int | None,
+        *,
+        due_in_seconds: float = 0.0,
+    ) -> None:
+        """Leaves work for the reconciler: one row a resource, due at once unless said otherwise."""
+        await self.connection.execute(
+            _ENQUEUE,
+            {
+                "resource_type": resource_type,
+                "resource_id": resource_id,
+                "cluster_name": cluster_name,
+                "namespace_id": namespace_id,
+                "due_in_seconds": due_in_seconds,
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """What answers a replay of the same `request_id`."""
+
+    user_id: int
+    request_id: UUID
+    method: str
+    request_hmac: bytes
+    response: bytes
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The row of `operations` of a mutation."""
+
+    operation_id: UUID
+    user_id: int | None
+    method: str
+    resource_type: str
+    resource_id: int | None
+    namespace_id: int | None
+    request_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where a commit stands: 0 where there was no event or no record."""
+
+    first_revision: int
+    last_revision: int
+    first_sequence: int
+    last_sequence: int
+
+
+class UnitOfWork:
+    """A transaction that is opened on first use and committed or rolled back exactly once."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        actor: Actor,
+        operation_id: UUID,
+        renderers: Mapping[str, Renderer],
+        method: str = "",
+    ) -> None:
+        self._engine = engine
+        self._method = method
+        self._actor = actor
+        self._operation_id = operation_id
+        self._renderers = renderers
+        self._connection: AsyncConnection | None = None
+        self._savepoint: AsyncTransaction | None = None
+        self.transaction: Transaction | None = None
+        self.committed = False
+
+    async def begin(self, *, savepoint: bool = False) -> Transaction:
+        """Opens the transaction, or answers the open one.
+
+        With `savepoint` its work can be undone before the commit.
+        """
+        if self.transaction is None:
+            with translated():
+                self._connection = await self._engine.connect()
+                now = await _identify(self._connection, self._actor.user_id, self._operation_id)
+                if savepoint:
+                    self._savepoint = await self._connection.begin_nested()
+            self.transaction = Transaction(
+                self._connection, now, self._actor, self._operation_id, self._method
+            )
+        return self.transaction
+
+    async def undo_work(self) -> None:
+        """Takes back everything since the savepoint; the transaction stays open for its record."""
+        assert self.transaction is not None
+        assert self._savepoint is not None
+        self.transaction.events.clear()
+        with translated():
+            await self._savepoint.rollback()
+
+    async def commit(
+        self,
+        *,
+        audit: Sequence[AuditRecord] = (),
+        operation: Operation | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Appended:
+        """Writes events, records and the idempotency row, and commits.
+
+        Raises:
+            Unavailable: the database went away; nothing was written unless the loss happened during the
+            commit itself. PilothouseError: what a broken constraint means.
+        """
+        transaction = await self.begin()
+        try:
+            with translated():
+                appended = await self._append(transaction, audit, operation, idempotency)
+                await uncancelled(self._commit())
+        except BaseException:
+            await self.rollback()
+            raise
+        await self._close()
+        return appended
+
+    async def _commit(self) -> None:
+        assert self._connection is not None
+        await self._connection.commit()
+        self.committed = True
+
+    async def rollback(self) -> None:
+        """Ends the transaction, if one is open, without a trace."""
+        if self._connection is not None:
+            connection = self._connection
+            try:
+                with translated():
+                    await uncancelled(connection.rollback())
+            except Exception:  # noqa: BLE001 - whatever is wrong with it, the connection must not be used again
+                await uncancelled(connection.invalidate())
+            await self._close()
+
+    async def _append(
+        self,
+        transaction: Transaction,
+        audit: Sequence[AuditRecord],
+        operation: Operation | None,
+        idempotency: Idempotency | None,
+    ) -> Appended:
+        if not (audit or transaction.events or idempotency):
+            return Appended(0, 0, 0, 0)
+        row = (
+            await transaction.connection.execute(
+                _APPEND,
+                {
+                    "audit": audit_json(audit),
+                    "events": orjson.dumps(
+                        [self._event(event, transaction) for event in transaction.events]
+                    ).decode(),
+                    "operation": None if operation is None else orjson.dumps(operation).decode(),
+                    "idempotency": None
+                    if idempotency is None
+                    else _idempotency_json(idempotency, self._operation_id),
+                },
+            )
+        ).one()
+        return Appended(*(value or 0 for value in row))
+
+    def _event(self, event: Event, transaction: Transaction) -> dict[str, Any]:
+        message = self._renderers[event.resource_type](event.entity)
+        return {
+            "resource_type": event.resource_type,
+            "resource_id": event.resource_id,
+            "namespace_id": event.namespace_id,
+            "resource_name": event.name,
+            "kind": event.kind,
+            "message": base64.b64encode(message).decode(),
+            "labels": dict(event.labels),
+            "status": event.status,
+            "labels_before": None if event.labels_before is None else dict(event.labels_before),
+            "status_before": event.status_before,
+            "operation_id": str(transaction.operation_id) if self._actor.user_id is not None else None,
+        }
+
+    async def _close(self) -> None:
+        connection, self._connection, self.transaction, self._savepoint = self._connection, None, None, None
+        if connection is not None:
+            await uncancelled(connection.close())
+
+
+def audit_json(records: Sequence[AuditRecord]) -> str:
+    """The records as `append_changes` takes them, each with its hash."""
+    rows = []
+    for record in records:
+        row = record.as_row()
+        digest = audit_chain.record_hash(row)
+        rows.append({**row, "record_hash": digest.hex()})
+    return orjson.dumps(rows).decode()
+
+
+def _idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:
+    return orjson.dumps(
+        {
+            "user_id": idempotency.user_id,
+            "request_id": str(idempotency.request_id),
+            "method": idempotency.method,
+            "request_hmac": base64.b64encode(idempotency.request_hmac).decode(),
+            "response": base64.b64encode(idempotency.response).decode(),
+            "operation_id": str(operation_id),
+            "expires_at": audit_chain.canonical_time(idempotency.expires_at),
+        }
+    ).decode()
+
+
+async def _identify(connection: AsyncConnection, user_id: int | None, operation_id: UUID | None) -> datetime:
+    row = await connection.execute(
+        _BEGIN,
+        {
+            "user_id": "" if user_id is None else str(user_id),
+            "operation_id": "" if operation_id is None else str(operation_id),
+        },
+    )
+    now: datetime = row.one().now
+    return now
+
+
+class Store:
+    """Every way to the database.
+
+    `renderers` are filled by the composition root: resource type → protobuf bytes.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.renderers: dict[str, Renderer] = {}
+
+    def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
+        """A change asked for by a user, as the app role."""
+        return UnitOfWork(self.database.app, actor, operation_id, self.renderers, method)
+
+    def system_unit(
+        self, actor: Actor | None = None, operation_id: UUID | None = None, method: str = ""
+    ) -> UnitOfWork:
+        """A change made as the system role.
+
+        By the server itself, or for a caller who is not known yet (log-in).
+        """
+        return UnitOfWork(
+            self.database.system,
+            actor or Actor(None, "system"),
+            operation_id or uuid4(),
+            self.renderers,
+            method,
+        )
+
+    @asynccontextmanager
+    async def read(
+        self, user_id: int, *, snapshot: bool = False, replica: bool = False
+    ) -> AsyncIterator[ReadTransaction]:
+        """A read as the app role, under the user's row-level security; `snapshot` sees one moment
+        throughout.
+        """
+        engine = (self.database.replica or self.database.app) if replica else self.database.app
+        async with _reading(engine, user_id, snapshot) as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:
+        """A read of the server itself: every row."""
+        async with _reading(self.database.system, None, snapshot) as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def system_write(self, actor_name: str = "system") -> AsyncIterator[Transaction]:
+        """A change made by the server itself; its events are appended when the block ends well."""
+        unit = self.system_unit(Actor(None, actor_name))
+        try:
+            transaction = await unit.begin()
+            with translated():
+                yield transaction
+        except BaseException:
+            await unit.rollback()
+            raise
+        await unit.commit()
+
+
+@asynccontextmanager
+async def _reading(
+    engine: AsyncEngine, user_id: int | None, snapshot: bool
+) -> AsyncIterator[ReadTransaction]:
+    with translated():
+        connection = await engine.connect()
+        try:
+            if snapshot:
+                await connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            yield ReadTransaction(connection, await _identify(connection, user_id, None))
+        finally:
+            await uncancelled(_end_read(connection))
+
+
+async def _end_read(connection: AsyncConnection) -> None:
+    try:
+        await connection.rollback()
+    finally:
+        await connection.close()
