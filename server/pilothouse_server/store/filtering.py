@@ -20,7 +20,18 @@ from operator import ge, gt, le, lt
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Numeric, and_, case, cast, false, func, not_, or_, true
+from sqlalchemy import (
+    ColumnElement,
+    Numeric,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    not_,
+    or_,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pilothouse_server.store.filter_grammar import (
@@ -138,10 +149,11 @@ def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> Column
 
 
 def _compare(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool]:
-    if operator in _COMPARISONS:
-        return _COMPARISONS[operator](column, value)
     # What is no order is equality; the caller negates `!=`.
-    return column == value
+    condition: ColumnElement[bool] = (
+        _COMPARISONS[operator](column, value) if operator in _COMPARISONS else column == value
+    )
+    return condition
 
 
 def _text(node: Restriction, column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -193,7 +205,7 @@ def _enum(node: Restriction, found: FilterField) -> Any:
     return found.names[name]
 
 
-def _integer(value: Literal) -> int:
+def _integer(value: Literal) -> ColumnElement[int]:
     if (
         not re.fullmatch(r"[+-]?[0-9]{1,19}", value.text)
         or not -LARGEST_NUMBER - 1 <= int(value.text) <= LARGEST_NUMBER

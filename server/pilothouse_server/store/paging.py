@@ -1,0 +1,276 @@
+"""Keyset paging: pages that neither repeat nor miss a row that is there all along, whatever others write meanwhile.
+
+A page is what comes after the last row of the page before, in a total order: the columns asked for, then a unique
+column that decides between equals. Nothing is counted off, so rows that come and go do not shift the others. Missing
+values stand where PostgreSQL puts them (last ascending, first descending), so that the usual indexes serve.
+
+The token holds that last row's values. It is authenticated with a key of the server, and bound to the method, the
+caller, the filter and the order, so that one cannot be forged, lent to somebody else, or used with another question.
+
+In a repository::
+
+    order = parse_order_by(page.order_by, {"name": OrderField(TABLE.c.name), …}, default="name", unique=TABLE.c.id)
+    rows = (await connection.execute(paginate(select(TABLE).where(…), order, page))).all()
+    rows, next_page_token = finish_page(rows, order, page)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, and_, false, literal, or_, tuple_
+
+from pilothouse_server.errors import InvalidArgument, invalid
+
+DEFAULT_PAGE_SIZE: Final = 50
+LARGEST_PAGE_SIZE: Final = 1000
+LONGEST_TOKEN: Final = 4096
+MOST_ORDER_COLUMNS: Final = 5
+# The first byte of a token's payload: a later release may lay it out otherwise.
+_VERSION: Final = b"1"
+_TAG_BYTES: Final = 16
+_KEY_LABEL: Final = "page_key_"
+
+AnyRow = TypeVar("AnyRow", bound=Row[Any])
+_SelectType = TypeVar("_SelectType", bound=Select[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """What a caller asks of a list.
+
+    `binding` names what the token must belong to besides filter and order: the method, the caller, and whatever else
+    narrows the list (namespace, label selector). `key` authenticates tokens: 32 bytes, the same on all replicas.
+    `page_size` is 0 for the default of 50; what is above 1,000 is taken as 1,000.
+    """
+
+    key: bytes = field(repr=False)
+    page_size: int = 0
+    page_token: str = ""
+    order_by: str = ""
+    filter: str = ""
+    binding: tuple[str, ...] = ()
+
+    @property
+    def limit(self) -> int:
+        """Rows on the page.
+
+        Raises:
+            InvalidArgument: of the field `page_size`, where it is negative.
+        """
+        if self.page_size < 0:
+            raise invalid("page_size", "must not be negative")
+        return min(self.page_size or DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OrderField:
+    """A column that a list may be ordered by; `nullable` costs the plain index condition, so say it only where true."""
+
+    column: ColumnElement[Any]
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OrderColumn:
+    """One column of an order."""
+
+    name: str
+    column: ColumnElement[Any]
+    descending: bool = False
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OrderSpec:
+    """A total order: the last column is unique."""
+
+    columns: tuple[OrderColumn, ...]
+
+    @property
+    def text(self) -> str:
+        """The canonical form of the order, part of what a token is bound to."""
+        return ",".join(f"{item.name} desc" if item.descending else item.name for item in self.columns)
+
+
+def parse_order_by(
+    text: str, fields: Mapping[str, OrderField], *, default: str, unique: ColumnElement[Any]
+) -> OrderSpec:
+    """Read an AIP-132 order such as `create_time desc, name`; an empty one is `default`, written the same way.
+
+    `unique` is appended, in the direction of the last column, unless it is named already.
+
+    Raises:
+        InvalidArgument: of the field `order_by`; an unknown field is named with the known ones.
+    """
+    columns: list[OrderColumn] = []
+    for part in (text if text.strip() else default).split(","):
+        words = part.split()
+        if not words or len(words) > 2 or (len(words) == 2 and words[1].lower() not in ("asc", "desc")):
+            raise _order_error(
+                'must be fields with "asc" or "desc", separated by commas, such as create_time desc, name'
+            )
+        found = fields.get(words[0])
+        if found is None:
+            raise _order_error(f"unknown field {words[0][:63]!r}; known are {', '.join(fields)}")
+        if any(item.name == words[0] for item in columns):
+            raise _order_error(f"names {words[0]} twice")
+        descending = len(words) == 2 and words[1].lower() == "desc"
+        columns.append(OrderColumn(words[0], found.column, descending, found.nullable))
+    if len(columns) > MOST_ORDER_COLUMNS:
+        raise _order_error(f"must not name more than {MOST_ORDER_COLUMNS} fields")
+    if not any(item.column is unique for item in columns):
+        columns.append(OrderColumn("", unique, columns[-1].descending))
+    return OrderSpec(tuple(columns))
+
+
+def paginate(select: _SelectType, order: OrderSpec, page: PageRequest) -> _SelectType:
+    """Return the select of one page, with one row more, by which `finish_page` sees whether another follows.
+
+    The values of the order's columns are added to each row as `page_key_0` and so on.
+
+    Raises:
+        InvalidArgument: of the field `page_token`, where it is garbled, or another caller's or question's.
+    """
+    paged: Any = select
+    if page.page_token:
+        paged = paged.where(_after(order, _read_token(order, page)))
+    keys = [item.column.label(f"{_KEY_LABEL}{index}") for index, item in enumerate(order.columns)]
+    ordering = [item.column.desc() if item.descending else item.column.asc() for item in order.columns]
+    result: _SelectType = paged.add_columns(*keys).order_by(*ordering).limit(page.limit + 1)
+    return result
+
+
+def finish_page(rows: Sequence[AnyRow], order: OrderSpec, page: PageRequest) -> tuple[Sequence[AnyRow], str]:
+    """Return the rows of the page without the one too many, and the token of the next page, empty on the last."""
+    return rows[: page.limit], next_token(rows, order, page)
+
+
+def next_token(rows: Sequence[Row[Any]], order: OrderSpec, page: PageRequest) -> str:
+    """Return the token of the page after the one that `paginate` asked for; empty where no row follows."""
+    if len(rows) <= page.limit:
+        return ""
+    last = rows[page.limit - 1]._mapping
+    values = []
+    for index, item in enumerate(order.columns):
+        value = last[f"{_KEY_LABEL}{index}"]
+        # A comparison with NULL would end the list early and say nothing.
+        assert value is not None or item.nullable, (
+            f"the order column {item.name} is declared never to be missing"
+        )
+        values.append(_encode(value))
+    payload = _VERSION + json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
+    return base64.urlsafe_b64encode(_tag(order, page, payload) + payload).rstrip(b"=").decode()
+
+
+def _read_token(order: OrderSpec, page: PageRequest) -> list[Any]:
+    error = invalid(
+        "page_token",
+        "is no token of this list: send the next_page_token of the page before, with the same filter and order",
+        reason="INVALID_PAGE_TOKEN",
+    )
+    token = page.page_token
+    if len(token) > LONGEST_TOKEN or not token.isascii():
+        raise error
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise error from None
+    tag, payload = raw[:_TAG_BYTES], raw[_TAG_BYTES:]
+    if not hmac.compare_digest(tag, _tag(order, page, payload)) or payload[:1] != _VERSION:
+        raise error
+    try:
+        values = [_decode(*value) for value in json.loads(payload[1:])]
+    except (ValueError, TypeError, InvalidOperation):
+        raise error from None
+    if len(values) != len(order.columns):
+        raise error
+    return values
+
+
+def _tag(order: OrderSpec, page: PageRequest, payload: bytes) -> bytes:
+    bound = json.dumps(["page_token", *page.binding, page.filter, order.text]).encode()
+    # The length stands between the two, so that nothing can move from one into the other.
+    message = len(bound).to_bytes(8, "big") + bound + payload
+    return hmac.digest(page.key, message, hashlib.sha256)[:_TAG_BYTES]
+
+
+def _after(order: OrderSpec, values: Sequence[Any]) -> ColumnElement[bool]:
+    """Return the condition of the rows that stand after `values`."""
+    columns = order.columns
+    bound = [literal(value, item.column.type) for item, value in zip(columns, values, strict=True)]
+    plain = not any(item.nullable for item in columns)
+    if plain and len({item.descending for item in columns}) == 1:
+        # One comparison of rows, which an index on these columns answers with one descent.
+        left, right = tuple_(*(item.column for item in columns)), tuple_(*bound)
+        condition: ColumnElement[bool] = left < right if columns[0].descending else left > right
+        return condition
+    steps: list[ColumnElement[bool]] = []
+    equal: list[ColumnElement[bool]] = []
+    for item, value, parameter in zip(columns, values, bound, strict=True):
+        steps.append(and_(*equal, _beyond(item, value, parameter)))
+        equal.append(item.column.is_(None) if value is None else item.column == parameter)
+    return or_(*steps)
+
+
+def _beyond(item: OrderColumn, value: Any, parameter: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the condition under which one column stands beyond the value; PostgreSQL sorts missing ones highest."""
+    if value is None:
+        return item.column.is_not(None) if item.descending else false()
+    if item.descending:
+        below: ColumnElement[bool] = item.column < parameter
+        return below
+    above: ColumnElement[bool] = item.column > parameter
+    return or_(above, item.column.is_(None)) if item.nullable else above
+
+
+def _encode(value: Any) -> list[Any]:
+    match value:
+        case None:
+            return ["n", ""]
+        case bool() | int() | str():
+            return ["v", value]
+        case float():
+            return ["f", value.hex()]
+        case Decimal():
+            return ["d", str(value)]
+        case datetime():
+            return ["t", value.isoformat()]
+        case date():
+            return ["a", value.isoformat()]
+        case UUID():
+            return ["u", str(value)]
+    raise TypeError(f"a column of type {type(value).__name__} cannot order a list")
+
+
+def _decode(kind: str, value: Any) -> Any:
+    match kind:
+        case "n":
+            return None
+        case "v":
+            return value
+        case "f":
+            return float.fromhex(value)
+        case "d":
+            return Decimal(value)
+        case "t":
+            return datetime.fromisoformat(value)
+        case "a":
+            return date.fromisoformat(value)
+        case "u":
+            return UUID(value)
+    raise ValueError(kind)
+
+
+def _order_error(description: str) -> InvalidArgument:
+    return invalid("order_by", description, reason="INVALID_ORDER_BY")
