@@ -1,0 +1,1 @@
+"""All access to the database: engines, transactions, listing, the change feed."""
