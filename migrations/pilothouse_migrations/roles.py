@@ -128,15 +128,16 @@ DO $$ BEGIN
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$""")
         )
-    member = await connection.scalar(
-        text(
-            "SELECT EXISTS (SELECT FROM pg_auth_members WHERE roleid = CAST(:owner AS regrole)"
-            " AND member = CAST(:maintenance AS regrole))"
-        ),
-        {"owner": names.owner, "maintenance": names.maintenance},
+    await connection.execute(
+        text(f"""
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_auth_members
+                   WHERE roleid = '{names.owner}'::regrole AND member = '{names.maintenance}'::regrole) THEN
+        GRANT {names.owner} TO {names.maintenance};
+    END IF;
+EXCEPTION WHEN unique_violation THEN NULL;
+END $$""")
     )
-    if not member:
-        await connection.execute(text(f"GRANT {names.owner} TO {names.maintenance}"))
 
 
 def scram_verifier(password: str, *, salt: bytes | None = None, iterations: int = 4096) -> str:

@@ -1,0 +1,114 @@
+"""Rows for every table, for two tenants that share nothing, inserted as the owner.
+
+`fill` inserts into the tables that exist and are empty, so it serves a database at any migration. Ids are fixed:
+tenant 1 has user 11, namespace 1, container 1; tenant 2 has user 12, namespace 2, container 2; user 10 is an
+administrator with a grant over every namespace.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from tests.migrations.catalogue import tables
+
+ADMINISTRATOR = 10
+TENANTS = (1, 2)
+NAMES = {1: "alpha", 2: "beta"}
+
+
+def user_of(tenant: int) -> int:
+    """The id of the user who has a grant in the tenant's namespace and nowhere else."""
+    return 10 + tenant
+
+
+# Table -> statements; `$1` is the tenant's number and `$2` its name. A table is named after all it refers to.
+_SHARED: dict[str, str] = {
+    "users": """INSERT INTO users (id, username, username_normalized, email, email_normalized, password_hash)
+        VALUES (10, 'root', 'root', 'root@example.com', 'root@example.com', '!')""",
+    "roles": """INSERT INTO roles (id, name, display_name, permissions)
+        VALUES (1, 'admin', 'Admin', '["*"]'), (2, 'developer', 'Developer', '["container.*"]'),
+               (3, 'nothing', 'Nothing', '[]')""",
+    "encryption_keys": "INSERT INTO encryption_keys (key_id) VALUES ('key-1')",
+    "user_roles": "INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (10, 1, NULL)",
+    "container_images": "INSERT INTO container_images (id, name, tag, size_bytes) VALUES (9, 'unused', '1', 7)",
+    "login_throttles": "INSERT INTO login_throttles (account_hash, failures) VALUES ('\\x01', 2)",
+    "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
+    "audit_seals": """INSERT INTO audit_seals (sequence, chain_hash, record_count)
+        VALUES (1, decode(repeat('ab', 32), 'hex'), 1)""",
+}
+_PER_TENANT: dict[str, str] = {
+    "users": """INSERT INTO users
+        (id, username, username_normalized, email, email_normalized, password_hash, created_by)
+        VALUES (10 + $1, $2, $2, $2 || '@example.com', $2 || '@example.com', 'hash of ' || $2, 10)""",
+    "clusters": """INSERT INTO clusters (id, name, api_server, credentials, key_id, created_by)
+        VALUES ($1, $2 || '-cluster', 'https://' || $2, '\\x01', 'key-1', 10)""",
+    "namespaces": """INSERT INTO namespaces (id, name, kubernetes_name, cluster_name, labels, created_by)
+        VALUES ($1, $2, $2, $2 || '-cluster', jsonb_build_object('tenant', $2), 10)""",
+    "user_roles": "INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (10 + $1, 2, $1)",
+    "sessions": """INSERT INTO sessions
+        (user_id, family_id, access_token_hash, refresh_token_hash, access_expires_at, refresh_expires_at)
+        VALUES (10 + $1, gen_random_uuid(), sha256($2::bytea), sha256($2::bytea), now(), now())""",
+    "api_keys": """INSERT INTO api_keys (user_id, name, key_hash, prefix)
+        VALUES (10 + $1, 'deploy', sha256($2::bytea), 'ph_' || $1)""",
+    "user_secrets": """INSERT INTO user_secrets (user_id, secret_type, encrypted_value, key_id)
+        VALUES (10 + $1, 'token', '\\x01', 'key-1')""",
+    "container_images": """INSERT INTO container_images (id, repository, name, tag, size_bytes)
+        VALUES ($1, 'registry.example/' || $2, 'web', '1', 100 * $1)""",
+    "containers": """INSERT INTO containers (id, name, namespace_id, image_id, kubernetes_name, status, created_by)
+        VALUES ($1, 'web', $1, $1, 'web', 'running', 10 + $1)""",
+    "container_pods": """INSERT INTO container_pods (container_id, namespace_id, pod_name, uid)
+        VALUES ($1, $1, 'web-0', 'pod-' || $2)""",
+    "port_mappings": """INSERT INTO port_mappings
+        (container_id, namespace_id, container_port, service_name, service_port) VALUES ($1, $1, 8080, 'web', 80)""",
+    "environment_variables": """INSERT INTO environment_variables (container_id, namespace_id, name, value)
+        VALUES ($1, $1, 'TENANT', $2)""",
+    "service_accounts": "INSERT INTO service_accounts (namespace_id, name) VALUES ($1, 'web-' || $2)",
+    "volumes": """INSERT INTO volumes (id, name, namespace_id, type, size, access_mode)
+        VALUES ($1, 'data', $1, 'persistent_volume_claim', '1Gi', 'ReadWriteOnce')""",
+    "container_volumes": """INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path)
+        VALUES ($1, $1, $1, '/data/' || $2)""",
+    "config_maps": """INSERT INTO config_maps (name, namespace_id, kubernetes_name, data)
+        VALUES ('settings', $1, 'settings', jsonb_build_object('tenant', $2))""",
+    "secrets": """INSERT INTO secrets (name, namespace_id, kubernetes_name, data, ciphertext, data_key, key_id)
+        VALUES ('password-' || $2, $1, 'password', '{"password": {"size_bytes": 8}}', '\\x01', '\\x02', 'key-1')""",
+    "operations": """INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id)
+        VALUES (md5($2)::uuid, 10 + $1, 'CreateContainer', 'container', $1, $1)""",
+    "idempotency_keys": """INSERT INTO idempotency_keys (user_id, request_id, method, request_hmac)
+        VALUES (10 + $1, md5($2)::uuid, 'CreateContainer', '\\x01')""",
+    "container_status_history": """INSERT INTO container_status_history
+        (container_id, namespace_id, current_status, operation_id) VALUES ($1, $1, 'running', md5($2)::uuid)""",
+    "reconcile_work": """INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id)
+        VALUES ('container', $1, $2 || '-cluster', $1)""",
+    "operation_logs": """INSERT INTO operation_logs (user_id, username, action, resource_type, resource_id,
+        namespace_id, request_method, status_code, duration_ms, sequence, record_hash, chain_hash)
+        VALUES (10 + $1, $2, 'create', 'container', $1,
+        $1, 'UNARY', 200, 5, $1, sha256($2::bytea), sha256($2::bytea))""",
+    "events": """INSERT INTO events (revision, resource_type, resource_id, namespace_id, resource_name, kind, message)
+        VALUES ($1, 'container', $1, $1, 'web-' || $2, 'added', '\\x01')""",
+    "container_resource_usage": """INSERT INTO container_resource_usage
+        (container_id, namespace_id, cpu_cores_used, cpu_usage_percent) VALUES ($1, $1, 11, 100 * $1 + 1000)""",
+    "container_usage_hourly": """INSERT INTO container_usage_hourly (container_id, namespace_id, bucket, samples)
+        VALUES ($1, $1, date_trunc('hour', now()), 12)""",
+    "container_usage_daily": """INSERT INTO container_usage_daily (container_id, namespace_id, bucket, samples)
+        VALUES ($1, $1, date_trunc('day', now()), 288)""",
+}
+_ORDER = list(dict.fromkeys([*list(_SHARED)[:3], *_PER_TENANT, *_SHARED]))
+
+
+async def fill(connection: asyncpg.Connection) -> None:
+    """Fill every table that exists and is empty; `connection` has the owner's role.
+
+    Raises AssertionError if a table is left without a row: a new table needs its line above.
+    """
+    present = await tables(connection)
+    for table in _ORDER:
+        if table not in present or await connection.fetchval(f"SELECT EXISTS (SELECT FROM {table})"):
+            continue
+        if table in _SHARED:
+            await connection.execute(_SHARED[table])
+        if table in _PER_TENANT:
+            for tenant in TENANTS:
+                statement = _PER_TENANT[table].replace("$1", str(tenant)).replace("$2", f"'{NAMES[tenant]}'")
+                await connection.execute(statement)
+    for table in present:
+        assert await connection.fetchval(f"SELECT EXISTS (SELECT FROM {table})"), f"no rows for {table}"

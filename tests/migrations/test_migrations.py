@@ -1,0 +1,202 @@
+"""Every migration up and down, on empty and on filled tables, and the record that is kept of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from pilothouse_migrations import runner
+from tests.conftest import ROLES, Database
+from tests.migrations.catalogue import contents, snapshot
+from tests.migrations.filling import fill
+
+
+async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database) -> None:
+    dsn = bare_database.maintenance_dsn
+    assert await runner.upgrade(dsn) == runner.revisions()
+    async with bare_database.owner() as owner:
+        migrated = await snapshot(owner)
+        assert await runner.downgrade(dsn, "base") == runner.revisions()[::-1]
+        assert await snapshot(owner) == set()
+        assert await runner.upgrade(dsn) == runner.revisions()
+        assert await snapshot(owner) == migrated
+
+
+@pytest.mark.parametrize("revision", runner.revisions())
+async def test_a_migration_keeps_the_rows_that_were_there(bare_database: Database, revision: str) -> None:
+    """Filled at N-1, then N: nothing changed; back to N-1: the same schema and rows as before."""
+    known = runner.revisions()
+    before = known[known.index(revision) - 1] if revision != known[0] else "base"
+    dsn = bare_database.maintenance_dsn
+    if before != "base":
+        await runner.upgrade(dsn, before)
+    async with bare_database.owner() as owner:
+        await fill(owner)
+        rows, schema = await contents(owner), await snapshot(owner)
+
+        assert await runner.upgrade(dsn, revision) == [revision]
+        after = await contents(owner)
+        assert {table: after[table] for table in rows} == rows
+
+        await fill(owner)
+        assert await runner.downgrade(dsn, before) == [revision]
+        assert await snapshot(owner) == schema
+        assert await contents(owner) == rows
+
+        assert await runner.upgrade(dsn, revision) == [revision]
+        assert await contents(owner) | rows == await contents(owner)
+
+
+async def test_all_the_way_down_on_filled_tables(database: Database) -> None:
+    async with database.owner() as owner:
+        await fill(owner)
+        await runner.downgrade(database.maintenance_dsn, "base")
+        assert await snapshot(owner) == set()
+
+
+async def test_applying_again_changes_nothing(database: Database) -> None:
+    assert await runner.upgrade(database.maintenance_dsn) == []
+    await runner.check(database.maintenance_dsn)
+
+
+async def test_the_record_holds_checksum_duration_and_success(database: Database) -> None:
+    entries = await runner.status(database.maintenance_dsn)
+    assert [entry.version for entry in entries] == runner.revisions()
+    for entry in entries:
+        assert entry.applied
+        assert entry.success
+        assert entry.applied_at is not None
+        assert entry.execution_time_ms is not None
+        assert entry.execution_time_ms >= 0
+        assert len(entry.checksum) == 64
+    assert len({entry.checksum for entry in entries}) == len(entries)
+    assert [entry.applied for entry in await runner.status(database.system_dsn)] == [True] * len(entries)
+
+
+async def test_nobody_but_the_owner_writes_the_record(database: Database) -> None:
+    async with database.system() as system:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await system.execute("UPDATE schema_migrations SET checksum = ''")
+    async with database.app(1) as app:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.fetch("SELECT * FROM schema_migrations")
+
+
+async def test_a_changed_checksum_is_an_error_at_start(database: Database) -> None:
+    async with database.owner() as owner:
+        await owner.execute("UPDATE schema_migrations SET checksum = repeat('0', 64) WHERE version = '0004'")
+    for start in (runner.check, runner.upgrade):
+        with pytest.raises(runner.ChecksumMismatchError, match="migration 0004"):
+            await start(database.maintenance_dsn)
+
+
+async def test_a_missing_record_is_an_error_at_start(database: Database) -> None:
+    async with database.owner() as owner:
+        await owner.execute("DELETE FROM schema_migrations WHERE version = '0002'")
+    with pytest.raises(runner.ChecksumMismatchError, match="migration 0002"):
+        await runner.check(database.maintenance_dsn)
+
+
+async def test_a_database_of_a_newer_release_is_refused(database: Database) -> None:
+    async with database.owner() as owner:
+        await owner.execute("UPDATE alembic_version SET version_num = '9999'")
+    for start in (runner.check, runner.upgrade, runner.status):
+        with pytest.raises(runner.UnknownRevisionError, match="9999"):
+            await start(database.maintenance_dsn)
+
+
+async def test_pending_migrations_are_named(bare_database: Database) -> None:
+    await runner.upgrade(bare_database.maintenance_dsn, runner.revisions()[-2])
+    with pytest.raises(runner.PendingMigrationsError, match=runner.head()):
+        await runner.check(bare_database.maintenance_dsn)
+
+
+async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Database) -> None:
+    """Those before it stay, and it is applied once its obstacle is gone."""
+    dsn = bare_database.maintenance_dsn
+    async with bare_database.owner() as owner:
+        await owner.execute("CREATE TABLE reconcile_work ()")
+        with pytest.raises(DBAPIError):
+            await runner.upgrade(dsn)
+        entries = {entry.version: entry for entry in await runner.status(dsn)}
+        assert entries["0005"].applied
+        assert entries["0006"].success is False
+        assert not entries["0006"].applied
+        assert await owner.fetchval("SELECT to_regclass('operations')") is None
+
+        await owner.execute("DROP TABLE reconcile_work")
+        assert (await runner.upgrade(dsn))[0] == "0006"
+        entries = {entry.version: entry for entry in await runner.status(dsn)}
+        assert entries["0006"].success is True
+
+
+async def test_two_servers_that_start_together_migrate_once(bare_database: Database) -> None:
+    moved = await asyncio.gather(*(runner.upgrade(bare_database.maintenance_dsn) for _ in range(3)))
+    assert sorted(map(len, moved)) == [0, 0, len(runner.revisions())]
+
+
+async def test_a_lock_that_is_not_to_be_had_ends_the_migration_and_changes_nothing(
+    database: Database,
+) -> None:
+    async with database.system() as system, database.owner() as owner, system.transaction():
+        await system.execute("SELECT count(*) FROM clusters")
+        schema = await snapshot(owner)
+        with pytest.raises(DBAPIError) as raised:
+            await runner.downgrade(database.maintenance_dsn, "0001", lock_timeout_milliseconds=50)
+        assert getattr(raised.value.orig, "sqlstate", None) == "55P03"
+        # The migrations after 0003 have been reverted, each in a transaction of its own; 0003 is whole.
+        assert await owner.fetchval("SELECT version_num FROM alembic_version") == "0003"
+        assert {line for line in await snapshot(owner) if "clusters" in line} == {
+            line for line in schema if "clusters" in line
+        }
+
+
+async def test_role_names_follow_the_prefix() -> None:
+    for revision in runner.revisions():
+        rendered = runner.render(revision, prefix="fleet") + runner.render(
+            revision, down=True, prefix="fleet"
+        )
+        assert not [role for role in (ROLES.owner, *ROLES.logins().values()) if role in rendered]
+        assert not [token for token in ROLES.tokens() if token in rendered]
+    assert "TO fleet_app" in runner.render("0003", prefix="fleet")
+
+
+async def test_everything_belongs_to_the_owner(database: Database) -> None:
+    async with database.owner() as owner:
+        strangers = await owner.fetch(
+            """SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner <> $1::regrole
+            UNION ALL
+            SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proowner <> $1::regrole""",
+            ROLES.owner,
+        )
+        assert strangers == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE leases ADD COLUMN note text",
+        "ALTER TABLE leases ALTER COLUMN owner SET NOT NULL",
+        "ALTER TABLE leases ALTER COLUMN owner TYPE varchar(99)",
+        "ALTER TABLE leases DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE leases DROP CONSTRAINT pk_leases",
+        "DROP INDEX idx_events_created_at",
+        "ALTER POLICY roles_visible_policy ON roles USING (false)",
+        "ALTER FUNCTION app_sees_all() RESET search_path",
+        "GRANT SELECT ON leases TO pilothouse_app",
+        "GRANT SELECT (password_hash) ON users TO pilothouse_app",
+        "GRANT EXECUTE ON FUNCTION begin_new_history() TO pilothouse_system",
+        "COMMENT ON TABLE leases IS 'something else'",
+        "ALTER VIEW container_details RESET (security_invoker)",
+        "DROP TABLE leases",
+    ],
+)
+async def test_the_comparison_of_schemas_sees_a_change(database: Database, change: str) -> None:
+    """The positive control of every comparison above."""
+    async with database.owner() as owner:
+        before = await snapshot(owner)
+        await owner.execute(change)
+        assert await snapshot(owner) != before

@@ -1,0 +1,106 @@
+"""The four database roles: what they are, and that making them again changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import asyncpg
+import pytest
+
+from pilothouse_migrations.roles import RoleNames, async_dsn, ensure_roles, scram_verifier
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.conftest import ROLES, Database, connection, new_database
+
+
+async def test_attributes_of_the_roles(database: Database) -> None:
+    async with connection(database.admin_dsn) as admin:
+        rows = await admin.fetch(
+            """SELECT rolname, rolcanlogin, rolbypassrls, rolsuper, rolcreaterole, rolcreatedb, rolreplication
+            FROM pg_roles WHERE rolname LIKE 'pilothouse%'"""
+        )
+    found = {row[0]: tuple(row)[1:] for row in rows if row[0] in (ROLES.owner, *ROLES.logins().values())}
+    assert found == {
+        ROLES.owner: (False, True, False, False, False, False),
+        ROLES.app: (True, False, False, False, False, False),
+        ROLES.system: (True, False, False, False, False, False),
+        ROLES.maintenance: (True, False, False, False, False, False),
+    }
+
+
+@pytest.mark.parametrize("login", ["app_dsn", "system_dsn"])
+async def test_request_handling_cannot_become_the_owner(database: Database, login: str) -> None:
+    async with connection(getattr(database, login)) as opened:
+        for role in (ROLES.owner, ROLES.maintenance, "postgres"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await opened.execute(f"SET ROLE {role}")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await opened.execute("CREATE TABLE public.own ()")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await opened.execute("SET row_security = off; SELECT * FROM containers")
+
+
+async def test_maintenance_has_the_owners_rights_by_set_role_only(database: Database) -> None:
+    async with connection(database.maintenance_dsn) as maintenance:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await maintenance.fetch("SELECT * FROM users")
+        await maintenance.execute(f"SET ROLE {ROLES.owner}")
+        assert await maintenance.fetch("SELECT * FROM users") == []
+
+
+async def test_making_the_roles_again_changes_nothing(bare_database: Database) -> None:
+    async with connection(bare_database.admin_dsn) as admin:
+        await ensure_roles(bare_database.admin_dsn, {"app": "first"})
+        query = """SELECT rolname, rolpassword, datacl, nspacl FROM pg_authid, pg_database, pg_namespace
+            WHERE rolname LIKE 'pilothouse%' AND datname = current_database() AND nspname = 'public' ORDER BY 1"""
+        before = await admin.fetch(query)
+        await ensure_roles(bare_database.admin_dsn)
+        assert await admin.fetch(query) == before
+        await admin.execute(f"ALTER ROLE {ROLES.app} PASSWORD NULL")
+
+
+async def test_roles_with_another_prefix_can_be_made_at_once_by_several(postgres: EmbeddedPostgres) -> None:
+    async with new_database(postgres) as first, new_database(postgres) as second:
+        dsns = [first.admin_dsn, second.admin_dsn] * 2
+        names = await asyncio.gather(*(ensure_roles(dsn, prefix="fleet") for dsn in dsns))
+        assert set(names) == {RoleNames("fleet")}
+        async with connection(postgres.dsn()) as admin:
+            assert await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'fleet\\_%'") == 4
+    async with connection(postgres.dsn()) as admin:
+        await admin.execute("DROP ROLE fleet_owner, fleet_app, fleet_system, fleet_maintenance")
+
+
+async def test_the_verifier_is_the_one_postgresql_computes(postgres: EmbeddedPostgres) -> None:
+    async with connection(postgres.dsn()) as admin:
+        await admin.execute("CREATE ROLE verifier PASSWORD 'correct horse $: battery'")
+        stored = await admin.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = 'verifier'")
+        await admin.execute("DROP ROLE verifier")
+    iterations, salt = stored.split("$")[1].split(":")
+    assert stored == scram_verifier(
+        "correct horse $: battery", salt=base64.b64decode(salt), iterations=int(iterations)
+    )
+    assert scram_verifier("secret") != scram_verifier("secret")
+
+
+@pytest.mark.parametrize("password", ["", "naïve", "line\nbreak"])
+def test_passwords_that_need_normalisation_are_refused(password: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII"):
+        scram_verifier(password)
+
+
+@pytest.mark.parametrize("prefix", ["", "Upper", "1st", "a-b", 'a"; DROP', "x" * 41])
+def test_prefixes_that_would_need_quoting_are_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="role prefix"):
+        RoleNames(prefix)
+
+
+async def test_unknown_logins_are_refused(bare_database: Database) -> None:
+    with pytest.raises(ValueError, match="owner"):
+        await ensure_roles(bare_database.admin_dsn, {"owner": "x"})
+
+
+def test_addresses_of_other_databases_are_refused() -> None:
+    assert async_dsn("postgres://u@h/d") == "postgresql+asyncpg://u@h/d"
+    for address in ("mysql://u@h/d", "localhost"):
+        with pytest.raises(ValueError, match="postgresql://"):
+            async_dsn(address)
