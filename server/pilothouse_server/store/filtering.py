@@ -21,6 +21,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Numeric,
     and_,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     cast,
     false,
     func,
+    literal,
     not_,
     or_,
     true,
@@ -43,7 +45,7 @@ from pilothouse_server.store.filter_grammar import (
     filter_error,
     parse,
 )
-from pilothouse_server.values.labels import LARGEST_NUMBER, LabelSelector, Operator, Requirement
+from pilothouse_server.values.labels import LARGEST_NUMBER, LabelSelector, Operator, Requirement, whole_number
 
 MOST_DIGITS: Final = 40
 _TIME = re.compile(
@@ -206,12 +208,11 @@ def _enum(node: Restriction, found: FilterField) -> Any:
 
 
 def _integer(value: Literal) -> ColumnElement[int]:
-    if (
-        not re.fullmatch(r"[+-]?[0-9]{1,19}", value.text)
-        or not -LARGEST_NUMBER - 1 <= int(value.text) <= LARGEST_NUMBER
-    ):
+    number = whole_number(value.text)
+    if number is None:
         raise filter_error(value.position, "expected a whole number of 64 bits")
-    return int(value.text)
+    # Of 64 bits whatever the column has: a value beyond an integer column's range is a value like any other.
+    return literal(number, BigInteger)
 
 
 def _number(value: Literal) -> Decimal:
