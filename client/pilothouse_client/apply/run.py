@@ -1,0 +1,105 @@
+"""`pilothouse apply` from its arguments to its exit code; the command itself only reads the arguments.
+
+Everything that can be found out from the files alone, and from what the server has, is found out before
+anything is changed: one problem refuses the whole input. After that each container stands for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from pilothouse_client.apply.attach import attach
+from pilothouse_client.apply.convert import convert
+from pilothouse_client.apply.documents import load
+from pilothouse_client.apply.execute import Executor, Outcome, Say
+from pilothouse_client.apply.plan import Step, plan
+from pilothouse_client.apply.problems import Problems
+from pilothouse_client.apply.rollout import wait
+from pilothouse_client.client import Nouns
+from pilothouse_client.transport import BlockingTransport
+
+_PAGE_SIZE = 1000
+DEFAULT_TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to apply, where and how. `sources`: files, folders, `-`; `timeout_seconds`: for `wait`."""
+
+    sources: Sequence[str]
+    namespace: str
+    wait: bool = False
+    dry_run: bool = False
+    skip_unsupported: bool = False
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+
+
+def apply(
+    client: Nouns[BlockingTransport],
+    options: Options,
+    *,
+    say: Say,
+    complain: Say,
+    standard_input: IO[bytes] | None = None,
+) -> bool:
+    """Whether all was applied (and, with `wait`, runs). `say` takes what was done, `complain` what was not.
+
+    Raises:
+        PilothouseError: the server cannot be asked, or the namespace is not there.
+    """
+    steps = _planned(client, options, complain, standard_input)
+    if steps is None:
+        return False
+    executor = Executor(
+        client.containers, options.namespace, dry_run=options.dry_run, say=say, complain=complain
+    )
+    outcome = executor.carry_out(steps)
+    running = True
+    if options.wait and not options.dry_run:
+        applied = list(outcome.applied.values())
+        running = wait(client, options.namespace, applied, options.timeout_seconds, say, complain)
+    say(_summary(outcome, options))
+    return not outcome.failed and running
+
+
+def _planned(
+    client: Nouns[BlockingTransport], options: Options, complain: Say, standard_input: IO[bytes] | None
+) -> list[Step] | None:
+    """The steps to take; None if the input is refused, after every reason was given."""
+    problems = Problems()
+    documents = load(options.sources, problems, standard_input)
+    manifest = convert(documents, options.namespace, problems)
+    if not documents and not problems.all:
+        complain("nothing to apply: the input holds no document")
+        return None
+    # Without a call, as far as the files alone tell.
+    if problems.refused(options.skip_unsupported):
+        _refuse(problems, options, complain)
+        return None
+    client.namespaces.get(name=options.namespace)
+    listed = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
+    # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
+    existing = [container for container in listed if not container.HasField("delete_time")]
+    steps = plan(attach(manifest, existing), existing, problems)
+    if problems.refused(options.skip_unsupported):
+        _refuse(problems, options, complain)
+        return None
+    for problem in problems.skipped(options.skip_unsupported):
+        complain(f"skipped: {problem}")
+    return steps
+
+
+def _refuse(problems: Problems, options: Options, complain: Say) -> None:
+    refused = problems.refused(options.skip_unsupported)
+    for problem in refused:
+        complain(str(problem))
+    count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
+    complain(f"nothing was applied: {count}")
+    if not options.skip_unsupported and problems.skipped(True):
+        complain("--skip-unsupported goes on without what cannot be represented")
+
+
+def _summary(outcome: Outcome, options: Options) -> str:
+    return outcome.summary + (" (dry run: nothing was changed)" if options.dry_run else "")
