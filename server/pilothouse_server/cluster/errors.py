@@ -1,0 +1,244 @@
+"""What can go wrong between us and a Kubernetes API server: one closed hierarchy.
+
+    ClusterError
+    ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
+    ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to come again
+    ├── Unauthorized       401: the credentials are not, or no longer, accepted
+    ├── CredentialsRefused the credentials cannot be used at all (malformed kubeconfig, exec plugins, expired CA ...)
+    ├── Expired            410: a resourceVersion or continue token is too old; list again
+    └── Refused            the API server understood and said no; carries its own words
+        ├── NotFound       404 of an object (or of its namespace)
+        ├── Forbidden      403: access rights, quota, admission, or a namespace that is being deleted
+        ├── Conflict       409: a field manager, a stale version, a precondition, a name that is taken
+        └── Invalid        422 and the refusals of a body that an API server reports as 400 or, in apply, as 500
+
+The server's shape of failures is irregular (see the recordings): `reason` and `details` may be absent, an apply with a
+wrong type is a 500 without reason, a 504 comes as text/plain without `kind`. `from_response` is the one place that
+knows. A 504 or a broken connection leaves open whether a write was stored: every write of ours may be repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of a Status' `details.causes`."""
+
+    reason: str = ""
+    message: str = ""
+    field: str = ""
+
+
+class StatusDetails(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    group: str = ""
+    kind: str = ""
+    uid: str = ""
+    causes: tuple[Cause, ...] = ()
+    retry_after_seconds: int = 0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """A Kubernetes Status object; every part may be absent."""
+
+    message: str = ""
+    reason: str = ""
+    details: StatusDetails | None = None
+    code: int = 0
+
+
+class FieldConflict(msgspec.Struct, frozen=True):
+    """A field that somebody else owns: `manager` as the API names it, `field` as a path in its syntax."""
+
+    manager: str
+    field: str
+
+
+class ClusterError(Exception):
+    """Base of all failures of a cluster call.
+
+    `message` holds the cluster's own words where there are any, else ours; safe to show to the caller.
+    `retryable`: the same call may succeed later without anybody changing it.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def reason(self) -> str:
+        """A CamelCase reason for a condition."""
+        return type(self).__name__
+
+
+class Unreachable(ClusterError):
+    """No usable answer. Whether a write took place is unknown: repeat it."""
+
+
+class Throttled(ClusterError):
+    """Asked too often. Next move: wait `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unauthorized(ClusterError):
+    """401. Next move: renew the cluster's credentials."""
+
+
+class CredentialsRefused(ClusterError):
+    """The connection cannot be built from what was given. Next move: correct it."""
+
+    retryable = False
+
+
+class Expired(ClusterError):
+    """410: the version asked for is gone. Next move: list again, then watch from the list's version."""
+
+
+class Refused(ClusterError):
+    """The API server's no.
+
+    `code`: HTTP status; `status_reason`: the Status' reason, empty where the server gave none; `causes`: by field.
+    """
+
+    retryable = False
+
+    def __init__(
+        self, message: str, *, code: int, status_reason: str = "", causes: tuple[Cause, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status_reason = status_reason
+        self.causes = causes
+
+    @property
+    def reason(self) -> str:
+        return self.status_reason or type(self).__name__
+
+
+class NotFound(Refused):
+    """The object, or the namespace it should be made in, is not there."""
+
+
+class Forbidden(Refused):
+    """403. The message names the verb and resource, the quota, or the policy that forbids.
+
+    `namespace_terminating`: the namespace is being deleted, nothing can be made in it.
+    """
+
+    @property
+    def namespace_terminating(self) -> bool:
+        return any(cause.reason == "NamespaceTerminating" for cause in self.causes)
+
+
+class Conflict(Refused):
+    """409. `fields` names other field managers' fields; empty for stale versions, preconditions and taken names.
+
+    `already_exists`: the name is taken (create only).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int = 409,
+        status_reason: str = "",
+        causes: tuple[Cause, ...] = (),
+        fields: tuple[FieldConflict, ...] = (),
+    ) -> None:
+        super().__init__(message, code=code, status_reason=status_reason, causes=causes)
+        self.fields = fields
+
+    @property
+    def already_exists(self) -> bool:
+        return self.status_reason == "AlreadyExists"
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        return not self.fields and not self.already_exists
+
+
+class Invalid(Refused):
+    """The object was looked at and refused; `causes` names the fields where the server did."""
+
+
+MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
+MESSAGE_LIMIT = 4096
+# How an apply says that its body is wrong: a 500 without reason, but with one of these words.
+MALFORMED_APPLY = ("failed to create typed patch object", "failed to create manager", "unable to decode")
+DEFAULT_RETRY_AFTER_SECONDS = 1.0
+
+_status = msgspec.json.Decoder(Status, strict=False)
+
+
+def parse_status(body: bytes) -> Status:
+    """The Status in `body`, or one holding its first line where it is something else."""
+    try:
+        return _status.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        text = body.decode("utf-8", "replace").strip()
+        return Status(message=text.splitlines()[0][:MESSAGE_LIMIT] if text else "")
+
+
+def from_response(code: int, headers: Mapping[str, str], body: bytes) -> ClusterError:
+    """The error for an answer with HTTP status `code` (400 or more)."""
+    return from_status(parse_status(body), code=code, retry_after=headers.get("Retry-After", ""))
+
+
+def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> ClusterError:
+    """The error for a Status; `code` overrides the Status' own (an ERROR event of a watch has only that)."""
+    code = code or status.code or 500
+    message = (status.message or f"the cluster answered {code}")[:MESSAGE_LIMIT]
+    details = status.details or StatusDetails()
+    if code == 410 or status.reason in ("Expired", "Gone"):
+        return Expired(message)
+    if code == 401:
+        return Unauthorized(message)
+    if code == 429:
+        return Throttled(message, retry_after_seconds=_seconds(retry_after, details.retry_after_seconds))
+    if code >= 500 and not _malformed_apply(code, status):
+        return Unreachable(message)
+    words = {"code": code, "status_reason": status.reason, "causes": details.causes}
+    if code == 404:
+        return NotFound(message, **words)  # type: ignore[arg-type]
+    if code == 403:
+        return Forbidden(message, **words)  # type: ignore[arg-type]
+    if code == 409:
+        return Conflict(message, fields=_fields(details.causes), **words)  # type: ignore[arg-type]
+    if code in (400, 413, 422, 500):
+        return Invalid(message, **words)  # type: ignore[arg-type]
+    return Refused(message, **words)  # type: ignore[arg-type]
+
+
+def _malformed_apply(code: int, status: Status) -> bool:
+    return code == 500 and not status.reason and any(words in status.message for words in MALFORMED_APPLY)
+
+
+def _seconds(header: str, details: int) -> float:
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = float(details)
+    # A header may also be a date or absent, and 0 would be a hot loop.
+    return min(seconds, 300.0) if seconds > 0 else DEFAULT_RETRY_AFTER_SECONDS
+
+
+def _fields(causes: tuple[Cause, ...]) -> tuple[FieldConflict, ...]:
+    return tuple(
+        FieldConflict(manager=_manager(cause.message), field=cause.field)
+        for cause in causes
+        if cause.reason == "FieldManagerConflict"
+    )
+
+
+def _manager(message: str) -> str:
+    found = MANAGER.search(message)
+    return found.group(1) if found else message

@@ -1,0 +1,245 @@
+"""From a container to its pod's spec: the part of `manifests` that knows pods.
+
+Nothing said is nothing sent: empty text, empty lists and zero numbers of a probe leave the field to the API's default
+(and to other field managers). Fields for which empty or false is a statement are `None` in the model when unsaid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pilothouse_server.cluster.objects import Manifest
+from pilothouse_server.containers.model import (
+    Container,
+    EnvVar,
+    Exec,
+    Grpc,
+    HttpGet,
+    InitContainer,
+    PodSecurityContext,
+    Port,
+    Probe,
+    Resources,
+    SeccompProfile,
+    SecurityContext,
+    TcpSocket,
+    Toleration,
+    VolumeMount,
+)
+
+
+def pod_spec(container: Container) -> Manifest:
+    """The pod template's spec."""
+    spec = container.spec
+    return _said(
+        {
+            "serviceAccountName": spec.service_account,
+            "terminationGracePeriodSeconds": spec.termination_grace_seconds,
+            "securityContext": _pod_security_context(spec.pod_security_context),
+            "nodeSelector": dict(spec.node_selector),
+            "tolerations": [_toleration(toleration) for toleration in spec.tolerations],
+            "initContainers": [_init_container(init) for init in spec.init_containers],
+            "containers": [_main_container(container)],
+            "volumes": _volumes(container),
+        }
+    )
+
+
+def _main_container(container: Container) -> Manifest:
+    spec = container.spec
+    return _said(
+        {
+            "name": spec.pod_container_name,
+            "image": container.image,
+            "imagePullPolicy": spec.image_pull_policy,
+            "command": list(spec.command),
+            "args": list(spec.args),
+            "env": _environment(container.env),
+            "ports": _container_ports(container.ports),
+            "resources": _resources(container.resources),
+            "volumeMounts": [_mount(mount) for mount in container.volume_mounts],
+            "livenessProbe": _probe(spec.probes.liveness),
+            "readinessProbe": _probe(spec.probes.readiness),
+            "startupProbe": _probe(spec.probes.startup),
+            "securityContext": _security_context(spec.security_context),
+        }
+    )
+
+
+def _init_container(init: InitContainer) -> Manifest:
+    return _said(
+        {
+            "name": init.name,
+            "image": init.image,
+            "imagePullPolicy": init.image_pull_policy,
+            "command": list(init.command),
+            "args": list(init.args),
+            "env": _environment(init.env),
+            "resources": _resources(init.resources),
+            "volumeMounts": [_mount(mount) for mount in init.volume_mounts],
+            "securityContext": _security_context(init.security_context),
+        }
+    )
+
+
+def _environment(variables: Iterable[EnvVar]) -> list[Manifest]:
+    return [_variable(variable) for variable in variables]
+
+
+def _variable(variable: EnvVar) -> Manifest:
+    if variable.value_from == "literal":
+        # An empty value is sent: the variable is then set, and empty.
+        return {"name": variable.name, "value": variable.value}
+    if variable.value_from == "field_ref":
+        source: Manifest = {"fieldRef": {"fieldPath": variable.source_key}}
+    else:
+        key = "configMapKeyRef" if variable.value_from == "config_map" else "secretKeyRef"
+        source = {key: {"name": variable.source_name, "key": variable.source_key}}
+        if variable.optional:
+            source[key]["optional"] = True
+    return {"name": variable.name, "valueFrom": source}
+
+
+def _container_ports(ports: Iterable[Port]) -> list[Manifest]:
+    """Each (port, protocol) once: the list's key in server-side apply, and one port may stand behind two Services."""
+    merged: dict[tuple[int, str], Manifest] = {}
+    names: set[str] = set()
+    for port in ports:
+        entry = merged.setdefault(
+            (port.container_port, port.protocol),
+            {"containerPort": port.container_port, "protocol": port.protocol},
+        )
+        # A name must be unique in the pod; on a Service it need not be.
+        if port.name and "name" not in entry and port.name not in names:
+            entry["name"] = port.name
+            names.add(port.name)
+        if port.host_port is not None:
+            entry.setdefault("hostPort", port.host_port)
+    return list(merged.values())
+
+
+def _resources(resources: Resources) -> Manifest:
+    return _said(
+        {
+            "requests": _said({"cpu": resources.cpu_request, "memory": resources.memory_request}),
+            "limits": _said({"cpu": resources.cpu_limit, "memory": resources.memory_limit}),
+        }
+    )
+
+
+def _mount(mount: VolumeMount) -> Manifest:
+    return _said(
+        {
+            "name": mount.volume,
+            "mountPath": mount.mount_path,
+            "readOnly": mount.read_only or None,
+            "subPath": mount.sub_path,
+        }
+    )
+
+
+def _volumes(container: Container) -> list[Manifest]:
+    return [
+        {
+            "name": empty_dir.name,
+            "emptyDir": _said({"medium": empty_dir.medium, "sizeLimit": empty_dir.size_limit}),
+        }
+        for empty_dir in container.spec.empty_dirs
+    ]
+
+
+def _probe(probe: Probe | None) -> Manifest | None:
+    if probe is None:
+        return None
+    return {
+        **_handler(probe.handler),
+        **_said(
+            {
+                "initialDelaySeconds": probe.initial_delay_seconds or None,
+                "periodSeconds": probe.period_seconds or None,
+                "timeoutSeconds": probe.timeout_seconds or None,
+                "successThreshold": probe.success_threshold or None,
+                "failureThreshold": probe.failure_threshold or None,
+                "terminationGracePeriodSeconds": probe.termination_grace_seconds or None,
+            }
+        ),
+    }
+
+
+def _handler(handler: HttpGet | TcpSocket | Exec | Grpc) -> Manifest:
+    match handler:
+        case HttpGet():
+            headers = [{"name": header.name, "value": header.value} for header in handler.http_headers]
+            fields = {
+                "path": handler.path,
+                "port": handler.port_name or handler.port,
+                "scheme": handler.scheme,
+                "host": handler.host,
+                "httpHeaders": headers,
+            }
+            return {"httpGet": _said(fields)}
+        case TcpSocket():
+            return {"tcpSocket": _said({"port": handler.port_name or handler.port, "host": handler.host})}
+        case Exec():
+            return {"exec": {"command": list(handler.command)}}
+        case Grpc():
+            return {"grpc": _said({"port": handler.port, "service": handler.service})}
+
+
+def _security_context(context: SecurityContext | None) -> Manifest | None:
+    if context is None:
+        return None
+    return _said(
+        {
+            "runAsUser": context.run_as_user,
+            "runAsGroup": context.run_as_group,
+            "runAsNonRoot": context.run_as_non_root,
+            "allowPrivilegeEscalation": context.allow_privilege_escalation,
+            "privileged": context.privileged,
+            "readOnlyRootFilesystem": context.read_only_root_filesystem,
+            "capabilities": _said(
+                {"add": list(context.capabilities_add), "drop": list(context.capabilities_drop)}
+            ),
+            "seccompProfile": _seccomp(context.seccomp_profile),
+        }
+    )
+
+
+def _pod_security_context(context: PodSecurityContext | None) -> Manifest | None:
+    if context is None:
+        return None
+    return _said(
+        {
+            "runAsUser": context.run_as_user,
+            "runAsGroup": context.run_as_group,
+            "runAsNonRoot": context.run_as_non_root,
+            "fsGroup": context.fs_group,
+            "fsGroupChangePolicy": context.fs_group_change_policy,
+            "supplementalGroups": list(context.supplemental_groups),
+            "seccompProfile": _seccomp(context.seccomp_profile),
+        }
+    )
+
+
+def _seccomp(profile: SeccompProfile | None) -> Manifest | None:
+    if profile is None:
+        return None
+    return _said({"type": profile.type, "localhostProfile": profile.localhost_profile})
+
+
+def _toleration(toleration: Toleration) -> Manifest:
+    return _said(
+        {
+            "key": toleration.key,
+            "operator": toleration.operator,
+            "value": toleration.value,
+            "effect": toleration.effect,
+            "tolerationSeconds": toleration.toleration_seconds,
+        }
+    )
+
+
+def _said(fields: dict[str, Any]) -> Manifest:
+    """Leave out what says nothing. False and 0 are statements."""
+    return {key: value for key, value in fields.items() if not (value is None or value in ("", {}, []))}

@@ -1,0 +1,124 @@
+"""One request to an API server: rate limit, deadline, credentials, and the answer's body or its error.
+
+The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models and its retries are not
+used. A body is decoded by msgspec straight into the struct that is wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+
+from pilothouse_server.cluster.errors import Unreachable, from_response
+from pilothouse_server.cluster.objects import Manifest
+from pilothouse_server.cluster.rate_limit import RateLimit
+
+JSON = "application/json"
+V = TypeVar("V")
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of one cluster's client; times in seconds."""
+
+    request_seconds: float = 15.0
+    connect_seconds: float = 5.0
+    list_seconds: float = 60.0
+    # The server is asked to end a watch after a random time between one and two of these, so that they spread out.
+    watch_seconds: int = 240
+    # Bookmarks come about every minute.
+    watch_idle_seconds: float = 80.0
+    connections: int = 64
+    requests_per_second: float = 200.0
+    burst: int = 400
+    page_size: int = 500
+
+
+DEFAULT_LIMITS = Limits()
+
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
+    """Decode an answer. Raises Unreachable where it is not what it should be: somebody else answered."""
+    decoder = _decoders.get(type_)
+    if decoder is None:
+        decoder = _decoders[type_] = msgspec.json.Decoder(type_)
+    try:
+        return cast("V", decoder.decode(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unreachable(f"the cluster's answer cannot be read: {error}") from error
+
+
+class Transport:
+    """Requests to one API server. Bound to the event loop it is first used on."""
+
+    def __init__(self, api_client: Any, *, name: str, limits: Limits) -> None:
+        self.name = name
+        self._limits = limits
+        self._api = api_client
+        self._api.user_agent = "pilothouse"
+        self._rate = RateLimit(limits.requests_per_second, limits.burst)
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return str(self._api.configuration.host)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Manifest | None = None,
+        content_type: str = JSON,
+        seconds: float | None = None,
+    ) -> bytes:
+        timeout = aiohttp.ClientTimeout(
+            total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
+        )
+        async with self.answer(
+            method, path, query, body=body, content_type=content_type, timeout=timeout
+        ) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Manifest | None = None,
+        content_type: str = JSON,
+        timeout: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a request, if it is below 400; released at the end. Raises ClusterError."""
+        await self._rate.acquire(self._limits.request_seconds)
+        url = self.server + path + ("?" + urlencode(query) if query else "")
+        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": self._api.user_agent}
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+            response: aiohttp.ClientResponse = answer.response
+            try:
+                if response.status >= 400:
+                    raise from_response(response.status, response.headers, await response.read())
+                yield response
+            finally:
+                # A body read to its end gives the connection back; any other is closed with it.
+                response.release() if response.content.at_eof() else response.close()
+        except TimeoutError as error:
+            raise Unreachable(f"cluster {self.name!r} did not answer in time") from error
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            raise Unreachable(f"cluster {self.name!r} cannot be reached: {error}") from error

@@ -1,0 +1,153 @@
+"""From a kubelet's summary to one usage sample per container of ours.
+
+The summary (`/stats/summary`, through the API server's node proxy) is the only source that every cluster has:
+metrics.k8s.io is an add-on. A container of ours may have pods on several nodes, so the summaries of one round are added
+up per container. `usageNanoCores` is an average that the kubelet keeps over its last samples, and 0 until it has two.
+Counters of the network count since the pod's start and are added as they are; they fall when a pod goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import msgspec
+
+NANO = 1_000_000_000
+Key = TypeVar("Key")
+
+
+class Stats(msgspec.Struct, frozen=True, rename="camel"):
+    """Base of the summary's parts; only what is read is decoded."""
+
+
+class CpuStats(Stats, frozen=True, rename="camel"):
+    time: datetime | None = None
+    usage_nano_cores: int | None = None
+    usage_core_nano_seconds: int | None = None
+
+
+class MemoryStats(Stats, frozen=True, rename="camel"):
+    time: datetime | None = None
+    usage_bytes: int | None = None
+    working_set_bytes: int | None = None
+
+
+class NetworkStats(Stats, frozen=True, rename="camel"):
+    rx_bytes: int | None = None
+    tx_bytes: int | None = None
+
+
+class FileSystemStats(Stats, frozen=True, rename="camel"):
+    used_bytes: int | None = None
+    capacity_bytes: int | None = None
+
+
+class ContainerStats(Stats, frozen=True, rename="camel"):
+    name: str = ""
+    cpu: CpuStats | None = None
+    memory: MemoryStats | None = None
+    rootfs: FileSystemStats | None = None
+    logs: FileSystemStats | None = None
+
+
+class PodReference(Stats, frozen=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+
+
+class PodStats(Stats, frozen=True, rename="camel"):
+    pod_ref: PodReference = PodReference()
+    containers: tuple[ContainerStats, ...] = ()
+    network: NetworkStats | None = None
+
+
+class StatsSummary(Stats, frozen=True, rename="camel"):
+    pods: tuple[PodStats, ...] = ()
+
+
+class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
+    """Use of one container of ours, all its pods together, at `time`.
+
+    `network_*` and `disk_*` are None where no summary tells them.
+    """
+
+    key: Key
+    time: datetime
+    pods: int
+    cpu_cores: float
+    memory_bytes: int
+    network_bytes_rx: int | None = None
+    network_bytes_tx: int | None = None
+    disk_bytes_used: int | None = None
+    disk_bytes_total: int | None = None
+
+
+class _Sum:
+    """Adds up; None until something was told."""
+
+    def __init__(self) -> None:
+        self.pods = 0
+        self.nano_cores = 0
+        self.memory = 0
+        self.received: int | None = None
+        self.sent: int | None = None
+        self.disk_used: int | None = None
+        self.disk_total: int | None = None
+
+    def add(self, pod: PodStats) -> None:
+        self.pods += 1
+        for container in pod.containers:
+            self.nano_cores += (container.cpu and container.cpu.usage_nano_cores) or 0
+            self.memory += _memory(container.memory)
+            for file_system in (container.rootfs, container.logs):
+                if file_system is not None:
+                    self.disk_used = _plus(self.disk_used, file_system.used_bytes)
+            if container.rootfs is not None:
+                # All containers of a node share its disk: the largest one is the best statement about several nodes.
+                self.disk_total = max(self.disk_total or 0, container.rootfs.capacity_bytes or 0) or None
+        if pod.network is not None:
+            self.received = _plus(self.received, pod.network.rx_bytes)
+            self.sent = _plus(self.sent, pod.network.tx_bytes)
+
+
+def usage_by_container(
+    summaries: Iterable[StatsSummary], pods: Mapping[str, Key], time: datetime
+) -> list[PodUsage[Key]]:
+    """Sum the summaries of one round per container; `pods` maps a pod's uid to the container it belongs to.
+
+    Pods of nobody are left out, as are containers without any pod in the summaries. Every sample of a round carries the
+    round's `time`, so that a container is one row a round however its pods' own times differ.
+    """
+    sums: dict[Key, _Sum] = {}
+    for summary in summaries:
+        for pod in summary.pods:
+            key = pods.get(pod.pod_ref.uid)
+            if key is not None:
+                sums.setdefault(key, _Sum()).add(pod)
+    return [
+        PodUsage(
+            key=key,
+            time=time,
+            pods=total.pods,
+            cpu_cores=total.nano_cores / NANO,
+            memory_bytes=total.memory,
+            network_bytes_rx=total.received,
+            network_bytes_tx=total.sent,
+            disk_bytes_used=total.disk_used,
+            disk_bytes_total=total.disk_total,
+        )
+        for key, total in sums.items()
+    ]
+
+
+def _memory(memory: MemoryStats | None) -> int:
+    if memory is None:
+        return 0
+    return memory.working_set_bytes if memory.working_set_bytes is not None else memory.usage_bytes or 0
+
+
+def _plus(total: int | None, more: int | None) -> int | None:
+    return total if more is None else (total or 0) + more
