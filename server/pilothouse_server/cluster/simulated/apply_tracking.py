@@ -153,6 +153,11 @@ def _is_ignored(resource: ResourceType, subresource: str, path: Path) -> bool:
     return path[0] == "f:status" and resource.has_status
 
 
+def _entry_time(subresource: str, time: str) -> str | None:
+    """Entries made through scale carry no time: the real server converts them without it."""
+    return None if subresource == "scale" else time
+
+
 def managed_part(resource: ResourceType, subresource: str, fields: FieldSet) -> FieldSet:
     """The fields a writer of this (sub)resource can own."""
     return {path for path in fields if not _is_ignored(resource, subresource, path)}
@@ -200,7 +205,7 @@ class FieldTracker:
             before_entry = ManagedFields(before.get("metadata", {}).get("managedFields")) if before else None
             previous = before_entry.managers.get(key) if before_entry else None
             own.fields |= changed | ((previous.fields - removed) if previous else set())
-            own.time = time
+            own.time = _entry_time(subresource, time)
         store_managed_fields(after, managed)
 
 
@@ -238,7 +243,7 @@ def apply_configuration(
         if owner != key:
             ownership.fields -= difference.removed
     if not difference.same or previous is None:
-        managed.managers[key].time = time
+        managed.managers[key].time = _entry_time(subresource, time)
     result = {**merged, "metadata": {**copy.deepcopy(live.get("metadata", {}))}}
     for name in ("labels", "annotations", "finalizers", "ownerReferences"):
         result["metadata"].pop(name, None)

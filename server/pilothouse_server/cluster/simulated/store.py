@@ -330,7 +330,7 @@ class Store:
         if dry_run:
             return changed
         if released:
-            self._remove(resource, {**current, **changed}, current)
+            self._remove(resource, current)
             return changed
         self._commit("MODIFIED", resource, changed, current)
         return changed
@@ -358,14 +358,14 @@ class Store:
         self._put(resource, obj)
         self._record(StoreEvent(kind, resource, obj, previous, self.revision))
 
-    def _remove(self, resource: ResourceType, last: JsonObject, previous: JsonObject | None = None) -> None:
-        previous = last if previous is None else previous
-        namespace, name = _key(previous)
+    def _remove(self, resource: ResourceType, last: JsonObject) -> None:
+        """The DELETED event shows the object as it was stored last, also when an update removed it."""
+        namespace, name = _key(last)
         del self._objects[resource][namespace][name]
-        strategy.release(self, resource, previous)
+        strategy.release(self, resource, last)
         self.revision += 1
         gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.revision)}}
-        self._record(StoreEvent("DELETED", resource, gone, previous, self.revision))
+        self._record(StoreEvent("DELETED", resource, gone, last, self.revision))
 
     def _put(self, resource: ResourceType, obj: JsonObject) -> None:
         namespace, name = _key(obj)

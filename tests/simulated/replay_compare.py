@@ -1,0 +1,189 @@
+"""Comparing what the simulator answers with what a real API server answered.
+
+Compared is what an adapter can depend on: status codes, reasons, causes, key sets, types and the values that do
+not vary by nature. Wording (`message`) is not compared. `Substitutions` learns how a value of the recording is
+called in this run (uids, versions, generated names), so that later requests and answers can be translated.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+# Values that differ from run to run; their presence and type are compared, and learned where requests use them.
+LEARNED = frozenset({"uid", "resourceVersion", "continue", "clusterIP", "nodePort", "podIP", "etag"})
+VARYING = LEARNED | frozenset({
+    "message", "containerID", "imageID", "hostIP", "ip", "nodeName", "pod-template-hash", "serverAddress",
+    "storageVersionHash", "ca.crt", "image", "kubernetes.io/description", "description",
+})  # fmt: skip
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+_SERVICE_ACCOUNT_VOLUME = re.compile(r"^kube-api-access-[a-z0-9]{5}$")
+_UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+# Lists whose items are matched by one of these keys instead of by position.
+_KEYED_LISTS = {
+    "conditions": ("type",), "resources": ("name", "resource"), "groups": ("name",),
+    "subresources": ("subresource",), "managedFields": ("manager",), "addresses": ("type",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which an answer is not as recorded. `path` begins with the part: status, body, header, lines."""
+
+    exchange: int
+    path: str
+    recorded: Any
+    simulated: Any
+
+    def __str__(self) -> str:
+        return (
+            f"exchange {self.exchange} {self.path}: recorded {self.recorded!r:.300}, "
+            f"simulated {self.simulated!r:.300}"
+        )
+
+
+_ABSENT = "(absent)"
+
+
+@dataclass
+class Substitutions:
+    """Recorded value -> value of this run."""
+
+    values: dict[str, str] = field(default_factory=dict)
+
+    def learn(self, recorded: Any, simulated: Any) -> None:
+        """Notes a pair met at the same place of two answers."""
+        if isinstance(recorded, str | int) and recorded not in ("", "None"):
+            self.values[str(recorded)] = str(simulated)
+
+    def apply(self, value: Any) -> Any:
+        """Translates a request part (text, or JSON)."""
+        if isinstance(value, dict):
+            return {self.apply(name): self.apply(child) for name, child in value.items()}
+        if isinstance(value, list):
+            return [self.apply(child) for child in value]
+        if isinstance(value, bool) or value is None:
+            return value
+        if isinstance(value, int):
+            return int(self.values[str(value)]) if str(value) in self.values and value > 10_000 else value
+        if isinstance(value, str):
+            return self.text(value)
+        return value
+
+    def text(self, value: str) -> str:
+        """Translates a whole text, or the uids and generated names inside it."""
+        if value in self.values:
+            return self.values[value]
+        for recorded, simulated in self.values.items():
+            if len(recorded) > 8 and recorded in value and not recorded.isdigit():
+                value = value.replace(recorded, simulated)
+        return value
+
+
+class Comparer:
+    """Compares the answers of one replay. `kept`: managedFields are compared (the recording kept them)."""
+
+    def __init__(self, substitutions: Substitutions, *, varying: frozenset[str] = frozenset()) -> None:
+        self.substitutions = substitutions
+        self._varying = VARYING | varying
+        self.differences: list[Difference] = []
+        self._exchange = 0
+
+    def compare(self, exchange: int, path: str, recorded: Any, simulated: Any) -> list[Difference]:
+        """The differences of two values, also added to `differences` by the caller when they are final."""
+        self._exchange = exchange
+        found: list[Difference] = []
+        self._walk(path, "", recorded, simulated, found)
+        return found
+
+    def _walk(self, path: str, name: str, recorded: Any, simulated: Any, found: list[Difference]) -> None:
+        if isinstance(recorded, dict) and isinstance(simulated, dict):
+            self._objects(path, recorded, simulated, found)
+        elif isinstance(recorded, list) and isinstance(simulated, list):
+            self._lists(path, name, recorded, simulated, found)
+        elif not self._same(name, recorded, simulated):
+            found.append(Difference(self._exchange, path, recorded, simulated))
+        elif name in LEARNED:
+            self.substitutions.learn(recorded, simulated)
+
+    def _objects(
+        self, path: str, recorded: JsonObject, simulated: JsonObject, found: list[Difference]
+    ) -> None:
+        self._learn_name(recorded, simulated)
+        if "managedFields" not in recorded and "managedFields" in simulated:
+            simulated = {name: value for name, value in simulated.items() if name != "managedFields"}
+        for name in sorted({*recorded, *simulated}, key=str):
+            child = f"{path}.{name}"
+            translated = name
+            if name not in simulated and self.substitutions.text(name) in simulated:
+                translated = self.substitutions.text(name)
+            if name not in recorded and name in self.substitutions.values.values():
+                continue
+            if name not in recorded:
+                found.append(Difference(self._exchange, child, _ABSENT, simulated[name]))
+            elif translated not in simulated:
+                found.append(Difference(self._exchange, child, recorded[name], _ABSENT))
+            else:
+                self._walk(child, name, recorded[name], simulated[translated], found)
+
+    def _learn_name(self, recorded: JsonObject, simulated: JsonObject) -> None:
+        """Names that the server made: learned when both objects say so."""
+        if "name" not in recorded or "name" not in simulated:
+            return
+        generated = "generateName" in recorded or "ownerReferences" in recorded
+        volume = _SERVICE_ACCOUNT_VOLUME.match(str(recorded["name"]))
+        if (generated and "uid" in recorded) or (
+            volume and _SERVICE_ACCOUNT_VOLUME.match(str(simulated["name"]))
+        ):
+            self.substitutions.learn(recorded["name"], simulated["name"])
+        labels = recorded.get("labels") or {}
+        if "pod-template-hash" in labels:
+            other = (simulated.get("labels") or {}).get("pod-template-hash")
+            if other:
+                self.substitutions.learn(labels["pod-template-hash"], other)
+
+    def _lists(
+        self, path: str, name: str, recorded: list[Any], simulated: list[Any], found: list[Difference]
+    ) -> None:
+        items = [*recorded, *simulated]
+        key = next(
+            (key for key in _KEYED_LISTS.get(name, ()) if all(_has(item, key) for item in items)), None
+        )
+        if key is not None:
+            old = {self._item_key(item, key): item for item in recorded}
+            new = {self._item_key(item, key): item for item in simulated}
+            self._objects(path, old, new, found)
+            return
+        if len(recorded) != len(simulated):
+            found.append(Difference(self._exchange, f"{path}.length", len(recorded), len(simulated)))
+            return
+        for index, (old_item, new_item) in enumerate(zip(recorded, simulated, strict=True)):
+            self._walk(f"{path}[{index}]", name, old_item, new_item, found)
+
+    @staticmethod
+    def _item_key(item: JsonObject, key: str) -> str:
+        if key == "manager":
+            return f"{item['manager']}/{item['operation']}/{item.get('subresource', '')}"
+        return str(item[key])
+
+    def _same(self, name: str, recorded: Any, simulated: Any) -> bool:
+        if isinstance(recorded, bool) or isinstance(simulated, bool) or recorded is None or simulated is None:
+            return bool(recorded is simulated)
+        if isinstance(recorded, int | float) and isinstance(simulated, int | float):
+            return name in self._varying or recorded == simulated
+        if type(recorded) is not type(simulated):
+            return False
+        if name in self._varying:
+            return True
+        if _TIME.match(recorded) and _TIME.match(simulated):
+            return True
+        if _UUID.match(recorded) and _UUID.match(simulated):
+            return True
+        return bool(recorded == simulated or self.substitutions.text(recorded) == simulated)
+
+
+def _has(item: Any, key: str) -> bool:
+    return isinstance(item, dict) and key in item
