@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pilothouse_server.values import names
@@ -41,17 +41,12 @@ REFUSED: list[tuple[Problem, list[str]]] = [
     (names.annotation_key_problem, ["", "a/b/c", "-a"]),
     (names.config_key_problem, ["", ".", "..", "..a", "a/b", "x" * 254]),
     (names.username_problem, ["", ".a", "-a", "@a", "a b", "a..b", "x" * 51, "ädmin"]),
-    (
-        names.email_problem,
-        ["", "a", "a@", "a@b", "@b.co", "a@@b.co", "a b@c.de", "a@-b.co", "a.@b.co", "x" * 65 + "@b.co"],
-    ),
-    (
-        names.permission_problem,
-        ["", "container", "container.", ".get", "*.get", "*.*", "container.get.x", "Container.get"],
-    ),
+    (names.email_problem, ["", "a", "a@", "a@b", "@b.co", "a@@b.co", "a b@c.de", "a@-b.co", "a.@b.co"]),
+    (names.email_problem, ["x" * 65 + "@b.co", "a@" + "b." * 130 + "co"]),
+    (names.permission_problem, ["", "container", "container.", ".get", "*.get", "*.*", "a.get.x", "A.get"]),
     (
         names.uuid_problem,
-        ["", "0" * 32, "{00000000-0000-4000-8000-00000000000a}", "00000000-0000-4000-8000-00000000000A"],
+        ["", "0" * 32, f"{{{'0' * 8}-0000-4000-8000-{'0' * 12}}}", "00000000-0000-4000-8000-00000000000A"],
     ),
     (names.absolute_path_problem, ["", "a", "/a/..", "/../a", "/a:b", "/a\x00", "/a\n"]),
     (names.relative_path_problem, ["/a", "..", "a/../b", "a\x00"]),
@@ -91,22 +86,22 @@ NAMES = [
 DANGEROUS = ["..", "\x00", "%2f", "%2F", "\n", "\x1b", "а", "ａ", "\u202e", "\u200b", "\ud800", "\\"]
 
 
+# Two dots within a part are no way up, and the grammar of Kubernetes allows them in these.
+DOTS_ALLOWED = (
+    names.environment_name_problem,
+    names.label_key_problem,
+    names.label_value_problem,
+    names.config_key_problem,
+)
+
+
 @given(
-    st.sampled_from(NAMES),
-    st.sampled_from(DANGEROUS),
-    st.text("ab1", min_size=1, max_size=5),
-    st.text("ab1", max_size=5),
+    st.sampled_from(NAMES), st.sampled_from(DANGEROUS), st.text("ab1", min_size=1, max_size=5), st.text("ab1")
 )
 def test_every_name_refuses_what_is_dangerous(
     problem: Problem, dangerous: str, before: str, after: str
 ) -> None:
-    if dangerous == ".." and problem not in (
-        names.dns_label_problem,
-        names.dns_subdomain_problem,
-        names.username_problem,
-    ):
-        # Two dots within a part are no way up where the grammar of Kubernetes allows them.
-        return
+    assume(dangerous != ".." or problem not in DOTS_ALLOWED)
     assert problem(before + dangerous + after) is not None
 
 

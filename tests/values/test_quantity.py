@@ -12,11 +12,8 @@ from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.quantity import Quantity, normalise, quantity_problem
 
 FACTORS = {
-    **{
-        s: Decimal(10) ** e
-        for s, e in zip(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), range(-9, 19, 3), strict=True)
-    },
-    **{s: Decimal(1024) ** e for e, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("n", "u", "m", "", *"kMGTPE"), -3)},
+    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
 }
 
 # What the API server prints for what it is given.
@@ -81,25 +78,9 @@ def test_canonical_form_is_the_api_servers(given_text: str, canonical: str) -> N
             "1ki",
             "1mi",
             "1i",
-            "1Kii",
-            "1KiB",
         ),
-        *(
-            "0x10",
-            "1e",
-            "1e+",
-            "1e1.5",
-            "1e3Ki",
-            "１",
-            "1\n",
-            "1\x00",
-            "inf",
-            "nan",
-            "1_000",
-            "--1",
-            "1e99999",
-            "1" * 65,
-        ),
+        *("1Kii", "1KiB", "0x10", "1e", "1e+", "1e1.5", "1e3Ki", "１", "1\n", "1\x00", "inf", "nan", "1_000"),
+        *("--1", "1e99999", "1" * 65),
     ],
 )
 def test_what_is_no_quantity_is_refused_with_the_rule(text: str) -> None:
