@@ -25,4 +25,75 @@ class KnownDifference:
         return self.exchange in (None, difference.exchange) and bool(re.fullmatch(self.path, difference.path))
 
 
-KNOWN: tuple[KnownDifference, ...] = ()
+_DISCOVERY = "01-version-and-discovery"
+_NOT_SIMULATED = "a kind that the simulator does not have"
+_CUT = "the recording was cut to the resources its author used; the real server has this one too"
+
+KNOWN: tuple[KnownDifference, ...] = (
+    KnownDifference(_DISCOVERY, 5, "text", "the checks named by /readyz?verbose are those of this server"),
+    KnownDifference(
+        _DISCOVERY,
+        7,
+        r"body\.groups\.(authorization\.k8s\.io|batch|coordination\.k8s\.io|rbac\.authorization\.k8s\.io)",
+        _NOT_SIMULATED,
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        8,
+        r"body\.resources\.(limitranges|persistentvolumeclaims|resourcequotas|resourcequotas/status|secrets)",
+        _NOT_SIMULATED,
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        8,
+        r"body\.resources\.(pods/(attach|exec|portforward)|serviceaccounts/token)",
+        "a subresource that the simulator does not have",
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        8,
+        r"body\.resources\.(endpoints|nodes/status|pods/binding|services/status)",
+        _CUT,
+    ),
+    KnownDifference(_DISCOVERY, 9, r"body\.resources\.statefulsets(/scale|/status)?", _NOT_SIMULATED),
+    KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
+    KnownDifference(
+        _DISCOVERY, 11, "status|header.content-type|body", "no kind of the group coordination.k8s.io"
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        13,
+        r"body\.items\[0\]\.versions\[0\]\.resources\."
+        r"(limitranges|persistentvolumeclaims|resourcequotas|secrets)",
+        _NOT_SIMULATED,
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        13,
+        r"body\.items\[0\]\.versions\[0\]\.resources\.(pods|serviceaccounts|services)\.subresources.*",
+        "subresources that the simulator does not have",
+    ),
+    KnownDifference(_DISCOVERY, 13, r"body\.items\[0\]\.versions\[0\]\.resources\.endpoints", _CUT),
+    KnownDifference(
+        _DISCOVERY, 14, r"body\.items\[0\]\.versions\[0\]\.resources\.statefulsets", _NOT_SIMULATED
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        14,
+        r"body\.items\[[12]\]\.(metadata\.name|versions\[0\]\.resources\.(events|jobs|endpointslices|leases))",
+        "other groups, because other kinds",
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        23,
+        r"body\.status\.(allocatable|capacity)\..*|body\.status\.addresses\.InternalIP\.address",
+        "the simulated nodes are larger, and have no huge pages",
+    ),
+    KnownDifference(
+        _DISCOVERY,
+        23,
+        r"body\.metadata\.(annotations|labels\.type)|body\.status\.(declaredFeatures|images\.length)"
+        r"|body\.status\.nodeInfo\..*",
+        "the simulated nodes have features, images and software of their own",
+    ),
+)

@@ -12,6 +12,7 @@ version at that moment.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -83,10 +84,11 @@ class Replay:
         racing: frozenset[int] = frozenset(),
         names: Mapping[str, str] | None = None,
         pace: bool = True,
+        read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
     ) -> None:
         self.cluster = cluster
         self.recording = recording
-        self.substitutions = Substitutions(dict(names or {}))
+        self.substitutions = Substitutions(names=dict(names or {}))
         self.answers: dict[int, Any] = {}
         self._bodies = bodies or {}
         self._skip = skip
@@ -94,6 +96,7 @@ class Replay:
         self._comparer = Comparer(self.substitutions, varying=varying)
         self._racing = racing
         self._pace = pace
+        self._read_deadline_seconds = read_deadline_seconds
         self._session: aiohttp.ClientSession
         self._streams: list[_Stream] = []
 
@@ -128,11 +131,11 @@ class Replay:
             return []
         differences = await self._send(index, exchange)
         writes = exchange["request"]["method"] != "GET"
-        if index in self._racing or (writes and _is_deployment(exchange["response"])):
+        if index in self._racing or (writes and _is_workload(exchange["response"])):
             differences = [entry for entry in differences if not _CONTROLLERS_WORK.fullmatch(entry.path)]
         if writes or index in self._racing:
             return differences
-        deadline = self.cluster.clock.elapsed() + _READ_DEADLINE_SECONDS
+        deadline = self.cluster.clock.elapsed() + self._read_deadline_seconds
         while differences and self.cluster.clock.elapsed() < deadline:
             revision = self.cluster.store.revision
             await self.cluster.clock.sleep(0.05)
@@ -180,7 +183,7 @@ class Replay:
             path,
             params=query,
             headers=headers,
-            data=data,
+            data=None if data is None else io.BytesIO(data),
             skip_auto_headers={"Content-Type", "Accept"},
         ) as response:
             raw = await response.read()
@@ -273,9 +276,9 @@ class Replay:
         return [kind for position, kind in enumerate(types) if position == 0 or types[position - 1] != kind]
 
 
-def _is_deployment(response: JsonObject) -> bool:
+def _is_workload(response: JsonObject) -> bool:
     body = response.get("body")
-    return isinstance(body, dict) and body.get("kind") == "Deployment"
+    return isinstance(body, dict) and body.get("kind") in ("Deployment", "Scale")
 
 
 def _by_object(events: list[JsonObject]) -> dict[str, list[JsonObject]]:
@@ -333,6 +336,7 @@ async def replay(
     racing: frozenset[int] = frozenset(),
     names: Mapping[str, str] | None = None,
     pace: bool = True,
+    read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
 ) -> list[Difference]:
     """Makes the namespaces the recording needs, runs `prepare`, replays, and answers the differences.
 
@@ -340,7 +344,8 @@ async def replay(
     `skip` leaves exchanges out; `exact_streams` compares every event of a watch instead of the first and last of
     each object; `varying` names further keys whose values are not compared; `racing` names reads whose answer
     shows how far the controllers were, which is a matter of milliseconds;
-    `names` translates names of the recording into names of this cluster.
+    `names` translates names of the recording into names of this cluster; `read_deadline_seconds` (simulated) is
+    how long a read that does not agree is repeated.
     """
     recording = load(name)
     for namespace in namespaces_of(recording):
@@ -357,6 +362,7 @@ async def replay(
         racing=racing,
         names=names,
         pace=pace,
+        read_deadline_seconds=read_deadline_seconds,
     )
     return await run.run()
 
@@ -371,6 +377,6 @@ def check(name: str, differences: list[Difference]) -> None:
         used.update(matching)
         if not matching:
             unknown.append(difference)
-    assert not unknown, f"{name} is not as recorded:\n" + "\n".join(map(str, unknown[:30]))
+    assert not unknown, f"{name} is not as recorded:\n" + "\n".join(map(str, unknown[:60]))
     gone = [known for known in unused if known not in used]
     assert not gone, f"{name}: these known differences no longer occur, remove them: {gone}"

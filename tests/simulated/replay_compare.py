@@ -17,10 +17,11 @@ JsonObject = dict[str, Any]
 LEARNED = frozenset({"uid", "resourceVersion", "continue", "clusterIP", "nodePort", "podIP", "etag"})
 VARYING = LEARNED | frozenset({
     "message", "containerID", "imageID", "hostIP", "ip", "nodeName", "pod-template-hash", "serverAddress",
-    "storageVersionHash", "ca.crt", "image", "kubernetes.io/description", "description",
+    "storageVersionHash", "ca.crt", "reportingInstance", "image", "kubernetes.io/description", "description",
 })  # fmt: skip
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 _SERVICE_ACCOUNT_VOLUME = re.compile(r"^kube-api-access-[a-z0-9]{5}$")
+_EVENT_NAME = re.compile(r"^(.+)\.[0-9a-f]{16}$")
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 # Lists whose items are matched by one of these keys instead of by position.
 _KEYED_LISTS = {
@@ -50,9 +51,10 @@ _ABSENT = "(absent)"
 
 @dataclass
 class Substitutions:
-    """Recorded value -> value of this run."""
+    """Recorded value -> value of this run. `names` are given beforehand and replaced inside texts however short."""
 
     values: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def learn(self, recorded: Any, simulated: Any) -> None:
         """Notes a pair met at the same place of two answers."""
@@ -77,6 +79,8 @@ class Substitutions:
         """Translates a whole text, or the uids and generated names inside it."""
         if value in self.values:
             return self.values[value]
+        for recorded, simulated in self.names.items():
+            value = value.replace(recorded, simulated)
         for recorded, simulated in self.values.items():
             if len(recorded) > 8 and recorded in value and not recorded.isdigit():
                 value = value.replace(recorded, simulated)
@@ -115,12 +119,13 @@ class Comparer:
         self._learn_name(recorded, simulated)
         if "managedFields" not in recorded and "managedFields" in simulated:
             simulated = {name: value for name, value in simulated.items() if name != "managedFields"}
+        translations = {self.substitutions.text(str(name)) for name in recorded}
         for name in sorted({*recorded, *simulated}, key=str):
             child = f"{path}.{name}"
             translated = name
             if name not in simulated and self.substitutions.text(name) in simulated:
                 translated = self.substitutions.text(name)
-            if name not in recorded and name in self.substitutions.values.values():
+            if name not in recorded and name in translations:
                 continue
             if name not in recorded:
                 found.append(Difference(self._exchange, child, _ABSENT, simulated[name]))
@@ -182,7 +187,10 @@ class Comparer:
             return True
         if _UUID.match(recorded) and _UUID.match(simulated):
             return True
-        return bool(recorded == simulated or self.substitutions.text(recorded) == simulated)
+        if self.substitutions.text(recorded) == simulated:
+            return True
+        old, new = _EVENT_NAME.match(recorded), _EVENT_NAME.match(simulated)
+        return bool(old and new and self.substitutions.text(old[1]) == new[1])
 
 
 def _has(item: Any, key: str) -> bool:
