@@ -45,7 +45,7 @@ DECIDED_FIELDS = (
 UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")
 RESOURCE_PARTS = ("cpu_request", "cpu_limit", "memory_request", "memory_limit")
 
-_SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?i?)")
+_SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?|[KMGTPE]i)")
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _DEFAULT_REGISTRIES = ("docker.io/", "index.docker.io/")

@@ -1,0 +1,94 @@
+"""Manifests for the tests of `apply`, and the way from their text to containers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.apply.attach import Wanted, attach
+from pilothouse_client.apply.convert import convert
+from pilothouse_client.apply.documents import Document, parse
+from pilothouse_client.apply.problems import Problem, Problems
+
+NAMESPACE = "cafe"
+CHECKOUT = Path(__file__).parents[2]
+EXAMPLE = CHECKOUT / "deploy" / "examples" / "harbor-cafe.yaml"
+# A real application that is not ours to commit; it lies beside the checkout where the project is developed.
+SAMPLE = CHECKOUT.parent / "shared" / "samples" / "online-boutique.yaml"
+
+WEB = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  labels: {app: web}
+spec:
+  selector:
+    matchLabels: {app: web}
+  template:
+    metadata:
+      labels: {app: web}
+    spec:
+      containers:
+      - name: server
+        image: nginx:1.27
+        ports:
+        - {name: http, containerPort: 8080}
+"""
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports:
+  - {name: http, port: 80, targetPort: http}
+"""
+
+
+def web(extra: str = "", *, pod: str = "", container: str = "", name: str = "web") -> str:
+    """The Deployment `web` with further lines: of `spec` (from line 7), of the pod (from 13) or its container
+    (from line 16)."""
+    text = WEB.replace("  selector:\n", textwrap.indent(_lines(extra), "  ") + "  selector:\n", 1)
+    text = text.replace("      containers:\n", textwrap.indent(_lines(pod), " " * 6) + "      containers:\n")
+    text = text.replace("        ports:\n", textwrap.indent(_lines(container), " " * 8) + "        ports:\n")
+    return text.replace("web", name)
+
+
+def _lines(text: str) -> str:
+    return textwrap.dedent(text).strip("\n") + "\n" if text else ""
+
+
+def documents(*texts: str) -> list[Document]:
+    """The documents of texts that can be read."""
+    problems = Problems()
+    read = parse("---\n".join(texts), "web.yaml", problems)
+    assert not problems.all, problems.all
+    return read
+
+
+def found(text: str, existing: Sequence[pb.Container] = ()) -> list[str]:
+    """The problems of a text, as they are shown."""
+    return [str(problem) for problem in problems_of(text, existing)]
+
+
+def problems_of(text: str, existing: Sequence[pb.Container] = ()) -> tuple[Problem, ...]:
+    problems = Problems()
+    attach(convert(parse(text, "web.yaml", problems), NAMESPACE, problems), existing)
+    return problems.all
+
+
+def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[Wanted]:
+    """What texts without a problem want."""
+    problems = Problems()
+    result = attach(convert(documents(*texts), NAMESPACE, problems), existing)
+    assert not problems.all, problems.all
+    return result
+
+
+def container(*texts: str, existing: Sequence[pb.Container] = ()) -> pb.Container:
+    """The only container that texts want."""
+    (only,) = wanted(*texts, existing=existing)
+    return only.container

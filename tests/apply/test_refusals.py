@@ -1,0 +1,343 @@
+"""What the platform has no place for is refused by name, with its line; nothing else is said of it."""
+
+from __future__ import annotations
+
+import pytest
+from tests.apply.manifests import NAMESPACE, SERVICE, WEB, found, problems_of, wanted, web
+
+from pilothouse_client.apply.convert import convert
+from pilothouse_client.apply.documents import parse
+from pilothouse_client.apply.problems import Problems, Reach
+
+NOT = "cannot be represented"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (web(pod="hostNetwork: true"), f"web.yaml:13: deployment/web: spec.template.spec.hostNetwork: {NOT}"),
+        (
+            web(container="envFrom: [{configMapRef: {name: x}}]"),
+            f"web.yaml:16: deployment/web: spec.template.spec.containers[0].envFrom: {NOT}",
+        ),
+        (
+            web(container="workingDir: /srv"),
+            f"web.yaml:16: deployment/web: spec.template.spec.containers[0].workingDir: {NOT}",
+        ),
+        (
+            web(container="lifecycle: {preStop: {sleep: {seconds: 5}}}"),
+            f"web.yaml:16: deployment/web: spec.template.spec.containers[0].lifecycle: {NOT}",
+        ),
+        (
+            web("strategy:\n  type: Recreate"),
+            f"web.yaml:8: deployment/web: spec.strategy.type: {NOT}",
+        ),
+        (
+            web("strategy: {rollingUpdate: {maxSurge: 1}}"),
+            f"web.yaml:7: deployment/web: spec.strategy.rollingUpdate.maxSurge: {NOT}",
+        ),
+        (web("revisionHistoryLimit: 3"), f"web.yaml:7: deployment/web: spec.revisionHistoryLimit: {NOT}"),
+        (
+            web("progressDeadlineSeconds: 60"),
+            f"web.yaml:7: deployment/web: spec.progressDeadlineSeconds: {NOT}",
+        ),
+        (web("minReadySeconds: 5"), f"web.yaml:7: deployment/web: spec.minReadySeconds: {NOT}"),
+        (web("paused: true"), f"web.yaml:7: deployment/web: spec.paused: {NOT}"),
+        (
+            web("replica: 3"),
+            f"web.yaml:7: deployment/web: spec.replica: {NOT}; did you mean 'replicas'?",
+        ),
+        (
+            web(pod="volumes:\n- name: data\n  persistentVolumeClaim: {claimName: data}"),
+            f"web.yaml:15: deployment/web: spec.template.spec.volumes[0].persistentVolumeClaim: {NOT}",
+        ),
+        (
+            web(pod="volumes: [{name: a, projected: {}}]"),
+            f"web.yaml:13: deployment/web: spec.template.spec.volumes[0].projected: {NOT}",
+        ),
+        (
+            web(container="resources:\n  limits:\n    nvidia.com/gpu: 1"),
+            f"web.yaml:18: deployment/web: spec.template.spec.containers[0].resources.limits.nvidia.com/gpu: {NOT}",
+        ),
+        (
+            web(container="env:\n- name: A\n  valueFrom: {resourceFieldRef: {resource: limits.cpu}}"),
+            "web.yaml:18: deployment/web: "
+            f"spec.template.spec.containers[0].env[0].valueFrom.resourceFieldRef: {NOT}",
+        ),
+        (
+            web(pod="initContainers: [{name: a, image: b, restartPolicy: Always}]"),
+            f"web.yaml:13: deployment/web: spec.template.spec.initContainers[0].restartPolicy: {NOT}",
+        ),
+        (
+            WEB.replace("containerPort: 8080", "containerPort: 8080, protocol: SCTP"),
+            f"web.yaml:17: deployment/web: spec.template.spec.containers[0].ports[0].protocol: {NOT}: SCTP",
+        ),
+        (
+            WEB.replace("name: web\n", "name: web\n  uid: 2a0b1c\n", 1),
+            "web.yaml:5: deployment/web: metadata.uid: is set by the cluster and cannot be given; remove it",
+        ),
+        (
+            WEB + "status: {replicas: 1}\n",
+            "web.yaml:18: deployment/web: status: is set by the cluster and cannot be given; remove it",
+        ),
+        (
+            WEB.replace("labels: {app: web}", "labels: {app: web, app.kubernetes.io/managed-by: Helm}", 1),
+            "web.yaml:5: deployment/web: metadata.labels[app.kubernetes.io/managed-by]: "
+            f"{NOT}: the platform sets it to 'pilothouse'",
+        ),
+        (
+            WEB + "      - name: proxy\n        image: envoy\n",
+            f"web.yaml:18: deployment/web: spec.template.spec.containers[1]: {NOT}: "
+            "a second container (proxy) beside the main one",
+        ),
+        (
+            WEB.replace("      labels: {app: web}", "      labels: {app: web, tier: b}").replace(
+                "  labels: {app: web}\nspec", "  labels:\n    tier: a\nspec", 1
+            ),
+            f"web.yaml:12: deployment/web: spec.template.metadata.labels[tier]: {NOT}: "
+            "'b' differs from 'a' of metadata.labels[tier]",
+        ),
+        (
+            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: nightly}\nspec: {schedule: '@daily'}\n",
+            "web.yaml:1: cronjob/nightly: CronJob of batch/v1 is not yet supported",
+        ),
+        (
+            WEB.replace("apps/v1", "apps/v1beta1"),
+            "web.yaml:1: deployment/web: Deployment of apps/v1beta1 is not supported; "
+            "expected Deployment of apps/v1",
+        ),
+        (
+            WEB + "---\n" + SERVICE.replace("{name: web}", "{name: web, annotations: {a: b}}"),
+            f"web.yaml:21: service/web: metadata.annotations[a]: {NOT}",
+        ),
+        (
+            WEB + "---\n" + SERVICE.replace("{name: web}", "{name: web, labels: {team: red}}"),
+            f"web.yaml:21: service/web: metadata.labels[team]: {NOT}: "
+            "services carry the labels of container/web, which lacks it",
+        ),
+        (
+            WEB + "---\n" + SERVICE + "  sessionAffinity: ClientIP\n",
+            f"web.yaml:26: service/web: spec.sessionAffinity: {NOT}",
+        ),
+        (
+            WEB + "---\n" + SERVICE + "  type: ExternalName\n",
+            f"web.yaml:26: service/web: spec.type: {NOT}: ExternalName",
+        ),
+        (
+            WEB + "---\n" + SERVICE + "  clusterIP: 10.0.0.1\n",
+            f"web.yaml:26: service/web: spec.clusterIP: {NOT}",
+        ),
+        (
+            WEB + "---\n" + SERVICE.replace("{app: web}", "{app: other}"),
+            f"web.yaml:19: service/web: spec.selector: {NOT}: "
+            "it selects no container, neither of these files nor on the server",
+        ),
+        (
+            WEB + "---\n" + WEB.replace("name: web", "name: canary", 1) + "---\n" + SERVICE,
+            f"web.yaml:37: service/web: spec.selector: {NOT}: it selects several containers (web, canary)",
+        ),
+        (
+            WEB + "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: idle\n",
+            f"web.yaml:19: serviceaccount/idle: {NOT}: no container uses it, "
+            "and the platform makes accounts for containers only",
+        ),
+        (
+            web(pod="serviceAccountName: web")
+            + "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: web\n  annotations:\n    a: b\n",
+            f"web.yaml:25: serviceaccount/web: metadata.annotations[a]: {NOT}",
+        ),
+    ],
+)
+def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
+    assert found(text) == [expected]
+    assert all(problem.reach is not Reach.INVALID for problem in problems_of(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            WEB.replace("image: nginx:1.27", "image: 3"),
+            "web.yaml:15: deployment/web: spec.template.spec.containers[0].image: "
+            "expected a text, found the integer '3'; put it in quotes",
+        ),
+        (
+            WEB.replace("        image: nginx:1.27\n", ""),
+            "web.yaml:14: deployment/web: spec.template.spec.containers[0].image: expected a value, found none",
+        ),
+        (
+            web("replicas: '2'"),
+            "web.yaml:7: deployment/web: spec.replicas: expected a whole number, found the string '2'",
+        ),
+        (
+            web("replicas: -1"),
+            "web.yaml:7: deployment/web: spec.replicas: expected 0 to 2147483647, found -1",
+        ),
+        (
+            WEB.replace("8080", "70000"),
+            "web.yaml:17: deployment/web: spec.template.spec.containers[0].ports[0].containerPort: "
+            "expected 1 to 65535, found 70000",
+        ),
+        (
+            web(container="resources: {requests: {cpu: lots}}"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].resources.requests.cpu: "
+            "expected a quantity such as 100m, 0.5, 64Mi, found 'lots'",
+        ),
+        (
+            web(container="env:\n- {name: A, value: 8080}"),
+            "web.yaml:17: deployment/web: spec.template.spec.containers[0].env[0].value: "
+            "expected a text, found the integer '8080'; put it in quotes",
+        ),
+        (
+            web(container="env:\n- {name: A, value: '1'}\n- {name: A, value: '2'}"),
+            "web.yaml:18: deployment/web: spec.template.spec.containers[0].env[1]: "
+            "expected each variable once, found 'A' again",
+        ),
+        (
+            web(container="env:\n- {name: A, value: a, valueFrom: {fieldRef: {fieldPath: status.podIP}}}"),
+            "web.yaml:17: deployment/web: spec.template.spec.containers[0].env[0].valueFrom: "
+            "expected either value or valueFrom, found both",
+        ),
+        (
+            web(container="livenessProbe: {periodSeconds: 5}"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].livenessProbe: "
+            "expected one of httpGet, tcpSocket, exec, grpc, found none",
+        ),
+        (
+            web(container="livenessProbe: {tcpSocket: {port: '80'}}"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].livenessProbe.tcpSocket.port: "
+            "expected a port's number or name, found the text '80'",
+        ),
+        (
+            web(container="volumeMounts: [{name: data, mountPath: /data}]"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].volumeMounts[0]: "
+            "expected the name of a volume of the pod, found 'data'",
+        ),
+        (
+            web(container="imagePullPolicy: Sometimes"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].imagePullPolicy: "
+            "expected one of Always, IfNotPresent, Never, found 'Sometimes'",
+        ),
+        (
+            web(container="command: ls -l"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].command: "
+            "expected a list, found the string 'ls -l'",
+        ),
+        (
+            WEB.replace("matchLabels: {app: web}", "matchLabels: {app: shop}"),
+            "web.yaml:8: deployment/web: spec.selector.matchLabels[app]: "
+            "expected a label of the pod template, found 'shop'",
+        ),
+        (
+            WEB.replace(
+                "matchLabels: {app: web}", "matchExpressions: [{key: app, operator: NotIn, values: [web]}]"
+            ),
+            "web.yaml:8: deployment/web: spec.selector.matchExpressions[0]: "
+            "expected to select the pod template's labels",
+        ),
+        (
+            WEB.replace("name: web\n", "name: web\n  namespace: other\n", 1),
+            "web.yaml:5: deployment/web: metadata.namespace: "
+            "expected 'cafe', which is applied to, or nothing; found 'other'",
+        ),
+        (
+            WEB.replace("name: web\n", "name: Web_1\n", 1),
+            "web.yaml:4: deployment/Web_1: metadata.name: "
+            "expected at most 63 lower-case letters, digits and '-', found 'Web_1'",
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n",
+            "web.yaml:1: deployment/web: spec: expected a value, found none",
+        ),
+        ("kind: Service\n", "web.yaml:1: service: apiVersion: expected a value, found none"),
+        ("- a\n", "web.yaml:1: document: expected a mapping with apiVersion and kind, found a list"),
+        (
+            WEB + "---\n" + WEB,
+            "web.yaml:19: deployment/web: expected each object once, found it again; first at web.yaml:1",
+        ),
+        (
+            WEB + "---\n" + SERVICE.replace("targetPort: http", "targetPort: grpc"),
+            "web.yaml:25: service/web: spec.ports[0].targetPort: "
+            "expected the name of a port of container/web, found 'grpc'",
+        ),
+        (
+            WEB + "---\n" + SERVICE.replace("port: 80,", "port: 80, nodePort: 30080,"),
+            "web.yaml:25: service/web: spec.ports[0].nodePort: "
+            "expected none for a service that is neither NodePort nor LoadBalancer",
+        ),
+        (
+            WEB + "---\n" + SERVICE + "  - {port: 81}\n",
+            "web.yaml:26: service/web: spec.ports[1].name: expected a name beside other ports, found none",
+        ),
+    ],
+)
+def test_what_is_wrong_in_itself_is_told_and_never_skipped(text: str, expected: str) -> None:
+    assert found(text) == [expected]
+    assert all(problem.reach is Reach.INVALID for problem in problems_of(text))
+
+
+def test_every_problem_is_told_at_once() -> None:
+    text = web("replicas: many", pod="hostNetwork: true", container="tty: true")
+    assert [line.split(": ")[0] for line in found(text)] == ["web.yaml:7", "web.yaml:14", "web.yaml:18"]
+
+
+def test_defaults_and_emptiness_say_nothing() -> None:
+    noisy = web(
+        """
+        strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 25%, maxUnavailable: 25%}}
+        revisionHistoryLimit: 10
+        progressDeadlineSeconds: 600
+        minReadySeconds: 0
+        paused: false
+        """,
+        pod="""
+        restartPolicy: Always
+        dnsPolicy: ClusterFirst
+        schedulerName: default-scheduler
+        hostNetwork: no
+        enableServiceLinks: true
+        securityContext: {}
+        affinity: {}
+        imagePullSecrets: []
+        """,
+        container="""
+        terminationMessagePath: /dev/termination-log
+        terminationMessagePolicy: File
+        tty: false
+        resources: {}
+        livenessProbe:
+        """,
+    ).replace("name: web\n", "name: web\n  namespace: cafe\n  creationTimestamp: null\n", 1)
+    (plain,), (same,) = wanted(WEB), wanted(noisy + "status: {}\n")
+    assert same.container == plain.container
+    service = (
+        SERVICE + "  sessionAffinity: None\n  internalTrafficPolicy: Cluster\nstatus:\n  loadBalancer: {}\n"
+    )
+    assert wanted(WEB, service)[0].container == wanted(WEB, SERVICE)[0].container
+
+
+def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
+    problems = Problems()
+    text = "---\n".join(
+        [
+            web(
+                pod="hostNetwork: true\nvolumes: [{name: data, hostPath: {path: /data}}]",
+                container="volumeMounts: [{name: data, mountPath: /data}]",
+            ),
+            WEB.replace("name: web", "name: pair", 1) + "      - {name: second, image: x}\n",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n",
+        ]
+    )
+    manifest = convert(parse(text, "web.yaml", problems), NAMESPACE, problems)
+    assert [workload.container for workload in manifest.workloads] == [
+        convert(parse(WEB, "web.yaml", problems), NAMESPACE, problems).workloads[0].container
+    ]
+    assert problems.refused(skip_unsupported=True) == ()
+    assert [(each.subject, each.path) for each in problems.skipped(skip_unsupported=True)] == [
+        ("deployment/web", "spec.template.spec.hostNetwork"),
+        ("deployment/web", "spec.template.spec.volumes[0].hostPath"),
+        ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
+        ("deployment/pair", "spec.template.spec.containers[1]"),
+        ("configmap/settings", ""),
+    ]
+    assert len(problems.refused(skip_unsupported=False)) == 5

@@ -1,0 +1,186 @@
+"""Services become ports of the container whose pods they select."""
+
+from __future__ import annotations
+
+import pytest
+from tests.apply.manifests import SERVICE, WEB, container, found, wanted, web
+
+from pilothouse.container.v1 import container_pb2 as pb
+
+
+def service(
+    name: str = "web", *, spec: str = "", ports: str = "{name: http, port: 80, targetPort: http}"
+) -> str:
+    text = SERVICE.replace("{name: web}", f"{{name: {name}}}")
+    return text.replace("{name: http, port: 80, targetPort: http}", ports) + spec
+
+
+def port(**fields: object) -> pb.Port:
+    made = pb.Port(
+        name="http",
+        container_port=8080,
+        protocol=pb.PROTOCOL_TCP,
+        service_name="web",
+        service_port=80,
+        service_type=pb.SERVICE_TYPE_CLUSTER_IP,
+    )
+    made.MergeFrom(pb.Port(**fields))  # type: ignore[arg-type]
+    return made
+
+
+def alone(name: str = "http", number: int = 8080, **fields: object) -> pb.Port:
+    """A port without a service."""
+    made = pb.Port(
+        name=name, container_port=number, protocol=pb.PROTOCOL_TCP, service_type=pb.SERVICE_TYPE_NONE
+    )
+    made.MergeFrom(pb.Port(**fields))  # type: ignore[arg-type]
+    return made
+
+
+def on_server(text: str = WEB, *services: str) -> pb.Container:
+    made = container(text, *services)
+    made.uid = "b1e7"
+    return made
+
+
+def test_a_port_without_service_is_declared_only() -> None:
+    assert list(container(WEB).ports) == [alone()]
+
+
+def test_a_target_may_be_a_name_a_number_or_left_out() -> None:
+    by_name = container(WEB, service())
+    assert list(by_name.ports) == [port()]
+    assert container(WEB, service(ports="{name: http, port: 80, targetPort: 8080}")) == by_name
+    assert list(container(WEB, service(ports="{name: http, port: 8080}")).ports) == [port(service_port=8080)]
+
+
+def test_a_target_that_the_pod_does_not_declare_is_declared_by_its_service() -> None:
+    made = container(WEB, service(ports="{name: metrics, port: 9090}"))
+    assert list(made.ports) == [
+        alone(),
+        port(name="metrics", container_port=9090, service_port=9090),
+    ]
+
+
+def test_several_services_before_one_container() -> None:
+    made = container(WEB, service(), service("web-public", spec="  type: LoadBalancer\n"))
+    assert list(made.ports) == [
+        port(),
+        port(service_name="web-public", service_type=pb.SERVICE_TYPE_LOAD_BALANCER),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("", pb.SERVICE_TYPE_CLUSTER_IP),
+        ("  type: ClusterIP\n", pb.SERVICE_TYPE_CLUSTER_IP),
+        ("  type: NodePort\n", pb.SERVICE_TYPE_NODE_PORT),
+        ("  type: LoadBalancer\n", pb.SERVICE_TYPE_LOAD_BALANCER),
+        ("  clusterIP: None\n", pb.SERVICE_TYPE_HEADLESS),
+        ("  clusterIP: ''\n", pb.SERVICE_TYPE_CLUSTER_IP),
+    ],
+)
+def test_every_type_of_service(spec: str, expected: pb.ServiceType.ValueType) -> None:
+    assert list(container(WEB, service(spec=spec)).ports) == [port(service_type=expected)]
+
+
+def test_node_ports_protocols_and_hints_are_kept() -> None:
+    made = container(
+        WEB.replace("containerPort: 8080", "containerPort: 8080, protocol: UDP, hostPort: 53"),
+        service(
+            spec="  type: NodePort\n",
+            ports="{port: 53, targetPort: http, protocol: UDP, nodePort: 30053, appProtocol: dns}",
+        ),
+    )
+    assert list(made.ports) == [
+        port(
+            protocol=pb.PROTOCOL_UDP,
+            host_port=53,
+            service_port=53,
+            node_port=30053,
+            app_protocol="dns",
+            service_type=pb.SERVICE_TYPE_NODE_PORT,
+        )
+    ]
+
+
+def test_a_service_port_named_otherwise_leaves_the_pods_port_its_name() -> None:
+    # Probes and other services may refer to the pod's name; the first name given counts there.
+    made = container(WEB, service(ports="{name: web, port: 80, targetPort: http}"))
+    assert list(made.ports) == [alone(), port(name="web")]
+
+
+def test_a_selector_takes_part_of_the_labels() -> None:
+    both = WEB.replace("      labels: {app: web}", "      labels: {app: web, track: stable}")
+    other = both.replace("web", "canary", 1).replace("stable", "canary").replace("name: web", "name: canary")
+    selecting = service().replace("{app: web}", "{app: web, track: stable}")
+    stable, canary = wanted(both, other, selecting)
+    assert [each.service_name for each in stable.container.ports] == ["web"]
+    assert [each.service_name for each in canary.container.ports] == [""]
+
+
+def test_a_service_alone_joins_the_container_on_the_server() -> None:
+    (joined,) = wanted(service(), existing=[on_server()])
+    assert joined.fields == frozenset({"ports"})
+    assert joined.container == pb.Container(name="web", ports=[port()])
+
+
+def test_a_service_that_also_selects_a_container_on_the_server_is_refused() -> None:
+    existing = on_server(web(name="web").replace("name: web", "name: canary", 1))
+    (problem,) = found(WEB + "---\n" + service(), [existing])
+    assert problem.endswith("it selects several containers (web, canary on the server)")
+
+
+def test_services_of_other_files_stay() -> None:
+    existing = on_server(WEB, service(), service("web-public", spec="  type: LoadBalancer\n"))
+    again = container(WEB, existing=[existing])
+    assert again.ports == existing.ports
+    narrowed = container(
+        WEB, service(ports="{name: http, port: 8000, targetPort: http}"), existing=[existing]
+    )
+    assert list(narrowed.ports) == [port(service_port=8000), existing.ports[1]]
+
+
+def test_a_service_whose_selector_changes_moves() -> None:
+    first, second = (
+        on_server(web(name="first"), service("shop").replace("{app: web}", "{app: first}")),
+        on_server(web(name="second")),
+    )
+    gives, takes = wanted(service("shop").replace("{app: web}", "{app: second}"), existing=[first, second])
+    assert (gives.name, gives.releases, gives.takes) == ("first", frozenset({"shop"}), frozenset())
+    assert list(gives.container.ports) == [alone()]
+    assert (takes.name, takes.releases, takes.takes) == ("second", frozenset(), frozenset({"shop"}))
+    assert [each.service_name for each in takes.container.ports] == ["shop"]
+
+
+def test_a_node_port_that_the_cluster_chose_is_not_given_back() -> None:
+    node_port = service(spec="  type: NodePort\n")
+    existing = on_server(WEB, node_port)
+    existing.ports[0].node_port = 31234
+    assert container(WEB, node_port, existing=[existing]).ports == existing.ports
+    explicit = service(
+        spec="  type: NodePort\n", ports="{name: http, port: 80, targetPort: http, nodePort: 30000}"
+    )
+    assert container(WEB, explicit, existing=[existing]).ports[0].node_port == 30000
+
+
+def test_accounts_belong_to_the_containers_that_name_them() -> None:
+    account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"
+    assert container(web(pod="serviceAccountName: robot"), account).service_account == "robot"
+    existing = on_server(web(pod="serviceAccountName: robot"))
+    assert wanted(account, existing=[existing]) == []
+
+
+def test_a_list_stands_for_its_items() -> None:
+    import textwrap
+
+    def item(text: str) -> str:
+        return "- " + textwrap.indent(text, "  ")[2:]
+
+    text = "apiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\nitems:\n" + item(WEB) + item(SERVICE)
+    assert container(text) == container(WEB, SERVICE)
+    broken = text.replace("image: nginx:1.27", "image: []")
+    assert found(broken)[0].startswith(
+        "web.yaml:19: deployment/web: spec.template.spec.containers[0].image: "
+    )
