@@ -29,6 +29,7 @@ from .replay_compare import Comparer, Difference, Substitutions
 
 JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]
+Action = Callable[["Replay"], Awaitable[None]]
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 _READ_DEADLINE_SECONDS = 10.0
@@ -78,6 +79,7 @@ class Replay:
         recording: JsonObject,
         *,
         bodies: Mapping[int, Body] | None = None,
+        after: Mapping[int, Action] | None = None,
         skip: frozenset[int] = frozenset(),
         exact_streams: bool = False,
         varying: frozenset[str] = frozenset(),
@@ -91,6 +93,7 @@ class Replay:
         self.substitutions = Substitutions(names=dict(names or {}))
         self.answers: dict[int, Any] = {}
         self._bodies = bodies or {}
+        self._after = after or {}
         self._skip = skip
         self._exact_streams = exact_streams
         self._comparer = Comparer(self.substitutions, varying=varying)
@@ -113,6 +116,8 @@ class Replay:
                         due = began + exchange["at_ms"] / 1000
                         await self.cluster.clock.sleep(due - self.cluster.clock.elapsed())
                     differences += await self._exchange(index, exchange)
+                    if index in self._after:
+                        await self._after[index](self)
                 for stream in self._streams:
                     differences += await self._finish(stream)
             finally:
@@ -150,15 +155,11 @@ class Replay:
         headers = {name: self.substitutions.text(value) for name, value in request["headers"].items()}
         if request.get("as") is None:
             headers["authorization"] = f"Bearer {self.cluster.token}"
-        query: list[tuple[str, str]] = []
-        for name, value in request["query"].items():
-            for part in value if isinstance(value, list) else [value]:
-                query.append(
-                    (
-                        name,
-                        self._version(part) if name == "resourceVersion" else self.substitutions.text(part),
-                    )
-                )
+        query = [
+            (name, self._version(part) if name == "resourceVersion" else self.substitutions.text(part))
+            for name, value in request["query"].items()
+            for part in (value if isinstance(value, list) else [value])
+        ]
         body: Any = request.get("body")
         if index in self._bodies:
             body = self._bodies[index](self)
@@ -254,12 +255,17 @@ class Replay:
         self, index: int, recorded: list[JsonObject], simulated: list[JsonObject]
     ) -> list[Difference]:
         old, new = _by_object(recorded), _by_object(simulated)
-        renamed = dict(zip(old, new, strict=False)) if len(old) == len(new) else {name: name for name in old}
-        if set(old) <= set(new):
-            renamed = {name: name for name in old}
+        unpaired = [name for name in new if name not in old]
         differences: list[Difference] = []
         for name, events in old.items():
-            others = new.get(renamed.get(name, name), [])
+            others = new.get(name)
+            if others is None:
+                # Its name was generated: the next object of the same family stands for it.
+                family = _family(events[0], self.substitutions.text)
+                other = next((entry for entry in unpaired if _family(new[entry][0], str) == family), None)
+                others = new[other] if other is not None else []
+                if other is not None:
+                    unpaired.remove(other)
             path = f"lines[{name}]"
             differences += self._comparer.compare(
                 index, f"{path}.types", self._types(events), self._types(others)
@@ -287,6 +293,20 @@ def _by_object(events: list[JsonObject]) -> dict[str, list[JsonObject]]:
         metadata = event.get("object", {}).get("metadata", {})
         grouped.setdefault(f"{metadata.get('name', '-')}", []).append(event)
     return grouped
+
+
+def _family(event: JsonObject, translate: Callable[[str], str]) -> tuple[str, ...]:
+    """What an object has in common with those it could be mistaken for, but for its generated name."""
+    obj = event.get("object", {})
+    metadata, involved = obj.get("metadata", {}), obj.get("involvedObject", {})
+    labels = {name: text for name, text in (metadata.get("labels") or {}).items() if name != "pod-template-hash"}
+    return (
+        str(obj.get("kind")),
+        translate(metadata.get("generateName", "")),
+        str(sorted(labels.items())),
+        translate(involved.get("name", "")),
+        str(obj.get("reason", "")),
+    )
 
 
 def _ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[JsonObject, JsonObject]]:
@@ -330,6 +350,7 @@ async def replay(
     *,
     prepare: Callable[[SimulatedCluster], Awaitable[None]] | None = None,
     bodies: Mapping[int, Body] | None = None,
+    after: Mapping[int, Action] | None = None,
     skip: frozenset[int] = frozenset(),
     exact_streams: bool = False,
     varying: frozenset[str] = frozenset(),
@@ -340,12 +361,14 @@ async def replay(
 ) -> list[Difference]:
     """Makes the namespaces the recording needs, runs `prepare`, replays, and answers the differences.
 
-    `bodies` gives the request bodies that the recording only describes in words, by the number of the exchange;
-    `skip` leaves exchanges out; `exact_streams` compares every event of a watch instead of the first and last of
-    each object; `varying` names further keys whose values are not compared; `racing` names reads whose answer
-    shows how far the controllers were, which is a matter of milliseconds;
-    `names` translates names of the recording into names of this cluster; `read_deadline_seconds` (simulated) is
-    how long a read that does not agree is repeated.
+    - `bodies` gives the request bodies that the recording only describes in words, by the number of the exchange
+    - `after` does what was done, unrecorded, after an exchange
+    - `skip` leaves exchanges out
+    - `exact_streams` compares every event of a watch instead of the first and last of each object
+    - `varying` names further keys whose values are not compared
+    - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
+    - `names` translates names of the recording into names of this cluster
+    - `pace` keeps to the recorded times; `read_deadline_seconds` (simulated) bounds the repeating of a read
     """
     recording = load(name)
     for namespace in namespaces_of(recording):
@@ -356,6 +379,7 @@ async def replay(
         cluster,
         recording,
         bodies=bodies,
+        after=after,
         skip=skip,
         exact_streams=exact_streams,
         varying=varying,

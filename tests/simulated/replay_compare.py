@@ -17,7 +17,8 @@ JsonObject = dict[str, Any]
 LEARNED = frozenset({"uid", "resourceVersion", "continue", "clusterIP", "nodePort", "podIP", "etag"})
 VARYING = LEARNED | frozenset({
     "message", "containerID", "imageID", "hostIP", "ip", "nodeName", "pod-template-hash", "serverAddress",
-    "storageVersionHash", "ca.crt", "reportingInstance", "image", "kubernetes.io/description", "description",
+    "storageVersionHash", "ca.crt", "reportingInstance", "addresses", "image", "kubernetes.io/description",
+    "description",
 })  # fmt: skip
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 _SERVICE_ACCOUNT_VOLUME = re.compile(r"^kube-api-access-[a-z0-9]{5}$")
@@ -139,6 +140,8 @@ class Comparer:
         if "name" not in recorded or "name" not in simulated:
             return
         generated = "generateName" in recorded or "ownerReferences" in recorded
+        reference = recorded.get("kind") in ("Pod", "ReplicaSet") and "uid" in recorded
+        generated = generated or (reference and simulated.get("kind") == recorded["kind"])
         volume = _SERVICE_ACCOUNT_VOLUME.match(str(recorded["name"]))
         if (generated and "uid" in recorded) or (
             volume and _SERVICE_ACCOUNT_VOLUME.match(str(simulated["name"]))

@@ -75,15 +75,17 @@ async def test_dropped_watches_break_off_in_the_middle() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         headers = {"authorization": f"Bearer {cluster.token}"}
         path = "/api/v1/namespaces/default/configmaps"
-        async with aiohttp.ClientSession(cluster.url, headers=headers) as session:
-            async with session.get(path, params={"watch": "true"}) as response:
-                await create(cluster, path, {"metadata": {"name": "a"}})
-                assert json.loads(await response.content.readline())["type"] == "ADDED"
-                cluster.faults.drop_watches()
-                broken = False
-                try:
-                    while await response.content.readline():
-                        pass
-                except aiohttp.ClientPayloadError:
-                    broken = True
+        async with (
+            aiohttp.ClientSession(cluster.url, headers=headers) as session,
+            session.get(path, params={"watch": "true"}) as response,
+        ):
+            await create(cluster, path, {"metadata": {"name": "a"}})
+            assert json.loads(await response.content.readline())["type"] == "ADDED"
+            cluster.faults.drop_watches()
+            broken = False
+            try:
+                while await response.content.readline():
+                    pass
+            except aiohttp.ClientPayloadError:
+                broken = True
     assert broken

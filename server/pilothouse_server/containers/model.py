@@ -259,3 +259,34 @@ class Container(Value, frozen=True):
     @property
     def reconciling(self) -> bool:
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+
+class StatusChange(Value, frozen=True):
+    """One row of the history of a container's status."""
+
+    previous: Status | None
+    current: Status
+    changed_at: datetime
+    triggered_by: Literal["user", "kubernetes", "system"]
+    reason: str = ""
+    message: str = ""
+    username: str = ""
+    operation_id: str = ""
+
+
+class Image(Value, frozen=True):
+    """An image that containers use. `digest`, size and platform are what a node reported last."""
+
+    id: int
+    image: str
+    repository: str
+    name: str
+    tag: str
+    digest: str
+    status: Literal["available", "deleted", "error"]
+    size_bytes: int = 0
+    architecture: str = ""
+    os: str = ""
+    created_at: datetime | None = None
+    pulled_at: datetime | None = None
+    container_count: int = 0

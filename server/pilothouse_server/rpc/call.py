@@ -158,6 +158,13 @@ class Call:
         """A read under the caller's row-level security."""
         return self.store.read(self.user_id, snapshot=snapshot, replica=replica)
 
+    def visible_namespaces(self) -> frozenset[int] | None:
+        """Ids of the namespaces in which the caller holds the method's permission; None means every one.
+
+        Row-level security shows what any grant reaches; a list shows less where a grant holds less.
+        """
+        return self.caller.namespaces_with(self.rule.permission)
+
     def describe(
         self,
         *,

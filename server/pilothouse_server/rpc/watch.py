@@ -19,18 +19,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
-from sqlalchemy import text
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.rpc.call import Call, too_slow
-from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.feed import Feed, FeedEvent, stream_head
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.watch import resume_token
-from pilothouse_server.watch.hub import FeedEvent
+from pilothouse_server.watch.hub import Hub
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
-_HEAD = text("SELECT revision, oldest_revision, history_id::text AS history FROM stream_head WHERE id = 1")
 _CHANGE = {
     "added": resource.CHANGE_TYPE_ADDED,
     "modified": resource.CHANGE_TYPE_MODIFIED,
@@ -76,6 +74,7 @@ class WatchServer:
     """What every watch of this server shares."""
 
     feed: Feed
+    hub: Hub
     key: bytes
     limits: WatchLimits = field(default_factory=WatchLimits)
 
@@ -99,9 +98,9 @@ async def watch(
     `resume_token` 4. The request has `resume_token` and `bookmark_period_seconds`.
     """
     request = call.request
-    hub = server.feed.hub
+    hub = server.hub
     async with call.read(snapshot=True) as transaction:
-        head = (await transaction.connection.execute(_HEAD)).one()
+        head = await stream_head(transaction)
         tokens = resume_token.issuer(
             server.key,
             user_id=call.user_id,

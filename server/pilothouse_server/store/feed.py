@@ -11,8 +11,9 @@ costs a quarter of a second and no event. The same notification tells of changed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import asyncpg
 import structlog
@@ -20,8 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.watch.hub import FeedEvent, Hub
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +38,56 @@ _EVENTS = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class FeedEvent:
+    """One row of `events`.
+
+    `message` is the resource as protobuf bytes, serialised once for all watchers.
+    """
+
+    revision: int
+    resource_type: str
+    namespace_id: int | None
+    name: str
+    kind: str
+    message: bytes
+    labels: Mapping[str, str]
+    status: str
+    labels_before: Mapping[str, str] | None
+    status_before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHead:
+    """Where the events stand: newest and oldest kept revision, and the identifier of this line of events."""
+
+    revision: int
+    oldest_revision: int
+    history: str
+
+
+class EventSink(Protocol):
+    """What the feed publishes to (see `watch.hub`)."""
+
+    @property
+    def newest(self) -> int:
+        """Revision up to which everything was published."""
+
+    @property
+    def history(self) -> str:
+        """Identifier of the line of events."""
+
+    def begin(self, revision: int, history: str) -> None:
+        """Starts (again) at a revision."""
+
+    def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
+        """Takes the events that follow on what was published."""
+
+
 class Feed:
     """The feed of one server. `run` is its task; `on_grants_changed` is told of each hint about grants."""
 
-    def __init__(self, store: Store, hub: Hub) -> None:
+    def __init__(self, store: Store, hub: EventSink) -> None:
         self._store = store
         self.hub = hub
         self.on_grants_changed: Callable[[], None] = lambda: None
@@ -69,8 +115,7 @@ class Feed:
     async def horizon(self) -> int:
         """The oldest revision that is kept."""
         async with self._store.system_read() as transaction:
-            row = (await transaction.connection.execute(_HEAD)).one()
-            return int(row.oldest_revision)
+            return (await stream_head(transaction)).oldest_revision
 
     async def _poll(self) -> None:
         while True:
@@ -88,7 +133,7 @@ class Feed:
 
     async def _catch_up(self) -> None:
         async with self._store.system_read() as transaction:
-            head = (await transaction.connection.execute(_HEAD)).one()
+            head = await stream_head(transaction)
             if head.history != self.hub.history:
                 self.hub.begin(head.revision, head.history)
                 return
@@ -135,6 +180,12 @@ class Feed:
 
     def _granted(self, *_arguments: Any) -> None:
         self.on_grants_changed()
+
+
+async def stream_head(transaction: ReadTransaction) -> StreamHead:
+    """The head as this transaction sees it."""
+    row = (await transaction.connection.execute(_HEAD)).one()
+    return StreamHead(row.revision, row.oldest_revision, row.history)
 
 
 async def _page(connection: AsyncConnection, after: int, upto: int, page: int) -> list[FeedEvent]:

@@ -10,27 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-
-@dataclass(frozen=True, slots=True)
-class FeedEvent:
-    """One row of `events`.
-
-    `message` is the resource as protobuf bytes, serialised once for all watchers.
-    """
-
-    revision: int
-    resource_type: str
-    namespace_id: int | None
-    name: str
-    kind: str
-    message: bytes
-    labels: Mapping[str, str]
-    status: str
-    labels_before: Mapping[str, str] | None
-    status_before: str | None
+from pilothouse_server.store.feed import FeedEvent
 
 
 class Hub:
