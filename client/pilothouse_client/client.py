@@ -77,7 +77,8 @@ class Nouns(Generic[TransportT]):
         self, *, timeout: float | None = None, retry: RetryPolicy | None = None
     ) -> Nouns[TransportT]:
         """The same nouns over the same connection and tokens, with another `timeout` (seconds, for a whole
-        call with its retries, or the whole life of a stream; None: the defaults) or retry policy."""
+        call with its retries, or the whole life of a stream; None: the defaults) or retry policy (None: the
+        same)."""
         return Nouns(self._connection.with_options(timeout, retry), self._target)
 
 

@@ -1,0 +1,197 @@
+"""The `pilothouse` command: which verbs there are, and the loading of the one that is called.
+
+A verb is a module of `pilothouse_client.commands` with either `app`, a `typer.Typer` (a group of commands),
+or `command`, a function (one command). It is imported when it is called; what `--help` says of it stands in
+`VERBS`, so that help and completion are instant. Verbs of other distributions, and those of the server, join
+by the entry-point group `pilothouse.commands`: each entry's name is the verb, its object a function or a
+`typer.Typer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from pilothouse_client.commands import failures
+from pilothouse_client.commands.invocation import Invocation, current
+
+_ENTRY_POINT_GROUP = "pilothouse.commands"
+_COMMANDS = "pilothouse_client.commands"
+
+# Verb -> module and help. A module that is not there hides its verb.
+VERBS = {
+    "login": ("login", "Log in to a server and remember the session."),
+    "logout": ("logout", "End the session and forget it."),
+    "whoami": ("whoami", "Show who you are, your grants and permissions."),
+    "can-i": ("can_i", "Tell whether you may do something."),
+    "passwd": ("passwd", "Change your password."),
+    "contexts": ("contexts", "Servers you have logged in to."),
+    "users": ("users", "People and programs that use the platform."),
+    "roles": ("roles", "Named sets of permissions."),
+    "grants": ("grants", "Who holds which role where."),
+    "sessions": ("sessions", "Your log-ins."),
+    "namespaces": ("namespaces", "Units of tenancy, with quotas."),
+    "clusters": ("clusters", "The Kubernetes clusters."),
+    "containers": ("containers", "Workloads: create, change, start, stop, watch."),
+    "images": ("images", "Images that containers use."),
+    "apply": ("apply", "Take Kubernetes YAML over into the platform."),
+    "audit": ("audit", "What was done, by whom."),
+    "usage": ("usage", "Usage of containers over time."),
+    "top": ("top", "Containers that use most, live."),
+}
+# What help says of the server's own verbs, which are not imported for it.
+_SERVER_VERBS = {
+    "serve": "Run the control plane (needs the server).",
+    "migrate": "Bring a database to this version's schema (needs the server).",
+    "simulate-cluster": "Run a simulated Kubernetes cluster (needs the server).",
+    "backup": "Back up the database (needs the server).",
+    "restore": "Restore a backup (needs the server).",
+    "keys": "Key-encryption keys (needs the server).",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a verb comes from: a module of ours, or an entry point."""
+
+    verb: str
+    module: str = ""
+    entry: Any = None
+
+    def load(self) -> Any:
+        if self.module:
+            module = importlib.import_module(self.module)
+            made = getattr(module, "app", None) or module.command
+        else:
+            try:
+                made = self.entry.load()
+            except ImportError as error:
+                message = (
+                    f"'{self.verb}' needs the server, which is not installed ({error}); "
+                    "install it with: pip install 'pilothouse[server]'"
+                )
+                raise failures.CommandError(message) from error
+        return _click_command(self.verb, made)
+
+
+def _click_command(verb: str, made: Any) -> Any:
+    if not isinstance(made, typer.Typer):
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        single.command(verb)(made)
+        made = single
+    command = typer.main.get_command(made)
+    command.name = verb
+    return command
+
+
+class _UnloadedVerb(TyperCommand):
+    """Stands for a verb in help and completion until it is called."""
+
+    def __init__(self, origin: _Origin, text: str) -> None:
+        super().__init__(origin.verb, help=text, rich_markup_mode=None)
+        self.origin = origin
+
+
+class _Verbs(TyperGroup):
+    """The top-level command. Turns the client's errors into messages and exit codes, for every verb."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for verb, (name, text) in VERBS.items():
+            module = f"{_COMMANDS}.{name}"
+            if importlib.util.find_spec(module) is not None:
+                self.add_command(_UnloadedVerb(_Origin(verb, module=module), text))
+        for entry in _entry_points():
+            if entry.name not in self.commands:
+                text = _SERVER_VERBS.get(entry.name, f"From {entry.value.partition(':')[0]}.")
+                self.add_command(_UnloadedVerb(_Origin(entry.name, entry=entry), text))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if isinstance(command, _UnloadedVerb):
+            command = command.origin.load()
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            code = failures.report(error)
+            if code is None:
+                raise
+            raise typer.Exit(code) from None
+
+
+def _entry_points() -> list[Any]:
+    from importlib.metadata import entry_points
+
+    return sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry: entry.name)
+
+
+app = typer.Typer(
+    name="pilothouse",
+    cls=_Verbs,
+    no_args_is_help=True,
+    # Plain text: loading rich for the help would take longer than all else.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"pilothouse {version('pilothouse')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=failures.EXIT_CODES_HELP)
+def _options(
+    context: Annotated[
+        str,
+        typer.Option(
+            "--context", envvar="PILOTHOUSE_CONTEXT", help="Context to use in place of the current one."
+        ),
+    ] = "",
+    server: Annotated[
+        str, typer.Option("--server", envvar="PILOTHOUSE_SERVER", metavar="HOST:PORT", help="Server to call.")
+    ] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            envvar="PILOTHOUSE_TOKEN",
+            help="API key or access token; better given by the environment.",
+        ),
+    ] = "",
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure/--secure", help="Plain text or TLS; default: TLS unless the server is local."
+        ),
+    ] = None,
+    ca_file: Annotated[
+        str, typer.Option("--ca-file", envvar="PILOTHOUSE_CA_FILE", help="PEM file of authorities to trust.")
+    ] = "",
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0.001, help="Seconds a call may take, with its retries.")
+    ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Run and watch containers on Kubernetes clusters."""
+    current.set(Invocation(context, server, token, insecure, ca_file, timeout))
+
+
+def main() -> None:
+    """The entry point of the `pilothouse` command."""
+    app()

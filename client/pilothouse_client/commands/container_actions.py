@@ -1,0 +1,113 @@
+"""The verbs that move a container between states: start, stop, pause, resume, restart, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands.container_columns import ContainerName, wait_and_show
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Etag,
+    Format,
+    Namespace,
+    Output,
+    ValidateOnly,
+    Wait,
+    WaitSeconds,
+    Yes,
+    confirm,
+    enum_number,
+    namespace_or_default,
+)
+from pilothouse_client.waiting import Goal
+
+# Verb -> what it does, and what `--wait` waits for.
+_ACTIONS = {
+    "start": ("Start a stopped container with the replicas it had.", Goal.RUNNING),
+    "stop": ("Stop a container: no pods, the replicas remembered.", Goal.STOPPED),
+    "resume": ("End a pause.", Goal.RUNNING),
+    "restart": ("Replace every pod, a few at a time.", Goal.RUNNING),
+}
+
+
+def goal_of_change(container: pb.Container) -> Goal:
+    """What to wait for after a change: a container that is started shall run, any other only take the change over."""
+    idle = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
+    return Goal.APPLIED if container.status in idle else Goal.RUNNING
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the verbs to the group."""
+    for verb, (text, goal) in _ACTIONS.items():
+        app.command(verb, help=text)(_action(verb, goal))
+    app.command("pause")(pause)
+    app.command("delete")(delete)
+
+
+def _action(verb: str, goal: Goal) -> Callable[..., None]:
+    def act(
+        name: ContainerName,
+        namespace: Namespace = "",
+        validate_only: ValidateOnly = False,
+        wait: Wait = False,
+        wait_timeout: WaitSeconds = 300.0,
+        output: Output = Format.TABLE,
+    ) -> None:
+        with connect() as client:
+            call: Any = getattr(client.containers, verb)
+            container = call(
+                namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
+            )
+            wait_and_show(
+                client, container, goal if wait and not validate_only else None, wait_timeout, output
+            )
+
+    return act
+
+
+def pause(
+    name: ContainerName,
+    namespace: Namespace = "",
+    mode: Annotated[str, typer.Option("--mode", help="suspend (default), hold_rollout or freeze.")] = "",
+    validate_only: ValidateOnly = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Pause a container; says what is lost."""
+    number = pb.PauseMode.ValueType(enum_number(pb.PauseMode, mode, "--mode"))
+    with connect() as client:
+        answer = client.containers.pause(
+            namespace=namespace_or_default(namespace), name=name, mode=number, validate_only=validate_only
+        )
+        if answer.losses:
+            typer.echo(f"lost: {', '.join(answer.losses)}", err=True)
+        reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
+        goal = reached if wait and not validate_only else None
+        wait_and_show(client, answer.container, goal, wait_timeout, output)
+
+
+def delete(
+    name: ContainerName,
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete a container; it is listed until its cluster has let it go."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        confirm(f"Delete the container {where}/{name}?", yes)
+    with connect() as client:
+        container = client.containers.delete(
+            namespace=where, name=name, etag=etag, validate_only=validate_only
+        )
+        goal = Goal.DELETED if wait and not validate_only else None
+        wait_and_show(client, container, goal, wait_timeout, output)

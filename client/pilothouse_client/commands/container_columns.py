@@ -1,0 +1,99 @@
+"""How containers are shown, and the progress of waiting for one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pilothouse_client.commands.options import Format, complete_container
+from pilothouse_client.commands.output import Column, show
+from pilothouse_client.commands.values import enum_label, moment, optional, span
+
+if TYPE_CHECKING:
+    from pilothouse.container.v1.container_pb2 import Container
+    from pilothouse_client import Client
+    from pilothouse_client.waiting import Goal
+
+ContainerName = Annotated[
+    str, typer.Argument(help="Name of the container.", autocompletion=complete_container)
+]
+
+
+def _replicas(container: Any) -> str:
+    return f"{container.ready_replicas}/{container.replicas if container.HasField('replicas') else 1}"
+
+
+def _why(container: Any) -> str:
+    stale = f"stale since {moment(container.stale_since)}" if container.HasField("stale_since") else ""
+    gone = "being deleted" if container.HasField("delete_time") else ""
+    return "; ".join(filter(None, (container.reason, stale, gone)))
+
+
+COLUMNS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda container: container.namespace),
+    Column("NAME", lambda container: container.name),
+    Column("STATUS", lambda container: enum_label(container, "status")),
+    Column("READY", _replicas),
+    Column("RESTARTS", lambda container: container.restart_count),
+    Column("IMAGE", lambda container: container.image),
+    Column("REASON", _why),
+    Column("CREATED", lambda container: moment(container.create_time)),
+]
+HISTORY_COLUMNS: list[Column[Any]] = [
+    Column("TIME", lambda change: moment(change.change_time)),
+    Column("FROM", lambda change: enum_label(change, "previous_status")),
+    Column("TO", lambda change: enum_label(change, "current_status")),
+    Column("BY", lambda change: change.username or change.triggered_by),
+    Column("REASON", lambda change: change.reason),
+    Column("MESSAGE", lambda change: change.message),
+]
+DETAILS_COLUMNS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda details: details.namespace_name),
+    Column("NAME", lambda details: details.name),
+    Column("STATUS", lambda details: details.status),
+    Column("IMAGE", lambda details: f"{details.image_name}:{details.image_tag}".strip(":")),
+    Column("CPU", lambda details: optional(details, "cpu_usage_percent")),
+    Column("MEMORY", lambda details: optional(details, "memory_usage_percent")),
+    Column("UPTIME", lambda details: span(details.uptime)),
+    Column("CREATED BY", lambda details: details.created_by_username),
+]
+
+
+def wait_and_show(
+    client: Client, container: Container, goal: Goal | None, timeout: float, form: Format
+) -> None:
+    """Shows a container, after it has reached the goal if there is one."""
+    if goal is not None:
+        container = _wait(client, container, goal, timeout)
+    show(container, COLUMNS, form)
+
+
+def _wait(client: Client, container: Container, goal: Goal, timeout: float) -> Container:
+    from pilothouse_client.waiting import wait_for
+
+    def words(seen: Container) -> str:
+        return f"{seen.name}: {enum_label(seen, 'status').lower()} {_replicas(seen)} {_why(seen)}".rstrip()
+
+    if not sys.stderr.isatty():
+        said = ""
+
+        def say(seen: Container) -> None:
+            nonlocal said
+            if words(seen) != said:
+                said = words(seen)
+                typer.echo(said, err=True)
+
+        return wait_for(client, container, goal, timeout=timeout, progress=say)
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(f"{container.name}: waiting until {goal.value}")) as spinner:
+        return wait_for(
+            client,
+            container,
+            goal,
+            timeout=timeout,
+            progress=lambda seen: spinner.update(escape(words(seen))),
+        )

@@ -1,0 +1,208 @@
+"""Options that describe a container, and the message they make.
+
+What options cannot say (probes, init containers, rights …) comes from a file with the container in the API's
+own fields, as `containers get -o yaml` writes it; options go over it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.options import enum_number, pairs
+
+Image = Annotated[str | None, typer.Option("--image", help="Such as nginx:1.27.")]
+FromFile = Annotated[
+    str, typer.Option("-f", "--from-file", help="YAML or JSON with the container's fields; '-': stdin.")
+]
+DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
+Replicas = Annotated[int | None, typer.Option("--replicas", min=0, help="Pods wanted while started.")]
+Env = Annotated[
+    list[str] | None, typer.Option("-e", "--env", metavar="KEY=VALUE", help="Variable; repeat for more.")
+]
+EnvConfig = Annotated[
+    list[str] | None, typer.Option("--env-config", metavar="KEY=MAP/KEY", help="Variable from a config map.")
+]
+EnvSecret = Annotated[
+    list[str] | None, typer.Option("--env-secret", metavar="KEY=SECRET/KEY", help="Variable from a secret.")
+]
+PortOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p", "--port", metavar="[NAME=]PORT[:SERVICE_PORT][/udp]", help="Port and its service; repeat."
+    ),
+]
+ServiceTypeOption = Annotated[
+    str, typer.Option("--service-type", help="cluster_ip, node_port, load_balancer, headless or none.")
+]
+CpuRequest = Annotated[str | None, typer.Option("--cpu-request", help="Such as 100m.")]
+CpuLimit = Annotated[str | None, typer.Option("--cpu-limit", help="Such as 1.")]
+MemoryRequest = Annotated[str | None, typer.Option("--memory-request", help="Such as 64Mi.")]
+MemoryLimit = Annotated[str | None, typer.Option("--memory-limit", help="Such as 256Mi.")]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; repeat for more.")
+]
+AnnotationOption = Annotated[
+    list[str] | None, typer.Option("--annotation", metavar="KEY=VALUE", help="Annotation; repeat for more.")
+]
+Mount = Annotated[
+    list[str] | None,
+    typer.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
+]
+DriftPolicyOption = Annotated[str | None, typer.Option("--drift-policy", help="repair, report or adopt.")]
+ServiceAccount = Annotated[str | None, typer.Option("--service-account", help="Kubernetes service account.")]
+Command = Annotated[
+    list[str] | None,
+    typer.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
+]
+
+
+@dataclass
+class Specification:
+    """The options of one command; None or empty where nothing was given."""
+
+    image: str | None = None
+    display_name: str | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[str] | None = None
+    env_config: list[str] | None = None
+    env_secret: list[str] | None = None
+    ports: list[str] | None = None
+    service_type: str = ""
+    mounts: list[str] | None = None
+    resources: dict[str, str | None] = field(default_factory=dict)
+    replicas: int | None = None
+    labels: list[str] | None = None
+    annotations: list[str] | None = None
+    service_account: str | None = None
+    drift_policy: str | None = None
+
+    def write_to(self, container: pb.Container) -> list[str]:
+        """Puts what was given into the container and answers the paths of an update mask that name it.
+
+        Variables, labels and annotations are added to those that are there; ports, mounts, command and
+        arguments replace them.
+        """
+        return [*self._write_plain(container), *self._write_lists(container)]
+
+    def _write_plain(self, container: pb.Container) -> Iterator[str]:
+        for name in ("image", "display_name", "replicas", "service_account"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(container, name, value)
+                yield name
+        for name, quantity in self.resources.items():
+            if quantity is not None:
+                setattr(container.resources, name, quantity)
+                yield f"resources.{name}"
+        if self.drift_policy is not None:
+            number = enum_number(pb.DriftPolicy, self.drift_policy, "--drift-policy")
+            container.drift_policy = pb.DriftPolicy.ValueType(number)
+            yield "drift_policy"
+
+    def _write_lists(self, container: pb.Container) -> Iterator[str]:
+        for name, words in (("command", self.command), ("args", self.args)):
+            if words:
+                getattr(container, name)[:] = words
+                yield name
+        if self.ports is not None:
+            ports = [_port(text, self.service_type) for text in self.ports]
+            del container.ports[:]
+            container.ports.extend(ports)
+            yield "ports"
+        elif self.service_type:
+            raise CommandError("--service-type goes with --port", 2)
+        if self.mounts is not None:
+            mounts = [_mount(text) for text in self.mounts]
+            del container.volume_mounts[:]
+            container.volume_mounts.extend(mounts)
+            yield "volume_mounts"
+        variables = [*self._variables()]
+        if variables:
+            by_name = {variable.name: variable for variable in [*container.env, *variables]}
+            del container.env[:]
+            container.env.extend(by_name.values())
+            yield "env"
+        for name, given, option in (
+            ("labels", self.labels, "--label"),
+            ("annotations", self.annotations, "--annotation"),
+        ):
+            if given is not None:
+                getattr(container, name).update(pairs(given, option))
+                yield name
+
+    def _variables(self) -> Iterator[pb.EnvVar]:
+        for name, value in pairs(self.env or [], "--env").items():
+            yield pb.EnvVar(name=name, value=value, value_from=pb.ENV_VALUE_FROM_LITERAL)
+        for given, kind, option in (
+            (self.env_config, pb.ENV_VALUE_FROM_CONFIG_MAP, "--env-config"),
+            (self.env_secret, pb.ENV_VALUE_FROM_SECRET, "--env-secret"),
+        ):
+            for name, source in pairs(given or [], option).items():
+                source_name, slash, source_key = source.partition("/")
+                if not (slash and source_name and source_key):
+                    raise CommandError(f"{option} takes KEY=NAME/KEY, not {name}={source}", 2)
+                yield pb.EnvVar(name=name, value_from=kind, source_name=source_name, source_key=source_key)
+
+    @property
+    def merges(self) -> bool:
+        """Whether an update must know what is there already."""
+        return any((self.env, self.env_config, self.env_secret, self.labels, self.annotations))
+
+
+def _port(text: str, service_type: str) -> pb.Port:
+    name, equals, rest = text.partition("=")
+    if not equals:
+        name, rest = "", text
+    numbers, _, protocol = rest.partition("/")
+    container_port, _, service_port = numbers.partition(":")
+    try:
+        return pb.Port(
+            name=name,
+            container_port=int(container_port),
+            service_port=int(service_port or 0),
+            protocol=pb.Protocol.ValueType(enum_number(pb.Protocol, protocol, "the protocol of --port")),
+            service_type=pb.ServiceType.ValueType(
+                enum_number(pb.ServiceType, service_type, "--service-type")
+            ),
+        )
+    except ValueError:
+        raise CommandError(f"--port takes [NAME=]PORT[:SERVICE_PORT][/udp], not {text!r}", 2) from None
+
+
+def _mount(text: str) -> pb.VolumeMount:
+    volume, _, rest = text.partition(":")
+    path, _, mode = rest.partition(":")
+    if not volume or not path.startswith("/") or mode not in ("", "ro", "rw"):
+        raise CommandError(f"--mount takes VOLUME:/PATH[:ro], not {text!r}", 2)
+    return pb.VolumeMount(volume=volume, mount_path=path, read_only=mode == "ro")
+
+
+def container_from_file(source: str) -> pb.Container:
+    """The container that a YAML or JSON file describes in the API's fields; `-` reads standard input."""
+    import yaml
+    from google.protobuf.json_format import ParseDict, ParseError
+
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        data: Any = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read {source}: {error}", 2) from error
+    except yaml.YAMLError as error:
+        raise CommandError(f"{source} is not YAML: {error}", 2) from error
+    if not isinstance(data, dict):
+        raise CommandError(f"{source} does not describe a container", 2)
+    if "kind" in data and "apiVersion" in data:
+        raise CommandError(f"{source} is a Kubernetes manifest: use pilothouse apply -f {source}", 2)
+    try:
+        return ParseDict(data, pb.Container())
+    except ParseError as error:
+        raise CommandError(f"{source}: {error}", 2) from error

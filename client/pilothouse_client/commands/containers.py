@@ -1,0 +1,276 @@
+"""`pilothouse containers`: making, showing and changing them.
+
+What moves them between states is in `container_actions`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import container_actions
+from pilothouse_client.commands import container_spec as spec
+from pilothouse_client.commands.container_columns import (
+    COLUMNS,
+    DETAILS_COLUMNS,
+    HISTORY_COLUMNS,
+    ContainerName,
+    wait_and_show,
+)
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Wait,
+    WaitSeconds,
+    Watch,
+    enum_number,
+    namespace_or_all,
+    namespace_or_default,
+)
+from pilothouse_client.commands.output import show, show_all, show_changes
+from pilothouse_client.waiting import Goal
+
+app = typer.Typer(
+    no_args_is_help=True, help="Workloads: create, change, start, stop, watch.", rich_markup_mode=None
+)
+container_actions.add_to(app)
+_Args = Annotated[list[str] | None, typer.Argument(help="Arguments in place of the image's, after --.")]
+
+
+@app.command("create")
+def create(
+    name: ContainerName,
+    args: _Args = None,
+    image: spec.Image = None,
+    namespace: Namespace = "",
+    from_file: spec.FromFile = "",
+    display_name: spec.DisplayName = None,
+    command: spec.Command = None,
+    env: spec.Env = None,
+    env_config: spec.EnvConfig = None,
+    env_secret: spec.EnvSecret = None,
+    port: spec.PortOption = None,
+    service_type: spec.ServiceTypeOption = "",
+    mount: spec.Mount = None,
+    cpu_request: spec.CpuRequest = None,
+    cpu_limit: spec.CpuLimit = None,
+    memory_request: spec.MemoryRequest = None,
+    memory_limit: spec.MemoryLimit = None,
+    replicas: spec.Replicas = None,
+    label: spec.LabelOption = None,
+    annotation: spec.AnnotationOption = None,
+    service_account: spec.ServiceAccount = None,
+    drift_policy: spec.DriftPolicyOption = None,
+    validate_only: ValidateOnly = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a container and start it."""
+    container = spec.container_from_file(from_file) if from_file else pb.Container()
+    container.name = name
+    spec.Specification(
+        image=image,
+        display_name=display_name,
+        command=command,
+        args=args,
+        env=env,
+        env_config=env_config,
+        env_secret=env_secret,
+        ports=port,
+        service_type=service_type,
+        mounts=mount,
+        resources={
+            "cpu_request": cpu_request,
+            "cpu_limit": cpu_limit,
+            "memory_request": memory_request,
+            "memory_limit": memory_limit,
+        },
+        replicas=replicas,
+        labels=label,
+        annotations=annotation,
+        service_account=service_account,
+        drift_policy=drift_policy,
+    ).write_to(container)
+    if not container.image:
+        raise CommandError("name the image with --image, or in the file", 2)
+    with connect() as client:
+        made = client.containers.create(
+            namespace=namespace_or_default(namespace), container=container, validate_only=validate_only
+        )
+        goal = Goal.RUNNING if wait and not validate_only else None
+        wait_and_show(client, made, goal, wait_timeout, output)
+
+
+@app.command("update")
+def update(
+    name: ContainerName,
+    args: _Args = None,
+    image: spec.Image = None,
+    namespace: Namespace = "",
+    display_name: spec.DisplayName = None,
+    command: spec.Command = None,
+    env: spec.Env = None,
+    env_config: spec.EnvConfig = None,
+    env_secret: spec.EnvSecret = None,
+    remove_env: Annotated[
+        list[str] | None, typer.Option("--remove-env", metavar="KEY", help="Repeat.")
+    ] = None,
+    port: spec.PortOption = None,
+    service_type: spec.ServiceTypeOption = "",
+    mount: spec.Mount = None,
+    cpu_request: spec.CpuRequest = None,
+    cpu_limit: spec.CpuLimit = None,
+    memory_request: spec.MemoryRequest = None,
+    memory_limit: spec.MemoryLimit = None,
+    replicas: spec.Replicas = None,
+    label: spec.LabelOption = None,
+    remove_label: Annotated[
+        list[str] | None, typer.Option("--remove-label", metavar="KEY", help="Repeat.")
+    ] = None,
+    annotation: spec.AnnotationOption = None,
+    service_account: spec.ServiceAccount = None,
+    drift_policy: spec.DriftPolicyOption = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a container. Variables, labels and annotations are added; ports and mounts replace all it has."""
+    specification = spec.Specification(
+        image=image,
+        display_name=display_name,
+        command=command,
+        args=args,
+        env=env,
+        env_config=env_config,
+        env_secret=env_secret,
+        ports=port,
+        service_type=service_type,
+        mounts=mount,
+        resources={
+            "cpu_request": cpu_request,
+            "cpu_limit": cpu_limit,
+            "memory_request": memory_request,
+            "memory_limit": memory_limit,
+        },
+        replicas=replicas,
+        labels=label,
+        annotations=annotation,
+        service_account=service_account,
+        drift_policy=drift_policy,
+    )
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        container = pb.Container(name=name)
+        if specification.merges or remove_env or remove_label:
+            # The etag makes sure that nobody's change between reading and writing is undone.
+            container = client.containers.get(namespace=where, name=name)
+            etag = etag or container.etag
+        paths = specification.write_to(container)
+        paths += _remove(container, remove_env or [], remove_label or [])
+        if not paths:
+            raise CommandError("say what to change", 2)
+        changed = client.containers.update(
+            namespace=where,
+            name=name,
+            container=container,
+            update_mask=FieldMask(paths=sorted(set(paths))),
+            etag=etag,
+            validate_only=validate_only,
+        )
+        goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
+        wait_and_show(client, changed, goal, wait_timeout, output)
+
+
+def _remove(container: pb.Container, variables: list[str], labels: list[str]) -> list[str]:
+    paths = []
+    if variables:
+        kept = [variable for variable in container.env if variable.name not in variables]
+        del container.env[:]
+        container.env.extend(kept)
+        paths.append("env")
+    for key in labels:
+        container.labels.pop(key, None)
+        paths.append("labels")
+    return paths
+
+
+@app.command("get")
+def get(
+    name: ContainerName, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE
+) -> None:
+    """Show a container, or watch it."""
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        if not watch:
+            show(client.containers.get(namespace=where, name=name), COLUMNS, output)
+            return
+        with client.containers.watch(namespace=where, name=name) as changes:
+            show_changes(changes, COLUMNS, output)
+
+
+@app.command("list")
+def list_containers(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = "",
+    status: Annotated[str, typer.Option("--status", help="Such as running.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List containers, or watch them. Filter by name, status, phase, reason, image, labels.KEY."""
+    where = namespace_or_all(namespace, all_namespaces)
+    number = pb.ContainerStatus.ValueType(enum_number(pb.ContainerStatus, status, "--status"))
+    with connect() as client:
+        if watch:
+            if filter_ or order_by or limit:
+                raise CommandError(
+                    "--watch goes with --selector and --status, not with --filter, --order-by, --limit", 2
+                )
+            with client.containers.watch(namespace=where, label_selector=selector, status=number) as changes:
+                show_changes(changes, COLUMNS, output)
+            return
+        if number:
+            # Parentheses: the filter may hold an OR.
+            wanted = f"status = {pb.ContainerStatus.Name(number).removeprefix('CONTAINER_STATUS_')}"
+            filter_ = f"({filter_}) AND {wanted}" if filter_ else wanted
+        containers = client.containers.list(
+            namespace=where, label_selector=selector, filter=filter_, order_by=order_by
+        )
+        show_all(containers, COLUMNS, output, limit)
+
+
+@app.command("history")
+def history(
+    name: ContainerName, namespace: Namespace = "", limit: Limit = 0, output: Output = Format.TABLE
+) -> None:
+    """Show how a container's status changed, newest first."""
+    with connect() as client:
+        changes = client.containers.list_status_history(namespace=namespace_or_default(namespace), name=name)
+        show_all(changes, HISTORY_COLUMNS, output, limit)
+
+
+@app.command("details")
+def details(name: ContainerName, namespace: Namespace = "", output: Output = Format.TABLE) -> None:
+    """Show a container with its image, creator, uptime and newest usage."""
+    with connect() as client:
+        found = client.metrics.get_container_details(namespace=namespace_or_default(namespace), name=name)
+        show(found, DETAILS_COLUMNS, output)

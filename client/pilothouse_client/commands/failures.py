@@ -1,0 +1,82 @@
+"""Errors as messages and exit codes, so that scripts can tell them apart without reading text."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+# gRPC code -> exit code; whatever is missing is a fault: 1. A wrong command line is 2, as everywhere.
+_EXIT_CODE_OF = {
+    "INVALID_ARGUMENT": 3,
+    "OUT_OF_RANGE": 3,
+    "UNAUTHENTICATED": 4,
+    "PERMISSION_DENIED": 5,
+    "NOT_FOUND": 6,
+    "ALREADY_EXISTS": 7,
+    "FAILED_PRECONDITION": 7,
+    "ABORTED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "UNAVAILABLE": 9,
+    "DEADLINE_EXCEEDED": 9,
+}
+WAIT_FAILED = 10
+EXIT_CODES_HELP = (
+    "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not allowed, 6 not found, "
+    "7 conflict with what is there, 8 quota or rate, 9 server away, 10 waiting failed, 130 interrupted."
+)
+
+
+class CommandError(Exception):
+    """A command that cannot go on; the message says what to do."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def report(error: Exception) -> int | None:
+    """Writes an error of ours to standard error and answers its exit code; None for any other error."""
+    if isinstance(error, CommandError):
+        _say(str(error))
+        return error.exit_code
+    # Only what has been imported can have been raised: nothing is imported to find out.
+    if _is(error, "pilothouse_client.config_file", "ConfigError"):
+        _say(str(error))
+        return 1
+    if _is(error, "pilothouse_client.waiting", "WaitError"):
+        _say(str(error))
+        return WAIT_FAILED
+    if _is(error, "pilothouse_client.errors", "PilothouseError"):
+        return _report_call(error)
+    return None
+
+
+def _is(error: Exception, module: str, name: str) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(error, getattr(loaded, name))
+
+
+def _report_call(error: Exception) -> int:
+    from pilothouse_client.errors import PilothouseError
+
+    assert isinstance(error, PilothouseError)
+    code = error.code.name
+    words = error.message or code.lower().replace("_", " ")
+    _say(f"{words} [{error.reason or code}]")
+    for violation in error.violations:
+        # The rule comes in words; its name, where there is one, is for searching.
+        rule = f" ({violation.reason})" if violation.reason else ""
+        typer.echo(f"  {violation.field}: {violation.description}{rule}", err=True)
+    if code == "UNAUTHENTICATED":
+        typer.echo("  log in with: pilothouse login", err=True)
+    if error.retry_delay:
+        typer.echo(f"  try again in {error.retry_delay:.0f} s", err=True)
+    exit_code = _EXIT_CODE_OF.get(code, 1)
+    if exit_code == 1 and error.operation_id:
+        typer.echo(f"  operation {error.operation_id}", err=True)
+    return exit_code
+
+
+def _say(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)

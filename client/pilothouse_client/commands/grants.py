@@ -1,0 +1,77 @@
+"""`pilothouse grants`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output, ValidateOnly
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.times import parse_span, to_timestamp
+from pilothouse_client.commands.values import moment
+
+app = typer.Typer(no_args_is_help=True, help="Who holds which role where.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("USERNAME", lambda grant: grant.username),
+    Column("ROLE", lambda grant: grant.role),
+    Column("NAMESPACE", lambda grant: grant.namespace or "*"),
+    Column("EXPIRES", lambda grant: moment(grant.expire_time)),
+    Column("ASSIGNED BY", lambda grant: grant.assigned_by),
+]
+_Username = Annotated[str, typer.Argument(help="Who holds it.")]
+_Role = Annotated[str, typer.Argument(help="Name of the role.")]
+_Where = Annotated[str, typer.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
+
+
+@app.command("create")
+def create(
+    username: _Username,
+    role: _Role,
+    namespace: _Where = "",
+    expires_in: Annotated[str, typer.Option("--expires-in", help="Such as 8h, 30d; not given: never.")] = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Grant a role; granting again changes when it expires."""
+    expire_time = None
+    if expires_in:
+        seconds = parse_span(expires_in, "--expires-in")
+        try:
+            expire_time = to_timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+        except OverflowError:
+            raise CommandError(f"--expires-in {expires_in} is too far away", 2) from None
+    with connect() as client:
+        grant = client.identity.grant_role(
+            username=username,
+            role=role,
+            namespace=namespace,
+            expire_time=expire_time,
+            validate_only=validate_only,
+        )
+    show(grant, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(username: _Username, role: _Role, namespace: _Where = "") -> None:
+    """Take a grant back."""
+    with connect() as client:
+        client.identity.revoke_role(username=username, role=role, namespace=namespace)
+    done(f"{username} no longer holds {role} in {namespace or 'every namespace'} by that grant")
+
+
+@app.command("list")
+def list_grants(
+    namespace: Namespace = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """List grants. Filter by username, role."""
+    with connect() as client:
+        grants = client.identity.list_role_grants(namespace=namespace, filter=filter_, order_by=order_by)
+        show_all(grants, COLUMNS, output, limit)

@@ -1,0 +1,64 @@
+"""`pilothouse images`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    namespace_or_all,
+)
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.values import enum_label, size
+
+app = typer.Typer(no_args_is_help=True, help="Images that containers use.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("IMAGE", lambda image: image.image),
+    Column("STATUS", lambda image: enum_label(image, "status")),
+    Column("SIZE", lambda image: size(image.size_bytes) if image.size_bytes else ""),
+    Column("CONTAINERS", lambda image: image.container_count),
+    Column("DIGEST", lambda image: image.digest),
+]
+_Image = Annotated[str, typer.Argument(help="As containers name it.")]
+
+
+@app.command("get")
+def get(image: _Image, output: Output = Format.TABLE) -> None:
+    """Show an image."""
+    with connect() as client:
+        show(client.containers.get_image(image=image), COLUMNS, output)
+
+
+@app.command("list")
+def list_images(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """List images. Filter by name, repository, tag, status."""
+    with connect() as client:
+        images = client.containers.list_images(
+            namespace=namespace_or_all(namespace, all_namespaces), filter=filter_, order_by=order_by
+        )
+        show_all(images, COLUMNS, output, limit)
+
+
+@app.command("delete")
+def delete(image: _Image, validate_only: ValidateOnly = False) -> None:
+    """Forget an image that no container uses."""
+    with connect() as client:
+        client.containers.delete_image(image=image, validate_only=validate_only)
+    done(f"image {image} {'could be forgotten' if validate_only else 'forgotten'}")

@@ -1,0 +1,117 @@
+"""The options before the verb, and the client they lead to.
+
+A command line, the environment and the configuration file each may name the server and the credentials.
+Tokens are sent to no server but the one that issued them: if another server is named, only a context of that
+server lends its tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client, Tls
+
+_NOT_LOGGED_IN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The options before the verb; empty or None where nothing was given. `timeout` is seconds."""
+
+    context: str = ""
+    server: str = ""
+    token: str = ""
+    insecure: bool | None = None
+    ca_file: str = ""
+    timeout: float | None = None
+
+
+_NOTHING_GIVEN = Invocation()
+current: ContextVar[Invocation] = ContextVar("invocation", default=_NOTHING_GIVEN)
+
+
+def config_file() -> ConfigFile:
+    """The configuration file of this invocation."""
+    return ConfigFile(default_path())
+
+
+def selected(configuration: Configuration, invocation: Invocation) -> tuple[str, Context | None]:
+    """The context that is meant: the one named, else one of the server named, else the current one."""
+    if invocation.context:
+        context = configuration.contexts.get(invocation.context)
+        if context is None:
+            known = ", ".join(sorted(configuration.contexts)) or "none"
+            raise CommandError(f"there is no context {invocation.context!r}; known: {known}", 2)
+        if invocation.server and context.server != invocation.server:
+            raise CommandError(f"context {invocation.context!r} is of another server, {context.server}", 2)
+        return invocation.context, context
+    chosen = configuration.contexts.get(configuration.current)
+    if invocation.server and (chosen is None or chosen.server != invocation.server):
+        for name, context in configuration.contexts.items():
+            if context.server == invocation.server:
+                return name, context
+        return "", None
+    return (configuration.current, chosen) if chosen is not None else ("", None)
+
+
+def default_namespace() -> str:
+    """The namespace of the context in use; empty if it has none."""
+    _, context = selected(config_file().read(), current.get())
+    return context.namespace if context is not None else ""
+
+
+@contextmanager
+def connect() -> Iterator[Client]:
+    """The client of this invocation; CommandError if no server or no credentials are known."""
+    from pilothouse_client import Client
+
+    invocation = current.get()
+    file = config_file()
+    name, context = selected(file.read(), invocation)
+    server = invocation.server or (context.server if context else "")
+    if not server:
+        raise CommandError(
+            "no server is known; log in with: pilothouse login --server HOST:PORT --user NAME", _NOT_LOGGED_IN
+        )
+    if not invocation.token and (context is None or not context.tokens):
+        raise CommandError(
+            f"not logged in to {server}; use: pilothouse login --server {server} --user NAME", _NOT_LOGGED_IN
+        )
+    insecure = (
+        invocation.insecure if invocation.insecure is not None else (context.insecure if context else None)
+    )
+    ca_file = invocation.ca_file or (context.ca_file if context else "")
+    try:
+        client = Client(
+            server,
+            token=invocation.token or None,
+            tokens=None if invocation.token else FileTokenStore(file, name),
+            insecure=insecure,
+            tls=None if insecure else tls_of(ca_file),
+            timeout=invocation.timeout,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), 2) from error
+    with client:
+        yield client
+
+
+def tls_of(ca_file: str) -> Tls | None:
+    """TLS that trusts the authorities of a PEM file; None without one."""
+    if not ca_file:
+        return None
+    from pilothouse_client import Tls
+
+    try:
+        return Tls(root_certificates=Path(ca_file).read_bytes())
+    except OSError as error:
+        raise CommandError(f"cannot read {ca_file}: {error.strerror}", 2) from error

@@ -1,0 +1,242 @@
+"""`pilothouse namespaces`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Watch,
+    Yes,
+    complete_namespace,
+    confirm,
+    enum_number,
+    pairs,
+)
+from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.values import enum_label, labels, moment, size
+
+app = typer.Typer(no_args_is_help=True, help="Units of tenancy, with quotas.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("NAME", lambda namespace: namespace.name),
+    Column("STATUS", lambda namespace: enum_label(namespace, "status")),
+    Column("PHASE", lambda namespace: namespace.phase or namespace.reason),
+    Column("CLUSTER", lambda namespace: namespace.cluster_name),
+    Column("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name),
+    Column("LABELS", lambda namespace: labels(namespace.labels)),
+    Column("CREATED", lambda namespace: moment(namespace.create_time)),
+]
+_QUOTA: list[Column[Any]] = [
+    Column("RESOURCE", lambda row: row[0]),
+    Column("USED", lambda row: row[1]),
+    Column("LIMIT", lambda row: row[2] or "none"),
+]
+_SUMMARIES: list[Column[Any]] = [
+    Column("NAMESPACE", lambda summary: summary.namespace_name),
+    Column("CONTAINERS", lambda summary: summary.total_containers),
+    Column("RUNNING", lambda summary: summary.running_containers),
+    Column("STOPPED", lambda summary: summary.stopped_containers),
+    Column("FAILED", lambda summary: summary.failed_containers),
+    Column("IMAGES", lambda summary: size(summary.total_size_bytes)),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the namespace.", autocompletion=complete_namespace)]
+_DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
+_Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+_Status = Annotated[str | None, typer.Option("--status", help="active or inactive.")]
+_Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
+_QuotaContainers = Annotated[
+    int | None, typer.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
+]
+_QuotaCpu = Annotated[
+    str | None, typer.Option("--quota-cpu", help="Most cpu, such as 4 or 500m; '': no limit.")
+]
+_QuotaMemory = Annotated[
+    str | None, typer.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
+]
+
+
+def _namespace(
+    name: str,
+    display_name: str | None,
+    description: str | None,
+    status: str | None,
+    label: list[str] | None,
+    quota: dict[str, int | str | None],
+) -> tuple[pb.Namespace, list[str]]:
+    """The namespace and the paths of what was given."""
+    namespace, paths = pb.Namespace(name=name), []
+    if display_name is not None:
+        namespace.display_name = display_name
+        paths.append("display_name")
+    if description is not None:
+        namespace.description = description
+        paths.append("description")
+    if status is not None:
+        namespace.status = pb.NamespaceStatus.ValueType(enum_number(pb.NamespaceStatus, status, "--status"))
+        paths.append("status")
+    if label is not None:
+        namespace.labels.update(pairs(label, "--label"))
+        paths.append("labels")
+    limits: dict[str, Any] = {field: value for field, value in quota.items() if value is not None}
+    if limits:
+        namespace.resource_quota.CopyFrom(pb.ResourceQuota(**limits))
+        paths.append("resource_quota")
+    return namespace, paths
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    cluster: Annotated[str, typer.Option("--cluster", help="Which cluster; default local.")] = "",
+    kubernetes_name: Annotated[
+        str, typer.Option("--kubernetes-name", help="Name there; default the name.")
+    ] = "",
+    display_name: _DisplayName = None,
+    description: _Description = None,
+    status: _Status = None,
+    label: _Labels = None,
+    quota_containers: _QuotaContainers = None,
+    quota_cpu: _QuotaCpu = None,
+    quota_memory: _QuotaMemory = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
+    ] = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a namespace."""
+    quota: dict[str, int | str | None] = {
+        "containers": quota_containers,
+        "cpu": quota_cpu,
+        "memory": quota_memory,
+    }
+    namespace, _ = _namespace(name, display_name, description, status, label, quota)
+    namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
+    with connect() as client:
+        made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(name: _Name, output: Output = Format.TABLE) -> None:
+    """Show a namespace."""
+    with connect() as client:
+        show(client.namespaces.get(name=name), COLUMNS, output)
+
+
+@app.command("list")
+def list_namespaces(
+    selector: Selector = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List namespaces, or watch them. Filter by name, status, cluster_name, labels.KEY."""
+    with connect() as client:
+        if not watch:
+            namespaces = client.namespaces.list(label_selector=selector, filter=filter_, order_by=order_by)
+            show_all(namespaces, COLUMNS, output, limit)
+            return
+        if filter_ or order_by or limit:
+            raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
+        with client.namespaces.watch(label_selector=selector) as changes:
+            show_changes(changes, COLUMNS, output)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    display_name: _DisplayName = None,
+    description: _Description = None,
+    status: _Status = None,
+    label: _Labels = None,
+    quota_containers: _QuotaContainers = None,
+    quota_cpu: _QuotaCpu = None,
+    quota_memory: _QuotaMemory = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a namespace. Labels given replace all it has; of the quota only what is given changes."""
+    quota: dict[str, int | str | None] = {
+        "containers": quota_containers,
+        "cpu": quota_cpu,
+        "memory": quota_memory,
+    }
+    namespace, paths = _namespace(name, display_name, description, status, label, quota)
+    if not paths:
+        raise CommandError("say what to change", 2)
+    with connect() as client:
+        if "resource_quota" in paths:
+            # The mask names the quota as a whole: what is not given must be as it was when it was read.
+            former = client.namespaces.get(name=name)
+            etag = etag or former.etag
+            for field, value in quota.items():
+                if value is None:
+                    setattr(namespace.resource_quota, field, getattr(former.resource_quota, field))
+        changed = client.namespaces.update(
+            name=name,
+            namespace=namespace,
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(changed, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Delete what it holds, too.")] = False,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete a namespace. One that is not empty is refused without --cascade."""
+    if not validate_only:
+        confirm(f"Delete the namespace {name}{' and all it holds' if cascade else ''}?", yes)
+    with connect() as client:
+        gone = client.namespaces.delete(name=name, cascade=cascade, etag=etag, validate_only=validate_only)
+    show(gone, COLUMNS, output)
+
+
+@app.command("quota")
+def quota(name: _Name, output: Output = Format.TABLE) -> None:
+    """Show what is used of a namespace's quota."""
+    with connect() as client:
+        usage = client.namespaces.get_quota_usage(name=name)
+    if output is not Format.TABLE:
+        show(usage, [], output)
+        return
+    rows = [
+        (field, getattr(usage.used, field), getattr(usage.quota, field))
+        for field in ("containers", "cpu", "memory")
+    ]
+    show_all(rows, _QUOTA, output)
+
+
+@app.command("summary")
+def summary(
+    name: Annotated[str, typer.Argument(help="Name of the namespace; not given: all.")] = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what namespaces hold, as of the last hourly refresh."""
+    with connect() as client:
+        show_all(client.metrics.get_namespace_summary(namespace=name), _SUMMARIES, output, limit)

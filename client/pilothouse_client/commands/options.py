@@ -1,0 +1,123 @@
+"""Options and arguments that several verbs share, so that they are spelled and explained alike."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse_client.commands.failures import CommandError
+
+
+class Format(enum.StrEnum):
+    """How results are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def _names(list_names: Callable[[Any, str], list[str]]) -> Callable[[str], list[str]]:
+    """Completes from the server's answer; never fails and never keeps the shell waiting."""
+
+    def complete(incomplete: str) -> list[str]:
+        from contextlib import suppress
+
+        from pilothouse_client.commands.invocation import connect, default_namespace
+        from pilothouse_client.config_file import ConfigError
+        from pilothouse_client.errors import PilothouseError
+
+        names: list[str] = []
+        with suppress(CommandError, ConfigError, PilothouseError), connect() as client:
+            names = list_names(client.with_options(timeout=1.0), default_namespace())
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+complete_container = _names(
+    lambda client, namespace: [each.name for each in client.containers.list(namespace=namespace)]
+)
+complete_namespace = _names(lambda client, _namespace: [each.name for each in client.namespaces.list()])
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to write the result.")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "-n",
+        "--namespace",
+        envvar="PILOTHOUSE_NAMESPACE",
+        help="Namespace.",
+        autocompletion=complete_namespace,
+    ),
+]
+AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Every namespace you may see.")]
+Selector = Annotated[str, typer.Option("-l", "--selector", help="Label selector, such as app=web,tier!=db.")]
+Filter = Annotated[str, typer.Option("--filter", help="AIP-160 filter, such as 'status = RUNNING'.")]
+OrderBy = Annotated[str, typer.Option("--order-by", help="Such as 'create_time desc'.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0: all.")]
+Watch = Annotated[bool, typer.Option("-w", "--watch", help="Show changes until interrupted.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the cluster has done it.")]
+WaitSeconds = Annotated[float, typer.Option("--wait-timeout", min=0.1, help="Seconds to wait at most.")]
+ValidateOnly = Annotated[bool, typer.Option("--validate-only", help="Check everything, change nothing.")]
+Etag = Annotated[str, typer.Option("--etag", help="Refuse if it has changed since this etag.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+
+
+def namespace_or_default(given: str) -> str:
+    """The namespace given, or the context's; CommandError if there is neither."""
+    from pilothouse_client.commands.invocation import default_namespace
+
+    found = given or default_namespace()
+    if not found:
+        raise CommandError(
+            "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME", 2
+        )
+    return found
+
+
+def namespace_or_all(given: str, everywhere: bool) -> str:
+    """The namespace to list: the one given or the context's; empty (all) if asked for or if there is neither."""
+    from pilothouse_client.commands.invocation import default_namespace
+
+    if given and everywhere:
+        raise CommandError("-n and -A exclude each other", 2)
+    return "" if everywhere else given or default_namespace()
+
+
+def pairs(values: list[str], option: str) -> dict[str, str]:
+    """KEY=VALUE options as a mapping."""
+    result: dict[str, str] = {}
+    for value in values:
+        key, equals, rest = value.partition("=")
+        if not equals or not key:
+            raise CommandError(f"{option} takes KEY=VALUE, not {value!r}", 2)
+        result[key] = rest
+    return result
+
+
+def enum_number(enum_type: Any, word: str, option: str) -> int:
+    """The number of an enum's value from its word, such as `running` for CONTAINER_STATUS_RUNNING; 0 for none."""
+    from pilothouse_client.commands.values import enum_words
+
+    if not word:
+        return 0
+    words = enum_words(enum_type.DESCRIPTOR)
+    number = words.get(word.lower().replace("-", "_"))
+    if number is None:
+        raise CommandError(f"{option} takes one of {', '.join(words)}, not {word!r}", 2)
+    return number
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks before something is lost; without a terminal there is nobody to ask, so `--yes` is needed."""
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Say yes with --yes.", 2)
+    if not typer.confirm(question):
+        raise typer.Exit(1)

@@ -1,0 +1,193 @@
+"""Writes results: aligned tables for people, JSON and YAML for programs.
+
+On a terminal a table is coloured by rich; anywhere else it is plain text whose columns depend on the content
+alone, so that it can be compared and cut. JSON lists are arrays written as they come; what has no end (a
+watch) is written as one JSON object a line, or one YAML document each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import typer
+
+from pilothouse_client.commands.options import Format
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from pilothouse_client.streams import Change
+
+Row = TypeVar("Row")
+_STYLES = {
+    "RUNNING": "green",
+    "ACTIVE": "green",
+    "HEALTHY": "green",
+    "PENDING": "yellow",
+    "PAUSED": "yellow",
+    "STOPPED": "dim",
+    "INACTIVE": "dim",
+    "FAILED": "red",
+    "CRASH_LOOP_BACK_OFF": "red",
+    "UNREACHABLE": "red",
+    "UNAUTHORIZED": "red",
+    "LOCKED": "red",
+    "DELETED": "red",
+    "ADDED": "green",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """A heading and what stands under it."""
+
+    heading: str
+    cell: Callable[[Row], object]
+
+    def text(self, row: Row) -> str:
+        # A value with line breaks or control characters must not take the table, or the terminal, apart.
+        return "".join(character if character.isprintable() else " " for character in str(self.cell(row)))
+
+
+Columns = Sequence[Column[Any]]
+
+
+def as_data(message: Message) -> Any:
+    """A message as JSON data: the fields by their names in the API, those without a value included."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def show(message: Message, columns: Columns, form: Format) -> None:
+    """Writes one result."""
+    if form is Format.TABLE:
+        show_all([message], columns, form)
+    else:
+        _write_data(as_data(message), form)
+
+
+def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0) -> None:
+    """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched."""
+    chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
+    if form is Format.TABLE:
+        table = list(chosen)
+        if not table:
+            typer.echo("none", err=True)
+            return
+        _write_table([[column.text(row) for column in columns] for row in table], columns)
+    elif form is Format.YAML:
+        _write_data([as_data(row) for row in chosen], form)
+    else:
+        separator = "["
+        for row in chosen:
+            typer.echo(f"{separator}\n  " + json.dumps(as_data(row), ensure_ascii=False), nl=False)
+            separator = ","
+        typer.echo("[]" if separator == "[" else "\n]")
+
+
+def done(message: str, form: Format = Format.TABLE) -> None:
+    """Says that something without a result was done; to people only."""
+    if form is Format.TABLE:
+        typer.echo(message)
+
+
+def show_changes(changes: Iterable[Change[Any]], columns: Columns, form: Format) -> None:
+    """Writes the changes of a watch until it ends; in a table the current state at once, then a line a change."""
+    from pilothouse_client.streams import ChangeKind
+
+    table = _GrowingTable([Column("CHANGE", lambda change: change.kind.name), *map(_of_resource, columns)])
+    for change in changes:
+        if form is not Format.TABLE:
+            data = {
+                "change": change.kind.name,
+                "revision": change.revision,
+                "resume_token": change.resume_token,
+            }
+            if change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED):
+                data["resource"] = as_data(change.resource)
+            _write_data(data, form, one_of_many=True)
+        elif change.kind is ChangeKind.SYNCED:
+            table.flush()
+        elif change.kind is ChangeKind.RESTARTED:
+            table.flush()
+            typer.echo("the watch was too far behind and begins anew; the current state follows", err=True)
+        elif change.kind is not ChangeKind.BOOKMARK:
+            table.add(change)
+        sys.stdout.flush()
+
+
+def _of_resource(column: Column[Any]) -> Column[Any]:
+    return Column(column.heading, lambda change: column.cell(change.resource))
+
+
+class _GrowingTable:
+    """Lines up what comes before the first flush, then keeps those widths and writes line by line."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._rows: list[list[str]] = []
+        self._widths: list[int] | None = None
+
+    def add(self, row: Any) -> None:
+        self._rows.append([column.text(row) for column in self._columns])
+        if self._widths is not None:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._widths is None:
+            headings = [column.heading for column in self._columns]
+            self._rows.insert(0, headings)
+            self._widths = _widths(self._rows)
+        for row in self._rows:
+            typer.echo(_line(row, self._widths))
+        self._rows.clear()
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(cell) for cell in cells) for cells in zip(*rows, strict=True)]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _write_table(rows: list[list[str]], columns: Columns) -> None:
+    headings = [column.heading for column in columns]
+    if not sys.stdout.isatty():
+        widths = _widths([headings, *rows])
+        for row in [headings, *rows]:
+            typer.echo(_line(row, widths))
+        return
+    from rich.console import Console
+
+    Console().print(rich_table(headings, rows))
+
+
+def rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """A table for the terminal; known states are coloured."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        # Text, not a string: markup in names must not be interpreted.
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def _write_data(data: Any, form: Format, *, one_of_many: bool = False) -> None:
+    if form is Format.JSON:
+        typer.echo(json.dumps(data, ensure_ascii=False, indent=None if one_of_many else 2))
+        return
+    import yaml
+
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    typer.echo(f"---\n{text}" if one_of_many else text, nl=False)

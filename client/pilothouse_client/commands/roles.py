@@ -1,0 +1,118 @@
+"""`pilothouse roles`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+)
+from pilothouse_client.commands.output import Column, done, show, show_all
+
+app = typer.Typer(no_args_is_help=True, help="Named sets of permissions.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("NAME", lambda role: role.name),
+    Column("SYSTEM", lambda role: "yes" if role.is_system else ""),
+    Column(
+        "PERMISSIONS",
+        lambda role: ",".join([*role.permissions, *(f"-{no}" for no in role.excluded_permissions)]),
+    ),
+    Column("DESCRIPTION", lambda role: role.description),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the role.")]
+_Permissions = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat for more."),
+]
+_DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
+_Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    permission: _Permissions = None,
+    display_name: _DisplayName = None,
+    description: _Description = None,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a role. Nobody can give permissions that they do not hold."""
+    role = pb.Role(
+        name=name,
+        display_name=display_name or "",
+        description=description or "",
+        permissions=permission or [],
+    )
+    with connect() as client:
+        show(client.identity.create_role(role=role, validate_only=validate_only), COLUMNS, output)
+
+
+@app.command("get")
+def get(name: _Name, output: Output = Format.TABLE) -> None:
+    """Show a role."""
+    with connect() as client:
+        show(client.identity.get_role(name=name), COLUMNS, output)
+
+
+@app.command("list")
+def list_roles(
+    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
+) -> None:
+    """List roles. Filter by name, is_system."""
+    with connect() as client:
+        show_all(client.identity.list_roles(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    permission: _Permissions = None,
+    display_name: _DisplayName = None,
+    description: _Description = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a role; permissions given replace all that it has."""
+    values: dict[str, Any] = {
+        "permissions": permission,
+        "display_name": display_name,
+        "description": description,
+    }
+    given = {field: value for field, value in values.items() if value is not None}
+    if not given:
+        raise CommandError("say what to change", 2)
+    with connect() as client:
+        changed = client.identity.update_role(
+            name=name,
+            role=pb.Role(name=name, **given),
+            update_mask=FieldMask(paths=list(given)),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(changed, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(name: _Name, etag: Etag = "", validate_only: ValidateOnly = False, yes: Yes = False) -> None:
+    """Delete a role that nobody holds."""
+    if not validate_only:
+        confirm(f"Delete the role {name}?", yes)
+    with connect() as client:
+        client.identity.delete_role(name=name, etag=etag, validate_only=validate_only)
+    done(f"role {name} {'could be deleted' if validate_only else 'deleted'}")

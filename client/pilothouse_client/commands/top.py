@@ -1,0 +1,106 @@
+"""`pilothouse top`: a live table of usage on a terminal; elsewhere, or with `--once`, one table."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import AllNamespaces, Format, Namespace, Output, namespace_or_all
+from pilothouse_client.commands.output import Column, as_data, rich_table, show_all
+from pilothouse_client.commands.values import moment, optional, size
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
+
+COLUMNS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda sample: sample.namespace),
+    Column("CONTAINER", lambda sample: sample.container),
+    Column("CPU", lambda sample: f"{sample.cpu_cores_used:.3f}"),
+    Column("CPU %", lambda sample: optional(sample, "cpu_usage_percent")),
+    Column("MEMORY", lambda sample: size(sample.memory_bytes_used)),
+    Column("MEMORY %", lambda sample: optional(sample, "memory_usage_percent")),
+    Column(
+        "RECEIVED",
+        lambda sample: size(sample.network_bytes_rx) if sample.HasField("network_bytes_rx") else "",
+    ),
+    Column(
+        "SENT", lambda sample: size(sample.network_bytes_tx) if sample.HasField("network_bytes_tx") else ""
+    ),
+    Column("MEASURED", lambda sample: moment(sample.timestamp)),
+]
+# A container that has not been measured for so long is taken off the live table; samples come every 15 s.
+_FORGET_SECONDS = 300
+
+
+class By(enum.StrEnum):
+    """What to order by."""
+
+    CPU = "cpu"
+    MEMORY = "memory"
+
+
+def command(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    by: Annotated[By, typer.Option("--by", help="What to order by.")] = By.CPU,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to show.")] = 20,
+    once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Write every sample as it comes, as JSON lines.")
+    ] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the containers that use most; live on a terminal, until interrupted."""
+    where = namespace_or_all(namespace, all_namespaces)
+    with connect() as client:
+        if watch:
+            _write_samples(client, where)
+        elif once or output is not Format.TABLE or not sys.stdout.isatty():
+            order = pb.TOP_BY_CPU if by is By.CPU else pb.TOP_BY_MEMORY
+            samples = client.metrics.list_top_containers(namespace=where, by=order, page_size=limit)
+            show_all(samples, COLUMNS, output)
+        else:
+            _live(client, where, by, limit)
+
+
+def _write_samples(client: Client, namespace: str) -> None:
+    import json
+
+    with client.metrics.watch_usage(namespace=namespace) as answers:
+        for answer in answers:
+            for sample in answer.samples:
+                typer.echo(json.dumps(as_data(sample), ensure_ascii=False))
+            sys.stdout.flush()
+
+
+def _live(client: Client, namespace: str, by: By, limit: int) -> None:
+    from rich.live import Live
+
+    newest: dict[str, pb.UsageSample] = {}
+    with (
+        client.metrics.watch_usage(namespace=namespace) as answers,
+        Live(rich_table([column.heading for column in COLUMNS], []), auto_refresh=False, screen=True) as live,
+    ):
+        for answer in answers:
+            newest.update({sample.container_uid: sample for sample in answer.samples})
+            rows = [[column.text(sample) for column in COLUMNS] for sample in ordered(newest, by, limit)]
+            live.update(rich_table([column.heading for column in COLUMNS], rows), refresh=True)
+
+
+def ordered(newest: dict[str, pb.UsageSample], by: By, limit: int) -> list[pb.UsageSample]:
+    """The samples to show, most first. Containers whose samples have ceased are dropped, judged by the newest of
+    all, so that this machine's clock does not matter."""
+    latest = max((sample.timestamp.seconds for sample in newest.values()), default=0)
+    for uid in [uid for uid, sample in newest.items() if sample.timestamp.seconds < latest - _FORGET_SECONDS]:
+        del newest[uid]
+
+    def weight(sample: pb.UsageSample) -> tuple[float, str, str]:
+        used = sample.cpu_cores_used if by is By.CPU else float(sample.memory_bytes_used)
+        return -used, sample.namespace, sample.container
+
+    return sorted(newest.values(), key=weight)[:limit]

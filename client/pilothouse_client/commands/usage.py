@@ -1,0 +1,63 @@
+"""`pilothouse usage`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Format,
+    Limit,
+    Namespace,
+    Output,
+    namespace_or_all,
+)
+from pilothouse_client.commands.output import Column, show_all
+from pilothouse_client.commands.times import parse_span, parse_time, to_duration, to_timestamp
+from pilothouse_client.commands.values import moment, size
+
+_POINTS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda row: row[0].namespace),
+    Column("CONTAINER", lambda row: row[0].container),
+    Column("TIME", lambda row: moment(row[1].timestamp)),
+    Column("CPU", lambda row: f"{row[1].cpu_cores_avg:.3f}"),
+    Column("CPU MAX", lambda row: f"{row[1].cpu_cores_max:.3f}"),
+    Column("MEMORY", lambda row: size(row[1].memory_bytes_avg)),
+    Column("MEMORY MAX", lambda row: size(row[1].memory_bytes_max)),
+    Column("RECEIVED", lambda row: size(row[1].network_bytes_rx)),
+    Column("SENT", lambda row: size(row[1].network_bytes_tx)),
+    Column("DISK MAX", lambda row: size(row[1].disk_bytes_max)),
+]
+
+
+def command(
+    container: Annotated[str, typer.Argument(help="Name of the container; not given: all.")] = "",
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    since: Annotated[
+        str, typer.Option("--since", help="Time, or how long ago, such as 6h; default an hour.")
+    ] = "",
+    until: Annotated[str, typer.Option("--until", help="Time, or how long ago; default now.")] = "",
+    step: Annotated[str, typer.Option("--step", help="Such as 1m; default a hundredth of the range.")] = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show usage over a range of time, in steps. --limit counts containers."""
+    from itertools import islice
+
+    with connect() as client:
+        series = client.metrics.query_usage(
+            namespace=namespace_or_all(namespace, all_namespaces),
+            container=container,
+            start_time=to_timestamp(parse_time(since, "--since")) if since else None,
+            end_time=to_timestamp(parse_time(until, "--until")) if until else None,
+            step=to_duration(parse_span(step, "--step")) if step else None,
+        )
+        if output is not Format.TABLE:
+            show_all(series, [], output, limit)
+            return
+        chosen = islice(series, limit) if limit else series
+        show_all(((one, point) for one in chosen for point in one.points), _POINTS, output)

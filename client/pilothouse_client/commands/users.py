@@ -1,0 +1,137 @@
+"""`pilothouse users`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+    enum_number,
+)
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.passwords import FromStdin, read_password
+from pilothouse_client.commands.values import enum_label, moment
+
+app = typer.Typer(
+    no_args_is_help=True, help="People and programs that use the platform.", rich_markup_mode=None
+)
+COLUMNS: list[Column[Any]] = [
+    Column("USERNAME", lambda user: user.username),
+    Column("STATUS", lambda user: enum_label(user, "status")),
+    Column("EMAIL", lambda user: user.email),
+    Column("FULL NAME", lambda user: user.full_name),
+    Column("LAST LOGIN", lambda user: moment(user.last_login_time)),
+]
+_Username = Annotated[str, typer.Argument(help="User name.")]
+_Email = Annotated[str | None, typer.Option("--email", help="E-mail address.")]
+_FullName = Annotated[str | None, typer.Option("--full-name", help="Full name.")]
+_AvatarUrl = Annotated[str | None, typer.Option("--avatar-url", help="Address of a picture.")]
+_Status = Annotated[str | None, typer.Option("--status", help="active, inactive or locked.")]
+
+
+def _user(username: str, values: dict[str, str | None]) -> tuple[pb.User, list[str]]:
+    """The user and the names of the fields that were given."""
+    given: dict[str, Any] = {field: value for field, value in values.items() if value is not None}
+    if "status" in given:
+        given["status"] = enum_number(pb.UserStatus, given["status"], "--status")
+    return pb.User(username=username, **given), list(given)
+
+
+@app.command("create")
+def create(
+    username: _Username,
+    email: Annotated[str, typer.Option("--email", help="E-mail address.")],
+    full_name: _FullName = None,
+    avatar_url: _AvatarUrl = None,
+    status: _Status = None,
+    password_stdin: FromStdin = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a user; the password is asked for."""
+    user, _ = _user(
+        username, {"email": email, "full_name": full_name, "avatar_url": avatar_url, "status": status}
+    )
+    password = read_password(f"Password of {username}", from_stdin=password_stdin, repeat=True)
+    with connect() as client:
+        made = client.identity.create_user(user=user, password=password, validate_only=validate_only)
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(username: _Username, output: Output = Format.TABLE) -> None:
+    """Show a user."""
+    with connect() as client:
+        show(client.identity.get_user(username=username), COLUMNS, output)
+
+
+@app.command("list")
+def list_users(
+    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
+) -> None:
+    """List users. Filter by status, username."""
+    with connect() as client:
+        show_all(client.identity.list_users(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+
+
+@app.command("update")
+def update(
+    username: _Username,
+    email: _Email = None,
+    full_name: _FullName = None,
+    avatar_url: _AvatarUrl = None,
+    status: _Status = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a user. One who is made inactive or locked loses all sessions."""
+    user, paths = _user(
+        username, {"email": email, "full_name": full_name, "avatar_url": avatar_url, "status": status}
+    )
+    if not paths:
+        raise CommandError("say what to change", 2)
+    with connect() as client:
+        changed = client.identity.update_user(
+            username=username,
+            user=user,
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(changed, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(
+    username: _Username, etag: Etag = "", validate_only: ValidateOnly = False, yes: Yes = False
+) -> None:
+    """Delete a user: sessions and grants end at once."""
+    if not validate_only:
+        confirm(f"Delete the user {username}?", yes)
+    with connect() as client:
+        client.identity.delete_user(username=username, etag=etag, validate_only=validate_only)
+    done(f"user {username} {'could be deleted' if validate_only else 'deleted'}")
+
+
+@app.command("reset-password")
+def reset_password(username: _Username, password_stdin: FromStdin = False) -> None:
+    """Set another user's password and end all sessions of that user."""
+    password = read_password(f"New password of {username}", from_stdin=password_stdin, repeat=True)
+    with connect() as client:
+        client.identity.reset_password(username=username, new_password=password)
+    done(f"password of {username} set")

@@ -1,0 +1,81 @@
+"""Values of messages as text for tables: enums, times, durations, sizes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import EnumDescriptor
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def enum_prefix(name: str) -> str:
+    """What the values of an enum begin with: `ContainerStatus` gives `CONTAINER_STATUS_`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper() + "_"
+
+
+@functools.cache
+def _labels(descriptor: EnumDescriptor) -> Mapping[int, str]:
+    prefix = enum_prefix(descriptor.name)
+    labels = {value.number: value.name.removeprefix(prefix) for value in descriptor.values}
+    return {number: "" if label == "UNSPECIFIED" else label for number, label in labels.items()}
+
+
+def enum_words(descriptor: EnumDescriptor) -> dict[str, int]:
+    """The words a user may give, without `unspecified`."""
+    return {label.lower(): number for number, label in _labels(descriptor).items() if label}
+
+
+def enum_label(message: Any, field: str) -> str:
+    """The value of an enum field without its prefix, such as `RUNNING`; a number this client does not know, as such."""
+    number = getattr(message, field)
+    return _labels(message.DESCRIPTOR.fields_by_name[field].enum_type).get(number, str(number))
+
+
+def moment(timestamp: Timestamp) -> str:
+    """A time in RFC 3339 to the second, UTC; empty if it is unset."""
+    if not timestamp.seconds and not timestamp.nanos:
+        return ""
+    return datetime.fromtimestamp(timestamp.seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(duration: Duration) -> str:
+    """A duration in its two greatest units; empty for none."""
+    return short_span(duration.seconds + duration.nanos / 1e9) if duration.seconds or duration.nanos else ""
+
+
+def short_span(seconds: float) -> str:
+    """Seconds as people say them: `850ms`, `42s`, `3m5s`, `2h10m`, `4d3h`."""
+    if seconds < 0:
+        return "-" + short_span(-seconds)
+    if seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    whole = timedelta(seconds=int(seconds))
+    hours, rest = divmod(whole.seconds, 3600)
+    parts = [(whole.days, "d"), (hours, "h"), (rest // 60, "m"), (rest % 60, "s")]
+    first = next(index for index, (amount, _) in enumerate(parts) if amount)
+    return "".join(f"{amount}{unit}" for amount, unit in parts[first : first + 2] if amount)
+
+
+def size(number: float) -> str:
+    """Bytes in binary units: `64Mi`, `1.5Gi`."""
+    for unit in ("", "Ki", "Mi", "Gi", "Ti"):
+        if abs(number) < 1024:
+            return f"{number:.4g}{unit}" if unit else f"{int(number)}"
+        number /= 1024
+    return f"{number:.4g}Pi"
+
+
+def labels(mapping: Mapping[str, str]) -> str:
+    """Labels in order of their keys."""
+    return ",".join(f"{key}={value}" for key, value in sorted(mapping.items()))
+
+
+def optional(message: Any, field: str, form: str = "{:.1f}%") -> str:
+    """A number that may be unset."""
+    return form.format(getattr(message, field)) if message.HasField(field) else ""

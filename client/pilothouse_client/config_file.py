@@ -1,0 +1,162 @@
+"""The configuration file of the `pilothouse` command: contexts with their tokens.
+
+A context is a server, a user and a default namespace.
+
+It holds credentials: mode 0600 in a folder 0700, replaced as a whole, so that a reader never sees half of it.
+Changes are made under a lock beside it (`.lock`), because commands run at the same time: each reads, changes
+and writes while it holds the lock, and a session is renewed by one of them only. JSON, because reading it
+costs no import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pilothouse_client.tokens import Tokens
+
+
+class ConfigError(Exception):
+    """The file cannot be read or written; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One way to use one server. `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping."""
+
+    server: str
+    username: str = ""
+    namespace: str = ""
+    insecure: bool | None = None
+    ca_file: str = ""
+    tokens: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All contexts, and the name of the one in use; empty if there is none."""
+
+    current: str = ""
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+
+    def with_context(self, name: str, context: Context, *, use: bool = False) -> Configuration:
+        return replace(
+            self,
+            contexts={**self.contexts, name: context},
+            current=name if use or not self.current else self.current,
+        )
+
+    def without_context(self, name: str) -> Configuration:
+        contexts = {each: context for each, context in self.contexts.items() if each != name}
+        return replace(self, contexts=contexts, current="" if self.current == name else self.current)
+
+
+def default_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """PILOTHOUSE_CONFIG, or `pilothouse/config.json` in the folder that XDG_CONFIG_HOME names, by default ~/.config."""
+    if given := environment.get("PILOTHOUSE_CONFIG"):
+        return Path(given)
+    base = environment.get("XDG_CONFIG_HOME", "")
+    # The XDG rules: a relative path there is invalid and is ignored.
+    folder = Path(base) if base and Path(base).is_absolute() else Path.home() / ".config"
+    return folder / "pilothouse" / "config.json"
+
+
+class ConfigFile:
+    """The file at one path; one that is missing is empty."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Configuration:
+        """What the file says; ConfigError if it cannot be read or understood."""
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            contexts = {name: Context(**context) for name, context in data.get("contexts", {}).items()}
+            return Configuration(data.get("current", ""), contexts)
+        except FileNotFoundError:
+            return Configuration()
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.path}: {error.strerror}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.path} is not a configuration of pilothouse; repair or delete it"
+            ) from error
+
+    def change(self, change: Callable[[Configuration], Configuration]) -> Configuration:
+        """Reads, changes and writes while nobody else does."""
+        with self.locked():
+            changed = change(self.read())
+            self._write(changed)
+        return changed
+
+    @contextlib.contextmanager
+    def locked(self, suffix: str = ".lock") -> Iterator[None]:
+        """Holds one of the file's locks; waits for the process that holds it. Freed by the system if we are killed."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(f"{self.path}{suffix}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"cannot write beside {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _write(self, configuration: Configuration) -> None:
+        content = json.dumps(asdict(configuration), indent=2, ensure_ascii=False) + "\n"
+        try:
+            # mkstemp makes it 0600; the rename keeps that and is atomic within the folder.
+            handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, self.path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+class FileTokenStore:
+    """The tokens of one context, as a `TokenStore`. Renewal holds a lock of its own, over a call to the server, so
+    that it does not keep commands waiting that only read or change the file."""
+
+    def __init__(self, file: ConfigFile, context: str) -> None:
+        self._file = file
+        self._context = context
+
+    def load(self) -> Tokens | None:
+        from pilothouse_client.tokens import Tokens
+
+        context = self._file.read().contexts.get(self._context)
+        if context is None or not context.tokens:
+            return None
+        try:
+            return Tokens(**context.tokens)
+        except TypeError as error:
+            raise ConfigError(f"{self._file.path} holds tokens of another version; log in again") from error
+
+    def save(self, tokens: Tokens | None) -> None:
+        def change(configuration: Configuration) -> Configuration:
+            context = configuration.contexts.get(self._context)
+            if context is None:  # deleted meanwhile: do not bring it back
+                return configuration
+            kept = replace(context, tokens=None if tokens is None else asdict(tokens))
+            return configuration.with_context(self._context, kept)
+
+        self._file.change(change)
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        return self._file.locked(".session.lock")
