@@ -6,10 +6,13 @@ so a clone costs some tens of milliseconds), and is dropped after the test. Noth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -86,7 +89,7 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         # Rights on the database itself are not copied with it.
         await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-        if template == TEMPLATE:
+        if template != "template0":
             await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {ROLES.owner}")
             logins = ", ".join(ROLES.logins().values())
             await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
@@ -96,11 +99,24 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the server keeps its files: in memory where there is a place for it, where a clone is ten times as fast."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path_factory.mktemp("postgres")
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="pilothouse-test-", dir=memory, ignore_cleanup_errors=True
+    ) as directory:
+        yield Path(directory)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+async def postgres(postgres_directory: Path) -> AsyncIterator[EmbeddedPostgres]:
     """A running PostgreSQL server; nothing it holds survives a crash of the machine, and nothing has to."""
     settings = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB", "shared_buffers": "64MB"}
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=settings)
+    server = EmbeddedPostgres(postgres_directory / "server", settings=settings)
     await server.start()
     try:
         yield server

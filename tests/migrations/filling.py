@@ -111,4 +111,12 @@ async def fill(connection: asyncpg.Connection) -> None:
                 statement = _PER_TENANT[table].replace("$1", str(tenant)).replace("$2", f"'{NAMES[tenant]}'")
                 await connection.execute(statement)
     for table in present:
+        # The ids above were chosen here; the next ones must not run into them.
+        sequence = await connection.fetchval(
+            "SELECT pg_get_serial_sequence(attrelid::regclass::text, 'id') FROM pg_attribute"
+            " WHERE attrelid = $1::regclass AND attname = 'id' AND atttypid = 'bigint'::regtype",
+            table,
+        )
+        if sequence is not None:
+            await connection.execute("SELECT setval($1::text::regclass, 1000)", sequence)
         assert await connection.fetchval(f"SELECT EXISTS (SELECT FROM {table})"), f"no rows for {table}"

@@ -1,0 +1,307 @@
+"""Isolation by behaviour: what the app role can reach in the name of one tenant's user, with no WHERE clause at all."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from tests.conftest import Database, connection
+from tests.migrations.catalogue import tables
+from tests.migrations.filling import ADMINISTRATOR, TENANTS, user_of
+
+# Tables that belong neither to one namespace nor to one user; each has a test of its own below.
+_SHARED = {
+    "audit_seals",
+    "clusters",
+    "container_images",
+    "encryption_keys",
+    "leases",
+    "login_throttles",
+    "namespaces",
+    "roles",
+    "stream_head",
+    "users",
+}
+
+
+async def _columns(opened: asyncpg.Connection, table: str) -> set[str]:
+    rows = await opened.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
+        table,
+    )
+    return {row[0] for row in rows}
+
+
+async def _belonging(database: Database) -> dict[str, str]:
+    """Table -> the column that says whose a row is, for every table that is not shared."""
+    found = {}
+    async with database.owner() as owner:
+        for table in set(await tables(owner)) - _SHARED:
+            columns = await _columns(owner, table)
+            assert columns & {"namespace_id", "user_id"}, (
+                f"{table}: whose is a row? say it in a column, or test it"
+            )
+            found[table] = "namespace_id" if "namespace_id" in columns else "user_id"
+    return found
+
+
+def _belongs_to(tenant: int, column: str) -> int:
+    return tenant if column == "namespace_id" else user_of(tenant)
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+async def test_a_tenant_sees_its_own_rows_and_no_others(apart: Database, tenant: int) -> None:
+    for table, column in (await _belonging(apart)).items():
+        async with apart.app(user_of(tenant)) as app:
+            owners = {row[0] for row in await app.fetch(f"SELECT {column} FROM {table}")}
+        assert owners == {_belongs_to(tenant, column)}, table
+
+
+async def test_without_an_identity_nothing_is_seen(apart: Database) -> None:
+    for table in await _belonging(apart):
+        for user_id in (None, 999):
+            async with apart.app(user_id) as app:
+                assert await app.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+    async with connection(apart.app_dsn) as app:
+        assert await app.fetchval("SELECT count(*) FROM containers") == 0
+
+
+async def test_a_grant_over_all_namespaces_sees_everything(apart: Database) -> None:
+    for table, column in (await _belonging(apart)).items():
+        async with apart.app(ADMINISTRATOR) as app:
+            owners = {row[0] for row in await app.fetch(f"SELECT {column} FROM {table}")}
+        assert owners >= {_belongs_to(tenant, column) for tenant in TENANTS}, table
+
+
+async def test_the_system_role_sees_everything(apart: Database) -> None:
+    async with apart.owner() as owner, apart.system() as system:
+        for table in await tables(owner):
+            assert await system.fetchval(f"SELECT count(*) FROM {table}") > 0, table
+
+
+async def test_foreign_rows_can_be_neither_changed_nor_deleted(tenants: Database) -> None:
+    for table, column in (await _belonging(tenants)).items():
+        foreign = _belongs_to(2, column)
+        async with tenants.app(user_of(1)) as app:
+            for privilege, statement in (
+                ("UPDATE", f"UPDATE {table} SET {column} = {column} WHERE {column} = {foreign}"),
+                ("DELETE", f"DELETE FROM {table} WHERE {column} = {foreign}"),
+            ):
+                if await app.fetchval("SELECT has_table_privilege($1, $2)", table, privilege):
+                    assert await app.execute(statement) == f"{privilege} 0", table
+
+
+async def test_rows_can_be_neither_inserted_for_nor_moved_to_another_tenant(tenants: Database) -> None:
+    for table, column in (await _belonging(tenants)).items():
+        foreign = _belongs_to(2, column)
+        async with tenants.owner() as owner:
+            await owner.execute(
+                f"CREATE TABLE stolen AS SELECT * FROM {table} WHERE {column} = {foreign} LIMIT 1"
+            )
+            await owner.execute(
+                "ALTER TABLE stolen ENABLE ROW LEVEL SECURITY; GRANT SELECT ON stolen TO pilothouse_app"
+            )
+            await owner.execute("CREATE POLICY readable ON stolen TO pilothouse_app USING (true)")
+            assert await owner.fetchval("SELECT count(*) FROM stolen") == 1
+        for statement in (
+            f"INSERT INTO {table} SELECT * FROM stolen",
+            f"UPDATE {table} SET {column} = {foreign}",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with tenants.app(user_of(1)) as app:
+                    await app.execute(statement)
+        async with tenants.owner() as owner:
+            await owner.execute("DROP TABLE stolen")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO port_mappings (container_id, namespace_id, container_port, service_type) VALUES (2, 1, 1, 'None')",
+        "INSERT INTO environment_variables (container_id, namespace_id, name, value) VALUES (2, 1, 'A', 'b')",
+        "INSERT INTO container_pods (container_id, namespace_id, pod_name, uid) VALUES (2, 1, 'p', 'u')",
+        "INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path) VALUES (2, 1, 1, '/m')",
+        "INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path) VALUES (1, 2, 1, '/m')",
+        "INSERT INTO container_status_history (container_id, namespace_id, current_status) VALUES (2, 1, 'failed')",
+        "INSERT INTO container_resource_usage (container_id, namespace_id) VALUES (2, 1)",
+        "UPDATE port_mappings SET container_id = 2, service_port = 81",
+    ],
+)
+async def test_no_child_can_be_hung_on_a_foreign_parent(tenants: Database, statement: str) -> None:
+    """Foreign-key checks bypass row-level security, so the key itself has to hold the namespace."""
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        async with tenants.app(user_of(1)) as app:
+            await app.execute(statement)
+
+
+async def test_namespaces_and_clusters_of_others_are_not_seen(apart: Database) -> None:
+    async with apart.app(user_of(1)) as app:
+        assert [row[0] for row in await app.fetch("SELECT name FROM namespaces")] == ["alpha"]
+        assert [row[0] for row in await app.fetch("SELECT name FROM clusters")] == ["alpha-cluster"]
+    async with apart.app(None) as app:
+        assert await app.fetch("SELECT FROM namespaces") == []
+        assert await app.fetch("SELECT FROM clusters") == []
+
+
+async def test_names_that_tell_of_foreign_ones_need_a_grant_over_all_namespaces(tenants: Database) -> None:
+    statements = [
+        "INSERT INTO namespaces (name, kubernetes_name, cluster_name) VALUES ('new', 'new', 'alpha-cluster')",
+        "INSERT INTO clusters (name, api_server) VALUES ('new', 'https://new')",
+        "INSERT INTO roles (name, display_name) VALUES ('new', 'New')",
+        """INSERT INTO users (username, username_normalized, email, email_normalized, password_hash)
+        VALUES ('new', 'new', 'n', 'n', '!')""",
+    ]
+    for statement in statements:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with tenants.app(user_of(1)) as app:
+                await app.execute(statement)
+        async with tenants.app(ADMINISTRATOR) as app:
+            assert await app.execute(statement) == "INSERT 0 1"
+
+
+async def test_users_are_seen_by_those_who_share_a_namespace(tenants: Database) -> None:
+    async with tenants.app(user_of(1)) as app:
+        assert {row[0] for row in await app.fetch("SELECT username FROM users")} == {"root", "alpha"}
+    async with tenants.owner() as owner:
+        await owner.execute("INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (12, 2, 1)")
+    async with tenants.app(user_of(1)) as app:
+        assert {row[0] for row in await app.fetch("SELECT username FROM users")} == {"root", "alpha", "beta"}
+    async with tenants.app(None) as app:
+        assert await app.fetch("SELECT username FROM users") == []
+
+
+async def test_no_password_hash_but_the_own_one_can_be_read(tenants: Database) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with tenants.app(ADMINISTRATOR) as app:
+            await app.fetch("SELECT password_hash FROM users")
+    async with tenants.app(user_of(1)) as app:
+        assert await app.fetchval("SELECT app_password_hash()") == "hash of alpha"
+        assert await app.execute("UPDATE users SET password_hash = 'new'") == "UPDATE 1"
+        assert await app.fetchval("SELECT app_password_hash()") == "new"
+    async with tenants.app(None) as app:
+        assert await app.fetchval("SELECT app_password_hash()") is None
+
+
+async def test_grants_can_be_made_where_one_has_reach_and_nowhere_else(tenants: Database) -> None:
+    async with tenants.app(user_of(1)) as app:
+        await app.execute("INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (12, 2, 1)")
+        assert await app.execute("DELETE FROM user_roles WHERE user_id = 12") == "DELETE 1"
+    for namespace_id in ("2", "NULL"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with tenants.app(user_of(1)) as app:
+                await app.execute(
+                    f"INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (11, 1, {namespace_id})"
+                )
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with tenants.app(user_of(1)) as app:
+            await app.execute("UPDATE user_roles SET namespace_id = NULL")
+
+
+async def test_roles_are_readable_and_changed_only_with_reach_over_all(tenants: Database) -> None:
+    async with tenants.app(user_of(1)) as app:
+        assert await app.fetchval("SELECT count(*) FROM roles") == 3
+        assert await app.execute("""UPDATE roles SET permissions = '["*"]'""") == "UPDATE 0"
+        assert await app.execute("DELETE FROM roles") == "DELETE 0"
+
+
+async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Database) -> None:
+    async with tenants.app(user_of(1)) as app:
+        assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]
+        # What another tenant has registered is found, not refused, and still not shown.
+        again = await app.fetchval("SELECT register_image('registry.example/beta', 'web', '1', NULL)")
+        assert again == 2
+        assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]
+        assert await app.execute("DELETE FROM container_images") == "DELETE 0"
+    async with tenants.app(ADMINISTRATOR) as app:
+        assert await app.fetchval("SELECT count(*) FROM container_images") == 3
+
+
+@pytest.mark.parametrize("table", ["leases", "login_throttles", "container_summary", "schema_migrations"])
+async def test_the_servers_own_tables_are_closed_to_requests(apart: Database, table: str) -> None:
+    for user_id in (user_of(1), ADMINISTRATOR):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with apart.app(user_id) as app:
+                await app.fetch(f"SELECT * FROM {table}")
+
+
+@pytest.mark.parametrize("table", ["encryption_keys", "stream_head", "audit_seals"])
+async def test_what_everybody_reads_nobody_changes(apart: Database, table: str) -> None:
+    async with apart.app(user_of(1)) as app:
+        assert await app.fetchval(f"SELECT count(*) FROM {table}") == 1
+    for statement in (f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM {table}"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with apart.app(ADMINISTRATOR) as app:
+                await app.execute(statement)
+
+
+async def test_partitions_are_closed_by_their_own_names(apart: Database) -> None:
+    async with apart.owner() as owner:
+        names = [
+            row[0]
+            for row in await owner.fetch(
+                "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"
+            )
+        ]
+    assert len(names) > 20
+    for opened in (apart.app(ADMINISTRATOR), apart.system()):
+        async with opened as request:
+            for name in names:
+                readable = await request.fetchval("SELECT has_any_column_privilege($1, 'SELECT')", name)
+                assert not readable, name
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with apart.app(ADMINISTRATOR) as app:
+            await app.fetch(f"SELECT * FROM {names[0]}")
+
+
+async def test_views_show_a_tenant_its_own(apart: Database) -> None:
+    async with apart.app(user_of(1)) as app:
+        details = await app.fetch("SELECT * FROM container_details")
+        assert [(row["id"], row["namespace_name"], row["created_by_username"]) for row in details] == [
+            (1, "alpha", "alpha")
+        ]
+        stats = {
+            row["username"]: row["total_operations"]
+            for row in await app.fetch("SELECT * FROM user_operation_stats")
+        }
+        assert stats == {"root": 0, "alpha": 1}
+        summary = await app.fetch("SELECT * FROM reachable_container_summary()")
+        assert [(row["namespace_id"], row["total_containers"]) for row in summary] == [(1, 1)]
+    async with apart.app(ADMINISTRATOR) as app:
+        assert await app.fetchval("SELECT count(*) FROM container_details") == 2
+        assert await app.fetchval("SELECT count(*) FROM reachable_container_summary()") == 2
+    async with apart.app(None) as app:
+        assert await app.fetch("SELECT * FROM container_details") == []
+        assert await app.fetch("SELECT * FROM reachable_container_summary()") == []
+
+
+async def test_statistics_are_for_maintenance(apart: Database) -> None:
+    for view in ("database_stats", "table_sizes"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with apart.app(ADMINISTRATOR) as app:
+                await app.fetch(f"SELECT * FROM {view}")
+    async with apart.owner() as owner:
+        assert await owner.fetchval("SELECT count(*) FROM database_stats WHERE tablename = 'containers'") > 0
+        sizes = {
+            row["tablename"]: row["total_bytes"] for row in await owner.fetch("SELECT * FROM table_sizes")
+        }
+        assert sizes["operation_logs"] > 0
+
+
+async def test_an_identity_ends_with_its_transaction(apart: Database) -> None:
+    async with connection(apart.app_dsn) as app:
+        async with app.transaction():
+            await app.execute("SELECT set_config('app.current_user_id', '11', true)")
+            assert await app.fetchval("SELECT app_user_id()") == 11
+            assert await app.fetchval("SELECT count(*) FROM containers") == 1
+        assert await app.fetchval("SELECT app_user_id()") is None
+        assert await app.fetchval("SELECT count(*) FROM containers") == 0
+
+
+async def test_an_image_registered_by_many_at_once_is_one_row(tenants: Database) -> None:
+    async def register() -> int:
+        async with tenants.app(user_of(1)) as app:
+            return int(await app.fetchval("SELECT register_image(NULL, 'nginx', NULL, 'sha256:00')"))
+
+    assert len(set(await asyncio.gather(*(register() for _ in range(8))))) == 1
