@@ -21,6 +21,7 @@ from .api_errors import ApiError
 from .kubelet import Kubelets
 from .representation import json_response
 from .routes_context import ApiContext, Target, parse_path
+from .routes_nodes import NodeRoutes
 from .routes_options import boolean
 from .routes_read import get_object, list_objects
 from .routes_subresources import bind_pod, evict_pod, finalize_namespace, handle_scale, write_status
@@ -43,7 +44,7 @@ class ApiRoutes:
     def __init__(self, context: ApiContext, token: str, *, kubelets: Kubelets) -> None:
         self._context = context
         self._token = token
-        self._kubelets = kubelets
+        self._nodes = NodeRoutes(kubelets)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answers any request."""
@@ -141,6 +142,8 @@ class ApiRoutes:
             ("PUT", "finalize"): finalize_namespace,
             ("POST", "binding"): bind_pod,
             ("POST", "eviction"): evict_pod,
+            ("GET", "log"): self._nodes.read_log,
+            ("GET", "proxy"): self._nodes.proxy,
         }
         handler = table.get((method, subresource))
         if handler is None:

@@ -81,7 +81,19 @@ def prepare_for_update(resource: ResourceType, obj: JsonObject, old: JsonObject)
         for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if name in old["spec"]:
                 obj["spec"].setdefault(name, old["spec"][name])
+    if resource is SERVICES:
+        _drop_type_dependent_fields(obj["spec"], old["spec"])
     validate_update(resource, obj, old)
+
+
+def _drop_type_dependent_fields(spec: JsonObject, old_spec: JsonObject) -> None:
+    """Unchanged fields that only other types of Service have go away with the type."""
+    external = ("NodePort", "LoadBalancer")
+    if spec["type"] in external or old_spec["type"] not in external:
+        return
+    for name in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts", "healthCheckNodePort"):
+        if name in spec and spec[name] == old_spec.get(name):
+            spec.pop(name)
 
 
 def prepare_status_update(resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:

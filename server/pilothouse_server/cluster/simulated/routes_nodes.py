@@ -1,0 +1,61 @@
+"""What only a node can answer: the logs of a pod, and usage through the node proxy."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+
+from aiohttp import web
+
+from . import api_errors
+from .kubelet import Kubelets
+from .logs import parse_log_options, read_log_with
+from .representation import json_response
+from .resources import NODES
+from .routes_context import ApiContext, Target
+from .routes_options import boolean
+from .stats import UsageReporter
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+
+
+class NodeRoutes:
+    """Handlers that ask the kubelets."""
+
+    def __init__(self, kubelets: Kubelets) -> None:
+        self._kubelets = kubelets
+        self._usage = UsageReporter(kubelets)
+
+    async def read_log(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
+        """GET of pods/log: text whatever the client accepts, as a stream when it follows."""
+        options = parse_log_options(target.name, request.query)
+        answer = await read_log_with(self._kubelets, str(target.namespace), target.name, options)
+        if answer.error is not None:
+            raise api_errors.ApiError(answer.error)
+        if answer.chunks is None:
+            return web.Response(status=answer.code)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        # A client that has gone away is no failure of the log.
+        with suppress(ConnectionError):
+            async with aclosing(answer.chunks) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    await response.write(chunk)
+            await response.write_eof()
+        return response
+
+    async def proxy(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
+        """GET through the node proxy: `stats/summary` and `metrics/resource`; other paths are not the kubelet's."""
+        if context.store.get(NODES, None, target.name) is None:
+            raise api_errors.not_found(NODES, target.name)
+        if target.name not in self._kubelets.by_node:
+            raise api_errors.failure(
+                503, f"error trying to reach service: no kubelet runs on {target.name}", "ServiceUnavailable"
+            )
+        if target.rest == "stats/summary":
+            brief = bool(boolean(request.query, "only_cpu_and_memory"))
+            return json_response(self._usage.stats_summary(target.name, only_cpu_and_memory=brief))
+        if target.rest == "metrics/resource":
+            body = self._usage.resource_metrics(target.name).encode()
+            return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
+        return web.Response(status=404, text="404: Page Not Found")
