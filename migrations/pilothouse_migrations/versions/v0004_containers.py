@@ -139,6 +139,8 @@ CREATE TABLE containers (
     spec jsonb NOT NULL DEFAULT '{}',
     desired_state varchar(20) NOT NULL DEFAULT 'running',
     replicas integer NOT NULL DEFAULT 1,
+    quota_cpu_millicores bigint NOT NULL DEFAULT 0,
+    quota_memory_bytes bigint NOT NULL DEFAULT 0,
     ready_replicas integer NOT NULL DEFAULT 0,
     observed_replicas integer NOT NULL DEFAULT 0,
     drift_policy varchar(20) NOT NULL DEFAULT 'repair',
@@ -164,6 +166,7 @@ CREATE TABLE containers (
     CONSTRAINT ck_containers_desired_state CHECK (desired_state IN ('running', 'stopped', 'paused')),
     CONSTRAINT ck_containers_drift_policy CHECK (drift_policy IN ('repair', 'report', 'adopt')),
     CONSTRAINT ck_containers_replicas CHECK (replicas >= 0 AND ready_replicas >= 0 AND observed_replicas >= 0),
+    CONSTRAINT ck_containers_quota CHECK (quota_cpu_millicores >= 0 AND quota_memory_bytes >= 0),
     CONSTRAINT ck_containers_restart_count CHECK (restart_count >= 0),
     CONSTRAINT ck_containers_generation CHECK (observed_generation <= generation),
     CONSTRAINT ck_containers_labels CHECK (jsonb_typeof(labels) = 'object'),
@@ -177,6 +180,8 @@ COMMENT ON COLUMN containers.spec IS
     'Desired fields without a column: command, args, probes, security contexts, init containers, empty dirs and so on.';
 COMMENT ON COLUMN containers.desired_state IS
     'What the caller asked for last; status is what the cluster shows.';
+COMMENT ON COLUMN containers.quota_cpu_millicores IS
+    'What it counts against the quota of its namespace: request, else limit, times replicas; likewise quota_memory_bytes.';
 COMMENT ON COLUMN containers.replicas IS 'Wanted replicas, remembered while stopped or paused.';
 COMMENT ON COLUMN containers.deletion_requested_at IS
     'Deletion in progress; the row goes when the cluster''s objects are gone.';
@@ -284,6 +289,7 @@ CREATE TABLE environment_variables (
     value_from varchar(50) NOT NULL DEFAULT 'literal',
     source_name varchar(253),
     source_key varchar(253),
+    optional boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_environment_variables PRIMARY KEY (id),
     CONSTRAINT uq_environment_variables_name UNIQUE NULLS NOT DISTINCT (container_id, container_name, name),

@@ -1,7 +1,8 @@
 """What the proto files must declare before the server may start.
 
-A field that could hold a credential and does not say whether it is one would end up in logs and audit records; a
-method without a rule would be open to everybody or to nobody. Both are found here, from the descriptors, at start.
+A field that could hold a credential and does not say whether it is one would end up in logs and audit
+records; a method without a rule would be open to everybody or to nobody. Both are found here, from the
+descriptors, at start.
 """
 
 from __future__ import annotations

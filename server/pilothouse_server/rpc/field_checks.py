@@ -1,7 +1,8 @@
 """The checks of single values, built once per field from its `FieldRule`.
 
-A check is a function (value, path, violations): it appends what is wrong under the path. The path of a field is made
-only by its container, so that a value without fault costs no string building beyond what nesting needs.
+A check is a function (value, path, violations): it appends what is wrong under the path. The path of a
+field is made only by its container, so that a value without fault costs no string building beyond what
+nesting needs.
 
 A violation of a field that is declared secret never says more than which rule was broken.
 """
@@ -45,11 +46,16 @@ _FLOAT_TYPES = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYP
 
 
 class RuleError(RuntimeError):
-    """A FieldRule that cannot apply to its field, such as a format on a number: a fault of the proto file."""
+    """A FieldRule that cannot apply to its field, such as a format on a number.
+
+    A fault of the proto file.
+    """
 
 
 def descriptor_of(message: Message | type[Message]) -> Descriptor:
-    """Return the descriptor of a message or of its class (their type hints name two classes for the one)."""
+    """Return the descriptor of a message or of its class (their type hints name two classes for the
+    one).
+    """
     return cast(Descriptor, message.DESCRIPTOR)
 
 
@@ -116,7 +122,10 @@ def repeated_check(rule: options.FieldRule, item: Check | None) -> Check:
 
 
 def map_check(field: FieldDescriptor, rule: options.FieldRule, value_message: Check | None) -> Check:
-    """Return the check of a map: how many, each key, each value; `value_message` checks values that are messages."""
+    """Return the check of a map.
+
+    How many, each key, each value; `value_message` checks values that are messages.
+    """
     key_field, value_field = map_fields(field)
     key_form, value_form = _map_forms(field, rule)
     key_rule = options.FieldRule(sensitivity=rule.sensitivity)

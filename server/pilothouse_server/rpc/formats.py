@@ -1,6 +1,7 @@
 """What each `Format` of `pilothouse.options.v1` asks of a text.
 
-A check takes the text and returns the rule that it breaks, in words, or None. The words never repeat the text.
+A check takes the text and returns the rule that it breaks, in words, or None. The words never repeat the
+text.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Messages and metadata as an audit record may hold them.
 
-`body` turns a message into plain JSON values: what is declared secret becomes `"[redacted]"`, whole (a map's keys
-too, and all inside a message), bytes become their length, floats become text (so that hashing the canonical JSON does
-not depend on how a number is printed), enums their names, times RFC 3339. NUL and lone surrogates, which JSONB cannot
-hold, are written visibly.
+`body` turns a message into plain JSON values: what is declared secret becomes `"[redacted]"`, whole (a
+map's keys too, and all inside a message), bytes become their length, floats become text (so that hashing
+the canonical JSON does not depend on how a number is printed), enums their names, times RFC 3339. NUL and
+lone surrogates, which JSONB cannot hold, are written visibly.
 
-A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut leaves a
-marker that says how much is missing: a record never silently shows less than was asked.
+A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut
+leaves a marker that says how much is missing: a record never silently shows less than was asked.
 
-`strip_secrets` gives the copy of a response that is kept for replays. What to do per type is compiled once from the
-descriptors.
+`strip_secrets` gives the copy of a response that is kept for replays. What to do per type is compiled once
+from the descriptors.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ REDACTED: Final = "[redacted]"
 MOST_BODY_BYTES: Final = 16 * 1024
 MOST_METADATA_ENTRIES: Final = 64
 MOST_METADATA_CHARACTERS: Final = 256
-# Longest text and most items of each round, until the body fits.
-_ROUNDS: Final = ((4096, 256), (1024, 64), (256, 16), (64, 4))
+# For messages of up to so many bytes: the longest text and the most items that are shown. Where the body is still too
+# long the next round follows. A long message begins further down, so that it is not rendered whole to be thrown away.
+_ROUNDS: Final = ((16 << 10, 4096, 256), (256 << 10, 1024, 64), (1 << 62, 256, 16), (1 << 62, 64, 4))
 # Texts that hold a NUL or a lone surrogate are rare; one table serves both.
 _UNSTORABLE: Final = {0: "\\u0000", **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}}
 _WELL_KNOWN_TEXT: Final = frozenset(
@@ -45,7 +46,10 @@ def body(message: Message) -> dict[str, Any]:
     """Return the message as JSON values, without secrets, at most 16 KiB when written as compact JSON."""
     render = _renderer(descriptor_of(message))
     rendered: dict[str, Any] = {}
-    for longest_text, most_items in _ROUNDS:
+    size = message.ByteSize()
+    for largest, longest_text, most_items in _ROUNDS:
+        if size > largest:
+            continue
         rendered = render(message, longest_text, most_items)
         if _size(rendered) <= MOST_BODY_BYTES:
             return rendered

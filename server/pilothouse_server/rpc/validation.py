@@ -1,16 +1,17 @@
 """Validation of requests by what their fields declare.
 
-Every message type is compiled once, on its first use, into a table from field number to check; a request then costs one
-walk over the fields that it has set. What is not declared is bounded all the same: strings by 1,024 characters, bytes
-by 1 MiB, repeated fields and maps by 256; NUL, lone surrogates, unknown enum values, infinite numbers and times that
-cannot be written are always refused.
+Every message type is compiled once, on its first use, into a table from field number to check; a request
+then costs one walk over the fields that it has set. What is not declared is bounded all the same: strings
+by 1,024 characters, bytes by 1 MiB, repeated fields and maps by 256; NUL, lone surrogates, unknown enum
+values, infinite numbers and times that cannot be written are always refused.
 
-All violations are collected (at most 20) and raised together. Fields that only the server sets are cleared from the
-request, so that no handler can take them for the caller's wish.
+All violations are collected (at most 20) and raised together. Fields that only the server sets are cleared
+from the request, so that no handler can take them for the caller's wish.
 
-A request field that names a resource or a namespace (as the method's rule says) and declares no format of its own is
-still held to what every name must keep to: no `/`, `..`, percent-encoding, control or non-ASCII characters. Methods
-that need no log-in are left out: the name a stranger types is judged by the log-in itself, which must count it.
+A request field that names a resource or a namespace (as the method's rule says) and declares no format of
+its own is still held to what every name must keep to: no `/`, `..`, percent-encoding, control or non-ASCII
+characters. Methods that need no log-in are left out: the name a stranger types is judged by the log-in
+itself, which must count it.
 """
 
 from __future__ import annotations
@@ -134,9 +135,9 @@ def check_update_mask(
 ) -> tuple[str, ...]:
     """Check an update mask against the resource that it updates, and return its paths once each, in order.
 
-    A path is a field, or a field of a singular message below it (`resources.cpu_limit`); one that lies below another
-    path of the mask is left out. `*` stands for all top-level fields that may be updated. `allowed`, where given,
-    lists the only paths that the method updates.
+    A path is a field, or a field of a singular message below it (`resources.cpu_limit`); one that lies
+    below another path of the mask is left out. `*` stands for all top-level fields that may be updated.
+    `allowed`, where given, lists the only paths that the method updates.
 
     Raises:
         InvalidArgument: an unknown path, or one that only the server sets or that never changes; names it.

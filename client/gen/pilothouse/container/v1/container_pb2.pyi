@@ -1396,7 +1396,7 @@ class Image(_message.Message):
     """How many containers that the caller may see use it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When a container first used it."""
+        """When it was built; unset where nobody has told."""
 
     @_builtins.property
     def pull_time(self) -> _timestamp_pb2.Timestamp:

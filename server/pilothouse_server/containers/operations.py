@@ -1,0 +1,355 @@
+"""The rules of containers: making, changing, the lifecycle, deletion, quota.
+
+Every operation commits what is wanted, an event, and work for the reconciler; the cluster is never waited
+for. Quota holds under concurrent creates because the namespace's row is locked from the count to the
+commit; where no quota is set the lock is shared, so creates do not wait for one another.
+
+    state      start      stop       pause      resume     restart
+    running    nothing    stopped    paused     nothing    rolls
+    stopped    running    nothing    refused    refused    refused
+    paused     refused    refused    nothing    running    refused
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from pilothouse_server.containers import admission, repository, rules
+from pilothouse_server.containers.model import Container, DesiredState, Image, Observed, Status
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    already_exists,
+    not_found,
+)
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.quantity import Quantity
+
+Check = Callable[[Container], None]
+PauseMode = Literal["suspend", "hold_rollout", "freeze"]
+
+_STATUS_OF_STATE: dict[DesiredState, Status] = {
+    "stopped": "stopped",
+    "paused": "paused",
+    "running": "pending",
+}
+
+stream = repository.stream_containers
+list_page = repository.list_containers
+list_history = repository.list_history
+list_images = repository.list_images
+
+
+async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Container:
+    """The container of this name.
+
+    Raises:
+        NotFound: the namespace or the container, alike for one that the caller does not reach.
+    """
+    found = await repository.find(transaction, namespace, name, lock=lock)
+    if found is None:
+        await namespaces.locate(transaction, namespace)
+        raise not_found("container", name)
+    return found
+
+
+async def create(transaction: Transaction, namespace_name: str, wanted: Container) -> Container:
+    """Makes a container.
+
+    Raises:
+        InvalidArgument: a rule between fields; every violation is named.
+        NotFound: the namespace.
+        AlreadyExists: the name, or that of a service.
+        FailedPrecondition: the namespace is inactive or being deleted.
+        ResourceExhausted: the quota.
+    """
+    wanted = rules.checked(wanted)
+    namespace = await admission.locked_namespace(transaction, namespace_name)
+    namespaces.refuse_inactive(namespace)
+    if await repository.find(transaction, namespace_name, wanted.name) is not None:
+        raise already_exists("container", wanted.name)
+    wanted = msgspec.structs.replace(
+        wanted,
+        namespace_id=namespace.id,
+        namespace=namespace.name,
+        cluster_name=namespace.cluster_name,
+        kubernetes_namespace=namespace.kubernetes_name,
+        kubernetes_name=wanted.kubernetes_name or wanted.name,
+    )
+    await admission.check_references(transaction, wanted)
+    share = rules.quota_share(wanted)
+    await admission.check_quota(transaction, namespace, share, leave_out=None)
+    image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
+    created = await repository.insert_container(transaction, wanted, image_id, share)
+    await repository.add_history(transaction, created, None, "user")
+    await _changed(transaction, created, "added")
+    return created
+
+
+async def change(
+    transaction: Transaction,
+    namespace_name: str,
+    name: str,
+    merge: Callable[[Container], Container],
+    check: Check,
+) -> Container:
+    """Changes what is wanted: `merge` answers the stored container with the caller's fields taken over.
+
+    Errors as `create`; Aborted from `check` if the etag is not the current one.
+    """
+    namespace = await admission.locked_namespace(transaction, namespace_name)
+    stored = await locate(transaction, namespace_name, name, lock=True)
+    check(stored)
+    refuse_deleting(stored)
+    wanted = rules.checked(merge(stored))
+    if wanted == stored:
+        return stored
+    await admission.check_references(transaction, wanted)
+    share = rules.quota_share(wanted)
+    if share != rules.quota_share(stored):
+        await admission.check_quota(transaction, namespace, share, leave_out=stored.id)
+    image_id = None
+    if wanted.image != stored.image:
+        image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
+    return await _write(transaction, stored, wanted, image_id=image_id, quota=share)
+
+
+async def start(transaction: Transaction, namespace: str, name: str) -> Container:
+    """Wants the pods back; FailedPrecondition if paused."""
+    return await _move(transaction, namespace, name, "start", {"stopped": "running", "running": "running"})
+
+
+async def stop(transaction: Transaction, namespace: str, name: str) -> Container:
+    """Wants no pods, and remembers how many there were; FailedPrecondition if paused."""
+    return await _move(transaction, namespace, name, "stop", {"running": "stopped", "stopped": "stopped"})
+
+
+async def pause(
+    transaction: Transaction, namespace: str, name: str, mode: PauseMode
+) -> tuple[Container, list[str]]:
+    """Pauses a container and says what is lost by it.
+
+    Raises:
+        FailedPrecondition: it is stopped, or paused in the other mode, or the mode is `freeze`.
+    """
+    if mode == "freeze":
+        raise FailedPrecondition(
+            "no Kubernetes runtime interface can freeze a container: use SUSPEND or HOLD_ROLLOUT",
+            reason="PAUSE_MODE_UNSUPPORTED",
+        )
+    if mode == "hold_rollout":
+        stored = await _located_for_move(transaction, namespace, name)
+        if stored.desired_state != "running":
+            raise illegal_transition("hold the rollout of", stored)
+        if stored.hold_rollout:
+            return stored, []
+        wanted = msgspec.structs.replace(stored, hold_rollout=True)
+        return await _write(transaction, stored, wanted), []
+    moved = await _move(transaction, namespace, name, "pause", {"running": "paused", "paused": "paused"})
+    losses = ["pod address", "memory"]
+    losses += [f"emptyDir {item.name}" for item in moved.spec.empty_dirs]
+    return moved, losses
+
+
+async def resume(transaction: Transaction, namespace: str, name: str) -> Container:
+    """Ends a pause of either mode; FailedPrecondition if stopped."""
+    return await _move(
+        transaction, namespace, name, "resume", {"paused": "running", "running": "running"}, release=True
+    )
+
+
+async def restart(transaction: Transaction, namespace: str, name: str) -> Container:
+    """Wants every pod replaced; FailedPrecondition if stopped or paused."""
+    stored = await _located_for_move(transaction, namespace, name)
+    if stored.desired_state != "running":
+        raise illegal_transition("restart", stored)
+    wanted = msgspec.structs.replace(
+        stored, spec=msgspec.structs.replace(stored.spec, restarted_at=transaction.now)
+    )
+    written = await _write(transaction, stored, wanted)
+    restarting = msgspec.structs.replace(
+        written, observed=msgspec.structs.replace(written.observed, reason="Restarting")
+    )
+    await repository.add_history(transaction, restarting, stored.observed.status, "user")
+    return written
+
+
+async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Container:
+    """Marks a container for deletion; one that is marked is answered as it is."""
+    stored = await locate(transaction, namespace, name, lock=True)
+    check(stored)
+    return await _mark_for_deletion(transaction, stored)
+
+
+async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
+    """Marks every container of a namespace for deletion: what a cascading delete does."""
+    found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
+    for item in found:
+        stored = await repository.get(transaction, item.id, lock=True)
+        if stored is not None:
+            await _mark_for_deletion(transaction, stored)
+
+
+async def quota_usage(transaction: ReadTransaction, namespace_id: int) -> Quota:
+    """What a namespace's containers add up to."""
+    count, cpu, memory = await repository.usage_of_quota(transaction, namespace_id)
+    return Quota(count, Quantity.from_millicores(cpu).text, Quantity.from_bytes(memory).text)
+
+
+async def locate_image(transaction: ReadTransaction, image: str, visible: frozenset[int] | None) -> Image:
+    """The image that a reference names, if the caller's containers use it; NotFound otherwise."""
+    found = await repository.find_image(transaction, ImageReference.parse(image), visible)
+    if found is None:
+        raise not_found("image", image)
+    return found
+
+
+async def delete_image(transaction: Transaction, image: str) -> Image:
+    """Forgets an image; FailedPrecondition if containers use it."""
+    found = await locate_image(transaction, image, None)
+    users = await repository.count_users(transaction, found.id)
+    if users:
+        raise FailedPrecondition(
+            f'image "{image}" is used by {users} containers',
+            reason="IMAGE_IN_USE",
+            metadata={"containers": str(users)},
+        )
+    await repository.delete_image(transaction, found.id)
+    return found
+
+
+def refuse_deleting(container: Container) -> None:
+    """Raises FailedPrecondition if the container is being deleted."""
+    if container.deletion_requested_at is not None:
+        raise FailedPrecondition(
+            f'container "{container.name}" is being deleted', reason="CONTAINER_TERMINATING"
+        )
+
+
+def illegal_transition(verb: str, container: Container) -> FailedPrecondition:
+    """The error of a call that the present state forbids; it names the state."""
+    return FailedPrecondition(
+        f'cannot {verb} container "{container.name}": it is {container.desired_state}',
+        reason="ILLEGAL_TRANSITION",
+        metadata={"state": container.desired_state, "status": container.observed.status},
+    )
+
+
+def event(container: Container, kind: Kind, before: Container | None = None) -> Event:
+    """The event of a change of a container."""
+    return Event(
+        resource_type="container",
+        resource_id=container.id,
+        namespace_id=container.namespace_id,
+        name=container.name,
+        kind=kind,
+        entity=container,
+        labels=container.labels,
+        status=container.observed.status,
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else before.observed.status,
+    )
+
+
+async def _located_for_move(transaction: Transaction, namespace: str, name: str) -> Container:
+    stored = await locate(transaction, namespace, name, lock=True)
+    refuse_deleting(stored)
+    return stored
+
+
+async def _move(
+    transaction: Transaction,
+    namespace: str,
+    name: str,
+    verb: str,
+    allowed: dict[DesiredState, DesiredState],
+    *,
+    release: bool = False,
+) -> Container:
+    """Goes to the state that `allowed` gives for the present one; `release` also ends a held rollout."""
+    stored = await _located_for_move(transaction, namespace, name)
+    target = allowed.get(stored.desired_state)
+    if target is None:
+        raise illegal_transition(verb, stored)
+    hold = stored.hold_rollout and not release
+    if target == stored.desired_state and hold == stored.hold_rollout:
+        return stored
+    if target == "running":
+        namespaces.refuse_inactive(await namespaces.locate(transaction, namespace, "share"))
+    wanted = msgspec.structs.replace(stored, desired_state=target, hold_rollout=hold)
+    return await _write(transaction, stored, wanted)
+
+
+async def _write(
+    transaction: Transaction,
+    stored: Container,
+    wanted: Container,
+    *,
+    image_id: int | None = None,
+    quota: tuple[int, int] | None = None,
+) -> Container:
+    """Writes a change of what is wanted, with its status at once where the change alone decides it."""
+    if wanted.desired_state != stored.desired_state:
+        status = _STATUS_OF_STATE[wanted.desired_state]
+        wanted = msgspec.structs.replace(
+            wanted, observed=msgspec.structs.replace(wanted.observed, status=status, reason="", message="")
+        )
+    written = await repository.update_container(
+        transaction, stored, wanted, image_id=image_id, quota=quota, generation=stored.generation + 1
+    )
+    if written.observed.status != stored.observed.status:
+        await repository.add_history(transaction, written, stored.observed.status, "user")
+    await _changed(transaction, written, "modified", stored)
+    return written
+
+
+async def _mark_for_deletion(transaction: Transaction, stored: Container) -> Container:
+    if stored.deletion_requested_at is not None:
+        return stored
+    marked = await repository.update_container(
+        transaction, stored, stored, generation=stored.generation + 1, deleting=True
+    )
+    await _changed(transaction, marked, "modified", stored)
+    return marked
+
+
+async def _changed(
+    transaction: Transaction, container: Container, kind: Kind, before: Container | None = None
+) -> None:
+    transaction.emit(event(container, kind, before))
+    await transaction.enqueue("container", container.id, container.cluster_name, container.namespace_id)
+
+
+async def record_observed(
+    transaction: Transaction,
+    container: Container,
+    observed: Observed,
+    *,
+    observed_generation: int | None = None,
+) -> Container:
+    """Writes what the cluster showed, with history and event; nothing is written where nothing changed.
+
+    `container` must be locked by the transaction. `observed_generation` is what was applied, if that is
+    known.
+    """
+    applied = container.observed_generation if observed_generation is None else observed_generation
+    if observed == container.observed and applied <= container.observed_generation:
+        return container
+    written = await repository.apply_observed(
+        transaction, container, observed, observed_generation=observed_generation
+    )
+    if written.observed.status != container.observed.status:
+        await repository.add_history(transaction, written, container.observed.status, "kubernetes")
+    transaction.emit(event(written, "modified", container))
+    return written
+
+
+async def finish_deletion(transaction: Transaction, container: Container) -> None:
+    """Removes a container whose objects are gone from the cluster, and tells watchers."""
+    await repository.remove(transaction, container.id)
+    transaction.emit(event(container, "deleted", container))

@@ -1,0 +1,48 @@
+"""All SQL about containers, their images and their history."""
+
+from __future__ import annotations
+
+from pilothouse_server.containers.repository.containers import (
+    apply_observed,
+    find,
+    get,
+    get_many,
+    insert_container,
+    list_containers,
+    missing_sources,
+    remove,
+    stream_containers,
+    taken_services,
+    update_container,
+    usage_of_quota,
+)
+from pilothouse_server.containers.repository.history import add_history, list_history
+from pilothouse_server.containers.repository.images import (
+    count_users,
+    delete_image,
+    find_image,
+    list_images,
+    register_image,
+)
+
+__all__ = [
+    "add_history",
+    "apply_observed",
+    "count_users",
+    "delete_image",
+    "find",
+    "find_image",
+    "get",
+    "get_many",
+    "insert_container",
+    "list_containers",
+    "list_history",
+    "list_images",
+    "missing_sources",
+    "register_image",
+    "remove",
+    "stream_containers",
+    "taken_services",
+    "update_container",
+    "usage_of_quota",
+]

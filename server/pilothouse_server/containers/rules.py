@@ -1,0 +1,331 @@
+"""What a container must be like, whatever the state of the system; and the defaults that complete it.
+
+`checked` takes what a caller asked for and answers it complete and in normal form, or raises with every
+field that breaks a rule. Rules of single fields (lengths, forms, ranges) are declared in the proto file and
+were checked before; here are the rules between fields. Kubernetes' own come from its API reference for
+Pods, Deployments and Services (v1.36).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from pilothouse_server.containers.model import (
+    Container,
+    EnvVar,
+    InitContainer,
+    Port,
+    Probe,
+    Resources,
+    SeccompProfile,
+    VolumeMount,
+)
+from pilothouse_server.errors import InvalidArgument, Violation
+from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.quantity import Quantity, normalise
+
+RESERVED_DOMAIN = "pilothouse.dev"
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_FIELD_PATHS = frozenset(
+    {
+        "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
+        "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    }
+)  # fmt: skip
+_FIELD_KEYS = re.compile(r"metadata\.(labels|annotations)\['[^'\x00-\x1f]{1,317}'\]")
+
+
+class Findings:
+    """Collects what is wrong, so that a caller learns of everything at once."""
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def add(self, field: str, rule: str, description: str) -> None:
+        """Notes one violation."""
+        self._violations.append(Violation(field, rule, description))
+
+    def one_of(self, field: str, value: str, allowed: Sequence[str]) -> None:
+        """Notes a word that is not allowed; empty is."""
+        if value and value not in allowed:
+            self.add(field, "one_of", f"must be one of {', '.join(allowed)}")
+
+    def unique(self, field: str, keys: Iterable[tuple[int, object]], what: str) -> None:
+        """Notes each item whose key an earlier one has."""
+        seen: set[object] = set()
+        for index, key in keys:
+            if key in seen:
+                self.add(f"{field}[{index}]", "unique", f"{what} is there twice")
+            seen.add(key)
+
+    def raise_if_any(self) -> None:
+        """Raises InvalidArgument with everything that was noted."""
+        if self._violations:
+            first = self._violations[0]
+            more = f" (and {len(self._violations) - 1} more)" if len(self._violations) > 1 else ""
+            raise InvalidArgument(
+                f"{first.field}: {first.description}{more}",
+                reason="INVALID_CONTAINER",
+                metadata={"field": first.field},
+                violations=self._violations[:20],
+            )
+
+
+def checked(container: Container) -> Container:
+    """The container complete and in normal form.
+
+    Raises:
+        InvalidArgument: with every field that breaks a rule.
+    """
+    found = Findings()
+    if not container.name:
+        found.add("container.name", "required", "must be set")
+    if not container.image:
+        found.add("container.image", "required", "must be set")
+    spec = container.spec
+    found.unique("container.empty_dirs", enumerate(item.name for item in spec.empty_dirs), "the name")
+    for index, item in enumerate(spec.empty_dirs):
+        found.one_of(f"container.empty_dirs[{index}].medium", item.medium, ("Memory",))
+    _check_keys(found, "container.labels", container.labels)
+    _check_keys(found, "container.annotations", container.annotations)
+    found.one_of("container.image_pull_policy", spec.image_pull_policy, PULL_POLICIES)
+    _check_env(found, "container.env", container.env)
+    _check_mounts(found, "container.volume_mounts", container.volume_mounts)
+    _check_probes(found, container)
+    _check_tolerations(found, container)
+    _check_security(found, container)
+    ports = _checked_ports(found, container)
+    resources = _checked_resources(found, "container.resources", container.resources)
+    init_containers = tuple(
+        _checked_init(found, index, item) for index, item in enumerate(spec.init_containers)
+    )
+    names = [item.name for item in init_containers]
+    found.unique("container.init_containers", enumerate([*names, spec.pod_container_name]), "the name")
+    found.raise_if_any()
+    return msgspec.structs.replace(
+        container,
+        image=str(ImageReference.parse(container.image)),
+        ports=ports,
+        resources=resources,
+        spec=msgspec.structs.replace(
+            spec,
+            init_containers=init_containers,
+            empty_dirs=tuple(
+                msgspec.structs.replace(
+                    item, size_limit=normalise(item.size_limit) if item.size_limit else ""
+                )
+                for item in spec.empty_dirs
+            ),
+        ),
+    )
+
+
+def quota_share(container: Container) -> tuple[int, int]:
+    """Millicores and bytes that a container counts against its namespace's quota.
+
+    The request, where none is given the limit (as Kubernetes takes it), times the replicas; stopped and
+    paused containers count, so that they can start again. Init containers run before the main one, so the
+    greater counts.
+    """
+    cpu = memory = 0
+    for resources in (container.resources, *(item.resources for item in container.spec.init_containers)):
+        cpu = max(cpu, _amount(resources.cpu_request or resources.cpu_limit).millicores)
+        memory = max(memory, _amount(resources.memory_request or resources.memory_limit).whole)
+    return cpu * container.replicas, memory * container.replicas
+
+
+def _amount(text: str) -> Quantity:
+    return Quantity.parse(text or "0")
+
+
+def _check_keys(found: Findings, field: str, keys: Mapping[str, str]) -> None:
+    for key in keys:
+        prefix, slash, _ = key.partition("/")
+        if (
+            slash
+            and (prefix == RESERVED_DOMAIN or prefix.endswith(f".{RESERVED_DOMAIN}"))
+            and (prefix != f"simulate.{RESERVED_DOMAIN}")
+        ):
+            found.add(field, "reserved", f'"{key}": keys of {RESERVED_DOMAIN} are set by the platform')
+
+
+def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
+    found.unique(field, enumerate(item.name for item in env), "the name")
+    for index, item in enumerate(env):
+        at = f"{field}[{index}]"
+        if item.value_from == "literal":
+            for name in ("source_name", "source_key"):
+                if getattr(item, name):
+                    found.add(f"{at}.{name}", "unused", "must be empty for a literal value")
+            continue
+        if item.value:
+            found.add(f"{at}.value", "unused", f"must be empty for a value from {item.value_from}")
+        if not item.source_key:
+            found.add(f"{at}.source_key", "required", f"must be set for a value from {item.value_from}")
+        if item.value_from == "field_ref":
+            if item.source_name:
+                found.add(f"{at}.source_name", "unused", "must be empty for a field of the pod")
+            if item.source_key not in _FIELD_PATHS and not _FIELD_KEYS.fullmatch(item.source_key):
+                found.add(
+                    f"{at}.source_key",
+                    "one_of",
+                    f"must be one of {', '.join(sorted(_FIELD_PATHS))}, metadata.labels['KEY'], "
+                    "metadata.annotations['KEY']",
+                )
+        elif not item.source_name:
+            found.add(f"{at}.source_name", "required", f"must be set for a value from a {item.value_from}")
+
+
+def _check_mounts(found: Findings, field: str, mounts: Sequence[VolumeMount]) -> None:
+    found.unique(field, enumerate(item.mount_path for item in mounts), "the mount path")
+
+
+def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:
+    field = "container.ports"
+    ports = tuple(
+        _completed_port(found, f"{field}[{i}]", port, container.name)
+        for i, port in enumerate(container.ports)
+    )
+    served = [(i, port) for i, port in enumerate(ports) if port.service_type != "None"]
+    bare = [(i, port) for i, port in enumerate(ports) if port.service_type == "None"]
+    found.unique(
+        field, ((i, (p.service_name, p.service_port, p.protocol)) for i, p in served), "the service port"
+    )
+    found.unique(field, ((i, (p.container_port, p.protocol)) for i, p in bare), "the port without a service")
+    found.unique(field, ((i, (p.service_name, p.name)) for i, p in served if p.name), "the port name")
+    types: dict[str, str] = {}
+    ports_of: dict[str, int] = {}
+    for index, port in served:
+        ports_of[port.service_name] = ports_of.get(port.service_name, 0) + 1
+        if types.setdefault(port.service_name, port.service_type) != port.service_type:
+            found.add(
+                f"{field}[{index}].service_type", "agree", "the ports of one service must have the same type"
+            )
+    for index, port in served:
+        if ports_of[port.service_name] > 1 and not port.name:
+            found.add(f"{field}[{index}].name", "required", "must be set where a service has several ports")
+    names: dict[str, tuple[int, str]] = {}
+    for index, port in enumerate(ports):
+        if (
+            port.name
+            and names.setdefault(port.name, (port.container_port, port.protocol))[1] != port.protocol
+        ):
+            found.add(f"{field}[{index}].name", "agree", "the same name stands for two protocols")
+    return ports
+
+
+def _completed_port(found: Findings, field: str, port: Port, container: str) -> Port:
+    if port.service_type == "None":
+        for name in ("service_name", "service_port", "node_port"):
+            if getattr(port, name):
+                found.add(f"{field}.{name}", "unused", "must be unset for a port without a service")
+        return port
+    if port.node_port:
+        if port.service_type not in ("NodePort", "LoadBalancer"):
+            found.add(f"{field}.node_port", "unused", "goes with NODE_PORT and LOAD_BALANCER only")
+        elif not 30000 <= port.node_port <= 32767:
+            found.add(f"{field}.node_port", "range", "must be 30000 to 32767")
+    return msgspec.structs.replace(
+        port,
+        service_name=port.service_name or container,
+        service_port=port.service_port or port.container_port,
+    )
+
+
+def _checked_resources(found: Findings, field: str, resources: Resources) -> Resources:
+    texts = {}
+    for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"):
+        value = getattr(resources, name)
+        texts[name] = normalise(value) if value else ""
+    for kind in ("cpu", "memory"):
+        request, limit = texts[f"{kind}_request"], texts[f"{kind}_limit"]
+        if request and limit and Quantity.parse(request) > Quantity.parse(limit):
+            found.add(f"{field}.{kind}_request", "maximum", f"must not be above {kind}_limit")
+    return Resources(**texts)
+
+
+def _checked_init(found: Findings, index: int, item: InitContainer) -> InitContainer:
+    field = f"container.init_containers[{index}]"
+    _check_env(found, f"{field}.env", item.env)
+    _check_mounts(found, f"{field}.volume_mounts", item.volume_mounts)
+    found.one_of(f"{field}.image_pull_policy", item.image_pull_policy, PULL_POLICIES)
+    if item.security_context is not None:
+        _check_seccomp(found, f"{field}.security_context", item.security_context.seccomp_profile)
+    return msgspec.structs.replace(
+        item,
+        image=str(ImageReference.parse(item.image)),
+        resources=_checked_resources(found, f"{field}.resources", item.resources),
+    )
+
+
+def _check_probes(found: Findings, container: Container) -> None:
+    port_names = {port.name for port in container.ports if port.name}
+    for kind in ("liveness", "readiness", "startup"):
+        probe: Probe | None = getattr(container.spec.probes, kind)
+        if probe is None:
+            continue
+        field = f"container.probes.{kind}"
+        if kind != "readiness" and probe.success_threshold > 1:
+            found.add(f"{field}.success_threshold", "maximum", "must be 1 for a liveness or startup probe")
+        if kind == "readiness" and probe.termination_grace_seconds:
+            found.add(f"{field}.termination_grace_seconds", "unused", "a readiness probe ends nothing")
+        handler = probe.handler
+        port_name = getattr(handler, "port_name", None)
+        if port_name is not None and bool(port_name) == bool(getattr(handler, "port", 0)):
+            found.add(
+                f"{field}.{_handler_name(handler)}.port", "required", "exactly one of port and port_name"
+            )
+        elif port_name and port_name not in port_names:
+            found.add(
+                f"{field}.{_handler_name(handler)}.port_name", "unknown", "is not a port of the container"
+            )
+        found.one_of(f"{field}.http_get.scheme", getattr(handler, "scheme", ""), ("HTTP", "HTTPS"))
+
+
+def _handler_name(handler: object) -> str:
+    return str(type(handler).__struct_config__.tag)  # type: ignore[attr-defined]
+
+
+def _check_tolerations(found: Findings, container: Container) -> None:
+    for index, item in enumerate(container.spec.tolerations):
+        field = f"container.tolerations[{index}]"
+        found.one_of(f"{field}.operator", item.operator, ("Equal", "Exists"))
+        found.one_of(f"{field}.effect", item.effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
+        if item.operator == "Exists" and item.value:
+            found.add(f"{field}.value", "unused", "must be empty with Exists")
+        if not item.key and item.operator != "Exists":
+            found.add(f"{field}.operator", "required", "must be Exists where no key is given")
+        if item.toleration_seconds is not None and item.effect != "NoExecute":
+            found.add(f"{field}.toleration_seconds", "unused", "goes with NoExecute only")
+
+
+def _check_security(found: Findings, container: Container) -> None:
+    security, pod = container.spec.security_context, container.spec.pod_security_context
+    if security is not None:
+        _check_seccomp(found, "container.security_context", security.seccomp_profile)
+        if security.privileged and security.allow_privilege_escalation is False:
+            found.add(
+                "container.security_context.allow_privilege_escalation",
+                "agree",
+                "cannot be false for a privileged container",
+            )
+    if pod is not None:
+        _check_seccomp(found, "container.pod_security_context", pod.seccomp_profile)
+        found.one_of(
+            "container.pod_security_context.fs_group_change_policy",
+            pod.fs_group_change_policy,
+            ("OnRootMismatch", "Always"),
+        )
+
+
+def _check_seccomp(found: Findings, field: str, profile: SeccompProfile | None) -> None:
+    if profile is None:
+        return
+    found.one_of(f"{field}.seccomp_profile.type", profile.type, ("RuntimeDefault", "Unconfined", "Localhost"))
+    if (profile.type == "Localhost") != bool(profile.localhost_profile):
+        found.add(
+            f"{field}.seccomp_profile.localhost_profile", "required", "goes with Localhost, and only with it"
+        )

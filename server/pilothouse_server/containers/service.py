@@ -1,0 +1,220 @@
+"""ContainerService: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from google.protobuf.message import Message
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.containers import messages, operations
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.operations import PauseMode
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.labels import LabelSelector
+
+_PAUSE_MODE: dict[int, PauseMode] = {
+    pb.PAUSE_MODE_UNSPECIFIED: "suspend",
+    pb.PAUSE_MODE_SUSPEND: "suspend",
+    pb.PAUSE_MODE_HOLD_ROLLOUT: "hold_rollout",
+    pb.PAUSE_MODE_FREEZE: "freeze",
+}
+
+
+class ContainerService:
+    """Serves `pilothouse.container.v1.ContainerService`."""
+
+    def __init__(self, watches: WatchServer, page_key: bytes) -> None:
+        self._watches = watches
+        self._page_key = page_key
+
+    async def CreateContainer(
+        self, request: pb.CreateContainerRequest, call: Call
+    ) -> pb.CreateContainerResponse:
+        """Makes a container."""
+        created = await operations.create(
+            await call.transaction(), request.namespace, messages.wanted(request.container)
+        )
+        return pb.CreateContainerResponse(container=_shown(call, created))
+
+    async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
+        """Answers one container."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+        return pb.GetContainerResponse(container=_shown(call, found))
+
+    async def ListContainers(
+        self, request: pb.ListContainersRequest, call: Call
+    ) -> pb.ListContainersResponse:
+        """Lists containers."""
+        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        async with call.read() as transaction:
+            found, token = await operations.list_page(
+                transaction,
+                page,
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                selector=_selector(request.label_selector),
+                visible=call.visible_namespaces(),
+            )
+        return pb.ListContainersResponse(
+            containers=[messages.container(item) for item in found], next_page_token=token
+        )
+
+    async def UpdateContainer(
+        self, request: pb.UpdateContainerRequest, call: Call
+    ) -> pb.UpdateContainerResponse:
+        """Changes what is wanted of a container."""
+        paths = check_update_mask(pb.Container, request.update_mask, messages.UPDATABLE)
+        changed = await operations.change(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            messages.merger(request.container, paths),
+            _etag_check(request.etag or request.container.etag),
+        )
+        return pb.UpdateContainerResponse(container=_shown(call, changed))
+
+    async def DeleteContainer(
+        self, request: pb.DeleteContainerRequest, call: Call
+    ) -> pb.DeleteContainerResponse:
+        """Marks a container for deletion."""
+        marked = await operations.delete(
+            await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
+        )
+        return pb.DeleteContainerResponse(container=_shown(call, marked))
+
+    async def StartContainer(
+        self, request: pb.StartContainerRequest, call: Call
+    ) -> pb.StartContainerResponse:
+        """Starts a container."""
+        moved = await operations.start(await call.transaction(), request.namespace, request.name)
+        return pb.StartContainerResponse(container=_shown(call, moved))
+
+    async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
+        """Stops a container."""
+        moved = await operations.stop(await call.transaction(), request.namespace, request.name)
+        return pb.StopContainerResponse(container=_shown(call, moved))
+
+    async def PauseContainer(
+        self, request: pb.PauseContainerRequest, call: Call
+    ) -> pb.PauseContainerResponse:
+        """Pauses a container."""
+        moved, losses = await operations.pause(
+            await call.transaction(), request.namespace, request.name, _PAUSE_MODE[request.mode]
+        )
+        return pb.PauseContainerResponse(container=_shown(call, moved), losses=losses)
+
+    async def ResumeContainer(
+        self, request: pb.ResumeContainerRequest, call: Call
+    ) -> pb.ResumeContainerResponse:
+        """Resumes a container."""
+        moved = await operations.resume(await call.transaction(), request.namespace, request.name)
+        return pb.ResumeContainerResponse(container=_shown(call, moved))
+
+    async def RestartContainer(
+        self, request: pb.RestartContainerRequest, call: Call
+    ) -> pb.RestartContainerResponse:
+        """Restarts a container."""
+        moved = await operations.restart(await call.transaction(), request.namespace, request.name)
+        return pb.RestartContainerResponse(container=_shown(call, moved))
+
+    async def WatchContainers(self, request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches containers."""
+        status = messages.STATUS_OF[request.status] if request.status else ""
+        selector = _selector(request.label_selector)
+        async with call.read() as transaction:
+            namespace_id = await _namespace_id(call, transaction, request.namespace)
+
+        async def snapshot(reading: ReadTransaction) -> AsyncIterator[Message]:
+            async for item in operations.stream(
+                reading,
+                namespace_id=namespace_id,
+                name=request.name,
+                status=status,
+                selector=selector,
+                visible=call.visible_namespaces(),
+            ):
+                yield messages.container(item)
+
+        wanted = WatchFilter(
+            "container",
+            namespace_id=namespace_id,
+            name=request.name,
+            selector=selector,
+            status=status,
+            text="\x00".join((str(namespace_id), request.name, request.label_selector, status)),
+        )
+        async for answer in watch(
+            self._watches,
+            call,
+            wanted,
+            snapshot=snapshot,
+            answer=pb.WatchContainersResponse,
+            noun="container",
+        ):
+            yield answer
+
+    async def ListStatusHistory(
+        self, request: pb.ListStatusHistoryRequest, call: Call
+    ) -> pb.ListStatusHistoryResponse:
+        """Lists the history of a container's status."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+            call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+            page = wire.page_request(call, self._page_key, found.uid)
+            changes, token = await operations.list_history(transaction, found.id, page)
+        return pb.ListStatusHistoryResponse(
+            status_changes=[messages.status_change(item) for item in changes], next_page_token=token
+        )
+
+    async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
+        """Answers one image."""
+        async with call.read() as transaction:
+            found = await operations.locate_image(transaction, request.image, call.visible_namespaces())
+        call.describe(resource_id=found.id)
+        return pb.GetImageResponse(image=messages.image(found))
+
+    async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
+        """Lists images."""
+        page = wire.page_request(call, self._page_key, request.namespace)
+        async with call.read() as transaction:
+            found, token = await operations.list_images(
+                transaction,
+                page,
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                visible=call.visible_namespaces(),
+            )
+        return pb.ListImagesResponse(images=[messages.image(item) for item in found], next_page_token=token)
+
+    async def DeleteImage(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
+        """Forgets an image."""
+        found = await operations.delete_image(await call.transaction(), request.image)
+        call.describe(resource_id=found.id)
+        return pb.DeleteImageResponse()
+
+
+def _shown(call: Call, container: Container) -> pb.Container:
+    call.describe(resource_id=container.id, namespace_id=container.namespace_id)
+    return messages.container(container)
+
+
+async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
+    """Id of the namespace that a list or watch names; None if it names none."""
+    if not name:
+        return None
+    found = await namespaces.locate(transaction, name)
+    call.describe(namespace_id=found.id)
+    return found.id
+
+
+def _selector(text: str) -> LabelSelector | None:
+    return LabelSelector.parse(text) if text else None
+
+
+def _etag_check(given: str) -> Callable[[Container], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

@@ -1,0 +1,162 @@
+"""The tables of containers and what belongs to them, as far as they are queried here."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.metadata import METADATA
+
+CONTAINERS = Table(
+    "containers",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("name", String(253)),
+    Column("display_name", String(253)),
+    Column("namespace_id", BigInteger),
+    Column("image_id", BigInteger),
+    Column("kubernetes_name", String(253)),
+    Column("pod_name", String(253)),
+    Column("deployment_name", String(253)),
+    Column("replica_set_name", String(253)),
+    Column("status", String(20)),
+    Column("phase", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("cpu_request", String(20)),
+    Column("cpu_limit", String(20)),
+    Column("memory_request", String(20)),
+    Column("memory_limit", String(20)),
+    Column("restart_count", Integer),
+    Column("pod_ip", String(45)),
+    Column("host_ip", String(45)),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("updated_by", BigInteger),
+    Column("labels", JSONB),
+    Column("annotations", JSONB),
+    Column("spec", JSONB),
+    Column("desired_state", String(20)),
+    Column("replicas", Integer),
+    Column("quota_cpu_millicores", BigInteger),
+    Column("quota_memory_bytes", BigInteger),
+    Column("ready_replicas", Integer),
+    Column("observed_replicas", Integer),
+    Column("drift_policy", String(20)),
+    Column("hold_rollout", Boolean),
+    Column("imported", Boolean),
+    Column("restart_requested_at", DateTime(timezone=True)),
+    Column("deletion_requested_at", DateTime(timezone=True)),
+    Column("stale_since", DateTime(timezone=True)),
+    Column("conditions", JSONB),
+    Column("generation", BigInteger),
+    Column("observed_generation", BigInteger),
+    Column("resource_version", BigInteger),
+    comment="Desired and observed state of a container; one Deployment on its cluster.",
+)
+
+PORT_MAPPINGS = Table(
+    "port_mappings",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("container_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("name", String(100)),
+    Column("container_port", Integer),
+    Column("host_port", Integer),
+    Column("protocol", String(10)),
+    Column("app_protocol", String(100)),
+    Column("service_type", String(20)),
+    Column("service_name", String(253)),
+    Column("service_port", Integer),
+    Column("node_port", Integer),
+    comment="Ports of a container and the Services in front of them; one port may stand behind two.",
+)
+
+ENVIRONMENT_VARIABLES = Table(
+    "environment_variables",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("container_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("container_name", String(63)),
+    Column("position", Integer),
+    Column("name", String(253)),
+    Column("value", Text),
+    Column("value_from", String(50)),
+    Column("source_name", String(253)),
+    Column("source_key", String(253)),
+    Column("optional", Boolean),
+    comment="Environment of a container; values from a source are resolved by Kubernetes, never copied.",
+)
+
+CONTAINER_VOLUMES = Table(
+    "container_volumes",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("container_id", BigInteger),
+    Column("volume_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("mount_path", String(500)),
+    Column("read_only", Boolean),
+    Column("sub_path", String(500)),
+    comment="Volumes mounted into containers.",
+)
+
+CONTAINER_IMAGES = Table(
+    "container_images",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", String(255)),
+    Column("tag", String(128)),
+    Column("digest", String(128)),
+    Column("repository", String(255)),
+    Column("size_bytes", BigInteger),
+    Column("architecture", String(20)),
+    Column("os", String(20)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("pulled_at", DateTime(timezone=True)),
+    Column("status", String(20)),
+    comment="Images that containers use or used; registered by being used.",
+)
+
+STATUS_HISTORY = Table(
+    "container_status_history",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("container_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("previous_status", String(20)),
+    Column("current_status", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("changed_at", DateTime(timezone=True)),
+    Column("triggered_by", String(50)),
+    Column("user_id", BigInteger),
+    Column("operation_id", UUID(as_uuid=True)),
+    comment="Every change of a container's status, with who or what caused it.",
+)
+
+# Owned by other nouns; read here for names and places only.
+HOMES = Table(
+    "namespaces",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", String(63)),
+    Column("cluster_name", String(100)),
+    Column("kubernetes_name", String(63)),
+    extend_existing=True,
+    comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
+)
+CREATORS = Table(
+    "users",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("username", String(50)),
+    extend_existing=True,
+    comment="People and programs that log in; never deleted for good, see deleted_at.",
+)

@@ -1,0 +1,271 @@
+"""The rules of namespaces: names, the cluster they live on, quota, deletion.
+
+What is wanted is committed here together with work for the reconciler, which makes and deletes the
+Kubernetes namespace. A namespace is marked for deletion and stays visible until its cluster has let go;
+only then is the row ended (`deleted_at`) and its name free. Its rows are never removed, because the audit
+log refers to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    PermissionDenied,
+    already_exists,
+    invalid,
+    not_found,
+)
+from pilothouse_server.namespaces import repository
+from pilothouse_server.namespaces.model import Cluster, Namespace, Quota
+from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.quantity import normalise
+
+DEFAULT_CLUSTER = "local"
+RESERVED_LABEL_DOMAIN = "pilothouse.dev"
+
+# Marks everything that a namespace holds for deletion; each noun that lives in namespaces adds its own.
+Cascade = Callable[[Transaction, Namespace], Awaitable[None]]
+
+
+async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Namespace:
+    """The living namespace of this name.
+
+    `lock="share"` keeps it from being deleted until the transaction ends, `"update"` also makes others wait
+    who count against its quota.
+
+    Raises:
+        NotFound: there is none, or the caller does not reach it.
+    """
+    found = await repository.find(transaction, name, lock)
+    if found is None:
+        raise not_found("namespace", name)
+    return found
+
+
+async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, may_adopt: bool) -> Namespace:
+    """Makes a namespace. `wanted.kubernetes_name` and `.cluster_name` may be empty for their defaults.
+
+    Raises:
+        InvalidArgument: a Kubernetes name that is reserved, or labels of our own domain.
+        NotFound: the cluster.
+        AlreadyExists: the name, or the Kubernetes name on that cluster.
+        PermissionDenied: `adopt` without every permission over every namespace.
+    """
+    kubernetes_name = wanted.kubernetes_name or wanted.name
+    cluster_name = wanted.cluster_name or DEFAULT_CLUSTER
+    if kubernetes_name == "default" or kubernetes_name.startswith("kube-"):
+        raise invalid(
+            "namespace.kubernetes_name",
+            'must not be "default" or begin with "kube-": these belong to the cluster',
+            reason="RESERVED_NAME",
+        )
+    _check_labels(wanted.labels)
+    if adopt and not may_adopt:
+        raise PermissionDenied(
+            "taking over a Kubernetes namespace needs every permission over every namespace",
+            reason="PERMISSION_DENIED",
+            metadata={"permission": "*"},
+        )
+    if await repository.find_cluster(transaction, cluster_name) is None:
+        raise not_found("cluster", cluster_name)
+    if await repository.find(transaction, wanted.name) is not None:
+        raise already_exists("namespace", wanted.name)
+    created = await repository.insert_namespace(
+        transaction,
+        {
+            "name": wanted.name,
+            "display_name": wanted.display_name or None,
+            "description": wanted.description or None,
+            "kubernetes_name": kubernetes_name,
+            "cluster_name": cluster_name,
+            "status": wanted.status,
+            "resource_quota": _quota_document(wanted.quota),
+            "labels": wanted.labels,
+            "annotations": wanted.annotations,
+            "adopted": adopt,
+        },
+    )
+    await _changed(transaction, created, "added")
+    return created
+
+
+async def change(
+    transaction: Transaction,
+    name: str,
+    wanted: Namespace,
+    paths: Sequence[str],
+    check: Callable[[Namespace], None],
+) -> Namespace:
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+
+    Raises:
+        NotFound: the namespace.
+        FailedPrecondition: it is being deleted.
+    """
+    stored = await locate(transaction, name, "update")
+    check(stored)
+    refuse_deleting(stored)
+    values = _changed_values(stored, wanted, paths)
+    if not values:
+        return stored
+    if "labels" in values:
+        _check_labels(wanted.labels)
+        values["generation"] = stored.generation + 1
+    changed = await repository.update_namespace(transaction, stored, values)
+    await _changed(transaction, changed, "modified", stored, enqueue="labels" in values)
+    return changed
+
+
+async def delete(
+    transaction: Transaction,
+    name: str,
+    *,
+    cascade: bool,
+    cascades: Sequence[Cascade],
+    check: Callable[[Namespace], None],
+) -> Namespace:
+    """Marks a namespace for deletion, with all it holds if `cascade`; one that is marked already is
+    answered as it is.
+
+    Raises:
+        NotFound: the namespace.
+        FailedPrecondition: it is not empty and `cascade` is not set; metadata holds the counts.
+    """
+    stored = await locate(transaction, name, "update")
+    check(stored)
+    held = await repository.count_held(transaction, stored.id)
+    if held and not cascade:
+        counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
+        raise FailedPrecondition(
+            f'namespace "{name}" is not empty: it holds {counts}; delete them first or set cascade',
+            reason="NAMESPACE_NOT_EMPTY",
+            metadata={kind.replace(" ", "_"): str(count) for kind, count in held.items()},
+        )
+    for mark in cascades:
+        await mark(transaction, stored)
+    if stored.deletion_requested_at is not None:
+        return stored
+    marked = await repository.update_namespace(
+        transaction,
+        stored,
+        {
+            "deletion_requested_at": transaction.now,
+            "phase": "Terminating",
+            "generation": stored.generation + 1,
+        },
+    )
+    await _changed(transaction, marked, "modified", stored)
+    return marked
+
+
+def refuse_deleting(namespace: Namespace) -> None:
+    """Raises FailedPrecondition if the namespace is being deleted."""
+    if namespace.deletion_requested_at is not None:
+        raise FailedPrecondition(
+            f'namespace "{namespace.name}" is being deleted', reason="NAMESPACE_TERMINATING"
+        )
+
+
+def refuse_inactive(namespace: Namespace) -> None:
+    """Raises FailedPrecondition unless the namespace takes new work."""
+    refuse_deleting(namespace)
+    if namespace.status != "active":
+        raise FailedPrecondition(
+            f'namespace "{namespace.name}" is inactive: it takes no new work', reason="NAMESPACE_INACTIVE"
+        )
+
+
+list_page = repository.list_namespaces
+stream = repository.stream_namespaces
+
+
+async def locate_cluster(transaction: ReadTransaction, name: str) -> Cluster:
+    """The cluster of this name; NotFound if there is none."""
+    found = await repository.find_cluster(transaction, name)
+    if found is None:
+        raise not_found("cluster", name)
+    return found
+
+
+async def list_clusters(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
+    """One page of clusters, and the token of the next."""
+    return await repository.list_clusters(transaction, page)
+
+
+async def put_cluster(transaction: Transaction, name: str, api_server: str) -> Cluster:
+    """Registers a cluster that is reached by the server's own configuration, or renews its address."""
+    return await repository.put_cluster(transaction, name, api_server)
+
+
+def event(namespace: Namespace, kind: Kind, before: Namespace | None = None) -> Event:
+    """The event of a change of a namespace; it stands in the namespace itself, so who reaches that
+    sees it.
+    """
+    return Event(
+        resource_type="namespace",
+        resource_id=namespace.id,
+        namespace_id=namespace.id,
+        name=namespace.name,
+        kind=kind,
+        entity=namespace,
+        labels=namespace.labels,
+        status=namespace.status,
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else before.status,
+    )
+
+
+async def _changed(
+    transaction: Transaction,
+    namespace: Namespace,
+    kind: Kind,
+    before: Namespace | None = None,
+    *,
+    enqueue: bool = True,
+) -> None:
+    transaction.emit(event(namespace, kind, before))
+    if enqueue:
+        await transaction.enqueue("namespace", namespace.id, namespace.cluster_name, namespace.id)
+
+
+def _changed_values(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path in paths:
+        if path.split(".")[0] == "resource_quota":
+            quota = _merged_quota(stored.quota, wanted.quota, path)
+            if quota != stored.quota:
+                values["resource_quota"] = _quota_document(quota)
+                stored = msgspec.structs.replace(stored, quota=quota)
+        elif getattr(wanted, path) != getattr(stored, path):
+            values[path] = getattr(wanted, path)
+    return values
+
+
+def _merged_quota(stored: Quota, wanted: Quota, path: str) -> Quota:
+    _, _, part = path.partition(".")
+    return msgspec.structs.replace(stored, **{part: getattr(wanted, part)}) if part else wanted
+
+
+def _quota_document(quota: Quota) -> dict[str, Any] | None:
+    document = {
+        "containers": quota.containers,
+        "cpu": normalise(quota.cpu) if quota.cpu else "",
+        "memory": normalise(quota.memory) if quota.memory else "",
+    }
+    return {name: value for name, value in document.items() if value} or None
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    for key in labels:
+        prefix, slash, _ = key.partition("/")
+        if slash and (prefix == RESERVED_LABEL_DOMAIN or prefix.endswith("." + RESERVED_LABEL_DOMAIN)):
+            raise invalid(
+                "namespace.labels", f'"{key}": labels of {RESERVED_LABEL_DOMAIN} are set by the platform'
+            )

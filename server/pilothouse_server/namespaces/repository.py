@@ -1,0 +1,251 @@
+"""All SQL about namespaces and clusters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Select, func, insert, select, text, update
+from sqlalchemy.engine import Row
+
+from pilothouse_server.containers.model import Condition, NamespaceId
+from pilothouse_server.errors import already_exists
+from pilothouse_server.namespaces.model import Cluster, Namespace, Quota
+from pilothouse_server.namespaces.tables import CLUSTERS, CREATORS, NAMESPACES
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import (
+    FilterField,
+    FilterKind,
+    compile_filter,
+    label_selector_condition,
+)
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.labels import LabelSelector
+
+Lock = Literal["", "share", "update"]
+
+register_constraint("uq_namespaces_name", lambda: already_exists("namespace", "of this name"))
+register_constraint(
+    "uq_namespaces_cluster_kubernetes_name", lambda: already_exists("kubernetes namespace", "of this name")
+)
+
+_NAMES = {name.upper(): name for name in ("active", "inactive")}
+_FILTERS = {
+    "name": FilterField(NAMESPACES.c.name),
+    "status": FilterField(NAMESPACES.c.status, FilterKind.ENUM, _NAMES, "NAMESPACE_STATUS_"),
+    "cluster_name": FilterField(NAMESPACES.c.cluster_name),
+    "labels": FilterField(NAMESPACES.c.labels, FilterKind.LABELS),
+}
+_ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
+_CLUSTER_STATUS = {
+    name.upper(): name for name in ("pending", "healthy", "unreachable", "unauthorized", "deregistering")
+}
+_CLUSTER_FILTERS = {
+    "name": FilterField(CLUSTERS.c.name),
+    "status": FilterField(CLUSTERS.c.status, FilterKind.ENUM, _CLUSTER_STATUS, "CLUSTER_STATUS_"),
+    "labels": FilterField(CLUSTERS.c.labels, FilterKind.LABELS),
+}
+_CLUSTER_ORDERS = {"name": OrderField(CLUSTERS.c.name), "create_time": OrderField(CLUSTERS.c.created_at)}
+_HELD = {
+    "containers": "SELECT count(*) FROM containers WHERE namespace_id = :id",
+    "volumes": "SELECT count(*) FROM volumes WHERE namespace_id = :id",
+    "config maps": "SELECT count(*) FROM config_maps WHERE namespace_id = :id",
+    "secrets": "SELECT count(*) FROM secrets WHERE namespace_id = :id",
+}
+
+
+def _namespaces() -> Select[Any]:
+    return (
+        select(
+            NAMESPACES,
+            CREATORS.c.username.label("creator"),
+            CLUSTERS.c.stale_since.label("cluster_stale_since"),
+        )
+        .select_from(
+            NAMESPACES.outerjoin(CREATORS, CREATORS.c.id == NAMESPACES.c.created_by).outerjoin(
+                CLUSTERS, CLUSTERS.c.name == NAMESPACES.c.cluster_name
+            )
+        )
+        .where(NAMESPACES.c.deleted_at.is_(None))
+    )
+
+
+async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Namespace | None:
+    """The living namespace of this name, if the caller reaches it; `lock` holds its row until the
+    transaction ends.
+    """
+    query = _namespaces().where(NAMESPACES.c.name == name)
+    if lock:
+        query = query.with_for_update(read=lock == "share", of=NAMESPACES)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _namespace(row)
+
+
+async def get(transaction: ReadTransaction, namespace_id: int) -> Namespace | None:
+    """The living namespace with this id."""
+    query = _namespaces().where(NAMESPACES.c.id == namespace_id)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _namespace(row)
+
+
+async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) -> Namespace:
+    """Adds a row and answers it whole."""
+    statement = (
+        insert(NAMESPACES)
+        .values(**values, created_by=transaction.actor.user_id, updated_by=transaction.actor.user_id)
+        .returning(NAMESPACES.c.id)
+    )
+    namespace_id = (await transaction.connection.execute(statement)).scalar_one()
+    return await _whole(transaction, namespace_id)
+
+
+async def update_namespace(
+    transaction: Transaction, namespace: Namespace, values: Mapping[str, Any]
+) -> Namespace:
+    """Changes a row that the transaction has locked, raises its version, and answers it whole."""
+    statement = (
+        update(NAMESPACES)
+        .where(NAMESPACES.c.id == namespace.id)
+        .values(
+            **values,
+            resource_version=NAMESPACES.c.resource_version + 1,
+            updated_at=func.now(),
+            updated_by=transaction.actor.user_id,
+        )
+    )
+    await transaction.connection.execute(statement)
+    return await _whole(transaction, namespace.id)
+
+
+async def list_namespaces(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> tuple[Sequence[Namespace], str]:
+    """One page of the namespaces among `visible` (None: all that the caller reaches), and the token of the next."""
+    query = _namespaces().where(compile_filter(page.filter, _FILTERS))
+    if selector is not None:
+        query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))
+    if visible is not None:
+        query = query.where(NAMESPACES.c.id.in_(visible))
+    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=NAMESPACES.c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_namespace(row) for row in rows], token
+
+
+async def stream_namespaces(
+    transaction: ReadTransaction, *, name: str, status: str, selector: LabelSelector | None
+) -> AsyncIterator[Namespace]:
+    """Every namespace that matches and that the caller reaches, by name."""
+    query = _namespaces().order_by(NAMESPACES.c.name)
+    if name:
+        query = query.where(NAMESPACES.c.name == name)
+    if status:
+        query = query.where(NAMESPACES.c.status == status)
+    if selector is not None:
+        query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))
+    async for row in await transaction.connection.stream(query):
+        yield _namespace(row)
+
+
+async def count_held(transaction: ReadTransaction, namespace_id: int) -> dict[str, int]:
+    """How many things of each kind a namespace holds; kinds that it does not hold are left out."""
+    counts = {}
+    for kind, query in _HELD.items():
+        count = (await transaction.connection.execute(text(query), {"id": namespace_id})).scalar_one()
+        if count:
+            counts[kind] = int(count)
+    return counts
+
+
+async def find_cluster(transaction: ReadTransaction, name: str) -> Cluster | None:
+    """The cluster of this name."""
+    query = select(CLUSTERS).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _cluster(row)
+
+
+async def list_clusters(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
+    """One page of clusters, and the token of the next."""
+    query = select(CLUSTERS).where(
+        CLUSTERS.c.deleted_at.is_(None), compile_filter(page.filter, _CLUSTER_FILTERS)
+    )
+    order = parse_order_by(page.order_by, _CLUSTER_ORDERS, default="name", unique=CLUSTERS.c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_cluster(row) for row in rows], token
+
+
+async def put_cluster(transaction: Transaction, name: str, api_server: str) -> Cluster:
+    """Registers a cluster that is reached by the server's own configuration, or renews its address."""
+    await transaction.connection.execute(
+        text(
+            "INSERT INTO clusters (name, display_name, api_server) VALUES (:name, :name, :api_server) "
+            "ON CONFLICT (name) DO UPDATE SET api_server = EXCLUDED.api_server, updated_at = now(), "
+            "resource_version = clusters.resource_version + 1 "
+            "WHERE clusters.api_server IS DISTINCT FROM EXCLUDED.api_server"
+        ),
+        {"name": name, "api_server": api_server},
+    )
+    found = await find_cluster(transaction, name)
+    assert found is not None
+    return found
+
+
+async def _whole(transaction: ReadTransaction, namespace_id: int) -> Namespace:
+    found = await get(transaction, namespace_id)
+    assert found is not None, "a row that was just written can be read back"
+    return found
+
+
+def _namespace(row: Row[Any]) -> Namespace:
+    return Namespace(
+        id=NamespaceId(row.id),
+        uid=str(row.uid),
+        name=row.name,
+        kubernetes_name=row.kubernetes_name,
+        cluster_name=row.cluster_name,
+        display_name=row.display_name or "",
+        description=row.description or "",
+        status=row.status,
+        quota=msgspec.convert(row.resource_quota or {}, Quota),
+        labels=row.labels,
+        annotations=row.annotations,
+        adopted=row.adopted,
+        phase=row.phase or "",
+        reason=row.reason or "",
+        message=row.message or "",
+        conditions=msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
+        stale_since=row.cluster_stale_since,
+        generation=row.generation,
+        observed_generation=row.observed_generation,
+        resource_version=row.resource_version,
+        deletion_requested_at=row.deletion_requested_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )
+
+
+def _cluster(row: Row[Any]) -> Cluster:
+    return Cluster(
+        id=row.id,
+        uid=str(row.uid),
+        name=row.name,
+        api_server=row.api_server,
+        display_name=row.display_name or "",
+        labels=row.labels,
+        status=row.status,
+        reason=row.reason or "",
+        message=row.message or "",
+        version=row.version or "",
+        last_seen_at=row.last_seen_at,
+        stale_since=row.stale_since,
+        resource_version=row.resource_version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

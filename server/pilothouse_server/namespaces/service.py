@@ -1,0 +1,163 @@
+"""NamespaceService: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from google.protobuf.message import Message
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.errors import invalid
+from pilothouse_server.namespaces import messages, operations
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import Cascade
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.labels import LabelSelector
+
+_UPDATABLE = frozenset(
+    {"display_name", "description", "status", "resource_quota", "labels", "annotations"}
+    | {f"resource_quota.{part}" for part in ("containers", "cpu", "memory")}
+)
+
+
+class NamespaceService:
+    """Serves `pilothouse.namespace.v1.NamespaceService`."""
+
+    def __init__(self, watches: WatchServer, page_key: bytes, cascades: Sequence[Cascade]) -> None:
+        self._watches = watches
+        self._page_key = page_key
+        self._cascades = cascades
+
+    async def CreateNamespace(
+        self, request: pb.CreateNamespaceRequest, call: Call
+    ) -> pb.CreateNamespaceResponse:
+        """Makes a namespace."""
+        if not request.namespace.name:
+            raise invalid("namespace.name", "must be set", reason="REQUIRED")
+        transaction = await call.transaction()
+        created = await operations.create(
+            transaction,
+            messages.wanted(request.namespace),
+            adopt=request.adopt,
+            may_adopt=call.caller.allows("*"),
+        )
+        _describe(call, created)
+        return pb.CreateNamespaceResponse(namespace=messages.namespace(created))
+
+    async def GetNamespace(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
+        """Answers one namespace."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.name)
+        _describe(call, found)
+        return pb.GetNamespaceResponse(namespace=messages.namespace(found))
+
+    async def ListNamespaces(
+        self, request: pb.ListNamespacesRequest, call: Call
+    ) -> pb.ListNamespacesResponse:
+        """Lists namespaces."""
+        page = wire.page_request(call, self._page_key, request.label_selector)
+        async with call.read() as transaction:
+            found, token = await operations.list_page(
+                transaction, page, _selector(request.label_selector), call.visible_namespaces()
+            )
+        return pb.ListNamespacesResponse(
+            namespaces=[messages.namespace(item) for item in found], next_page_token=token
+        )
+
+    async def UpdateNamespace(
+        self, request: pb.UpdateNamespaceRequest, call: Call
+    ) -> pb.UpdateNamespaceResponse:
+        """Changes a namespace."""
+        paths = check_update_mask(pb.Namespace, request.update_mask, _UPDATABLE)
+        changed = await operations.change(
+            await call.transaction(),
+            request.name,
+            messages.wanted(request.namespace),
+            paths,
+            _etag_check(request.etag or request.namespace.etag),
+        )
+        _describe(call, changed)
+        return pb.UpdateNamespaceResponse(namespace=messages.namespace(changed))
+
+    async def DeleteNamespace(
+        self, request: pb.DeleteNamespaceRequest, call: Call
+    ) -> pb.DeleteNamespaceResponse:
+        """Marks a namespace for deletion."""
+        marked = await operations.delete(
+            await call.transaction(),
+            request.name,
+            cascade=request.cascade,
+            cascades=self._cascades,
+            check=_etag_check(request.etag),
+        )
+        _describe(call, marked)
+        return pb.DeleteNamespaceResponse(namespace=messages.namespace(marked))
+
+    def WatchNamespaces(self, request: pb.WatchNamespacesRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches namespaces."""
+        status = messages.STATUS_OF[request.status] if request.status else ""
+        selector = _selector(request.label_selector)
+
+        async def snapshot(transaction: ReadTransaction) -> AsyncIterator[Message]:
+            async for item in operations.stream(
+                transaction, name=request.name, status=status, selector=selector
+            ):
+                if call.caller.allows(call.rule.permission, item.name):
+                    yield messages.namespace(item)
+
+        wanted = WatchFilter(
+            "namespace",
+            name=request.name,
+            selector=selector,
+            status=status,
+            text="\x00".join((request.name, request.label_selector, status)),
+        )
+        return watch(
+            self._watches,
+            call,
+            wanted,
+            snapshot=snapshot,
+            answer=pb.WatchNamespacesResponse,
+            noun="namespace",
+        )
+
+    async def GetQuotaUsage(self, request: pb.GetQuotaUsageRequest, call: Call) -> pb.GetQuotaUsageResponse:
+        """Answers what is used of a quota."""
+        async with call.read(snapshot=True) as transaction:
+            found = await operations.locate(transaction, request.name)
+            used = await containers.quota_usage(transaction, found.id)
+        _describe(call, found)
+        return pb.GetQuotaUsageResponse(quota=messages.quota(found.quota), used=messages.quota(used))
+
+    async def GetCluster(self, request: pb.GetClusterRequest, call: Call) -> pb.GetClusterResponse:
+        """Answers one cluster."""
+        async with call.read() as transaction:
+            found = await operations.locate_cluster(transaction, request.name)
+        call.describe(resource_id=found.id)
+        return pb.GetClusterResponse(cluster=messages.cluster(found))
+
+    async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> pb.ListClustersResponse:
+        """Lists clusters."""
+        page = wire.page_request(call, self._page_key)
+        async with call.read() as transaction:
+            found, token = await operations.list_clusters(transaction, page)
+        return pb.ListClustersResponse(
+            clusters=[messages.cluster(item) for item in found], next_page_token=token
+        )
+
+
+def _describe(call: Call, namespace: Namespace) -> None:
+    call.describe(resource_id=namespace.id, namespace_id=namespace.id)
+
+
+def _selector(text: str) -> LabelSelector | None:
+    return LabelSelector.parse(text) if text else None
+
+
+def _etag_check(given: str) -> Callable[[Namespace], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

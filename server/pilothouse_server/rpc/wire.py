@@ -1,0 +1,79 @@
+"""From values to protobuf and back, for what all nouns share: times, conditions, etags, pages."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.containers.model import Condition
+from pilothouse_server.errors import Aborted
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.store.paging import PageRequest
+
+_STATUS = {
+    "True": resource.CONDITION_STATUS_TRUE,
+    "False": resource.CONDITION_STATUS_FALSE,
+    "Unknown": resource.CONDITION_STATUS_UNKNOWN,
+}
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A time as protobuf; None stays unset."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def moment(message: Timestamp) -> datetime:
+    """A protobuf time in UTC."""
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def conditions(values: Iterable[Condition]) -> list[resource.Condition]:
+    """Conditions as protobuf."""
+    return [
+        resource.Condition(
+            type=value.type,
+            status=_STATUS[value.status],
+            reason=value.reason,
+            message=value.message,
+            last_transition_time=timestamp(value.last_transition_time),
+        )
+        for value in values
+    ]
+
+
+def etag(uid: str, resource_version: int) -> str:
+    """The etag of one version of a resource: opaque, and never the same for two resources."""
+    return base64.urlsafe_b64encode(f"{uid[:8]}/{resource_version}".encode()).decode().rstrip("=")
+
+
+def check_etag(given: str, uid: str, resource_version: int) -> None:
+    """Raises Aborted unless `given` is empty or the current etag."""
+    if given and given != etag(uid, resource_version):
+        raise Aborted(
+            "the etag is not the current one: somebody else changed it; read it again, then retry",
+            reason="ETAG_MISMATCH",
+            metadata={"etag": etag(uid, resource_version)},
+        )
+
+
+def page_request(call: Call, key: bytes, *narrowed_by: str) -> PageRequest:
+    """The page that a list request asks for; `narrowed_by` is what else narrows the list, such as
+    its namespace.
+    """
+    request = call.request
+    return PageRequest(
+        key=key,
+        page_size=request.page_size,
+        page_token=getattr(request, "page_token", ""),
+        order_by=getattr(request, "order_by", ""),
+        filter=getattr(request, "filter", ""),
+        binding=(call.method, str(call.user_id), *narrowed_by),
+    )
