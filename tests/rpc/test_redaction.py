@@ -1,0 +1,195 @@
+"""Redaction: no secret, nothing that JSONB cannot hold, never more than 16 KiB, and every cut says so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pilothouse.container.v1 import container_pb2 as containers
+from pilothouse.identity.v1 import identity_pb2 as identity
+from pilothouse_server.rpc import redaction
+from tests.rpc.message_types import BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
+
+CANARY = "CANARY-7f3a"
+
+
+@pytest.fixture(scope="module")
+def types() -> dict[str, type[Message]]:
+    file = ProtoFile()
+    (
+        file.message("Holder")
+        .field("text", STRING)
+        .field("secret", STRING, sensitivity=SECRET)
+        .field("secret_bytes", BYTES, sensitivity=SECRET)
+        .field("secret_list", STRING, repeated=True, sensitivity=SECRET)
+        .map("secret_map", STRING, sensitivity=SECRET)
+        .field("secret_message", "Plain", sensitivity=SECRET)
+        .field("child", "Holder")
+        .field("children", "Holder", repeated=True)
+        .map("named", "Holder")
+        .field("plain", "Plain")
+    )
+    (
+        file.message("Plain")
+        .field("text", STRING)
+        .field("texts", STRING, repeated=True)
+        .field("blob", BYTES)
+        .field("ratio", DOUBLE)
+        .field("count", INT64)
+        .field("moment", ".google.protobuf.Timestamp")
+        .field("span", ".google.protobuf.Duration")
+        .field("mask", ".google.protobuf.FieldMask")
+        .map("labels", STRING)
+    )
+    return file.types()
+
+
+def full(types: dict[str, type[Message]], depth: int = 2) -> Any:
+    """A message with the canary in every secret field, at every depth."""
+    make: Any = types["Holder"]
+    holder = make(
+        text="shown",
+        secret=CANARY,
+        secret_bytes=CANARY.encode(),
+        secret_list=[CANARY],
+        secret_map={CANARY: CANARY},
+        secret_message=types["Plain"](text=CANARY),
+    )
+    if depth:
+        holder.child.CopyFrom(full(types, depth - 1))
+        holder.children.extend([full(types, depth - 1)] * 2)
+        holder.named["x"].CopyFrom(full(types, depth - 1))
+    return holder
+
+
+def test_no_secret_is_shown_at_any_depth(types: dict[str, type[Message]]) -> None:
+    body = redaction.body(full(types))
+    assert CANARY not in json.dumps(body)
+    assert body["text"] == "shown"
+    for name in ("secret", "secret_bytes", "secret_list", "secret_map", "secret_message"):
+        assert body[name] == "[redacted]"
+        assert body["children"][1]["named"]["x"][name] == "[redacted]"
+
+
+def test_no_secret_is_kept_for_a_replay(types: dict[str, type[Message]]) -> None:
+    message = full(types)
+    before = message.SerializeToString(deterministic=True)
+    stripped = redaction.strip_secrets(message)
+    assert CANARY.encode() not in stripped.SerializeToString()
+    assert stripped.children[1].named["x"].text == "shown"
+    assert message.SerializeToString(deterministic=True) == before
+
+
+def test_what_is_not_secret_is_kept_for_a_replay() -> None:
+    answer = containers.CreateContainerResponse(container=containers.Container(name="web", labels={"a": "b"}))
+    assert redaction.strip_secrets(answer) == answer
+    login = identity.LoginResponse(access_token="a", refresh_token="b", user=identity.User(username="x"))
+    assert redaction.strip_secrets(login) == identity.LoginResponse(user=identity.User(username="x"))
+
+
+def test_forms_of_values(types: dict[str, type[Message]]) -> None:
+    make: Any = types["Plain"]
+    message = make(
+        text="a\x00b",
+        blob=b"12345",
+        ratio=0.1,
+        count=2**62,
+        moment=Timestamp(seconds=1, nanos=500_000_000),
+        span=Duration(seconds=90),
+        mask=FieldMask(paths=["image", "resources.cpu_limit"]),
+        labels={"b": "2", "a": "1"},
+    )
+    assert redaction.body(message) == {
+        "text": "a\\u0000b",
+        "blob": "[5 bytes]",
+        "ratio": "0.1",
+        "count": 2**62,
+        "moment": "1970-01-01T00:00:01.500Z",
+        "span": "90s",
+        "mask": "image,resources.cpuLimit",
+        "labels": {"a": "1", "b": "2"},
+    }
+    request = containers.UpdateContainerRequest(
+        container=containers.Container(drift_policy=containers.DRIFT_POLICY_REPORT, replicas=0)
+    )
+    assert redaction.body(request) == {"container": {"drift_policy": "DRIFT_POLICY_REPORT", "replicas": 0}}
+    request.container.MergeFromString(b"\xb8\x01\x63")
+    assert redaction.body(request)["container"]["drift_policy"] == "99"
+
+
+def test_what_cannot_be_written_is_recorded_all_the_same(types: dict[str, type[Message]]) -> None:
+    make: Any = types["Plain"]
+    body = redaction.body(make(moment=Timestamp(seconds=2**62), ratio=float("nan")))
+    assert body == {"moment": f"seconds: {2**62}", "ratio": "nan"}
+
+
+def test_a_long_text_is_cut_with_a_marker(types: dict[str, type[Message]]) -> None:
+    make: Any = types["Plain"]
+    body = redaction.body(make(text="x" * 100_000, count=1))
+    assert body == {"text": "x" * 1024 + "[truncated, 98976 more characters]", "count": 1}
+
+
+def test_long_lists_and_maps_are_cut_with_a_marker(types: dict[str, type[Message]]) -> None:
+    make: Any = types["Plain"]
+    body = redaction.body(make(texts=["x"] * 1000, labels={f"{number:04}": "" for number in range(1000)}))
+    assert body["texts"][-1] == "[truncated, 744 more items]"
+    assert body["labels"]["[truncated]"] == "744 more entries"
+
+
+# A text as what it repeats and how often: the texts themselves are too long to be shown when a test fails.
+texts = st.tuples(st.sampled_from(["x", "ä", "\0", '"', "\U0001f600"]), st.integers(0, 8000))
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=8), st.dictionaries(texts, texts, max_size=8), st.integers(0, 60))
+def test_a_body_is_bounded_and_fits_jsonb(
+    types: dict[str, type[Message]],
+    items: list[tuple[str, int]],
+    labels: dict[tuple[str, int], tuple[str, int]],
+    children: int,
+) -> None:
+    make_plain: Any = types["Plain"]
+    plain = make_plain(texts=[letter * times for letter, times in items])
+    for (key, key_times), (letter, times) in labels.items():
+        plain.labels[key * key_times] = letter * times
+    make_holder: Any = types["Holder"]
+    body = redaction.body(make_holder(plain=plain, children=[make_holder(plain=plain)] * children))
+    written = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    assert len(written.encode()) <= 16 * 1024
+    assert "\0" not in str(body)
+
+
+def test_metadata() -> None:
+    shown = redaction.metadata(
+        [
+            ("authorization", f"Bearer {CANARY}"),
+            ("Cookie", CANARY),
+            ("x-api-key", CANARY),
+            ("x-auth-token", CANARY),
+            ("proxy-authorization", CANARY),
+            ("my.secret", CANARY),
+            ("trace-bin", CANARY.encode()),
+            ("odd-bin", CANARY),
+            ("user-agent", "grpc-python/1.85\x00"),
+            ("long", "x" * 1000),
+        ]
+    )
+    assert CANARY not in json.dumps(shown)
+    assert shown["authorization"] == "[redacted]"
+    assert shown["trace-bin"] == f"[{len(CANARY)} bytes]"
+    assert shown["user-agent"] == "grpc-python/1.85\\u0000"
+    assert shown["long"] == "x" * 256 + "[truncated, 744 more characters]"
+
+
+def test_metadata_is_bounded() -> None:
+    shown = redaction.metadata((f"name{number}", "x") for number in range(1000))
+    assert len(shown) == 65
+    assert shown["[truncated]"] == "only the first 64 entries are kept"
