@@ -6,6 +6,7 @@ anything is changed: one problem refuses the whole input. After that each contai
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -22,6 +23,15 @@ from pilothouse_client.transport import BlockingTransport
 
 _PAGE_SIZE = 1000
 DEFAULT_TIMEOUT_SECONDS = 300.0
+
+
+class Result(enum.Enum):
+    """How it ended: the worst that happened."""
+
+    DONE = "done"
+    NOT_RUNNING = "applied, but not all containers ran in time"
+    FAILED = "not all containers were applied"
+    REFUSED = "nothing was applied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +53,15 @@ def apply(
     say: Say,
     complain: Say,
     standard_input: IO[bytes] | None = None,
-) -> bool:
-    """Whether all was applied (and, with `wait`, runs). `say` takes what was done, `complain` what was not.
+) -> Result:
+    """Apply what the sources say. `say` takes what was done, `complain` what was not.
 
     Raises:
         PilothouseError: the server cannot be asked, or the namespace is not there.
     """
     steps = _planned(client, options, complain, standard_input)
     if steps is None:
-        return False
+        return Result.REFUSED
     executor = Executor(
         client.containers, options.namespace, dry_run=options.dry_run, say=say, complain=complain
     )
@@ -61,7 +71,9 @@ def apply(
         applied = list(outcome.applied.values())
         running = wait(client, options.namespace, applied, options.timeout_seconds, say, complain)
     say(_summary(outcome, options))
-    return not outcome.failed and running
+    if outcome.failed:
+        return Result.FAILED
+    return Result.DONE if running else Result.NOT_RUNNING
 
 
 def _planned(

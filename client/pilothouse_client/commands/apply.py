@@ -1,0 +1,59 @@
+"""`pilothouse apply`: reads the arguments; what is done with them is in `pilothouse_client.apply`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, Options, Result, apply
+from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import Namespace, WaitSeconds, namespace_or_default
+
+_EXIT_CODE_OF = {Result.DONE: 0, Result.FAILED: 1, Result.REFUSED: 3, Result.NOT_RUNNING: WAIT_FAILED}
+
+
+def command(
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f", "--filename", metavar="FILE", help="File, folder, or - for standard input; repeat."
+        ),
+    ] = None,
+    more_files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Further files, so that -f *.yaml works."),
+    ] = None,
+    namespace: Namespace = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every container runs.")] = False,
+    wait_timeout: WaitSeconds = DEFAULT_TIMEOUT_SECONDS,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would change; let the server check it, change nothing."),
+    ] = False,
+    skip_unsupported: Annotated[
+        bool,
+        typer.Option("--skip-unsupported", help="Go on without what cannot be represented, and list it."),
+    ] = False,
+) -> None:
+    """Take Kubernetes YAML over into the platform: Deployments, Services and ServiceAccounts.
+
+    Whatever cannot be represented is refused by name, with its file and line, before anything is changed.
+    Applying the same again changes nothing.
+    """
+    sources = [*(files or ()), *(more_files or ())]
+    if not sources:
+        raise CommandError("name the manifests with -f FILE", 2)
+    options = Options(
+        sources=sources,
+        namespace=namespace_or_default(namespace),
+        wait=wait,
+        dry_run=dry_run,
+        skip_unsupported=skip_unsupported,
+        timeout_seconds=wait_timeout,
+    )
+    with connect() as client:
+        result = apply(client, options, say=typer.echo, complain=lambda line: typer.echo(line, err=True))
+    if result is not Result.DONE:
+        raise typer.Exit(_EXIT_CODE_OF[result])
