@@ -29,6 +29,14 @@ _DISCOVERY = "01-version-and-discovery"
 _NOT_SIMULATED = "a kind that the simulator does not have"
 _CUT = "the recording was cut to the resources its author used; the real server has this one too"
 
+_ROLLOUT = "03d-deployment-rollout-watches"
+_DELETION = "03f-deployment-delete"
+_POD_AMOUNTS = r".*\.status\.resources(\..*)?"
+_POD_AMOUNTS_REASON = (
+    "the recorded kubelet reads the pod's amounts back from cgroup v1: no limit shows as 2^63, and values vanish "
+    "with the cgroup; the simulated one always shows those of the spec"
+)
+
 KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(_DISCOVERY, 5, "text", "the checks named by /readyz?verbose are those of this server"),
     KnownDifference(
@@ -95,5 +103,16 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"body\.metadata\.(annotations|labels\.type)|body\.status\.(declaredFeatures|images\.length)"
         r"|body\.status\.nodeInfo\..*",
         "the simulated nodes have features, images and software of their own",
+    ),
+    KnownDifference(_ROLLOUT, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(_DELETION, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference("05-pod-running", None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference("05-pod-oomkilled", None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference("05-pod-crashloop", None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(
+        "05-pod-imagepull",
+        None,
+        r"body\.status\.containerStatuses\[0\]\.state\.waiting\.reason",
+        "the recorded status lags many seconds behind the events; the simulated one says what the events say",
     ),
 )

@@ -141,7 +141,7 @@ class Replay:
         if writes or index in self._racing:
             return differences
         deadline = self.cluster.clock.elapsed() + self._read_deadline_seconds
-        while differences and self.cluster.clock.elapsed() < deadline:
+        while self._unknown(differences) and self.cluster.clock.elapsed() < deadline:
             revision = self.cluster.store.revision
             await self.cluster.clock.sleep(0.05)
             if self.cluster.store.revision != revision:
@@ -243,13 +243,19 @@ class Replay:
         while True:
             differences = self._compare_lines(stream.index, recorded, stream.lines)
             remaining = (deadline - self.cluster.clock.elapsed()) / self.cluster.clock.speed
-            if not differences or remaining <= 0:
+            if remaining <= 0 or not self._unknown(differences):
                 return differences
             try:
                 async with asyncio.timeout(remaining), stream.changed:
                     await stream.changed.wait()
             except TimeoutError:
                 continue
+
+    def _unknown(self, differences: list[Difference]) -> bool:
+        """Whether there is any difference worth waiting for its end."""
+        name = self.recording["scenario"]
+        known = [entry for entry in KNOWN if entry.recording == name]
+        return any(not any(entry.matches(found) for entry in known) for found in differences)
 
     def _compare_lines(
         self, index: int, recorded: list[JsonObject], simulated: list[JsonObject]
@@ -299,7 +305,9 @@ def _family(event: JsonObject, translate: Callable[[str], str]) -> tuple[str, ..
     """What an object has in common with those it could be mistaken for, but for its generated name."""
     obj = event.get("object", {})
     metadata, involved = obj.get("metadata", {}), obj.get("involvedObject", {})
-    labels = {name: text for name, text in (metadata.get("labels") or {}).items() if name != "pod-template-hash"}
+    labels = {
+        name: text for name, text in (metadata.get("labels") or {}).items() if name != "pod-template-hash"
+    }
     return (
         str(obj.get("kind")),
         translate(metadata.get("generateName", "")),

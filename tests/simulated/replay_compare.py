@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 JsonObject = dict[str, Any]
@@ -22,6 +23,8 @@ VARYING = LEARNED | frozenset({
 })  # fmt: skip
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 _SERVICE_ACCOUNT_VOLUME = re.compile(r"^kube-api-access-[a-z0-9]{5}$")
+# Lists of objects with generated names are compared in the order that agrees best, up to this length.
+_MOST_REORDERED = 4
 _EVENT_NAME = re.compile(r"^(.+)\.[0-9a-f]{16}$")
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 # Lists whose items are matched by one of these keys instead of by position.
@@ -168,8 +171,27 @@ class Comparer:
         if len(recorded) != len(simulated):
             found.append(Difference(self._exchange, f"{path}.length", len(recorded), len(simulated)))
             return
+        if (
+            name == "items"
+            and 1 < len(recorded) <= _MOST_REORDERED
+            and all(map(_has_generated_name, recorded))
+        ):
+            simulated = self._best_order(recorded, simulated)
         for index, (old_item, new_item) in enumerate(zip(recorded, simulated, strict=True)):
             self._walk(f"{path}[{index}]", name, old_item, new_item, found)
+
+    def _best_order(self, recorded: list[Any], simulated: list[Any]) -> list[Any]:
+        """Lists are sorted by name: where names are generated, the order that agrees best is meant."""
+        learned = self.substitutions.values
+        counts: list[tuple[int, list[Any]]] = []
+        for order in permutations(simulated):
+            found: list[Difference] = []
+            self.substitutions.values = dict(learned)
+            for old_item, new_item in zip(recorded, order, strict=True):
+                self._walk("", "", old_item, new_item, found)
+            counts.append((len(found), list(order)))
+        self.substitutions.values = learned
+        return min(counts, key=lambda entry: entry[0])[1]
 
     @staticmethod
     def _item_key(item: JsonObject, key: str) -> str:
@@ -194,6 +216,10 @@ class Comparer:
             return True
         old, new = _EVENT_NAME.match(recorded), _EVENT_NAME.match(simulated)
         return bool(old and new and self.substitutions.text(old[1]) == new[1])
+
+
+def _has_generated_name(item: Any) -> bool:
+    return isinstance(item, dict) and "pod-template-hash" in (item.get("metadata", {}).get("labels") or {})
 
 
 def _has(item: Any, key: str) -> bool:

@@ -184,6 +184,10 @@ class Controller(ABC, Generic[WorkKey]):
         self._queue[key] = None
         self._wake.set()
 
+    def is_pending(self, key: WorkKey) -> bool:
+        """Whether a `sync` of this key is due now."""
+        return key in self._queue
+
     def seed(self) -> None:
         """Asks for a `sync` of all that exists when the controller starts."""
         for resource, obj in self.store.objects():

@@ -17,6 +17,7 @@ from .event_recorder import EventRecorder
 from .garbage_collector import GarbageCollector
 from .namespaces import NamespaceController
 from .replica_sets import ReplicaSetController
+from .resources import DEPLOYMENTS, REPLICA_SETS
 from .store import Store, Subscription
 
 _EVENT_SWEEP_SECONDS = 60.0
@@ -31,15 +32,16 @@ class ControllerManager:
         self.recorder = recorder or EventRecorder(store, clock)
         self.index = ObjectIndex(store)
         self._subscription: Subscription = store.subscribe()
+        parts = (store, clock, self.recorder, self.index)
+        deployments, replica_sets = DeploymentController(*parts), ReplicaSetController(*parts)
+        collector = GarbageCollector(*parts)
+        collector.reporters = {DEPLOYMENTS: deployments, REPLICA_SETS: replica_sets}
         self.controllers: list[Controller[Any]] = [
-            kind(store, clock, self.recorder, self.index)
-            for kind in (
-                NamespaceController,
-                DeploymentController,
-                ReplicaSetController,
-                GarbageCollector,
-                EndpointController,
-            )
+            NamespaceController(*parts),
+            deployments,
+            replica_sets,
+            collector,
+            EndpointController(*parts),
         ]
 
     async def run(self) -> None:

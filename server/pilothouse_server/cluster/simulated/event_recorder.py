@@ -1,16 +1,18 @@
 """Events: what the controllers, the scheduler and the kubelets tell about objects.
 
 Two shapes exist side by side, as in a real cluster. Controllers and kubelets use the old one: `source`,
-`firstTimestamp`, `lastTimestamp` and a `count` that goes up when the same thing is said again about the same
-object, which is a MODIFIED of the same Event. The scheduler uses the new one: `eventTime` and
-`reportingComponent`, neither count nor timestamps. Events are removed an hour after they were last written.
+`firstTimestamp`, `lastTimestamp` and a `count` that goes up when the same thing is said again about the
+same object, which is a MODIFIED of the same Event. The tenth different message for one reason about one
+object is the last with an Event of its own: from then on they share one, marked as combined. The scheduler
+uses the new one: `eventTime` and `reportingComponent`, neither count nor timestamps. Events are removed an
+hour after they were last written.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from .api_errors import ApiError
@@ -22,6 +24,9 @@ JsonObject = dict[str, Any]
 
 EVENT_LIFETIME = timedelta(hours=1)
 _REMEMBERED = 20_000
+_DIFFERENT_MESSAGES = 10
+_COMBINING_INTERVAL = timedelta(minutes=10)
+_COMBINED = "(combined from similar events): "
 _SCHEDULER = "default-scheduler"
 
 
@@ -32,6 +37,7 @@ class EventRecorder:
         self._store = store
         self._clock = clock
         self._known: OrderedDict[tuple[str, ...], tuple[str, str]] = OrderedDict()
+        self._messages: OrderedDict[tuple[str, ...], dict[str, datetime]] = OrderedDict()
         self._last_suffix = 0
 
     def record(
@@ -53,11 +59,16 @@ class EventRecorder:
         """
         field_path = ""
         if container is not None:
-            group = "initContainers" if init_container else "containers"
-            field_path = f"spec.{group}{{{container}}}"
-        key = (involved["metadata"]["uid"], component, host, reason, message, field_path)
+            place = "initContainers" if init_container else "containers"
+            field_path = f"spec.{place}{{{container}}}"
+        kind = "Warning" if warning else "Normal"
+        group = (involved["metadata"]["uid"], component, host, kind, reason, field_path)
+        combined = self._is_combined(group, message)
+        if combined:
+            message = _COMBINED + message
+        key = group if combined else (*group, message)
         known = self._known.get(key)
-        if known is not None and self._count_up(known):
+        if known is not None and self._count_up(known, message):
             return
         event = self._event(resource, involved, field_path)
         now = format_time(self._clock.now())
@@ -69,10 +80,10 @@ class EventRecorder:
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
-            "type": "Warning" if warning else "Normal",
+            "type": kind,
             "eventTime": None,
-            "reportingComponent": component,
-            "reportingInstance": host,
+            "reportingComponent": "" if combined else component,
+            "reportingInstance": "" if combined else host,
         }
         stored = self._write(event, component)
         if stored is not None:
@@ -128,11 +139,26 @@ class EventRecorder:
             "involvedObject": reference,
         }
 
-    def _count_up(self, known: tuple[str, str]) -> bool:
+    def _is_combined(self, group: tuple[str, ...], message: str) -> bool:
+        """Whether this message is one too many of its group, within ten minutes of each other."""
+        now = self._clock.now()
+        messages = self._messages.setdefault(group, {})
+        for old, moment in list(messages.items()):
+            if now - moment > _COMBINING_INTERVAL:
+                del messages[old]
+        if message not in messages and len(messages) >= _DIFFERENT_MESSAGES - 1:
+            return True
+        messages[message] = now
+        while len(self._messages) > _REMEMBERED:
+            self._messages.popitem(last=False)
+        return False
+
+    def _count_up(self, known: tuple[str, str], message: str) -> bool:
         event = self._store.get(EVENTS, *known)
         if event is None:
             return False
         event = copy.deepcopy(event)
+        event["message"] = message
         event["count"] = int(event.get("count", 1)) + 1
         event["lastTimestamp"] = format_time(self._clock.now())
         self._store.update(EVENTS, event)

@@ -12,18 +12,28 @@ An owner counts as present when an object of that kind, name and uid exists.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from .controller import CONTROLLER_MANAGER, Controller, ObjectReference, key_of
+from .controller import CONTROLLER_MANAGER, Controller, Key, ObjectReference, key_of
 from .resources import NAMESPACES, ResourceType, find_kind
 from .store import StoreEvent
 from .store_deletion import FOREGROUND_FINALIZER, ORPHAN_FINALIZER
 
 JsonObject = dict[str, Any]
 
+_REPORT_SECONDS = 0.002
+
 
 class GarbageCollector(Controller[ObjectReference]):
-    """Syncs objects of any type that have owners, or that wait for their dependents."""
+    """Syncs objects of any type that have owners, or that wait for their dependents.
+
+    `reporters` are the controllers that write the status of owners: an owner is released only after they have
+    reported that its last dependent is gone, so that watchers see it in this order.
+    """
+
+    reporters: Mapping[ResourceType, Controller[Key]] = MappingProxyType({})
 
     def observe(self, event: StoreEvent) -> None:
         reference = _reference(event.resource, event.object)
@@ -97,7 +107,12 @@ class GarbageCollector(Controller[ObjectReference]):
                 reference["uid"] == owner["metadata"]["uid"] and reference.get("blockOwnerDeletion")
                 for reference in obj["metadata"].get("ownerReferences") or []
             )
-        if not blocking:
+        if blocking:
+            return
+        reporter = self.reporters.get(resource)
+        if reporter is not None and reporter.is_pending(key_of(owner)):
+            self.enqueue(_reference(resource, owner), after=_REPORT_SECONDS)
+        else:
             self._release(resource, owner, FOREGROUND_FINALIZER)
 
     def _orphan_dependents(self, resource: ResourceType, owner: JsonObject) -> None:

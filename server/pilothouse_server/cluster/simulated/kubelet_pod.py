@@ -44,6 +44,7 @@ class Timings:
     start: float = 0.05
     notice: float = 0.25
     show_back_off: float = 1.0
+    end_back_off: float = 0.0
     stop: float = 0.08
     remove: float = 0.3
 
@@ -229,7 +230,7 @@ class PodWorker:
             message = f'Back-off pulling image "{image}": ErrImagePull: {failure}'
             container.waiting = ("ImagePullBackOff", message)
             self.publish()
-            await clock.sleep(pause)
+            await clock.sleep(pause + timings.end_back_off)
             pause = min(pause * 2, _LONGEST_BACK_OFF_SECONDS)
         if self.node.has_image(image) and container.spec.get("imagePullPolicy") != "Always":
             message = f'Container image "{image}" already present on machine and can be accessed by the pod'
@@ -358,7 +359,8 @@ class PodWorker:
         message = f"back-off {_duration(pause)} restarting failed container={container.name} pod={place}"
         container.waiting = ("CrashLoopBackOff", message)
         self.publish()
-        await clock.sleep(pause - (clock.now() - attempt.finished_at).total_seconds())
+        elapsed = (clock.now() - attempt.finished_at).total_seconds()
+        await clock.sleep(pause + self.node.timings.end_back_off - elapsed)
 
     def _back_off_event(self, container: Container) -> None:
         metadata = self.pod["metadata"]

@@ -112,7 +112,8 @@ class NamespaceController(Controller[str]):
         if "deletionTimestamp" in metadata:
             return obj
         policy = None if resource is PODS else "Background"
-        return self.store.delete(resource, metadata["namespace"], metadata["name"], propagation_policy=policy)
+        self.store.delete(resource, metadata["namespace"], metadata["name"], propagation_policy=policy)
+        return self.store.get(resource, metadata["namespace"], metadata["name"])
 
     def _conditions(
         self,

@@ -42,7 +42,9 @@ def build_status(
     status: JsonObject = {"observedGeneration": pod["metadata"]["generation"], "phase": phase}
     if "reason" in old and over:
         status |= {key: old[key] for key in ("reason", "message") if key in old}
-    status["conditions"] = _conditions(pod, containers, sandbox, now, finished=finished)
+    # A kubelet that never saw the containers fails the pod without looking at its conditions again.
+    seen = not any(container.never_ran for container in containers)
+    status["conditions"] = _conditions(pod, containers, sandbox, now, finished=finished and seen)
     status |= {"hostIP": sandbox.host_ip, "hostIPs": [{"ip": sandbox.host_ip}]}
     if sandbox.pod_ip:
         status |= {"podIP": sandbox.pod_ip, "podIPs": [{"ip": sandbox.pod_ip}]}

@@ -231,7 +231,8 @@ class Store:
         dry_run: bool = False,
     ) -> JsonObject | None:
         """Deletes with Kubernetes semantics and returns what is left: the object with a deletionTimestamp while
-        finalizers or a grace period hold it, None when it is gone. Errors: not_found, conflict.
+        finalizers or a grace period hold it, None when it is gone. A pod is marked before it goes even when
+        nothing holds it, and its last state is returned. Errors: not_found, conflict.
         """
         current = self.get(resource, namespace, name)
         if current is None:
@@ -245,7 +246,7 @@ class Store:
         finalizers = metadata.get("finalizers") or (
             changed.get("spec", {}).get("finalizers") if resource is NAMESPACES else None
         )
-        if not finalizers and grace == 0 and not (deleting and metadata.get("deletionGracePeriodSeconds")):
+        if not finalizers and not resource.graceful_deletion:
             if not dry_run:
                 self._remove(resource, current)
             return None
@@ -264,7 +265,7 @@ class Store:
             self._commit("MODIFIED", resource, changed, current)
         if not finalizers and grace == 0:
             self._remove(resource, changed)
-            return None
+            return changed if resource.graceful_deletion else None
         return changed
 
     def remove(self, resource: ResourceType, namespace: str | None, name: str) -> None:

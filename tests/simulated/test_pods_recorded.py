@@ -1,0 +1,121 @@
+"""The lives of pods as recorded: running, crash loop, image pull error, OOM kill, unschedulable."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.cluster.simulated.resources import PODS
+
+from .recorded_cluster import NODE_VALUES, recorded_cluster
+from .replay import check, load, replay
+
+JsonObject = dict[str, Any]
+
+_SPEED = 12.0
+# How often a kubelet says that it backs off depends on when it looks.
+_COUNTS = frozenset({"count"})
+
+
+async def test_a_running_pod_is_as_recorded() -> None:
+    async with recorded_cluster(_SPEED) as cluster:
+        differences = await replay(cluster, "05-pod-running", varying=NODE_VALUES)
+    check("05-pod-running", differences)
+
+
+async def test_an_unschedulable_pod_is_as_recorded() -> None:
+    async with recorded_cluster(_SPEED) as cluster:
+        differences = await replay(cluster, "05-pod-unschedulable", varying=NODE_VALUES)
+    check("05-pod-unschedulable", differences)
+
+
+async def test_an_oom_killed_pod_is_as_recorded() -> None:
+    async with recorded_cluster(_SPEED) as cluster:
+        differences = await replay(cluster, "05-pod-oomkilled", varying=NODE_VALUES)
+    check("05-pod-oomkilled", differences)
+
+
+async def test_a_crash_loop_is_as_recorded() -> None:
+    async with recorded_cluster(_SPEED, end_back_off=2.8) as cluster:
+        differences = await replay(cluster, "05-pod-crashloop", varying=NODE_VALUES | _COUNTS)
+    check("05-pod-crashloop", differences)
+
+
+async def test_an_image_that_cannot_be_pulled_is_as_recorded() -> None:
+    async with recorded_cluster(_SPEED, end_back_off=4.0) as cluster:
+        differences = await replay(
+            cluster, "05-pod-imagepull", varying=NODE_VALUES | _COUNTS, read_deadline_seconds=1.0
+        )
+    check("05-pod-imagepull", differences)
+
+
+def _step(pod: JsonObject) -> JsonObject:
+    """What of a pod's status tells one step of its life from the next."""
+    status = pod["status"]
+    containers = []
+    for entry in status.get("containerStatuses") or []:
+        (kind, detail), *_ = entry["state"].items()
+        last = {name: detail.get("reason") for name, detail in entry["lastState"].items()}
+        containers.append(
+            {"state": kind, "reason": detail.get("reason"), "last": last, "ready": entry["ready"],
+             "restarts": entry["restartCount"], "started": entry["started"]}
+        )  # fmt: skip
+    return {
+        "phase": status.get("phase"),
+        "address": "podIP" in status,
+        "conditions": {
+            condition["type"]: (condition["status"], condition.get("reason"))
+            for condition in status.get("conditions") or []
+        },
+        "containers": containers,
+        "deleting": pod["metadata"].get("deletionGracePeriodSeconds"),
+        "generation": pod["metadata"]["generation"],
+        "observed": status.get("observedGeneration"),
+        "node": bool(pod["spec"].get("nodeName")),
+    }
+
+
+def _steps(pods: list[JsonObject]) -> list[JsonObject]:
+    """The steps of a life; a status sent again, or a label changed, is no step."""
+    steps = [_step(pod) for pod in pods]
+    return [steps[0], *(after for before, after in pairwise(steps) if after != before)]
+
+
+async def _live(cluster: SimulatedCluster, recording: JsonObject, until: int) -> list[JsonObject]:
+    """Makes the recorded pod, lets it take as many steps as recorded, deletes it; answers its steps."""
+    body = next(
+        exchange["request"]["body"]
+        for exchange in recording["exchanges"]
+        if exchange["request"]["method"] == "POST" and exchange["response"]["status"] == 201
+    )
+    seen: list[JsonObject] = []
+    subscription = cluster.store.subscribe(PODS)
+    pod = {**body, "metadata": {**body["metadata"], "namespace": "default"}}
+    cluster.store.create(PODS, pod, manager="pilothouse")
+    deleted = False
+    async for event in subscription:
+        seen.append(event.object)
+        if not deleted and len(_steps(seen)) >= until:
+            deleted = True
+            cluster.store.delete(PODS, "default", body["metadata"]["name"])
+        if event.type == "DELETED":
+            subscription.close()
+    return _steps(seen)
+
+
+@pytest.mark.parametrize("name", ["05-pod-running", "05-pod-oomkilled", "05-pod-unschedulable"])
+async def test_a_pod_takes_each_recorded_step_in_order(name: str) -> None:
+    recording = load(name)
+    lines = next(
+        exchange["response"]["lines"]
+        for exchange in recording["exchanges"]
+        if "lines" in exchange["response"] and exchange["request"]["path"].endswith("/pods")
+    )
+    recorded = _steps([line["json"]["object"] for line in lines])
+    before_deletion = sum(1 for step in recorded if step["deleting"] is None)
+    async with SimulatedCluster(speed=_SPEED) as cluster:
+        simulated = await _live(cluster, recording, before_deletion)
+    assert simulated == recorded
