@@ -22,6 +22,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         nodes=arguments.nodes,
         speed=arguments.speed,
         port=arguments.port,
+        tls=True,
         token=arguments.token,
         state_path=arguments.state,
     )

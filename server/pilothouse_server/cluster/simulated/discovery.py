@@ -58,6 +58,13 @@ def _group(name: str) -> JsonObject:
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
+def _verbs(group_name: str, resource: ResourceType) -> list[str]:
+    """Events can be read and deleted at their second address, not written."""
+    written = ("create", "patch", "update")
+    second = group_name == EVENTS_GROUP_ALIAS[0]
+    return [verb for verb in resource.verbs if not (second and verb in written)]
+
+
 def api_versions(address: str) -> JsonObject:
     """GET /api."""
     return {
@@ -86,7 +93,7 @@ def resource_list(group_name: str) -> JsonObject:
             "singularName": resource.singular,
             "namespaced": resource.namespaced,
             "kind": resource.kind,
-            "verbs": list(resource.verbs),
+            "verbs": _verbs(group_name, resource),
         }
         if resource.short_names:
             entry["shortNames"] = list(resource.short_names)
@@ -121,7 +128,7 @@ def aggregated(groups: tuple[str, ...]) -> JsonObject:
     """The aggregated document of some groups (the core group has an empty name)."""
     items: list[JsonObject] = []
     for name in groups:
-        resources = [_aggregated_resource(resource) for resource in resources_of(name)]
+        resources = [_aggregated_resource(name, resource) for resource in resources_of(name)]
         version = {"version": "v1", "resources": resources, "freshness": "Current"}
         items.append({"metadata": {"name": name} if name else {}, "versions": [version]})
     return {
@@ -132,13 +139,13 @@ def aggregated(groups: tuple[str, ...]) -> JsonObject:
     }
 
 
-def _aggregated_resource(resource: ResourceType) -> JsonObject:
+def _aggregated_resource(group_name: str, resource: ResourceType) -> JsonObject:
     entry: JsonObject = {
         "resource": resource.plural,
         "responseKind": {"group": "", "version": "", "kind": resource.kind},
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular,
-        "verbs": list(resource.verbs),
+        "verbs": _verbs(group_name, resource),
     }
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)

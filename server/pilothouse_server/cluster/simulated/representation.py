@@ -19,6 +19,7 @@ from .resources import ResourceType
 JsonObject = dict[str, Any]
 Form = Literal["object", "metadata", "table"]
 
+NEW_EVENTS_VERSION = "events.k8s.io/v1"
 _FORMS: dict[str, Form] = {
     "": "object",
     "Table": "table",
@@ -76,6 +77,20 @@ def list_item(obj: JsonObject) -> JsonObject:
     return {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")}
 
 
+def as_new_event(obj: JsonObject) -> JsonObject:
+    """A core event in the shape of events.k8s.io/v1, which names the same facts otherwise."""
+    names = {
+        "involvedObject": "regarding",
+        "message": "note",
+        "source": "deprecatedSource",
+        "firstTimestamp": "deprecatedFirstTimestamp",
+        "lastTimestamp": "deprecatedLastTimestamp",
+        "count": "deprecatedCount",
+        "reportingComponent": "reportingController",
+    }
+    return {names.get(name, name): value for name, value in obj.items()}
+
+
 @dataclass(frozen=True)
 class Presenter:
     """Turns stored objects into the form the client asked for."""
@@ -93,7 +108,10 @@ class Presenter:
             table = self.build_table(self.resource, [obj], True)
             table["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
             return table
-        return {**ordered(obj), "apiVersion": self.api_version}
+        return {**ordered(self._converted(obj)), "apiVersion": self.api_version}
+
+    def _converted(self, obj: JsonObject) -> JsonObject:
+        return as_new_event(obj) if self.api_version == NEW_EVENTS_VERSION else obj
 
     def many(self, objects: list[JsonObject], metadata: JsonObject) -> JsonObject:
         """A list with its list metadata."""
@@ -106,7 +124,7 @@ class Presenter:
             items = [metadata_only(obj) for obj in objects]
         else:
             kind, version = self.resource.list_kind, self.api_version
-            items = [list_item(obj) for obj in objects]
+            items = [list_item(self._converted(obj)) for obj in objects]
         return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
 
     def event(self, kind: str, obj: JsonObject, *, first: bool) -> JsonObject:

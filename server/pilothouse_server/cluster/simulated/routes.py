@@ -19,7 +19,7 @@ from aiohttp import web
 from . import api_errors, discovery
 from .api_errors import ApiError
 from .kubelet import Kubelets
-from .representation import json_response
+from .representation import NEW_EVENTS_VERSION, json_response
 from .routes_context import ApiContext, Target, parse_path
 from .routes_nodes import NodeRoutes
 from .routes_options import boolean
@@ -126,7 +126,9 @@ class ApiRoutes:
             handlers = {"POST": create_object}
             if "deletecollection" in resource.verbs:
                 handlers["DELETE"] = delete_collection
-        if method not in handlers:
+        # Events are written as core events; the other address shows them and lets them be deleted.
+        read_only = target.api_version == NEW_EVENTS_VERSION and method in ("POST", "PUT", "PATCH")
+        if method not in handlers or read_only:
             raise api_errors.method_not_allowed()
         return handlers[method]
 

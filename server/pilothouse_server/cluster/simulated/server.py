@@ -8,6 +8,7 @@ them, all on one event loop. It is used in tests (a port of its own choice, a sp
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import secrets
 from contextlib import suppress
@@ -26,6 +27,7 @@ from .resources import NAMESPACES, SERVICES
 from .routes import ApiRoutes
 from .routes_context import ApiContext
 from .scheduler import Scheduler
+from .server_certificate import make_certificate
 from .store import DEFAULT_HISTORY_LENGTH, Store
 
 JsonObject = dict[str, Any]
@@ -40,6 +42,7 @@ class SimulatedCluster:
 
     `nodes` is the number of nodes, `speed` the simulated seconds per real second, `port` 0 a free one. `token` is
     the bearer token of clients (random unless given). `state_path` is where the cluster is kept between runs.
+    `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
     `history_length` bounds the past changes that watches can resume from.
     """
 
@@ -51,6 +54,7 @@ class SimulatedCluster:
         faults: FaultPlan | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        tls: bool = False,
         token: str | None = None,
         state_path: Path | None = None,
         history_length: int = DEFAULT_HISTORY_LENGTH,
@@ -61,6 +65,7 @@ class SimulatedCluster:
         self.token = token or secrets.token_urlsafe(24)
         self.url = ""
         self._host, self._port = host, port
+        self._tls, self._certificate = tls, b""
         self._state_path = state_path
         self._context = ApiContext(self.store, self.clock, self.faults)
         self._recorder = EventRecorder(self.store, self.clock)
@@ -95,10 +100,13 @@ class SimulatedCluster:
             application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
+        context = None
+        if self._tls:
+            context, self._certificate = make_certificate(self._host)
+        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=context)
         await site.start()
         port = self._runner.addresses[0][1]
-        self.url = f"http://{self._host}:{port}"
+        self.url = f"{'https' if self._tls else 'http'}://{self._host}:{port}"
 
     async def stop(self) -> None:
         """Ends open watches, stops listening, stops the controllers and saves. Safe to call twice."""
@@ -121,11 +129,14 @@ class SimulatedCluster:
         await self.stop()
 
     def kubeconfig(self) -> JsonObject:
-        """A kubeconfig document for kubectl and for Pilothouse."""
+        """A kubeconfig document for kubectl (with `tls` only) and for Pilothouse."""
+        server = {"server": self.url}
+        if self._certificate:
+            server["certificate-authority-data"] = base64.b64encode(self._certificate).decode()
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "simulated", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "simulated", "cluster": server}],
             "users": [{"name": "simulated", "user": {"token": self.token}}],
             "contexts": [
                 {

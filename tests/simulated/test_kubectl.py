@@ -1,0 +1,124 @@
+"""kubectl against the simulated cluster: what a person would try first.
+
+Skipped where kubectl is not installed (Debian: package `kubectl`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from pilothouse_server.cluster.simulated import SimulatedCluster
+
+_KUBECTL = shutil.which("kubectl")
+pytestmark = pytest.mark.skipif(_KUBECTL is None, reason="kubectl is not installed")
+
+_MANIFEST = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: app, image: "busybox:1"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+
+
+class Kubectl:
+    """Runs kubectl with the kubeconfig of one cluster."""
+
+    def __init__(self, folder: Path, cluster: SimulatedCluster) -> None:
+        self.folder = folder
+        kubeconfig = folder / "kubeconfig.yaml"
+        kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig()))
+        (folder / "shop.yaml").write_text(_MANIFEST)
+        # A home of its own: kubectl caches discovery by server address.
+        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "HOME": str(folder)}
+
+    async def __call__(self, *arguments: str) -> str:
+        """The standard output; fails the test when kubectl fails or takes longer than 30 seconds."""
+        assert _KUBECTL is not None
+        process = await asyncio.create_subprocess_exec(
+            _KUBECTL,
+            *arguments,
+            cwd=self.folder,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(30):
+                output, errors = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        assert process.returncode == 0, errors.decode()
+        return output.decode()
+
+    async def apply(self) -> str:
+        return await self("apply", "--server-side", "--validate=false", "-f", "shop.yaml")
+
+
+@pytest_asyncio.fixture
+async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
+    async with SimulatedCluster(speed=5, tls=True) as cluster:
+        yield Kubectl(tmp_path, cluster)
+
+
+async def test_apply_rolls_out_and_shows_tables(kubectl: Kubectl) -> None:
+    assert await kubectl.apply() == (
+        "namespace/shop serverside-applied\n"
+        "deployment.apps/web serverside-applied\n"
+        "service/web serverside-applied\n"
+    )
+    status = await kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s")
+    assert status.endswith('deployment "web" successfully rolled out\n')
+    deployments = (await kubectl("-n", "shop", "get", "deployments")).splitlines()
+    assert deployments[0].split() == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
+    assert deployments[1].split()[:4] == ["web", "2/2", "2", "2"]
+    pods = (await kubectl("-n", "shop", "get", "pods", "--no-headers", "-o", "wide")).splitlines()
+    assert [line.split()[1:3] for line in pods] == [["1/1", "Running"]] * 2
+    services = await kubectl("-n", "shop", "get", "svc", "web", "--no-headers")
+    assert services.split()[1] == "ClusterIP"
+    assert services.split()[4] == "80/TCP"
+
+
+async def test_logs_and_describe(kubectl: Kubectl) -> None:
+    await kubectl.apply()
+    await kubectl("-n", "shop", "wait", "--for=condition=Available", "deployment/web", "--timeout=20s")
+    assert "started" in await kubectl("-n", "shop", "logs", "deployment/web")
+    described = await kubectl("-n", "shop", "describe", "deployment", "web")
+    assert "2 desired | 2 updated | 2 total | 2 available" in described
+    assert "ScalingReplicaSet" in described
+
+
+async def test_scale_restart_and_delete(kubectl: Kubectl) -> None:
+    await kubectl.apply()
+    await kubectl("-n", "shop", "scale", "deployment", "web", "--replicas=3")
+    await kubectl("-n", "shop", "rollout", "restart", "deployment", "web")
+    await kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s")
+    history = await kubectl("-n", "shop", "rollout", "history", "deployment/web")
+    assert history.splitlines()[-2].split()[0] == "2"
+    await kubectl("-n", "shop", "delete", "deployment", "web", "--wait=true", "--timeout=20s")
+    await kubectl("delete", "namespace", "shop", "--timeout=20s")
+    assert await kubectl("get", "namespaces", "shop", "--ignore-not-found") == ""
