@@ -1,0 +1,146 @@
+"""From a bearer token to the caller, fast for a token seen a moment ago and never wrong for longer than
+that.
+
+A principal is loaded by the system role in one query and kept for at most `principal_cache_seconds` (1 at
+most), counted from before the query, so what was revoked stops working within that time on every replica,
+whatever else fails. A hint from the database (`pilothouse_grants`, sent by every change of grants, roles,
+users and sessions) drops everything kept at once, which makes it milliseconds as a rule. What is being
+loaded when the hint comes still answers those who asked before it, but is not kept, and those who ask later
+load anew.
+
+Calls with one token that come together share one query. Tokens that are refused are not remembered: the
+checksum already keeps what is not a token of ours from the database.
+
+That a session is used is noted at most once a minute, by a task beside the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from pilothouse_server.access import Principal
+from pilothouse_server.errors import PilothouseError, Unauthenticated
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.repository import sessions
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+TOUCH_EVERY: Final = timedelta(minutes=1)
+_TOUCH_GATHER_SECONDS: Final = 0.5
+_LARGEST_CACHE: Final = 10_000
+
+
+class TokenAuthenticator:
+    """Turns access tokens into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cache_seconds: float,
+        largest_cache: int = _LARGEST_CACHE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._cache_seconds = cache_seconds
+        self._largest_cache = largest_cache
+        self._clock = clock
+        self._kept: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._loading: dict[bytes, asyncio.Task[Principal]] = {}
+        self._used: set[bytes] = set()
+        self._toucher: asyncio.Task[None] | None = None
+
+    async def authenticate(self, token: str) -> Principal:
+        """The principal of a living access token.
+
+        Raises:
+            Unauthenticated: NO_TOKEN, or INVALID_TOKEN for one that is wrong, has expired or was revoked.
+            Unavailable: the database is away.
+        """
+        if not token:
+            raise Unauthenticated(
+                'a token is needed: send the metadata "authorization: Bearer <token>"', reason="NO_TOKEN"
+            )
+        if not tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
+            raise _invalid_token()
+        token_hash = tokens.token_hash(token)
+        kept = self._kept.get(token_hash)
+        if kept is not None and kept[0] > self._clock():
+            return kept[1]
+        loading = self._loading.get(token_hash)
+        if loading is None:
+            loading = asyncio.create_task(self._load(token_hash), name="load principal")
+            self._loading[token_hash] = loading
+            loading.add_done_callback(lambda done: self._loaded(token_hash, done))
+        # One caller that goes away must not end the query of the others.
+        return await asyncio.shield(loading)
+
+    def invalidate(self) -> None:
+        """Forgets every principal: grants, roles, users or sessions have changed."""
+        self._kept.clear()
+        self._loading.clear()
+
+    async def close(self) -> None:
+        """Writes down what is still to be noted, and waits for what is being loaded."""
+        pending = [task for task in (*self._loading.values(), self._toucher) if task is not None]
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _load(self, token_hash: bytes) -> Principal:
+        started = self._clock()
+        async with self._store.system_read() as transaction:
+            found = await sessions.load_principal(transaction, token_hash)
+            now = transaction.now
+        if found is None:
+            raise _invalid_token()
+        principal, session = found
+        # After `invalidate` this task is no longer the one for the token: what it read may be what was just changed.
+        if self._loading.get(token_hash) is asyncio.current_task():
+            lives = (session.access_expires_at - now).total_seconds()
+            self._keep(token_hash, started + min(self._cache_seconds, lives), principal)
+        if session.last_used_at is None or now - session.last_used_at >= TOUCH_EVERY:
+            self._note_use(token_hash)
+        return principal
+
+    def _loaded(self, token_hash: bytes, done: asyncio.Task[Principal]) -> None:
+        if self._loading.get(token_hash) is done:
+            del self._loading[token_hash]
+        if not done.cancelled():
+            # Looked at, so that asyncio does not complain where every caller has gone away.
+            done.exception()
+
+    def _keep(self, token_hash: bytes, until: float, principal: Principal) -> None:
+        self._kept[token_hash] = (until, principal)
+        self._kept.move_to_end(token_hash)
+        while len(self._kept) > self._largest_cache:
+            self._kept.popitem(last=False)
+
+    def _note_use(self, token_hash: bytes) -> None:
+        self._used.add(token_hash)
+        if self._toucher is None or self._toucher.done():
+            self._toucher = asyncio.create_task(self._touch(), name="note session use")
+
+    async def _touch(self) -> None:
+        await asyncio.sleep(_TOUCH_GATHER_SECONDS)
+        while self._used:
+            used, self._used = self._used, set()
+            try:
+                async with self._store.system_write("authenticator") as transaction:
+                    await sessions.touch(transaction, used, TOUCH_EVERY)
+            except PilothouseError as error:
+                # The next load of a principal notes it again.
+                log.warning("session use not noted", reason=error.reason)
+
+
+def _invalid_token() -> Unauthenticated:
+    return Unauthenticated(
+        "the token is not valid, has expired or was revoked: refresh the session or log in again",
+        reason="INVALID_TOKEN",
+    )

@@ -1,0 +1,119 @@
+"""What a server makes of identity at its start: the shipped roles, and the first administrator.
+
+The shipped roles are brought up to date each time. The administrator `admin` is made once in the life of a
+database: its row, also when it is deleted, says that there was one, so nobody who deletes it finds it again
+with a known password. Replicas that start together take turns by an advisory lock. Each change has its
+audit record, in the one transaction of all.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from pilothouse_server.identity.model import User, UserId
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.repository import grants, roles, users
+from pilothouse_server.identity.shipped_roles import ADMIN, SHIPPED_ROLES
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.errors import translated
+from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+ADMINISTRATOR: Final = "admin"
+SHORTEST_PASSWORD: Final = 12
+_EMAIL: Final = "admin@pilothouse.invalid"
+_ACTOR: Final = Actor(None, "system")
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What the start made. `random_password` is set where none was given: it is kept nowhere else, show it once."""
+
+    administrator_created: bool
+    random_password: str | None = field(default=None, repr=False)
+
+
+async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> Bootstrap:
+    """Brings the shipped roles up to date, and makes the administrator if there never was one.
+
+    `given_password` is taken as it is, '' means a random one.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    records: list[AuditRecord] = []
+    unit = store.system_unit(_ACTOR)
+    try:
+        transaction = await unit.begin()
+        with translated():
+            await grants.lock_administrators(transaction)
+            await _put_roles(transaction, records)
+            made = Bootstrap(administrator_created=False)
+            if not await users.had_bootstrap(transaction):
+                made = await _make_administrator(transaction, passwords, given_password, records)
+            if records:
+                await grants.notify_changed(transaction)
+    except BaseException:
+        await unit.rollback()
+        raise
+    await unit.commit(audit=records)
+    return made
+
+
+async def _put_roles(transaction: Transaction, records: list[AuditRecord]) -> None:
+    for shipped in SHIPPED_ROLES.values():
+        if await roles.put_shipped(transaction, shipped):
+            records += [_record(transaction, "update", "role", shipped.name)]
+
+
+async def _make_administrator(
+    transaction: Transaction, passwords: Passwords, given_password: str, records: list[AuditRecord]
+) -> Bootstrap:
+    if given_password and len(given_password) < SHORTEST_PASSWORD:
+        log.warning("the bootstrap password is short: change it", shortest=SHORTEST_PASSWORD)
+    password = given_password or secrets.token_urlsafe(24)
+    wanted = User(
+        id=UserId(0), uid="", username=ADMINISTRATOR, email=_EMAIL, full_name="Bootstrap administrator"
+    )
+    created = await users.insert_user(transaction, wanted, await passwords.hash(password), is_bootstrap=True)
+    role = await roles.find(transaction, ADMIN)
+    assert role is not None, "the shipped roles were put there before"
+    await grants.put(transaction, created.id, role.id, None, None)
+    records.append(_record(transaction, "create", "user", created.username, created.id))
+    records.append(_record(transaction, "grant", "role_grant", created.username))
+    return Bootstrap(administrator_created=True, random_password=None if given_password else password)
+
+
+def _record(
+    transaction: Transaction, action: str, resource_type: str, name: str, resource_id: int | None = None
+) -> AuditRecord:
+    return AuditRecord(
+        operation_id=transaction.operation_id,
+        user_id=None,
+        username=_ACTOR.username,
+        action=action,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        resource_name=name,
+        namespace_id=None,
+        request_method="UNARY",
+        request_path="",
+        request_body=None,
+        request_headers=None,
+        client_ip=None,
+        user_agent=None,
+        status_code=200,
+        response_body=None,
+        duration_ms=None,
+        error_code=None,
+        error_message=None,
+        started_at=transaction.now,
+        completed_at=datetime.now(UTC),
+        metadata={"bootstrap": True},
+    )

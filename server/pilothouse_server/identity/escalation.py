@@ -1,0 +1,98 @@
+"""Whether somebody holds all that a role, or somebody else, holds: the rule against escalation.
+
+Permissions with wildcards and exclusions are sets over infinitely many words (`config.*` less
+`config.reveal`), and several grants together may hold what none holds alone. The comparison is exact
+nevertheless: every form names nouns and verbs, and all words that no form names behave alike. So it is
+enough to try each word that is named on either side, one unnamed verb of each named noun, and one unnamed
+noun.
+
+Time counts too: who holds a permission until tomorrow may not give it for longer. A grant of the holder
+counts only if it lasts at least as long as what is to be covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from pilothouse_server.access import Grant
+from pilothouse_server.errors import PermissionDenied
+
+# No role can name these: permissions are lower-case words.
+_OTHER_VERB: Final = "OTHER"
+_OTHER: Final = "OTHER.OTHER"
+
+
+def uncovered(wanted: Grant, held: Iterable[Grant], *, whenever: bool = False) -> str | None:
+    """A permission that `wanted` gives and the grants in `held` do not, there and for as long; None if all are held.
+
+    Where the missing words are many, the answer is the form for them (`config.*`, `*`). With `whenever` it does not
+    matter how long the grants last. `held` must be living grants.
+    """
+    covering = [
+        grant
+        for grant in held
+        if grant.namespace_id in (None, wanted.namespace_id)
+        and (whenever or _lasts(grant.expires_at, wanted.expires_at))
+    ]
+    for word in _words(wanted, *covering):
+        if _holds(wanted, word) and not any(_holds(grant, word) for grant in covering):
+            return "*" if word == _OTHER else word.replace(_OTHER_VERB, "*")
+    return None
+
+
+def check_covered(
+    wanted: Iterable[Grant], held: Iterable[Grant], whose: str, *, whenever: bool = False
+) -> None:
+    """Raises unless `held` covers every one of `wanted`; `whose` says what is given or touched (`role "x"`).
+
+    Raises:
+        PermissionDenied: ESCALATION, with the first permission that is missing and where.
+    """
+    holder = tuple(held)
+    for grant in wanted:
+        missing = uncovered(grant, holder, whenever=whenever)
+        if missing is not None:
+            where = f'in namespace "{grant.namespace}"' if grant.namespace else "over all namespaces"
+            raise PermissionDenied(
+                f"{whose} holds {missing} {where}, which you do not hold there"
+                + ("" if whenever else " for as long"),
+                reason="ESCALATION",
+                metadata={
+                    "permission": missing,
+                    **({"namespace": grant.namespace} if grant.namespace else {}),
+                },
+            )
+
+
+def holds_form(held: Iterable[Grant], form: str, namespace_id: int | None) -> bool:
+    """Whether living grants together hold all of a permission form, in one namespace or (None) over all."""
+    wanted = Grant("", None, namespace_id, frozenset({form}))
+    return uncovered(wanted, held, whenever=True) is None
+
+
+def _lasts(expires_at: datetime | None, until: datetime | None) -> bool:
+    return expires_at is None or (until is not None and expires_at >= until)
+
+
+def _words(*grants: Grant) -> list[str]:
+    """One word of every class that the grants tell apart, the broadest first."""
+    words: set[str] = set()
+    for grant in grants:
+        for form in (*grant.permissions, *grant.excluded):
+            if form != "*":
+                noun, _, verb = form.partition(".")
+                words.add(f"{noun}.{_OTHER_VERB}")
+                if verb != "*":
+                    words.add(form)
+    return [_OTHER, *sorted(words, key=lambda word: (not word.endswith(_OTHER_VERB), word))]
+
+
+def _holds(grant: Grant, word: str) -> bool:
+    return _named_by(grant.permissions, word) and not _named_by(grant.excluded, word)
+
+
+def _named_by(forms: frozenset[str], word: str) -> bool:
+    noun = word.partition(".")[0]
+    return "*" in forms or f"{noun}.*" in forms or word in forms

@@ -1,0 +1,88 @@
+"""What users, roles, grants and sessions are, apart from how they are stored or sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NewType
+from uuid import UUID
+
+import msgspec
+
+UserId = NewType("UserId", int)
+RoleId = NewType("RoleId", int)
+
+UserStatus = Literal["active", "inactive", "locked"]
+
+# What stands in `users.password_hash` for a user that cannot log in by password.
+NO_PASSWORD = "!"
+
+
+class User(msgspec.Struct, frozen=True):
+    """A person or program. `created_by` is a name, empty where nobody's or not visible."""
+
+    id: UserId
+    uid: str
+    username: str
+    email: str
+    full_name: str = ""
+    avatar_url: str = ""
+    status: UserStatus = "active"
+    last_login_at: datetime | None = None
+    resource_version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+
+
+class Role(msgspec.Struct, frozen=True):
+    """A named set of permissions, less the excluded ones, which only shipped roles have."""
+
+    id: RoleId
+    uid: str
+    name: str
+    display_name: str = ""
+    description: str = ""
+    permissions: tuple[str, ...] = ()
+    excluded_permissions: tuple[str, ...] = ()
+    is_system: bool = False
+    resource_version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class RoleGrant(msgspec.Struct, frozen=True):
+    """A role held by a user, in one namespace, or in every one where `namespace` is empty."""
+
+    id: int
+    user_id: UserId
+    username: str
+    role: str
+    namespace: str = ""
+    namespace_id: int | None = None
+    expires_at: datetime | None = None
+    assigned_at: datetime | None = None
+    assigned_by: str = ""
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A log-in that has not ended. `id` stays the same when its tokens are renewed."""
+
+    id: UUID
+    user_id: UserId
+    created_at: datetime
+    refresh_expires_at: datetime
+    last_used_at: datetime | None = None
+    client_ip: str = ""
+    user_agent: str = ""
+
+
+class IssuedTokens(msgspec.Struct, frozen=True):
+    """A pair of tokens as it leaves the server; nowhere kept, and never shown by `repr`."""
+
+    access_token: str
+    access_expires_at: datetime
+    refresh_token: str
+    refresh_expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"IssuedTokens(refresh_expires_at={self.refresh_expires_at.isoformat()})"

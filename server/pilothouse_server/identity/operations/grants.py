@@ -1,0 +1,112 @@
+"""The rules of grants: a role is given only by who holds all of it, there and for as long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pilothouse_server.access import Principal
+from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.identity.model import Role, RoleGrant, User
+from pilothouse_server.identity.operations import roles, users
+from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.repository import grants
+from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+
+async def grant(
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    role_name: str,
+    namespace: str,
+    expires_at: datetime | None,
+) -> RoleGrant:
+    """Grants a role in a namespace, or over all where that is empty; granting again changes when it ends.
+
+    Raises:
+        InvalidArgument: `expires_at` has passed.
+        NotFound: the namespace, the user or the role, or one that the caller does not see.
+        PermissionDenied: ESCALATION, the role holds what the caller does not hold there for as long.
+        FailedPrecondition: LAST_ADMINISTRATOR, where the last one for good would get an end.
+    """
+    if expires_at is not None and expires_at <= transaction.now:
+        raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
+    namespace_id = await _namespace_id(transaction, namespace)
+    if namespace_id is None:
+        await grants.lock_administrators(transaction)
+    user = await users.locate(transaction, username)
+    role = await roles.locate(transaction, role_name)
+    wanted = grants.as_held(role, namespace, namespace_id, expires_at)
+    await check_caller_covers(transaction, caller, [wanted], f'role "{role.name}"')
+    if namespace_id is None and expires_at is not None:
+        await _check_not_last_administrator(transaction, user, role)
+    await grants.put(transaction, user.id, role.id, namespace_id, expires_at)
+    await grants.notify_changed(transaction)
+    granted = await grants.find(transaction, user.id, role.id, namespace_id)
+    assert granted is not None, "it was just put there"
+    return granted
+
+
+async def revoke(transaction: Transaction, username: str, role_name: str, namespace: str) -> RoleGrant:
+    """Takes a grant back.
+
+    Raises:
+        NotFound: the namespace, the user, the role or the grant.
+        FailedPrecondition: LAST_ADMINISTRATOR.
+    """
+    namespace_id = await _namespace_id(transaction, namespace)
+    if namespace_id is None:
+        await grants.lock_administrators(transaction)
+    user = await users.locate(transaction, username)
+    role = await roles.locate(transaction, role_name)
+    found = await grants.find(transaction, user.id, role.id, namespace_id)
+    if found is None:
+        raise not_found("role grant", role_name)
+    if namespace_id is None:
+        await _check_not_last_administrator(transaction, user, role)
+    await grants.delete_grant(transaction, found.id)
+    await grants.notify_changed(transaction)
+    return found
+
+
+async def list_page(
+    transaction: ReadTransaction, caller: Principal, permission: str, namespace: str, page: PageRequest
+) -> tuple[Sequence[RoleGrant], str]:
+    """One page of grants where the caller holds `permission`, of one namespace if given, and the token of the next.
+
+    Raises:
+        NotFound: the namespace.
+    """
+    namespace_id = await _namespace_id(transaction, namespace)
+    visible = caller.namespaces_with(permission) if namespace_id is None else frozenset({namespace_id})
+    return await grants.list_grants(transaction, page, visible)
+
+
+async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
+    """Takes every grant in a namespace away; called where the namespace ends."""
+    await grants.delete_of_namespace(transaction, namespace_id)
+    await grants.notify_changed(transaction)
+
+
+async def of_user(transaction: ReadTransaction, user_id: int) -> list[RoleGrant]:
+    """The living grants of a user, oldest first."""
+    return await grants.of_user(transaction, user_id)
+
+
+async def _namespace_id(transaction: ReadTransaction, namespace: str) -> int | None:
+    if not namespace:
+        return None
+    found = await grants.find_namespace(transaction, namespace)
+    if found is None:
+        raise not_found("namespace", namespace)
+    return found
+
+
+async def _check_not_last_administrator(transaction: Transaction, user: User, role: Role) -> None:
+    administrators = await grants.administrators(transaction)
+    if administrators and all(
+        grant.user_id == user.id and grant.role_id == role.id for grant in administrators
+    ):
+        raise users.last_administrator(user.username)

@@ -1,0 +1,213 @@
+"""The rules of users: unique names, passwords, and that nobody touches who may do more.
+
+Whoever changes a user's password, address or status can act as that user in the end. So these calls need of
+the caller all that the user holds, wherever and for as long as the user holds it, whatever the user's
+present status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pilothouse_server.access import Principal
+from pilothouse_server.errors import Aborted, FailedPrecondition, invalid, not_found
+from pilothouse_server.identity.model import User, UserId
+from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.repository import grants, sessions, users
+from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.names import normalise_email, normalise_username
+
+Check = Callable[[User], None]
+
+
+async def locate(transaction: ReadTransaction, username: str) -> User:
+    """The living user of this name, in whatever case; NotFound if there is none or the caller does not see it."""
+    found = await users.find(transaction, username)
+    if found is None:
+        raise not_found("user", username)
+    return found
+
+
+async def create(transaction: Transaction, wanted: User, password: str, passwords: Passwords) -> User:
+    """Makes a user, who may log in and nothing else until a role is granted.
+
+    Raises:
+        InvalidArgument: no name or address, or a password that is the name.
+        AlreadyExists: the name or the address.
+    """
+    if not wanted.username:
+        raise invalid("user.username", "must be given", reason="REQUIRED")
+    if not wanted.email:
+        raise invalid("user.email", "must be given", reason="REQUIRED")
+    _check_password("password", password, wanted.username)
+    if await users.find(transaction, wanted.username) is not None:
+        raise users.username_taken()
+    if await users.find_by_email(transaction, wanted.email) is not None:
+        raise users.email_taken()
+    return await users.insert_user(transaction, wanted, await passwords.hash(password))
+
+
+async def change(
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    wanted: User,
+    paths: Sequence[str],
+    check: Check,
+) -> User:
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: LAST_ADMINISTRATOR, where that user would no longer be able to log in.
+        AlreadyExists: the address.
+    """
+    values: dict[str, Any] = {}
+    if "status" in paths:
+        await grants.lock_administrators(transaction)
+    stored = await _locked(transaction, username)
+    check(stored)
+    await _check_untouched(transaction, caller, stored)
+    for path in paths:
+        value = getattr(wanted, path)
+        if value != getattr(stored, path):
+            values[path] = value if path in ("email", "status") else value or None
+    if "email" in values:
+        values["email_normalized"] = await _free_email(transaction, stored, wanted.email)
+    if not values:
+        return stored
+    if "status" in values:
+        if wanted.status != "active":
+            await _check_not_last_administrator(transaction, stored)
+            await sessions.revoke_of_user(transaction, stored.id)
+        await grants.notify_changed(transaction)
+    return await users.update_user(transaction, stored, values)
+
+
+async def delete(transaction: Transaction, caller: Principal, username: str, check: Check) -> User:
+    """Deletes a user with all sessions and grants; the name is free again, the row stays for the log.
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: LAST_ADMINISTRATOR.
+    """
+    await grants.lock_administrators(transaction)
+    stored = await _locked(transaction, username)
+    check(stored)
+    await _check_untouched(transaction, caller, stored)
+    await _check_not_last_administrator(transaction, stored)
+    # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
+    await sessions.revoke_of_user(transaction, stored.id)
+    await grants.delete_of_user(transaction, stored.id)
+    await users.end_user(transaction, stored.id)
+    await grants.notify_changed(transaction)
+    return stored
+
+
+async def reset_password(
+    transaction: Transaction, caller: Principal, username: str, password: str, passwords: Passwords
+) -> User:
+    """Sets another user's password and ends the user's sessions.
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: OWN_PASSWORD; one's own is changed by ChangePassword, which asks for the present one.
+        InvalidArgument: a password that is the name.
+    """
+    target = await locate(transaction, username)
+    if target.id == caller.user_id:
+        raise FailedPrecondition(
+            "this is your own account: use ChangePassword, which asks for the current password",
+            reason="OWN_PASSWORD",
+        )
+    _check_password("new_password", password, target.username)
+    await _check_untouched(transaction, caller, target)
+    password_hash = await passwords.hash(password)
+    stored = await _locked(transaction, username)
+    # Asked again now that the row is held: what the user holds may have grown meanwhile.
+    await _check_untouched(transaction, caller, stored)
+    await users.set_password(transaction, stored.id, password_hash)
+    await sessions.revoke_of_user(transaction, stored.id)
+    await grants.notify_changed(transaction)
+    return stored
+
+
+def check_new_password(caller: Principal, current: str, new: str) -> None:
+    """Raises InvalidArgument unless a user may change the password to `new`."""
+    _check_password("new_password", new, caller.username)
+    if new == current:
+        raise invalid("new_password", "must not be the current one", reason="PASSWORD_UNCHANGED")
+
+
+async def change_own_password(
+    transaction: Transaction, caller: Principal, confirmed_hash: str, password_hash: str
+) -> None:
+    """Stores the caller's new password and ends the other sessions.
+
+    `confirmed_hash` is what the present password was checked against.
+
+    Raises:
+        Aborted: the password was changed meanwhile.
+    """
+    user_id = UserId(caller.user_id)
+    await users.get(transaction, user_id, lock=True)
+    if await users.own_password_hash(transaction) != confirmed_hash:
+        raise Aborted("the password was changed meanwhile, try again", reason="CONCURRENT_CHANGE")
+    await users.set_password(transaction, user_id, password_hash)
+    await sessions.revoke_of_user(transaction, user_id, keep=caller.session_id)
+    await grants.notify_changed(transaction)
+
+
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], str]:
+    """One page of users, and the token of the next."""
+    return await users.list_users(transaction, page)
+
+
+async def _locked(transaction: Transaction, username: str) -> User:
+    found = await users.find(transaction, username, lock=True)
+    if found is None:
+        raise not_found("user", username)
+    return found
+
+
+async def _check_untouched(transaction: Transaction, caller: Principal, user: User) -> None:
+    if user.id == caller.user_id:
+        return
+    held = await grants.held_by(transaction, user.id, whatever_status=True)
+    await check_caller_covers(transaction, caller, held, f'user "{user.username}"')
+
+
+async def _check_not_last_administrator(transaction: Transaction, user: User) -> None:
+    administrators = {grant.user_id for grant in await grants.administrators(transaction)}
+    if administrators == {user.id}:
+        raise last_administrator(user.username)
+
+
+def last_administrator(username: str) -> FailedPrecondition:
+    """The error for what would leave nobody who holds every permission for good."""
+    return FailedPrecondition(
+        f'user "{username}" is the last one who holds every permission without an end: '
+        "grant that to another active user first",
+        reason="LAST_ADMINISTRATOR",
+        metadata={"username": username},
+    )
+
+
+async def _free_email(transaction: Transaction, user: User, email: str) -> str:
+    if not email:
+        raise invalid("user.email", "must be given", reason="REQUIRED")
+    holder = await users.find_by_email(transaction, email)
+    if holder not in (None, user.id):
+        raise users.email_taken()
+    return normalise_email(email)
+
+
+def _check_password(field: str, password: str, username: str) -> None:
+    if normalise_username(password) == normalise_username(username):
+        raise invalid(field, "must not be the user name", reason="WEAK_PASSWORD")

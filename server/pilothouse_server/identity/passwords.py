@@ -1,0 +1,105 @@
+"""Hashing of passwords: Argon2id (19 MiB, 2 passes, 1 lane), in a few threads beside the event loop.
+
+A hash costs some 20 ms of a core on purpose. `argon2-cffi` lets go of the interpreter's lock meanwhile, so
+a small pool of threads keeps the loop free, and its size bounds memory and cores that strangers can make
+the server spend. The queue before it is bounded too: who finds it full is told to come back, instead of
+waiting behind thousands of others.
+
+Where there is no hash to verify (an unknown user, one without a password) a dummy is verified, made with
+the same parameters, so that both cases take the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.identity.model import NO_PASSWORD
+
+T = TypeVar("T")
+
+MEMORY_KIBIBYTES: Final = 19 * 1024
+PASSES: Final = 2
+LANES: Final = 1
+_THREADS: Final = 2
+_LONGEST_QUEUE: Final = 256
+
+
+class Passwords:
+    """Hashes and verifies passwords. One a server; `close` ends its threads."""
+
+    def __init__(self, *, threads: int = _THREADS, longest_queue: int = _LONGEST_QUEUE) -> None:
+        self._hasher = PasswordHasher(
+            time_cost=PASSES, memory_cost=MEMORY_KIBIBYTES, parallelism=LANES, type=Type.ID
+        )
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
+        self._turns = asyncio.Semaphore(threads)
+        self._longest_queue = longest_queue
+        self._queued = 0
+        self._dummy = self._hasher.hash(secrets.token_urlsafe(32))
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits for a thread to be free, and keeps it: `verify` within does not wait, so a transaction may be open.
+
+        Raises:
+            ResourceExhausted: too many wait already.
+        """
+        if self._queued >= self._longest_queue:
+            raise ResourceExhausted(
+                "too many log-ins at once, try again", reason="LOGIN_BUSY", retry_after_seconds=1.0
+            )
+        self._queued += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._queued -= 1
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def hash(self, password: str) -> str:
+        """The hash of a new password, in PHC form.
+
+        Raises:
+            ResourceExhausted: too many wait already.
+        """
+        async with self.turn():
+            return await self.hash_in_turn(password)
+
+    async def hash_in_turn(self, password: str) -> str:
+        """The same; only within `turn`."""
+        return await self._in_thread(lambda: self._hasher.hash(password))
+
+    async def verify(self, password_hash: str | None, password: str) -> bool:
+        """Whether `password` is the one of the hash; only within `turn`. None is an unknown user's."""
+        known = password_hash is not None and password_hash != NO_PASSWORD
+        stored = password_hash if known and password_hash is not None else self._dummy
+        matches = await self._in_thread(lambda: self._matches(stored, password))
+        return matches and known
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """Whether the hash was made with other parameters than today's."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    def close(self) -> None:
+        """Lets the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _matches(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except (VerificationError, InvalidHashError):
+            return False

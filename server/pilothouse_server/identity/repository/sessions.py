@@ -1,0 +1,162 @@
+"""All SQL about sessions: one row for each issued pair of tokens, a family for each log-in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy.engine import Row
+
+from pilothouse_server.access import Principal
+from pilothouse_server.identity.model import Session, UserId
+from pilothouse_server.identity.repository.grants import held, held_grants
+from pilothouse_server.identity.tables import SESSIONS, USERS
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+# Ended sessions are kept for a while, so that a late replay of their refresh tokens is told as one.
+KEEP_ENDED = timedelta(days=7)
+_ORDERS = {"create_time": OrderField(SESSIONS.c.created_at)}
+
+
+def _living() -> ColumnElement[bool]:
+    """The newest pair of a session that has not ended."""
+    return and_(
+        SESSIONS.c.revoked_at.is_(None),
+        SESSIONS.c.rotated_at.is_(None),
+        SESSIONS.c.refresh_expires_at > func.now(),
+    )
+
+
+async def insert_session(transaction: Transaction, values: Mapping[str, Any]) -> None:
+    """Adds the row of a pair of tokens."""
+    await transaction.connection.execute(insert(SESSIONS).values(**values))
+
+
+async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row[Any] | None:
+    """Uses up a refresh token: of two that come at once one gets the row, the other None."""
+    statement = (
+        update(SESSIONS)
+        .where(SESSIONS.c.refresh_token_hash == token_hash, _living())
+        .values(rotated_at=func.clock_timestamp())
+        .returning(SESSIONS)
+    )
+    taken: Row[Any] | None = (await transaction.connection.execute(statement)).one_or_none()
+    return taken
+
+
+async def set_replaced_by(transaction: Transaction, session_id: UUID, replaced_by: UUID) -> None:
+    """Notes which pair a refresh token was exchanged for."""
+    await transaction.connection.execute(
+        update(SESSIONS).where(SESSIONS.c.id == session_id).values(replaced_by=replaced_by)
+    )
+
+
+async def find_refresh_token(transaction: ReadTransaction, token_hash: bytes) -> Row[Any] | None:
+    """The row of a refresh token, used up or not."""
+    query = select(SESSIONS).where(SESSIONS.c.refresh_token_hash == token_hash)
+    return (await transaction.connection.execute(query)).one_or_none()
+
+
+async def revoke_family(transaction: Transaction, user_id: UserId, family_id: UUID) -> bool:
+    """Ends one session with all its tokens; answers whether it lived."""
+    living = select(SESSIONS.c.id).where(
+        SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, _living()
+    )
+    lived = (await transaction.connection.execute(living)).first() is not None
+    statement = (
+        update(SESSIONS)
+        .where(
+            SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, SESSIONS.c.revoked_at.is_(None)
+        )
+        .values(revoked_at=func.now())
+    )
+    await transaction.connection.execute(statement)
+    return lived
+
+
+async def revoke_of_user(transaction: Transaction, user_id: UserId, *, keep: UUID | None = None) -> None:
+    """Ends every session of a user but `keep`."""
+    statement = (
+        update(SESSIONS)
+        .where(SESSIONS.c.user_id == user_id, SESSIONS.c.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+    )
+    if keep is not None:
+        statement = statement.where(SESSIONS.c.family_id != keep)
+    await transaction.connection.execute(statement)
+
+
+async def list_sessions(
+    transaction: ReadTransaction, user_id: UserId, page: PageRequest
+) -> tuple[Sequence[Session], str]:
+    """One page of a user's living sessions, newest first, and the token of the next."""
+    query = select(SESSIONS).where(SESSIONS.c.user_id == user_id, _living())
+    order = parse_order_by(
+        "create_time desc", _ORDERS, default="create_time desc", unique=SESSIONS.c.family_id
+    )
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_session(row) for row in rows], token
+
+
+async def load_principal(
+    transaction: ReadTransaction, access_token_hash: bytes
+) -> tuple[Principal, Row[Any]] | None:
+    """The caller that an access token belongs to, with the grants, and the session's row, in one query.
+
+    None if the token is unknown, has expired, was renewed or revoked, or its user may not log in.
+    """
+    query = (
+        held()
+        .add_columns(SESSIONS.c.family_id, SESSIONS.c.access_expires_at, SESSIONS.c.last_used_at)
+        .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
+        .where(
+            SESSIONS.c.access_token_hash == access_token_hash,
+            SESSIONS.c.revoked_at.is_(None),
+            SESSIONS.c.rotated_at.is_(None),
+            SESSIONS.c.access_expires_at > func.now(),
+            USERS.c.status == "active",
+        )
+    )
+    rows = (await transaction.connection.execute(query)).all()
+    if not rows:
+        return None
+    first = rows[0]
+    principal = Principal(first.user_id, first.username, held_grants(rows), session_id=first.family_id)
+    return principal, first
+
+
+async def touch(transaction: Transaction, access_token_hashes: Collection[bytes], every: timedelta) -> None:
+    """Notes that sessions were used, unless that was noted less than `every` ago."""
+    statement = (
+        update(SESSIONS)
+        .where(
+            SESSIONS.c.access_token_hash.in_(access_token_hashes),
+            or_(SESSIONS.c.last_used_at.is_(None), SESSIONS.c.last_used_at < func.now() - every),
+        )
+        .values(last_used_at=func.now())
+    )
+    await transaction.connection.execute(statement)
+
+
+async def delete_ended(transaction: Transaction) -> None:
+    """Removes the rows of sessions that ended some time ago."""
+    await transaction.connection.execute(
+        delete(SESSIONS).where(SESSIONS.c.refresh_expires_at < func.now() - KEEP_ENDED)
+    )
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(
+        id=row.family_id,
+        user_id=UserId(row.user_id),
+        created_at=row.created_at,
+        refresh_expires_at=row.refresh_expires_at,
+        last_used_at=row.last_used_at,
+        client_ip=row.client_ip or "",
+        user_agent=row.user_agent or "",
+    )

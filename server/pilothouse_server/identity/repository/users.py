@@ -1,0 +1,236 @@
+"""All SQL about users.
+
+The app role may not read `password_hash`: other users' rows are visible to whoever shares a namespace with
+them. So the columns are named one by one, and the hash is read by the system role at log-in, or as the
+caller's own through `app_password_hash()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy.engine import Row
+
+from pilothouse_server.errors import AlreadyExists
+from pilothouse_server.identity.model import User, UserId
+from pilothouse_server.identity.tables import USERS
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.names import normalise_email, normalise_username
+
+
+def username_taken() -> AlreadyExists:
+    """The error for a user name that a living user has, in whatever case."""
+    return AlreadyExists(
+        "the user name is taken", reason="USER_ALREADY_EXISTS", metadata={"field": "user.username"}
+    )
+
+
+def email_taken() -> AlreadyExists:
+    """The error for an e-mail address that a living user has, in whatever case."""
+    return AlreadyExists(
+        "the e-mail address is taken", reason="EMAIL_ALREADY_EXISTS", metadata={"field": "user.email"}
+    )
+
+
+register_constraint("uq_users_username", username_taken)
+register_constraint("uq_users_email", email_taken)
+
+_CREATORS = USERS.alias("creators")
+_STATUS = {name.upper(): name for name in ("active", "inactive", "locked")}
+_FILTERS = {
+    "status": FilterField(USERS.c.status, FilterKind.ENUM, _STATUS, "USER_STATUS_"),
+    "username": FilterField(USERS.c.username),
+}
+_ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(USERS.c.created_at)}
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a log-in is checked against."""
+
+    user: User
+    password_hash: str = field(repr=False)
+
+
+def _users() -> Select[Any]:
+    return (
+        select(
+            USERS.c.id,
+            USERS.c.uid,
+            USERS.c.username,
+            USERS.c.email,
+            USERS.c.full_name,
+            USERS.c.avatar_url,
+            USERS.c.status,
+            USERS.c.last_login_at,
+            USERS.c.resource_version,
+            USERS.c.created_at,
+            USERS.c.updated_at,
+            _CREATORS.c.username.label("creator"),
+        )
+        .select_from(USERS.outerjoin(_CREATORS, _CREATORS.c.id == USERS.c.created_by))
+        .where(USERS.c.deleted_at.is_(None))
+    )
+
+
+async def find(transaction: ReadTransaction, username: str, *, lock: bool = False) -> User | None:
+    """The living user of this name in whatever case, if the caller sees them; `lock` holds the row."""
+    query = _users().where(USERS.c.username_normalized == normalise_username(username))
+    if lock:
+        query = query.with_for_update(of=USERS)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _user(row)
+
+
+async def get(transaction: ReadTransaction, user_id: int, *, lock: bool = False) -> User | None:
+    """The living user with this id; `lock` holds the row."""
+    query = _users().where(USERS.c.id == user_id)
+    if lock:
+        query = query.with_for_update(of=USERS)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _user(row)
+
+
+async def find_by_email(transaction: ReadTransaction, email: str) -> UserId | None:
+    """Whose e-mail address this is."""
+    query = select(USERS.c.id).where(
+        USERS.c.email_normalized == normalise_email(email), USERS.c.deleted_at.is_(None)
+    )
+    found: UserId | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    return found
+
+
+async def insert_user(
+    transaction: Transaction, wanted: User, password_hash: str, *, is_bootstrap: bool = False
+) -> User:
+    """Adds a user and answers it whole."""
+    statement = (
+        insert(USERS)
+        .values(
+            username=wanted.username,
+            username_normalized=normalise_username(wanted.username),
+            email=wanted.email,
+            email_normalized=normalise_email(wanted.email),
+            password_hash=password_hash,
+            full_name=wanted.full_name or None,
+            avatar_url=wanted.avatar_url or None,
+            status=wanted.status,
+            is_bootstrap=is_bootstrap,
+            created_by=transaction.actor.user_id,
+            updated_by=transaction.actor.user_id,
+        )
+        .returning(USERS.c.id)
+    )
+    user_id = (await transaction.connection.execute(statement)).scalar_one()
+    return await _whole(transaction, user_id)
+
+
+async def update_user(transaction: Transaction, user: User, values: Mapping[str, Any]) -> User:
+    """Changes a row that the transaction has locked, raises its version, and answers it whole."""
+    await _update(transaction, user.id, values)
+    return await _whole(transaction, user.id)
+
+
+async def end_user(transaction: Transaction, user_id: UserId) -> None:
+    """Marks a user as deleted; the row stays, because the audit log refers to it."""
+    await _update(transaction, user_id, {"deleted_at": func.now()})
+
+
+async def set_password(transaction: Transaction, user_id: UserId, password_hash: str) -> None:
+    """Stores the hash of a new password."""
+    values = {"password_hash": password_hash, "password_changed_at": func.now()}
+    await _update(transaction, user_id, values)
+
+
+async def own_password_hash(transaction: ReadTransaction) -> str | None:
+    """The caller's own hash."""
+    found: str | None = (await transaction.connection.execute(select(func.app_password_hash()))).scalar_one()
+    return found
+
+
+async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], str]:
+    """One page of living users, and the token of the next."""
+    query = _users().where(compile_filter(page.filter, _FILTERS))
+    order = parse_order_by(page.order_by, _ORDERS, default="username", unique=USERS.c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_user(row) for row in rows], token
+
+
+async def credentials(transaction: ReadTransaction, username: str) -> Credentials | None:
+    """What a log-in under this name is checked against; only as the system role."""
+    query = (
+        _users()
+        .add_columns(USERS.c.password_hash)
+        .where(USERS.c.username_normalized == normalise_username(username))
+    )
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else Credentials(_user(row), row.password_hash)
+
+
+async def logged_in(transaction: Transaction, checked: Credentials, rehashed: str | None) -> bool:
+    """Notes a log-in, and the hash of the same password with newer parameters; no change of the user.
+
+    Holds the row. Answers False where the password or the status changed since `checked` was read.
+    """
+    statement = (
+        update(USERS)
+        .where(
+            USERS.c.id == checked.user.id,
+            USERS.c.password_hash == checked.password_hash,
+            USERS.c.status == "active",
+            USERS.c.deleted_at.is_(None),
+        )
+        .values(last_login_at=func.clock_timestamp(), password_hash=rehashed or checked.password_hash)
+        .returning(USERS.c.id)
+    )
+    return (await transaction.connection.execute(statement)).one_or_none() is not None
+
+
+async def had_bootstrap(transaction: ReadTransaction) -> bool:
+    """Whether the bootstrap administrator was ever made, deleted or not."""
+    query = select(USERS.c.id).where(USERS.c.is_bootstrap).limit(1)
+    return (await transaction.connection.execute(query)).one_or_none() is not None
+
+
+async def _update(transaction: Transaction, user_id: UserId, values: Mapping[str, Any]) -> None:
+    statement = (
+        update(USERS)
+        .where(USERS.c.id == user_id)
+        .values(
+            **values,
+            resource_version=USERS.c.resource_version + 1,
+            updated_at=func.now(),
+            updated_by=transaction.actor.user_id,
+        )
+    )
+    await transaction.connection.execute(statement)
+
+
+async def _whole(transaction: ReadTransaction, user_id: int) -> User:
+    found = await get(transaction, user_id)
+    assert found is not None, "a row that was just written can be read back"
+    return found
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        id=UserId(row.id),
+        uid=str(row.uid),
+        username=row.username,
+        email=row.email,
+        full_name=row.full_name or "",
+        avatar_url=row.avatar_url or "",
+        status=row.status,
+        last_login_at=row.last_login_at,
+        resource_version=row.resource_version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )

@@ -1,0 +1,258 @@
+"""IdentityService: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from uuid import UUID
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.errors import invalid
+from pilothouse_server.identity import messages
+from pilothouse_server.identity.model import Role, RoleGrant, User
+from pilothouse_server.identity.operations import grants, permissions, roles, sessions, users
+from pilothouse_server.identity.operations.login import Logins, Origin
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.store.unit_of_work import Actor
+
+_USER_PATHS = frozenset({"email", "full_name", "avatar_url", "status"})
+_ROLE_PATHS = frozenset({"display_name", "description", "permissions"})
+
+
+class IdentityService:
+    """Serves `pilothouse.identity.v1.IdentityService`. `known_permissions` are all that any method needs."""
+
+    def __init__(
+        self, logins: Logins, passwords: Passwords, page_key: bytes, known_permissions: Collection[str]
+    ) -> None:
+        self._logins = logins
+        self._passwords = passwords
+        self._page_key = page_key
+        self._known_permissions = frozenset(known_permissions)
+
+    async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
+        """Exchanges a user name and a password for tokens."""
+        origin = Origin(call.client_ip, call.user_agent)
+        user, issued = await self._logins.log_in(request.username, request.password, origin)
+        call.act_as(Actor(user.id, user.username))
+        call.describe(resource_name=user.username)
+        return pb.LoginResponse(
+            access_token=issued.access_token,
+            access_expire_time=wire.timestamp(issued.access_expires_at),
+            refresh_token=issued.refresh_token,
+            refresh_expire_time=wire.timestamp(issued.refresh_expires_at),
+            user=messages.user(user),
+        )
+
+    async def RefreshSession(
+        self, request: pb.RefreshSessionRequest, call: Call
+    ) -> pb.RefreshSessionResponse:
+        """Exchanges a refresh token for new tokens."""
+        issued = await self._logins.renew(request.refresh_token, call.act_as)
+        return pb.RefreshSessionResponse(
+            access_token=issued.access_token,
+            access_expire_time=wire.timestamp(issued.access_expires_at),
+            refresh_token=issued.refresh_token,
+            refresh_expire_time=wire.timestamp(issued.refresh_expires_at),
+        )
+
+    async def Logout(self, _request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
+        """Ends the session in use."""
+        call.describe(resource_name=str(call.caller.session_id or ""))
+        await sessions.log_out(await call.transaction(), call.caller)
+        return pb.LogoutResponse()
+
+    async def WhoAmI(self, _request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
+        """Answers the caller."""
+        async with call.read(snapshot=True) as transaction:
+            user = await users.locate(transaction, call.caller.username)
+            held = await grants.of_user(transaction, user.id)
+        _describe_user(call, user)
+        return pb.WhoAmIResponse(
+            user=messages.user(user),
+            grants=[messages.role_grant(grant) for grant in held],
+            permissions=permissions.held_everywhere(call.caller, self._known_permissions),
+        )
+
+    async def ChangePassword(
+        self, request: pb.ChangePasswordRequest, call: Call
+    ) -> pb.ChangePasswordResponse:
+        """Changes the caller's own password."""
+        call.describe(resource_id=call.user_id, resource_name=call.caller.username)
+        users.check_new_password(call.caller, request.current_password, request.new_password)
+        confirmed = await self._logins.confirm(call.caller.username, request.current_password)
+        password_hash = await self._passwords.hash(request.new_password)
+        await users.change_own_password(await call.transaction(), call.caller, confirmed, password_hash)
+        return pb.ChangePasswordResponse()
+
+    async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
+        """Makes a user."""
+        wanted = messages.wanted_user(request.user)
+        created = await users.create(await call.transaction(), wanted, request.password, self._passwords)
+        _describe_user(call, created)
+        return pb.CreateUserResponse(user=messages.user(created))
+
+    async def GetUser(self, request: pb.GetUserRequest, call: Call) -> pb.GetUserResponse:
+        """Answers one user."""
+        async with call.read() as transaction:
+            found = await users.locate(transaction, request.username)
+        _describe_user(call, found)
+        return pb.GetUserResponse(user=messages.user(found))
+
+    async def ListUsers(self, _request: pb.ListUsersRequest, call: Call) -> pb.ListUsersResponse:
+        """Lists users."""
+        async with call.read() as transaction:
+            found, token = await users.list_page(transaction, wire.page_request(call, self._page_key))
+        return pb.ListUsersResponse(users=[messages.user(item) for item in found], next_page_token=token)
+
+    async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call) -> pb.UpdateUserResponse:
+        """Changes a user."""
+        paths = check_update_mask(pb.User, request.update_mask, _USER_PATHS)
+        if "status" in paths and not request.user.status:
+            raise invalid("user.status", "must be given, because update_mask names it", reason="REQUIRED")
+        changed = await users.change(
+            await call.transaction(),
+            call.caller,
+            request.username,
+            messages.wanted_user(request.user),
+            paths,
+            _user_check(request.etag or request.user.etag),
+        )
+        _describe_user(call, changed)
+        return pb.UpdateUserResponse(user=messages.user(changed))
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, call: Call) -> pb.DeleteUserResponse:
+        """Deletes a user."""
+        check = _user_check(request.etag)
+        deleted = await users.delete(await call.transaction(), call.caller, request.username, check)
+        _describe_user(call, deleted)
+        return pb.DeleteUserResponse()
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
+        """Sets another user's password."""
+        changed = await users.reset_password(
+            await call.transaction(), call.caller, request.username, request.new_password, self._passwords
+        )
+        _describe_user(call, changed)
+        return pb.ResetPasswordResponse()
+
+    async def CreateRole(self, request: pb.CreateRoleRequest, call: Call) -> pb.CreateRoleResponse:
+        """Makes a role."""
+        wanted = messages.wanted_role(request.role)
+        created = await roles.create(await call.transaction(), call.caller, wanted)
+        _describe_role(call, created)
+        return pb.CreateRoleResponse(role=messages.role(created))
+
+    async def GetRole(self, request: pb.GetRoleRequest, call: Call) -> pb.GetRoleResponse:
+        """Answers one role."""
+        async with call.read() as transaction:
+            found = await roles.locate(transaction, request.name)
+        _describe_role(call, found)
+        return pb.GetRoleResponse(role=messages.role(found))
+
+    async def ListRoles(self, _request: pb.ListRolesRequest, call: Call) -> pb.ListRolesResponse:
+        """Lists roles."""
+        async with call.read() as transaction:
+            found, token = await roles.list_page(transaction, wire.page_request(call, self._page_key))
+        return pb.ListRolesResponse(roles=[messages.role(item) for item in found], next_page_token=token)
+
+    async def UpdateRole(self, request: pb.UpdateRoleRequest, call: Call) -> pb.UpdateRoleResponse:
+        """Changes a role."""
+        paths = check_update_mask(pb.Role, request.update_mask, _ROLE_PATHS)
+        changed = await roles.change(
+            await call.transaction(),
+            call.caller,
+            request.name,
+            messages.wanted_role(request.role),
+            paths,
+            _role_check(request.etag or request.role.etag),
+        )
+        _describe_role(call, changed)
+        return pb.UpdateRoleResponse(role=messages.role(changed))
+
+    async def DeleteRole(self, request: pb.DeleteRoleRequest, call: Call) -> pb.DeleteRoleResponse:
+        """Deletes a role."""
+        check = _role_check(request.etag)
+        _describe_role(call, await roles.delete(await call.transaction(), request.name, check))
+        return pb.DeleteRoleResponse()
+
+    async def GrantRole(self, request: pb.GrantRoleRequest, call: Call) -> pb.GrantRoleResponse:
+        """Grants a role."""
+        granted = await grants.grant(
+            await call.transaction(),
+            call.caller,
+            request.username,
+            request.role,
+            request.namespace,
+            wire.moment(request.expire_time) if request.HasField("expire_time") else None,
+        )
+        _describe_grant(call, granted)
+        return pb.GrantRoleResponse(grant=messages.role_grant(granted))
+
+    async def RevokeRole(self, request: pb.RevokeRoleRequest, call: Call) -> pb.RevokeRoleResponse:
+        """Takes a grant back."""
+        revoked = await grants.revoke(
+            await call.transaction(), request.username, request.role, request.namespace
+        )
+        _describe_grant(call, revoked)
+        return pb.RevokeRoleResponse()
+
+    async def ListRoleGrants(
+        self, request: pb.ListRoleGrantsRequest, call: Call
+    ) -> pb.ListRoleGrantsResponse:
+        """Lists grants."""
+        page = wire.page_request(call, self._page_key, request.namespace)
+        async with call.read() as transaction:
+            found, token = await grants.list_page(
+                transaction, call.caller, call.rule.permission, request.namespace, page
+            )
+        return pb.ListRoleGrantsResponse(
+            role_grants=[messages.role_grant(item) for item in found], next_page_token=token
+        )
+
+    async def ListSessions(self, _request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+        """Lists the caller's own sessions."""
+        page = wire.page_request(call, self._page_key)
+        async with call.read() as transaction:
+            found, token = await sessions.list_own(transaction, call.caller, page)
+        current = call.caller.session_id
+        return pb.ListSessionsResponse(
+            sessions=[messages.session(item, current) for item in found], next_page_token=token
+        )
+
+    async def RevokeSession(self, request: pb.RevokeSessionRequest, call: Call) -> pb.RevokeSessionResponse:
+        """Ends one of the caller's own sessions."""
+        await sessions.revoke(await call.transaction(), call.caller, UUID(request.session_id))
+        return pb.RevokeSessionResponse()
+
+    async def CheckPermission(
+        self, request: pb.CheckPermissionRequest, call: Call
+    ) -> pb.CheckPermissionResponse:
+        """Tells whether somebody may do something."""
+        async with call.read() as transaction:
+            allowed = await permissions.check(
+                transaction, call.caller, request.permission, request.namespace, request.username
+            )
+        return pb.CheckPermissionResponse(allowed=allowed)
+
+
+def _describe_user(call: Call, user: User) -> None:
+    call.describe(resource_id=user.id, resource_name=user.username)
+
+
+def _describe_role(call: Call, role: Role) -> None:
+    call.describe(resource_id=role.id)
+
+
+def _describe_grant(call: Call, grant: RoleGrant) -> None:
+    call.describe(resource_id=grant.id, namespace_id=grant.namespace_id, role=grant.role)
+
+
+def _user_check(given: str) -> Callable[[User], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
+
+
+def _role_check(given: str) -> Callable[[Role], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

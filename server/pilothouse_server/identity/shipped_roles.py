@@ -1,0 +1,97 @@
+"""The roles that the product ships, and what each leaves out.
+
+A shipped role's exclusions stand here and not in its row, because only shipped roles have any and no caller
+may change them. At start the rows are brought up to date with this table (`identity.bootstrap`).
+
+Images belong with containers: who may see containers sees what they run, and only an administrator takes
+one off the list. Users, roles and grants are the administrator's; an administrator of one namespace gives
+grants there, because `*` in that namespace holds `grant.*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedRole:
+    """One role as it is shipped."""
+
+    name: str
+    display_name: str
+    description: str
+    permissions: tuple[str, ...]
+    excluded: frozenset[str] = frozenset()
+
+
+ADMIN: Final = "admin"
+_READING: Final = {
+    "container": ("get", "list", "watch"),
+    "image": ("get", "list"),
+    "storage": ("get", "list", "watch"),
+    "config": ("get", "list", "watch"),
+    "namespace": ("get", "list", "watch"),
+    "metrics": ("get", "list", "watch", "query"),
+    "audit": ("get", "list", "watch"),
+}
+
+
+def _permissions(*nouns: str) -> tuple[str, ...]:
+    return tuple(f"{noun}.{verb}" for noun in nouns for verb in _READING[noun])
+
+
+SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
+    role.name: role
+    for role in (
+        ShippedRole(
+            ADMIN,
+            "Administrator",
+            "Everything.",
+            ("*",),
+        ),
+        ShippedRole(
+            "operator",
+            "Operator",
+            "Runs namespaces and all they hold; cannot reveal secrets or manage users.",
+            (
+                "container.*",
+                "storage.*",
+                "config.*",
+                "metrics.*",
+                *_permissions("image", "namespace", "audit"),
+                "namespace.create",
+                "namespace.update",
+                "namespace.delete",
+                "cluster.get",
+                "cluster.list",
+            ),
+            frozenset({"config.reveal"}),
+        ),
+        ShippedRole(
+            "developer",
+            "Developer",
+            "Runs containers with their volumes and configuration; cannot reveal secrets.",
+            (
+                "container.*",
+                "storage.*",
+                "config.*",
+                *_permissions("image", "namespace", "metrics", "audit"),
+            ),
+            frozenset({"config.reveal"}),
+        ),
+        ShippedRole(
+            "viewer",
+            "Viewer",
+            "Sees everything but logs and secret values; changes nothing.",
+            _permissions(*_READING),
+        ),
+    )
+}
+
+
+def excluded_from(role_name: str, *, is_system: bool) -> frozenset[str]:
+    """What a role leaves out of its permissions."""
+    shipped = SHIPPED_ROLES.get(role_name) if is_system else None
+    return frozenset() if shipped is None else shipped.excluded

@@ -1,0 +1,113 @@
+"""The tables of users, roles, grants and sessions, as far as they are queried here."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    column,
+    table,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.metadata import METADATA
+
+# Other nouns may have declared the columns of it that they read (the name of who made something).
+USERS = Table(
+    "users",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("username", String(50)),
+    Column("username_normalized", String(200)),
+    Column("email", String(255)),
+    Column("email_normalized", String(1000)),
+    Column("password_hash", String(255)),
+    Column("full_name", String(100)),
+    Column("avatar_url", String(500)),
+    Column("status", String(20)),
+    Column("last_login_at", DateTime(timezone=True)),
+    Column("password_changed_at", DateTime(timezone=True)),
+    Column("is_bootstrap", Boolean),
+    Column("resource_version", BigInteger),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("updated_by", BigInteger),
+    Column("deleted_at", DateTime(timezone=True)),
+    comment="People and programs that log in; never deleted for good, see deleted_at.",
+    extend_existing=True,
+)
+
+ROLES = Table(
+    "roles",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("name", String(50)),
+    Column("display_name", String(100)),
+    Column("description", Text),
+    Column("is_system", Boolean),
+    Column("permissions", JSONB),
+    Column("resource_version", BigInteger),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("updated_by", BigInteger),
+    comment="Named sets of permissions; granted to users in user_roles.",
+)
+
+USER_ROLES = Table(
+    "user_roles",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", BigInteger),
+    Column("role_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("assigned_at", DateTime(timezone=True)),
+    Column("assigned_by", BigInteger),
+    Column("expires_at", DateTime(timezone=True)),
+    comment="Grants: this user has this role in this namespace, or in every one where it is null.",
+)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("user_id", BigInteger),
+    Column("family_id", UUID(as_uuid=True)),
+    Column("access_token_hash", LargeBinary),
+    Column("refresh_token_hash", LargeBinary),
+    Column("access_expires_at", DateTime(timezone=True)),
+    Column("refresh_expires_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    Column("rotated_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("replaced_by", UUID(as_uuid=True)),
+    Column("client_ip", String(45)),
+    Column("user_agent", Text),
+    comment="One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.",
+)
+
+LOGIN_THROTTLES = Table(
+    "login_throttles",
+    METADATA,
+    Column("account_hash", LargeBinary, primary_key=True),
+    Column("failures", Integer),
+    Column("locked_until", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    comment="Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.",
+)
+
+# Owned by the noun namespaces; here only the name of a grant's namespace is read.
+NAMESPACE_NAMES = table(
+    "namespaces", column("id", BigInteger), column("name", String), column("deleted_at"), schema="public"
+)

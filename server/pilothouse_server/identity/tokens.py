@@ -1,0 +1,55 @@
+"""Bearer tokens: 256 random bits that a scanner can recognise and a database does not hold.
+
+    pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
+
+The prefix tells an access token (`pht_`) from a refresh token (`phr_`), so that neither passes for the
+other. Prefix and checksum let secret scanners find a leaked token with certainty, and let the server refuse
+a mistyped one without asking the database. What is stored is the SHA-256: the bits are random, so no slow
+hash is needed to keep them from being guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+import zlib
+from typing import Final
+
+ACCESS_PREFIX: Final = "pht_"
+REFRESH_PREFIX: Final = "phr_"
+_ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_SECRET_LENGTH: Final = 43
+_CHECKSUM_LENGTH: Final = 6
+_LENGTH: Final = len(ACCESS_PREFIX) + _SECRET_LENGTH + _CHECKSUM_LENGTH
+
+
+def new_token(prefix: str) -> str:
+    """A new token with `prefix`."""
+    body = prefix + _base62(secrets.randbits(256), _SECRET_LENGTH)
+    return body + _checksum(body)
+
+
+def is_well_formed(token: str, prefix: str) -> bool:
+    """Whether `token` could have been made by `new_token(prefix)`; tells nothing of whether it lives."""
+    if len(token) != _LENGTH or not token.isascii() or not token.startswith(prefix):
+        return False
+    return token[-_CHECKSUM_LENGTH:] == _checksum(token[:-_CHECKSUM_LENGTH])
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits.append(_ALPHABET[digit])
+    assert number == 0, "the length must hold the number"
+    return "".join(reversed(digits))
