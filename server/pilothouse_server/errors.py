@@ -21,7 +21,7 @@ class Violation:
     """One thing that is wrong with one field of a request.
 
     `field` is its full path as the caller wrote it (`container.ports[0].container_port`), `rule` a word for
-    programs (`required`, `maximum`, `format.dns_label`), `description` a sentence for people.
+    programs (`required`, `maximum`, `format_dns_label`), `description` a sentence for people.
     """
 
     field: str
