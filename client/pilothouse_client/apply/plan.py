@@ -20,6 +20,8 @@ from pilothouse_client.apply.attach import Wanted
 from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
 from pilothouse_client.apply.problems import Problem, Problems
 
+_SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "pod_container_name")
+
 
 class Action(enum.Enum):
     """What happens to one container; the value is the word for it when it is done."""
@@ -118,6 +120,7 @@ def difference(step: Step) -> str:
             after[name] = wanted[name]
         else:
             after.pop(name, None)
+    after = {name: after[name] for name in _SHOWN_FIELDS if name in after}
     lines = difflib.unified_diff(
         _lines(before),
         _lines(after),
@@ -129,8 +132,7 @@ def difference(step: Step) -> str:
 
 def _shown(container: pb.Container) -> dict[str, object]:
     fields = json_format.MessageToDict(container, preserving_proto_field_name=True)
-    names = ("name", *DECIDED_FIELDS, "pod_container_name")
-    return {name: fields[name] for name in names if name in fields}
+    return {name: fields[name] for name in _SHOWN_FIELDS if name in fields}
 
 
 def _lines(fields: dict[str, object]) -> list[str]:

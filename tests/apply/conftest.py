@@ -1,0 +1,53 @@
+"""A server in memory and a blocking client for each test, with the namespace that the tests apply to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest_asyncio
+from tests.apply.manifests import NAMESPACE
+from tests.client.fake_server import FakeServer
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import Client, RetryPolicy
+
+KEY = "pk-for-tests"
+Settle = Callable[..., Awaitable[None]]
+
+
+@pytest_asyncio.fixture
+async def fake() -> AsyncIterator[FakeServer]:
+    server = FakeServer()
+    server.api_keys[KEY] = "admin"
+    await server.start()
+    await server.commit("namespace", NAMESPACE, namespace_pb2.Namespace(name=NAMESPACE))
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def client(fake: FakeServer) -> AsyncIterator[Client]:
+    quick = RetryPolicy(initial_delay=0.001, greatest_delay=0.01)
+    with Client(fake.address, token=KEY, retry=quick) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def settle(fake: FakeServer) -> Settle:
+    """Lets the cluster follow: sets the status of a container, or of all, as a reconciler would."""
+
+    async def settled(
+        name: str = "", status: pb.ContainerStatus.ValueType = pb.CONTAINER_STATUS_RUNNING, **observed: Any
+    ) -> None:
+        for key, row in list(fake.tables["container"].items()):
+            if name in ("", key[1]) and isinstance(row, pb.Container):
+                changed = pb.Container()
+                changed.CopyFrom(row)
+                changed.MergeFrom(pb.Container(status=status, **observed))
+                changed.reconciling = False
+                changed.observed_generation = changed.generation
+                await fake.commit("container", key, changed)
+
+    return settled

@@ -1,0 +1,66 @@
+"""The command line of `pilothouse apply`: arguments, streams and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.apply.conftest import KEY
+from tests.apply.manifests import NAMESPACE, SERVICE, WEB, web
+from tests.client.fake_server import FakeServer
+from typer.testing import CliRunner, Result
+
+from pilothouse_client.cli import app
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("PILOTHOUSE_SERVER", "PILOTHOUSE_TOKEN", "PILOTHOUSE_CONTEXT", "PILOTHOUSE_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def pilothouse(fake: FakeServer, *arguments: str, standard_input: str = "") -> Result:
+    options = ["--server", fake.address, "--token", KEY, "--insecure", "apply", *arguments]
+    return await asyncio.to_thread(CliRunner().invoke, app, options, input=standard_input)
+
+
+async def test_files_by_option_and_by_argument(fake: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "web.yaml").write_text(WEB)
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    files = [str(tmp_path / "web.yaml"), str(tmp_path / "service.yaml")]
+    result = await pilothouse(fake, "-f", *files, "--namespace", NAMESPACE)
+    assert (result.exit_code, result.stdout) == (0, "container/web created\n1 created\n")
+    result = await pilothouse(fake, "-f", str(tmp_path), "-n", NAMESPACE, "--dry-run")
+    assert result.stdout == "container/web unchanged (dry run)\n1 unchanged (dry run: nothing was changed)\n"
+
+
+async def test_standard_input_and_refusal(fake: FakeServer) -> None:
+    result = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input="a: b: c\n")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("stdin:1:5: expected the end of the value, found ':'")
+
+
+async def test_waiting_in_vain_has_an_exit_code_of_its_own(fake: FakeServer) -> None:
+    arguments = ("-f", "-", "-n", NAMESPACE, "--wait", "--wait-timeout", "0.3")
+    result = await pilothouse(fake, *arguments, standard_input=WEB)
+    assert result.exit_code == 10
+    assert result.stderr.splitlines()[0] == "not all containers were running after 0.3 seconds:"
+
+
+async def test_errors_of_the_server_and_of_the_command_line(fake: FakeServer) -> None:
+    assert (await pilothouse(fake, "-n", NAMESPACE)).exit_code == 2
+    assert (await pilothouse(fake, "-f", "-", standard_input=WEB)).exit_code == 2
+    assert (await pilothouse(fake, "-f", "-", "-n", "nowhere", standard_input=WEB)).exit_code == 6
+
+
+async def test_skipping(fake: FakeServer) -> None:
+    text = web(pod="hostNetwork: true")
+    refused = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input=text)
+    assert refused.exit_code == 3
+    assert "stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented" in refused.stderr
+    skipped = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, "--skip-unsupported", standard_input=text)
+    assert skipped.exit_code == 0
+    assert skipped.stderr.startswith("skipped: stdin:13: deployment/web: ")

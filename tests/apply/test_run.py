@@ -1,0 +1,274 @@
+"""`apply` against a server: what is done, said, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tests.apply.conftest import Settle
+from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, SERVICE, WEB, web
+from tests.client.fake_server import FakeServer
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client import Client, NotFoundError, UnauthenticatedError
+from pilothouse_client.apply.run import Options, Result, apply
+
+
+class Run:
+    """One `apply` and what it said."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.said: list[str] = []
+        self.complained: list[str] = []
+
+    async def __call__(self, text: str = "", sources: Sequence[str] = ("-",), **options: Any) -> Result:
+        namespace = options.pop("namespace", NAMESPACE)
+        self.said.clear()
+        self.complained.clear()
+        return await asyncio.to_thread(
+            apply,
+            self._client,
+            Options(sources, namespace, **options),
+            say=self.said.append,
+            complain=self.complained.append,
+            standard_input=io.BytesIO(text.encode()),
+        )
+
+
+@pytest.fixture
+def run(client: Client) -> Run:
+    return Run(client)
+
+
+def stored(fake: FakeServer, name: str = "web") -> pb.Container:
+    row = fake.tables["container"][NAMESPACE, name]
+    assert isinstance(row, pb.Container)
+    return row
+
+
+async def test_what_is_applied_is_there_and_applying_again_changes_nothing(
+    fake: FakeServer, run: Run
+) -> None:
+    assert await run(WEB + "---\n" + SERVICE) is Result.DONE
+    assert run.said == ["container/web created", "1 created"]
+    assert stored(fake).image == "nginx:1.27"
+    assert await run(WEB + "---\n" + SERVICE) is Result.DONE
+    assert run.said == ["container/web unchanged", "1 unchanged"]
+    assert run.complained == []
+    assert len(fake.calls_of("CreateContainer")) == 1
+    assert fake.calls_of("UpdateContainer") == []
+
+
+async def test_a_change_sends_the_fields_that_differ_against_the_state_it_was_planned_for(
+    fake: FakeServer, run: Run
+) -> None:
+    await run(WEB)
+    stored(fake).etag = "seen"
+    assert await run(WEB.replace("1.27", "1.28")) is Result.DONE
+    assert run.said == ["container/web updated", "1 updated"]
+    (call,) = fake.calls_of("UpdateContainer")
+    assert (list(call.request.update_mask.paths), call.request.etag) == (["image"], "seen")
+    assert stored(fake).image == "nginx:1.28"
+
+
+async def test_files_of_one_application_may_be_applied_one_by_one(fake: FakeServer, run: Run) -> None:
+    await run(WEB)
+    await run(SERVICE)
+    assert run.said == ["container/web updated", "1 updated"]
+    assert [port.service_name for port in stored(fake).ports] == ["web"]
+    await run(WEB)
+    assert run.said == ["container/web unchanged", "1 unchanged"]
+
+
+async def test_a_refused_container_does_not_hold_up_the_others(fake: FakeServer, run: Run) -> None:
+    violations = (("container.image", "must be an image such as nginx:1.27"),)
+    message = "container.image: must be an image such as nginx:1.27"
+    fake.fail(
+        "CreateContainer",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_CONTAINER",
+        message=message,
+        violations=violations,
+    )
+    assert await run("---\n".join([web(name="first"), web(name="second")])) is Result.FAILED
+    assert run.said == ["container/second created", "1 created, 1 failed"]
+    (complaint,) = run.complained
+    assert complaint.startswith("stdin:1: container/first failed: INVALID_ARGUMENT (INVALID_CONTAINER): ")
+    assert "must be an image such as nginx:1.27" in complaint
+
+
+async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
+    fake: FakeServer, run: Run
+) -> None:
+    text = WEB + "---\n" + web(name="other", pod="hostNetwork: true")
+    assert await run(text) is Result.REFUSED
+    assert run.said == []
+    assert run.complained == [
+        "stdin:31: deployment/other: spec.template.spec.hostNetwork: cannot be represented",
+        "nothing was applied: one problem",
+        "--skip-unsupported goes on without what cannot be represented",
+    ]
+    assert fake.calls == []
+
+
+async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run: Run) -> None:
+    text = web(pod="hostNetwork: true") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: key}\n"
+    assert await run(text, skip_unsupported=True) is Result.DONE
+    assert run.said == ["container/web created", "1 created"]
+    assert run.complained == [
+        "skipped: stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented",
+        "skipped: stdin:20: secret/key: Secret of v1 is not yet supported",
+    ]
+
+
+async def test_skipping_does_not_pass_over_what_is_wrong(fake: FakeServer, run: Run) -> None:
+    assert await run(web("replicas: two", pod="hostNetwork: true"), skip_unsupported=True) is Result.REFUSED
+    assert run.complained == [
+        "stdin:7: deployment/web: spec.replicas: expected a whole number, found the string 'two'",
+        "nothing was applied: one problem",
+    ]
+
+
+async def test_a_dry_run_shows_the_difference_and_lets_the_server_check(fake: FakeServer, run: Run) -> None:
+    await run(web(name="first"))
+    fake.calls.clear()
+    text = "---\n".join([web("replicas: 2", name="first"), web(name="second")])
+    assert await run(text, dry_run=True, wait=True) is Result.DONE
+    assert [call.request.validate_only for call in fake.calls_of("UpdateContainer")] == [True]
+    assert [call.request.validate_only for call in fake.calls_of("CreateContainer")] == [True]
+    assert (NAMESPACE, "second") not in fake.tables["container"]
+    assert run.said[0].startswith("--- container/first (server)\n+++ container/first (stdin:1)\n")
+    assert "\n+replicas: 2\n" in run.said[0]
+    assert run.said[1] == "container/first updated (dry run)"
+    assert run.said[2].startswith("--- /dev/null\n+++ container/second (stdin:20)\n")
+    assert run.said[3:] == [
+        "container/second created (dry run)",
+        "1 created, 1 updated (dry run: nothing was changed)",
+    ]
+
+
+async def test_waiting_ends_when_all_run(fake: FakeServer, run: Run, settle: Settle) -> None:
+    text = "---\n".join([web(name="first"), web(name="second")])
+    applied = asyncio.create_task(run(text, wait=True, timeout_seconds=30))
+    await until(lambda: any("second pending" in line for line in run.said))
+    await settle("first", ready_replicas=1)
+    await settle(
+        "second", pb.CONTAINER_STATUS_PENDING, reason="ImagePullBackOff", message="no such tag", replicas=1
+    )
+    await until(lambda: "ImagePull" in run.said[-1])
+    await settle("second", ready_replicas=1)
+    assert await applied is Result.DONE
+    progress = [line for line in run.said if "pending" not in line or "ImagePull" in line]
+    assert sorted(progress[2:-1]) == [
+        "container/first running (1 ready)",
+        "container/second pending (0/1 ready): ImagePullBackOff: no such tag",
+        "container/second running (1 ready)",
+    ]
+    assert run.said[-1] == "2 created"
+
+
+async def test_waiting_too_long_tells_what_is_missing_and_why(
+    fake: FakeServer, run: Run, settle: Settle
+) -> None:
+    text = "---\n".join([web(name="first"), web(name="second")])
+    await run(text)
+    await settle("first")
+    await settle(
+        "second", pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, reason="Error", message="exit code 1", replicas=1
+    )
+    assert await run(text, wait=True, timeout_seconds=0.5) is Result.NOT_RUNNING
+    assert run.complained == [
+        "not all containers were running after 0.5 seconds:",
+        "  container/second crash_loop_back_off (0/1 ready): Error: exit code 1",
+    ]
+
+
+async def test_a_stopped_container_is_not_waited_for(fake: FakeServer, run: Run, settle: Settle) -> None:
+    await run(WEB)
+    await settle(status=pb.CONTAINER_STATUS_STOPPED)
+    assert await run(WEB, wait=True, timeout_seconds=30) is Result.DONE
+    assert run.said == [
+        "container/web unchanged",
+        "container/web stopped: not waited for, apply does not start it",
+        "1 unchanged",
+    ]
+
+
+async def test_a_container_deleted_meanwhile_ends_the_wait(fake: FakeServer, run: Run) -> None:
+    applied = asyncio.create_task(run(WEB, wait=True, timeout_seconds=30))
+    await until(lambda: any("pending" in line for line in run.said))
+    await fake.commit("container", (NAMESPACE, "web"), None)
+    assert await applied is Result.NOT_RUNNING
+    assert "container/web is gone" in run.said
+
+
+async def test_a_cut_watch_does_not_end_the_wait(fake: FakeServer, run: Run, settle: Settle) -> None:
+    applied = asyncio.create_task(run(WEB, wait=True, timeout_seconds=30))
+    await until(lambda: any("pending" in line for line in run.said))
+    await fake.forget_history()
+    await until(lambda: len(fake.calls_of("WatchContainers")) > 1)
+    await settle()
+    assert await applied is Result.DONE
+
+
+async def test_an_unknown_namespace_and_a_lost_session_are_the_callers_to_handle(
+    fake: FakeServer, run: Run
+) -> None:
+    with pytest.raises(NotFoundError):
+        await run(WEB, namespace="nowhere")
+    fake.fail("CreateContainer", grpc.StatusCode.UNAUTHENTICATED, reason="TOKEN_EXPIRED", times=3)
+    with pytest.raises(UnauthenticatedError):
+        await run("---\n".join([web(name="first"), web(name="second")]))
+    assert len(fake.calls_of("CreateContainer")) == 1
+
+
+async def test_an_empty_input_is_no_success(run: Run) -> None:
+    assert await run("# nothing\n---\n") is Result.REFUSED
+    assert run.complained == ["nothing to apply: the input holds no document"]
+
+
+@pytest.mark.parametrize(
+    ("file", "containers", "services"),
+    [
+        pytest.param(EXAMPLE, 11, 11, id="example"),
+        pytest.param(
+            SAMPLE,
+            12,
+            12,
+            id="sample",
+            marks=pytest.mark.skipif(
+                not SAMPLE.exists(), reason="the sample application is not beside the checkout"
+            ),
+        ),
+    ],
+)
+async def test_a_whole_application(
+    fake: FakeServer, run: Run, settle: Settle, file: Path, containers: int, services: int
+) -> None:
+    applied = asyncio.create_task(run(sources=[str(file)], wait=True, timeout_seconds=30))
+    await until(lambda: any("pending" in line for line in run.said))
+    await settle()
+    assert await applied is Result.DONE
+    assert run.complained == []
+    assert run.said[-1] == f"{containers} created"
+    rows = [row for row in fake.tables["container"].values() if isinstance(row, pb.Container)]
+    names = {
+        port.service_name for row in rows for port in row.ports if port.service_type != pb.SERVICE_TYPE_NONE
+    }
+    assert (len(rows), len(names)) == (containers, services)
+    assert await run(sources=[str(file)]) is Result.DONE
+    assert run.said[-1] == f"{containers} unchanged"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds; fails after ten seconds."""
+    async with asyncio.timeout(10):
+        # Nothing announces what the thread of `apply` has said.
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
