@@ -268,10 +268,10 @@ class Replay:
             if others is None:
                 # Its name was generated: the next object of the same family stands for it.
                 family = _family(events[0], self.substitutions.text)
-                other = next((entry for entry in unpaired if _family(new[entry][0], str) == family), None)
-                others = new[other] if other is not None else []
-                if other is not None:
-                    unpaired.remove(other)
+                stand_in = next((entry for entry in unpaired if _family(new[entry][0], str) == family), None)
+                others = new[stand_in] if stand_in is not None else []
+                if stand_in is not None:
+                    unpaired.remove(stand_in)
             path = f"lines[{name}]"
             differences += self._comparer.compare(
                 index, f"{path}.types", self._types(events), self._types(others)

@@ -8,7 +8,8 @@ container, not started yet, no earlier run.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -52,7 +53,7 @@ class LogAnswer:
 
     code: int
     error: JsonObject | None = None
-    chunks: AsyncIterator[bytes] | None = None
+    chunks: AsyncGenerator[bytes, None] | None = None
 
 
 def parse_log_options(pod: str, query: Mapping[str, str]) -> LogOptions:
@@ -197,7 +198,7 @@ def _waiting_message(container: str, pod: str, reason: str) -> str:
     return f'container "{container}" in pod "{pod}" is waiting to start: {reason}'
 
 
-async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncIterator[bytes]:
+async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncGenerator[bytes, None]:
     """What is there in one chunk, then, when following, each new line in a chunk of its own."""
     seen_until = _age(clock, attempt)
     lines = list(_lines(attempt, seen_until))
@@ -248,13 +249,14 @@ def _format(line: tuple[datetime, int, str], timestamps: bool) -> bytes:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}{nanoseconds:03d}Z {text}\n".encode()
 
 
-async def _limited(chunks: AsyncIterator[bytes], limit: int | None) -> AsyncIterator[bytes]:
+async def _limited(chunks: AsyncGenerator[bytes, None], limit: int | None) -> AsyncGenerator[bytes, None]:
     """The chunks, cut after so many bytes wherever that falls."""
-    async for chunk in chunks:
-        if limit is None:
-            yield chunk
-            continue
-        yield chunk[:limit]
-        limit -= len(chunk)
-        if limit <= 0:
-            return
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if limit is None:
+                yield chunk
+                continue
+            yield chunk[:limit]
+            limit -= len(chunk)
+            if limit <= 0:
+                return

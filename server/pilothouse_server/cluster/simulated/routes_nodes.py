@@ -38,7 +38,7 @@ class NodeRoutes:
         await response.prepare(request)
         # A client that has gone away is no failure of the log.
         with suppress(ConnectionError):
-            async with aclosing(answer.chunks) as chunks:  # type: ignore[type-var]
+            async with aclosing(answer.chunks) as chunks:
                 async for chunk in chunks:
                     await response.write(chunk)
             await response.write_eof()
