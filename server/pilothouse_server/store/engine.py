@@ -88,7 +88,8 @@ class Database:
                 settings.maintenance_database_url or shared,
                 settings,
                 "maintenance",
-                4,
+                # Each periodic job holds one connection for its lock while it works on another.
+                12,
                 statement_timeout=0.0,
                 role="" if settings.maintenance_database_url else "pilothouse_maintenance",
             ),

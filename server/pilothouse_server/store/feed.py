@@ -31,7 +31,9 @@ POLL_SECONDS = 0.25
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
 
-_HEAD = text("SELECT revision, oldest_revision, history_id::text AS history FROM stream_head WHERE id = 1")
+_HEAD = text(
+    "SELECT revision, oldest_revision, history_id::text AS history, audit_sequence FROM stream_head WHERE id = 1"
+)
 _EVENTS = text(
     "SELECT revision, resource_type, namespace_id, resource_name, kind, message, labels, status, labels_before, "
     "status_before FROM events WHERE revision > :after AND revision <= :upto ORDER BY revision LIMIT :page"
@@ -59,11 +61,15 @@ class FeedEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
-    """Where the events stand: newest and oldest kept revision, and the identifier of this line of events."""
+    """Where events and the audit log stand.
+
+    Newest and oldest kept revision, identifier of this line, newest record.
+    """
 
     revision: int
     oldest_revision: int
     history: str
+    audit_sequence: int
 
 
 class EventSink(Protocol):
@@ -77,8 +83,11 @@ class EventSink(Protocol):
     def history(self) -> str:
         """Identifier of the line of events."""
 
-    def begin(self, revision: int, history: str) -> None:
+    def begin(self, revision: int, sequence: int, history: str) -> None:
         """Starts (again) at a revision."""
+
+    def audited(self, sequence: int) -> None:
+        """Learns how far the audit log goes."""
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
         """Takes the events that follow on what was published."""
@@ -135,8 +144,9 @@ class Feed:
         async with self._store.system_read() as transaction:
             head = await stream_head(transaction)
             if head.history != self.hub.history:
-                self.hub.begin(head.revision, head.history)
+                self.hub.begin(head.revision, head.audit_sequence, head.history)
                 return
+            self.hub.audited(head.audit_sequence)
             while self.hub.newest < head.revision:
                 events = await _page(transaction.connection, self.hub.newest, head.revision, _PAGE)
                 newest = events[-1].revision if len(events) == _PAGE else head.revision
@@ -185,7 +195,7 @@ class Feed:
 async def stream_head(transaction: ReadTransaction) -> StreamHead:
     """The head as this transaction sees it."""
     row = (await transaction.connection.execute(_HEAD)).one()
-    return StreamHead(row.revision, row.oldest_revision, row.history)
+    return StreamHead(row.revision, row.oldest_revision, row.history, row.audit_sequence)
 
 
 async def _page(connection: AsyncConnection, after: int, upto: int, page: int) -> list[FeedEvent]:

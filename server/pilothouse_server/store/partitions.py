@@ -44,6 +44,8 @@ LONGEST_PAUSE_SECONDS = 2.0
 REVISIONS_PER_PARTITION = 1_000_000
 # lock_not_available, deadlock_detected, object_in_use, and what DETACH says while another detach is pending.
 _TRY_AGAIN = frozenset({"55P03", "40P01", "55006", "55000"})
+# Another replica has just detached or dropped the partition; the next attempt sees that.
+_GONE = "42P01"
 
 _MAKE: dict[Spacing, TextClause] = {
     "month": text("SELECT create_monthly_partitions(:table, CAST(:start AS date), 1)"),
@@ -166,7 +168,7 @@ class Partitions:
 
     async def _drop(self, table: str, names: list[str]) -> list[str]:
         for name in names:
-            await self._detach(table, name)
+            await self._detach(table, name, names)
         detached = await self._detached(table)
         for name in detached:
             await self._step(_statement(f"DROP TABLE IF EXISTS public.{_quoted(name)}"))
@@ -221,21 +223,27 @@ class Partitions:
 
         await self._step(move)
 
-    async def _detach(self, table: str, name: str) -> None:
-        mark = f"Was a partition of {table}; to be dropped."
-        await self._step(_statement(f"COMMENT ON TABLE public.{_quoted(name)} IS '{mark}'"))
+    async def _detach(self, table: str, name: str, to_be_dropped: list[str]) -> None:
+        async def mark(connection: AsyncConnection, partition: str) -> None:
+            await connection.exec_driver_sql(
+                f"COMMENT ON TABLE public.{_quoted(partition)} IS 'Was a partition of {table}; to be dropped.'"
+            )
 
         async def detach(connection: AsyncConnection) -> None:
-            # A detach that was cut off forbids every other one, so the pending one is finished first.
-            pending = await connection.scalar(
-                text("SELECT partition_name FROM partition_bounds(:table) WHERE detach_pending"),
-                {"table": table},
+            # Looked up at each attempt, because another replica may be at the same work.
+            rows = await connection.execute(
+                text("SELECT partition_name, detach_pending FROM partition_bounds(:table)"), {"table": table}
             )
-            if pending is not None:
+            attached = {str(row[0]): bool(row[1]) for row in rows}
+            # A detach that was cut off forbids every other one, so a pending one is finished first.
+            for pending in (other for other, detach_pending in attached.items() if detach_pending):
+                if pending in to_be_dropped:
+                    await mark(connection, pending)
                 await connection.exec_driver_sql(
                     f"ALTER TABLE public.{table} DETACH PARTITION public.{_quoted(pending)} FINALIZE"
                 )
-            if pending != name:
+            if attached.get(name) is False:
+                await mark(connection, name)
                 await connection.exec_driver_sql(
                     f"ALTER TABLE public.{table} DETACH PARTITION public.{_quoted(name)} CONCURRENTLY"
                 )
@@ -279,7 +287,8 @@ class Partitions:
                     await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
                     return await work(connection)
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _TRY_AGAIN:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in _TRY_AGAIN and not (autocommit and state == _GONE):
                     raise
         raise PartitionBusyError(
             f"no lock within {self._attempts} attempts; it is tried again with the next call"

@@ -15,47 +15,83 @@ from collections.abc import Sequence
 from pilothouse_server.store.feed import FeedEvent
 
 
+class Watermark:
+    """A number that only grows, and those who wait for it to pass theirs."""
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self._changed: asyncio.Future[None] | None = None
+
+    def advance(self, newest: int) -> None:
+        """Raises the number and wakes who waits."""
+        if newest > self.newest:
+            self.newest = newest
+            self.wake()
+
+    def wake(self) -> None:
+        """Lets everybody who waits look again."""
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+        self._changed = None
+
+    async def beyond(self, position: int, timeout_seconds: float) -> bool:
+        """Waits until the number has passed `position`; False when the time has passed without."""
+        if self.newest > position:
+            return True
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._changed], timeout=timeout_seconds)
+        return self.newest > position
+
+
 class Hub:
-    """A ring of events. `newest` is the revision up to which this server has seen everything."""
+    """A ring of events. `newest` is the revision up to which this server has seen everything.
+
+    `records` is the newest sequence of the audit log; its records are read from the database by who watches
+    them.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._ring: deque[FeedEvent] = deque(maxlen=capacity)
-        self._newest = 0
+        self._events = Watermark()
         self._history = ""
-        self._changed: asyncio.Future[None] | None = None
+        self.records = Watermark()
 
     @property
     def newest(self) -> int:
         """Revision up to which everything was published."""
-        return self._newest
+        return self._events.newest
 
     @property
     def history(self) -> str:
         """Identifier of the line of events; another after a restore."""
         return self._history
 
-    def begin(self, revision: int, history: str) -> None:
+    def begin(self, revision: int, sequence: int, history: str) -> None:
         """Starts (again) at a revision: what lies before must be read from the database."""
         self._ring.clear()
-        self._newest = revision
         self._history = history
-        self._wake()
+        self._events.newest, self.records.newest = revision, sequence
+        self._events.wake()
+        self.records.wake()
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
         """Adds events that follow on what was published, up to `newest`."""
         self._ring.extend(events)
-        if newest > self._newest:
-            self._newest = newest
-            self._wake()
+        self._events.advance(newest)
+
+    def audited(self, sequence: int) -> None:
+        """Tells that the audit log holds records up to `sequence`."""
+        self.records.advance(sequence)
 
     def since(self, revision: int) -> list[FeedEvent] | None:
         """The events after `revision`; None if the ring no longer holds them all."""
-        if revision >= self._newest:
+        newest = self.newest
+        if revision >= newest:
             return []
         if not self._ring or self._ring[0].revision > revision + 1:
             return None
-        behind = self._newest - revision
-        if behind < 64:
+        if newest - revision < 64:
             found: list[FeedEvent] = []
             for event in reversed(self._ring):
                 if event.revision <= revision:
@@ -67,14 +103,4 @@ class Hub:
 
     async def beyond(self, revision: int, timeout_seconds: float) -> bool:
         """Waits until something after `revision` was published; False when the time has passed without."""
-        if self._newest > revision:
-            return True
-        if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._changed], timeout=timeout_seconds)
-        return self._newest > revision
-
-    def _wake(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
-        self._changed = None
+        return await self._events.beyond(revision, timeout_seconds)

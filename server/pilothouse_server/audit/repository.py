@@ -1,0 +1,171 @@
+"""All SQL about the audit log. Row-level security decides which records a caller reaches; `Sight` narrows
+that to the namespaces in which the caller holds the permission to read the log, and the caller's own
+records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, or_, select
+
+from pilothouse_server.audit.model import Operation, UserOperationStats
+from pilothouse_server.audit.tables import HOMES, OPERATION_LOGS, USER_OPERATION_STATS
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+_LOG = OPERATION_LOGS.c
+_FILTERS = {
+    "username": FilterField(_LOG.username),
+    "action": FilterField(_LOG.action),
+    "resource_type": FilterField(_LOG.resource_type),
+    "resource_name": FilterField(_LOG.resource_name),
+    "method": FilterField(_LOG.request_path),
+    "error_code": FilterField(_LOG.error_code),
+    "status_code": FilterField(_LOG.status_code, FilterKind.INTEGER),
+    "operation_id": FilterField(_LOG.operation_id, FilterKind.UUID),
+    "start_time": FilterField(_LOG.started_at, FilterKind.TIMESTAMP),
+}
+_ORDERS = {"start_time": OrderField(_LOG.started_at)}
+_STATS_ORDERS = {"username": OrderField(USER_OPERATION_STATS.c.username)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Which records a caller may see: own ones, and those of `visible` namespaces (None: every record).
+
+    `namespace_id`, `username`, `action` and `resource_type` narrow it; None and '' do not.
+    """
+
+    user_id: int
+    visible: frozenset[int] | None
+    namespace_id: int | None = None
+    username: str = ""
+    action: str = ""
+    resource_type: str = ""
+
+    def narrow(self, query: Select[Any]) -> Select[Any]:
+        """Adds the conditions to a query of the log."""
+        if self.visible is not None:
+            query = query.where(or_(_LOG.user_id == self.user_id, _LOG.namespace_id.in_(self.visible)))
+        if self.namespace_id is not None:
+            query = query.where(_LOG.namespace_id == self.namespace_id)
+        for column, value in (
+            (_LOG.username, self.username),
+            (_LOG.action, self.action),
+            (_LOG.resource_type, self.resource_type),
+        ):
+            if value:
+                query = query.where(column == value)
+        return query
+
+
+def _operations() -> Select[Any]:
+    return select(OPERATION_LOGS, HOMES.c.name.label("namespace_name")).select_from(
+        OPERATION_LOGS.outerjoin(HOMES, HOMES.c.id == _LOG.namespace_id)
+    )
+
+
+async def list_operations(
+    transaction: ReadTransaction, page: PageRequest, sight: Sight
+) -> tuple[Sequence[Operation], str]:
+    """One page of records, and the token of the next."""
+    query = sight.narrow(_operations()).where(compile_filter(page.filter, _FILTERS))
+    order = parse_order_by(page.order_by, _ORDERS, default="start_time desc", unique=_LOG.sequence)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_operation(row) for row in rows], token
+
+
+async def find_operation(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation | None:
+    """The record of a call; of a stream's two the later one."""
+    query = (
+        sight.narrow(_operations())
+        .where(_LOG.operation_id == operation_id)
+        .order_by(_LOG.sequence.desc())
+        .limit(1)
+    )
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _operation(row)
+
+
+async def operations_between(
+    transaction: ReadTransaction, after: int, upto: int, sight: Sight, *, most: int
+) -> Sequence[Operation]:
+    """Records of a stretch of the chain that the caller may see, in order, at most `most`."""
+    query = (
+        sight.narrow(_operations())
+        .where(_LOG.sequence > after, _LOG.sequence <= upto)
+        .order_by(_LOG.sequence)
+        .limit(most)
+    )
+    return [_operation(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def oldest_sequence(transaction: ReadTransaction) -> int:
+    """The oldest record that is kept, whoever may see it; 1 while there is none. For the system role."""
+    found = (await transaction.connection.execute(select(func.min(_LOG.sequence)))).scalar_one()
+    return int(found or 1)
+
+
+async def list_stats(
+    transaction: ReadTransaction, page: PageRequest, username: str
+) -> tuple[Sequence[UserOperationStats], str]:
+    """One page of what users have done, and the token of the next."""
+    query = select(USER_OPERATION_STATS)
+    if username:
+        query = query.where(USER_OPERATION_STATS.c.username == username)
+    order = parse_order_by("", _STATS_ORDERS, default="username", unique=USER_OPERATION_STATS.c.user_id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_stats(row) for row in rows], token
+
+
+def _operation(row: Any) -> Operation:
+    return Operation(
+        operation_id=str(row.operation_id),
+        sequence=row.sequence,
+        username=row.username or "",
+        action=row.action,
+        resource_type=row.resource_type,
+        resource_name=row.resource_name or "",
+        namespace=row.namespace_name or "",
+        request_method=row.request_method or "",
+        request_path=row.request_path or "",
+        request_body=row.request_body,
+        request_headers=row.request_headers,
+        client_ip=row.client_ip or "",
+        user_agent=row.user_agent or "",
+        status_code=row.status_code or 0,
+        response_body=row.response_body,
+        duration_ms=row.duration_ms,
+        error_code=row.error_code or "",
+        error_message=row.error_message or "",
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        metadata=row.metadata,
+        record_hash=row.record_hash,
+        chain_hash=row.chain_hash,
+    )
+
+
+def _stats(row: Any) -> UserOperationStats:
+    return UserOperationStats(
+        username=row.username,
+        full_name=row.full_name or "",
+        total_operations=row.total_operations,
+        successful_operations=row.successful_operations,
+        failed_operations=row.failed_operations,
+        create_operations=row.create_operations,
+        start_operations=row.start_operations,
+        stop_operations=row.stop_operations,
+        delete_operations=row.delete_operations,
+        first_operation_at=row.first_operation_at,
+        last_operation_at=row.last_operation_at,
+        avg_duration_ms=None if row.avg_duration_ms is None else float(row.avg_duration_ms),
+        operations_last_30_days=row.operations_last_30_days,
+    )

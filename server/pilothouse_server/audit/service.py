@@ -1,0 +1,156 @@
+"""AuditService: request → operation → response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.audit import messages, operations
+from pilothouse_server.audit.operations import Sight
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
+from pilothouse_server.store.feed import stream_head
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.watch import resume_token
+
+_STRETCH = 500
+
+
+class AuditService:
+    """Serves `pilothouse.audit.v1.AuditService`."""
+
+    def __init__(self, watches: WatchServer, page_key: bytes) -> None:
+        self._watches = watches
+        self._page_key = page_key
+
+    async def ListOperations(
+        self, request: pb.ListOperationsRequest, call: Call
+    ) -> pb.ListOperationsResponse:
+        """Lists records."""
+        page = wire.page_request(call, self._page_key, request.namespace)
+        async with call.read(replica=True) as transaction:
+            sight = await _sight(call, transaction, request.namespace)
+            found, token = await operations.list_operations(transaction, page, sight)
+        return pb.ListOperationsResponse(
+            operations=[messages.operation(item) for item in found], next_page_token=token
+        )
+
+    async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
+        """Answers one record."""
+        async with call.read() as transaction:
+            found = await operations.locate(
+                transaction, UUID(request.operation_id), Sight(call.user_id, call.visible_namespaces())
+            )
+        return pb.GetOperationResponse(operation=messages.operation(found))
+
+    async def GetUserOperationStats(
+        self, request: pb.GetUserOperationStatsRequest, call: Call
+    ) -> pb.GetUserOperationStatsResponse:
+        """Answers what users have done."""
+        page = wire.page_request(call, self._page_key, request.username)
+        async with call.read() as transaction:
+            found, token = await operations.list_stats(transaction, page, request.username)
+        return pb.GetUserOperationStatsResponse(
+            user_operation_stats=[messages.user_operation_stats(item) for item in found],
+            next_page_token=token,
+        )
+
+    async def WatchOperations(
+        self, request: pb.WatchOperationsRequest, call: Call
+    ) -> AsyncIterator[pb.WatchOperationsResponse]:
+        """Watches records in the order of the chain.
+
+        A record may be committed while a watcher looks, never before one that is seen: sequences are given
+        under the lock that is held until the commit.
+        """
+        records = self._watches.hub.records
+        async with call.read(snapshot=True) as transaction:
+            head = await stream_head(transaction)
+            sight = await _sight(
+                call,
+                transaction,
+                request.namespace,
+                username=request.username,
+                action=request.action,
+                resource_type=request.resource_type,
+            )
+        tokens = resume_token.issuer(
+            self._watches.key,
+            user_id=call.user_id,
+            method=call.method,
+            filter_text="\x00".join(
+                (str(sight.namespace_id), request.username, request.action, request.resource_type)
+            ),
+            history=head.history,
+        )
+        if request.resume_token:
+            async with call.store.system_read() as transaction:
+                oldest = await operations.oldest_sequence(transaction)
+            position = resume_token.read(request.resume_token, tokens, oldest_revision=oldest)
+            if position < oldest - 1 or position > head.audit_sequence:
+                raise resume_token.horizon(oldest)
+        else:
+            position = head.audit_sequence
+            yield _answer(resource.CHANGE_TYPE_SYNCED, position, tokens)
+        period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
+        loop = asyncio.get_running_loop()
+        last_sent = loop.time()
+        while True:
+            if not await records.beyond(position, max(0.0, last_sent + period - loop.time())):
+                yield _answer(resource.CHANGE_TYPE_BOOKMARK, position, tokens)
+                last_sent = loop.time()
+                continue
+            newest = records.newest
+            async with call.read() as transaction:
+                sight = Sight(
+                    call.user_id,
+                    call.visible_namespaces(),
+                    sight.namespace_id,
+                    request.username,
+                    request.action,
+                    request.resource_type,
+                )
+                found = await operations.operations_between(
+                    transaction, position, newest, sight, most=_STRETCH
+                )
+            for item in found:
+                call.resume_token = tokens.token(item.sequence)
+                yield pb.WatchOperationsResponse(
+                    change_type=resource.CHANGE_TYPE_ADDED,
+                    operation=messages.operation(item),
+                    revision=item.sequence,
+                    resume_token=call.resume_token,
+                )
+                last_sent = loop.time()
+            position = found[-1].sequence if len(found) == _STRETCH else newest
+
+
+async def _sight(
+    call: Call,
+    transaction: ReadTransaction,
+    namespace: str,
+    *,
+    username: str = "",
+    action: str = "",
+    resource_type: str = "",
+) -> Sight:
+    """What the caller may see of the log, narrowed to a namespace if one is named."""
+    namespace_id = None
+    if namespace:
+        found = await namespaces.locate(transaction, namespace)
+        call.describe(namespace_id=found.id)
+        namespace_id = found.id
+    return Sight(call.user_id, call.visible_namespaces(), namespace_id, username, action, resource_type)
+
+
+def _answer(
+    change: resource.ChangeType.ValueType, position: int, tokens: resume_token.TokenIssuer
+) -> pb.WatchOperationsResponse:
+    return pb.WatchOperationsResponse(
+        change_type=change, revision=position, resume_token=tokens.token(position)
+    )

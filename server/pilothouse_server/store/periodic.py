@@ -1,0 +1,113 @@
+"""Work that returns by the clock: partitions made ahead and dropped, the summary refreshed, expired rows
+removed.
+
+Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is
+left to it. All jobs are such that doing them twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import text
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.errors import translated
+from pilothouse_server.store.partitions import AUDIT_LOG, USAGE, PartitionBusyError, Partitions
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+Job = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A job, its name, and the seconds between two runs."""
+
+    name: str
+    period_seconds: float
+    job: Job
+
+
+class PeriodicWork:
+    """Runs jobs, each on its own period, one server at a time."""
+
+    def __init__(self, store: Store, jobs: list[Periodic]) -> None:
+        self._store = store
+        self._jobs = jobs
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for job in self._jobs:
+                group.create_task(self._repeat(job), name=job.name)
+
+    async def _repeat(self, periodic: Periodic) -> None:
+        while True:
+            try:
+                await self._once(periodic)
+            except PilothouseError as error:
+                log.warning("periodic work failed", job=periodic.name, reason=error.reason)
+            except PartitionBusyError as error:
+                log.warning("periodic work waits for a lock", job=periodic.name, error=str(error))
+            await asyncio.sleep(periodic.period_seconds)
+
+    async def _once(self, periodic: Periodic) -> None:
+        with translated():
+            async with self._store.database.maintenance.connect() as connection:
+                taken = await connection.execute(
+                    text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
+                    {"name": f"periodic/{periodic.name}"},
+                )
+                if taken.scalar_one():
+                    await periodic.job()
+                await connection.rollback()
+
+
+def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
+    """What every database needs."""
+    partitions = Partitions(store.database.maintenance)
+
+    async def drop_old() -> None:
+        now = datetime.now(UTC)
+        await partitions.drop_older(AUDIT_LOG, now - timedelta(days=31 * settings.audit_retention_months))
+        await partitions.drop_older(USAGE, now - timedelta(days=settings.usage_retention_days))
+        revision = await partitions.events_before(now - timedelta(hours=settings.event_retention_hours))
+        await partitions.drop_events_below(revision)
+
+    async def refresh() -> None:
+        await _as_owner(store, "SELECT refresh_container_summary()")
+
+    async def expire() -> None:
+        async with store.system_write("periodic") as transaction:
+            for statement in _EXPIRED:
+                await transaction.connection.execute(text(statement))
+
+    return [
+        Periodic("make partitions ahead", 600.0, partitions.make_ahead),
+        Periodic("drop old partitions", 3600.0, drop_old),
+        Periodic("refresh the container summary", 3600.0, refresh),
+        Periodic("remove what has expired", 300.0, expire),
+    ]
+
+
+_EXPIRED = (
+    "DELETE FROM idempotency_keys WHERE expires_at < now()",
+    "DELETE FROM sessions WHERE refresh_expires_at < now() - interval '1 day'",
+    "DELETE FROM login_throttles WHERE updated_at < now() - interval '1 day' "
+    "AND (locked_until IS NULL OR locked_until < now())",
+)
+
+
+async def _as_owner(store: Store, statement: str) -> None:
+    """Runs a statement as the owner, whom the maintenance role may become for a transaction."""
+    async with store.database.maintenance.connect() as connection:
+        await connection.execute(text("SET LOCAL ROLE pilothouse_owner"))
+        await connection.execute(text(statement))
+        await connection.commit()
