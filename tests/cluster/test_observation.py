@@ -149,7 +149,6 @@ def test_a_mount_that_fails_is_explained_by_its_event() -> None:
     told = observe(container(), deployment(), (), [waiting], events, now=NOW)
     assert told.observed.reason == "FailedMount"
     assert "configmap" in told.observed.message
-    assert told.unexplained == ()
 
 
 def test_events_of_other_pods_explain_nothing() -> None:
@@ -193,11 +192,13 @@ def test_the_shown_pod_is_of_the_newest_replica_set_and_stays() -> None:
 
 
 @pytest.mark.parametrize(("desired", "status"), [("stopped", "stopped"), ("paused", "paused")])
-def test_stopped_and_paused_hold_once_the_cluster_is_scaled_down(desired: Any, status: str) -> None:
+def test_stopped_and_paused_are_said_at_once_and_tell_what_is_left(desired: Any, status: str) -> None:
     subject = container(desired_state=desired)
     before = observe(subject, deployment(1), (), [ready_pod("a")], now=NOW).observed
+    during = observe(subject, deployment(0), (), [ready_pod("a")], now=NOW).observed
     after = observe(subject, deployment(0), (), [], now=NOW).observed
-    assert (before.status, after.status) == ("running", status)
+    assert {before.status, during.status, after.status} == {status}
+    assert [before.reason, during.reason, after.reason] == ["ScalingDown", "Terminating", ""]
     assert observe(subject, None, now=NOW).observed.status == status
 
 

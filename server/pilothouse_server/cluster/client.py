@@ -16,7 +16,7 @@ Traps of the API that this module knows:
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Generic, Literal, cast
 
 import aiohttp
@@ -149,7 +149,7 @@ class ClusterClient:
         *,
         label_selector: str = "",
         field_selector: str = "",
-    ) -> AsyncIterator[Page[T]]:
+    ) -> AsyncGenerator[Page[T], None]:
         """All objects in pages of one consistent snapshot. Raises Expired where the snapshot aged: begin again."""
         continue_token = ""
         while True:

@@ -2,7 +2,7 @@
 
 Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
 
-* paused and stopped hold as soon as the Deployment is scaled to zero: until then the pods are what they are.
+* paused and stopped are what was asked for; the reason tells of pods that are still there.
 * crash_loop_back_off: a pod of the Deployment backs off. A pod that started again counts as crash looping for another
   `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then looks again
   (`recheck_seconds`).
@@ -43,8 +43,8 @@ MESSAGE_LIMIT = 4096
 class Observation(msgspec.Struct, frozen=True):
     """`observed` for the container's row, `pods` for its pods' rows.
 
-    `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods whose events may say
-    why they do not start; observe again with these events.
+    `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods of which only events can
+    say why they do not start; observe again with these events.
     """
 
     observed: Observed
@@ -95,7 +95,7 @@ def observe(
         pods=tuple(observations),
         spec_replicas=spec_replicas,
         recheck_seconds=recheck_seconds,
-        unexplained=tuple(pod.metadata.name for pod in pods if not events and waits_without_saying_why(pod)),
+        unexplained=tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod)),
     )
 
 
@@ -112,13 +112,8 @@ def _status(
     container: Container, deployment: Deployment | None, pods: list[PodObservation], now: datetime
 ) -> tuple[Status, str, str, float | None]:
     living = [pod for pod in pods if pod.living]
-    scaled_down = deployment is None or deployment.spec.replicas == 0
-    if container.desired_state != "running" and scaled_down:
-        leaving = sum(pod.deleting for pod in pods)
-        status: Status = "paused" if container.desired_state == "paused" else "stopped"
-        return (
-            (status, "Terminating", f"{leaving} pods are ending", None) if leaving else (status, "", "", None)
-        )
+    if container.desired_state != "running":
+        return container.desired_state, *_winding_down(deployment, pods), None
     if deployment is None:
         return _not_there(container)
     if looping := next((pod for pod in pods if pod.crash_looping), None):
@@ -128,7 +123,7 @@ def _status(
     if failure := _failure(deployment, pods, living):
         return "failed", *failure, None
     ready = sum(pod.ready for pod in living)
-    if scaled_down:
+    if deployment.spec.replicas == 0:
         # Wanted to run with no replica: nothing runs, and nothing is missing.
         return (
             ("stopped", "NoReplicas", "", None)
@@ -141,17 +136,29 @@ def _status(
     return "pending", *_why_pending(container, deployment, living, ready), None
 
 
+def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
+    """What is left of a container that shall not run."""
+    if deployment is not None and deployment.spec.replicas > 0:
+        return "ScalingDown", f"{deployment.spec.replicas} replicas are still asked for on the cluster"
+    left = sum(pod.deleting or pod.living for pod in pods)
+    return ("Terminating", f"{left} pods are ending") if left else ("", "")
+
+
 def _not_there(container: Container) -> tuple[Status, str, str, float | None]:
-    refused = _refusal(container)
-    if refused:
+    if refused := _refusal(container):
         return "failed", *refused, None
-    return "pending", "Creating", "", None
+    delayed = _applied(container, "Unknown")
+    return "pending", *(delayed or ("Creating", "")), None
 
 
 def _refusal(container: Container) -> tuple[str, str] | None:
     """The cluster's words where it refused what we applied."""
+    return _applied(container, "False")
+
+
+def _applied(container: Container, status: ConditionStatus) -> tuple[str, str] | None:
     for condition in container.observed.conditions:
-        if condition.type == APPLIED and condition.status == "False":
+        if condition.type == APPLIED and condition.status == status:
             return condition.reason, condition.message
     return None
 

@@ -117,7 +117,7 @@ def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> tuple[str, str]:
     for condition in status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
             return condition.reason, condition.message
-    if warning := _warning(events, pod.metadata.uid):
+    if not ready and (warning := _warning(events, pod.metadata.uid)):
         return warning
     return _unready(status.conditions, ready, status.container_statuses)
 

@@ -1,0 +1,25 @@
+"""How long to wait before trying again: doubling, bounded, and never the same for two who failed together."""
+
+from __future__ import annotations
+
+import random
+
+from pilothouse_server.cluster.errors import ClusterError, Refused, Throttled
+
+# What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something.
+TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
+REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0
+
+
+def backoff_seconds(attempts: int, first: float, most: float) -> float:
+    """The pause after failure number `attempts` (from 1): between half and all of the doubled time."""
+    full = min(most, first * 2.0 ** min(attempts - 1, 32))
+    return full * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def after_error(error: ClusterError, attempts: int) -> float:
+    """The pause after `error`; a server that says when to come again is not asked earlier."""
+    if isinstance(error, Refused) and not error.retryable:
+        return backoff_seconds(attempts, REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS)
+    seconds = backoff_seconds(attempts, TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS)
+    return max(seconds, error.retry_after_seconds) if isinstance(error, Throttled) else seconds

@@ -1,0 +1,154 @@
+"""All that we manage on one cluster, grouped by container, and which containers changed since they were looked at last.
+
+Objects are found by the container's uid in their labels; the pod template carries it, so replica sets and pods have it
+too. Synchronous throughout: informers call it from their loops, the observer reads it between awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from uuid import UUID
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
+from pilothouse_server.reconcile.own_changes import OwnChanges
+
+# Our own applies are noted when they are written back, a moment after their watch event.
+SUSPECT_SECONDS = 1.0
+
+
+class Objects:
+    """The objects of one container, by name."""
+
+    __slots__ = ("deployments", "pods", "replica_sets")
+
+    def __init__(self) -> None:
+        self.deployments: dict[str, Deployment] = {}
+        self.replica_sets: dict[str, ReplicaSet] = {}
+        self.pods: dict[str, Pod] = {}
+
+    @property
+    def empty(self) -> bool:
+        return not (self.deployments or self.replica_sets or self.pods)
+
+
+class ClusterView:
+    """`changed` is called when there is something to look at."""
+
+    def __init__(
+        self, own_changes: OwnChanges, changed: Callable[[], None], *, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._own_changes = own_changes
+        self._changed = changed
+        self._clock = clock
+        self.containers: dict[str, Objects] = {}
+        # uid of a container -> when it is to be looked at.
+        self._dirty: dict[str, float] = {}
+        # uid of a container -> when to see whether its Deployment was changed by others.
+        self._suspects: dict[str, float] = {}
+        self.lost: set[str] = set()
+        self.lost_namespaces: set[str] = set()
+
+    def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
+        """An informer's news of a Deployment."""
+        if (uid := self._put("deployments", old, new)) is None:
+            return
+        if new is None:
+            self.lost.add(uid)
+        elif old is not None and old.metadata.generation != new.metadata.generation:
+            self._suspects[uid] = self._clock() + SUSPECT_SECONDS
+
+    def replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
+        """An informer's news of a replica set."""
+        self._put("replica_sets", old, new)
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """An informer's news of a pod."""
+        self._put("pods", old, new)
+
+    def namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
+        """An informer's news of a namespace: one that ends may end behind our back."""
+        there = new or old
+        if there is not None and (new is None or new.metadata.deletion_timestamp is not None):
+            self.lost_namespaces.add(there.metadata.name)
+            self._changed()
+
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Have a container looked at."""
+        due = self._clock() + in_seconds
+        self._dirty[uid] = min(due, self._dirty.get(uid, due))
+        self._changed()
+
+    def take(self, most: int) -> list[str]:
+        """Up to `most` containers whose time has come, longest waiting first; they are clean afterwards."""
+        now = self._clock()
+        due = sorted((when, uid) for uid, when in self._dirty.items() if when <= now)[:most]
+        for _, uid in due:
+            del self._dirty[uid]
+        return [uid for _, uid in due]
+
+    def seconds_to_next(self) -> float | None:
+        """Until the next container is due; None where none is."""
+        soonest = min((*self._dirty.values(), *self._suspects.values()), default=None)
+        return None if soonest is None else max(0.0, soonest - self._clock())
+
+    def take_suspects(self) -> list[str]:
+        """Containers whose Deployment somebody else changed, as far as we know."""
+        now = self._clock()
+        due = [uid for uid, when in self._suspects.items() if when <= now]
+        for uid in due:
+            del self._suspects[uid]
+        return [uid for uid in due if self._changed_by_others(uid)]
+
+    def take_lost(self) -> tuple[set[str], set[str]]:
+        """Containers whose Deployment vanished, and names of namespaces that end or ended."""
+        lost, self.lost = self.lost, set()
+        namespaces, self.lost_namespaces = self.lost_namespaces, set()
+        return lost, namespaces
+
+    def pods(self) -> Iterator[tuple[str, Pod]]:
+        """Every pod with the uid of its container."""
+        for uid, objects in self.containers.items():
+            for pod in objects.pods.values():
+                yield uid, pod
+
+    def _changed_by_others(self, uid: str) -> bool:
+        objects = self.containers.get(uid)
+        return objects is not None and not all(
+            self._own_changes.covers(deployment.metadata.uid, deployment.metadata.generation)
+            for deployment in objects.deployments.values()
+        )
+
+    def _put(self, kind: str, old: KubernetesObject | None, new: KubernetesObject | None) -> str | None:
+        there = new or old
+        assert there is not None
+        uid = container_uid(there)
+        if old is not None and (before := container_uid(old)) is not None and before != uid:
+            self._drop(kind, before, old.metadata.name)
+        if uid is None:
+            return None
+        if new is None:
+            self._drop(kind, uid, there.metadata.name)
+        else:
+            objects = self.containers.setdefault(uid, Objects())
+            getattr(objects, kind)[new.metadata.name] = new
+            self.mark(uid)
+        return uid
+
+    def _drop(self, kind: str, uid: str, name: str) -> None:
+        objects = self.containers.get(uid)
+        if objects is not None:
+            getattr(objects, kind).pop(name, None)
+            if objects.empty:
+                del self.containers[uid]
+        self.mark(uid)
+
+
+def container_uid(value: KubernetesObject) -> str | None:
+    """The container an object says it belongs to; None without a label that is a UUID: anybody can set labels."""
+    text = value.metadata.label(manifests.CONTAINER_UID)
+    try:
+        return str(UUID(text)) if text else None
+    except ValueError:
+        return None

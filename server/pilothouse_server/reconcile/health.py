@@ -1,0 +1,120 @@
+"""Whether a cluster answers: asked every few seconds, written when it changes, and now and then as "last seen".
+
+A cluster that failed twice in a row is unreachable (or refuses our credentials): its containers are marked stale, since
+what is known of them is only what was known then. They are marked in small transactions, each with its events, so
+that no lock is held for long. When the cluster answers again the marks are taken back and all work that was waiting
+for it is due at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import msgspec
+import structlog
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError, CredentialsRefused, Forbidden, Unauthorized
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.namespaces.model import ClusterStatus
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.leadership import under_lease
+from pilothouse_server.reconcile.repository import clusters as written_back
+from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+
+class HealthSettings(msgspec.Struct, frozen=True):
+    """Times in seconds. `failures`: in a row, before a cluster counts as away."""
+
+    probe_seconds: float = 5.0
+    answer_seconds: float = 5.0
+    failures: int = 2
+    last_seen_seconds: float = 30.0
+    batch: int = 200
+
+
+class Health:
+    """The health of one cluster under one lease. `run` until cancelled; raises LeaseLost."""
+
+    def __init__(
+        self,
+        store: Store,
+        clusters: Clusters,
+        cluster_name: str,
+        lease: Lease,
+        settings: HealthSettings = HealthSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        self._store = store
+        self._clusters = clusters
+        self._cluster_name = cluster_name
+        self._lease = lease
+        self._settings = settings
+        self._failures = 0
+        self._written_at: float | None = None
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        while True:
+            try:
+                await self.probe()
+            except PilothouseError as error:
+                log.warning("health cannot be written", cluster=self._cluster_name, reason=error.reason)
+            await asyncio.sleep(self._settings.probe_seconds)
+
+    async def probe(self) -> None:
+        """Ask once, and write what is new. Raises LeaseLost, PilothouseError."""
+        try:
+            client = await self._clusters.client(self._cluster_name)
+            version = await self._version(client)
+        except ClusterError as error:
+            self._failures += 1
+            if self._failures >= self._settings.failures:
+                await self._write_away(error)
+            return
+        recovered = self._failures >= self._settings.failures or self._written_at is None
+        self._failures = 0
+        if recovered or monotonic() - (self._written_at or 0.0) >= self._settings.last_seen_seconds:
+            await self._write_healthy(version, recovered=recovered)
+
+    async def _version(self, client: ClusterClient) -> str:
+        try:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                return await client.version()
+        except TimeoutError:
+            raise ClusterError(f"cluster {self._cluster_name!r} did not answer in time") from None
+
+    async def _write_healthy(self, version: str, *, recovered: bool) -> None:
+        async with under_lease(self._store, self._lease) as transaction:
+            await written_back.write_healthy(transaction, self._cluster_name, version)
+            if recovered:
+                await queue.wake_cluster(transaction, self._cluster_name)
+        if recovered:
+            await self._mark(stale=False)
+            log.info("cluster answers", cluster=self._cluster_name, version=version)
+        self._written_at = monotonic()
+
+    async def _write_away(self, error: ClusterError) -> None:
+        refused = isinstance(error, Unauthorized | Forbidden | CredentialsRefused)
+        status: ClusterStatus = "unauthorized" if refused else "unreachable"
+        reason = "Unreachable" if type(error) is ClusterError else error.reason
+        async with under_lease(self._store, self._lease) as transaction:
+            await written_back.write_unhealthy(transaction, self._cluster_name, status, reason, error.message)
+        if self._failures == self._settings.failures:
+            log.warning("cluster is away", cluster=self._cluster_name, status=status, message=error.message)
+        await self._mark(stale=True)
+
+    async def _mark(self, *, stale: bool) -> None:
+        more = True
+        while more:
+            async with under_lease(self._store, self._lease) as transaction:
+                more = await written_back.mark(
+                    transaction, self._cluster_name, stale=stale, rows=self._settings.batch
+                )
+            if more:
+                # What is left may be rows that somebody holds.
+                await asyncio.sleep(0.05)

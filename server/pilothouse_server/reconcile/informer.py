@@ -1,0 +1,114 @@
+"""A kind's objects on one cluster, kept up to date by list and watch.
+
+    list (pages of one snapshot) -> watch from its version -> ... -> 410 -> list again
+
+A watch that ends or breaks is taken up from the last version seen, bookmarks included, so nothing is read twice and
+nothing is missed. Only `Expired` calls for a new list; what vanished meanwhile is then told as removed. A failure is
+passed to `on_failure` and tried again after a pause; what is known stays known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from time import monotonic
+from typing import Generic
+
+from pilothouse_server.cluster.client import ClusterClient, object_key
+from pilothouse_server.cluster.errors import ClusterError, Expired
+from pilothouse_server.cluster.objects import Resource, T
+from pilothouse_server.reconcile.backoff import after_error
+
+Key = tuple[str, str]
+# A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.
+SHORT_SECONDS = 1.0
+
+
+class Informer(Generic[T]):
+    """`on_change(old, new)` is told of every difference, with None for what is not there. It must not block."""
+
+    def __init__(
+        self,
+        client: ClusterClient,
+        resource: Resource[T],
+        label_selector: str,
+        on_change: Callable[[T | None, T | None], None],
+        on_failure: Callable[[ClusterError], None],
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._label_selector = label_selector
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self.objects: dict[Key, T] = {}
+        self.synced = asyncio.Event()
+        self._version = ""
+
+    async def run(self) -> None:
+        """Follow the cluster until cancelled."""
+        failures = 0
+        while True:
+            began = monotonic()
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+                failures = 0 if monotonic() - began >= SHORT_SECONDS else failures + 1
+                if failures > 1:
+                    await asyncio.sleep(SHORT_SECONDS)
+            except Expired:
+                self._version = ""
+                failures += 1
+                if failures > 1:
+                    await asyncio.sleep(SHORT_SECONDS)
+            except ClusterError as error:
+                failures = failures + 1 if monotonic() - began < 2 * SHORT_SECONDS else 1
+                self._on_failure(error)
+                await asyncio.sleep(min(5.0, after_error(error, failures)))
+
+    async def _list(self) -> None:
+        gone = set(self.objects)
+        version = ""
+        pages = self._client.pages(self._resource, label_selector=self._label_selector)
+        async with aclosing(pages):
+            async for page in pages:
+                for item in page.items:
+                    gone.discard(object_key(item))
+                    self._put(item)
+                version = page.resource_version
+                # Thousands of objects: let others run between the pages.
+                await asyncio.sleep(0)
+        for key in gone:
+            self._remove(key)
+        self._version = version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        events = self._client.watch(
+            self._resource, resource_version=self._version, label_selector=self._label_selector
+        )
+        async with aclosing(events):
+            async for event in events:
+                if event.type == "DELETED":
+                    self._remove(object_key(event.object))
+                elif event.type != "BOOKMARK":
+                    self._put(event.object)
+                self._version = event.resource_version or self._version
+
+    def _put(self, item: T) -> None:
+        key = object_key(item)
+        old = self.objects.get(key)
+        if old is not None and old.metadata.resource_version == item.metadata.resource_version:
+            return
+        self.objects[key] = item
+        if old is not None and old.metadata.uid != item.metadata.uid:
+            # Deleted and made again between two looks.
+            self._on_change(old, None)
+            old = None
+        self._on_change(old, item)
+
+    def _remove(self, key: Key) -> None:
+        old = self.objects.pop(key, None)
+        if old is not None:
+            self._on_change(old, None)

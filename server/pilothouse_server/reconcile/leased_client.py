@@ -1,0 +1,63 @@
+"""A cluster's client that stops writing when the lease on the work has run out.
+
+A process that was frozen (or starved) past its lease must not go on where it stopped: another server has taken the work
+and may have applied something newer. The monotonic clock runs on while a process is stopped, so the
+first write after it notices. What a write already under way may still do is found by the next reconciliation, which
+`LeaseLost` asks for.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from pilothouse_server.cluster.client import ClusterClient, Propagation
+from pilothouse_server.cluster.objects import Manifest, Resource, T
+
+
+class LeaseLost(Exception):
+    """The work belongs to somebody else by now: write nothing, and have it looked at again."""
+
+
+class LeasedClient:
+    """The calls that reconciliation makes; every write first checks the lease. Raises LeaseLost and ClusterError."""
+
+    def __init__(self, client: ClusterClient, lease_seconds: float) -> None:
+        self._client = client
+        self._ends = monotonic() + lease_seconds
+
+    def check(self) -> None:
+        """Raise LeaseLost once the lease has run out."""
+        if monotonic() >= self._ends:
+            raise LeaseLost
+
+    async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
+        """Read one object, or None."""
+        return await self._client.find(resource, namespace, name)
+
+    async def list(self, resource: Resource[T], namespace: str, label_selector: str) -> tuple[T, ...]:
+        """All objects with these labels."""
+        return (await self._client.list(resource, namespace, label_selector=label_selector)).items
+
+    async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
+        """Server-side apply."""
+        self.check()
+        return await self._client.apply(resource, manifest, force=force)
+
+    async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
+        """Set the replicas through the scale subresource."""
+        self.check()
+        await self._client.set_scale(resource, namespace, name, replicas)
+
+    async def delete(
+        self,
+        resource: Resource[Any],
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str,
+        propagation: Propagation = "Foreground",
+    ) -> bool:
+        """Delete exactly this object."""
+        self.check()
+        return await self._client.delete(resource, namespace, name, uid=uid, propagation=propagation)

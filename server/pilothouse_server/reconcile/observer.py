@@ -1,0 +1,307 @@
+"""Watches one cluster and writes what it shows of our containers.
+
+Informers keep Deployments, replica sets, pods and namespaces with our label; each change marks its container. In batches
+the marked containers are locked, loaded, observed (a pure function) and written, with history, pods and events, in one
+transaction under the observer's lease. Rows that somebody holds are left for the next batch, so a user's
+change never waits for the observer nor the observer for it.
+
+What is not as it should be is left to the worker: a Deployment that vanished or was changed by others, a namespace that
+ends behind our back. Objects of no container are told to the sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from time import monotonic
+
+import msgspec
+import structlog
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.objects import (
+    DEPLOYMENTS,
+    EVENTS,
+    NAMESPACES,
+    PODS,
+    REPLICA_SETS,
+    Deployment,
+    Event,
+    Namespace,
+    Pod,
+    ReplicaSet,
+    Resource,
+    T,
+)
+from pilothouse_server.cluster.observation import Observation, observe
+from pilothouse_server.cluster.pod_observation import PodObservation
+from pilothouse_server.containers.model import Container, NamespaceId, Resources
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.reconcile.cluster_view import ClusterView, Objects
+from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.reconcile.leadership import under_lease
+from pilothouse_server.reconcile.leased_client import LeaseLost
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.repository import namespaces as homes
+from pilothouse_server.reconcile.repository import observed as written_back
+from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.reconcile.repository.observed import Change
+from pilothouse_server.store.unit_of_work import Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+
+class ObserverSettings(msgspec.Struct, frozen=True):
+    """`gather_seconds`: how long changes are gathered before they are written together."""
+
+    batch: int = 100
+    gather_seconds: float = 0.05
+    locked_again_seconds: float = 0.2
+    # A pod that does not start and does not say why: when its events are asked for, and how often again.
+    unexplained_seconds: float = 2.0
+    events_again_seconds: float = 15.0
+
+
+class PodOwner(msgspec.Struct, frozen=True):
+    """The container a pod belongs to, for whoever measures pods."""
+
+    container_id: int
+    namespace_id: NamespaceId
+    resources: Resources
+
+
+class Observer:
+    """The observation of one cluster under one lease. `run` until cancelled; raises LeaseLost."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: ClusterClient,
+        cluster_name: str,
+        lease: Lease,
+        own_changes: OwnChanges,
+        settings: ObserverSettings = ObserverSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._cluster_name = cluster_name
+        self._lease = lease
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self.view = ClusterView(own_changes, self._wake.set)
+        self._deployments = self._informer(DEPLOYMENTS, self.view.deployment_changed)
+        self._replica_sets = self._informer(REPLICA_SETS, self.view.replica_set_changed)
+        self._pods = self._informer(PODS, self.view.pod_changed)
+        self._namespaces = self._informer(NAMESPACES, self.view.namespace_changed)
+        # What was written last, so that only differences are.
+        self._pods_written: dict[str, tuple[PodObservation, ...]] = {}
+        self._owners: dict[str, PodOwner] = {}
+        self._events: dict[str, tuple[Event, ...]] = {}
+        self._events_asked: dict[str, float] = {}
+        # Containers that objects speak of and the database does not know -> since when.
+        self.unknown: dict[str, float] = {}
+        self.synced = asyncio.Event()
+
+    def _informer(
+        self, resource: Resource[T], on_change: Callable[[T | None, T | None], None]
+    ) -> Informer[T]:
+        return Informer(self._client, resource, manifests.MANAGED_SELECTOR, on_change, self._failed)
+
+    @property
+    def deployments(self) -> dict[tuple[str, str], Deployment]:
+        """Every Deployment of ours by namespace and name."""
+        return self._deployments.objects
+
+    @property
+    def namespaces(self) -> dict[tuple[str, str], Namespace]:
+        """Every Kubernetes namespace of ours; the first part of the key is empty."""
+        return self._namespaces.objects
+
+    def pod_owners(self) -> dict[str, PodOwner]:
+        """uid of a pod -> the container it belongs to, of all pods that are there."""
+        return {pod.metadata.uid: self._owners[uid] for uid, pod in self.view.pods() if uid in self._owners}
+
+    async def run(self) -> None:
+        """Observe until cancelled. Raises LeaseLost when the database refuses our epoch."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in (self._namespaces, self._deployments, self._replica_sets, self._pods):
+                    group.create_task(informer.run(), name=f"inform {self._cluster_name}")
+                group.create_task(self._write_loop(), name=f"observe {self._cluster_name}")
+        except BaseExceptionGroup as failed:
+            if failed.subgroup(LeaseLost) is not None:
+                raise LeaseLost from None
+            raise
+
+    def _failed(self, error: ClusterError) -> None:
+        log.info("watch interrupted", cluster=self._cluster_name, reason=error.reason, message=error.message)
+
+    async def _write_loop(self) -> None:
+        for informer in (self._namespaces, self._deployments, self._replica_sets, self._pods):
+            await informer.synced.wait()
+        complete = False
+        while True:
+            try:
+                if not complete:
+                    # Also those of which the cluster shows nothing: it may have lost them.
+                    async with self._store.system_read() as transaction:
+                        for uid in await written_back.of_cluster(transaction, self._cluster_name):
+                            self.view.mark(uid)
+                    complete = True
+                await self._write_due()
+            except PilothouseError as error:
+                log.warning("observation cannot be written", cluster=self._cluster_name, reason=error.reason)
+                await asyncio.sleep(1.0)
+                # What was taken and not written must be looked at again.
+                complete = False
+            self.synced.set()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        self._wake.clear()
+        seconds = self.view.seconds_to_next()
+        if seconds is None or seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+        await asyncio.sleep(self._settings.gather_seconds)
+
+    async def _write_due(self) -> None:
+        while uids := self.view.take(self._settings.batch):
+            await self._write_batch(uids)
+        await self._ask_for_repairs()
+
+    async def _write_batch(self, uids: list[str]) -> None:
+        seen: dict[str, Observation] = {}
+        async with self._transaction() as transaction:
+            locked = await written_back.lock_free_uids(transaction, uids)
+            changes = []
+            for container in locked:
+                observation = self._observe(container, transaction.now)
+                seen[container.uid] = observation
+                changes.append(self._change(container, observation))
+            await written_back.write(transaction, changes, "kubernetes")
+            missing = [int(c.id) for c in locked if _lost(c, self.view.containers.get(c.uid))]
+            await queue.look_again(transaction, missing)
+            left = [uid for uid in uids if uid not in seen]
+            known = await written_back.known_uids(transaction, left) if left else set()
+        for container in locked:
+            self._remember(container, seen[container.uid])
+        for uid in left:
+            if uid in known:
+                self.view.mark(uid, in_seconds=self._settings.locked_again_seconds)
+            else:
+                self._forget(uid)
+        await self._explain(locked, seen)
+
+    def _observe(self, container: Container, now: datetime) -> Observation:
+        objects = self.view.containers.get(container.uid) or Objects()
+        pods: Iterable[Pod] = objects.pods.values()
+        replica_sets: Iterable[ReplicaSet] = objects.replica_sets.values()
+        return observe(
+            container,
+            objects.deployments.get(container.kubernetes_name),
+            replica_sets,
+            pods,
+            self._events.get(container.uid, ()),
+            now=now,
+        )
+
+    def _change(self, container: Container, observation: Observation) -> Change:
+        unchanged = self._pods_written.get(container.uid) == observation.pods
+        return Change(
+            container,
+            observation.observed,
+            container.observed_generation,
+            observed_replicas=observation.spec_replicas,
+            pods=None if unchanged else observation.pods,
+        )
+
+    def _remember(self, container: Container, observation: Observation) -> None:
+        uid = container.uid
+        self.unknown.pop(uid, None)
+        self._pods_written[uid] = observation.pods
+        self._owners[uid] = PodOwner(int(container.id), container.namespace_id, container.resources)
+        if not observation.unexplained:
+            self._events.pop(uid, None)
+            self._events_asked.pop(uid, None)
+        if observation.recheck_seconds is not None:
+            self.view.mark(uid, in_seconds=observation.recheck_seconds + 0.05)
+
+    def _forget(self, uid: str) -> None:
+        for memory in (self._pods_written, self._owners, self._events, self._events_asked):
+            memory.pop(uid, None)
+        if uid in self.view.containers:
+            self.unknown.setdefault(uid, monotonic())
+        else:
+            self.unknown.pop(uid, None)
+
+    async def _explain(self, containers: list[Container], seen: dict[str, Observation]) -> None:
+        """Ask for the events of pods that do not start and do not say why; they are observed again with these."""
+        for container in containers:
+            uid, observation = container.uid, seen[container.uid]
+            if not observation.unexplained:
+                continue
+            wait = self._seconds_until_asking(uid, observation.unexplained)
+            if wait > 0:
+                self.view.mark(uid, in_seconds=wait)
+                continue
+            self._events_asked[uid] = monotonic()
+            try:
+                listed = await self._client.list(
+                    EVENTS,
+                    container.kubernetes_namespace,
+                    field_selector=f"involvedObject.name={observation.unexplained[0]}",
+                )
+            except ClusterError as error:
+                # The rest would fail alike, and the observation must go on.
+                self._failed(error)
+                return
+            changed = listed.items != self._events.get(uid, ())
+            self._events[uid] = listed.items
+            self.view.mark(uid, in_seconds=0.0 if changed else self._settings.events_again_seconds)
+
+    def _seconds_until_asking(self, uid: str, pods: tuple[str, ...]) -> float:
+        """Most pods start within moments, and events of one that does not come slowly."""
+        asked = self._events_asked.get(uid)
+        if asked is not None:
+            return self._settings.events_again_seconds - (monotonic() - asked)
+        objects = self.view.containers.get(uid)
+        pod = objects.pods.get(pods[0]) if objects else None
+        created = pod.metadata.creation_timestamp if pod else None
+        if created is None:
+            return 0.0
+        # A clock that is behind the cluster's must not keep us waiting.
+        age = max(0.0, (datetime.now(created.tzinfo) - created).total_seconds())
+        return self._settings.unexplained_seconds - age
+
+    async def _ask_for_repairs(self) -> None:
+        """Have the worker look at what others changed or took away."""
+        suspects = set(self.view.take_suspects())
+        lost, ending = self.view.take_lost()
+        if not (suspects or lost or ending):
+            return
+        async with self._transaction() as transaction:
+            ids = await written_back.of_cluster(transaction, self._cluster_name)
+            await queue.look_again(transaction, sorted(ids[uid] for uid in lost if uid in ids))
+            await queue.look_again(transaction, sorted(ids[uid] for uid in suspects - lost if uid in ids))
+            if ending:
+                ours = await homes.homes(transaction, self._cluster_name)
+                namespace_ids = sorted(ours[name].id for name in ending if name in ours)
+                await queue.look_again_at_namespaces(transaction, namespace_ids)
+
+    def _transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        return under_lease(self._store, self._lease)
+
+
+def _lost(container: Container, objects: Objects | None) -> bool:
+    """Applied once, wanted, and not there (any more)."""
+    there = objects is not None and container.kubernetes_name in objects.deployments
+    return not there and bool(container.observed.deployment_name) and container.observed_generation > 0

@@ -1,0 +1,133 @@
+"""The reconciler of one server: its workers, and for every registered cluster a candidate for watching it.
+
+Every server works; one server at a time watches a cluster, measures its containers and sweeps it. Clusters come
+and go with their rows. What fails in one cluster's task stays there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.reconcile.backoff import after_error
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.health import Health, HealthSettings
+from pilothouse_server.reconcile.leadership import LEASE_SECONDS, lead
+from pilothouse_server.reconcile.leased_client import LeaseLost
+from pilothouse_server.reconcile.observer import Observer, ObserverSettings
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.repository import clusters as registered
+from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
+from pilothouse_server.reconcile.usage import UsageCollector, UsageSink
+from pilothouse_server.reconcile.worker import Worker, WorkerSettings
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+
+class ReconcilerSettings(msgspec.Struct, frozen=True):
+    """Times in seconds; see the parts for what theirs mean."""
+
+    worker: WorkerSettings = WorkerSettings()
+    observer: ObserverSettings = ObserverSettings()
+    health: HealthSettings = HealthSettings()
+    sweep: SweepSettings = SweepSettings()
+    usage_period_seconds: float = 10.0
+    clusters_period_seconds: float = 2.0
+    lease_seconds: float = LEASE_SECONDS
+
+
+class Reconciler:
+    """`run` until cancelled; it owns nothing that must be closed but what it was given."""
+
+    def __init__(
+        self,
+        store: Store,
+        clusters: Clusters,
+        usage_sink: UsageSink | None,
+        settings: ReconcilerSettings = ReconcilerSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        self._store = store
+        self._clusters = clusters
+        self._usage_sink = usage_sink
+        self._settings = settings
+        self._own_changes = OwnChanges()
+        # Unique to the process: a server that is started again must not take its own old lease for held.
+        self._owner = uuid4().hex
+        self.worker = Worker(store, clusters, self._own_changes, settings.worker)
+
+    def wake(self) -> None:
+        """Look for work now: something was committed."""
+        self.worker.wake()
+
+    async def run(self) -> None:
+        """Reconcile and observe until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.worker.run(), name="reconcile")
+            group.create_task(self._follow_clusters(group), name="clusters")
+
+    async def _follow_clusters(self, group: asyncio.TaskGroup) -> None:
+        tasks: dict[str, asyncio.Task[None]] = {}
+        while True:
+            try:
+                async with self._store.system_read() as transaction:
+                    names = set(await registered.names(transaction))
+            except PilothouseError as error:
+                log.warning("clusters cannot be read", reason=error.reason)
+            else:
+                for name in names - tasks.keys():
+                    tasks[name] = group.create_task(self._candidate(name), name=f"cluster {name}")
+                for name in tasks.keys() - names:
+                    tasks.pop(name).cancel()
+                    await self._clusters.forget(name)
+            await asyncio.sleep(self._settings.clusters_period_seconds)
+
+    async def _candidate(self, name: str) -> None:
+        await lead(
+            self._store,
+            f"observe/{name}",
+            self._owner,
+            lambda lease: self._care_for(name, lease),
+            seconds=self._settings.lease_seconds,
+        )
+
+    async def _care_for(self, name: str, lease: Lease) -> None:
+        """Everything that one server does for a cluster. Raises LeaseLost."""
+        health = Health(self._store, self._clusters, name, lease, self._settings.health)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(health.run(), name=f"health {name}")
+                group.create_task(self._watch(name, lease), name=f"watch {name}")
+        except BaseExceptionGroup as failed:
+            if failed.subgroup(LeaseLost) is not None:
+                raise LeaseLost from None
+            raise
+
+    async def _watch(self, name: str, lease: Lease) -> None:
+        client = await self._connected(name)
+        observer = Observer(self._store, client, name, lease, self._own_changes, self._settings.observer)
+        sweep = Sweep(self._store, client, name, observer, self._settings.sweep)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(observer.run(), name=f"observer {name}")
+            group.create_task(sweep.run(), name=f"sweep {name}")
+            if self._usage_sink is not None:
+                usage = UsageCollector(
+                    client, name, observer, self._usage_sink, self._settings.usage_period_seconds
+                )
+                group.create_task(usage.run(), name=f"usage {name}")
+
+    async def _connected(self, name: str) -> ClusterClient:
+        attempts = 0
+        while True:
+            try:
+                return await self._clusters.client(name)
+            except ClusterError as error:
+                attempts += 1
+                await asyncio.sleep(after_error(error, attempts))

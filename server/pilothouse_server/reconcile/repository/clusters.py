@@ -1,0 +1,105 @@
+"""Write-backs of clusters: whether they answer, and which containers' state is stale because they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import text
+
+from pilothouse_server.containers import repository as containers
+from pilothouse_server.namespaces.model import ClusterStatus
+from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
+
+_NAMES = text("SELECT name FROM clusters WHERE deleted_at IS NULL ORDER BY name")
+
+_HEALTHY = text("""
+UPDATE clusters
+SET status = 'healthy', reason = NULL, message = NULL, version = :version, last_seen_at = now(), stale_since = NULL,
+    updated_at = CASE WHEN status = 'healthy' THEN updated_at ELSE now() END
+WHERE name = :name AND deleted_at IS NULL AND status <> 'deregistering'
+""")
+
+_UNHEALTHY = text("""
+UPDATE clusters
+SET status = :status, reason = :reason, message = :message, stale_since = COALESCE(stale_since, now()),
+    updated_at = now()
+WHERE name = :name AND deleted_at IS NULL AND status <> 'deregistering'
+  AND (status, reason, message) IS DISTINCT FROM (CAST(:status AS text), CAST(:reason AS text), CAST(:message AS text))
+""")
+
+# Rows that somebody holds are taken in the next round.
+_MARK = """
+WITH chosen AS (
+    SELECT c.id FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+    WHERE n.cluster_name = :cluster_name AND c.stale_since IS {condition}
+    ORDER BY c.id LIMIT :rows FOR NO KEY UPDATE OF c SKIP LOCKED)
+UPDATE containers AS c SET stale_since = {value}
+FROM chosen WHERE c.id = chosen.id RETURNING c.id
+"""
+_MARK_STALE = text(
+    _MARK.format(
+        condition="NULL",
+        value="COALESCE((SELECT stale_since FROM clusters WHERE name = :cluster_name), now())",
+    )
+)
+_MARK_FRESH = text(_MARK.format(condition="NOT NULL", value="NULL"))
+
+_REMAINING = {
+    True: text("""
+SELECT FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE n.cluster_name = :cluster_name AND c.stale_since IS NULL LIMIT 1
+"""),
+    False: text("""
+SELECT FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
+"""),
+}
+
+
+async def names(transaction: ReadTransaction) -> list[str]:
+    """Every registered cluster."""
+    return [row.name for row in await transaction.connection.execute(_NAMES)]
+
+
+async def write_healthy(transaction: Transaction, name: str, version: str) -> None:
+    """The cluster answers."""
+    await transaction.connection.execute(_HEALTHY, {"name": name, "version": version[:100]})
+
+
+async def write_unhealthy(
+    transaction: Transaction, name: str, status: ClusterStatus, reason: str, message: str
+) -> None:
+    """The cluster does not answer, or not to us; what is known of it is stale from now on."""
+    await transaction.connection.execute(
+        _UNHEALTHY, {"name": name, "status": status, "reason": reason[:100], "message": message}
+    )
+
+
+async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
+    """Mark up to `rows` containers of a cluster stale or fresh, with events. True while others remain."""
+    statement = _MARK_STALE if stale else _MARK_FRESH
+    marked = await transaction.connection.execute(statement, {"cluster_name": cluster_name, "rows": rows})
+    await _emit(transaction, [row.id for row in marked])
+    remaining = await transaction.connection.execute(_REMAINING[stale], {"cluster_name": cluster_name})
+    return remaining.first() is not None
+
+
+async def _emit(transaction: Transaction, ids: Sequence[int]) -> None:
+    if not ids:
+        return
+    for container in await containers.get_many(transaction, ids):
+        transaction.emit(
+            Event(
+                resource_type="container",
+                resource_id=container.id,
+                namespace_id=container.namespace_id,
+                name=container.name,
+                kind="modified",
+                entity=msgspec.structs.replace(container, updated_at=transaction.now),
+                labels=container.labels,
+                status=container.observed.status,
+                labels_before=container.labels,
+                status_before=container.observed.status,
+            )
+        )

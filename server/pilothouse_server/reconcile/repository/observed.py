@@ -1,0 +1,265 @@
+"""Write-backs of containers: what a cluster showed, with its history, its pods and its events.
+
+Rows are locked, loaded and compared in the transaction that writes them, so what is written was computed from what is
+stored. An observer skips rows that somebody holds (`wait=False`) and comes back, because it locks many at
+once; a worker waits for its one.
+
+The etag (`resource_version`) stays: it guards what callers want, and would be useless to them if each restart of a pod
+changed it.
+
+All is set-based: one statement each for the rows, the history and the pods of a whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+import orjson
+from sqlalchemy import text
+
+from pilothouse_server.cluster.pod_observation import PodObservation
+from pilothouse_server.containers import repository as containers
+from pilothouse_server.containers.model import Container, Observed
+from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
+
+Trigger = Literal["system", "kubernetes"]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A container as loaded under lock, and what shall be written of it; `pods` None leaves its pods as they are."""
+
+    container: Container
+    observed: Observed
+    observed_generation: int
+    observed_replicas: int | None = None
+    pods: tuple[PodObservation, ...] | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the container itself differs, apart from its pods."""
+        return (
+            self.observed != self.container.observed
+            or self.observed_generation != self.container.observed_generation
+        )
+
+
+_LOCK = "SELECT id FROM containers WHERE {key} = ANY(CAST(:keys AS {type}[])) ORDER BY id FOR NO KEY UPDATE {wait}"
+_LOCKS = {
+    (key, wait): text(
+        _LOCK.format(key=key, type="uuid" if key == "uid" else "bigint", wait="" if wait else "SKIP LOCKED")
+    )
+    for key in ("id", "uid")
+    for wait in (True, False)
+}
+
+_WRITE = text("""
+UPDATE containers AS c
+SET status = r.status, phase = NULLIF(r.phase, ''), reason = NULLIF(r.reason, ''), message = NULLIF(r.message, ''),
+    ready_replicas = r.ready_replicas, observed_replicas = COALESCE(r.observed_replicas, c.observed_replicas),
+    deployment_name = NULLIF(r.deployment_name, ''), replica_set_name = NULLIF(r.replica_set_name, ''),
+    pod_name = NULLIF(r.pod_name, ''), pod_ip = NULLIF(r.pod_ip, ''), host_ip = NULLIF(r.host_ip, ''),
+    restart_count = r.restart_count, started_at = r.started_at, finished_at = r.finished_at,
+    conditions = r.conditions, stale_since = r.stale_since, observed_generation = r.observed_generation,
+    updated_at = now()
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    id bigint, status text, phase text, reason text, message text, ready_replicas int, observed_replicas int,
+    deployment_name text, replica_set_name text, pod_name text, pod_ip text, host_ip text, restart_count int,
+    started_at timestamptz, finished_at timestamptz, conditions jsonb, stale_since timestamptz,
+    observed_generation bigint)
+WHERE c.id = r.id
+""")
+
+_HISTORY = text("""
+INSERT INTO container_status_history
+    (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by)
+SELECT r.container_id, r.namespace_id, r.previous_status, r.current_status, NULLIF(r.reason, ''),
+    NULLIF(r.message, ''), r.triggered_by
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container_id bigint, namespace_id bigint, previous_status text, current_status text, reason text, message text,
+    triggered_by text)
+""")
+
+_PODS_GONE = text("""
+DELETE FROM container_pods AS p USING unnest(CAST(:container_ids AS bigint[])) AS w(container_id)
+WHERE p.container_id = w.container_id AND NOT EXISTS (
+    SELECT FROM unnest(CAST(:pod_owners AS bigint[]), CAST(:pod_uids AS text[])) AS s(container_id, uid)
+    WHERE s.container_id = p.container_id AND s.uid = p.uid)
+""")
+
+_PODS_SEEN = text("""
+INSERT INTO container_pods AS p
+    (container_id, namespace_id, pod_name, uid, phase, reason, message, ready, pod_ip, host_ip, node_name,
+     restart_count, image, image_id, started_at, finished_at, deleting)
+SELECT r.container_id, r.namespace_id, r.pod_name, r.uid, NULLIF(r.phase, ''), NULLIF(r.reason, ''),
+    NULLIF(r.message, ''), r.ready, NULLIF(r.pod_ip, ''), NULLIF(r.host_ip, ''), NULLIF(r.node_name, ''),
+    r.restart_count, NULLIF(r.image, ''), NULLIF(r.image_id, ''), r.started_at, r.finished_at, r.deleting
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container_id bigint, namespace_id bigint, pod_name text, uid text, phase text, reason text, message text,
+    ready boolean, pod_ip text, host_ip text, node_name text, restart_count int, image text, image_id text,
+    started_at timestamptz, finished_at timestamptz, deleting boolean)
+ON CONFLICT (container_id, uid) DO UPDATE
+SET phase = EXCLUDED.phase, reason = EXCLUDED.reason, message = EXCLUDED.message, ready = EXCLUDED.ready,
+    pod_ip = EXCLUDED.pod_ip, host_ip = EXCLUDED.host_ip, node_name = EXCLUDED.node_name,
+    restart_count = EXCLUDED.restart_count, image = EXCLUDED.image, image_id = EXCLUDED.image_id,
+    started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, deleting = EXCLUDED.deleting,
+    updated_at = now()
+""")
+
+_DELETE = text("DELETE FROM containers WHERE id = :id")
+
+_OF_CLUSTER = text("""
+SELECT c.id, c.uid::text AS uid FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE n.cluster_name = :cluster_name
+""")
+
+_KNOWN = text("SELECT uid::text AS uid FROM containers WHERE uid = ANY(CAST(:uids AS uuid[]))")
+
+_ACCOUNT_USED = text("""
+SELECT FROM containers
+WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' = :name LIMIT 1
+""")
+
+
+async def lock_ids(transaction: Transaction, ids: Sequence[int]) -> list[Container]:
+    """Lock and load containers, waiting for whoever holds them; missing ones are left out."""
+    return await _lock(transaction, "id", ids, wait=True)
+
+
+async def lock_free_uids(transaction: Transaction, uids: Sequence[str]) -> list[Container]:
+    """Lock and load those containers that nobody holds just now."""
+    return await _lock(transaction, "uid", uids, wait=False)
+
+
+async def _lock(transaction: Transaction, key: str, keys: Sequence[Any], *, wait: bool) -> list[Container]:
+    rows = await transaction.connection.execute(_LOCKS[key, wait], {"keys": list(keys)})
+    ids = [row.id for row in rows]
+    return await containers.get_many(transaction, ids) if ids else []
+
+
+async def write(transaction: Transaction, changes: Iterable[Change], trigger: Trigger) -> list[Container]:
+    """Write what differs, with history and events. Answers the containers that changed, as they are now."""
+    changes = list(changes)
+    significant = [change for change in changes if change.significant]
+    written = [_written(change, transaction) for change in significant]
+    if significant:
+        await transaction.connection.execute(_WRITE, {"rows": _json(map(_row, significant))})
+        history = [
+            _history_row(change, trigger)
+            for change in significant
+            if change.observed.status != change.container.observed.status
+        ]
+        if history:
+            await transaction.connection.execute(_HISTORY, {"rows": _json(history)})
+    await _write_pods(transaction, [change for change in changes if change.pods is not None])
+    for change, container in zip(significant, written, strict=True):
+        transaction.emit(_event(container, "modified", before=change.container))
+    return written
+
+
+async def delete(transaction: Transaction, container: Container) -> None:
+    """Remove a container's row for good, with its tombstone event."""
+    await transaction.connection.execute(_DELETE, {"id": container.id})
+    transaction.emit(_event(container, "deleted", before=container))
+
+
+async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[str, int]:
+    """uid → id of every container on a cluster."""
+    rows = await transaction.connection.execute(_OF_CLUSTER, {"cluster_name": cluster_name})
+    return {row.uid: row.id for row in rows}
+
+
+async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Those of `uids` (which must be UUIDs) that are containers."""
+    rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
+    return {row.uid for row in rows}
+
+
+async def service_account_used_by_others(transaction: ReadTransaction, container: Container) -> bool:
+    """Whether another container of the namespace names the same service account."""
+    parameters = {
+        "namespace_id": container.namespace_id,
+        "id": container.id,
+        "name": container.spec.service_account,
+    }
+    return (await transaction.connection.execute(_ACCOUNT_USED, parameters)).first() is not None
+
+
+async def _write_pods(transaction: Transaction, changes: list[Change]) -> None:
+    if not changes:
+        return
+    owned = [(change.container, pod) for change in changes for pod in change.pods or ()]
+    await transaction.connection.execute(
+        _PODS_GONE,
+        {
+            "container_ids": [int(change.container.id) for change in changes],
+            "pod_owners": [int(container.id) for container, _ in owned],
+            "pod_uids": [pod.uid for _, pod in owned],
+        },
+    )
+    if owned:
+        rows = [_pod_row(container, pod) for container, pod in owned]
+        await transaction.connection.execute(_PODS_SEEN, {"rows": _json(rows)})
+
+
+def _written(change: Change, transaction: Transaction) -> Container:
+    return msgspec.structs.replace(
+        change.container,
+        observed=change.observed,
+        observed_generation=change.observed_generation,
+        updated_at=transaction.now,
+    )
+
+
+def _row(change: Change) -> dict[str, Any]:
+    observed = change.observed
+    return {
+        "id": change.container.id,
+        "observed_generation": change.observed_generation,
+        "observed_replicas": change.observed_replicas,
+        **{name: getattr(observed, name) for name in observed.__struct_fields__},
+        "conditions": msgspec.to_builtins(observed.conditions),
+    }
+
+
+def _history_row(change: Change, trigger: Trigger) -> dict[str, Any]:
+    return {
+        "container_id": change.container.id,
+        "namespace_id": change.container.namespace_id,
+        "previous_status": change.container.observed.status,
+        "current_status": change.observed.status,
+        "reason": change.observed.reason,
+        "message": change.observed.message,
+        "triggered_by": trigger,
+    }
+
+
+def _pod_row(container: Container, pod: PodObservation) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(pod),
+        "container_id": container.id,
+        "namespace_id": container.namespace_id,
+        "pod_name": pod.name,
+        "message": pod.message[:4096],
+        "reason": pod.reason[:100],
+    }
+
+
+def _event(container: Container, kind: Literal["modified", "deleted"], *, before: Container) -> Event:
+    return Event(
+        resource_type="container",
+        resource_id=container.id,
+        namespace_id=container.namespace_id,
+        name=container.name,
+        kind=kind,
+        entity=container,
+        labels=container.labels,
+        status=container.observed.status,
+        labels_before=before.labels,
+        status_before=before.observed.status,
+    )
+
+
+def _json(rows: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(rows)).decode()

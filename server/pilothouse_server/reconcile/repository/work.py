@@ -1,0 +1,168 @@
+"""The work queue: one row per resource whose cluster state may differ from what is wanted.
+
+A row is claimed for `lease_seconds` under a new epoch. The claim moves `due_at` to the lease's end; a mutation that
+comes meanwhile moves it back to now, and that is how `release` knows that there is more to do. Rows stay, due again
+after a long time, so that epochs never start again while their resource lives and drift is looked for now and then.
+
+Lock order, the same as in every mutation: the resource's row first, its work row second.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from sqlalchemy import text
+
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+ResourceType = Literal["container", "namespace"]
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A claimed row. `lease_owner` is unique to the claim, `lease_epoch` grows with each."""
+
+    resource_type: str
+    resource_id: int
+    cluster_name: str
+    namespace_id: int | None
+    attempts: int
+    lease_owner: str
+    lease_epoch: int
+
+
+_DUE = text("""
+SELECT cluster_name, count(*) AS waiting FROM reconcile_work
+WHERE due_at <= clock_timestamp() AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+GROUP BY cluster_name ORDER BY min(due_at)
+""")
+
+_CLAIM = text("""
+WITH due AS (
+    SELECT resource_type, resource_id FROM reconcile_work
+    WHERE cluster_name = :cluster_name AND due_at <= clock_timestamp()
+      AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+    ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED)
+UPDATE reconcile_work AS work
+SET lease_owner = :owner, lease_epoch = work.lease_epoch + 1,
+    leased_until = clock_timestamp() + make_interval(secs => :lease_seconds),
+    due_at = clock_timestamp() + make_interval(secs => :lease_seconds), updated_at = clock_timestamp()
+FROM due WHERE work.resource_type = due.resource_type AND work.resource_id = due.resource_id
+RETURNING work.resource_type, work.resource_id, work.cluster_name, work.namespace_id, work.attempts,
+    work.lease_owner, work.lease_epoch
+""")
+
+_HOLD = text("""
+SELECT FROM reconcile_work
+WHERE resource_type = :resource_type AND resource_id = :resource_id
+  AND lease_epoch = :lease_epoch AND lease_owner = :lease_owner FOR UPDATE
+""")
+
+# Work that was asked for during the lease is due before its end, and stays due.
+_RELEASE = text("""
+UPDATE reconcile_work
+SET due_at = LEAST(CASE WHEN due_at < leased_until THEN due_at END,
+                   clock_timestamp() + make_interval(secs => :seconds)),
+    lease_owner = NULL, leased_until = NULL, last_error = CAST(:error AS text), updated_at = clock_timestamp(),
+    attempts = CASE WHEN due_at < leased_until THEN 0 ELSE :attempts END
+WHERE resource_type = :resource_type AND resource_id = :resource_id
+  AND lease_epoch = :lease_epoch AND lease_owner = :lease_owner
+""")
+
+_REMOVE = text(
+    "DELETE FROM reconcile_work WHERE resource_type = :resource_type AND resource_id = :resource_id"
+)
+
+# Unlike the enqueueing of a mutation this keeps `attempts`: what we notice ourselves must not undo a backoff.
+_LOOK_AGAIN = text("""
+INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at)
+SELECT 'container', c.id, n.cluster_name, c.namespace_id, clock_timestamp() + make_interval(secs => :seconds)
+FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE c.id = ANY(CAST(:ids AS bigint[])) ORDER BY c.id
+ON CONFLICT (resource_type, resource_id) DO UPDATE
+SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
+""")
+
+_LOOK_AGAIN_NAMESPACE = text("""
+INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at)
+SELECT 'namespace', id, cluster_name, id, clock_timestamp() + make_interval(secs => :seconds)
+FROM namespaces WHERE id = ANY(CAST(:ids AS bigint[])) AND deleted_at IS NULL ORDER BY id
+ON CONFLICT (resource_type, resource_id) DO UPDATE
+SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
+""")
+
+# A cluster that came back is worth an attempt at once, whatever the backoff says.
+_WAKE_CLUSTER = text("""
+UPDATE reconcile_work SET due_at = clock_timestamp(), attempts = 0, updated_at = clock_timestamp()
+WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
+""")
+
+
+async def due(transaction: ReadTransaction) -> dict[str, int]:
+    """Clusters with due work, longest waiting first, and how many rows wait."""
+    rows = await transaction.connection.execute(_DUE)
+    return {row.cluster_name: row.waiting for row in rows}
+
+
+async def claim(
+    transaction: Transaction, cluster_name: str, *, rows: int, owner: str, lease_seconds: float
+) -> list[Work]:
+    """Take up to `rows` due rows of a cluster that nobody else holds."""
+    parameters = {"cluster_name": cluster_name, "rows": rows, "owner": owner, "lease_seconds": lease_seconds}
+    claimed = await transaction.connection.execute(_CLAIM, parameters)
+    return [Work(*row) for row in claimed]
+
+
+async def hold(transaction: Transaction, work: Work) -> bool:
+    """Lock the work row. False where the lease is lost: then nothing may be written."""
+    found = await transaction.connection.execute(_HOLD, _key(work))
+    return found.first() is not None
+
+
+async def release(
+    transaction: Transaction, work: Work, *, due_in_seconds: float, attempts: int = 0, error: str = ""
+) -> None:
+    """End the lease; the row is due again in `due_in_seconds`, or at once if more work came meanwhile."""
+    await transaction.connection.execute(
+        _RELEASE,
+        {**_key(work), "seconds": due_in_seconds, "attempts": attempts, "error": error or None},
+    )
+
+
+async def remove(transaction: Transaction, resource_type: ResourceType, resource_id: int) -> None:
+    """Remove the row with its resource."""
+    await transaction.connection.execute(
+        _REMOVE, {"resource_type": resource_type, "resource_id": resource_id}
+    )
+
+
+async def look_again(
+    transaction: Transaction, container_ids: list[int], *, due_in_seconds: float = 0.0
+) -> None:
+    """Have these containers reconciled, without shortening a backoff."""
+    if container_ids:
+        await transaction.connection.execute(_LOOK_AGAIN, {"ids": container_ids, "seconds": due_in_seconds})
+
+
+async def look_again_at_namespaces(
+    transaction: Transaction, namespace_ids: list[int], *, due_in_seconds: float = 0.0
+) -> None:
+    """Have these namespaces reconciled, without shortening a backoff."""
+    if namespace_ids:
+        await transaction.connection.execute(
+            _LOOK_AGAIN_NAMESPACE, {"ids": namespace_ids, "seconds": due_in_seconds}
+        )
+
+
+async def wake_cluster(transaction: Transaction, cluster_name: str) -> None:
+    """Make everything due that backs off on this cluster."""
+    await transaction.connection.execute(_WAKE_CLUSTER, {"cluster_name": cluster_name})
+
+
+def _key(work: Work) -> dict[str, object]:
+    return {
+        "resource_type": work.resource_type,
+        "resource_id": work.resource_id,
+        "lease_epoch": work.lease_epoch,
+        "lease_owner": work.lease_owner,
+    }

@@ -1,0 +1,127 @@
+"""Deletes objects of ours on a cluster that belong to no container any more.
+
+They come about where a server was frozen between its claim and its apply, or where the database was restored from a
+backup. Three things must hold before anything is deleted: the object is in a Kubernetes namespace that carries the uid
+of a living namespace of *this* database (another installation may use the same cluster), its container has not been in
+the database for a while, and it is not there at the moment of deletion. The deletion names the object's uid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import msgspec
+import structlog
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES, KubernetesObject, Resource
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.reconcile.cluster_view import container_uid
+from pilothouse_server.reconcile.observer import Observer
+from pilothouse_server.reconcile.repository import namespaces as homes
+from pilothouse_server.reconcile.repository import observed as written_back
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+
+class SweepSettings(msgspec.Struct, frozen=True):
+    """`grace_seconds`: how long an object must have been nobody's, and how old it must be."""
+
+    period_seconds: float = 30.0
+    grace_seconds: float = 30.0
+
+
+class Sweep:
+    """The sweep of one cluster, beside its observer. `run` until cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: ClusterClient,
+        cluster_name: str,
+        observer: Observer,
+        settings: SweepSettings = SweepSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._cluster_name = cluster_name
+        self._observer = observer
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Sweep now and then until cancelled."""
+        await self._observer.synced.wait()
+        while True:
+            try:
+                await self.sweep()
+            except (ClusterError, PilothouseError) as error:
+                log.info("sweep interrupted", cluster=self._cluster_name, message=str(error))
+            await asyncio.sleep(self._settings.period_seconds)
+
+    async def sweep(self) -> int:
+        """Delete what is nobody's; answers how many objects. Raises ClusterError, PilothouseError."""
+        old = monotonic() - self._settings.grace_seconds
+        unknown = {uid for uid, since in self._observer.unknown.items() if since <= old}
+        deployments = [
+            deployment
+            for deployment in self._observer.deployments.values()
+            if container_uid(deployment) in unknown
+        ]
+        # Services are few and not watched: they are listed.
+        listed = await self._client.list(SERVICES, label_selector=manifests.MANAGED_SELECTOR)
+        services = [service for service in listed.items if self._is_old(service)]
+        candidates: list[tuple[Resource[Any], KubernetesObject]] = [
+            *((DEPLOYMENTS, deployment) for deployment in deployments),
+            *((SERVICES, service) for service in services),
+        ]
+        orphans = await self._orphans(candidates)
+        for resource, orphan in orphans:
+            metadata = orphan.metadata
+            log.warning(
+                "deleting an orphan",
+                cluster=self._cluster_name,
+                kind=resource.kind,
+                namespace=metadata.namespace,
+                name=metadata.name,
+            )
+            await self._client.delete(resource, metadata.namespace, metadata.name, uid=metadata.uid)
+        return len(orphans)
+
+    async def _orphans(
+        self, candidates: list[tuple[Resource[Any], KubernetesObject]]
+    ) -> list[tuple[Resource[Any], KubernetesObject]]:
+        uids = {uid for _, candidate in candidates if (uid := container_uid(candidate)) is not None}
+        if not uids:
+            return []
+        async with self._store.system_read() as transaction:
+            known = await written_back.known_uids(transaction, sorted(uids))
+            ours = await homes.homes(transaction, self._cluster_name)
+        return [
+            (resource, candidate)
+            for resource, candidate in candidates
+            if (uid := container_uid(candidate)) is not None
+            and uid not in known
+            and candidate.metadata.deletion_timestamp is None
+            and self._is_home(candidate.metadata.namespace, ours)
+        ]
+
+    def _is_home(self, kubernetes_name: str, ours: dict[str, homes.Home]) -> bool:
+        there = self._observer.namespaces.get(("", kubernetes_name))
+        home = ours.get(kubernetes_name)
+        return (
+            there is not None
+            and home is not None
+            and there.metadata.label(manifests.NAMESPACE_UID) == home.uid
+        )
+
+    def _is_old(self, candidate: KubernetesObject) -> bool:
+        created = candidate.metadata.creation_timestamp
+        if created is None:
+            return False
+        return (datetime.now(UTC) - created).total_seconds() >= self._settings.grace_seconds

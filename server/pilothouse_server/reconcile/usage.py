@@ -1,0 +1,155 @@
+"""Collects what containers use, from every node's kubelet, and hands it on in batches.
+
+Each round asks all nodes, a few at a time, adds the figures up per container and stores one sample each. A node that
+does not answer is left out of its round, and so are the containers that have a pod there: half a sum would look like a fall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.objects import NODES
+from pilothouse_server.cluster.usage import PodUsage, StatsSummary, usage_by_container
+from pilothouse_server.containers.model import Resources
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.reconcile.observer import Observer, PodOwner
+from pilothouse_server.values.quantity import Quantity
+
+log = structlog.get_logger(__name__)
+
+NODES_AT_ONCE = 8
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What one container used, all its pods together. Cores and bytes; None where nothing is said or told.
+
+    Requests and limits are those of the pods that were measured. Network counters count since the pods started.
+    """
+
+    container_id: int
+    namespace_id: int
+    timestamp: datetime
+    pods: int
+    cpu_cores_used: float
+    memory_bytes_used: int
+    cpu_cores_request: float | None = None
+    cpu_cores_limit: float | None = None
+    memory_bytes_request: int | None = None
+    memory_bytes_limit: int | None = None
+    network_bytes_rx: int | None = None
+    network_bytes_tx: int | None = None
+    disk_bytes_used: int | None = None
+    disk_bytes_total: int | None = None
+
+
+class UsageSink(Protocol):
+    """Where samples go. May raise PilothouseError: the batch is then lost, and said so."""
+
+    async def store(self, samples: list[Sample]) -> None:
+        """Store a batch; samples of containers that are gone are left out."""
+
+
+class UsageCollector:
+    """The collection of one cluster, beside its observer. `run` until cancelled."""
+
+    def __init__(
+        self,
+        client: ClusterClient,
+        cluster_name: str,
+        observer: Observer,
+        sink: UsageSink,
+        period_seconds: float,
+    ) -> None:
+        self._client = client
+        self._cluster_name = cluster_name
+        self._observer = observer
+        self._sink = sink
+        self._period_seconds = period_seconds
+
+    async def run(self) -> None:
+        """Collect until cancelled, a round every `period_seconds` however long one takes."""
+        await self._observer.synced.wait()
+        next_round = monotonic()
+        while True:
+            try:
+                await self.collect()
+            except ClusterError as error:
+                log.info("usage cannot be read", cluster=self._cluster_name, message=error.message)
+            except PilothouseError as error:
+                log.warning("usage cannot be stored", cluster=self._cluster_name, reason=error.reason)
+            next_round = max(monotonic(), next_round + self._period_seconds)
+            await asyncio.sleep(next_round - monotonic())
+
+    async def collect(self) -> list[Sample]:
+        """One round. Raises ClusterError where the nodes cannot be listed, PilothouseError from the sink."""
+        owners = self._observer.pod_owners()
+        if not owners:
+            return []
+        nodes = [node.metadata.name for node in (await self._client.list(NODES)).items]
+        gate = asyncio.Semaphore(NODES_AT_ONCE)
+        summaries = await asyncio.gather(*(self._summary(node, gate) for node in nodes))
+        silent = {node for node, summary in zip(nodes, summaries, strict=True) if summary is None}
+        owners = self._without_nodes(owners, silent)
+        usages = usage_by_container(
+            [summary for summary in summaries if summary is not None], owners, datetime.now(UTC)
+        )
+        samples = [_sample(usage) for usage in usages]
+        if samples:
+            await self._sink.store(samples)
+        return samples
+
+    async def _summary(self, node: str, gate: asyncio.Semaphore) -> StatsSummary | None:
+        async with gate:
+            try:
+                return await self._client.node_stats(node)
+            except ClusterError as error:
+                log.info("node tells nothing", cluster=self._cluster_name, node=node, message=error.message)
+                return None
+
+    def _without_nodes(self, owners: Mapping[str, PodOwner], silent: set[str]) -> dict[str, PodOwner]:
+        if not silent:
+            return dict(owners)
+        left_out = {
+            owner.container_id
+            for _, pod in self._observer.view.pods()
+            if pod.spec.node_name in silent and (owner := owners.get(pod.metadata.uid)) is not None
+        }
+        return {uid: owner for uid, owner in owners.items() if owner.container_id not in left_out}
+
+
+def _sample(usage: PodUsage[PodOwner]) -> Sample:
+    owner = usage.key
+    resources: Resources = owner.resources
+    return Sample(
+        container_id=owner.container_id,
+        namespace_id=int(owner.namespace_id),
+        timestamp=usage.time,
+        pods=usage.pods,
+        cpu_cores_used=usage.cpu_cores,
+        memory_bytes_used=usage.memory_bytes,
+        cpu_cores_request=_cores(resources.cpu_request, usage.pods),
+        cpu_cores_limit=_cores(resources.cpu_limit, usage.pods),
+        memory_bytes_request=_bytes(resources.memory_request, usage.pods),
+        memory_bytes_limit=_bytes(resources.memory_limit, usage.pods),
+        network_bytes_rx=usage.network_bytes_rx,
+        network_bytes_tx=usage.network_bytes_tx,
+        disk_bytes_used=usage.disk_bytes_used,
+        disk_bytes_total=usage.disk_bytes_total,
+    )
+
+
+def _cores(quantity: str, pods: int) -> float | None:
+    return Quantity.parse(quantity).millicores * pods / 1000 if quantity else None
+
+
+def _bytes(quantity: str, pods: int) -> int | None:
+    return Quantity.parse(quantity).whole * pods if quantity else None

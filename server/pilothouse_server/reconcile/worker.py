@@ -1,0 +1,202 @@
+"""Takes due work rows and brings their resources to where the database says they should be.
+
+    claim (SKIP LOCKED, epoch) -> load -> act on the cluster, outside any transaction -> write back under the epoch
+
+Each cluster has its own number of workers, so that one that is slow or away holds up no other. Every server runs this;
+the claims share the work. Killed anywhere, the lease runs out and the next claim starts the same actions again, each of
+which may be repeated. A failure is due again after a pause that grows; a mutation makes it due at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from pilothouse_server.cluster.errors import ClusterError, Unreachable
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.reconcile import reconcile_container, reconcile_namespace
+from pilothouse_server.reconcile.backoff import after_error, backoff_seconds
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.repository.work import Work
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """Times in seconds. After about `resync_seconds` a resource is looked at although nothing happened."""
+
+    workers_per_cluster: int = 8
+    poll_seconds: float = 0.25
+    lease_seconds: float = 60.0
+    resync_seconds: float = 3600.0
+
+
+class Worker:
+    """The reconciling part of one server. `run` until cancelled; `wake` when there may be work."""
+
+    def __init__(
+        self,
+        store: Store,
+        clusters: Clusters,
+        own_changes: OwnChanges,
+        settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - immutable
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._store = store
+        self._clusters = clusters
+        self._own_changes = own_changes
+        self._settings = settings
+        self._clock = clock
+        self._busy: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look for work now, not at the next poll."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. A database that is away is waited for."""
+        async with asyncio.TaskGroup() as group:
+            failures = 0
+            while True:
+                self._wake.clear()
+                try:
+                    for work in await self._claim():
+                        self._busy[work.cluster_name] += 1
+                        group.create_task(
+                            self._do(work), name=f"reconcile {work.resource_type} {work.resource_id}"
+                        )
+                    failures = 0
+                    pause = self._settings.poll_seconds
+                except PilothouseError as error:
+                    failures += 1
+                    log.warning("work cannot be claimed", reason=error.reason)
+                    pause = backoff_seconds(failures, self._settings.poll_seconds, 10.0)
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _claim(self) -> list[Work]:
+        async with self._store.system_read() as transaction:
+            due = await queue.due(transaction)
+        claimed: list[Work] = []
+        for cluster_name, waiting in due.items():
+            free = self._settings.workers_per_cluster - self._busy[cluster_name]
+            if free <= 0:
+                continue
+            async with self._store.system_write("reconciler") as transaction:
+                claimed += await queue.claim(
+                    transaction,
+                    cluster_name,
+                    rows=min(free, waiting),
+                    # Unique to the claim: a row that was removed and made again starts its epochs anew.
+                    owner=uuid4().hex,
+                    lease_seconds=self._settings.lease_seconds,
+                )
+        return claimed
+
+    async def _do(self, work: Work) -> None:
+        try:
+            await self.reconcile(work)
+        finally:
+            self._busy[work.cluster_name] -= 1
+            # A worker is free; perhaps more work waits than could be claimed.
+            self.wake()
+
+    async def reconcile(self, work: Work) -> None:
+        """One claimed row, from its loading to its release. Logs what fails; raises nothing but cancellation."""
+        try:
+            await self._reconcile(work)
+        except LeaseLost:
+            log.warning("lease lost", resource_type=work.resource_type, resource_id=work.resource_id)
+            await self._ask_again(work)
+        except PilothouseError as error:
+            # The database is away or busy: the lease runs out, and the work is claimed again.
+            log.warning("work cannot be written back", reason=error.reason, resource_id=work.resource_id)
+        except Exception:
+            log.exception(
+                "reconciliation failed", resource_type=work.resource_type, resource_id=work.resource_id
+            )
+            await self._give_up(work)
+
+    async def _reconcile(self, work: Work) -> None:
+        # Some of the lease is kept back for writing the result.
+        act_seconds = self._settings.lease_seconds * 0.75
+        noun = reconcile_container if work.resource_type == "container" else reconcile_namespace
+        loaded = await noun.load(self._store, work)
+        if loaded is None:
+            await self._remove(work)
+            return
+        outcome: object
+        try:
+            client = LeasedClient(await self._clusters.client(work.cluster_name), act_seconds)
+            async with asyncio.timeout(act_seconds):
+                outcome = await noun.act(client, loaded)
+        except TimeoutError:
+            outcome = Unreachable(f"cluster {work.cluster_name!r} did not answer in time")
+        except ClusterError as error:
+            outcome = error
+        async with self._store.system_write("reconciler") as transaction:
+            written = await noun.write_back(transaction, work, loaded, outcome)
+            if written.removed:
+                await queue.remove(transaction, written.resource_type, work.resource_id)
+            elif isinstance(outcome, ClusterError):
+                attempts = work.attempts + 1
+                await queue.release(
+                    transaction,
+                    work,
+                    due_in_seconds=after_error(outcome, attempts),
+                    attempts=attempts,
+                    error=outcome.message,
+                )
+            else:
+                resync = backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds)
+                again = written.again_seconds
+                await queue.release(transaction, work, due_in_seconds=resync if again is None else again)
+        if written.own_change is not None:
+            self._own_changes.note(*written.own_change)
+
+    async def _remove(self, work: Work) -> None:
+        async with self._store.system_write("reconciler") as transaction:
+            if await queue.hold(transaction, work):
+                resource_type: queue.ResourceType = (
+                    "container" if work.resource_type == "container" else "namespace"
+                )
+                await queue.remove(transaction, resource_type, work.resource_id)
+
+    async def _ask_again(self, work: Work) -> None:
+        try:
+            async with self._store.system_write("reconciler") as transaction:
+                if work.resource_type == "container":
+                    await queue.look_again(transaction, [work.resource_id])
+                else:
+                    await queue.look_again_at_namespaces(transaction, [work.resource_id])
+        except PilothouseError as error:
+            log.warning("work cannot be asked for", reason=error.reason, resource_id=work.resource_id)
+
+    async def _give_up(self, work: Work) -> None:
+        attempts = work.attempts + 1
+        try:
+            async with self._store.system_write("reconciler") as transaction:
+                await queue.release(
+                    transaction,
+                    work,
+                    due_in_seconds=backoff_seconds(attempts, 2.0, 300.0),
+                    attempts=attempts,
+                    error="internal error, see the server's log",
+                )
+        except PilothouseError as error:
+            log.warning("work cannot be released", reason=error.reason, resource_id=work.resource_id)
