@@ -3,7 +3,7 @@
 Which rows a partition holds is read from the catalogue (`pg_inherits`, `pg_get_expr(relpartbound)`), never from its
 name: the seed's function compared `y2025m10` with `202510`, took the third part of names that have more, and
 matched other tables by prefix. A name that is taken by another relation only makes the new partition's name
-longer.
+longer. Makers lock the parent against each other before they look, and not against readers or writers.
 
 A partition is made as a table of its own and then attached, which takes SHARE UPDATE EXCLUSIVE on the parent
 instead of the ACCESS EXCLUSIVE of CREATE TABLE … PARTITION OF. There is no default partition: it would forbid
@@ -123,6 +123,7 @@ CREATE FUNCTION create_monthly_partitions(table_name text, start_date date, mont
         upper_time timestamptz;
         made integer := 0;
     BEGIN
+        EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', table_name);
         FOR i IN 0 .. months - 1 LOOP
             lower_time := date_trunc('month', start_date::timestamp) + make_interval(months => i);
             upper_time := date_trunc('month', start_date::timestamp) + make_interval(months => i + 1);
@@ -146,6 +147,7 @@ CREATE FUNCTION create_daily_partitions(table_name text, start_date date, days i
         upper_time timestamptz;
         made integer := 0;
     BEGIN
+        EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', table_name);
         FOR i IN 0 .. days - 1 LOOP
             lower_time := (start_date + i)::timestamp;
             upper_time := (start_date + i + 1)::timestamp;
@@ -169,6 +171,7 @@ CREATE FUNCTION create_revision_partitions(
         lower_revision bigint;
         made integer := 0;
     BEGIN
+        EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', table_name);
         FOR i IN 0 .. partitions - 1 LOOP
             lower_revision := (start_revision / partition_size + i) * partition_size;
             CONTINUE WHEN EXISTS (
