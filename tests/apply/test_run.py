@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from tests.apply.conftest import Settle
 from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, SERVICE, WEB, web
 from tests.client.fake_server import FakeServer
@@ -24,8 +25,22 @@ class Run:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._heard = asyncio.Event()
         self.said: list[str] = []
         self.complained: list[str] = []
+
+    async def says(self, part: str) -> None:
+        """Returns when a line with this part has been said; fails after ten seconds."""
+        async with asyncio.timeout(10):
+            while not any(part in line for line in self.said):
+                self._heard.clear()
+                await self._heard.wait()
+
+    def _say(self, line: str) -> None:
+        # Called by the thread of `apply`.
+        self.said.append(line)
+        self._loop.call_soon_threadsafe(self._heard.set)
 
     async def __call__(self, text: str = "", sources: Sequence[str] = ("-",), **options: Any) -> Result:
         namespace = options.pop("namespace", NAMESPACE)
@@ -35,14 +50,14 @@ class Run:
             apply,
             self._client,
             Options(sources, namespace, **options),
-            say=self.said.append,
+            say=self._say,
             complain=self.complained.append,
             standard_input=io.BytesIO(text.encode()),
         )
 
 
-@pytest.fixture
-def run(client: Client) -> Run:
+@pytest_asyncio.fixture
+async def run(client: Client) -> Run:
     return Run(client)
 
 
@@ -156,12 +171,12 @@ async def test_a_dry_run_shows_the_difference_and_lets_the_server_check(fake: Fa
 async def test_waiting_ends_when_all_run(fake: FakeServer, run: Run, settle: Settle) -> None:
     text = "---\n".join([web(name="first"), web(name="second")])
     applied = asyncio.create_task(run(text, wait=True, timeout_seconds=30))
-    await until(lambda: any("second pending" in line for line in run.said))
+    await run.says("second pending")
     await settle("first", ready_replicas=1)
     await settle(
         "second", pb.CONTAINER_STATUS_PENDING, reason="ImagePullBackOff", message="no such tag", replicas=1
     )
-    await until(lambda: "ImagePull" in run.said[-1])
+    await run.says("ImagePull")
     await settle("second", ready_replicas=1)
     assert await applied is Result.DONE
     progress = [line for line in run.said if "pending" not in line or "ImagePull" in line]
@@ -202,7 +217,7 @@ async def test_a_stopped_container_is_not_waited_for(fake: FakeServer, run: Run,
 
 async def test_a_container_deleted_meanwhile_ends_the_wait(fake: FakeServer, run: Run) -> None:
     applied = asyncio.create_task(run(WEB, wait=True, timeout_seconds=30))
-    await until(lambda: any("pending" in line for line in run.said))
+    await run.says("pending")
     await fake.commit("container", (NAMESPACE, "web"), None)
     assert await applied is Result.NOT_RUNNING
     assert "container/web is gone" in run.said
@@ -210,11 +225,11 @@ async def test_a_container_deleted_meanwhile_ends_the_wait(fake: FakeServer, run
 
 async def test_a_cut_watch_does_not_end_the_wait(fake: FakeServer, run: Run, settle: Settle) -> None:
     applied = asyncio.create_task(run(WEB, wait=True, timeout_seconds=30))
-    await until(lambda: any("pending" in line for line in run.said))
+    await run.says("pending")
     await fake.forget_history()
-    await until(lambda: len(fake.calls_of("WatchContainers")) > 1)
     await settle()
     assert await applied is Result.DONE
+    assert len(fake.calls_of("WatchContainers")) == 2
 
 
 async def test_an_unknown_namespace_and_a_lost_session_are_the_callers_to_handle(
@@ -252,7 +267,7 @@ async def test_a_whole_application(
     fake: FakeServer, run: Run, settle: Settle, file: Path, containers: int, services: int
 ) -> None:
     applied = asyncio.create_task(run(sources=[str(file)], wait=True, timeout_seconds=30))
-    await until(lambda: any("pending" in line for line in run.said))
+    await run.says("pending")
     await settle()
     assert await applied is Result.DONE
     assert run.complained == []
@@ -264,11 +279,3 @@ async def test_a_whole_application(
     assert (len(rows), len(names)) == (containers, services)
     assert await run(sources=[str(file)]) is Result.DONE
     assert run.said[-1] == f"{containers} unchanged"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns when the condition holds; fails after ten seconds."""
-    async with asyncio.timeout(10):
-        # Nothing announces what the thread of `apply` has said.
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
