@@ -69,6 +69,12 @@ def load(services: Iterable[ServiceDescriptor]) -> dict[str, Rule]:
     }
 
 
+def permissions(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
+    """Every permission that a method asks for."""
+    declared = (_declared(method).permission for service in services for method in service.methods)
+    return frozenset(permission for permission in declared if permission)
+
+
 def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
     declared = _declared(method)
     request_class = _message_class(method.input_type)

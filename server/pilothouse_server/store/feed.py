@@ -94,12 +94,17 @@ class EventSink(Protocol):
 
 
 class Feed:
-    """The feed of one server. `run` is its task; `on_grants_changed` is told of each hint about grants."""
+    """The feed of one server.
+
+    `run` is its task; `on_grants_changed` and `on_changes` are told of what they say.
+    """
 
     def __init__(self, store: Store, hub: EventSink) -> None:
         self._store = store
         self.hub = hub
         self.on_grants_changed: Callable[[], None] = lambda: None
+        # Told whenever something was committed that others may have to act on.
+        self.on_changes: Callable[[], None] = lambda: None
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
 
@@ -151,6 +156,7 @@ class Feed:
                 events = await _page(transaction.connection, self.hub.newest, head.revision, _PAGE)
                 newest = events[-1].revision if len(events) == _PAGE else head.revision
                 self.hub.publish(events, newest)
+                self.on_changes()
 
     async def _listen(self) -> None:
         delay = 0.1
