@@ -8,7 +8,6 @@ names is removed unless somebody else owns it. The algorithm is that of Kubernet
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from .apply_fieldset import (
     to_fields_v1,
     with_named_containers,
 )
+from .json_copy import copy_json
 from .resources import ResourceType
 from .schema import Struct, schema_of
 
@@ -244,14 +244,14 @@ def apply_configuration(
             ownership.fields -= difference.removed
     if not difference.same or previous is None:
         managed.managers[key].time = _entry_time(subresource, time)
-    result = {**merged, "metadata": {**copy.deepcopy(live.get("metadata", {}))}}
+    result = {**merged, "metadata": {**copy_json(live.get("metadata", {}))}}
     for name in ("labels", "annotations", "finalizers", "ownerReferences"):
         result["metadata"].pop(name, None)
     result["metadata"].update(merged.get("metadata", {}))
     for name in ("apiVersion", "kind"):
         result[name] = live.get(name, configuration.get(name))
     store_managed_fields(result, managed)
-    return copy.deepcopy(result)
+    return copy_json(result)
 
 
 def _prune(schema: Struct, merged: JsonObject, managed: ManagedFields, last: FieldSet) -> JsonObject:

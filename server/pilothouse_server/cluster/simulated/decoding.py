@@ -9,8 +9,10 @@ server answers its refusals with 500 and no reason.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
+import orjson
 import yaml
 
 from . import api_errors
@@ -67,6 +69,9 @@ def _join(path: str, name: str) -> str:
 
 def parse_yaml(body: bytes) -> Any:
     """A YAML (or JSON) document; 400 when it cannot be read."""
+    with suppress(ValueError):
+        # Most clients send JSON, which is read a hundred times faster as such.
+        return orjson.loads(body)
     try:
         return yaml.load(body, Loader=_JsonLikeLoader)  # noqa: S506 - a SafeLoader subclass
     except yaml.YAMLError as error:

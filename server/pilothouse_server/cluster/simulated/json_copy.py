@@ -26,11 +26,9 @@ def share_unchanged(new: dict[str, Any], old: dict[str, Any]) -> None:
     """
     for name, value in new.items():
         before = old.get(name)
-        if not isinstance(value, dict | list) or type(value) is not type(before):
-            continue
-        if value == before:
+        if isinstance(value, dict | list) and value == before:
             new[name] = before
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and isinstance(before, dict):
             for inner, child in value.items():
                 if isinstance(child, dict | list) and child == before.get(inner):
                     value[inner] = before[inner]

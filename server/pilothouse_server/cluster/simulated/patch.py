@@ -7,11 +7,11 @@ the schema: keyed lists are merged item by item, and `$patch`, `$retainKeys`, `$
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from . import api_errors
 from .api_errors import ApiError
+from .json_copy import copy_json
 from .schema import ListType, MapType, SchemaType, Struct
 
 JsonObject = dict[str, Any]
@@ -26,7 +26,7 @@ def _rejected() -> ApiError:
 def merge_patch(target: Any, patch: Any) -> Any:
     """RFC 7386: null removes, lists are replaced."""
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
+        return copy_json(patch)
     result = dict(target) if isinstance(target, dict) else {}
     for name, value in patch.items():
         if value is None:
@@ -43,7 +43,7 @@ def json_patch(target: Any, operations: Any) -> Any:
         raise api_errors.bad_request(
             f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
         )
-    document = copy.deepcopy(target)
+    document = copy_json(target)
     for operation in operations:
         try:
             document = _apply_operation(document, operation)
@@ -95,22 +95,22 @@ def _take(document: Any, parts: list[str]) -> Any:
 def _apply_operation(document: Any, operation: JsonObject) -> Any:
     name, parts = operation["op"], _pointer(operation["path"])
     if name == "add":
-        return _add(document, parts, copy.deepcopy(operation["value"]))
+        return _add(document, parts, copy_json(operation["value"]))
     if name == "remove":
         _take(document, parts)
         return document
     if name == "replace":
         if not parts:
-            return copy.deepcopy(operation["value"])
+            return copy_json(operation["value"])
         container = _resolve(document, parts[:-1])
         _child(container, parts[-1])
-        container[int(parts[-1]) if isinstance(container, list) else parts[-1]] = copy.deepcopy(
+        container[int(parts[-1]) if isinstance(container, list) else parts[-1]] = copy_json(
             operation["value"]
         )
         return document
     if name in ("move", "copy"):
         source = _pointer(operation["from"])
-        value = _take(document, source) if name == "move" else copy.deepcopy(_resolve(document, source))
+        value = _take(document, source) if name == "move" else copy_json(_resolve(document, source))
         return _add(document, parts, value)
     if name == "test":
         if _resolve(document, parts) != operation.get("value"):
@@ -128,10 +128,10 @@ def _strategic(kind: SchemaType | None, target: Any, patch: Any) -> Any:
     if isinstance(patch, list):
         return _strategic_list(kind, target, patch)
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
+        return copy_json(patch)
     directive = patch.get("$patch")
     if directive == "replace":
-        return {name: copy.deepcopy(value) for name, value in patch.items() if name != "$patch"}
+        return {name: copy_json(value) for name, value in patch.items() if name != "$patch"}
     if directive == "delete":
         return {}
     result = dict(target) if isinstance(target, dict) else {}
@@ -166,9 +166,9 @@ def _strategic_list(kind: SchemaType | None, target: Any, patch: list[Any]) -> l
     if isinstance(kind, ListType) and kind.relation == "set":
         return existing + [item for item in patch if item not in existing]
     if not isinstance(kind, ListType) or kind.relation != "map":
-        return copy.deepcopy(patch)
+        return copy_json(patch)
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
-        return [copy.deepcopy(item) for item in patch if item.get("$patch") != "replace"]
+        return [copy_json(item) for item in patch if item.get("$patch") != "replace"]
     key = kind.keys[0]
     for item in patch:
         if not isinstance(item, dict) or key not in item:

@@ -60,13 +60,18 @@ def load(store: Store, path: Path) -> bool:
 async def save_periodically(store: Store, path: Path) -> None:
     """Saves every few seconds while anything changed, and once more when cancelled."""
     saved = -1
+    writing: asyncio.Future[None] | None = None
     try:
         while True:
             if store.revision != saved:
                 body, revision = snapshot(store), store.revision
-                await asyncio.to_thread(write_file, path, body)
+                writing = asyncio.ensure_future(asyncio.to_thread(write_file, path, body))
+                await asyncio.shield(writing)
                 saved = revision
             await asyncio.sleep(SAVE_PERIOD_SECONDS)
     finally:
+        if writing is not None:
+            # A thread cannot be cancelled; the last state must not be written beside an older one.
+            await writing
         if store.revision != saved:
             write_file(path, snapshot(store))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -11,6 +10,7 @@ from aiohttp import web
 from . import api_errors, apply_tracking, patch, validation
 from .api_errors import bad_request
 from .decoding import parse_object
+from .json_copy import copy_json
 from .representation import json_response
 from .resources import NAMESPACES, PODS
 from .routes_context import ApiContext, Target
@@ -101,13 +101,13 @@ async def handle_scale(context: ApiContext, request: web.Request, target: Target
         options = options_of(request, "UpdateOptions")
         scale, _ = parse_object(body, request.headers.get("Content-Type", ""), "Scale")
         check_name(target, scale.get("metadata") or {})
-        obj = copy.deepcopy(current_object(context, target))
+        obj = copy_json(current_object(context, target))
     else:
         kind = media_type(request)
         if kind not in PATCH_TYPES:
             raise unsupported_patch_type()
         options = options_of(request, "PatchOptions", applies=kind == APPLY_TYPE)
-        obj = copy.deepcopy(current_object(context, target))
+        obj = copy_json(current_object(context, target))
         if kind == APPLY_TYPE:
             return json_response(scale_of(_apply_scale(context, target, body, options.field_manager,
                                                        force=options.force, dry_run=options.dry_run)))  # fmt: skip
@@ -172,7 +172,7 @@ async def finalize_namespace(context: ApiContext, request: web.Request, target: 
     options = options_of(request, "UpdateOptions")
     sent, _ = decode(target, await read_body(request), request.headers.get("Content-Type", ""), options)
     check_name(target, sent.setdefault("metadata", {}))
-    obj = copy.deepcopy(current_object(context, target))
+    obj = copy_json(current_object(context, target))
     version = sent["metadata"].get("resourceVersion")
     if version:
         obj["metadata"]["resourceVersion"] = version
@@ -199,7 +199,7 @@ async def evict_pod(context: ApiContext, request: web.Request, target: Target) -
     eviction, _ = parse_object(await read_body(request), request.headers.get("Content-Type", ""), "Eviction")
     current = current_object(context, target)
     options = eviction.get("deleteOptions") or {}
-    marked = copy.deepcopy(current)
+    marked = copy_json(current)
     conditions = [
         entry for entry in marked["status"].get("conditions") or [] if entry["type"] != "DisruptionTarget"
     ]

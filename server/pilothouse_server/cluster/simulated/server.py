@@ -74,9 +74,20 @@ class SimulatedCluster:
         self.kubelets = Kubelets(self.store, self.clock, self._recorder, nodes=nodes)
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._saving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Loads or founds the cluster, starts its controllers and listens. OSError when the port is taken."""
+        """Loads or founds the cluster, starts its controllers and listens.
+
+        OSError when the port is taken, ValueError when the saved state cannot be read; nothing runs then.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         restored = self._state_path is not None and persistence.load(self.store, self._state_path)
         if not restored:
             self._found()
@@ -90,9 +101,9 @@ class SimulatedCluster:
             task.add_done_callback(_report_failure)
             self._tasks.append(task)
         if self._state_path is not None:
-            self._tasks.append(
-                asyncio.create_task(persistence.save_periodically(self.store, self._state_path))
-            )
+            saving = persistence.save_periodically(self.store, self._state_path)
+            self._saving = asyncio.create_task(saving, name="simulated-persistence")
+            self._saving.add_done_callback(_report_failure)
         routes = ApiRoutes(self._context, self.token, kubelets=self.kubelets)
         application = web.Application(client_max_size=0)
         application.router.add_route("*", "/{path:.*}", routes.handle)
@@ -117,9 +128,13 @@ class SimulatedCluster:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        for task in tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Last, so that what the others did on their way out is saved too.
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.cancel()
             with suppress(asyncio.CancelledError):
-                await task
+                await saving
 
     async def __aenter__(self) -> SimulatedCluster:
         await self.start()

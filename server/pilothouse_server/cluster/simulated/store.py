@@ -14,7 +14,6 @@ live in `strategy`; the store calls them, so that controllers and HTTP clients g
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from typing import Any, Literal
 from . import api_errors, strategy
 from .api_errors import ApiError, Cause
 from .apply_tracking import FieldTracker
+from .json_copy import copy_json, share_unchanged
 from .resources import NAMESPACES, PODS, ResourceType
 from .store_deletion import (
     FOREGROUND_FINALIZER,
@@ -37,7 +37,7 @@ JsonObject = dict[str, Any]
 ObjectList = list[JsonObject]
 Key = tuple[str, str]
 
-DEFAULT_HISTORY_LENGTH = 20_000
+DEFAULT_HISTORY_LENGTH = 10_000
 
 __all__ = [
     "FOREGROUND_FINALIZER",
@@ -117,7 +117,7 @@ class Store:
         `manager` records who set which fields (managedFields). Errors: already_exists, invalid, forbidden
         (namespace terminating), not_found (namespace missing).
         """
-        obj = copy.deepcopy(obj)
+        obj = copy_json(obj)
         obj.setdefault("apiVersion", resource.api_version)
         obj.setdefault("kind", resource.kind)
         metadata = obj.setdefault("metadata", {})
@@ -184,7 +184,7 @@ class Store:
     ) -> JsonObject:
         """Replaces only the status, and records `manager` for it (subresource status; None: as sent)."""
         current, sent = self._merge_over_current(resource, obj)
-        changed = copy.deepcopy(current)
+        changed = copy_json(current)
         changed["status"] = sent.get("status", {})
         if "managedFields" in sent["metadata"]:
             changed["metadata"]["managedFields"] = sent["metadata"]["managedFields"]
@@ -209,7 +209,7 @@ class Store:
             raise api_errors.not_found(PODS, name)
         if pod["spec"].get("nodeName"):
             raise api_errors.conflict(PODS, name, f"pod {name} is already assigned to node")
-        pod = copy.deepcopy(pod)
+        pod = copy_json(pod)
         pod["spec"]["nodeName"] = node_name
         conditions = [
             entry for entry in pod["status"].get("conditions", []) if entry["type"] != "PodScheduled"
@@ -238,7 +238,7 @@ class Store:
         if current is None:
             raise api_errors.not_found(resource, name)
         check_preconditions(resource, current, preconditions or {})
-        changed = copy.deepcopy(current)
+        changed = copy_json(current)
         metadata = changed["metadata"]
         apply_propagation(resource, metadata, propagation_policy)
         grace = grace_seconds(resource, changed, grace_period_seconds)
@@ -310,7 +310,7 @@ class Store:
             )
         if version and version != stored["resourceVersion"]:
             raise api_errors.conflict(resource, name)
-        changed = copy.deepcopy(obj)
+        changed = copy_json(obj)
         changed.setdefault("apiVersion", resource.api_version)
         changed.setdefault("kind", resource.kind)
         strategy.keep_system_metadata(changed["metadata"], stored)
@@ -356,6 +356,8 @@ class Store:
     ) -> None:
         self.revision += 1
         obj["metadata"]["resourceVersion"] = str(self.revision)
+        if previous is not None:
+            share_unchanged(obj, previous)
         self._put(resource, obj)
         self._record(StoreEvent(kind, resource, obj, previous, self.revision))
 

@@ -7,12 +7,12 @@ the same defaults and the same refusals as HTTP clients.
 
 from __future__ import annotations
 
-import copy
 import random
 from typing import TYPE_CHECKING, Any
 
 from . import api_errors, services
 from .defaults import admit_pod, apply_defaults, drop_empty_metadata, quality_of_service
+from .json_copy import copy_json
 from .resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, ResourceType
 from .validation import validate_create, validate_update
 
@@ -44,7 +44,7 @@ def keep_system_metadata(metadata: JsonObject, stored: JsonObject) -> None:
         else:
             metadata.pop(name, None)
     if "managedFields" not in metadata and "managedFields" in stored:
-        metadata["managedFields"] = copy.deepcopy(stored["managedFields"])
+        metadata["managedFields"] = copy_json(stored["managedFields"])
 
 
 def default(resource: ResourceType, obj: JsonObject) -> None:

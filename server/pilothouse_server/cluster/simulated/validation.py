@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from . import api_errors
 from .api_errors import Cause
 from .resources import CONFIG_MAPS, DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES, ResourceType
@@ -59,7 +61,7 @@ def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) ->
 
 def check_size(obj: JsonObject) -> None:
     """The largest object the storage takes (1.5 MiB)."""
-    if sum(len(str(value)) for value in obj.values()) > STORAGE_LIMIT_BYTES:
+    if len(orjson.dumps(obj)) > STORAGE_LIMIT_BYTES:
         raise api_errors.internal_error("etcdserver: request is too large")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Any
 
 from .api_errors import Cause
+from .json_copy import copy_json
 from .quantities import parse_quantity
 from .validation_metadata import (
     forbidden_field,
@@ -225,7 +225,7 @@ def _validate_probe(probe: JsonObject, field: str) -> list[Cause]:
 
 def validate_pod_update(obj: JsonObject, old: JsonObject) -> list[Cause]:
     """What may change in the spec of an existing pod: images, deadline, more tolerations."""
-    new_spec, old_spec = copy.deepcopy(obj["spec"]), copy.deepcopy(old["spec"])
+    new_spec, old_spec = copy_json(obj["spec"]), copy_json(old["spec"])
     causes: list[Cause] = []
     for kind in ("containers", "initContainers"):
         old_containers, new_containers = old_spec.get(kind) or [], new_spec.get(kind) or []
