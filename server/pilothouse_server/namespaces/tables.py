@@ -36,6 +36,8 @@ NAMESPACES = Table(
     Column("deletion_requested_at", DateTime(timezone=True)),
     Column("deleted_at", DateTime(timezone=True)),
     comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
+    # Other nouns declare the columns they read, and may be imported first.
+    extend_existing=True,
 )
 
 CLUSTERS = Table(
