@@ -8,12 +8,15 @@ from typing import Any
 import aiohttp
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.cluster.simulated.json_copy import copy_json
+from pilothouse_server.cluster.simulated.resources import CONFIG_MAPS
 
-from .replay import check, create, replay
+from .replay import Replay, check, create, replay
 
 JsonObject = dict[str, Any]
 
 _WATCH = "04b-watch"
+_EXPIRED = "04c-expired-410"
 
 
 async def _prepare(cluster: SimulatedCluster) -> None:
@@ -26,6 +29,41 @@ async def test_watches_are_as_recorded() -> None:
     async with SimulatedCluster(speed=10) as cluster:
         differences = await replay(cluster, _WATCH, prepare=_prepare, exact_streams=True)
     check(_WATCH, differences)
+
+
+async def _six_config_maps(cluster: SimulatedCluster) -> None:
+    for number in range(6):
+        body = {"metadata": {"name": f"c{number}", "labels": {"n": "1"}}, "data": {"k": f"c{number}"}}
+        await create(cluster, "/api/v1/namespaces/rec-gone/configmaps", body)
+
+
+async def _change_and_compact(run: Replay) -> None:
+    """What was done between the first pages: three changes, and a compaction of what is long past.
+
+    The real server went on to answer for recent versions from its caches, so they are kept here.
+    """
+    store = run.cluster.store
+    first = int(run.answers[0]["metadata"]["resourceVersion"])
+    for number in range(3):
+        config_map = copy_json(store.get(CONFIG_MAPS, "rec-gone", "c0"))
+        assert config_map is not None
+        config_map["data"]["k"] = str(number)
+        store.update(CONFIG_MAPS, config_map)
+    store.history.compact(first - 1)
+
+
+async def test_expired_versions_are_as_recorded() -> None:
+    async with SimulatedCluster(speed=60) as cluster:
+        differences = await replay(
+            cluster,
+            _EXPIRED,
+            prepare=_six_config_maps,
+            after={0: _change_and_compact},
+            exact_streams=True,
+            # What the changes wrote is not told by the recording.
+            varying=frozenset({"k"}),
+        )
+    check(_EXPIRED, differences)
 
 
 async def test_a_watch_from_a_compacted_version_ends_with_expired() -> None:

@@ -181,14 +181,12 @@ class WatchStream:
 
     def _bookmark_times(self, duration: float) -> Iterator[float]:
         """When bookmarks are due, in simulated seconds since the beginning."""
-        if not self._options.bookmarks:
+        if not self._options.bookmarks or duration <= _BEFORE_END_SECONDS[0]:
             return
-        last = 0.0
-        if self._options.send_initial_events and duration > 3 * _AFTER_LIST_SECONDS:
-            last = _AFTER_LIST_SECONDS
-            yield last
-        before_end = [duration - seconds for seconds in _BEFORE_END_SECONDS if duration - seconds > 0.5]
-        limit = before_end[0] if before_end else duration
+        if self._options.send_initial_events:
+            yield _AFTER_LIST_SECONDS
+        before_end = [duration - seconds for seconds in _BEFORE_END_SECONDS]
+        limit = before_end[0]
         moment = BOOKMARK_SECONDS * random.uniform(0.75, 1.0)
         while moment < limit:
             yield moment
