@@ -58,10 +58,32 @@ Columns = Sequence[Column[Any]]
 
 
 def as_data(message: Message) -> Any:
-    """A message as JSON data: the fields by their names in the API, those without a value included."""
+    """A message as JSON data: the fields by their names in the API and in its order, those without a value included."""
     from google.protobuf.json_format import MessageToDict
 
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return _in_order(message.DESCRIPTOR, data)
+
+
+def _in_order(descriptor: Any, data: Any) -> Any:
+    """The same data in the order of the API: the library puts fields without a value last, so that the place of a field
+    would depend on values. The types of google.protobuf have forms of their own and stay as they are."""
+    if descriptor.full_name.startswith("google.protobuf."):
+        return data
+    ordered = {}
+    for field in descriptor.fields:
+        if field.name not in data:
+            continue
+        value, of_type = data[field.name], field.message_type
+        if of_type is None:
+            ordered[field.name] = value
+        elif of_type.GetOptions().map_entry:
+            ordered[field.name] = dict(sorted(value.items()))
+        elif isinstance(value, list):
+            ordered[field.name] = [_in_order(of_type, each) for each in value]
+        else:
+            ordered[field.name] = _in_order(of_type, value)
+    return ordered
 
 
 def show(message: Message, columns: Columns, form: Format) -> None:

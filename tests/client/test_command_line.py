@@ -1,0 +1,420 @@
+"""The `pilothouse` command against the fake server: what it writes, what it sends, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse_client import cli
+from tests.client.conftest import PASSWORD
+from tests.client.fake_server import FakeServer
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+Command = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture
+def pilothouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the command in a thread, beside the event loop that serves it, with a configuration of its own."""
+    for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PILOTHOUSE_CONFIG", str(tmp_path / "config.json"))
+
+    async def run(*arguments: str, stdin: str | None = None) -> Ended:
+        result = await asyncio.to_thread(CliRunner().invoke, cli.app, list(arguments), input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+async def logged_in(fake: FakeServer, pilothouse: Command) -> Command:
+    ended = await pilothouse(
+        "login",
+        "--server",
+        fake.address,
+        "--user",
+        "admin",
+        "--password-stdin",
+        "-n",
+        "shop",
+        stdin=PASSWORD + "\n",
+    )
+    assert ended.code == 0, ended.err
+    return pilothouse
+
+
+async def test_log_in_show_and_log_out(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
+    assert (tmp_path / "config.json").stat().st_mode & 0o777 == 0o600
+    assert PASSWORD not in (tmp_path / "config.json").read_text()
+    shown = await logged_in("whoami")
+    assert shown.lines[0] == "admin admin@example.com"
+    assert (await logged_in("can-i", "container.get")).out == "yes\n"
+    assert (await logged_in("can-i", "container.delete", "-n", "shop")).code == 1
+    assert (await logged_in("contexts", "list")).lines == [f"* admin@{fake.address}  {fake.address}  shop"]
+    assert (await logged_in("logout")).code == 0
+    ended = await logged_in("whoami")
+    assert ended.code == 4
+    assert "pilothouse login" in ended.err
+    assert len(fake.calls_of("Logout")) == 1
+
+
+async def test_a_wrong_password_is_not_remembered(
+    fake: FakeServer, pilothouse: Command, tmp_path: Path
+) -> None:
+    ended = await pilothouse(
+        "login", "--server", fake.address, "--user", "admin", "--password-stdin", stdin="wrong\n"
+    )
+    assert ended.code == 4
+    assert "wrong user name or password [WRONG_CREDENTIALS]" in ended.err
+    assert not (tmp_path / "config.json").exists()
+
+
+async def test_the_environment_needs_no_file(
+    fake: FakeServer, pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.api_keys["key-1"] = "robot"
+    monkeypatch.setenv("PILOTHOUSE_SERVER", fake.address)
+    assert (await pilothouse("whoami")).code == 4
+    assert fake.calls == []
+    monkeypatch.setenv("PILOTHOUSE_TOKEN", "key-1")
+    assert (await pilothouse("whoami")).lines[0].startswith("robot")
+
+
+async def test_tokens_go_to_no_other_server(fake: FakeServer, logged_in: Command) -> None:
+    other = FakeServer()
+    await other.start()
+    try:
+        ended = await logged_in("--server", other.address, "whoami")
+        assert ended.code == 4
+        assert f"not logged in to {other.address}" in ended.err
+        assert other.calls == []
+    finally:
+        await other.stop()
+
+
+async def test_an_expired_session_is_renewed_and_kept(fake: FakeServer, logged_in: Command) -> None:
+    fake.expire_access_tokens()
+    assert (await logged_in("whoami")).code == 0
+    assert (await logged_in("whoami")).code == 0
+    assert len(fake.calls_of("RefreshSession")) == 1
+
+
+async def test_two_commands_at_once_renew_once(fake: FakeServer, logged_in: Command) -> None:
+    fake.expire_access_tokens()
+    # Not in this process: the runner replaces standard output for all threads.
+    command = [sys.executable, "-m", "pilothouse_client", "whoami"]
+    running = [await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [await process.wait() for process in running] == [0, 0, 0]
+    assert len(fake.calls_of("RefreshSession")) == 1
+
+
+async def test_a_container_is_made_as_the_options_say(fake: FakeServer, logged_in: Command) -> None:
+    ended = await logged_in(
+        *("containers", "create", "web", "--image", "nginx:1.27", "-p", "http=80:8080", "-p", "53/udp"),
+        *(
+            "--service-type",
+            "node-port",
+            "-e",
+            "A=1=2",
+            "--env-secret",
+            "B=db/password",
+            "--mount",
+            "data:/data:ro",
+        ),
+        *("--cpu-limit", "1", "--replicas", "2", "--label", "app=web", "--drift-policy", "report"),
+        *("-o", "json", "--", "-c", "echo"),
+    )
+    assert ended.code == 0, ended.err
+    shown = json.loads(ended.out)
+    assert shown["status"] == "CONTAINER_STATUS_PENDING"
+    sent = fake.calls_of("CreateContainer")[0].request
+    assert sent.namespace == "shop"
+    container = sent.container
+    assert container.args == ["-c", "echo"]
+    assert [(port.name, port.container_port, port.service_port) for port in container.ports] == [
+        ("http", 80, 8080),
+        ("", 53, 0),
+    ]
+    assert container.ports[1].protocol == container_pb2.PROTOCOL_UDP
+    assert container.ports[0].service_type == container_pb2.SERVICE_TYPE_NODE_PORT
+    assert [(each.name, each.value, each.source_name) for each in container.env] == [
+        ("A", "1=2", ""),
+        ("B", "", "db"),
+    ]
+    assert container.volume_mounts[0].read_only
+    assert container.resources.cpu_limit == "1"
+    assert (container.replicas, dict(container.labels)) == (2, {"app": "web"})
+
+
+async def test_what_is_shown_can_be_made_again(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
+    await logged_in("containers", "create", "web", "--image", "nginx:1.27", "-e", "A=1", "--label", "app=web")
+    shown = await logged_in("containers", "get", "web", "-o", "yaml")
+    assert list(yaml.safe_load(shown.out))[:3] == ["name", "display_name", "namespace"]
+    file = tmp_path / "web.yaml"
+    file.write_text(shown.out)
+    again = await logged_in("containers", "create", "copy", "-f", str(file), "--image", "nginx:1.28")
+    assert again.code == 0, again.err
+    copy = fake.calls_of("CreateContainer")[1].request.container
+    assert (copy.name, copy.image, copy.env[0].value, copy.labels["app"]) == (
+        "copy",
+        "nginx:1.28",
+        "1",
+        "web",
+    )
+    file.write_text("apiVersion: apps/v1\nkind: Deployment\n")
+    refused = await logged_in("containers", "create", "copy", "-f", str(file))
+    assert refused.code == 2
+    assert "pilothouse apply" in refused.err
+
+
+async def test_an_update_merges_and_names_what_changed(fake: FakeServer, logged_in: Command) -> None:
+    await logged_in("containers", "create", "web", "--image", "a", "-e", "A=1", "-e", "B=1", "--label", "x=1")
+    changed = await logged_in(
+        "containers", "update", "web", "-e", "B=2", "--remove-env", "A", "--label", "y=2"
+    )
+    assert changed.code == 0, changed.err
+    request = fake.calls_of("UpdateContainer")[0].request
+    assert list(request.update_mask.paths) == ["env", "labels"]
+    assert [(each.name, each.value) for each in request.container.env] == [("B", "2")]
+    assert dict(request.container.labels) == {"x": "1", "y": "2"}
+    await logged_in("containers", "update", "web", "--replicas", "3", "--cpu-limit", "2")
+    request = fake.calls_of("UpdateContainer")[1].request
+    assert list(request.update_mask.paths) == ["replicas", "resources.cpu_limit"]
+    assert (await logged_in("containers", "update", "web")).code == 2
+
+
+async def test_lists_are_stable_and_go_over_all_pages(fake: FakeServer, logged_in: Command) -> None:
+    for number in range(60):
+        row = container_pb2.Container(
+            name=f"c{number:02}", namespace="shop", status=container_pb2.CONTAINER_STATUS_RUNNING
+        )
+        fake.tables["container"]["shop", row.name] = row
+    listed = await logged_in("containers", "list")
+    assert len(listed.lines) == 61
+    assert listed.lines[:2] == [
+        "NAMESPACE  NAME  STATUS   READY  RESTARTS  IMAGE  REASON  CREATED",
+        "shop       c00   RUNNING  0/1    0",
+    ]
+    assert len(json.loads((await logged_in("containers", "list", "-o", "json")).out)) == 60
+    assert len(yaml.safe_load((await logged_in("containers", "list", "-o", "yaml", "--limit", "2")).out)) == 2
+    assert json.loads((await logged_in("containers", "list", "-n", "none", "-o", "json")).out) == []
+    await logged_in("containers", "list", "-A", "--status", "running", "--filter", 'name = "a" OR name = "b"')
+    request = fake.calls_of("ListContainers")[-1].request
+    assert (request.namespace, request.filter) == ("", '(name = "a" OR name = "b") AND status = RUNNING')
+
+
+async def test_waiting(fake: FakeServer, logged_in: Command) -> None:
+    await logged_in("containers", "create", "web", "--image", "a")
+    stopped = await logged_in("containers", "stop", "web", "--wait")
+    assert stopped.code == 0
+    assert "STOPPED" in stopped.out
+    assert stopped.err == "web: stopped 0/1\n"
+    paused = await logged_in("containers", "pause", "web", "--wait")
+    assert "lost: pod address, memory" in paused.err
+    late = await logged_in("containers", "create", "slow", "--image", "a", "--wait", "--wait-timeout", "0.3")
+    assert late.code == 10
+    assert "slow is not running after 0.3 s" in late.err
+    gone = await logged_in("containers", "delete", "web", "--yes", "--wait")
+    assert gone.code == 0
+    assert (await logged_in("containers", "delete", "slow")).code == 2  # nobody to ask
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, 3),
+        (grpc.StatusCode.PERMISSION_DENIED, 5),
+        (grpc.StatusCode.NOT_FOUND, 6),
+        (grpc.StatusCode.FAILED_PRECONDITION, 7),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 8),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 9),
+        (grpc.StatusCode.INTERNAL, 1),
+    ],
+)
+async def test_exit_codes(
+    fake: FakeServer, logged_in: Command, code: grpc.StatusCode, exit_code: int
+) -> None:
+    fake.fail("GetContainer", code, reason="SOME_REASON", message="what to do")
+    ended = await logged_in("containers", "get", "web")
+    assert ended.code == exit_code
+    assert ended.err.startswith("error: what to do [SOME_REASON]\n")
+    assert ended.out == ""
+
+
+async def test_field_errors_are_shown_with_field_and_rule(fake: FakeServer, logged_in: Command) -> None:
+    violations = [("container.image", "not an image reference"), ("container.name", "not an RFC 1123 label")]
+    fake.fail(
+        "CreateContainer", grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_FIELD", violations=violations
+    )
+    ended = await logged_in("containers", "create", "web", "--image", "x y")
+    assert ended.code == 3
+    assert ended.err.splitlines()[1:] == [f"  {field}: {rule}" for field, rule in violations]
+
+
+async def test_every_noun_answers(fake: FakeServer, logged_in: Command) -> None:
+    steps: list[tuple[str, ...]] = [
+        ("namespaces", "create", "shop", "--quota-cpu", "4", "--label", "team=a"),
+        ("namespaces", "update", "shop", "--quota-memory", "8Gi", "--status", "inactive"),
+        ("namespaces", "get", "shop"),
+        ("namespaces", "list"),
+        ("namespaces", "quota", "shop"),
+        ("namespaces", "summary"),
+        ("namespaces", "delete", "shop", "--yes", "--cascade"),
+        ("roles", "create", "reader", "-p", "container.get", "-p", "container.list"),
+        ("roles", "update", "reader", "--description", "reads"),
+        ("roles", "get", "reader"),
+        ("roles", "list"),
+        ("roles", "delete", "reader", "--yes"),
+        ("grants", "create", "ann", "viewer", "-n", "shop", "--expires-in", "8h"),
+        ("grants", "list"),
+        ("grants", "delete", "ann", "viewer", "-n", "shop"),
+        ("sessions", "list"),
+        ("clusters", "list"),
+        ("images", "list"),
+        ("images", "get", "nginx:1.27"),
+        ("images", "delete", "nginx:1.27"),
+        ("audit", "list"),
+        ("audit", "stats"),
+        ("usage", "-n", "shop", "--since", "2h", "--step", "1m"),
+        ("top",),
+        ("users", "list"),
+    ]
+    for step in steps:
+        ended = await logged_in(*step)
+        assert ended.code == 0, (step, ended.err)
+    quota = fake.calls_of("UpdateNamespace")[0].request.namespace.resource_quota
+    assert (quota.cpu, quota.memory) == ("4", "8Gi")
+    grant = fake.calls_of("GrantRole")[0].request
+    assert grant.expire_time.seconds > 0
+    made = await logged_in(
+        "users", "create", "ann", "--email", "a@b.c", "--password-stdin", stdin="a long password\n"
+    )
+    assert made.code == 0, made.err
+    assert (await logged_in("users", "update", "ann", "--status", "locked")).code == 0
+    assert fake.calls_of("UpdateUser")[0].request.user.status == 3
+    changed = await logged_in("passwd", "--password-stdin", stdin=f"{PASSWORD}\nanother password\n")
+    assert changed.code == 0, changed.err
+
+
+async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, logged_in: Command) -> None:
+    await fake.commit("container", ("shop", "a"), container_pb2.Container(namespace="shop", name="a"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pilothouse_client", "containers", "list", "--watch", "-o", "json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+
+    async def next_change() -> Any:
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            while change := json.loads(await process.stdout.readline()):
+                if change["change"] != "BOOKMARK":
+                    return change
+        return None
+
+    first = await next_change()
+    assert (first["change"], first["resource"]["name"]) == ("ADDED", "a")
+    assert (await next_change())["change"] == "SYNCED"
+    await fake.cut_watches()
+    await fake.commit("container", ("shop", "a"), None)
+    assert (await next_change())["change"] == "DELETED"
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert process.returncode == 130
+    assert errors == b""
+
+
+def test_help_loads_neither_grpc_nor_rich_nor_protobuf() -> None:
+    script = (
+        "import sys; from pilothouse_client.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'grpc', 'rich', 'google.protobuf', 'yaml', 'asyncio'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+    assert all(f"\n  {verb} " in ended.stdout for verb in ("containers", "login", "serve"))
+
+
+async def test_a_verb_of_the_server_says_how_to_install_it(
+    pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = EntryPoint("serve", "a_server_that_is_not_installed.cli:serve", "pilothouse.commands")
+    monkeypatch.setattr(cli, "_entry_points", lambda: [missing])
+    ended = await pilothouse("serve")
+    assert ended.code == 1
+    assert "pip install 'pilothouse[server]'" in ended.err
+    assert "serve" in (await pilothouse("--help")).out
+
+
+async def test_a_verb_of_another_distribution_joins(
+    pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = EntryPoint("joined", f"{__name__}:joined_verb", "pilothouse.commands")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    monkeypatch.setattr(cli, "_entry_points", lambda: [joined])
+    assert (await pilothouse("joined", "--word", "hello")).out == "hello\n"
+
+
+def joined_verb(word: str = "") -> None:
+    """A verb that joins."""
+    print(word)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("containers", "create", "web"),
+        ("containers", "create", "web", "--image", "a", "-e", "A"),
+        ("containers", "create", "web", "--image", "a", "-p", "http"),
+        ("containers", "create", "web", "--image", "a", "--mount", "data"),
+        ("containers", "list", "-n", "a", "-A"),
+        ("containers", "list", "--status", "wild"),
+        ("containers", "list", "--watch", "--limit", "3"),
+        ("usage", "--since", "yesterday"),
+        ("grants", "create", "ann", "viewer", "--expires-in", "soon"),
+        ("namespaces", "update", "shop"),
+        ("contaners",),
+        (),
+    ],
+)
+async def test_a_wrong_command_line_is_two(
+    fake: FakeServer, logged_in: Command, arguments: tuple[str, ...]
+) -> None:
+    before = len(fake.calls)
+    ended = await logged_in(*arguments)
+    assert ended.code == 2
+    assert ended.err
+    assert len(fake.calls) == before
