@@ -24,6 +24,8 @@ _STRETCH = 500
 class AuditService:
     """Serves `pilothouse.audit.v1.AuditService`."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["AuditService"]
+
     def __init__(self, watches: WatchServer, page_key: bytes) -> None:
         self._watches = watches
         self._page_key = page_key

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, Numeric, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Numeric,
+    String,
+    Table,
+    Text,
+    column,
+    table,
+)
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
@@ -62,11 +74,9 @@ USER_OPERATION_STATS = Table(
 )
 
 # Owned by the noun namespaces; read here for names only.
-HOMES = Table(
+HOMES = table(
     "namespaces",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("name", String(63)),
-    extend_existing=True,
-    comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
+    column("id", BigInteger()),
+    column("name", String(63)),
+    schema="public",
 )

@@ -29,6 +29,8 @@ _PAUSE_MODE: dict[int, PauseMode] = {
 class ContainerService:
     """Serves `pilothouse.container.v1.ContainerService`."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ContainerService"]
+
     def __init__(self, watches: WatchServer, page_key: bytes) -> None:
         self._watches = watches
         self._page_key = page_key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
@@ -142,21 +142,17 @@ STATUS_HISTORY = Table(
 )
 
 # Owned by other nouns; read here for names and places only.
-HOMES = Table(
+HOMES = table(
     "namespaces",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("name", String(63)),
-    Column("cluster_name", String(100)),
-    Column("kubernetes_name", String(63)),
-    extend_existing=True,
-    comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
+    column("id", BigInteger()),
+    column("name", String(63)),
+    column("cluster_name", String(100)),
+    column("kubernetes_name", String(63)),
+    schema="public",
 )
-CREATORS = Table(
+CREATORS = table(
     "users",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("username", String(50)),
-    extend_existing=True,
-    comment="People and programs that log in; never deleted for good, see deleted_at.",
+    column("id", BigInteger()),
+    column("username", String(50)),
+    schema="public",
 )

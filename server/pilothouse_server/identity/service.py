@@ -24,6 +24,8 @@ _ROLE_PATHS = frozenset({"display_name", "description", "permissions"})
 class IdentityService:
     """Serves `pilothouse.identity.v1.IdentityService`. `known_permissions` are all that any method needs."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["IdentityService"]
+
     def __init__(
         self, logins: Logins, passwords: Passwords, page_key: bytes, known_permissions: Collection[str]
     ) -> None:

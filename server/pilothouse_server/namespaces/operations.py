@@ -24,7 +24,6 @@ from pilothouse_server.namespaces import repository
 from pilothouse_server.namespaces.model import Cluster, Namespace, Quota
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
-from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.quantity import normalise
 
 DEFAULT_CLUSTER = "local"

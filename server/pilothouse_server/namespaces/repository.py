@@ -125,7 +125,10 @@ async def list_namespaces(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Namespace], str]:
-    """One page of the namespaces among `visible` (None: all that the caller reaches), and the token of the next."""
+    """One page of the namespaces among `visible` (None.
+
+    All that the caller reaches), and the token of the next.
+    """
     query = _namespaces().where(compile_filter(page.filter, _FILTERS))
     if selector is not None:
         query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))

@@ -28,6 +28,8 @@ _UPDATABLE = frozenset(
 class NamespaceService:
     """Serves `pilothouse.namespace.v1.NamespaceService`."""
 
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["NamespaceService"]
+
     def __init__(self, watches: WatchServer, page_key: bytes, cascades: Sequence[Cascade]) -> None:
         self._watches = watches
         self._page_key = page_key

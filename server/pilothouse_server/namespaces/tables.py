@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
 
-NAMESPACES = Table(
+NAMESPACES = table(
     "namespaces",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("uid", UUID(as_uuid=True)),
-    Column("name", String(63)),
-    Column("display_name", String(100)),
-    Column("description", Text),
-    Column("kubernetes_name", String(63)),
-    Column("cluster_name", String(100)),
-    Column("status", String(20)),
-    Column("phase", String(20)),
-    Column("reason", String(100)),
-    Column("message", Text),
-    Column("resource_quota", JSONB(none_as_null=True)),
-    Column("labels", JSONB),
-    Column("annotations", JSONB),
-    Column("conditions", JSONB),
-    Column("adopted", Boolean),
-    Column("generation", BigInteger),
-    Column("observed_generation", BigInteger),
-    Column("resource_version", BigInteger),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
-    Column("deletion_requested_at", DateTime(timezone=True)),
-    Column("deleted_at", DateTime(timezone=True)),
-    comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
-    # Other nouns declare the columns they read, and may be imported first.
-    extend_existing=True,
+    column("id", BigInteger()),
+    column("uid", UUID()),
+    column("name", String(63)),
+    column("display_name", String(100)),
+    column("description", Text()),
+    column("kubernetes_name", String(63)),
+    column("cluster_name", String(100)),
+    column("status", String(20)),
+    column("phase", String(20)),
+    column("reason", String(100)),
+    column("message", Text()),
+    column("resource_quota", JSONB(none_as_null=True)),
+    column("labels", JSONB()),
+    column("annotations", JSONB()),
+    column("conditions", JSONB()),
+    column("adopted", Boolean()),
+    column("generation", BigInteger()),
+    column("observed_generation", BigInteger()),
+    column("resource_version", BigInteger()),
+    column("created_at", DateTime()),
+    column("updated_at", DateTime()),
+    column("created_by", BigInteger()),
+    column("updated_by", BigInteger()),
+    column("deletion_requested_at", DateTime()),
+    column("deleted_at", DateTime()),
+    schema="public",
 )
 
 CLUSTERS = Table(
@@ -66,11 +63,9 @@ CLUSTERS = Table(
 )
 
 # Only the name of who made something is read here; the noun identity owns the table.
-CREATORS = Table(
+CREATORS = table(
     "users",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("username", String(50)),
-    comment="People and programs that log in; never deleted for good, see deleted_at.",
-    extend_existing=True,
+    column("id", BigInteger()),
+    column("username", String(50)),
+    schema="public",
 )

@@ -28,8 +28,9 @@ REDACTED: Final = "[redacted]"
 MOST_BODY_BYTES: Final = 16 * 1024
 MOST_METADATA_ENTRIES: Final = 64
 MOST_METADATA_CHARACTERS: Final = 256
-# For messages of up to so many bytes: the longest text and the most items that are shown. Where the body is still too
-# long the next round follows. A long message begins further down, so that it is not rendered whole to be thrown away.
+# For messages of up to so many bytes: the longest text and the most items that are shown. Where the body
+# is still too long the next round follows. A long message begins further down, so that it is not rendered
+# whole to be thrown away.
 _ROUNDS: Final = ((16 << 10, 4096, 256), (256 << 10, 1024, 64), (1 << 62, 256, 16), (1 << 62, 64, 4))
 # Texts that hold a NUL or a lone surrogate are rare; one table serves both.
 _UNSTORABLE: Final = {0: "\\u0000", **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}}

@@ -216,11 +216,16 @@ def _resource_name_fields(descriptor: Descriptor) -> Iterator[str]:
 
 
 def _is_present(message: Any, name: str) -> bool:
-    """Whether a field with presence is given; a message that says nothing is not."""
+    """Whether a field with presence is given; a message that says nothing is not.
+
+    Beside an `update_mask` an empty resource says something: it clears the fields that the mask names.
+    """
     if not message.HasField(name):
         return False
     value = getattr(message, name)
-    return not isinstance(value, Message) or value.ByteSize() > 0
+    if not isinstance(value, Message) or value.ByteSize() > 0:
+        return True
+    return not isinstance(value, FieldMask) and "update_mask" in descriptor_of(message).fields_by_name
 
 
 def _refusal(violations: list[Violation]) -> InvalidArgument:

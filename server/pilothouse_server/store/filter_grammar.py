@@ -9,9 +9,9 @@
     field       = name { "." ( name | string ) }   labels.app, labels."app.kubernetes.io/name"
     value       = text | string                    string in " or ', with \\ before ", ', \\ and *
 
-What AIP-160 has besides (functions, bare words that search everywhere) is refused with a text that says so. Length,
-depth and the number of restrictions are bounded, so that a filter costs little whatever it says. Every error names the
-position, counted from 1.
+What AIP-160 has besides (functions, bare words that search everywhere) is refused with a text that says so.
+Length, depth and the number of restrictions are bounded, so that a filter costs little whatever it says.
+Every error names the position, counted from 1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _OPERATORS = frozenset({"=", "!=", "<", "<=", ">", ">=", ":"})
 class Literal:
     """A value as it was written. `text` has its escapes resolved and its wildcards taken away.
 
-    `starts_open` and `ends_open` say that an unescaped `*` stood there; `*` alone is both, with an empty text.
+    `starts_open` and `ends_open` say that an unescaped `*` stood there; `*` alone is both, with an empty
+    text.
     """
 
     text: str

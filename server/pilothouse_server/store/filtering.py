@@ -1,11 +1,12 @@
 """Filters and label selectors as SQL conditions.
 
-A noun's repository says which fields may be asked and how: `FilterField` pairs a column with a kind. Only those can be
-named, so no filter reaches a column that was not offered, and every value travels as a bound parameter.
+A noun's repository says which fields may be asked and how: `FilterField` pairs a column with a kind. Only
+those can be named, so no filter reaches a column that was not offered, and every value travels as a bound
+parameter.
 
-SQL's third truth value is kept out of the answers: a comparison with a missing value does not hold, so its negation
-does. Negations are pushed down to the comparisons, so that only they need guarding against NULL, and what is not
-negated stays in the plain form that an index serves.
+SQL's third truth value is kept out of the answers: a comparison with a missing value does not hold, so its
+negation does. Negations are pushed down to the comparisons, so that only they need guarding against NULL,
+and what is not negated stays in the plain form that an index serves.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class FilterKind(Enum):
 class FilterField:
     """A column that a filter may name.
 
-    `names` maps the upper-case names of an enum, without their `prefix`, to what the column holds. A caller may write
-    the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same.
+    `names` maps the upper-case names of an enum, without their `prefix`, to what the column holds. A caller
+    may write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same.
     """
 
     column: ColumnElement[Any]
@@ -91,12 +92,13 @@ class FilterField:
 def compile_filter(expression: str, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
     """Return the condition of an AIP-160 filter; an empty one holds always.
 
-    `=` on text takes `*` at either end as a wildcard, `:` asks whether text holds a part, whatever its case, `field:*`
-    whether there is a value, and `labels:KEY` whether there is such a label. Enums are given by name, times as
-    RFC 3339.
+    `=` on text takes `*` at either end as a wildcard, `:` asks whether text holds a part, whatever its
+    case, `field:*` whether there is a value, and `labels:KEY` whether there is such a label. Enums are
+    given by name, times as RFC 3339.
 
     Raises:
-        InvalidArgument: of the field `filter`, naming the position, and for an unknown field the known ones.
+        InvalidArgument: of the field `filter`, naming the position, and for an unknown field the known
+        ones.
     """
     tree = parse(expression)
     return true() if tree is None else _condition(tree, fields, negated=False)
@@ -211,7 +213,8 @@ def _integer(value: Literal) -> ColumnElement[int]:
     number = whole_number(value.text)
     if number is None:
         raise filter_error(value.position, "expected a whole number of 64 bits")
-    # Of 64 bits whatever the column has: a value beyond an integer column's range is a value like any other.
+    # Of 64 bits whatever the column has: a value beyond an integer column's range is a value like any
+    # other.
     return literal(number, BigInteger)
 
 

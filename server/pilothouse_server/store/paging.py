@@ -1,17 +1,20 @@
-"""Keyset paging: pages that neither repeat nor miss a row that is there all along, whatever others write meanwhile.
+"""Keyset paging: pages that neither repeat nor miss a row that is there all along, whatever others write
+meanwhile.
 
-A page is what comes after the last row of the page before, in a total order: the columns asked for, then a unique
-column that decides between equals. Nothing is counted off, so rows that come and go do not shift the others. Missing
-values stand where PostgreSQL puts them (last ascending, first descending), so that the usual indexes serve.
+A page is what comes after the last row of the page before, in a total order: the columns asked for, then a
+unique column that decides between equals. Nothing is counted off, so rows that come and go do not shift the
+others. Missing values stand where PostgreSQL puts them (last ascending, first descending), so that the
+usual indexes serve.
 
-The token holds that last row's values. It is authenticated with a key of the server, and bound to the method, the
-caller, the filter and the order, so that one cannot be forged, lent to somebody else, or used with another question.
+The token holds that last row's values. It is authenticated with a key of the server, and bound to the
+method, the caller, the filter and the order, so that one cannot be forged, lent to somebody else, or used
+with another question.
 
 In a repository::
 
-    order = parse_order_by(page.order_by, {"name": OrderField(TABLE.c.name), …}, default="name", unique=TABLE.c.id)
-    rows = (await connection.execute(paginate(select(TABLE).where(…), order, page))).all()
-    rows, next_page_token = finish_page(rows, order, page)
+    order = parse_order_by(page.order_by, {"name": OrderField(TABLE.c.name), …}, default="name",
+    unique=TABLE.c.id) rows = (await connection.execute(paginate(select(TABLE).where(…), order,
+    page))).all() rows, next_page_token = finish_page(rows, order, page)
 """
 
 from __future__ import annotations
@@ -49,9 +52,9 @@ _SelectType = TypeVar("_SelectType", bound=Select[Any])
 class PageRequest:
     """What a caller asks of a list.
 
-    `binding` names what the token must belong to besides filter and order: the method, the caller, and whatever else
-    narrows the list (namespace, label selector). `key` authenticates tokens: 32 bytes, the same on all replicas.
-    `page_size` is 0 for the default of 50; what is above 1,000 is taken as 1,000.
+    `binding` names what the token must belong to besides filter and order: the method, the caller, and
+    whatever else narrows the list (namespace, label selector). `key` authenticates tokens: 32 bytes, the
+    same on all replicas. `page_size` is 0 for the default of 50; what is above 1,000 is taken as 1,000.
     """
 
     key: bytes = field(repr=False)
@@ -75,7 +78,9 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OrderField:
-    """A column that a list may be ordered by; `nullable` costs the plain index condition, so say it only where true."""
+    """A column that a list may be ordered by; `nullable` costs the plain index condition, so say it
+    only where true.
+    """
 
     column: ColumnElement[Any]
     nullable: bool = False
@@ -106,7 +111,8 @@ class OrderSpec:
 def parse_order_by(
     text: str, fields: Mapping[str, OrderField], *, default: str, unique: ColumnElement[Any]
 ) -> OrderSpec:
-    """Read an AIP-132 order such as `create_time desc, name`; an empty one is `default`, written the same way.
+    """Read an AIP-132 order such as `create_time desc, name`; an empty one is `default`, written the same
+    way.
 
     `unique` is appended, in the direction of the last column, unless it is named already.
 
@@ -135,7 +141,8 @@ def parse_order_by(
 
 
 def paginate(select: _SelectType, order: OrderSpec, page: PageRequest) -> _SelectType:
-    """Return the select of one page, with one row more, by which `finish_page` sees whether another follows.
+    """Return the select of one page, with one row more, by which `finish_page` sees whether another
+    follows.
 
     The values of the order's columns are added to each row as `page_key_0` and so on.
 
@@ -152,7 +159,9 @@ def paginate(select: _SelectType, order: OrderSpec, page: PageRequest) -> _Selec
 
 
 def finish_page(rows: Sequence[AnyRow], order: OrderSpec, page: PageRequest) -> tuple[Sequence[AnyRow], str]:
-    """Return the rows of the page without the one too many, and the token of the next page, empty on the last."""
+    """Return the rows of the page without the one too many, and the token of the next page, empty
+    on the last.
+    """
     return rows[: page.limit], next_token(rows, order, page)
 
 
@@ -224,7 +233,9 @@ def _after(order: OrderSpec, values: Sequence[Any]) -> ColumnElement[bool]:
 
 
 def _beyond(item: OrderColumn, value: Any, parameter: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition under which one column stands beyond the value; PostgreSQL sorts missing ones highest."""
+    """Return the condition under which one column stands beyond the value; PostgreSQL sorts missing
+    ones highest.
+    """
     if value is None:
         return item.column.is_not(None) if item.descending else false()
     if item.descending:

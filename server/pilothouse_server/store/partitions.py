@@ -1,23 +1,26 @@
 """Partitions made ahead and old ones dropped, without making a writer wait.
 
-The audit log has a partition for each month, usage samples for each day, events for each million revisions. There
-is no default partition, so an insert without its partition fails: `make_ahead` is called at start and every hour,
-and makes enough for 12 months, 14 days and two million revisions.
+The audit log has a partition for each month, usage samples for each day, events for each million revisions.
+There is no default partition, so an insert without its partition fails: `make_ahead` is called at start and
+every hour, and makes enough for 12 months, 14 days and two million revisions.
 
 Which partition holds what is read from the catalogue, never from a name (the functions of migration 0007).
 
-Attaching, detaching and dropping need locks that writers also need, on the table and on those its foreign keys
-refer to. A statement that waits for such a lock makes every later writer wait behind it. So each step is a
-transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that never
-succeeds raises `PartitionBusyError`; what was done until then stays and is completed by the next call:
+Attaching, detaching and dropping need locks that writers also need, on the table and on those its foreign
+keys refer to. A statement that waits for such a lock makes every later writer wait behind it. So each step
+is a transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that
+never succeeds raises `PartitionBusyError`; what was done until then stays and is completed by the next
+call:
 
     mark (a comment) → DETACH CONCURRENTLY → DROP
 
-A crash after the mark leaves an old partition, one within DETACH leaves it pending (it is finalised), one after it
-leaves a table that the mark says to drop. A table that somebody detached by hand bears no mark and is left alone.
+A crash after the mark leaves an old partition, one within DETACH leaves it pending (it is finalised), one
+after it leaves a table that the mark says to drop. A table that somebody detached by hand bears no mark and
+is left alone.
 
-Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must therefore read
-the horizon *after* the events: if it has passed the reader's position, what was read may have a gap.
+Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must
+therefore read the horizon *after* the events: if it has passed the reader's position, what was read may
+have a gap.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ LOCK_TIMEOUT_MILLISECONDS = 50
 ATTEMPTS = 60
 LONGEST_PAUSE_SECONDS = 2.0
 REVISIONS_PER_PARTITION = 1_000_000
-# lock_not_available, deadlock_detected, object_in_use, and what DETACH says while another detach is pending.
+# lock_not_available, deadlock_detected, object_in_use, and what DETACH says while another detach is
+# pending.
 _TRY_AGAIN = frozenset({"55P03", "40P01", "55006", "55000"})
 # Another replica has just detached or dropped the partition; the next attempt sees that.
 _GONE = "42P01"
@@ -92,7 +96,9 @@ class Partition(Generic[Bound]):
 
 
 class Partitions:
-    """The partitions of one database, kept through the maintenance role, which becomes `owner` for each step."""
+    """The partitions of one database, kept through the maintenance role, which becomes `owner` for
+    each step.
+    """
 
     def __init__(
         self, engine: AsyncEngine, owner: str = "pilothouse_owner", *, attempts: int = ATTEMPTS
@@ -120,8 +126,8 @@ class Partitions:
     async def drop_older(self, scheme: Scheme, before: datetime) -> list[str]:
         """Drop the partitions of `AUDIT_LOG` or `USAGE` that hold nothing at or after `before`.
 
-        Returns the names of what was dropped, oldest first, with what an earlier call left behind. Operations older
-        than the log that is left are deleted with it. Raises PartitionBusyError.
+        Returns the names of what was dropped, oldest first, with what an earlier call left behind.
+        Operations older than the log that is left are deleted with it. Raises PartitionBusyError.
         """
         old = [partition for partition in await self.by_time(scheme.table) if _ends_by(partition, before)]
         dropped = await self._drop(scheme.table, [partition.name for partition in old])
@@ -251,7 +257,9 @@ class Partitions:
         await self._step(detach, autocommit=True)
 
     async def _trim_operations(self, before: datetime, batch: int = 5_000) -> None:
-        """Delete the operations of dropped log records, a batch a transaction, so that no lock is held for long."""
+        """Delete the operations of dropped log records, a batch a transaction, so that no lock is
+        held for long.
+        """
 
         async def trim(connection: AsyncConnection) -> int:
             result = await connection.execute(

@@ -95,7 +95,7 @@ def render(value: model.Container) -> bytes:
 def status_change(value: model.StatusChange) -> pb.StatusChange:
     """One row of the history as protobuf."""
     return pb.StatusChange(
-        previous_status=words.STATUS[value.previous] if value.previous else None,
+        previous_status=words.STATUS[value.previous] if value.previous else pb.CONTAINER_STATUS_UNSPECIFIED,
         current_status=words.STATUS[value.current],
         reason=value.reason,
         message=value.message,

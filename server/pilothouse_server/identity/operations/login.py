@@ -217,13 +217,6 @@ class Logins:
         return issued
 
 
-async def forget_ended(store: Store) -> None:
-    """Removes sessions that ended some time ago and counters that nobody adds to; periodic work."""
-    async with store.system_write("retention") as transaction:
-        await sessions.delete_ended(transaction)
-        await throttles.delete_older(transaction, FAILURES_COUNT_FOR)
-
-
 def _locked_until(failures: int, now: datetime) -> datetime | None:
     if failures < FREE_FAILURES:
         return None

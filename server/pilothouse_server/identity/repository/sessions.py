@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from pilothouse_server.access import Principal
@@ -17,8 +17,6 @@ from pilothouse_server.identity.tables import SESSIONS, USERS
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# Ended sessions are kept for a while, so that a late replay of their refresh tokens is told as one.
-KEEP_ENDED = timedelta(days=7)
 _ORDERS = {"create_time": OrderField(SESSIONS.c.created_at)}
 
 
@@ -141,13 +139,6 @@ async def touch(transaction: Transaction, access_token_hashes: Collection[bytes]
         .values(last_used_at=func.now())
     )
     await transaction.connection.execute(statement)
-
-
-async def delete_ended(transaction: Transaction) -> None:
-    """Removes the rows of sessions that ended some time ago."""
-    await transaction.connection.execute(
-        delete(SESSIONS).where(SESSIONS.c.refresh_expires_at < func.now() - KEEP_ENDED)
-    )
 
 
 def _session(row: Row[Any]) -> Session:

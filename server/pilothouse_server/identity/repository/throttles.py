@@ -4,9 +4,9 @@ user or not."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pilothouse_server.identity.tables import LOGIN_THROTTLES
@@ -57,16 +57,4 @@ async def clear(transaction: Transaction, account_hash: bytes) -> None:
     """Forgets the failures of an account."""
     await transaction.connection.execute(
         delete(LOGIN_THROTTLES).where(LOGIN_THROTTLES.c.account_hash == account_hash)
-    )
-
-
-async def delete_older(transaction: Transaction, age: timedelta) -> None:
-    """Forgets counters that have not changed for so long."""
-    stale = (
-        select(LOGIN_THROTTLES.c.account_hash)
-        .where(LOGIN_THROTTLES.c.updated_at < func.now() - age)
-        .with_for_update(skip_locked=True)
-    )
-    await transaction.connection.execute(
-        delete(LOGIN_THROTTLES).where(LOGIN_THROTTLES.c.account_hash.in_(stale))
     )

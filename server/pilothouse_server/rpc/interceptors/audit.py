@@ -25,6 +25,7 @@ from pilothouse_server.rpc.pipeline import Proceed
 from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import uncancelled
+from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import Operation
 
 
@@ -55,7 +56,9 @@ class AuditLayer:
 
     async def _mutation(self, call: Call, proceed: Proceed) -> bytes:
         try:
-            answer = await self._idempotency.answer(call, proceed)
+            # What a handler's statement breaks is told by name, in the record as to the caller.
+            with translated():
+                answer = await self._idempotency.answer(call, proceed)
             await call.transaction_if_none()
             assert call.unit is not None
             if call.validate_only:

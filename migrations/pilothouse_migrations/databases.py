@@ -1,0 +1,38 @@
+"""Making the product's database where there is none, as an administrator."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError as DatabaseRefusedError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from pilothouse_migrations.roles import async_dsn
+
+__all__ = ["DatabaseRefusedError", "ensure_database"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+async def ensure_database(admin_dsn: str, name: str) -> bool:
+    """Make the database `name`, in UTF-8, unless it is there; tells whether it was made.
+
+    `admin_dsn` connects to another database as a role with CREATEDB. Raises ValueError for a name other
+    than lower-case letters, digits and underscores, because it is written into SQL unquoted.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"database name must match {_NAME.pattern}, got {name!r}")
+    engine = create_async_engine(async_dsn(admin_dsn), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            found = await connection.execute(
+                text("SELECT datname FROM pg_database WHERE datname = :name"), {"name": name}
+            )
+            if found.first() is not None:
+                return False
+            await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+            return True
+    finally:
+        await engine.dispose()

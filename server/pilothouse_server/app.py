@@ -1,0 +1,184 @@
+"""The composition root: the only module that knows all others. It makes the parts, joins them, and starts
+and stops them in order.
+
+Start: database and schema checked → shipped roles, first administrator → feed → background work → gRPC,
+healthy once the feed stands at the head. Stop is the way back: health says no → open streams are told to go
+on elsewhere → calls in flight end within the grace → background work → last audit records → database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import prometheus_client
+import structlog
+
+from pilothouse_migrations import runner
+from pilothouse_server.audit.service import AuditService
+from pilothouse_server.cluster import connection
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import CredentialsRefused
+from pilothouse_server.containers import messages as container_messages
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.service import ContainerService
+from pilothouse_server.identity.authenticator import TokenAuthenticator
+from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
+from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.namespaces import messages as namespace_messages
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.service import NamespaceService
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
+from pilothouse_server.rpc import interceptors, method_rules
+from pilothouse_server.rpc.idempotency import IdempotencyKeeper
+from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.pipeline import Pipeline
+from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
+from pilothouse_server.rpc.watch import WatchLimits, WatchServer
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.audit_writer import AuditWriter
+from pilothouse_server.store.engine import Database, plain_dsn
+from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.periodic import PeriodicWork, standard_jobs
+from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.supervision import Supervisor
+from pilothouse_server.watch.hub import Hub
+
+log = structlog.get_logger(__name__)
+
+Kubeconfigs = Mapping[str, Mapping[str, Any]]
+
+
+class Application:
+    """One server. `start` answers the port; `stop` drains. Made for one start and one stop.
+
+    `kubeconfigs` are the clusters that the server's own configuration reaches, by name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        kubeconfigs: Kubeconfigs,
+        *,
+        reconciler: ReconcilerSettings | None = None,
+    ) -> None:
+        self.settings = settings
+        self.bootstrap: Bootstrap | None = None
+        self.database = Database.connect(settings)
+        self.store = Store(self.database)
+        self.store.renderers |= {
+            "container": container_messages.render,
+            "namespace": namespace_messages.render,
+        }
+        self._kubeconfigs = kubeconfigs
+        self._keys = KeyRing.load(
+            settings.secret_key_file or settings.data_dir / "master.key",
+            create=settings.secret_key_file is None,
+        )
+        self.hub = Hub(settings.event_ring_size)
+        self.feed = Feed(self.store, self.hub)
+        self.audit_writer = AuditWriter(self.store)
+        self.clusters = Clusters(self._connect)
+        self.reconciler = Reconciler(
+            self.store,
+            self.clusters,
+            None,
+            reconciler or ReconcilerSettings(usage_period_seconds=settings.usage_period_seconds),
+        )
+        self._passwords = Passwords()
+        self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
+        self._authorization = AuthorizationLayer(self.authenticator)
+        self._supervisor = Supervisor()
+        self._server: GrpcServer | None = None
+
+    async def start(self) -> int:
+        """Starts everything and answers the port that is listened on.
+
+        Raises:
+            pilothouse_migrations.runner.MigrationError: the schema is not this release's.
+            DeclarationError: the proto files leave something open.
+            Unavailable: the database is away.
+            RuntimeError: the address is taken.
+        """
+        dsn = self.settings.maintenance_database_url or self.settings.database_url
+        await runner.check(plain_dsn(dsn))
+        self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
+        await self._register_clusters()
+        self._server, port = self._build_server()
+        self.feed.on_grants_changed = self.authenticator.invalidate
+        self.feed.on_changes = self.reconciler.wake
+        self._supervisor.start("audit writer", self.audit_writer.run)
+        self._supervisor.start("feed", self.feed.run)
+        self._supervisor.start("reconciler", self.reconciler.run)
+        periodic = PeriodicWork(self.store, standard_jobs(self.store, self.settings))
+        self._supervisor.start("periodic work", periodic.run)
+        await self.feed.started()
+        await self._server.start()
+        await self._server.serving(True)
+        self._serve_metrics()
+        return port
+
+    async def stop(self) -> None:
+        """Drains: no call in flight fails, open streams are told to resume elsewhere."""
+        if self._server is not None:
+            await self._server.serving(False)
+            self._authorization.drain()
+            await self._server.stop(self.settings.grace_seconds)
+        await self.audit_writer.close()
+        await self._supervisor.stop()
+        await self.clusters.close()
+        await self.authenticator.close()
+        self._passwords.close()
+        await self.database.close()
+
+    def _build_server(self) -> tuple[GrpcServer, int]:
+        page_key = self._keys.derive("page-token")
+        watches = WatchServer(
+            self.feed,
+            self.hub,
+            self._keys.derive("resume-token"),
+            WatchLimits(self.settings.watch_max_lag_events),
+        )
+        services = (
+            NamespaceService(watches, page_key, [containers.delete_all]),
+            ContainerService(watches, page_key),
+            AuditService(watches, page_key),
+        )
+        descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
+        identity = IdentityService.DESCRIPTOR
+        permissions = method_rules.permissions([*descriptors, identity])
+        descriptors[identity] = IdentityService(
+            Logins(self.store, self._passwords, self.settings), self._passwords, page_key, permissions
+        )
+        rules, handlers = rules_and_handlers(descriptors)
+        retention = timedelta(hours=self.settings.idempotency_retention_hours)
+        keeper = IdempotencyKeeper(self._keys.derive("idempotency"), retention=retention)
+        layers = interceptors.standard_layers(AuditLayer(self.audit_writer, keeper), self._authorization)
+        trusted = frozenset(part.strip() for part in self.settings.trusted_proxies.split(",") if part.strip())
+        pipeline = Pipeline(rules, handlers, layers, self.store, self.authenticator, trusted_proxies=trusted)
+        return build(self.settings, pipeline, rules, descriptors)
+
+    async def _register_clusters(self) -> None:
+        async with self.store.system_write("configuration") as transaction:
+            for name, kubeconfig in self._kubeconfigs.items():
+                cluster, _ = connection.select(kubeconfig, self.settings.kubeconfig_context or None)
+                await namespaces.put_cluster(transaction, name, str(cluster.get("server", "")))
+
+    async def _connect(self, name: str) -> ClusterClient:
+        kubeconfig = self._kubeconfigs.get(name)
+        if kubeconfig is None:
+            raise CredentialsRefused(f'this server has no configuration for cluster "{name}"')
+        return await ClusterClient.from_kubeconfig(
+            kubeconfig, name=name, context=self.settings.kubeconfig_context or None, allow_files=True
+        )
+
+    def _serve_metrics(self) -> None:
+        if self.settings.metrics_listen:
+            host, _, port = self.settings.metrics_listen.rpartition(":")
+            prometheus_client.start_http_server(int(port), host or "127.0.0.1")

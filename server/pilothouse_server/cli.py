@@ -1,0 +1,208 @@
+"""The verbs that the server adds to the `pilothouse` command: serve, migrate, simulate-cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import yaml
+
+from pilothouse_migrations import runner
+from pilothouse_migrations.databases import DatabaseRefusedError
+from pilothouse_migrations.roles import ensure_roles
+from pilothouse_migrations.versions_gate import UnsupportedServerError
+from pilothouse_server import log_lines
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
+
+_FAULT = 1
+_USAGE = 2
+
+migrate = typer.Typer(help="Bring a database to this version's schema.", no_args_is_help=True)
+
+
+def serve(
+    dev: Annotated[
+        bool,
+        typer.Option(
+            "--dev", help="Bring along PostgreSQL and a simulated cluster where none is configured."
+        ),
+    ] = False,
+) -> None:
+    """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables PILOTHOUSE_…"""
+    settings = _settings()
+    log_lines.configure(settings.log_level, settings.log_format)
+    if not dev and not settings.database_url:
+        _fail(f"{PREFIX}DATABASE_URL must be set (or try it with --dev)", _USAGE)
+    _run(_serve(settings, dev=dev))
+
+
+async def _serve(settings: Settings, *, dev: bool) -> None:
+    # These import half a second's worth of libraries, which no other verb needs.
+    from pilothouse_server.app import Application
+    from pilothouse_server.development import Development
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    kubeconfigs = _kubeconfigs(settings)
+    surroundings = Development(settings, kubeconfigs) if dev else None
+    try:
+        if surroundings is not None:
+            settings = await surroundings.start()
+            kubeconfigs = surroundings.kubeconfigs
+        application = Application(settings, kubeconfigs)
+        try:
+            port = await application.start()
+            made = application.bootstrap
+            _welcome(settings, port, made.random_password if made else None, dev=dev)
+            await stopping.wait()
+            typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
+        finally:
+            await application.stop()
+    finally:
+        if surroundings is not None:
+            await surroundings.stop()
+
+
+def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) -> None:
+    host = settings.listen.rpartition(":")[0]
+    address = f"{host}:{port}"
+    lines = [f"Pilothouse serves gRPC on {address}"]
+    if password is not None:
+        lines += [
+            "",
+            f"  administrator  admin   password  {password}",
+            "  (made now, shown once, kept nowhere)",
+        ]
+    if dev:
+        lines += [
+            "",
+            "Try next, in another terminal:",
+            f"  pilothouse login --server {address} --user admin",
+            "  pilothouse namespaces create demo",
+            "  pilothouse containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
+            "  pilothouse containers list --namespace demo --watch",
+            "  pilothouse audit tail",
+        ]
+    typer.echo("\n".join(lines))
+
+
+@migrate.command("init")
+def migrate_init(
+    admin_url: Annotated[
+        str, typer.Option(help="postgresql:// URL of a superuser, to the product's database.")
+    ],
+    app_password: Annotated[str, typer.Option(envvar=f"{PREFIX}APP_PASSWORD")] = "",
+    system_password: Annotated[str, typer.Option(envvar=f"{PREFIX}SYSTEM_PASSWORD")] = "",
+    maintenance_password: Annotated[str, typer.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
+) -> None:
+    """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
+    given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
+    names = _run(ensure_roles(admin_url, {role: password for role, password in given.items() if password}))
+    typer.echo(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
+
+
+@migrate.command("up")
+def migrate_up(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Apply migrations up to REVISION."""
+    applied = _run(runner.upgrade(_maintenance_url(), revision))
+    typer.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+
+
+@migrate.command("down")
+def migrate_down(
+    revision: Annotated[str, typer.Argument(help="The last migration to keep; base: none.")],
+) -> None:
+    """Revert the migrations after REVISION."""
+    reverted = _run(runner.downgrade(_maintenance_url(), revision))
+    typer.echo(f"reverted {', '.join(reverted)}" if reverted else "nothing to revert")
+
+
+@migrate.command("status")
+def migrate_status() -> None:
+    """Show which migrations are applied."""
+    for entry in _run(runner.status(_maintenance_url())):
+        typer.echo(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
+
+
+def simulate_cluster(
+    port: Annotated[int, typer.Option(help="0: a free one.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, max=1000)] = 3,
+    speed: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
+    state: Annotated[Path | None, typer.Option(help="File that keeps the cluster between runs.")] = None,
+) -> None:
+    """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C."""
+    log_lines.configure("INFO", "text")
+    _run(_simulate(port, nodes, speed, state))
+
+
+async def _simulate(port: int, nodes: int, speed: float, state: Path | None) -> None:
+    from pilothouse_server.cluster.simulated import SimulatedCluster
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state) as cluster:
+        typer.echo(yaml.safe_dump(cluster.kubeconfig(), sort_keys=False))
+        await stopping.wait()
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+
+
+def _maintenance_url() -> str:
+    settings = _settings()
+    url = settings.maintenance_database_url or settings.database_url
+    if not url:
+        _fail(f"{PREFIX}MAINTENANCE_DATABASE_URL or {PREFIX}DATABASE_URL must be set", _USAGE)
+    return url
+
+
+def _kubeconfigs(settings: Settings) -> dict[str, Any]:
+    if settings.kubeconfig is None:
+        return {}
+    try:
+        document = yaml.safe_load(settings.kubeconfig.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        _fail(f"{PREFIX}KUBECONFIG: {settings.kubeconfig}: {error}", _USAGE)
+    return {"local": document}
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs to the end; a known failure is one line, not a traceback."""
+    from pilothouse_server.cluster.errors import ClusterError
+    from pilothouse_server.embedded.postgres import EmbeddedPostgresError
+    from pilothouse_server.errors import PilothouseError
+
+    try:
+        return asyncio.run(work)
+    except (
+        SettingsError,
+        PilothouseError,
+        runner.MigrationError,
+        UnsupportedServerError,
+        EmbeddedPostgresError,
+        ClusterError,
+        ValueError,
+        OSError,
+    ) as error:
+        _fail(str(error), _FAULT)
+    except DatabaseRefusedError as error:
+        _fail(f"the database refused: {error.orig}", _FAULT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"pilothouse: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,74 @@
+"""What `pilothouse serve --dev` brings along: PostgreSQL and a simulated cluster in the data folder, so
+that one command is enough to try it.
+
+Everything lives under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
+simulated cluster, kept too), `master.key`. The first start makes the roles, migrates and goes on; a later
+one only migrates. A database or a kubeconfig that is configured is used instead of the one that would be
+brought along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from pilothouse_migrations import runner
+from pilothouse_migrations.databases import ensure_database
+from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_server.app import Kubeconfigs
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.settings import Settings
+
+DATABASE = "pilothouse"
+
+
+class Development:
+    """The surroundings of a server on one machine. `start` answers the settings that reach them."""
+
+    def __init__(self, settings: Settings, kubeconfigs: Kubeconfigs) -> None:
+        self._settings = settings
+        self.kubeconfigs: dict[str, Mapping[str, Any]] = dict(kubeconfigs)
+        self._postgres: EmbeddedPostgres | None = None
+        self._cluster: SimulatedCluster | None = None
+
+    async def start(self) -> Settings:
+        """Starts what is not configured.
+
+        Raises:
+            EmbeddedPostgresError: PostgreSQL does not start; the text says why.
+            OSError: the data folder cannot be made.
+        """
+        settings = self._settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if not settings.database_url:
+            settings = await self._start_postgres(settings)
+        if not self.kubeconfigs:
+            self._cluster = SimulatedCluster(state_path=settings.data_dir / "cluster.json")
+            await self._cluster.start()
+            self.kubeconfigs["local"] = self._cluster.kubeconfig()
+        return settings
+
+    async def stop(self) -> None:
+        """Stops what was started, the database last."""
+        if self._cluster is not None:
+            await self._cluster.stop()
+        if self._postgres is not None:
+            await self._postgres.stop()
+
+    async def _start_postgres(self, settings: Settings) -> Settings:
+        postgres = self._postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+        await postgres.start()
+        await ensure_database(postgres.dsn(), DATABASE)
+        await ensure_roles(postgres.dsn(DATABASE))
+        names = RoleNames()
+        maintenance = postgres.dsn(DATABASE, names.maintenance)
+        await runner.upgrade(maintenance)
+        return msgspec.structs.replace(
+            settings,
+            database_url=postgres.dsn(DATABASE, names.app),
+            system_database_url=postgres.dsn(DATABASE, names.system),
+            maintenance_database_url=maintenance,
+        )
