@@ -9,7 +9,6 @@ sets without controller whose labels match are adopted.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from .api_errors import ApiError
@@ -42,6 +41,7 @@ from .deployments_status import (
     seconds_to_deadline,
     set_condition,
 )
+from .json_copy import copy_json
 from .replica_sets import controller_reference
 from .resources import DEPLOYMENTS, PODS, REPLICA_SETS
 from .store import StoreEvent
@@ -79,7 +79,7 @@ class DeploymentController(Controller[Key]):
         stored = self.store.get(DEPLOYMENTS, *key)
         if stored is None:
             return
-        deployment = copy.deepcopy(stored)
+        deployment = copy_json(stored)
         replica_sets = self._owned_replica_sets(deployment)
         if "deletionTimestamp" in deployment["metadata"]:
             new, old = self._find(deployment, replica_sets)
@@ -114,7 +114,7 @@ class DeploymentController(Controller[Key]):
             if "deletionTimestamp" not in orphan["metadata"] and matches_selector(
                 deployment["spec"]["selector"], labels
             ):
-                adopted = copy.deepcopy(orphan)
+                adopted = copy_json(orphan)
                 adopted["metadata"].setdefault("ownerReferences", []).append(controller_reference(deployment))
                 owned.append(self.store.update(REPLICA_SETS, adopted, manager=CONTROLLER_MANAGER))
         return owned
@@ -141,7 +141,7 @@ class DeploymentController(Controller[Key]):
         new, old = self._find(deployment, replica_sets)
         revision = max((annotated_number(entry, REVISION) or 0 for entry in old), default=0) + 1
         if new is not None:
-            changed = copy.deepcopy(new)
+            changed = copy_json(new)
             annotated = annotate_new_replica_set(deployment, changed, revision, exists=True)
             ready_seconds = deployment["spec"].get("minReadySeconds", 0)
             if annotated or changed["spec"].get("minReadySeconds", 0) != ready_seconds:
@@ -172,10 +172,10 @@ class DeploymentController(Controller[Key]):
         spec = deployment["spec"]
         collisions = int(deployment["status"].get("collisionCount", 0))
         name_hash = template_hash(spec["template"], collisions)
-        template = copy.deepcopy(spec["template"])
+        template = copy_json(spec["template"])
         labels = with_hash_label(template.setdefault("metadata", {}).get("labels"), name_hash)
         template["metadata"]["labels"] = labels
-        selector = copy.deepcopy(spec["selector"])
+        selector = copy_json(spec["selector"])
         selector["matchLabels"] = with_hash_label(selector.get("matchLabels"), name_hash)
         metadata = {
             "name": f"{deployment['metadata']['name']}-{name_hash}",
@@ -327,7 +327,7 @@ class DeploymentController(Controller[Key]):
     def _scale(self, deployment: JsonObject, replica_set: JsonObject, size: int) -> tuple[JsonObject, bool]:
         """Sets a replica set's size and annotations. Answers the stored one and whether the size changed."""
         before = replicas_of(replica_set)
-        changed = copy.deepcopy(replica_set)
+        changed = copy_json(replica_set)
         changed["spec"]["replicas"] = size
         changed["metadata"].setdefault("annotations", {}).update(replicas_annotations(deployment))
         if changed == replica_set:
@@ -382,7 +382,7 @@ class DeploymentController(Controller[Key]):
 
     def _write(self, deployment: JsonObject) -> JsonObject:
         """Writes status and revision annotation; answers a copy of the stored deployment to go on with."""
-        return copy.deepcopy(self.store.update_status(DEPLOYMENTS, deployment, CONTROLLER_MANAGER))
+        return copy_json(self.store.update_status(DEPLOYMENTS, deployment, CONTROLLER_MANAGER))
 
     def _sync_counters(self, deployment: JsonObject, new: JsonObject | None, old: ReplicaSets) -> None:
         new, old = self._find(deployment, [*old, *([new] if new else [])])

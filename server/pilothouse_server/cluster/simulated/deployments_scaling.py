@@ -7,11 +7,12 @@ the revision and replica annotations.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any
+
+from .json_copy import copy_json
 
 JsonObject = dict[str, Any]
 
@@ -201,4 +202,4 @@ def _canonical(value: Any) -> str:
 
 def with_hash_label(labels: dict[str, str] | None, value: str) -> dict[str, str]:
     """A copy of the labels with the template's hash."""
-    return {**copy.deepcopy(labels or {}), TEMPLATE_HASH_LABEL: value}
+    return {**copy_json(labels or {}), TEMPLATE_HASH_LABEL: value}

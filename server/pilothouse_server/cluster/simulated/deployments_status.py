@@ -8,12 +8,12 @@ DeploymentResumed.
 
 from __future__ import annotations
 
-import copy
 from datetime import datetime, timedelta
 from typing import Any
 
 from .clock import parse_time
 from .deployments_scaling import replicas_of, status_total, surge_and_unavailable, total_replicas
+from .json_copy import copy_json
 from .store import format_time
 
 JsonObject = dict[str, Any]
@@ -85,7 +85,7 @@ def calculate_status(
     }
     if old.get("collisionCount"):
         status["collisionCount"] = old["collisionCount"]
-    status["conditions"] = copy.deepcopy(old.get("conditions") or [])
+    status["conditions"] = copy_json(old.get("conditions") or [])
     _, unavailable = surge_and_unavailable(deployment)
     if available >= replicas_of(deployment) - unavailable:
         set_condition(

@@ -7,10 +7,10 @@ looked up in the pod; a pod without a port of that name is not listed under it.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from .controller import CONTROLLER_MANAGER, Controller, Key, key_of
+from .json_copy import copy_json
 from .replica_sets import controller_reference, ready_since
 from .resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
 from .store import StoreEvent, format_time
@@ -95,7 +95,7 @@ class EndpointController(Controller[Key]):
             return
         current = slices[0]
         if any(current.get(field) != value for field, value in content.items()):
-            changed = {**copy.deepcopy(current), **content}
+            changed = {**copy_json(current), **content}
             changed["metadata"]["annotations"] = self._trigger_time()
             self.store.update(ENDPOINT_SLICES, changed, manager=CONTROLLER_MANAGER)
 
@@ -132,7 +132,7 @@ class EndpointController(Controller[Key]):
                 new["subsets"] = subsets
             self.store.create(ENDPOINTS, new, manager=CONTROLLER_MANAGER)
         elif (current.get("subsets") or []) != subsets:
-            changed = copy.deepcopy(current)
+            changed = copy_json(current)
             changed["subsets"] = subsets
             if not subsets:
                 del changed["subsets"]

@@ -10,13 +10,13 @@ hour after they were last written.
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
 
 from .api_errors import ApiError
 from .clock import Clock, format_micro_time, parse_time
+from .json_copy import copy_json
 from .resources import EVENTS, PODS, ResourceType
 from .store import Store, format_time
 
@@ -157,7 +157,7 @@ class EventRecorder:
         event = self._store.get(EVENTS, *known)
         if event is None:
             return False
-        event = copy.deepcopy(event)
+        event = copy_json(event)
         event["message"] = message
         event["count"] = int(event.get("count", 1)) + 1
         event["lastTimestamp"] = format_time(self._clock.now())

@@ -11,12 +11,12 @@ An owner counts as present when an object of that kind, name and uid exists.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from .controller import CONTROLLER_MANAGER, Controller, Key, ObjectReference, key_of
+from .json_copy import copy_json
 from .resources import NAMESPACES, ResourceType, find_kind
 from .store import StoreEvent
 from .store_deletion import FOREGROUND_FINALIZER, ORPHAN_FINALIZER
@@ -86,7 +86,7 @@ class GarbageCollector(Controller[ObjectReference]):
                 solid.append(reference)
         if solid:
             if len(solid) < len(obj["metadata"]["ownerReferences"]):
-                changed = copy.deepcopy(obj)
+                changed = copy_json(obj)
                 changed["metadata"]["ownerReferences"] = solid
                 self.store.update(resource, changed, manager=CONTROLLER_MANAGER)
             return
@@ -121,7 +121,7 @@ class GarbageCollector(Controller[ObjectReference]):
             obj = self.store.get(kind, namespace or None, name)
             if obj is None:
                 continue
-            changed = copy.deepcopy(obj)
+            changed = copy_json(obj)
             references = [
                 reference
                 for reference in changed["metadata"].get("ownerReferences") or []
@@ -135,7 +135,7 @@ class GarbageCollector(Controller[ObjectReference]):
         self._release(resource, owner, ORPHAN_FINALIZER)
 
     def _release(self, resource: ResourceType, owner: JsonObject, finalizer: str) -> None:
-        changed = copy.deepcopy(owner)
+        changed = copy_json(owner)
         remaining = [entry for entry in changed["metadata"]["finalizers"] if entry != finalizer]
         if remaining:
             changed["metadata"]["finalizers"] = remaining

@@ -24,7 +24,7 @@ JsonObject = dict[str, Any]
 
 _LOOK_SECONDS = 10.0
 _HEARTBEAT_SECONDS = 300.0
-_STARTS_AT_ONCE = 64
+_STARTS_AT_ONCE = 24
 _FIRST_IMAGES = frozenset({"busybox:1", "registry.k8s.io/pause:3.10"})
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ every five seconds.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from typing import Any
 
 from .api_errors import ApiError
 from .controller import CONTROLLER_MANAGER, Controller
+from .json_copy import copy_json
 from .resources import CONFIG_MAPS, NAMESPACES, PODS, REGISTRY, SERVICE_ACCOUNTS, ResourceType
 from .store import StoreEvent, format_time
 
@@ -93,7 +93,7 @@ class NamespaceController(Controller[str]):
                 if left is not None:
                     remaining[f"{resource.plural}.{resource.group}"] += 1
                     finalizers.update(left["metadata"].get("finalizers") or [])
-        changed = copy.deepcopy(namespace)
+        changed = copy_json(namespace)
         changed["status"]["conditions"] = self._conditions(
             namespace["status"].get("conditions") or [], remaining, finalizers, failures
         )
@@ -101,7 +101,7 @@ class NamespaceController(Controller[str]):
         if remaining:
             self.enqueue(name, after=_NEXT_LOOK_SECONDS)
             return
-        released = copy.deepcopy(stored)
+        released = copy_json(stored)
         left_over = [entry for entry in stored["spec"].get("finalizers") or [] if entry != "kubernetes"]
         released["spec"]["finalizers"] = left_over
         self.store.replace(NAMESPACES, released)

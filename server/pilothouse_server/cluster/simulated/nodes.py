@@ -7,12 +7,12 @@ condition every few minutes and the image list when it has changed, as a real on
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from .json_copy import copy_json
 from .pod_status import qualified_image
 from .resources import NODES
 from .store import Store, format_time
@@ -137,7 +137,7 @@ def heartbeat(store: Store, name: str, images: set[str]) -> None:
     node = store.get(NODES, None, name)
     if node is None:
         return
-    changed = copy.deepcopy(node)
+    changed = copy_json(node)
     now = format_time(store.now())
     for condition in changed["status"].get("conditions") or []:
         condition["lastHeartbeatTime"] = now

@@ -9,13 +9,13 @@ and the event FailedCreate, retried with a growing delay.
 
 from __future__ import annotations
 
-import copy
 from datetime import datetime, timedelta
 from typing import Any
 
 from .api_errors import ApiError
 from .clock import parse_time
 from .controller import CONTROLLER_MANAGER, Controller, Key, controller_of, key_of, matches_selector
+from .json_copy import copy_json
 from .resources import PODS, REPLICA_SETS
 from .store import StoreEvent, format_time
 
@@ -82,7 +82,7 @@ class ReplicaSetController(Controller[Key]):
         for pod in self.index.uncontrolled(PODS, replica_set["metadata"]["namespace"]):
             labels = pod["metadata"].get("labels") or {}
             if is_active(pod) and matches_selector(replica_set["spec"]["selector"], labels):
-                adopted = copy.deepcopy(pod)
+                adopted = copy_json(pod)
                 references = adopted["metadata"].setdefault("ownerReferences", [])
                 references.append(controller_reference(replica_set))
                 pods.append(self.store.update(PODS, adopted, manager=CONTROLLER_MANAGER))
@@ -108,7 +108,7 @@ class ReplicaSetController(Controller[Key]):
         return None
 
     def _create_pod(self, replica_set: JsonObject) -> None:
-        template = copy.deepcopy(replica_set["spec"]["template"])
+        template = copy_json(replica_set["spec"]["template"])
         metadata = {
             key: value
             for key, value in template.get("metadata", {}).items()

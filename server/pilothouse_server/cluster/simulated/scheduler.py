@@ -10,7 +10,6 @@ each node.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,6 +19,7 @@ from .api_errors import ApiError
 from .clock import Clock
 from .controller import Key, key_of
 from .event_recorder import EventRecorder
+from .json_copy import copy_json
 from .pod_behavior import Behavior, behavior_of
 from .pod_resources import pod_total
 from .quantities import parse_quantity
@@ -166,7 +166,7 @@ class Scheduler:
         )
         if old is not None and old.get("message") == message:
             return
-        changed = copy.deepcopy(pod)
+        changed = copy_json(pod)
         now = format_time(self.clock.now())
         condition = {
             "type": "PodScheduled",
