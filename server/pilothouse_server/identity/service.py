@@ -69,7 +69,7 @@ class IdentityService:
     async def WhoAmI(self, _request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
         """Answers the caller."""
         async with call.read(snapshot=True) as transaction:
-            user = await users.locate(transaction, call.caller.username)
+            user = await users.own(transaction, call.caller)
             held = await grants.of_user(transaction, user.id)
         _describe_user(call, user)
         return pb.WhoAmIResponse(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pilothouse_server.access import Principal
-from pilothouse_server.errors import Aborted, FailedPrecondition, invalid, not_found
+from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, not_found
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.passwords import Passwords
@@ -28,6 +28,18 @@ async def locate(transaction: ReadTransaction, username: str) -> User:
     found = await users.find(transaction, username)
     if found is None:
         raise not_found("user", username)
+    return found
+
+
+async def own(transaction: ReadTransaction, caller: Principal) -> User:
+    """The caller's own account.
+
+    Raises:
+        Unauthenticated: it was deleted a moment ago.
+    """
+    found = await users.get(transaction, caller.user_id)
+    if found is None:
+        raise Unauthenticated("this account was deleted", reason="INVALID_TOKEN")
     return found
 
 

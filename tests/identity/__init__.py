@@ -1,0 +1,1 @@
+"""Tests of the noun identity, most of them through a real server."""

@@ -1,0 +1,236 @@
+"""The service of identity alone, behind the whole pipeline, on a real port and a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse_server.identity.authenticator import TokenAuthenticator
+from pilothouse_server.identity.bootstrap import bootstrap
+from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.rpc.idempotency import IdempotencyKeeper
+from pilothouse_server.rpc.interceptors import standard_layers
+from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.pipeline import Pipeline
+from pilothouse_server.rpc.server import build, rules_and_handlers
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.audit_writer import AuditWriter
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.watch.hub import Hub
+from tests.conftest import Database
+
+ADMIN_PASSWORD = "correct horse battery staple"
+PASSWORD = "a long enough password"
+SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
+
+
+class Refused(Exception):
+    """A call that failed: its code, the reason in ErrorInfo and what else the details hold."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        super().__init__(f"{error.code().name}: {error.details()}")
+        self.code = error.code().name
+        self.message = error.details() or ""
+        self.reason = ""
+        self.metadata: dict[str, str] = {}
+        self.retry_seconds: float | None = None
+        self.fields: list[str] = []
+        status = rpc_status.from_call(cast("grpc.Call", error))
+        for detail in () if status is None else status.details:
+            for kind in (
+                error_details_pb2.ErrorInfo,
+                error_details_pb2.RetryInfo,
+                error_details_pb2.BadRequest,
+            ):
+                if detail.Is(kind.DESCRIPTOR):
+                    self._take(detail, kind())
+
+    def _take(self, packed: Any, detail: Any) -> None:
+        packed.Unpack(detail)
+        if isinstance(detail, error_details_pb2.ErrorInfo):
+            self.reason, self.metadata = detail.reason, dict(detail.metadata)
+        elif isinstance(detail, error_details_pb2.RetryInfo):
+            self.retry_seconds = detail.retry_delay.ToNanoseconds() / 1e9
+        else:
+            self.fields = [violation.field for violation in detail.field_violations]
+
+
+@dataclass
+class Caller:
+    """One who calls: `await caller.GetUser(pb.GetUserRequest(...))` answers, or raises `Refused`."""
+
+    stub: Any
+    access_token: str = ""
+    refresh_token: str = ""
+
+    def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
+        method = getattr(self.stub, name)
+        metadata = (("authorization", f"Bearer {self.access_token}"),) if self.access_token else ()
+
+        async def call(request: Any) -> Any:
+            try:
+                return await method(request, metadata=metadata, timeout=30.0)
+            except grpc.aio.AioRpcError as error:
+                raise Refused(error) from None
+
+        return call
+
+
+class IdentityServer:
+    """A running server, its store, and the callers that log in to it."""
+
+    def __init__(self, database: Database, store: Store, passwords: Passwords, stub: Any) -> None:
+        self.database = database
+        self.store = store
+        self.passwords = passwords
+        self.stub = stub
+
+    @property
+    def stranger(self) -> Caller:
+        """Somebody without a token."""
+        return Caller(self.stub)
+
+    async def log_in(self, username: str, password: str = PASSWORD) -> Caller:
+        """A caller with a new session."""
+        answer = await self.stranger.Login(pb.LoginRequest(username=username, password=password))
+        return Caller(self.stub, answer.access_token, answer.refresh_token)
+
+    async def admin(self) -> Caller:
+        """The bootstrap administrator."""
+        return await self.log_in("admin", ADMIN_PASSWORD)
+
+    async def user(
+        self, admin: Caller, username: str, *grants: tuple[str, str], log_in: bool = True
+    ) -> Caller:
+        """A new user with grants of (role, namespace), logged in."""
+        await admin.CreateUser(
+            pb.CreateUserRequest(
+                user=pb.User(username=username, email=f"{username}@example.org"), password=PASSWORD
+            )
+        )
+        for role, namespace in grants:
+            await admin.GrantRole(pb.GrantRoleRequest(username=username, role=role, namespace=namespace))
+        return await self.log_in(username) if log_in else self.stranger
+
+    async def role(self, admin: Caller, name: str, *permissions: str) -> pb.Role:
+        """A new role."""
+        answer = await admin.CreateRole(
+            pb.CreateRoleRequest(role=pb.Role(name=name, permissions=permissions))
+        )
+        role: pb.Role = answer.role
+        return role
+
+    async def namespace(self, name: str) -> int:
+        """A row of a namespace, and of the cluster that it needs; its id."""
+        async with self.database.system() as connection:
+            await connection.execute(
+                "INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1') "
+                "ON CONFLICT DO NOTHING"
+            )
+            found: int = await connection.fetchval(
+                "INSERT INTO namespaces (name, kubernetes_name, cluster_name) VALUES ($1, $1, 'local') "
+                "RETURNING id",
+                name,
+            )
+            return found
+
+
+def settings_of(database: Database, **changes: Any) -> Settings:
+    """Settings of a server on this database, with pools as small as a test needs."""
+    values: dict[str, Any] = {
+        "listen": "127.0.0.1:0",
+        "reflection": False,
+        "database_url": database.app_dsn,
+        "system_database_url": database.system_dsn,
+        "maintenance_database_url": database.maintenance_dsn,
+        "direct_database_url": database.system_dsn,
+        "pool_idle_connections": 4,
+        "pool_open_connections": 12,
+    }
+    return Settings(**(values | changes))
+
+
+@asynccontextmanager
+async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityServer]:
+    """A server from its first start on this database to its end."""
+    settings = settings_of(database, **changes)
+    engines = Engines.connect(settings)
+    store = Store(engines)
+    passwords = Passwords()
+    await bootstrap(store, passwords, ADMIN_PASSWORD)
+    authenticator = TokenAuthenticator(store, cache_seconds=settings.principal_cache_seconds)
+    feed = Feed(store, Hub(16))
+    feed.on_grants_changed = authenticator.invalidate
+    writer = AuditWriter(store)
+    key = bytes(32)
+    service = IdentityService(Logins(store, passwords, settings), passwords, key, {"config.get"})
+    rules, handlers = rules_and_handlers({SERVICE: service})
+    layers = standard_layers(AuditLayer(writer, IdempotencyKeeper(key)), AuthorizationLayer(authenticator))
+    pipeline = Pipeline(rules, handlers, layers, store, authenticator)
+    server, port = build(settings, pipeline, rules, [SERVICE])
+    tasks = [asyncio.create_task(feed.run()), asyncio.create_task(writer.run())]
+    try:
+        await feed.started()
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = identity_pb2_grpc.IdentityServiceStub(channel)
+            yield IdentityServer(database, store, passwords, stub)
+    finally:
+        await server.stop(1.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await writer.close()
+        await authenticator.close()
+        passwords.close()
+        await engines.close()
+
+
+async def refused(caller: Caller, rpc: str, request: object) -> Refused:
+    """How a call is refused; fails where it is not."""
+    with pytest.raises(Refused) as caught:
+        await getattr(caller, rpc)(request)
+    return caught.value
+
+
+async def valid(caller: Caller) -> bool:
+    """Whether the caller's token is taken."""
+    try:
+        await caller.WhoAmI(pb.WhoAmIRequest())
+    except Refused as refusal:
+        if refusal.code != "UNAUTHENTICATED":
+            raise
+        return False
+    return True
+
+
+async def ended(caller: Caller) -> bool:
+    """Whether the caller's token is refused."""
+    return not await valid(caller)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> bool:
+    """Whether the condition comes to hold within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                pass
+    except TimeoutError:
+        return False
+    return True

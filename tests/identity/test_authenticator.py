@@ -1,0 +1,176 @@
+"""The cache of callers: how long, how many, who shares a query, and what a hint does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import event
+
+from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.authenticator import TokenAuthenticator
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.unit_of_work import Store
+from tests.conftest import Database
+from tests.identity.server import settings_of
+
+
+class Clock:
+    """Time that passes when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Harness:
+    """An authenticator on a database, with a count of its queries for principals."""
+
+    def __init__(self, database: Database, store: Store, largest_cache: int = 10) -> None:
+        self.database = database
+        self.clock = Clock()
+        self.queries = 0
+        self.authenticator = TokenAuthenticator(
+            store, cache_seconds=1.0, largest_cache=largest_cache, clock=self.clock
+        )
+        event.listen(store.database.system.sync_engine, "before_cursor_execute", self._count)
+
+    def _count(self, _connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        self.queries += "access_token_hash = " in statement and statement.startswith("SELECT")
+
+    async def token(self, *, lives: str = "1 hour") -> str:
+        """An access token of a new session of a user of its own."""
+        token = tokens.new_token(tokens.ACCESS_PREFIX)
+        async with self.database.system() as connection:
+            user_id = await connection.fetchval(
+                "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash) "
+                "SELECT n, n, n, n, '!' FROM (SELECT substr(gen_random_uuid()::text, 1, 20) AS n) AS names "
+                "RETURNING id"
+            )
+            await connection.execute(
+                "INSERT INTO sessions (user_id, family_id, access_token_hash, refresh_token_hash, access_expires_at, "
+                "refresh_expires_at, last_used_at) VALUES ($1, gen_random_uuid(), $2, $3, now() + $4::text::interval, "
+                "now() + interval '1 day', now())",
+                user_id,
+                tokens.token_hash(token),
+                tokens.token_hash("refresh of " + token),
+                lives,
+            )
+        return token
+
+    async def revoke_all(self) -> None:
+        """Ends all sessions without a hint."""
+        async with self.database.system() as connection:
+            await connection.execute("UPDATE sessions SET revoked_at = now()")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def harness(database: Database) -> AsyncIterator[Harness]:
+    engines = Engines.connect(settings_of(database))
+    made = Harness(database, Store(engines))
+    try:
+        yield made
+    finally:
+        await made.authenticator.close()
+        await engines.close()
+
+
+async def test_a_token_seen_a_moment_ago_costs_no_query(harness: Harness) -> None:
+    token = await harness.token()
+    first = await harness.authenticator.authenticate(token)
+    harness.clock.now += 0.99
+    assert await harness.authenticator.authenticate(token) is first
+    assert harness.queries == 1
+    harness.clock.now += 0.02
+    assert await harness.authenticator.authenticate(token) == first
+    assert harness.queries == 2
+
+
+async def test_what_is_revoked_without_a_hint_is_taken_for_a_second_at_most(harness: Harness) -> None:
+    token = await harness.token()
+    await harness.authenticator.authenticate(token)
+    await harness.revoke_all()
+    await harness.authenticator.authenticate(token)
+    harness.clock.now += 1.01
+    with pytest.raises(Unauthenticated) as caught:
+        await harness.authenticator.authenticate(token)
+    assert caught.value.reason == "INVALID_TOKEN"
+
+
+async def test_a_hint_drops_everything_at_once(harness: Harness) -> None:
+    token = await harness.token()
+    await harness.authenticator.authenticate(token)
+    await harness.revoke_all()
+    harness.authenticator.invalidate()
+    with pytest.raises(Unauthenticated):
+        await harness.authenticator.authenticate(token)
+
+
+async def test_what_was_being_loaded_when_a_hint_came_is_not_kept(harness: Harness) -> None:
+    token = await harness.token()
+    asking = asyncio.create_task(harness.authenticator.authenticate(token))
+    await asyncio.sleep(0)
+    harness.authenticator.invalidate()
+    await asking
+    await harness.revoke_all()
+    with pytest.raises(Unauthenticated):
+        await harness.authenticator.authenticate(token)
+
+
+async def test_calls_that_come_together_share_one_query(harness: Harness) -> None:
+    token = await harness.token()
+    principals = await asyncio.gather(*(harness.authenticator.authenticate(token) for _ in range(20)))
+    assert len({id(principal) for principal in principals}) == 1
+    assert harness.queries == 1
+
+
+async def test_a_caller_that_goes_away_takes_no_other_along(harness: Harness) -> None:
+    token = await harness.token()
+    calls = [asyncio.create_task(harness.authenticator.authenticate(token)) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1] == outcomes[2]
+    assert harness.queries == 1
+
+
+async def test_the_cache_has_a_bound(harness: Harness) -> None:
+    made = [await harness.token() for _ in range(12)]
+    for token in made:
+        await harness.authenticator.authenticate(token)
+    await harness.authenticator.authenticate(made[-1])
+    assert harness.queries == 12
+    await harness.authenticator.authenticate(made[0])
+    assert harness.queries == 13
+
+
+async def test_a_token_is_not_kept_beyond_its_end(harness: Harness) -> None:
+    token = await harness.token(lives="300 milliseconds")
+    await harness.authenticator.authenticate(token)
+    harness.clock.now += 0.31
+    queries = harness.queries
+    try:
+        await harness.authenticator.authenticate(token)
+    except Unauthenticated as error:
+        reason = error.reason
+    else:
+        # The database's clock has not come so far yet: it was asked again, which is what counts.
+        reason = "INVALID_TOKEN"
+    assert reason == "INVALID_TOKEN"
+    assert harness.queries == queries + 1
+
+
+@pytest.mark.parametrize(
+    "token", ["", "x", "pht_" + "0" * 49, "phr_" + "0" * 49, "pht_" + "é" * 49, "x" * 10_000]
+)
+async def test_what_is_no_token_of_ours_costs_no_query(harness: Harness, token: str) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        await harness.authenticator.authenticate(token)
+    assert caught.value.reason == ("INVALID_TOKEN" if token else "NO_TOKEN")
+    assert harness.queries == 0

@@ -1,0 +1,87 @@
+"""The start: shipped roles as they should be, and an administrator that is made once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.identity.bootstrap import bootstrap
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.unit_of_work import Store
+from tests.conftest import Database
+from tests.identity.server import ADMIN_PASSWORD, refused, running, settings_of
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def store(database: Database) -> AsyncIterator[Store]:
+    engines = Engines.connect(settings_of(database))
+    try:
+        yield Store(engines)
+    finally:
+        await engines.close()
+
+
+@pytest.fixture
+def passwords() -> Passwords:
+    return Passwords()
+
+
+async def test_replicas_that_start_together_make_one_administrator(
+    store: Store, passwords: Passwords
+) -> None:
+    starts = await asyncio.gather(*(bootstrap(store, passwords, "") for _ in range(4)))
+    made = [start for start in starts if start.administrator_created]
+    assert len(made) == 1
+    assert len(made[0].random_password or "") >= 24
+    assert (made[0].random_password or "") not in repr(made[0])
+    assert all(start.random_password is None for start in starts if start is not made[0])
+
+
+async def test_a_given_password_is_not_shown_and_is_the_first_ones(
+    database: Database, store: Store, passwords: Passwords
+) -> None:
+    first = await bootstrap(store, passwords, ADMIN_PASSWORD)
+    assert (first.administrator_created, first.random_password) == (True, None)
+    again = await bootstrap(store, passwords, "another long password")
+    assert not again.administrator_created
+    async with running(database) as server:
+        await server.admin()
+
+
+async def test_a_deleted_administrator_stays_deleted(database: Database) -> None:
+    async with running(database) as server:
+        admin = await server.admin()
+        second = await server.user(admin, "second", ("admin", ""))
+        await second.DeleteUser(pb.DeleteUserRequest(username="admin"))
+    async with running(database) as server:
+        login = pb.LoginRequest(username="admin", password=ADMIN_PASSWORD)
+        assert (await refused(server.stranger, "Login", login)).reason == "INVALID_CREDENTIALS"
+        await server.log_in("second")
+
+
+async def test_shipped_roles_are_brought_up_to_date(
+    database: Database, store: Store, passwords: Passwords
+) -> None:
+    await bootstrap(store, passwords, ADMIN_PASSWORD)
+    async with database.system() as connection:
+        query = "SELECT name, permissions, resource_version FROM roles ORDER BY name"
+        before = await connection.fetch(query)
+        await connection.execute("""UPDATE roles SET permissions = '["*"]' WHERE name = 'viewer'""")
+        await bootstrap(store, passwords, ADMIN_PASSWORD)
+        after = await connection.fetch(query)
+        records = await connection.fetch(
+            "SELECT action, resource_type, resource_name FROM operation_logs ORDER BY sequence"
+        )
+    assert [row["permissions"] for row in after] == [row["permissions"] for row in before]
+    assert [row["name"] for row, old in zip(after, before, strict=True) if row != old] == ["viewer"]
+    assert [tuple(row) for row in records][-4:] == [
+        ("update", "role", "viewer"),
+        ("create", "user", "admin"),
+        ("grant", "role_grant", "admin"),
+        ("update", "role", "viewer"),
+    ]

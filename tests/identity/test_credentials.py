@@ -1,0 +1,99 @@
+"""Tokens and password hashes: their form, and what a stranger can measure."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.model import NO_PASSWORD
+from pilothouse_server.identity.passwords import Passwords
+from tests.identity.server import Caller, IdentityServer, Refused
+
+
+@given(st.sampled_from([tokens.ACCESS_PREFIX, tokens.REFRESH_PREFIX]), st.integers(0, 52), st.data())
+def test_a_token_with_any_other_character_is_not_one(prefix: str, place: int, data: st.DataObject) -> None:
+    token = tokens.new_token(prefix)
+    assert re.fullmatch(r"ph[tr]_[0-9A-Za-z]{49}", token)
+    assert tokens.is_well_formed(token, prefix)
+    other = data.draw(st.characters().filter(lambda character: character != token[place]))
+    changed = token[:place] + other + token[place + 1 :]
+    assert not tokens.is_well_formed(changed, prefix)
+    assert tokens.token_hash(token) != tokens.token_hash(tokens.new_token(prefix))
+
+
+async def test_passwords_are_hashed_as_promised() -> None:
+    passwords = Passwords()
+    stored = await passwords.hash("a long enough password")
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert not passwords.needs_rehash(stored)
+    async with passwords.turn():
+        assert await passwords.verify(stored, "a long enough password")
+        assert not await passwords.verify(stored, "A long enough password")
+        assert not await passwords.verify(None, "a long enough password")
+        assert not await passwords.verify(NO_PASSWORD, NO_PASSWORD)
+        assert not await passwords.verify("garbled", "garbled")
+    passwords.close()
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    passwords = Passwords(threads=1, longest_queue=2)
+    async with passwords.turn():
+        waiting = [asyncio.create_task(passwords.hash("x")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(ResourceExhausted) as caught:
+            await passwords.hash("x")
+    assert caught.value.reason == "LOGIN_BUSY"
+    assert len(await asyncio.gather(*waiting)) == 2
+    passwords.close()
+
+
+def _auc(one: list[float], other: list[float]) -> float:
+    """How often a value of `one` is greater than one of `other`: 0.5 where they cannot be told apart."""
+    wins = sum((left > right) + (left == right) / 2 for left in one for right in other)
+    return wins / (len(one) * len(other))
+
+
+def test_the_measure_tells_apart_what_differs() -> None:
+    assert _auc([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == 0.5
+    assert _auc([2.0, 3.0], [0.0, 1.0]) == 1.0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sabotaged", [False, True], ids=["as it is", "without the dummy hash"])
+async def test_unknown_and_known_users_take_the_same_time(
+    server: IdentityServer, admin: Caller, monkeypatch: pytest.MonkeyPatch, sabotaged: bool
+) -> None:
+    """Interleaved, so that whatever else the machine does falls on both alike."""
+    if sabotaged:
+        verify = server.passwords.verify
+
+        async def verify_known(password_hash: str | None, password: str) -> bool:
+            return password_hash is not None and await verify(password_hash, password)
+
+        monkeypatch.setattr(server.passwords, "verify", verify_known)
+    rounds = 300
+    for number in range(rounds // 3):
+        await server.user(admin, f"known{number}", log_in=False)
+    spent: dict[str, list[float]] = {"known": [], "unknown": []}
+    for number in range(rounds):
+        # At most three tries an account, below the lock.
+        for kind in ("known", "unknown") if number % 2 else ("unknown", "known"):
+            began = time.perf_counter()
+            with pytest.raises(Refused):
+                await server.stranger.Login(
+                    pb.LoginRequest(username=f"{kind}{number % (rounds // 3)}", password="wrong")
+                )
+            spent[kind].append(time.perf_counter() - began)
+    auc = _auc(spent["known"], spent["unknown"])
+    if sabotaged:
+        assert max(auc, 1 - auc) > 0.9
+    else:
+        assert max(auc, 1 - auc) <= 0.6

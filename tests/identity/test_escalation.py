@@ -1,0 +1,128 @@
+"""The comparison of what is held, against a model that tries every word of a small language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse_server.access import Grant, Principal, permission_matches
+from pilothouse_server.errors import PermissionDenied
+from pilothouse_server.identity.escalation import check_covered, holds_form, uncovered
+from pilothouse_server.identity.operations.permissions import held_everywhere
+from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+
+_NOUNS = ("pod", "disk")
+_VERBS = ("get", "put")
+# Two more of each than any role below names stand for all the words that nobody has thought of.
+_WORDS = [f"{noun}.{verb}" for noun in (*_NOUNS, "door") for verb in (*_VERBS, "see")]
+_FORMS = ["*", *(f"{noun}.*" for noun in _NOUNS), *(f"{noun}.{verb}" for noun in _NOUNS for verb in _VERBS)]
+_NOW = datetime(2030, 1, 1, tzinfo=UTC)
+_ENDS = [None, _NOW + timedelta(days=1), _NOW + timedelta(days=2)]
+
+_forms = st.frozensets(st.sampled_from(_FORMS), max_size=3)
+_grants = st.builds(
+    lambda permissions, excluded, namespace_id, expires_at: Grant(
+        "role", f"n{namespace_id}" if namespace_id else None, namespace_id, permissions, excluded, expires_at
+    ),
+    _forms,
+    st.frozensets(st.sampled_from(_FORMS[1:]), max_size=1),
+    st.sampled_from([None, 1, 2]),
+    st.sampled_from(_ENDS),
+)
+
+
+def _gives(grant: Grant, word: str) -> bool:
+    def any_of(forms: Iterable[str]) -> bool:
+        return any(permission_matches(form, word) for form in forms)
+
+    return any_of(grant.permissions) and not any_of(grant.excluded)
+
+
+def _words_where_and_when(grants: Iterable[Grant]) -> set[tuple[str, int, int]]:
+    """All that grants give: each word in each namespace (0 is one nobody names) on each day (2 is for good)."""
+    given: set[tuple[str, int, int]] = set()
+    for grant in grants:
+        namespaces = (0, 1, 2) if grant.namespace_id is None else (grant.namespace_id,)
+        days = range([*_ENDS[1:], None].index(grant.expires_at) + 1)
+        given.update(
+            (word, namespace, day)
+            for word in _WORDS
+            if _gives(grant, word)
+            for namespace in namespaces
+            for day in days
+        )
+    return given
+
+
+@given(wanted=_grants, held=st.lists(_grants, max_size=3))
+def test_covered_gives_nothing_that_is_not_held(wanted: Grant, held: list[Grant]) -> None:
+    missing = uncovered(wanted, held)
+    if missing is None:
+        assert _words_where_and_when([wanted]) <= _words_where_and_when(held)
+    else:
+        assert any(permission_matches(missing, word) and _gives(wanted, word) for word in _WORDS)
+
+
+@given(wanted=_grants, held=st.lists(_grants, max_size=3))
+def test_what_one_scope_and_time_covers_is_covered(wanted: Grant, held: list[Grant]) -> None:
+    # Grants in single namespaces never add up to one over all, and short ones never to a long one, so only grants
+    # that reach as far and last as long are counted here.
+    as_far = [
+        grant
+        for grant in held
+        if grant.namespace_id in (None, wanted.namespace_id)
+        and (
+            grant.expires_at is None
+            or (wanted.expires_at is not None and grant.expires_at >= wanted.expires_at)
+        )
+    ]
+    held_words = {word for grant in as_far for word in _WORDS if _gives(grant, word)}
+    wanted_words = {word for word in _WORDS if _gives(wanted, word)}
+    assert (uncovered(wanted, held) is None) == (wanted_words <= held_words)
+
+
+@given(form=st.sampled_from(_FORMS), held=st.lists(_grants, max_size=3), namespace=st.sampled_from([None, 1]))
+def test_a_form_is_held_where_each_of_its_words_is(
+    form: str, held: list[Grant], namespace: int | None
+) -> None:
+    words = [word for word in _WORDS if permission_matches(form, word)]
+    reaching = [grant for grant in held if grant.namespace_id in (None, namespace)]
+    expected = all(any(_gives(grant, word) for grant in reaching) for word in words)
+    assert holds_form(held, form, namespace) == expected
+
+
+@given(held=st.lists(_grants, max_size=3))
+def test_the_permissions_shown_are_exactly_those_held_everywhere(held: list[Grant]) -> None:
+    living = [Grant(g.role, g.namespace, g.namespace_id, g.permissions, g.excluded, None) for g in held]
+    shown = held_everywhere(Principal(1, "anna", tuple(living)), _WORDS)
+    everywhere = [grant for grant in living if grant.namespace_id is None]
+    for word in _WORDS:
+        assert any(permission_matches(form, word) for form in shown) == any(
+            _gives(grant, word) for grant in everywhere
+        )
+    assert len(shown) == len(set(shown))
+
+
+@pytest.mark.parametrize("giver", SHIPPED_ROLES)
+@pytest.mark.parametrize("given_role", SHIPPED_ROLES)
+def test_who_of_the_shipped_roles_holds_whom(giver: str, given_role: str) -> None:
+    grants = {
+        name: Grant(name, None, None, frozenset(role.permissions), role.excluded)
+        for name, role in SHIPPED_ROLES.items()
+    }
+    order = list(SHIPPED_ROLES)
+    assert (uncovered(grants[given_role], [grants[giver]]) is None) == (
+        order.index(giver) <= order.index(given_role)
+    )
+
+
+def test_the_error_names_the_permission_and_the_namespace() -> None:
+    wanted = Grant("developer", "shop", 7, frozenset({"container.*"}))
+    with pytest.raises(PermissionDenied) as caught:
+        check_covered([wanted], [Grant("x", "shop", 7, frozenset({"container.get"}))], 'role "developer"')
+    assert caught.value.reason == "ESCALATION"
+    assert caught.value.metadata == {"permission": "container.*", "namespace": "shop"}

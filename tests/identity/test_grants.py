@@ -1,0 +1,363 @@
+"""Roles and grants: what they give, where, for how long, and that nobody gives more than they hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from tests.identity.server import Caller, IdentityServer, ended, eventually, refused
+
+_numbers = count(1)
+
+
+def _name(word: str = "thing") -> str:
+    return f"{word}{next(_numbers)}"
+
+
+def _in(seconds: float) -> Timestamp:
+    moment = Timestamp()
+    moment.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+    return moment
+
+
+def _grant(
+    username: str, role: str, namespace: str = "", expires: Timestamp | None = None
+) -> pb.GrantRoleRequest:
+    return pb.GrantRoleRequest(username=username, role=role, namespace=namespace, expire_time=expires)
+
+
+def _update_role(name: str, *permissions: str) -> pb.UpdateRoleRequest:
+    return pb.UpdateRoleRequest(
+        name=name,
+        role=pb.Role(permissions=permissions, display_name="x"),
+        update_mask=FieldMask(paths=["permissions"]),
+    )
+
+
+async def _can(caller: Caller, permission: str, namespace: str = "", username: str = "") -> bool:
+    request = pb.CheckPermissionRequest(permission=permission, namespace=namespace, username=username)
+    return bool((await caller.CheckPermission(request)).allowed)
+
+
+async def test_shipped_roles_are_as_documented(root: Caller) -> None:
+    roles = {
+        role.name: role for role in (await root.ListRoles(pb.ListRolesRequest())).roles if role.is_system
+    }
+    assert set(roles) == {"admin", "operator", "developer", "viewer"}
+    assert list(roles["admin"].permissions) == ["*"]
+    for name in ("operator", "developer"):
+        assert list(roles[name].excluded_permissions) == ["config.reveal"]
+    for request in (
+        ("UpdateRole", _update_role("viewer", "*")),
+        ("DeleteRole", pb.DeleteRoleRequest(name="viewer")),
+    ):
+        refusal = await refused(root, *request)
+        assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "SYSTEM_ROLE")
+
+
+@pytest.mark.parametrize(
+    ("role", "may", "may_not"),
+    [
+        (
+            "operator",
+            "container.exec storage.create config.delete namespace.create cluster.get metrics.record audit.watch",
+            "config.reveal config.* user.get role.list grant.list cluster.update audit.export image.delete *",
+        ),
+        (
+            "developer",
+            "container.exec container.* config.create namespace.watch metrics.query audit.list image.list",
+            "config.reveal namespace.create cluster.get metrics.record audit.export grant.create",
+        ),
+        (
+            "viewer",
+            "container.get storage.watch config.list namespace.list metrics.query audit.get image.get",
+            "container.logs container.exec config.reveal container.create storage.* user.get grant.list",
+        ),
+    ],
+)
+async def test_what_a_shipped_role_gives(
+    shared: IdentityServer, root: Caller, role: str, may: str, may_not: str
+) -> None:
+    caller = await shared.user(root, _name("holder"), (role, ""))
+    for permission in may.split():
+        assert await _can(caller, permission), permission
+    for permission in may_not.split():
+        assert not await _can(caller, permission), permission
+    mine = set((await caller.WhoAmI(pb.WhoAmIRequest())).permissions)
+    assert "config.reveal" not in mine
+    assert "config.*" not in mine
+    assert "config.get" in mine
+
+
+async def test_roles_are_made_changed_and_deleted(root: Caller) -> None:
+    name = _name("role")
+    request = pb.CreateRoleRequest(role=pb.Role(name=name, permissions=["audit.get", "audit.get", "user.*"]))
+    created = (await root.CreateRole(request)).role
+    assert (created.display_name, list(created.permissions)) == (name, ["audit.get", "user.*"])
+    assert not created.is_system
+    assert (await refused(root, "CreateRole", request)).reason == "ROLE_ALREADY_EXISTS"
+    changed = (await root.UpdateRole(_update_role(name, "audit.list"))).role
+    assert (changed.display_name, list(changed.permissions)) == (name, ["audit.list"])
+    stale = _update_role(name, "*")
+    stale.etag = created.etag
+    assert (await refused(root, "UpdateRole", stale)).code == "ABORTED"
+    assert (await root.GetRole(pb.GetRoleRequest(name=name))).role == changed
+    listed = (await root.ListRoles(pb.ListRolesRequest(filter=f"name = {name} AND is_system = false"))).roles
+    assert list(listed) == [changed]
+    await root.DeleteRole(pb.DeleteRoleRequest(name=name))
+    assert (await refused(root, "GetRole", pb.GetRoleRequest(name=name))).reason == "ROLE_NOT_FOUND"
+
+
+async def test_a_role_that_is_held_is_not_deleted(shared: IdentityServer, root: Caller) -> None:
+    role, username = _name("role"), _name("user")
+    await shared.role(root, role, "audit.get")
+    await shared.user(root, username, (role, ""), log_in=False)
+    refusal = await refused(root, "DeleteRole", pb.DeleteRoleRequest(name=role))
+    assert (refusal.code, refusal.reason, refusal.metadata["grants"]) == (
+        "FAILED_PRECONDITION",
+        "ROLE_IN_USE",
+        "1",
+    )
+    await root.RevokeRole(pb.RevokeRoleRequest(username=username, role=role))
+    await root.DeleteRole(pb.DeleteRoleRequest(name=role))
+
+
+async def test_a_grant_works_in_its_namespace_until_it_is_revoked(
+    shared: IdentityServer, root: Caller
+) -> None:
+    here, there, username = _name("ns"), _name("ns"), _name("user")
+    for name in (here, there):
+        await shared.namespace(name)
+    caller = await shared.user(root, username)
+    granted = (await root.GrantRole(_grant(username, "developer", here))).grant
+    assert (granted.username, granted.role, granted.namespace) == (username, "developer", here)
+    assert granted.assigned_by == "admin"
+
+    async def may() -> bool:
+        return await _can(caller, "container.create", here)
+
+    async def may_not() -> bool:
+        return not await may()
+
+    assert await eventually(may, 1.0)
+    for namespace in (there, "", "missing"):
+        assert not await _can(caller, "container.create", namespace)
+    await root.RevokeRole(pb.RevokeRoleRequest(username=username, role="developer", namespace=here))
+    assert await eventually(may_not, 1.0)
+    for namespace in (here, ""):
+        again = pb.RevokeRoleRequest(username=username, role="developer", namespace=namespace)
+        assert (await refused(root, "RevokeRole", again)).reason == "ROLE_GRANT_NOT_FOUND"
+
+
+async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer, root: Caller) -> None:
+    username = _name("user")
+    caller = await shared.user(root, username)
+    await root.GrantRole(_grant(username, "viewer", expires=_in(0.7)))
+
+    async def may() -> bool:
+        return await _can(caller, "container.get")
+
+    async def may_not() -> bool:
+        return not await may()
+
+    assert await eventually(may, 0.6)
+    assert await eventually(may_not, 2.0)
+    assert not (await caller.WhoAmI(pb.WhoAmIRequest())).grants
+    await root.GrantRole(_grant(username, "viewer", expires=_in(3600)))
+    longer = (await root.GrantRole(_grant(username, "viewer"))).grant
+    assert not longer.HasField("expire_time")
+    assert await eventually(may, 1.0)
+    assert (await refused(root, "GrantRole", _grant(username, "viewer", expires=_in(-1)))).fields == [
+        "expire_time"
+    ]
+
+
+async def test_what_does_not_exist_is_told_by_name(shared: IdentityServer, root: Caller) -> None:
+    username = _name("user")
+    await shared.user(root, username, log_in=False)
+    for request, reason in (
+        (_grant("nobody-here", "viewer"), "USER_NOT_FOUND"),
+        (_grant(username, "no-role"), "ROLE_NOT_FOUND"),
+        (_grant(username, "viewer", "no-namespace"), "NAMESPACE_NOT_FOUND"),
+    ):
+        refusal = await refused(root, "GrantRole", request)
+        assert (refusal.code, refusal.reason) == ("NOT_FOUND", reason)
+
+
+async def test_a_namespaced_administrator_grants_there_and_nowhere_else(
+    shared: IdentityServer, root: Caller
+) -> None:
+    here, there = _name("ns"), _name("ns")
+    for name in (here, there):
+        await shared.namespace(name)
+    chief = await shared.user(root, _name("chief"), ("admin", here))
+    peer, stranger = _name("peer"), _name("stranger")
+    await shared.user(root, peer, ("viewer", here), log_in=False)
+    await shared.user(root, stranger, ("viewer", there), log_in=False)
+    await chief.GrantRole(_grant(peer, "developer", here))
+    assert await _can(root, "container.create", here, username=peer)
+    foreign = await refused(chief, "GrantRole", _grant(peer, "developer", there))
+    missing = await refused(chief, "GrantRole", _grant(peer, "developer", "missing"))
+    assert (
+        (foreign.code, foreign.reason)
+        == (missing.code, missing.reason)
+        == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
+    )
+    assert foreign.message.replace(there, "*") == missing.message.replace("missing", "*")
+    unseen = await refused(chief, "GrantRole", _grant(stranger, "developer", here))
+    nobody = await refused(chief, "GrantRole", _grant("nobody-here", "developer", here))
+    assert unseen.message.replace(stranger, "*") == nobody.message.replace("nobody-here", "*")
+    assert (await refused(chief, "GrantRole", _grant(peer, "developer"))).code == "PERMISSION_DENIED"
+    listed = (await chief.ListRoleGrants(pb.ListRoleGrantsRequest())).role_grants
+    assert {grant.namespace for grant in listed} == {here}
+    of_one = pb.ListRoleGrantsRequest(namespace=here, filter=f"username = {peer}")
+    roles = [grant.role for grant in (await chief.ListRoleGrants(of_one)).role_grants]
+    assert roles == ["viewer", "developer"]
+    elsewhere = pb.ListRoleGrantsRequest(namespace=there)
+    assert (await refused(chief, "ListRoleGrants", elsewhere)).code == "NOT_FOUND"
+    await chief.RevokeRole(pb.RevokeRoleRequest(username=peer, role="developer", namespace=here))
+
+
+async def test_nobody_gives_what_they_do_not_hold(shared: IdentityServer, root: Caller) -> None:
+    clerk_role, narrow = _name("clerk"), _name("narrow")
+    held = ("user.*", "role.*", "grant.*", "audit.get")
+    await shared.role(root, clerk_role, *held)
+    await shared.role(root, narrow, "audit.get")
+    name, other, chief = _name("clerk"), _name("user"), _name("chief")
+    clerk = await shared.user(root, name, (clerk_role, ""))
+    await shared.user(root, other, log_in=False)
+    await shared.user(root, chief, ("viewer", ""), log_in=False)
+    too_much = pb.CreateRoleRequest(role=pb.Role(name=_name("role"), permissions=["audit.list"]))
+    password = pb.ResetPasswordRequest(username=chief, new_password="quite another one")
+    email = pb.UpdateUserRequest(
+        username=chief, user=pb.User(email="x@example.org"), update_mask=FieldMask(paths=["email"])
+    )
+    for rpc, request, permission in (
+        ("CreateRole", too_much, "audit.list"),
+        ("UpdateRole", _update_role(narrow, "audit.*"), "audit.*"),
+        ("UpdateRole", _update_role(narrow, "*"), "*"),
+        ("GrantRole", _grant(other, "viewer"), ""),
+        ("GrantRole", _grant(name, "admin"), "*"),
+        ("ResetPassword", password, ""),
+        ("UpdateUser", email, ""),
+        ("DeleteUser", pb.DeleteUserRequest(username=chief), ""),
+    ):
+        refusal = await refused(clerk, rpc, request)
+        assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "ESCALATION"), rpc
+        assert permission in ("", refusal.metadata["permission"])
+    # A user who is switched off is still worth what can be switched on again.
+    await root.UpdateUser(
+        pb.UpdateUserRequest(
+            username=chief,
+            user=pb.User(status=pb.USER_STATUS_LOCKED),
+            update_mask=FieldMask(paths=["status"]),
+        )
+    )
+    assert (await refused(clerk, "ResetPassword", password)).reason == "ESCALATION"
+    await clerk.CreateRole(pb.CreateRoleRequest(role=pb.Role(name=_name("role"), permissions=["user.get"])))
+    await clerk.GrantRole(_grant(other, narrow))
+    await clerk.ResetPassword(pb.ResetPasswordRequest(username=other, new_password="quite another one"))
+
+
+async def test_a_grant_for_a_while_cannot_be_made_to_last(shared: IdentityServer, root: Caller) -> None:
+    name, other = _name("brief"), _name("user")
+    brief = await shared.user(root, name)
+    await shared.user(root, other, log_in=False)
+    until = _in(3600)
+    await root.GrantRole(_grant(name, "admin", expires=until))
+
+    async def promoted() -> bool:
+        return await _can(brief, "*")
+
+    assert await eventually(promoted)
+    for request in (
+        _grant(name, "admin"),
+        _grant(other, "viewer"),
+        _grant(name, "admin", expires=_in(7200)),
+    ):
+        assert (await refused(brief, "GrantRole", request)).reason == "ESCALATION"
+    await brief.GrantRole(_grant(other, "viewer", expires=until))
+    reset = pb.ResetPasswordRequest(username="admin", new_password="quite another one")
+    assert (await refused(brief, "ResetPassword", reset)).reason == "ESCALATION"
+
+
+async def test_an_operator_gives_a_developers_role_despite_what_both_leave_out(
+    shared: IdentityServer, root: Caller
+) -> None:
+    granting, revealing = _name("granting"), _name("revealing")
+    await shared.role(root, granting, "grant.*")
+    await shared.role(root, revealing, "config.reveal")
+    other = _name("user")
+    await shared.user(root, other, log_in=False)
+    operator = await shared.user(root, _name("operator"), ("operator", ""), (granting, ""))
+    await operator.GrantRole(_grant(other, "developer"))
+    assert (await refused(operator, "GrantRole", _grant(other, revealing))).reason == "ESCALATION"
+
+
+async def test_a_changed_role_changes_its_holders_at_once(shared: IdentityServer, root: Caller) -> None:
+    role = _name("role")
+    await shared.role(root, role, "audit.get")
+    caller = await shared.user(root, _name("user"), (role, ""))
+    assert await _can(caller, "audit.get")
+    await root.UpdateRole(_update_role(role, "audit.list"))
+
+    async def changed() -> bool:
+        return await _can(caller, "audit.list") and not await _can(caller, "audit.get")
+
+    assert await eventually(changed, 1.0)
+
+
+async def test_the_role_through_which_everything_is_held_keeps_it(
+    server: IdentityServer, admin: Caller
+) -> None:
+    await server.role(admin, "everything", "*")
+    second = await server.user(admin, "second", ("everything", ""))
+    await second.DeleteUser(pb.DeleteUserRequest(username="admin"))
+    assert await eventually(lambda: ended(admin), 1.0)
+    refusal = await refused(second, "UpdateRole", _update_role("everything", "audit.get"))
+    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "LAST_ADMINISTRATOR")
+
+
+async def test_asking_about_others_needs_user_get_everywhere(shared: IdentityServer, root: Caller) -> None:
+    name, here = _name("user"), _name("ns")
+    await shared.namespace(here)
+    caller = await shared.user(root, name, ("admin", here))
+    assert await _can(caller, "user.get", here)
+    about = pb.CheckPermissionRequest(permission="audit.get", username="admin")
+    refusal = await refused(caller, "CheckPermission", about)
+    assert (refusal.code, refusal.metadata["permission"]) == ("PERMISSION_DENIED", "user.get")
+    assert await _can(caller, "audit.get", here, username=name.upper())
+    assert await _can(root, "audit.get", here, username=name)
+    assert not await _can(root, "audit.get", username=name)
+    assert not await _can(root, "audit.get", "missing")
+    assert await _can(root, "audit.*", here)
+    missing = pb.CheckPermissionRequest(permission="audit.get", username="nobody-here")
+    assert (await refused(root, "CheckPermission", missing)).reason == "USER_NOT_FOUND"
+
+
+async def test_a_role_without_permissions_gives_no_reach(shared: IdentityServer, root: Caller) -> None:
+    role, here = _name("role"), _name("ns")
+    await shared.namespace(here)
+    await shared.role(root, role)
+    caller = await shared.user(root, _name("user"), (role, here))
+    request = pb.ListRoleGrantsRequest(namespace=here)
+    assert (await refused(caller, "ListRoleGrants", request)).code == "NOT_FOUND"
+
+
+async def test_grants_are_recorded_in_their_namespace(shared: IdentityServer, root: Caller) -> None:
+    here, username = _name("ns"), _name("user")
+    namespace_id = await shared.namespace(here)
+    await shared.user(root, username, ("viewer", here), log_in=False)
+    await root.RevokeRole(pb.RevokeRoleRequest(username=username, role="viewer", namespace=here))
+    async with shared.database.system() as connection:
+        rows = await connection.fetch(
+            "SELECT action, resource_name, metadata ->> 'role' AS role FROM operation_logs "
+            "WHERE namespace_id = $1 ORDER BY sequence",
+            namespace_id,
+        )
+    assert [tuple(row) for row in rows] == [("grant", username, "viewer"), ("revoke", username, "viewer")]
