@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -121,6 +122,15 @@ def test_an_empty_message_is_not_given() -> None:
     request = containers.CreateContainerRequest(namespace="team")
     request.container.SetInParent()
     assert violations(request) == {"container": "required"}
+
+
+def test_an_empty_resource_clears_what_a_mask_names() -> None:
+    request = identity.UpdateUserRequest(username="anna", update_mask=FieldMask(paths=["full_name"]))
+    assert violations(request) == {"user": "required"}
+    request.user.SetInParent()
+    assert violations(request) == {}
+    request.update_mask.Clear()
+    assert violations(request) == {"update_mask": "required"}
 
 
 @pytest.fixture(scope="module")
