@@ -87,7 +87,7 @@ async def test_refused(database: Database, statement: str, rule: str) -> None:
 async def test_accepted(database: Database, statement: str) -> None:
     async with database.owner() as owner:
         await fill(owner)
-        await owner.execute(statement)
+        assert (await owner.execute(statement)).startswith("INSERT 0 ")
 
 
 async def test_a_container_goes_with_all_that_is_its_own(database: Database) -> None:
@@ -157,8 +157,10 @@ async def test_the_summary_is_refreshed_while_it_is_read(database: Database) -> 
     """Only a unique index lets REFRESH … CONCURRENTLY do that."""
     async with database.owner() as owner, database.owner() as reader, reader.transaction():
         await reader.fetch("SELECT * FROM container_summary")
+        await fill(owner)
         await owner.execute("SET lock_timeout = '5s'")
         await owner.execute("SELECT refresh_container_summary()")
+        assert await owner.fetchval("SELECT count(*) FROM container_summary") == 2
 
 
 def test_every_word_that_a_method_declares_for_the_log_is_allowed() -> None:

@@ -181,7 +181,7 @@ COMMENT ON COLUMN containers.spec IS
 COMMENT ON COLUMN containers.desired_state IS
     'What the caller asked for last; status is what the cluster shows.';
 COMMENT ON COLUMN containers.quota_cpu_millicores IS
-    'What it counts against the quota of its namespace: request, else limit, times replicas; likewise quota_memory_bytes.';
+    'What it counts against its namespace''s quota: request, else limit, times replicas; likewise for memory.';
 COMMENT ON COLUMN containers.replicas IS 'Wanted replicas, remembered while stopped or paused.';
 COMMENT ON COLUMN containers.deletion_requested_at IS
     'Deletion in progress; the row goes when the cluster''s objects are gone.';
