@@ -209,6 +209,94 @@ class UsageSample(_message.Message):
 Global___UsageSample: _TypeAlias = UsageSample  # noqa: Y015
 
 @_typing.final
+class RecordUsageRequest(_message.Message):
+    """Samples to store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSample]:
+        """At most 5,000 a message. `namespace`, `container` and `timestamp` must be set; figures must not be negative. `timestamp` may lie as far
+        back as samples are kept, and at most five minutes ahead. Percentages and `container_uid` are ignored.
+        """
+
+    def __init__(
+        self,
+        *,
+        samples: _abc.Iterable[Global___UsageSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsageRequest: _TypeAlias = RecordUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageRejection(_message.Message):
+    """Samples that were refused for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """`CONTAINER_NOT_FOUND` (also where the caller may not see it), `PERMISSION_DENIED`, `INVALID_SAMPLE` or `TIMESTAMP_OUT_OF_RANGE`."""
+    count: _builtins.int
+    """Samples refused for it."""
+    example: _builtins.str
+    """The first of them: its place in the stream, from 0, and what is wrong."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        count: _builtins.int = ...,
+        example: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "example", b"example", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRejection: _TypeAlias = UsageRejection  # noqa: Y015
+
+@_typing.final
+class RecordUsageResponse(_message.Message):
+    """What became of the samples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    accepted_count: _builtins.int
+    """Samples stored, or stored before."""
+    rejected_count: _builtins.int
+    """Samples refused."""
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRejection]:
+        """One for each reason that occurred."""
+
+    def __init__(
+        self,
+        *,
+        accepted_count: _builtins.int = ...,
+        rejected_count: _builtins.int = ...,
+        rejections: _abc.Iterable[Global___UsageRejection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "rejected_count", b"rejected_count", "rejections", b"rejections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsageResponse: _TypeAlias = RecordUsageResponse  # noqa: Y015
+
+@_typing.final
 class UsagePoint(_message.Message):
     """Usage over one step."""
 
@@ -234,7 +322,7 @@ class UsagePoint(_message.Message):
     memory_bytes_max: _builtins.int
     """Most bytes of memory."""
     network_bytes_rx: _builtins.int
-    """Bytes received in the step."""
+    """Bytes received in the step: the increases of the counter, which begins anew when a pod does."""
     network_bytes_tx: _builtins.int
     """Bytes sent in the step."""
     disk_bytes_max: _builtins.int
@@ -318,20 +406,22 @@ class QueryUsageRequest(_message.Message):
     container: _builtins.str
     """Only this container; empty means all."""
     page_size: _builtins.int
-    """Containers a page; default 50, at most 1,000."""
+    """Containers a page; default 50, at most 1,000, and fewer where their points would make the answer too large."""
     page_token: _builtins.str
     """From the previous page."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Default an hour before `end_time`."""
+        """Default an hour before `end_time`; rounded down to a whole step."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Default now."""
+        """Default now; rounded up to a whole step."""
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
-        """Default a hundredth of the range, at least 15 s; steps of an hour or a day are read from the roll-ups."""
+        """Whole seconds, at most 366 days; steps begin at multiples of it since 1970-01-01 UTC. Default about a hundredth of the range, at least
+        15 s. Multiples of an hour are read from the roll-ups, which reach further back than samples are kept.
+        """
 
     def __init__(
         self,
@@ -365,7 +455,7 @@ class QueryUsageResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSeries]:
-        """By namespace and name."""
+        """By namespace and name; containers without samples in the range are left out."""
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
@@ -800,3 +890,339 @@ class ListTopContainersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTopContainersResponse: _TypeAlias = ListTopContainersResponse  # noqa: Y015
+
+@_typing.final
+class GetDatabaseStatsRequest(_message.Message):
+    """Asks for the state of the database."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_NAME_FIELD_NUMBER: _builtins.int
+    SLOW_QUERY_LIMIT_FIELD_NUMBER: _builtins.int
+    table_name: _builtins.str
+    """Only the columns of this table; empty means those of every table."""
+    slow_query_limit: _builtins.int
+    """Slowest statements; default 20, at most 100."""
+    def __init__(
+        self,
+        *,
+        table_name: _builtins.str = ...,
+        slow_query_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slow_query_limit", b"slow_query_limit", "table_name", b"table_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDatabaseStatsRequest: _TypeAlias = GetDatabaseStatsRequest  # noqa: Y015
+
+@_typing.final
+class DatabaseConnections(_message.Message):
+    """Connections of one kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    application_name: _builtins.str
+    """What the connection says of itself, such as `pilothouse-app`."""
+    state: _builtins.str
+    """`active`, `idle`, `idle in transaction` and so on, as PostgreSQL says it."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        application_name: _builtins.str = ...,
+        state: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application_name", b"application_name", "count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatabaseConnections: _TypeAlias = DatabaseConnections  # noqa: Y015
+
+@_typing.final
+class SlowQuery(_message.Message):
+    """A statement, its constants taken out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    TOTAL_DURATION_FIELD_NUMBER: _builtins.int
+    MEAN_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Its text, at most 1,000 characters."""
+    calls: _builtins.int
+    """How often it ran."""
+    rows: _builtins.int
+    """Rows that it answered or changed."""
+    @_builtins.property
+    def total_duration(self) -> _duration_pb2.Duration:
+        """Time that it took, all runs together."""
+
+    @_builtins.property
+    def mean_duration(self) -> _duration_pb2.Duration:
+        """Mean time of a run."""
+
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Longest run."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        total_duration: _duration_pb2.Duration | None = ...,
+        mean_duration: _duration_pb2.Duration | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration", "mean_duration", b"mean_duration", "total_duration", b"total_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "max_duration", b"max_duration", "mean_duration", b"mean_duration", "query", b"query", "rows", b"rows", "total_duration", b"total_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlowQuery: _TypeAlias = SlowQuery  # noqa: Y015
+
+@_typing.final
+class ColumnStatistics(_message.Message):
+    """What the planner knows of a column: a row of the view `database_stats`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_NAME_FIELD_NUMBER: _builtins.int
+    COLUMN_NAME_FIELD_NUMBER: _builtins.int
+    N_DISTINCT_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    table_name: _builtins.str
+    """Table or partition."""
+    column_name: _builtins.str
+    """Column."""
+    n_distinct: _builtins.float
+    """Distinct values; negative: as a share of the rows."""
+    correlation: _builtins.float
+    """How far the order on disk is that of the values, from -1 to 1; unset if it cannot be told."""
+    def __init__(
+        self,
+        *,
+        table_name: _builtins.str = ...,
+        column_name: _builtins.str = ...,
+        n_distinct: _builtins.float = ...,
+        correlation: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_correlation", b"_correlation", "correlation", b"correlation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_correlation", b"_correlation", "column_name", b"column_name", "correlation", b"correlation", "n_distinct", b"n_distinct", "table_name", b"table_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__correlation: _TypeAlias = _typing.Literal["correlation"]  # noqa: Y015
+    _WhichOneofArgType__correlation: _TypeAlias = _typing.Literal["_correlation", b"_correlation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__correlation) -> _WhichOneofReturnType__correlation | None: ...
+
+Global___ColumnStatistics: _TypeAlias = ColumnStatistics  # noqa: Y015
+
+@_typing.final
+class GetDatabaseStatsResponse(_message.Message):
+    """The state of the database."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    DATABASE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    CACHE_HIT_RATIO_FIELD_NUMBER: _builtins.int
+    COMMITTED_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    ROLLED_BACK_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    DEADLOCKS_FIELD_NUMBER: _builtins.int
+    TEMPORARY_BYTES_FIELD_NUMBER: _builtins.int
+    STATS_RESET_TIME_FIELD_NUMBER: _builtins.int
+    SLOW_QUERIES_AVAILABLE_FIELD_NUMBER: _builtins.int
+    SLOW_QUERIES_FIELD_NUMBER: _builtins.int
+    COLUMN_STATISTICS_FIELD_NUMBER: _builtins.int
+    server_version: _builtins.str
+    """PostgreSQL's version."""
+    database_bytes: _builtins.int
+    """Bytes on disk."""
+    max_connections: _builtins.int
+    """Connections that the server allows."""
+    cache_hit_ratio: _builtins.float
+    """Share of blocks found in memory, 0 to 1, since `stats_reset_time`; unset before the first."""
+    committed_transactions: _builtins.int
+    """Transactions committed since `stats_reset_time`."""
+    rolled_back_transactions: _builtins.int
+    """Transactions rolled back."""
+    deadlocks: _builtins.int
+    """Deadlocks."""
+    temporary_bytes: _builtins.int
+    """Bytes written to temporary files."""
+    slow_queries_available: _builtins.bool
+    """Whether `slow_queries` can be told: the extension pg_stat_statements is installed and may be read."""
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatabaseConnections]:
+        """Connections to this database, most first."""
+
+    @_builtins.property
+    def stats_reset_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when these are counted."""
+
+    @_builtins.property
+    def slow_queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlowQuery]:
+        """Statements of this database by total time, most first."""
+
+    @_builtins.property
+    def column_statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStatistics]:
+        """By table and column; tables that were never analysed have none."""
+
+    def __init__(
+        self,
+        *,
+        server_version: _builtins.str = ...,
+        database_bytes: _builtins.int = ...,
+        max_connections: _builtins.int = ...,
+        connections: _abc.Iterable[Global___DatabaseConnections] | None = ...,
+        cache_hit_ratio: _builtins.float | None = ...,
+        committed_transactions: _builtins.int = ...,
+        rolled_back_transactions: _builtins.int = ...,
+        deadlocks: _builtins.int = ...,
+        temporary_bytes: _builtins.int = ...,
+        stats_reset_time: _timestamp_pb2.Timestamp | None = ...,
+        slow_queries_available: _builtins.bool = ...,
+        slow_queries: _abc.Iterable[Global___SlowQuery] | None = ...,
+        column_statistics: _abc.Iterable[Global___ColumnStatistics] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "stats_reset_time", b"stats_reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "column_statistics", b"column_statistics", "committed_transactions", b"committed_transactions", "connections", b"connections", "database_bytes", b"database_bytes", "deadlocks", b"deadlocks", "max_connections", b"max_connections", "rolled_back_transactions", b"rolled_back_transactions", "server_version", b"server_version", "slow_queries", b"slow_queries", "slow_queries_available", b"slow_queries_available", "stats_reset_time", b"stats_reset_time", "temporary_bytes", b"temporary_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_hit_ratio: _TypeAlias = _typing.Literal["cache_hit_ratio"]  # noqa: Y015
+    _WhichOneofArgType__cache_hit_ratio: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_hit_ratio) -> _WhichOneofReturnType__cache_hit_ratio | None: ...
+
+Global___GetDatabaseStatsResponse: _TypeAlias = GetDatabaseStatsResponse  # noqa: Y015
+
+@_typing.final
+class GetTableSizesRequest(_message.Message):
+    """Asks for the sizes of tables."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCLUDE_PARTITIONS_FIELD_NUMBER: _builtins.int
+    include_partitions: _builtins.bool
+    """Also each partition by itself, beside the table that they make up."""
+    def __init__(
+        self,
+        *,
+        include_partitions: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_partitions", b"include_partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTableSizesRequest: _TypeAlias = GetTableSizesRequest  # noqa: Y015
+
+@_typing.final
+class TableSize(_message.Message):
+    """The size of one table: a row of the view `table_sizes`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_NAME_FIELD_NUMBER: _builtins.int
+    PARTITION_OF_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    TABLE_SIZE_FIELD_NUMBER: _builtins.int
+    INDEX_SIZE_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    TABLE_BYTES_FIELD_NUMBER: _builtins.int
+    INDEX_BYTES_FIELD_NUMBER: _builtins.int
+    ESTIMATED_ROWS_FIELD_NUMBER: _builtins.int
+    DEAD_ROWS_FIELD_NUMBER: _builtins.int
+    LAST_VACUUM_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ANALYZE_TIME_FIELD_NUMBER: _builtins.int
+    table_name: _builtins.str
+    """Name."""
+    partition_of: _builtins.str
+    """Of a partition: the table that it is part of."""
+    total_size: _builtins.str
+    """With indexes, for people."""
+    table_size: _builtins.str
+    """Without indexes, for people."""
+    index_size: _builtins.str
+    """Of the indexes, for people."""
+    total_bytes: _builtins.int
+    """Bytes with indexes."""
+    table_bytes: _builtins.int
+    """Bytes without."""
+    index_bytes: _builtins.int
+    """Bytes of the indexes."""
+    estimated_rows: _builtins.int
+    """Rows, as the planner believes."""
+    dead_rows: _builtins.int
+    """Rows that wait to be vacuumed; 0 for a partitioned table, see its partitions."""
+    @_builtins.property
+    def last_vacuum_time(self) -> _timestamp_pb2.Timestamp:
+        """Last vacuum, by hand or by itself; unset if never."""
+
+    @_builtins.property
+    def last_analyze_time(self) -> _timestamp_pb2.Timestamp:
+        """Last analyse; unset if never."""
+
+    def __init__(
+        self,
+        *,
+        table_name: _builtins.str = ...,
+        partition_of: _builtins.str = ...,
+        total_size: _builtins.str = ...,
+        table_size: _builtins.str = ...,
+        index_size: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+        table_bytes: _builtins.int = ...,
+        index_bytes: _builtins.int = ...,
+        estimated_rows: _builtins.int = ...,
+        dead_rows: _builtins.int = ...,
+        last_vacuum_time: _timestamp_pb2.Timestamp | None = ...,
+        last_analyze_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_analyze_time", b"last_analyze_time", "last_vacuum_time", b"last_vacuum_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_rows", b"dead_rows", "estimated_rows", b"estimated_rows", "index_bytes", b"index_bytes", "index_size", b"index_size", "last_analyze_time", b"last_analyze_time", "last_vacuum_time", b"last_vacuum_time", "partition_of", b"partition_of", "table_bytes", b"table_bytes", "table_name", b"table_name", "table_size", b"table_size", "total_bytes", b"total_bytes", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableSize: _TypeAlias = TableSize  # noqa: Y015
+
+@_typing.final
+class GetTableSizesResponse(_message.Message):
+    """Sizes of tables."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_SIZES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def table_sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableSize]:
+        """Largest first; a partitioned table's are those of its partitions together."""
+
+    def __init__(
+        self,
+        *,
+        table_sizes: _abc.Iterable[Global___TableSize] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["table_sizes", b"table_sizes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTableSizesResponse: _TypeAlias = GetTableSizesResponse  # noqa: Y015

@@ -38,6 +38,11 @@ class MetricsServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.RecordUsage = channel.stream_unary(
+                '/pilothouse.metrics.v1.MetricsService/RecordUsage',
+                request_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.RecordUsageRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.RecordUsageResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/pilothouse.metrics.v1.MetricsService/QueryUsage',
                 request_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.QueryUsageRequest.SerializeToString,
@@ -63,6 +68,16 @@ class MetricsServiceStub:
                 request_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.ListTopContainersRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.ListTopContainersResponse.FromString,
                 _registered_method=True)
+        self.GetDatabaseStats = channel.unary_unary(
+                '/pilothouse.metrics.v1.MetricsService/GetDatabaseStats',
+                request_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetDatabaseStatsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetDatabaseStatsResponse.FromString,
+                _registered_method=True)
+        self.GetTableSizes = channel.unary_unary(
+                '/pilothouse.metrics.v1.MetricsService/GetTableSizes',
+                request_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetTableSizesRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetTableSizesResponse.FromString,
+                _registered_method=True)
 
 
 class MetricsServiceServicer:
@@ -71,6 +86,16 @@ class MetricsServiceServicer:
     Percentages are of the limit if there is one, else of the request, else unset.
     Errors that every method may answer: as IdentityService says.
     """
+
+    def RecordUsage(self, request_iterator, context):
+        """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
+        and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
+        cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
+        sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def QueryUsage(self, request, context):
         """Answers the usage of containers over a range of time, in steps. INVALID_ARGUMENT if the range is empty or holds over 11,000 steps.
@@ -81,7 +106,8 @@ class MetricsServiceServicer:
 
     def WatchUsage(self, request, context):
         """Streams the newest sample of each container, then each sample as it is stored. Samples are not replayed: a stream that is cut is opened
-        anew. A slow reader gets the newest sample of each container, never a growing queue.
+        anew. A slow reader gets the newest sample of each container, never a growing queue. Samples that are stored late, after a newer one of
+        their container, are not streamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,9 +134,28 @@ class MetricsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDatabaseStats(self, request, context):
+        """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTableSizes(self, request, context):
+        """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MetricsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'RecordUsage': grpc.stream_unary_rpc_method_handler(
+                    servicer.RecordUsage,
+                    request_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.RecordUsageRequest.FromString,
+                    response_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.RecordUsageResponse.SerializeToString,
+            ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
                     request_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.QueryUsageRequest.FromString,
@@ -136,6 +181,16 @@ def add_MetricsServiceServicer_to_server(servicer, server):
                     request_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.ListTopContainersRequest.FromString,
                     response_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.ListTopContainersResponse.SerializeToString,
             ),
+            'GetDatabaseStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDatabaseStats,
+                    request_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetDatabaseStatsRequest.FromString,
+                    response_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetDatabaseStatsResponse.SerializeToString,
+            ),
+            'GetTableSizes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTableSizes,
+                    request_deserializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetTableSizesRequest.FromString,
+                    response_serializer=pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetTableSizesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pilothouse.metrics.v1.MetricsService', rpc_method_handlers)
@@ -150,6 +205,33 @@ class MetricsService:
     Percentages are of the limit if there is one, else of the request, else unset.
     Errors that every method may answer: as IdentityService says.
     """
+
+    @staticmethod
+    def RecordUsage(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/pilothouse.metrics.v1.MetricsService/RecordUsage',
+            pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.RecordUsageRequest.SerializeToString,
+            pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.RecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def QueryUsage(request,
@@ -276,6 +358,60 @@ class MetricsService:
             '/pilothouse.metrics.v1.MetricsService/ListTopContainers',
             pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.ListTopContainersRequest.SerializeToString,
             pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.ListTopContainersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDatabaseStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.metrics.v1.MetricsService/GetDatabaseStats',
+            pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetDatabaseStatsRequest.SerializeToString,
+            pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetDatabaseStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTableSizes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.metrics.v1.MetricsService/GetTableSizes',
+            pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetTableSizesRequest.SerializeToString,
+            pilothouse_dot_metrics_dot_v1_dot_metrics__pb2.GetTableSizesResponse.FromString,
             options,
             channel_credentials,
             insecure,

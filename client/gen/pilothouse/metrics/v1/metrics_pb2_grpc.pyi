@@ -37,11 +37,18 @@ class MetricsServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MetricsServiceAsyncStub: ...
+    RecordUsage: _grpc.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]
+    """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
+    and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
+    cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
+    sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+    """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]
     """Answers the usage of containers over a range of time, in steps. INVALID_ARGUMENT if the range is empty or holds over 11,000 steps."""
     WatchUsage: _grpc.UnaryStreamMultiCallable[_metrics_pb2.WatchUsageRequest, _metrics_pb2.WatchUsageResponse]
     """Streams the newest sample of each container, then each sample as it is stored. Samples are not replayed: a stream that is cut is opened
-    anew. A slow reader gets the newest sample of each container, never a growing queue.
+    anew. A slow reader gets the newest sample of each container, never a growing queue. Samples that are stored late, after a newer one of
+    their container, are not streamed.
     """
     GetContainerDetails: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetContainerDetailsRequest, _metrics_pb2.GetContainerDetailsResponse]
     """Answers a container with its namespace, image, creator, uptime and newest sample."""
@@ -49,6 +56,10 @@ class MetricsServiceStub:
     """Answers what each namespace holds, as of the last refresh (every hour)."""
     ListTopContainers: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.ListTopContainersRequest, _metrics_pb2.ListTopContainersResponse]
     """Lists the containers that use most, by their newest samples of the last five minutes."""
+    GetDatabaseStats: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetDatabaseStatsRequest, _metrics_pb2.GetDatabaseStatsResponse]
+    """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column."""
+    GetTableSizes: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetTableSizesRequest, _metrics_pb2.GetTableSizesResponse]
+    """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows."""
 
 @_typing.type_check_only
 class MetricsServiceAsyncStub(MetricsServiceStub):
@@ -59,11 +70,18 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    RecordUsage: _aio.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]  # type: ignore[assignment]
+    """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
+    and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
+    cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
+    sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+    """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Answers the usage of containers over a range of time, in steps. INVALID_ARGUMENT if the range is empty or holds over 11,000 steps."""
     WatchUsage: _aio.UnaryStreamMultiCallable[_metrics_pb2.WatchUsageRequest, _metrics_pb2.WatchUsageResponse]  # type: ignore[assignment]
     """Streams the newest sample of each container, then each sample as it is stored. Samples are not replayed: a stream that is cut is opened
-    anew. A slow reader gets the newest sample of each container, never a growing queue.
+    anew. A slow reader gets the newest sample of each container, never a growing queue. Samples that are stored late, after a newer one of
+    their container, are not streamed.
     """
     GetContainerDetails: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetContainerDetailsRequest, _metrics_pb2.GetContainerDetailsResponse]  # type: ignore[assignment]
     """Answers a container with its namespace, image, creator, uptime and newest sample."""
@@ -71,6 +89,10 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     """Answers what each namespace holds, as of the last refresh (every hour)."""
     ListTopContainers: _aio.UnaryUnaryMultiCallable[_metrics_pb2.ListTopContainersRequest, _metrics_pb2.ListTopContainersResponse]  # type: ignore[assignment]
     """Lists the containers that use most, by their newest samples of the last five minutes."""
+    GetDatabaseStats: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetDatabaseStatsRequest, _metrics_pb2.GetDatabaseStatsResponse]  # type: ignore[assignment]
+    """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column."""
+    GetTableSizes: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetTableSizesRequest, _metrics_pb2.GetTableSizesResponse]  # type: ignore[assignment]
+    """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows."""
 
 class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Usage of containers. Samples are collected from each cluster's kubelets by the server itself.
@@ -78,6 +100,18 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
     Percentages are of the limit if there is one, else of the request, else unset.
     Errors that every method may answer: as IdentityService says.
     """
+
+    @_abc_1.abstractmethod
+    def RecordUsage(
+        self,
+        request_iterator: _MaybeAsyncIterator[_metrics_pb2.RecordUsageRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_metrics_pb2.RecordUsageResponse, _abc.Awaitable[_metrics_pb2.RecordUsageResponse]]:
+        """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
+        and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
+        cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
+        sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+        """
 
     @_abc_1.abstractmethod
     def QueryUsage(
@@ -94,7 +128,8 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_metrics_pb2.WatchUsageResponse], _abc.AsyncIterator[_metrics_pb2.WatchUsageResponse]]:
         """Streams the newest sample of each container, then each sample as it is stored. Samples are not replayed: a stream that is cut is opened
-        anew. A slow reader gets the newest sample of each container, never a growing queue.
+        anew. A slow reader gets the newest sample of each container, never a growing queue. Samples that are stored late, after a newer one of
+        their container, are not streamed.
         """
 
     @_abc_1.abstractmethod
@@ -120,5 +155,21 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_metrics_pb2.ListTopContainersResponse, _abc.Awaitable[_metrics_pb2.ListTopContainersResponse]]:
         """Lists the containers that use most, by their newest samples of the last five minutes."""
+
+    @_abc_1.abstractmethod
+    def GetDatabaseStats(
+        self,
+        request: _metrics_pb2.GetDatabaseStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metrics_pb2.GetDatabaseStatsResponse, _abc.Awaitable[_metrics_pb2.GetDatabaseStatsResponse]]:
+        """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column."""
+
+    @_abc_1.abstractmethod
+    def GetTableSizes(
+        self,
+        request: _metrics_pb2.GetTableSizesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metrics_pb2.GetTableSizesResponse, _abc.Awaitable[_metrics_pb2.GetTableSizesResponse]]:
+        """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows."""
 
 def add_MetricsServiceServicer_to_server(servicer: MetricsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
