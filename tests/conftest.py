@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -21,6 +22,9 @@ import pytest_asyncio
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from tests.harness import Server
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
@@ -148,3 +152,12 @@ async def bare_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
     async with new_database(postgres) as created:
         await ensure_roles(created.admin_dsn)
         yield created
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
+    """A whole server with a simulated cluster, and an administrator who is logged in (see `tests.harness`)."""
+    from tests.harness import running_server
+
+    async with running_server(database, tmp_path) as running:
+        yield running

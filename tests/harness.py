@@ -1,0 +1,154 @@
+"""The whole server in this process: a real gRPC port, a real database, a simulated cluster at ten times the speed.
+
+    async with running_server(database, tmp_path) as server:
+        await server.admin.namespaces.create(…)
+
+What a test waits for it waits for with `eventually`: a condition with a deadline, never a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import grpc.aio
+import msgspec
+
+from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
+from pilothouse_client import AsyncClient
+from pilothouse_server.app import Application
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.reconcile.reconciler import ReconcilerSettings
+from pilothouse_server.settings import Settings
+from tests.conftest import Database
+
+T = TypeVar("T")
+
+PASSWORD = "correct horse battery staple"
+QUICK = ReconcilerSettings(usage_period_seconds=0.5, clusters_period_seconds=0.1)
+
+
+@dataclass
+class Server:
+    """A running server, and an administrator who is logged in."""
+
+    application: Application
+    address: str
+    database: Database
+    cluster: SimulatedCluster | None
+    admin: AsyncClient
+    _clients: list[AsyncClient] = field(default_factory=list)
+    _channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    def client(self, username: str, password: str = PASSWORD) -> AsyncClient:
+        """A client that logs in as another user."""
+        made = AsyncClient(self.address, username=username, password=password)
+        self._clients.append(made)
+        return made
+
+    def channel(self) -> grpc.aio.Channel:
+        """A bare channel, for calls that the client library would not make."""
+        made = grpc.aio.insecure_channel(self.address)
+        self._channels.append(made)
+        return made
+
+    async def token(self, username: str = "admin", password: str = PASSWORD) -> str:
+        """An access token, for bare calls."""
+        stub = identity_pb2_grpc.IdentityServiceAsyncStub(self.channel())
+        answer = await stub.Login(identity_pb2.LoginRequest(username=username, password=password))
+        return answer.access_token
+
+    async def user(self, username: str, grants: Mapping[str, str]) -> AsyncClient:
+        """A new user with roles by namespace ('' is everywhere), and a client of theirs."""
+        await self.admin.identity.create_user(
+            user=identity_pb2.User(username=username, email=f"{username}@example.org"), password=PASSWORD
+        )
+        for namespace, role in grants.items():
+            await self.admin.identity.grant_role(username=username, role=role, namespace=namespace)
+        return self.client(username)
+
+    async def close(self) -> None:
+        """Closes the clients and stops the server."""
+        for client in (self.admin, *self._clients):
+            await client.close()
+        for channel in self._channels:
+            await channel.close()
+        await self.application.stop()
+
+
+def settings_for(database: Database, directory: Path, **changes: Any) -> Settings:
+    """Settings of a server on a test's database, on a free port."""
+    return msgspec.structs.replace(
+        Settings(
+            listen="127.0.0.1:0",
+            data_dir=directory,
+            bootstrap_password=PASSWORD,
+            database_url=database.app_dsn,
+            system_database_url=database.system_dsn,
+            maintenance_database_url=database.maintenance_dsn,
+            pool_open_connections=20,
+            pool_idle_connections=4,
+            grace_seconds=5.0,
+        ),
+        **changes,
+    )
+
+
+@asynccontextmanager
+async def running_server(
+    database: Database,
+    directory: Path,
+    *,
+    speed: float = 10.0,
+    cluster: SimulatedCluster | None = None,
+    with_cluster: bool = True,
+    reconciler: ReconcilerSettings = QUICK,
+    **changes: Any,
+) -> AsyncIterator[Server]:
+    """A server until the end of the block; `cluster` is one of the test's own, which it stops itself."""
+    own = SimulatedCluster(speed=speed) if cluster is None and with_cluster else None
+    if own is not None:
+        await own.start()
+    used = cluster or own
+    kubeconfigs = {} if used is None else {"local": used.kubeconfig()}
+    application = Application(settings_for(database, directory, **changes), kubeconfigs, reconciler=reconciler)
+    try:
+        port = await application.start()
+        address = f"127.0.0.1:{port}"
+        admin = AsyncClient(address, username="admin", password=PASSWORD)
+        server = Server(application, address, database, used, admin)
+        try:
+            yield server
+        finally:
+            await server.close()
+    finally:
+        if own is not None:
+            await own.stop()
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[T]], *, seconds: float = 20.0, what: str = "the condition"
+) -> T:
+    """The first true answer of `condition`; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        pause = asyncio.Event()
+        while True:
+            found = await condition()
+            if found:
+                return found
+            try:
+                async with asyncio.timeout(0.02):
+                    await pause.wait()
+            except TimeoutError:
+                continue
+    raise AssertionError(f"{what} did not come true")
+
+
+def request_id() -> str:
+    """A fresh `request_id`."""
+    return str(uuid4())

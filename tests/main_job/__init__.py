@@ -1,0 +1,1 @@
+"""The main job, end to end: log in, namespace, application, watch, usage, lifecycle, audit."""

@@ -1,0 +1,51 @@
+"""Log in → namespace → container running → watch event → audit record, through the public interface alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client.streams import ChangeKind
+from tests.harness import Server, eventually
+
+
+async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -> None:
+    admin = server.admin
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    statuses: list[int] = []
+    synced = asyncio.Event()
+
+    async def follow() -> None:
+        async for change in admin.containers.watch(namespace="demo"):
+            if change.kind is ChangeKind.SYNCED:
+                synced.set()
+            elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED):
+                statuses.append(change.resource.status)
+                if change.resource.status == container_pb2.CONTAINER_STATUS_RUNNING:
+                    return
+
+    watcher = asyncio.create_task(follow())
+    await asyncio.wait_for(synced.wait(), 10)
+    created = await admin.containers.create(
+        namespace="demo",
+        container=container_pb2.Container(
+            name="web", image="nginx:1.27", ports=[container_pb2.Port(container_port=80)]
+        ),
+    )
+    assert created.status == container_pb2.CONTAINER_STATUS_PENDING
+    await asyncio.wait_for(watcher, 20)
+    assert statuses[0] == container_pb2.CONTAINER_STATUS_PENDING
+    found = await admin.containers.get(namespace="demo", name="web")
+    assert found.ready_replicas == 1
+    assert found.pod_ip
+    assert found.observed_generation == found.generation
+    assert not found.reconciling
+
+    async def recorded() -> list[str]:
+        records = [item async for item in admin.audit.list_operations(filter='action = "create"')]
+        return [f"{item.username} {item.resource_type} {item.resource_name}" for item in records]
+
+    records = await eventually(recorded)
+    assert "admin container web" in records
+    assert "admin namespace demo" in records
