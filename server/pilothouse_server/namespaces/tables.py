@@ -28,12 +28,12 @@ NAMESPACES = table(
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),
-    column("created_at", DateTime()),
-    column("updated_at", DateTime()),
+    column("created_at", DateTime(timezone=True)),
+    column("updated_at", DateTime(timezone=True)),
     column("created_by", BigInteger()),
     column("updated_by", BigInteger()),
-    column("deletion_requested_at", DateTime()),
-    column("deleted_at", DateTime()),
+    column("deletion_requested_at", DateTime(timezone=True)),
+    column("deleted_at", DateTime(timezone=True)),
     schema="public",
 )
 
