@@ -22,6 +22,7 @@ import pytest_asyncio
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.migrations.filling import fill
 
 if TYPE_CHECKING:
     from tests.harness import Server
@@ -161,3 +162,23 @@ async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
 
     async with running_server(database, tmp_path) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def apart(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[Database]:
+    """A database of two tenants that share nothing, with rows in every table; `tests.migrations.filling` says which.
+
+    It is shared by all tests, so a test must leave it as it is and leave no connection to it open.
+    """
+    async with new_database(postgres, template_database.name) as cloned:
+        async with cloned.owner() as owner:
+            await fill(owner)
+            await owner.execute("REFRESH MATERIALIZED VIEW container_summary; ANALYZE containers")
+        yield cloned
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tenants(postgres: EmbeddedPostgres, apart: Database) -> AsyncIterator[Database]:
+    """A database of the two tenants that a test may change."""
+    async with new_database(postgres, apart.name) as cloned:
+        yield cloned

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import Database, connection
-from tests.migrations.filling import ADMINISTRATOR, fill, user_of
+from tests.migrations.filling import ADMINISTRATOR, user_of
 
 WRITERS = 16
 _GENESIS = bytes(32)
@@ -188,9 +188,8 @@ async def test_without_the_lock_numbers_are_double(database: Database) -> None:
         await _second_while_first_is_open(database, events=[_event()])
 
 
-async def test_what_is_written_is_what_was_given(database: Database) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_what_is_written_is_what_was_given(tenants: Database) -> None:
+    async with tenants.owner() as owner:
         await owner.execute("TRUNCATE operation_logs, events")
     operation = str(uuid4())
     record = _record(
@@ -201,9 +200,9 @@ async def test_what_is_written_is_what_was_given(database: Database) -> None:
     event = _event(
         5, namespace_id=1, labels={"app": "web"}, status="running", labels_before={}, status_before="pending"
     )
-    async with database.owner() as owner:
+    async with tenants.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2026-11-01', 1)")
-    async with database.system() as system:
+    async with tenants.system() as system:
         row = await _append(
             system,
             audit=[record],
@@ -252,11 +251,9 @@ async def test_nothing_to_append_answers_the_head(database: Database) -> None:
         assert tuple(row)[:4] == (None, 2, None, 1)
 
 
-async def test_a_replayed_request_id_appends_nothing(database: Database) -> None:
+async def test_a_replayed_request_id_appends_nothing(tenants: Database) -> None:
     key = {"user_id": 11, "request_id": str(uuid4()), "method": "Create", "request_hmac": "aGk="}
-    async with database.owner() as owner:
-        await fill(owner)
-    async with database.system() as system:
+    async with tenants.system() as system:
         first = await _append(system, events=[_event(1)], idempotency=key)
         with pytest.raises(asyncpg.UniqueViolationError, match="pk_idempotency_keys"):
             await _append(system, events=[_event(2)], idempotency=key)
@@ -309,12 +306,11 @@ async def test_a_record_that_breaks_a_rule_is_refused_whole(
         assert await system.fetchval("SELECT revision + audit_sequence FROM stream_head") == 0
 
 
-async def test_requests_append_in_their_own_name_only(database: Database) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_requests_append_in_their_own_name_only(tenants: Database) -> None:
+    async with tenants.owner() as owner:
         await owner.execute("TRUNCATE operation_logs, events")
     mine = {"user_id": user_of(1), "namespace_id": 1}
-    async with database.app(user_of(1)) as app:
+    async with tenants.app(user_of(1)) as app:
         await _append(app, audit=[_record(**mine)], events=[_event(namespace_id=1)])
     key = {"request_id": str(uuid4()), "method": "Create", "request_hmac": "aGk="}
     for forged in (
@@ -333,11 +329,11 @@ async def test_requests_append_in_their_own_name_only(database: Database) -> Non
         {"events": [_event(namespace_id=None)]},
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            async with database.app(user_of(1)) as app:
+            async with tenants.app(user_of(1)) as app:
                 await _append(app, **forged)
-    async with database.app(ADMINISTRATOR) as app:
+    async with tenants.app(ADMINISTRATOR) as app:
         await _append(app, events=[_event(namespace_id=2), _event(namespace_id=None)])
-    async with database.system() as system:
+    async with tenants.system() as system:
         assert await _chain_faults(system) == []
         assert await system.fetchval("SELECT count(*) FROM operation_logs") == 1
 

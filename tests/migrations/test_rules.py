@@ -13,7 +13,6 @@ import pilothouse
 from pilothouse.options.v1 import options_pb2
 from pilothouse_migrations.versions import v0008_audit_log as audit_log
 from tests.conftest import Database
-from tests.migrations.filling import fill
 
 _PORT = """INSERT INTO port_mappings (container_id, namespace_id, container_port, service_name, service_port{})
     VALUES ({})"""
@@ -59,9 +58,8 @@ _IMAGE = "INSERT INTO container_images (repository, name, tag, digest) VALUES ({
         ("INSERT INTO stream_head (id) VALUES (2)", "ck_stream_head_id"),
     ],
 )  # fmt: skip
-async def test_refused(database: Database, statement: str, rule: str) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_refused(apart: Database, statement: str, rule: str) -> None:
+    async with apart.owner() as owner:
         with pytest.raises(asyncpg.IntegrityConstraintViolationError) as raised:
             await owner.execute(statement)
         assert raised.value.constraint_name == rule
@@ -84,15 +82,16 @@ async def test_refused(database: Database, statement: str, rule: str) -> None:
         " VALUES (1, 1, 'init', 'TENANT')",
     ],
 )  # fmt: skip
-async def test_accepted(database: Database, statement: str) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_accepted(apart: Database, statement: str) -> None:
+    async with apart.owner() as owner:
+        transaction = owner.transaction()
+        await transaction.start()
         assert (await owner.execute(statement)).startswith("INSERT 0 ")
+        await transaction.rollback()
 
 
-async def test_a_container_goes_with_all_that_is_its_own(database: Database) -> None:
-    async with database.owner() as owner, database.system() as system:
-        await fill(owner)
+async def test_a_container_goes_with_all_that_is_its_own(tenants: Database) -> None:
+    async with tenants.owner() as owner, tenants.system() as system:
         assert await system.execute("DELETE FROM containers WHERE id = 1") == "DELETE 1"
         rows = await owner.fetch(
             "SELECT conrelid::regclass::text FROM pg_constraint"
@@ -105,9 +104,8 @@ async def test_a_container_goes_with_all_that_is_its_own(database: Database) -> 
         assert await owner.fetchval("SELECT count(*) FROM operations") == 2
 
 
-async def test_a_user_without_operations_has_none(database: Database) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_a_user_without_operations_has_none(tenants: Database) -> None:
+    async with tenants.owner() as owner:
         rows = {row["username"]: row for row in await owner.fetch("SELECT * FROM user_operation_stats")}
         assert rows["root"]["total_operations"] == 0
         assert rows["root"]["first_operation_at"] is None
@@ -117,9 +115,8 @@ async def test_a_user_without_operations_has_none(database: Database) -> None:
         assert rows["alpha"]["avg_duration_ms"] == 5
 
 
-async def test_details_show_the_newest_sample(database: Database) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_details_show_the_newest_sample(tenants: Database) -> None:
+    async with tenants.owner() as owner:
         await owner.execute(
             "INSERT INTO container_resource_usage (container_id, namespace_id, timestamp, cpu_usage_percent)"
             " VALUES (1, 1, now() + interval '1 minute', 7), (1, 1, now() - interval '1 minute', 9)"
@@ -133,9 +130,8 @@ async def test_details_show_the_newest_sample(database: Database) -> None:
         assert (rows[0]["image_repository"], rows[0]["image_tag"]) == ("registry.example/alpha", "1")
 
 
-async def test_the_summary_counts_an_image_once(database: Database) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
+async def test_the_summary_counts_an_image_once(tenants: Database) -> None:
+    async with tenants.owner() as owner:
         await owner.execute(
             "INSERT INTO containers (name, namespace_id, image_id, kubernetes_name, status)"
             " VALUES ('second', 1, 1, 'second', 'stopped'), ('third', 1, 9, 'third', 'failed')"
@@ -153,11 +149,10 @@ async def test_the_summary_counts_an_image_once(database: Database) -> None:
         ]
 
 
-async def test_the_summary_is_refreshed_while_it_is_read(database: Database) -> None:
+async def test_the_summary_is_refreshed_while_it_is_read(tenants: Database) -> None:
     """Only a unique index lets REFRESH … CONCURRENTLY do that."""
-    async with database.owner() as owner, database.owner() as reader, reader.transaction():
+    async with tenants.owner() as owner, tenants.owner() as reader, reader.transaction():
         await reader.fetch("SELECT * FROM container_summary")
-        await fill(owner)
         await owner.execute("SET lock_timeout = '5s'")
         await owner.execute("SELECT refresh_container_summary()")
         assert await owner.fetchval("SELECT count(*) FROM container_summary") == 2
