@@ -1,0 +1,17 @@
+"""One world for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.conftest import Database
+from tests.reconcile.world import World, world
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def here(database: Database) -> AsyncIterator[World]:
+    """A database and a cluster; nothing reconciles yet."""
+    async with world(database) as made:
+        yield made

@@ -1,0 +1,175 @@
+"""A container's life from its row to the cluster and back, by the rules that services call."""
+
+from __future__ import annotations
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.model import ContainerSpec, Port
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import World
+
+
+async def test_from_a_row_to_running_and_away(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(
+            replicas=2,
+            ports=(Port(container_port=80, service_name="web", service_port=80),),
+            spec=ContainerSpec(service_account="web-account"),
+        )
+        row = await here.running()
+        assert row.observed.ready_replicas == 2
+        assert row.observed.deployment_name == "web"
+        assert row.observed.pod_name.startswith(row.observed.replica_set_name)
+        assert row.observed.pod_ip
+        assert row.observed.started_at is not None
+        assert {c.type: c.status for c in row.observed.conditions}["Applied"] == "True"
+        pods = await here.rows("SELECT pod_name, ready, image_id FROM container_pods")
+        assert len(pods) == 2
+        assert all(pod["ready"] and pod["image_id"] for pod in pods)
+        history = await here.rows(
+            "SELECT previous_status, current_status, triggered_by FROM container_status_history ORDER BY id"
+        )
+        assert [(h["previous_status"], h["current_status"]) for h in history][-1] == ("pending", "running")
+        assert history[-1]["triggered_by"] == "kubernetes"
+
+        client = await here.connect("local")
+        assert await client.find(SERVICES, "shop", "web") is not None
+        assert await client.find(SERVICE_ACCOUNTS, "shop", "web-account") is not None
+        await here.delete()
+        await eventually(here.seen, lambda seen: seen is None)
+        assert await client.find(DEPLOYMENTS, "shop", "web") is None
+        assert await client.find(SERVICES, "shop", "web") is None
+        assert await client.find(SERVICE_ACCOUNTS, "shop", "web-account") is None
+        assert (await client.list(PODS, "shop")).items == ()
+    events = await here.rows(
+        "SELECT kind, status, status_before FROM events WHERE resource_type = 'container' ORDER BY revision"
+    )
+    assert (events[0]["kind"], events[-1]["kind"]) == ("added", "deleted")
+    assert "running" in [event["status"] for event in events]
+    assert await here.rows("SELECT FROM reconcile_work WHERE resource_type = 'container'") == []
+
+
+async def test_stop_and_start_remember_the_replicas(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(replicas=3)
+        await here.running()
+        await here.move(containers.stop)
+        row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
+        assert row.observed.status == "stopped"
+        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 0
+        await here.move(containers.start)
+        assert (await here.running()).observed.ready_replicas == 3
+
+
+async def test_pause_suspends_and_resume_brings_back(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        await here.move(lambda tx, ns, name: containers.pause(tx, ns, name, "suspend"))
+        row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
+        assert row.observed.status == "paused"
+        assert "Suspended" in {condition.type for condition in row.observed.conditions}
+        # A person scales it up: it is suspended, and stays so.
+        await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
+        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 0)
+        await here.move(containers.resume)
+        await here.running()
+
+
+async def test_a_held_rollout_keeps_the_old_pods_until_it_is_resumed(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        before = await here.running()
+        await here.move(lambda tx, ns, name: containers.pause(tx, ns, name, "hold_rollout"))
+        await here.update(image="nginx:1.28")
+        row = await here.until(
+            lambda row: not row.reconciling and "RolloutHeld" in {c.type for c in row.observed.conditions}
+        )
+        assert row.observed.pod_name == before.observed.pod_name
+        assert row.observed.status == "running"
+        await here.move(containers.resume)
+        row = await here.until(
+            lambda row: row.observed.status == "running" and row.observed.pod_name != before.observed.pod_name
+        )
+        deployment = await client.read(DEPLOYMENTS, "shop", "web")
+        assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "nginx:1.28"
+        assert "paused" not in deployment["spec"]
+
+
+async def test_restart_replaces_the_pods(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        before = await here.running()
+        await here.move(containers.restart)
+        await here.until(
+            lambda row: row.observed.status == "running" and row.observed.pod_name != before.observed.pod_name
+        )
+
+
+async def test_a_container_that_never_ran_may_be_made_stopped(here: World) -> None:
+    """Not one pod may start on the way: a job of the night does not run by day."""
+    client = await here.connect("local")
+    await here.namespace()
+    await here.create()
+    await here.move(containers.stop)
+    async with here.reconciling():
+        await here.until(lambda row: row.observed.status == "stopped" and not row.reconciling)
+        assert (await client.list(PODS, "shop")).items == ()
+    assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 0
+
+
+async def test_services_follow_the_ports(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(ports=(Port(container_port=80, service_name="old", service_port=80),))
+        await here.running()
+        await here.update(ports=(Port(container_port=80, service_name="new", service_port=8080),))
+        await eventually(lambda: client.find(SERVICES, "shop", "old"), lambda found: found is None)
+        service = await client.read(SERVICES, "shop", "new")
+        assert [port["port"] for port in service["spec"]["ports"]] == [8080]
+
+
+async def test_an_autoscaler_is_not_fought(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        await client.set_scale(DEPLOYMENTS, "shop", "web", 4)
+        await here.until(lambda row: row.observed.ready_replicas == 4)
+        # An update that says nothing of replicas leaves them; one that does sets them.
+        await here.update(annotations={"note": "a"})
+        await here.until(lambda row: not row.reconciling and row.observed.ready_replicas == 4)
+        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
+        await here.update(replicas=2)
+        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 2)
+
+
+async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        made = await here.namespace()
+        await here.create()
+        await here.running()
+        found = await client.get(NAMESPACES, None, "shop")
+        assert found.metadata.label(manifests.NAMESPACE_UID) == made.uid
+        await here.delete_namespace()
+        await eventually(here.seen_namespace, lambda seen: seen is None)
+        assert await client.find(NAMESPACES, None, "shop") is None
+        # The name is free again, for another namespace.
+        again = await here.namespace()
+        assert again.uid != made.uid
+        await here.create()
+        await here.running()
+    kinds = await here.rows("SELECT kind FROM events WHERE resource_type = 'namespace' ORDER BY revision")
+    assert "deleted" in [row["kind"] for row in kinds]

@@ -1,0 +1,217 @@
+"""A database, a simulated cluster and the reconciler between them; changes are asked for by the nouns' own rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.cluster.transport import Limits
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers import repository as container_rows
+from pilothouse_server.containers.model import Container, NamespaceId
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces import repository as namespace_rows
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.health import HealthSettings
+from pilothouse_server.reconcile.observer import ObserverSettings
+from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
+from pilothouse_server.reconcile.sweep import SweepSettings
+from pilothouse_server.reconcile.usage import Sample
+from pilothouse_server.reconcile.worker import WorkerSettings
+from pilothouse_server.settings import Settings
+from pilothouse_server.store import engine
+from pilothouse_server.store.unit_of_work import Store, Transaction
+from tests.cluster.containers import container as model
+from tests.cluster.waiting import eventually
+from tests.conftest import Database
+
+QUICK = ReconcilerSettings(
+    worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
+    observer=ObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3),
+    health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
+    sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
+    usage_period_seconds=0.3,
+    clusters_period_seconds=0.1,
+    lease_seconds=3.0,
+)
+LIMITS = Limits(request_seconds=3.0, connect_seconds=2.0)
+
+
+class Samples:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Sample]] = []
+
+    async def store(self, samples: list[Sample]) -> None:
+        self.batches.append(samples)
+
+
+class World:
+    """What the tests say and see. Namespaces and containers are made by the rules of their nouns."""
+
+    def __init__(self, database: Database, cluster: SimulatedCluster, store: Store) -> None:
+        self.database = database
+        self.cluster = cluster
+        self.store = store
+        self.samples = Samples()
+        self._clients: list[ClusterClient] = []
+
+    async def connect(self, name: str) -> ClusterClient:
+        """A client of the simulated cluster."""
+        client = await ClusterClient.from_kubeconfig(self.cluster.kubeconfig(), name=name, limits=LIMITS)
+        self._clients.append(client)
+        return client
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+    @asynccontextmanager
+    async def reconciling(self, settings: ReconcilerSettings = QUICK) -> AsyncIterator[Reconciler]:
+        """A running reconciler; at the end it is gone without a word, as if killed."""
+        clusters = Clusters(self.connect)
+        reconciler = Reconciler(self.store, clusters, self.samples, settings)
+        running = asyncio.ensure_future(reconciler.run())
+        try:
+            yield reconciler
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            await clusters.close()
+            if not running.cancelled() and (error := running.exception()) is not None:
+                raise error
+
+    async def change(self, work: Callable[[Transaction], Awaitable[Any]]) -> Any:
+        """One transaction, as a service would make it."""
+        async with self.store.system_write("test") as transaction:
+            return await work(transaction)
+
+    async def namespace(self, name: str = "shop", *, adopt: bool = False) -> Namespace:
+        """Make a namespace."""
+        wanted = Namespace(
+            id=NamespaceId(0),
+            uid="",
+            name=name,
+            kubernetes_name="",
+            cluster_name="",
+        )
+        made: Namespace = await self.change(
+            lambda tx: namespaces.create(tx, wanted, adopt=adopt, may_adopt=adopt)
+        )
+        return made
+
+    async def create(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
+        """Make a container; by default the simulated pod starts at once."""
+        wanted = model(name=name, kubernetes_name="", **fields)
+        made: Container = await self.change(lambda tx: containers.create(tx, namespace, wanted))
+        return made
+
+    async def update(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
+        """Change what is wanted of a container."""
+        changed: Container = await self.change(
+            lambda tx: containers.change(
+                tx, namespace, name, lambda stored: msgspec.structs.replace(stored, **fields), lambda _: None
+            )
+        )
+        return changed
+
+    async def move(self, verb: Callable[..., Awaitable[Any]], name: str = "web") -> None:
+        """Start, stop, pause, resume, restart."""
+        await self.change(lambda tx: verb(tx, "shop", name))
+
+    async def delete(self, name: str = "web") -> None:
+        """Ask for a container's deletion."""
+        await self.change(lambda tx: containers.delete(tx, "shop", name, lambda _: None))
+
+    async def delete_namespace(self, name: str = "shop") -> None:
+        """Ask for a namespace's deletion with all it holds."""
+        await self.change(
+            lambda tx: namespaces.delete(
+                tx, name, cascade=True, cascades=[containers.delete_all], check=lambda _: None
+            )
+        )
+
+    async def seen(self, name: str = "web", namespace: str = "shop") -> Container | None:
+        """The container's row."""
+        async with self.store.system_read() as transaction:
+            return await container_rows.find(transaction, namespace, name)
+
+    async def seen_namespace(self, name: str = "shop") -> Namespace | None:
+        """The namespace's row."""
+        async with self.store.system_read() as transaction:
+            return await namespace_rows.find(transaction, name)
+
+    async def until(
+        self, holds: Callable[[Container], object], name: str = "web", *, seconds: float = 20.0
+    ) -> Container:
+        """Wait until the container's row is so."""
+        found = await eventually(
+            lambda: self.seen(name), lambda row: row is not None and holds(row), seconds=seconds
+        )
+        assert found is not None
+        return found
+
+    async def running(self, name: str = "web") -> Container:
+        """Wait until the container runs and everything asked for was applied."""
+        return await self.until(lambda row: row.observed.status == "running" and not row.reconciling, name)
+
+    async def apply_as(
+        self, manager: str, path: str, manifest: dict[str, Any], *, force: bool = True
+    ) -> None:
+        """Server-side apply by somebody else."""
+        await self._patch(manager, path, manifest, "application/apply-patch+yaml", force=force)
+
+    async def meddle(self, patch: dict[str, Any], name: str = "web") -> None:
+        """Somebody else patches a Deployment of ours."""
+        path = f"/apis/apps/v1/namespaces/shop/deployments/{name}"
+        await self._patch("meddler", path, patch, "application/strategic-merge-patch+json")
+
+    async def _patch(
+        self, manager: str, path: str, body: dict[str, Any], content_type: str, *, force: bool = False
+    ) -> None:
+        token = self.cluster.kubeconfig()["users"][0]["user"]["token"]
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
+        query = {"fieldManager": manager} | ({"force": "true"} if force else {})
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.patch(self.cluster.url + path, params=query, data=msgspec.json.encode(body)) as response,
+        ):
+            assert response.status < 300, await response.text()
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """Rows of the database, as the system role."""
+        async with self.database.system() as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+
+
+@asynccontextmanager
+async def world(database: Database, *, speed: float = 10.0) -> AsyncIterator[World]:
+    """A world with an empty cluster registered as `local`."""
+    settings = Settings(
+        database_url=database.app_dsn,
+        system_database_url=database.system_dsn,
+        maintenance_database_url=database.maintenance_dsn,
+    )
+    engines = engine.Database.connect(settings)
+    store = Store(engines)
+    for noun in ("container", "namespace"):
+        store.renderers[noun] = lambda entity: msgspec.json.encode(entity.name)
+    try:
+        async with SimulatedCluster(speed=speed) as cluster:
+            made = World(database, cluster, store)
+            await made.change(lambda tx: namespaces.put_cluster(tx, "local", cluster.url))
+            try:
+                yield made
+            finally:
+                await made.close()
+    finally:
+        await engines.close()
