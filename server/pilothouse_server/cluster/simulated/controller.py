@@ -1,7 +1,7 @@
 """What all controllers of the simulated cluster share.
 
-`ObjectIndex` is what the informers' caches of a real controller manager are: dependents by owner uid, pods
-by node, kept current from the changes of the store. A `Controller` handles one key at a time in a
+`ObjectIndex` is what the informers' caches of a real controller manager are: dependents by owner uid, and
+objects without owner, kept current from the changes of the store. A `Controller` handles one key at a time in a
 synchronous `sync`, called only when the index has seen every change of the store: it never acts on a stale
 view, needs no expectations and meets no conflicts. Between two keys the event loop is given back, so that a
 burst of work never blocks it for long. A failed `sync` is retried with a growing delay (5 ms doubling to a
@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from .clock import Clock
 from .event_recorder import EventRecorder
-from .resources import PODS, ResourceType
+from .resources import ResourceType
 from .store import Store, StoreEvent
 
 JsonObject = dict[str, Any]
@@ -69,17 +69,23 @@ def matches_selector(selector: JsonObject | None, labels: dict[str, str]) -> boo
 
 
 class ObjectIndex:
-    """References to the store's objects by owner and by node. `revision` is the newest change it has seen."""
+    """References to the store's objects by owner. `revision` is the newest change it has seen."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._dependents: dict[str, dict[ObjectReference, None]] = {}
-        self._pods_of_node: dict[str, dict[Key, None]] = {}
         self._orphans: dict[tuple[ResourceType, str], dict[Key, None]] = {}
         self._moved = asyncio.Condition()
-        self.revision = store.revision
-        for resource, obj in store.objects():
+        self.revision = 0
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Reads the whole store. For the start, as a store may have been loaded from a file since."""
+        self._dependents.clear()
+        self._orphans.clear()
+        for resource, obj in self._store.objects():
             self._add(resource, obj)
+        self.revision = self._store.revision
 
     def dependents(self, owner_uid: str, resource: ResourceType | None = None) -> list[JsonObject]:
         """The objects with an owner reference to this uid (of one type, or of all), as stored now."""
@@ -98,11 +104,6 @@ class ObjectIndex:
         """The objects of one namespace that no controller owns: those that one may adopt."""
         keys = self._orphans.get((resource, namespace), ())
         return [obj for key in keys if (obj := self._store.get(resource, *key)) is not None]
-
-    def pods_of_node(self, node_name: str) -> list[JsonObject]:
-        """The pods assigned to a node."""
-        keys = self._pods_of_node.get(node_name, ())
-        return [pod for key in keys if (pod := self._store.get(PODS, *key)) is not None]
 
     def apply(self, event: StoreEvent) -> None:
         """Takes one change of the store in."""
@@ -130,8 +131,6 @@ class ObjectIndex:
             self._dependents.setdefault(reference["uid"], {})[resource, namespace, name] = None
         if controller_of(obj) is None:
             self._orphans.setdefault((resource, namespace), {})[namespace, name] = None
-        if resource is PODS and (node := obj["spec"].get("nodeName")):
-            self._pods_of_node.setdefault(node, {})[namespace, name] = None
 
     def _drop(self, resource: ResourceType, obj: JsonObject) -> None:
         namespace, name = key_of(obj)
@@ -143,8 +142,6 @@ class ObjectIndex:
                     del self._dependents[reference["uid"]]
         if controller_of(obj) is None and (orphans := self._orphans.get((resource, namespace))) is not None:
             orphans.pop((namespace, name), None)
-        if resource is PODS and (node := obj["spec"].get("nodeName")):
-            self._pods_of_node.get(node, {}).pop((namespace, name), None)
 
 
 class Controller(ABC, Generic[WorkKey]):

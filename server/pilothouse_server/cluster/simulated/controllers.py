@@ -46,6 +46,7 @@ class ControllerManager:
 
     async def run(self) -> None:
         """Works until cancelled."""
+        self.index.rebuild()
         for controller in self.controllers:
             controller.seed()
         try:

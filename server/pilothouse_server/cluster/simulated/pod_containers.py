@@ -142,7 +142,7 @@ def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
         program = program_of(behavior, container.spec, is_main=container.role is not Role.INIT)
         last = _attempt(entry.get("lastState") or {}, program)
         state = entry.get("state") or {}
-        container.current = _attempt(state, program)
+        container.current = _attempt(state, program, entry.get("containerID", ""))
         if container.current is None:
             # Waiting: the attempt that ended last counts as the newest one.
             container.current = last
@@ -153,10 +153,9 @@ def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
     return containers
 
 
-def _attempt(state: JsonObject, program: Program) -> Attempt | None:
+def _attempt(state: JsonObject, program: Program, container_id: str = "") -> Attempt | None:
     if "running" in state:
-        started = parse_time(state["running"]["startedAt"])
-        return Attempt(state.get("containerID", ""), started, program)
+        return Attempt(container_id, parse_time(state["running"]["startedAt"]), program)
     ended = state.get("terminated")
     if not ended or not ended.get("startedAt"):
         return None

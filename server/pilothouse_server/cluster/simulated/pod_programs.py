@@ -213,7 +213,7 @@ class _Script:
         self.steps += 1
         if self.steps > _MOST_STEPS:
             raise _Unsupported
-        words = [self._substitute(word) for word in words if word not in (">&2", "1>&2")]
+        words = [self._substitute(word) for word in words if word != ">&2"]
         if not words:
             return
         name, arguments = words[0], words[1:]
@@ -265,7 +265,8 @@ def _bytes(text: str) -> int:
 
 def _interpret(script: str) -> Program | None:
     """The program of a shell script, or None where it holds more than the forms understood."""
-    lexer = shlex.shlex(script.replace("\n", ";").replace(">&2", " >&2 "), posix=True, punctuation_chars=";&")
+    text = script.replace("\n", ";").replace("1>&2", ">&2").replace(">&2", " >&2 ")
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=";&")
     lexer.whitespace_split = True
     try:
         tokens = [part for token in lexer for part in ([";"] if set(token) == {";"} else [token])]
@@ -279,7 +280,7 @@ def _rejoin_redirections(tokens: list[str]) -> list[str]:
     """Puts `>&2` together again, which the lexer takes apart at the ampersand."""
     joined: list[str] = []
     for token in tokens:
-        if len(joined) >= 2 and joined[-1] == "&" and joined[-2] in (">", "1>") and token == "2":
+        if len(joined) >= 2 and joined[-1] == "&" and joined[-2] == ">" and token == "2":
             joined[-2:] = [">&2"]
         else:
             joined.append(token)
