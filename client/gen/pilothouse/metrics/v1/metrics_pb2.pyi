@@ -274,7 +274,7 @@ class RecordUsageResponse(_message.Message):
     REJECTED_COUNT_FIELD_NUMBER: _builtins.int
     REJECTIONS_FIELD_NUMBER: _builtins.int
     accepted_count: _builtins.int
-    """Samples stored, or stored before."""
+    """Samples stored."""
     rejected_count: _builtins.int
     """Samples refused."""
     @_builtins.property

@@ -90,8 +90,8 @@ class MetricsServiceServicer:
     def RecordUsage(self, request_iterator, context):
         """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
         and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-        cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
-        sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+        cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+        sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,8 +40,8 @@ class MetricsServiceStub:
     RecordUsage: _grpc.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]
     """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
     and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-    cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
-    sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+    cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+    sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
     """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]
     """Answers the usage of containers over a range of time, in steps. INVALID_ARGUMENT if the range is empty or holds over 11,000 steps."""
@@ -73,8 +73,8 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     RecordUsage: _aio.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
     and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-    cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
-    sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+    cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+    sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
     """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Answers the usage of containers over a range of time, in steps. INVALID_ARGUMENT if the range is empty or holds over 11,000 steps."""
@@ -109,8 +109,8 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metrics_pb2.RecordUsageResponse, _abc.Awaitable[_metrics_pb2.RecordUsageResponse]]:
         """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
         and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-        cut has stored some of what was sent, and a sample that is sent twice is stored once. Needs `metrics.record` in the namespace of each
-        sample; percentages are computed by the server, and a request or limit that is not given is taken from the container.
+        cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+        sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
         """
 
     @_abc_1.abstractmethod
