@@ -47,11 +47,11 @@ _MARK_FRESH = text(_MARK.format(condition="NOT NULL", value="NULL"))
 
 _REMAINING = {
     True: text("""
-SELECT FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+SELECT 1 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
 WHERE n.cluster_name = :cluster_name AND c.stale_since IS NULL LIMIT 1
 """),
     False: text("""
-SELECT FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+SELECT 1 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
 WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 """),
 }

@@ -28,7 +28,7 @@ WHERE lease.owner IS NOT DISTINCT FROM EXCLUDED.owner OR lease.expires_at <= clo
 RETURNING epoch
 """)
 
-_HOLD = text("SELECT FROM leases WHERE name = :name AND owner = :owner AND epoch = :epoch FOR SHARE")
+_HOLD = text("SELECT 1 FROM leases WHERE name = :name AND owner = :owner AND epoch = :epoch FOR SHARE")
 
 _GIVE_UP = text(
     "UPDATE leases SET owner = NULL, expires_at = clock_timestamp() "

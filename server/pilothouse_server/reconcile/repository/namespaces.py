@@ -13,7 +13,7 @@ from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
-_LOCK = text("SELECT FROM namespaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
+_LOCK = text("SELECT 1 FROM namespaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 
 _WRITE = text("""
 UPDATE namespaces
@@ -30,7 +30,7 @@ _DELETE = text(
 _DELETE_GRANTS = text("DELETE FROM user_roles WHERE namespace_id = :id")
 _DELETE_ACCOUNTS = text("DELETE FROM service_accounts WHERE namespace_id = :id")
 
-_HOLDS_CONTAINERS = text("SELECT FROM containers WHERE namespace_id = :id LIMIT 1")
+_HOLDS_CONTAINERS = text("SELECT 1 FROM containers WHERE namespace_id = :id LIMIT 1")
 
 _BY_KUBERNETES_NAMES = text("""
 SELECT kubernetes_name, id, uid::text AS uid FROM namespaces

@@ -117,7 +117,7 @@ WHERE n.cluster_name = :cluster_name
 _KNOWN = text("SELECT uid::text AS uid FROM containers WHERE uid = ANY(CAST(:uids AS uuid[]))")
 
 _ACCOUNT_USED = text("""
-SELECT FROM containers
+SELECT 1 FROM containers
 WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' = :name LIMIT 1
 """)
 

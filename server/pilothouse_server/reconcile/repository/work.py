@@ -45,15 +45,15 @@ WITH due AS (
     ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED)
 UPDATE reconcile_work AS work
 SET lease_owner = :owner, lease_epoch = work.lease_epoch + 1,
-    leased_until = clock_timestamp() + make_interval(secs => :lease_seconds),
-    due_at = clock_timestamp() + make_interval(secs => :lease_seconds), updated_at = clock_timestamp()
+    leased_until = statement_timestamp() + make_interval(secs => :lease_seconds),
+    due_at = statement_timestamp() + make_interval(secs => :lease_seconds), updated_at = clock_timestamp()
 FROM due WHERE work.resource_type = due.resource_type AND work.resource_id = due.resource_id
 RETURNING work.resource_type, work.resource_id, work.cluster_name, work.namespace_id, work.attempts,
     work.lease_owner, work.lease_epoch
 """)
 
 _HOLD = text("""
-SELECT FROM reconcile_work
+SELECT 1 FROM reconcile_work
 WHERE resource_type = :resource_type AND resource_id = :resource_id
   AND lease_epoch = :lease_epoch AND lease_owner = :lease_owner FOR UPDATE
 """)

@@ -1,0 +1,264 @@
+"""Killed before and after every single write to the cluster, a server leaves nothing that the next cannot finish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.model import ContainerSpec, Port
+from pilothouse_server.reconcile import reconcile_container
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.repository import leases
+from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.worker import Worker, WorkerSettings
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import QUICK, World
+
+# Soon over, as the next server has to wait for it.
+LONG = WorkerSettings(lease_seconds=60.0)
+SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of ours runs after this."""
+
+
+class DyingClient:
+    """A client whose process is killed at its write number `step`, just before it is sent or just after its answer."""
+
+    def __init__(self, client: ClusterClient, step: int, *, after: bool) -> None:
+        self._client = client
+        self._left = step
+        self._after = after
+        self.died = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in ("apply", "set_scale", "delete"):
+            return method
+
+        async def write(*arguments: Any, **keywords: Any) -> Any:
+            dies = self._left == 0
+            self._left -= 1
+            if dies and not self._after:
+                self.died = True
+                raise Killed
+            answer = await method(*arguments, **keywords)
+            if dies:
+                self.died = True
+                raise Killed
+            return answer
+
+        return write
+
+
+async def claimed(here: World, settings: WorkerSettings = SHORT) -> list[queue.Work]:
+    async with here.store.system_write("test") as transaction:
+        seconds = settings.lease_seconds
+        return await queue.claim(transaction, "local", rows=10, owner="test", lease_seconds=seconds)
+
+
+async def die_at(here: World, step: int, *, after: bool) -> bool:
+    """Let one server work until it is killed at that write; False where there were fewer writes."""
+    dying = DyingClient(await here.connect("local"), step, after=after)
+
+    async def work_there() -> list[queue.Work]:
+        return await claimed(here)
+
+    async def connect(_: str) -> Any:
+        return dying
+
+    worker = Worker(here.store, Clusters(connect), OwnChanges(), SHORT)
+    for work in await eventually(work_there, bool):
+        try:
+            await worker.reconcile(work)
+        except Killed:
+            break
+    return dying.died
+
+
+async def on_cluster(client: ClusterClient) -> dict[str, Any]:
+    """What counts on the cluster, without what the cluster chooses itself."""
+    result: dict[str, Any] = {}
+    kinds: tuple[Resource[Any], ...] = (DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
+    for resource in kinds:
+        for thing in (await client.list(resource, "shop")).items:
+            if thing.metadata.name == "default":
+                continue
+            whole = await client.read(resource, "shop", thing.metadata.name)
+            spec = whole.get("spec", {})
+            for chosen in ("clusterIP", "clusterIPs"):
+                spec.pop(chosen, None)
+            labels = {k: v for k, v in whole["metadata"].get("labels", {}).items() if "uid" not in k}
+            text = msgspec.json.encode(spec).decode()
+            result[f"{resource.kind}/{thing.metadata.name}"] = (labels, _without_uids(text))
+    return result
+
+
+def _without_uids(text: str) -> str:
+    return "".join(part for part in text.split('"') if "-4" not in part or len(part) != 36)
+
+
+async def make(here: World) -> None:
+    await here.create(
+        replicas=2,
+        ports=(
+            Port(container_port=80, service_name="web", service_port=80),
+            Port(container_port=81, service_name="web-admin", service_port=81),
+        ),
+        spec=ContainerSpec(service_account="web-account"),
+    )
+
+
+async def renamed_port(here: World) -> None:
+    await here.update(ports=(Port(container_port=80, service_name="other", service_port=80),), replicas=1)
+
+
+async def stopped(here: World) -> None:
+    await here.move(containers.stop)
+
+
+async def deleted(here: World) -> None:
+    await here.delete()
+
+
+async def settled(here: World) -> None:
+    """Until nothing is left to do."""
+    await eventually(here.seen, lambda row: row is None or not row.reconciling)
+
+
+OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
+    "create": make,
+    "update": renamed_port,
+    "stop": stopped,
+    "delete": deleted,
+}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_killed_at_every_write(here: World, operation: str, after: bool) -> None:
+    settings = msgspec.structs.replace(QUICK, worker=SHORT)
+    client = await here.connect("local")
+    await here.namespace()
+    async with here.reconciling(settings):
+        await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+
+    async def prepared() -> None:
+        if operation != "create":
+            await make(here)
+            async with here.reconciling(settings):
+                await settled(here)
+
+    async def cleared() -> None:
+        if await here.seen() is not None:
+            await deleted(here)
+        async with here.reconciling(settings):
+            await eventually(here.seen, lambda row: row is None)
+        assert await on_cluster(client) == {}
+
+    await prepared()
+    await OPERATIONS[operation](here)
+    async with here.reconciling(settings):
+        await settled(here)
+    undisturbed = await on_cluster(client)
+    assert bool(undisturbed) == (operation != "delete")
+    await cleared()
+
+    step = 0
+    while True:
+        await prepared()
+        await OPERATIONS[operation](here)
+        died = await die_at(here, step, after=after)
+        async with here.reconciling(settings):
+            await settled(here)
+        assert await on_cluster(client) == undisturbed, f"killed at write {step}"
+        await cleared()
+        if not died:
+            break
+        step += 1
+    # The checker sees something: there were writes to be killed at.
+    assert step >= {"create": 5, "update": 4, "stop": 2, "delete": 3}[operation]
+
+
+async def test_a_frozen_server_cannot_write_back(here: World) -> None:
+    """It claimed, was stopped past its lease, and wakes up when another has gone on."""
+    await here.namespace()
+    async with here.reconciling():
+        await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+    await here.create()
+    (frozen,) = await claimed(here)
+    loaded = await reconcile_container.load(here.store, frozen)
+    assert loaded is not None
+    client = LeasedClient(await here.connect("local"), 30)
+    outcome = await reconcile_container.act(client, loaded)
+    await here.update(image="nginx:1.28")
+    async with here.reconciling():
+        await here.running()
+    before = await here.seen()
+    with pytest.raises(LeaseLost):
+        async with here.store.system_write("test") as transaction:
+            await reconcile_container.write_back(transaction, frozen, loaded, outcome)
+    assert await here.seen() == before
+
+
+async def test_a_lease_that_ran_out_stops_the_next_write(here: World) -> None:
+    client = LeasedClient(await here.connect("local"), 0.0)
+    with pytest.raises(LeaseLost):
+        await client.apply(DEPLOYMENTS, {"metadata": {"name": "x", "namespace": "y"}})
+
+
+async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -> None:
+    await here.namespace()
+    (work,) = await claimed(here, LONG)
+    async with here.store.system_write("test") as transaction:
+        await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
+    assert await claimed(here, LONG) == []
+    async with here.store.system_write("test") as transaction:
+        await queue.release(transaction, work, due_in_seconds=3600)
+    (again,) = await claimed(here, LONG)
+    assert again.lease_epoch == work.lease_epoch + 1
+    async with here.store.system_write("test") as transaction:
+        await queue.release(transaction, again, due_in_seconds=3600, attempts=3, error="no")
+    assert await claimed(here) == []
+    async with here.store.system_write("test") as transaction:
+        # What we notice ourselves does not undo a backoff; what somebody asks for does.
+        await queue.look_again_at_namespaces(transaction, [work.resource_id])
+    assert await claimed(here) == []
+    async with here.store.system_write("test") as transaction:
+        await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
+    assert len(await claimed(here)) == 1
+
+
+async def test_a_row_is_claimed_once_by_many(here: World) -> None:
+    for number in range(5):
+        await here.namespace(f"shop-{number}")
+    claims = await asyncio.gather(*(claimed(here, LONG) for _ in range(6)))
+    ids = [work.resource_id for found in claims for work in found]
+    assert len(ids) == len(set(ids)) == 5
+
+
+async def test_a_lease_is_one_servers_until_it_ends(here: World) -> None:
+    async def take(owner: str, seconds: float) -> leases.Lease | None:
+        async with here.store.system_write("test") as transaction:
+            return await leases.take(transaction, "x", owner, seconds)
+
+    first = await take("a", 60)
+    assert first is not None
+    assert await take("b", 60) is None
+    assert await take("a", 0) == first
+    second = await take("b", 60)
+    assert second is not None
+    assert second.epoch == first.epoch + 1
+    async with here.store.system_write("test") as transaction:
+        assert not await leases.hold(transaction, first)
+        assert await leases.hold(transaction, second)
