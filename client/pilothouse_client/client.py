@@ -25,10 +25,12 @@ from pilothouse_client.transport import AsyncTransport, BlockingTransport, Trans
 
 if TYPE_CHECKING:
     from pilothouse_client.nouns.audit import Audit
+    from pilothouse_client.nouns.config import Config
     from pilothouse_client.nouns.containers import Containers
     from pilothouse_client.nouns.identity import Identity
     from pilothouse_client.nouns.metrics import Metrics
     from pilothouse_client.nouns.namespaces import Namespaces
+    from pilothouse_client.nouns.storage import Storage
 
 
 class Nouns(Generic[TransportT]):
@@ -60,6 +62,18 @@ class Nouns(Generic[TransportT]):
         from pilothouse_client.nouns.containers import Containers
 
         return Containers(self._connection)
+
+    @cached_property
+    def storage(self) -> Storage[TransportT]:
+        from pilothouse_client.nouns.storage import Storage
+
+        return Storage(self._connection)
+
+    @cached_property
+    def config(self) -> Config[TransportT]:
+        from pilothouse_client.nouns.config import Config
+
+        return Config(self._connection)
 
     @cached_property
     def audit(self) -> Audit[TransportT]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Stream, Unary
+from pilothouse_client.rpc import Noun, Pages, Stream, Unary, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -23,4 +23,8 @@ class Metrics(Noun[TransportT]):
     )
     list_top_containers = Unary(
         pb.ListTopContainersRequest, pb.ListTopContainersResponse, lambda answer: answer.samples
+    )
+    get_database_stats = Unary(pb.GetDatabaseStatsRequest, pb.GetDatabaseStatsResponse, whole)
+    get_table_sizes = Unary(
+        pb.GetTableSizesRequest, pb.GetTableSizesResponse, lambda answer: answer.table_sizes
     )

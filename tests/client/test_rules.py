@@ -1,0 +1,288 @@
+"""The rules that need no server: backoff, addresses, times, verdicts, and that every RPC is offered."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pilothouse_client
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client import RetryPolicy
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.times import parse_span, parse_time
+from pilothouse_client.commands.top import By, ordered
+from pilothouse_client.commands.values import enum_words, short_span, size
+from pilothouse_client.errors import FieldViolation, error_of, from_failed_call
+from pilothouse_client.methods import method_of
+from pilothouse_client.nouns.audit import Audit
+from pilothouse_client.nouns.config import Config
+from pilothouse_client.nouns.containers import Containers
+from pilothouse_client.nouns.identity import Identity
+from pilothouse_client.nouns.metrics import Metrics
+from pilothouse_client.nouns.namespaces import Namespaces
+from pilothouse_client.nouns.storage import Storage
+from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Watch
+from pilothouse_client.target import Tls, is_loopback, target_of
+from pilothouse_client.transport import run
+from pilothouse_client.waiting import Goal, Outcome, judge
+
+
+@given(
+    failures=st.integers(1, 10_000),
+    initial=st.floats(0, 10),
+    extra=st.floats(0, 100),
+    multiplier=st.floats(1, 10),
+    part=st.floats(0, 1),
+)
+def test_backoff_keeps_its_bounds(
+    failures: int, initial: float, extra: float, multiplier: float, part: float
+) -> None:
+    policy = RetryPolicy(initial_delay=initial, greatest_delay=initial + extra, multiplier=multiplier)
+    delay = policy.backoff(failures, lambda: part)
+    assert 0.1 * initial <= delay * (1 + 1e-9)
+    assert delay <= policy.greatest_delay * (1 + 1e-9)
+    assert policy.backoff(failures + 1, lambda: part) >= delay
+
+
+@given(code=st.sampled_from(list(grpc.StatusCode)), repeatable=st.booleans(), failures=st.integers(1, 20))
+def test_only_what_helps_and_does_no_harm_is_repeated(
+    code: grpc.StatusCode, repeatable: bool, failures: int
+) -> None:
+    policy = RetryPolicy(attempts=5)
+    delay = policy.delay_before_retry(error_of(code, "no"), repeatable=repeatable, failures=failures)
+    assert (delay is not None) == (code is grpc.StatusCode.UNAVAILABLE and repeatable and failures < 5)
+    told = policy.delay_before_retry(
+        error_of(code, "no", reason="RATE", retry_delay=7.0), repeatable=False, failures=failures
+    )
+    assert (told is not None) == (code is grpc.StatusCode.RESOURCE_EXHAUSTED and failures < 5)
+    assert told is None or told >= 7.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"attempts": 0}, {"initial_delay": -1.0}, {"greatest_delay": 0.0}, {"multiplier": 0.5}]
+)
+def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("address", "complete", "local"),
+    [
+        ("localhost", "localhost:50051", True),
+        ("LOCALHOST.:1", "LOCALHOST.:1", True),
+        ("127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("127.255.0.9", "127.255.0.9:50051", True),
+        ("[::1]:8080", "[::1]:8080", True),
+        ("::1", "[::1]:50051", True),
+        ("unix:/run/pilothouse.sock", "unix:/run/pilothouse.sock", True),
+        ("pilothouse.example", "pilothouse.example:50051", False),
+        ("10.0.0.1:443", "10.0.0.1:443", False),
+        ("localhost.example:443", "localhost.example:443", False),
+        ("127.0.0.1.example:443", "127.0.0.1.example:443", False),
+    ],
+)
+def test_plain_text_only_to_this_machine(address: str, complete: str, local: bool) -> None:
+    target = target_of(address)
+    assert (target.address, target.tls is None) == (complete, local)
+    assert is_loopback(complete) is local
+    assert target_of(address, insecure=True).tls is None
+    assert target_of(address, insecure=False).tls is not None
+    assert target_of(address, tls=Tls(b"pem")).tls == Tls(b"pem")
+
+
+@pytest.mark.parametrize("address", ["", " ", "http://a", "a b", ":80", "a:b", "a:0", "a:65536", "a:１"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError):
+        target_of(address)
+    with pytest.raises(ValueError):
+        target_of("a", insecure=True, tls=Tls())
+
+
+def _declared(noun: type[Noun[object]]) -> set[str]:  # type: ignore[type-var]
+    kinds = (Unary, Pages, Watch, Stream)
+    return {each.method.name for each in vars(noun).values() if isinstance(each, kinds)}
+
+
+@pytest.mark.parametrize(
+    ("noun", "file"),
+    [
+        (Identity, identity_pb2),
+        (Namespaces, namespace_pb2),
+        (Containers, pb),
+        (Audit, audit_pb2),
+        (Metrics, metrics_pb2),
+        (Storage, storage_pb2),
+        (Config, config_pb2),
+    ],
+)
+def test_every_unary_and_streaming_rpc_is_offered(noun: type[Noun[object]], file: object) -> None:  # type: ignore[type-var]
+    """An RPC whose requests are a stream takes more than a line here, and is not counted."""
+    services = file.DESCRIPTOR.services_by_name.values()  # type: ignore[attr-defined]
+    methods = itertools.chain.from_iterable(service.methods for service in services)
+    expected = {method.name for method in methods if not method.client_streaming}
+    assert _declared(noun) == expected, f"add the line of each missing RPC to {noun.__module__}"
+
+
+def test_a_method_follows_its_declarations() -> None:
+    create = method_of(pb.CreateContainerRequest, pb.CreateContainerResponse)
+    assert (create.repeatable, create.read_only, create.public, create.has_request_id) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    refresh = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
+    assert (refresh.repeatable, refresh.public) == (False, True)
+    assert method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse).repeatable
+    assert not method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse).repeatable
+    with pytest.raises(TypeError):
+        method_of(pb.CreateContainerRequest, pb.GetContainerResponse)
+    with pytest.raises(TypeError):
+        method_of(pb.Container, pb.GetContainerResponse)
+    request = pb.CreateContainerRequest(namespace="shop")
+    prepared = create.prepared(request)
+    assert prepared.request_id
+    assert not request.request_id  # the caller's message is left alone
+
+
+def test_a_coroutine_that_waits_for_something_else_is_a_fault() -> None:
+    import asyncio
+
+    with pytest.raises(RuntimeError, match="other than its blocking transport"):
+        run(asyncio.sleep(0))
+
+
+class _Failed:
+    def __init__(self, status: bytes) -> None:
+        self._status = status
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.NOT_FOUND
+
+    def details(self) -> str:
+        return "gone"
+
+    def trailing_metadata(self) -> list[tuple[str, bytes]]:
+        return [("grpc-status-details-bin", self._status)]
+
+
+@given(status=st.binary(max_size=200))
+def test_details_that_cannot_be_read_do_not_hide_the_error(status: bytes) -> None:
+    error = from_failed_call(_Failed(status))
+    assert isinstance(error, pilothouse_client.NotFoundError)
+    assert error.message == "gone"
+    assert all(isinstance(violation, FieldViolation) for violation in error.violations)
+
+
+@given(
+    days=st.integers(0, 400), hours=st.integers(0, 23), minutes=st.integers(0, 59), seconds=st.integers(1, 59)
+)
+def test_spans_are_read_as_they_are_written(days: int, hours: int, minutes: int, seconds: int) -> None:
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    assert parse_span(f"{days}d{hours}h{minutes}m{seconds}s", "--step") == total
+    # Two units are shown: what is lost is less than the smaller of them.
+    assert 0 <= total - parse_span(short_span(total), "--step") < max(1, total / 23)
+
+
+@given(text=st.text(max_size=12))
+def test_any_text_is_a_span_or_a_mistake(text: str) -> None:
+    # Anything but CommandError is a fault.
+    with suppress(CommandError):
+        assert parse_span(text, "--step") > 0
+    with suppress(CommandError):
+        assert parse_time(text, "--since").tzinfo is not None
+
+
+def test_times() -> None:
+    assert parse_time("2026-01-31T12:00:00Z", "--since") == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert [short_span(seconds) for seconds in (0.85, 42, 185, 7800, 356400)] == [
+        "850ms",
+        "42s",
+        "3m5s",
+        "2h10m",
+        "4d3h",
+    ]
+    assert [size(number) for number in (0, 1023, 1024, 67108864, 1610612736)] == [
+        "0",
+        "1023",
+        "1Ki",
+        "64Mi",
+        "1.5Gi",
+    ]
+
+
+def test_enum_words() -> None:
+    assert (
+        enum_words(pb.ContainerStatus.DESCRIPTOR)["crash_loop_back_off"]
+        == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF
+    )
+    assert "unspecified" not in enum_words(pb.DriftPolicy.DESCRIPTOR)
+
+
+def _refused(message: str) -> resource_pb2.Condition:
+    return resource_pb2.Condition(type="Applied", status=resource_pb2.CONDITION_STATUS_FALSE, message=message)
+
+
+def test_when_a_container_has_arrived() -> None:
+    asked = pb.Container(name="web", generation=3)
+    running, stopped = pb.CONTAINER_STATUS_RUNNING, pb.CONTAINER_STATUS_STOPPED
+
+    def outcome(goal: Goal, **state: object) -> Outcome:
+        return judge(asked, pb.Container(**{"observed_generation": 3, **state}), goal).outcome  # type: ignore[arg-type]
+
+    assert outcome(Goal.RUNNING, status=running) is Outcome.ARRIVED
+    assert outcome(Goal.RUNNING, status=running, observed_generation=2) is Outcome.WAITING
+    assert outcome(Goal.RUNNING, status=running, reconciling=True) is Outcome.WAITING
+    assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_PENDING) is Outcome.WAITING
+    assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF) is Outcome.FAILED
+    assert outcome(Goal.STOPPED, status=stopped) is Outcome.ARRIVED
+    assert outcome(Goal.STOPPED, status=running) is Outcome.WAITING
+    assert outcome(Goal.APPLIED, status=stopped) is Outcome.ARRIVED
+    assert outcome(Goal.DELETED, status=stopped) is Outcome.WAITING
+    assert outcome(Goal.RUNNING, reconciling=True, conditions=[_refused("quota")]) is Outcome.FAILED
+
+
+def test_a_refusal_of_an_earlier_state_does_not_count() -> None:
+    asked = pb.Container(name="web", generation=3, conditions=[_refused("quota")])
+    assert judge(asked, asked, Goal.RUNNING).outcome is Outcome.WAITING
+    again = pb.Container(generation=3, conditions=[_refused("image")])
+    verdict = judge(asked, again, Goal.RUNNING)
+    assert (verdict.outcome, verdict.why) == (Outcome.FAILED, "the cluster refuses it: image")
+
+
+def test_top_orders_and_forgets() -> None:
+    def sample(uid: str, cpu: float, memory: int, seconds: int) -> metrics_pb2.UsageSample:
+        made = metrics_pb2.UsageSample(
+            container_uid=uid, container=uid, cpu_cores_used=cpu, memory_bytes_used=memory
+        )
+        made.timestamp.seconds = seconds
+        return made
+
+    newest = {
+        each.container_uid: each
+        for each in (sample("a", 1, 9, 1000), sample("b", 2, 5, 1000), sample("c", 9, 9, 1))
+    }
+    assert [each.container for each in ordered(newest, By.CPU, 10)] == ["b", "a"]
+    assert [each.container for each in ordered(newest, By.MEMORY, 1)] == ["a"]
+    assert "c" not in newest
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in pilothouse_client.__all__:
+        assert getattr(pilothouse_client, name) is not None
+    with pytest.raises(AttributeError):
+        _ = pilothouse_client.Nothing
