@@ -112,6 +112,25 @@ async def test_logs_and_describe(kubectl: Kubectl) -> None:
     assert "ScalingReplicaSet" in described
 
 
+async def test_apply_without_flags_leaves_validation_to_the_server(kubectl: Kubectl) -> None:
+    await kubectl.apply()
+    assert "deployment.apps/web unchanged" not in await kubectl("apply", "-f", "shop.yaml")
+    assert "deployment.apps/web unchanged" in await kubectl("apply", "-f", "shop.yaml")
+    (kubectl.folder / "bad.yaml").write_text(_MANIFEST.replace("replicas:", "replicaz:"))
+    with pytest.raises(AssertionError, match=r'unknown field \\*"spec\.replicaz'):
+        await kubectl("apply", "-f", "bad.yaml")
+    assert "<EnvVarSource>" in await kubectl("explain", "pod.spec.containers.env")
+
+
+async def test_drain_evicts_pods_to_other_nodes(kubectl: Kubectl) -> None:
+    await kubectl.apply()
+    await kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s")
+    await kubectl("drain", "node-0", "--ignore-daemonsets", "--force", "--timeout=20s")
+    await kubectl("-n", "shop", "wait", "--for=condition=Available", "deployment/web", "--timeout=20s")
+    on_node = ("--field-selector", "spec.nodeName=node-0", "--no-headers")
+    assert await kubectl("get", "pods", "-A", *on_node) == ""
+
+
 async def test_scale_restart_and_delete(kubectl: Kubectl) -> None:
     await kubectl.apply()
     await kubectl("-n", "shop", "scale", "deployment", "web", "--replicas=3")

@@ -26,7 +26,7 @@ async def _prepare(cluster: SimulatedCluster) -> None:
 
 
 async def test_watches_are_as_recorded() -> None:
-    async with SimulatedCluster(speed=10) as cluster:
+    async with SimulatedCluster(speed=6) as cluster:
         differences = await replay(cluster, _WATCH, prepare=_prepare, exact_streams=True)
     check(_WATCH, differences)
 

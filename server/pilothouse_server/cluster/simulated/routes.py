@@ -12,11 +12,12 @@ import hmac
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import orjson
 from aiohttp import web
 
-from . import api_errors, discovery
+from . import api_errors, discovery, openapi
 from .api_errors import ApiError
 from .kubelet import Kubelets
 from .representation import NEW_EVENTS_VERSION, json_response
@@ -33,6 +34,12 @@ Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamRespon
 _HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 _HEALTH_CHECKS = ("ping", "log", "informer-sync", "storage-readiness", "shutdown")
 _ANONYMOUS_PATHS = _HEALTH_PATHS | {"/version"}
+
+
+def _openapi(parts: list[str]) -> dict[str, Any] | None:
+    if parts == ["openapi", "v3"]:
+        return openapi.root()
+    return openapi.document("/".join(parts[2:])) if parts[:2] == ["openapi", "v3"] else None
 
 
 class ApiRoutes:
@@ -88,6 +95,9 @@ class ApiRoutes:
         document = discovery.answer(request, parts)
         if document is not None:
             return document
+        description = _openapi(parts)
+        if description is not None:
+            return json_response(description)
         target = parse_path(path)
         if target is None:
             return self._unknown(parts)

@@ -146,7 +146,7 @@ async def _wait_for_service_account(context: ApiContext, target: Target, obj: Js
         return
     subscription = store.subscribe(SERVICE_ACCOUNTS)
     try:
-        async with asyncio.timeout(_SERVICE_ACCOUNT_WAIT_SECONDS / context.clock.speed):
+        async with asyncio.timeout(_SERVICE_ACCOUNT_WAIT_SECONDS):
             while store.get(SERVICE_ACCOUNTS, namespace, name) is None:
                 await subscription.next_batch()
     except TimeoutError as error:
