@@ -17,7 +17,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -25,13 +24,13 @@ import aiohttp
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .known_differences import KNOWN
+from .recordings import load, namespaces_of
 from .replay_compare import Comparer, Difference, Substitutions
 
 JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]
 Action = Callable[["Replay"], Awaitable[None]]
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
 _READ_DEADLINE_SECONDS = 10.0
 _STREAM_DEADLINE_SECONDS = 10.0
 _LITERAL_VERSIONS = re.compile(r"^(\d{1,2}|9{6,}|[^\d].*)$")
@@ -40,22 +39,6 @@ _CONTROLLERS_WORK = re.compile(
     r"body\.(items\[\d+\]\.)?(status\..*|metadata\.annotations(\.deployment\.kubernetes\.io/revision)?"
     r"|metadata\.managedFields\.kube-controller-manager.*)"
 )
-_NAMESPACE = re.compile(r"/namespaces/([^/]+)")
-
-
-def load(name: str) -> JsonObject:
-    """A recording with its abbreviations expanded."""
-    recording: JsonObject = json.loads((RECORDINGS / f"{name}.json").read_text())
-    for exchange in recording["exchanges"]:
-        specs: dict[str, Any] = {}
-        for line in exchange.get("response", {}).get("lines", []):
-            obj = line.get("json", {}).get("object", {})
-            uid = obj.get("metadata", {}).get("uid")
-            if uid and obj.get("spec") == "=previous":
-                obj["spec"] = specs[uid]
-            elif uid and "spec" in obj:
-                specs[uid] = obj["spec"]
-    return recording
 
 
 @dataclass
@@ -322,22 +305,6 @@ def _ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[Json
     if not events or not others:
         return []
     return [(events[0], others[0]), (events[-1], others[-1])]
-
-
-def namespaces_of(recording: JsonObject) -> list[str]:
-    """The namespaces a recording works in and does not make itself."""
-    requests = [exchange["request"] for exchange in recording["exchanges"]]
-    made = {
-        (request.get("body") or {}).get("metadata", {}).get("name", "")
-        for request in requests
-        if request["method"] == "POST" and request["path"] == "/api/v1/namespaces"
-    }
-    used: list[str] = []
-    for request in requests:
-        match = _NAMESPACE.search(request.get("path", ""))
-        if match and match[1].startswith("rec-") and match[1] not in (*made, *used, "rec-none"):
-            used.append(match[1])
-    return used
 
 
 async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:

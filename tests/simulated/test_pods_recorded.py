@@ -11,7 +11,8 @@ from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.resources import PODS
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import check, load, replay
+from .recordings import load
+from .replay import check, replay
 
 JsonObject = dict[str, Any]
 

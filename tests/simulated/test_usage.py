@@ -18,7 +18,8 @@ from pilothouse_server.cluster.simulated.resources import PODS
 from pilothouse_server.cluster.simulated.stats import UsageReporter
 
 from .recorded_cluster import recorded_cluster
-from .replay import check, load, replay
+from .recordings import load
+from .replay import check, replay
 from .waiting import until
 
 JsonObject = dict[str, Any]

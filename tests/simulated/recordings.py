@@ -1,0 +1,44 @@
+"""Reading the recordings of a real API server."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+_NAMESPACE = re.compile(r"/namespaces/([^/]+)")
+
+
+def load(name: str) -> JsonObject:
+    """A recording with its abbreviations expanded."""
+    recording: JsonObject = json.loads((RECORDINGS / f"{name}.json").read_text())
+    for exchange in recording["exchanges"]:
+        specs: dict[str, Any] = {}
+        for line in exchange.get("response", {}).get("lines", []):
+            obj = line.get("json", {}).get("object", {})
+            uid = obj.get("metadata", {}).get("uid")
+            if uid and obj.get("spec") == "=previous":
+                obj["spec"] = specs[uid]
+            elif uid and "spec" in obj:
+                specs[uid] = obj["spec"]
+    return recording
+
+
+def namespaces_of(recording: JsonObject) -> list[str]:
+    """The namespaces a recording works in and does not make itself."""
+    requests = [exchange["request"] for exchange in recording["exchanges"]]
+    made = {
+        (request.get("body") or {}).get("metadata", {}).get("name", "")
+        for request in requests
+        if request["method"] == "POST" and request["path"] == "/api/v1/namespaces"
+    }
+    used: list[str] = []
+    for request in requests:
+        match = _NAMESPACE.search(request.get("path", ""))
+        if match and match[1].startswith("rec-") and match[1] not in (*made, *used, "rec-none"):
+            used.append(match[1])
+    return used
