@@ -30,6 +30,12 @@ from tests.conftest import Database
 T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
+# A cluster that nobody answers for, where a test is not about clusters. Port 1 is never listened on.
+_NOWHERE: Mapping[str, Any] = {
+    "clusters": [{"name": "nowhere", "cluster": {"server": "http://127.0.0.1:1"}}],
+    "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere"}}],
+    "current-context": "nowhere",
+}
 QUICK = ReconcilerSettings(usage_period_seconds=0.5, clusters_period_seconds=0.1)
 
 
@@ -115,8 +121,10 @@ async def running_server(
     if own is not None:
         await own.start()
     used = cluster or own
-    kubeconfigs = {} if used is None else {"local": used.kubeconfig()}
-    application = Application(settings_for(database, directory, **changes), kubeconfigs, reconciler=reconciler)
+    kubeconfigs = {"local": _NOWHERE if used is None else used.kubeconfig()}
+    application = Application(
+        settings_for(database, directory, **changes), kubeconfigs, reconciler=reconciler
+    )
     try:
         port = await application.start()
         address = f"127.0.0.1:{port}"

@@ -6,10 +6,11 @@ Quota, service names, sources, volumes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.model import Container
-from pilothouse_server.errors import AlreadyExists, ResourceExhausted
+from pilothouse_server.errors import Aborted, AlreadyExists, ResourceExhausted
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Transaction
@@ -17,10 +18,24 @@ from pilothouse_server.values.quantity import Quantity
 
 
 async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
-    """The namespace, kept from deletion; locked against other creates only if a quota must be counted."""
-    namespace = await namespaces.locate(transaction, name, "share")
-    if namespace.quota != Quota():
-        return await namespaces.locate(transaction, name, "update")
+    """The namespace, kept from deletion; locked against other creates only if a quota must be counted.
+
+    The lock is taken once, in the strength that is needed: two that both held the weaker one and asked for the
+    stronger would wait for each other.
+
+    Raises:
+        NotFound: there is none.
+        Aborted: it was given a quota at this very moment; try again.
+    """
+    seen = await namespaces.locate(transaction, name)
+    lock: Literal["share", "update"] = "share" if seen.quota == Quota() else "update"
+    namespace = await namespaces.locate(transaction, name, lock)
+    if lock == "share" and namespace.quota != Quota():
+        raise Aborted(
+            f'namespace "{name}" was changed at the same time, try again',
+            reason="CONCURRENT_CHANGE",
+            retry_after_seconds=0.1,
+        )
     return namespace
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from pilothouse_server.containers import admission, repository, rules
-from pilothouse_server.containers.model import Container, DesiredState, Image, Observed, Status
+from pilothouse_server.containers.model import Container, DesiredState, Image, Status
 from pilothouse_server.errors import (
     FailedPrecondition,
     already_exists,
@@ -272,6 +272,8 @@ async def _move(
     release: bool = False,
 ) -> Container:
     """Goes to the state that `allowed` gives for the present one; `release` also ends a held rollout."""
+    # The namespace before its containers: everybody who locks both does so in this order.
+    home = await namespaces.locate(transaction, namespace, "share" if "running" in allowed.values() else "")
     stored = await _located_for_move(transaction, namespace, name)
     target = allowed.get(stored.desired_state)
     if target is None:
@@ -280,7 +282,7 @@ async def _move(
     if target == stored.desired_state and hold == stored.hold_rollout:
         return stored
     if target == "running":
-        namespaces.refuse_inactive(await namespaces.locate(transaction, namespace, "share"))
+        namespaces.refuse_inactive(home)
     wanted = msgspec.structs.replace(stored, desired_state=target, hold_rollout=hold)
     return await _write(transaction, stored, wanted)
 
@@ -323,33 +325,3 @@ async def _changed(
 ) -> None:
     transaction.emit(event(container, kind, before))
     await transaction.enqueue("container", container.id, container.cluster_name, container.namespace_id)
-
-
-async def record_observed(
-    transaction: Transaction,
-    container: Container,
-    observed: Observed,
-    *,
-    observed_generation: int | None = None,
-) -> Container:
-    """Writes what the cluster showed, with history and event; nothing is written where nothing changed.
-
-    `container` must be locked by the transaction. `observed_generation` is what was applied, if that is
-    known.
-    """
-    applied = container.observed_generation if observed_generation is None else observed_generation
-    if observed == container.observed and applied <= container.observed_generation:
-        return container
-    written = await repository.apply_observed(
-        transaction, container, observed, observed_generation=observed_generation
-    )
-    if written.observed.status != container.observed.status:
-        await repository.add_history(transaction, written, container.observed.status, "kubernetes")
-    transaction.emit(event(written, "modified", container))
-    return written
-
-
-async def finish_deletion(transaction: Transaction, container: Container) -> None:
-    """Removes a container whose objects are gone from the cluster, and tells watchers."""
-    await repository.remove(transaction, container.id)
-    transaction.emit(event(container, "deleted", container))

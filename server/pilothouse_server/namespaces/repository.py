@@ -78,7 +78,8 @@ async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Name
     """
     query = _namespaces().where(NAMESPACES.c.name == name)
     if lock:
-        query = query.with_for_update(read=lock == "share", of=NAMESPACES)
+        # NO KEY UPDATE: rows that refer to the namespace may be added meanwhile, as their foreign keys need.
+        query = query.with_for_update(read=lock == "share", key_share=lock == "update", of=NAMESPACES)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _namespace(row)
 

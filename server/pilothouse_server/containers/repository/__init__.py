@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.repository.containers import (
-    apply_observed,
     find,
     get,
     get_many,
     insert_container,
     list_containers,
     missing_sources,
-    remove,
     stream_containers,
     taken_services,
     update_container,
@@ -27,7 +25,6 @@ from pilothouse_server.containers.repository.images import (
 
 __all__ = [
     "add_history",
-    "apply_observed",
     "count_users",
     "delete_image",
     "find",
@@ -40,7 +37,6 @@ __all__ = [
     "list_images",
     "missing_sources",
     "register_image",
-    "remove",
     "stream_containers",
     "taken_services",
     "update_container",

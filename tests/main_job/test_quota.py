@@ -1,0 +1,86 @@
+"""The quota of a namespace holds whatever comes at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from tests.conftest import Database
+from tests.harness import Server, running_server
+
+
+def container(
+    name: str, cpu: str = "100m", memory: str = "64Mi", replicas: int = 1
+) -> container_pb2.Container:
+    return container_pb2.Container(
+        name=name,
+        image="nginx:1.27",
+        replicas=replicas,
+        resources=container_pb2.Resources(cpu_request=cpu, memory_request=memory),
+    )
+
+
+async def namespace(server: Server, **quota: object) -> None:
+    await server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(
+            name="tight",
+            resource_quota=namespace_pb2.ResourceQuota(**quota),  # type: ignore[arg-type]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("quota", "fits"),
+    [({"containers": 7}, 7), ({"cpu": "1"}, 10), ({"memory": "256Mi"}, 4)],
+    ids=["containers", "cpu", "memory"],
+)
+async def test_fifty_creates_at_once_never_exceed_it(
+    database: Database, tmp_path: Path, quota: dict[str, object], fits: int
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await namespace(server, **quota)
+
+        async def create(index: int) -> str:
+            try:
+                await server.admin.containers.create(namespace="tight", container=container(f"c{index}"))
+            except PilothouseError as error:
+                return error.reason
+            return "created"
+
+        outcomes = await asyncio.gather(*(create(index) for index in range(50)))
+        assert outcomes.count("created") == fits
+        assert set(outcomes) == {"created", "QUOTA_EXCEEDED"}
+        listed = [item async for item in server.admin.containers.list(namespace="tight")]
+        assert len(listed) == fits
+        used = await server.admin.namespaces.get_quota_usage(name="tight")
+        assert used.used.containers == fits
+        assert used.used.cpu == ("1" if fits == 10 else f"{fits * 100}m")
+
+
+async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await namespace(server, cpu="1")
+        containers = server.admin.containers
+        await containers.create(namespace="tight", container=container("a", cpu="200m", replicas=3))
+        with pytest.raises(PilothouseError) as refused:
+            await containers.create(namespace="tight", container=container("b", cpu="500m"))
+        assert refused.value.reason == "QUOTA_EXCEEDED"
+        assert refused.value.metadata == {"resource": "cpu", "limit": "1", "used": "600m", "asked": "500m"}
+        await containers.stop(namespace="tight", name="a")
+        with pytest.raises(PilothouseError):
+            await containers.create(namespace="tight", container=container("b", cpu="500m"))
+        with pytest.raises(PilothouseError) as refused:
+            await containers.update(
+                namespace="tight",
+                name="a",
+                container=container_pb2.Container(replicas=6),
+                update_mask={"paths": ["replicas"]},
+            )
+        assert refused.value.reason == "QUOTA_EXCEEDED"
+        await containers.delete(namespace="tight", name="a")
+        await containers.create(namespace="tight", container=container("b", cpu="500m"))
