@@ -1,0 +1,139 @@
+"""Which key-encryption key is in use, and the data keys that are wrapped by others.
+
+One key is active: values are encrypted under it. Rotation makes another one active, then wraps the data keys
+of all rows anew, a batch a transaction, and retires what is no longer used. A writer that has read the active
+key holds a shared advisory lock until its commit, and the change of the active key takes it exclusively: once
+the change is committed nothing more is written under the old key, so that "none remain" stays true.
+
+Cut off anywhere, rotation goes on where it stands: every row says which key wraps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from pilothouse_server.encryption import Binding
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+# An arbitrary number that nothing else locks.
+_LOCK = 0x70_69_6C_6F_74_4B_45_4B
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeTable:
+    """Where encrypted values are kept: the table, the column of the ciphertext, and by what a row is bound."""
+
+    table: str
+    column: str
+    row: str = "uid"
+    owner: str = ""
+
+    def binding(self, row: str, owner: str) -> Binding:
+        """The binding of the value of one row."""
+        return Binding(self.table, self.column, row, owner)
+
+
+SECRETS = EnvelopeTable("secrets", "ciphertext", owner="namespace_id")
+CLUSTERS = EnvelopeTable("clusters", "credentials")
+USER_SECRETS = EnvelopeTable("user_secrets", "encrypted_value", row="id", owner="user_id")
+# Every table with an encrypted value: a key may be forgotten once none of them refers to it.
+ENVELOPE_TABLES = (SECRETS, CLUSTERS, USER_SECRETS)
+
+_ACTIVE = text("SELECT key_id FROM encryption_keys WHERE status = 'active'")
+_SHARED = text("SELECT pg_advisory_xact_lock_shared(:lock)")
+_EXCLUSIVE = text("SELECT pg_advisory_xact_lock(:lock)")
+_DEMOTE = text("UPDATE encryption_keys SET status = 'retiring' WHERE status = 'active' AND key_id <> :key_id")
+_PROMOTE = text(
+    "INSERT INTO encryption_keys (key_id, status) VALUES (:key_id, 'active') "
+    "ON CONFLICT (key_id) DO UPDATE SET status = 'active', retired_at = NULL"
+)
+_RETIRE = text(
+    "UPDATE encryption_keys SET status = 'retired', retired_at = now() "
+    "WHERE status = 'retiring' AND NOT (key_id = ANY (CAST(:used AS text[])))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """The data key of one row, which the transaction has locked."""
+
+    id: int
+    row: str
+    owner: str
+    data_key: bytes
+    key_id: str
+
+
+async def active_key_id(transaction: Transaction) -> str:
+    """The key to encrypt under, which stays active until the transaction ends."""
+    await transaction.connection.execute(_SHARED, {"lock": _LOCK})
+    return str((await transaction.connection.execute(_ACTIVE)).scalar_one())
+
+
+async def find_active(transaction: ReadTransaction) -> str | None:
+    """The active key; None where none was ever chosen."""
+    found: str | None = (await transaction.connection.execute(_ACTIVE)).scalar_one_or_none()
+    return found
+
+
+async def activate(transaction: Transaction, key_id: str) -> None:
+    """Makes a key the active one, after everybody who writes under the former has committed."""
+    await lock(transaction)
+    await transaction.connection.execute(_DEMOTE, {"key_id": key_id})
+    await transaction.connection.execute(_PROMOTE, {"key_id": key_id})
+
+
+async def lock(transaction: Transaction) -> None:
+    """Keeps the choice of the active key until the transaction ends."""
+    await transaction.connection.execute(_EXCLUSIVE, {"lock": _LOCK})
+
+
+async def in_use(transaction: ReadTransaction) -> frozenset[str]:
+    """Keys that wrap the data key of any row."""
+    union = " UNION ".join(
+        f"SELECT key_id FROM {table.table} WHERE key_id IS NOT NULL"  # noqa: S608 - our own constants
+        for table in ENVELOPE_TABLES
+    )
+    return frozenset(row.key_id for row in await transaction.connection.execute(text(union)))
+
+
+async def take_old(
+    transaction: Transaction, table: EnvelopeTable, active: str, rows: int
+) -> Sequence[WrappedKey]:
+    """Up to `rows` data keys that another key wraps, locked; rows that somebody else holds are passed over."""
+    owner = f"CAST({table.owner} AS text)" if table.owner else "''"
+    query = text(
+        f"SELECT id, CAST({table.row} AS text) AS row, {owner} AS owner, data_key, key_id "  # noqa: S608
+        f"FROM {table.table} WHERE key_id <> :active AND data_key IS NOT NULL "
+        "ORDER BY id LIMIT :rows FOR NO KEY UPDATE SKIP LOCKED"
+    )
+    found = await transaction.connection.execute(query, {"active": active, "rows": rows})
+    return [WrappedKey(*row) for row in found]
+
+
+async def put_rewrapped(
+    transaction: Transaction, table: EnvelopeTable, row_id: int, data_key: bytes, key_id: str
+) -> None:
+    """Writes the data key of a row that `take_old` has locked."""
+    await transaction.connection.execute(
+        text(f"UPDATE {table.table} SET data_key = :data_key, key_id = :key_id WHERE id = :id"),  # noqa: S608
+        {"id": row_id, "data_key": data_key, "key_id": key_id},
+    )
+
+
+async def count_old(transaction: ReadTransaction, active: str) -> int:
+    """How many rows of all tables another key wraps."""
+    counts = " + ".join(
+        f"(SELECT count(*) FROM {table.table} WHERE key_id <> :active)"  # noqa: S608
+        for table in ENVELOPE_TABLES
+    )
+    found = await transaction.connection.execute(text(f"SELECT {counts}"), {"active": active})
+    return int(found.scalar_one())
+
+
+async def retire_unused(transaction: Transaction) -> None:
+    """Marks keys that were replaced and that nothing uses any more."""
+    await transaction.connection.execute(_RETIRE, {"used": sorted(await in_use(transaction))})
