@@ -73,7 +73,9 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
 
     stopped = container(replicas=2, desired_state="stopped")
     await client.set_scale(DEPLOYMENTS, "shop", "web", 0)
-    await eventually(lambda: observed(client, stopped), lambda seen: not seen.pods and not seen.observed.reason)
+    await eventually(
+        lambda: observed(client, stopped), lambda seen: not seen.pods and not seen.observed.reason
+    )
 
     assert await client.delete(DEPLOYMENTS, "shop", "web", uid=applied.metadata.uid)
     await eventually(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)

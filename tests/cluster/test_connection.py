@@ -85,6 +85,7 @@ async def test_files_are_read_for_the_operators_own_kubeconfig(tmp_path: Path) -
     config = copy.deepcopy(KUBECONFIG)
     config["users"][0]["user"] = {"tokenFile": str(tmp_path / "token")}
     client = await ClusterClient.from_kubeconfig(config, name="x", allow_files=True)
+    assert client.server == "https://cluster.example:6443"
     await client.close()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+PERIOD_SECONDS = 0.02
 
 
 async def eventually(
@@ -17,5 +19,7 @@ async def eventually(
     while not holds(seen := await look()):
         if asyncio.get_running_loop().time() > ends:
             raise AssertionError(f"not so within {seconds} s; last seen: {seen!r}")
-        await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD_SECONDS):
+                await asyncio.Event().wait()
     return seen

@@ -81,7 +81,7 @@ async def test_a_cluster_that_fails_half_the_time_gets_there(here: World) -> Non
         for number in range(2):
             await here.create(f"web-{number}")
         for number in range(2):
-            await here.running(f"web-{number}")
+            assert (await here.running(f"web-{number}")).observed.ready_replicas == 1
 
 
 async def test_throttling_is_obeyed_and_survived(here: World) -> None:
@@ -89,7 +89,7 @@ async def test_throttling_is_obeyed_and_survived(here: World) -> None:
         await here.namespace()
         here.cluster.faults.fail_next(6, 429)
         await here.create()
-        await here.running()
+        assert (await here.running()).observed.reason == ""
 
 
 async def test_dropped_watches_lose_nothing(here: World) -> None:
@@ -99,7 +99,7 @@ async def test_dropped_watches_lose_nothing(here: World) -> None:
             await here.create(f"web-{number}")
             here.cluster.faults.drop_watches()
         for number in range(8):
-            await here.running(f"web-{number}")
+            assert (await here.running(f"web-{number}")).observed.ready_replicas == 1
 
 
 async def test_a_name_that_is_taken_is_refused_and_free_again_when_it_goes(here: World) -> None:
@@ -199,7 +199,7 @@ async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here
                 return 0
 
         await eventually(pods, lambda ready: ready == 1)
-        await here.running()
+        assert (await here.running()).observed.ready_replicas == 1
 
 
 @pytest.mark.parametrize(("policy", "image"), [("repair", "nginx:1.27"), ("report", "nginx:evil")])
@@ -303,7 +303,8 @@ async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> N
         await here.running()
     await here.move(containers.stop)
     async with here.reconciling():
-        await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
+        row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
+        assert row.observed.status == "stopped"
 
 
 async def test_usage_is_collected(here: World) -> None:

@@ -110,9 +110,10 @@ async def test_restart_replaces_the_pods(here: World) -> None:
         await here.create()
         before = await here.running()
         await here.move(containers.restart)
-        await here.until(
+        row = await here.until(
             lambda row: row.observed.status == "running" and row.observed.pod_name != before.observed.pod_name
         )
+        assert row.observed.restart_count == 0
 
 
 async def test_a_container_that_never_ran_may_be_made_stopped(here: World) -> None:

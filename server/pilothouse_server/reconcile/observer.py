@@ -1,8 +1,8 @@
 """Watches one cluster and writes what it shows of our containers.
 
-Informers keep Deployments, replica sets, pods and namespaces with our label; each change marks its container. In batches
-the marked containers are locked, loaded, observed (a pure function) and written, with history, pods and events, in one
-transaction under the observer's lease. Rows that somebody holds are left for the next batch, so a user's
+Informers keep Deployments, replica sets, pods and namespaces with our label; each change marks its container. In
+batches the marked containers are locked, loaded, observed (a pure function) and written, with history, pods and events,
+in one transaction under the observer's lease. Rows that somebody holds are left for the next batch, so a user's
 change never waits for the observer nor the observer for it.
 
 What is not as it should be is left to the worker: a Deployment that vanished or was changed by others, a namespace that

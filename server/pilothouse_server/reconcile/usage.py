@@ -1,7 +1,8 @@
 """Collects what containers use, from every node's kubelet, and hands it on in batches.
 
 Each round asks all nodes, a few at a time, adds the figures up per container and stores one sample each. A node that
-does not answer is left out of its round, and so are the containers that have a pod there: half a sum would look like a fall.
+does not answer is left out of its round, and so are the containers that have a pod there: half a sum would look like a
+fall.
 """
 
 from __future__ import annotations

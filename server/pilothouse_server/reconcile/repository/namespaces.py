@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import text
 
 from pilothouse_server.containers.model import Condition
+from pilothouse_server.identity.operations.grants import end_in_namespace
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
@@ -27,7 +28,6 @@ WHERE id = :id
 _DELETE = text(
     "UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"
 )
-_DELETE_GRANTS = text("DELETE FROM user_roles WHERE namespace_id = :id")
 _DELETE_ACCOUNTS = text("DELETE FROM service_accounts WHERE namespace_id = :id")
 
 _HOLDS_CONTAINERS = text("SELECT 1 FROM containers WHERE namespace_id = :id LIMIT 1")
@@ -94,8 +94,9 @@ async def holds_containers(transaction: ReadTransaction, namespace_id: int) -> b
 
 async def delete(transaction: Transaction, namespace: Namespace) -> None:
     """End a locked namespace: its row stays for the records, its grants go; with its tombstone event."""
-    for statement in (_DELETE, _DELETE_GRANTS, _DELETE_ACCOUNTS):
+    for statement in (_DELETE, _DELETE_ACCOUNTS):
         await transaction.connection.execute(statement, {"id": namespace.id})
+    await end_in_namespace(transaction, namespace.id)
     transaction.emit(
         _event(msgspec.structs.replace(namespace, status="inactive"), "deleted", before=namespace)
     )

@@ -1,0 +1,128 @@
+"""An informer against a scripted API: what it knows after ends, breaks, and versions that are too old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+from pilothouse_server.cluster.client import Page, WatchEvent
+from pilothouse_server.cluster.errors import ClusterError, Expired, Unreachable
+from pilothouse_server.cluster.objects import PODS, ObjectMeta, Pod
+from pilothouse_server.reconcile.informer import Informer
+from tests.cluster.waiting import eventually
+
+
+def pod(name: str, version: int, uid: str = "") -> Pod:
+    return Pod(metadata=ObjectMeta(name=name, namespace="n", uid=uid or name, resource_version=str(version)))
+
+
+class Script:
+    """A client that answers lists and watches in the order given; the last watch stays open."""
+
+    def __init__(self, lists: list[list[Pod]], watches: list[list[Any]]) -> None:
+        self._lists = lists
+        self._watches = watches
+        self.listed = 0
+        self.watched_from: list[str] = []
+
+    async def pages(self, resource: Any, **_: Any) -> AsyncGenerator[Page[Pod], None]:
+        items = self._lists[self.listed]
+        self.listed += 1
+        middle = len(items) // 2
+        yield Page(tuple(items[:middle]), "", "more")
+        yield Page(tuple(items[middle:]), str(100 * self.listed))
+
+    async def watch(
+        self, resource: Any, *, resource_version: str, **_: Any
+    ) -> AsyncGenerator[WatchEvent[Pod], None]:
+        self.watched_from.append(resource_version)
+        if not self._watches:
+            await asyncio.Event().wait()
+        for step in self._watches.pop(0):
+            if isinstance(step, ClusterError):
+                raise step
+            yield WatchEvent(step[0], step[1])
+
+
+class Told:
+    """What an informer said, in order."""
+
+    def __init__(self, script: Script) -> None:
+        self.changes: list[tuple[str | None, str | None]] = []
+        self.failures: list[ClusterError] = []
+        self.informer: Informer[Pod] = Informer(
+            script,  # type: ignore[arg-type]
+            PODS,
+            "a=b",
+            self.changed,
+            self.failures.append,
+        )
+
+    def changed(self, old: Pod | None, new: Pod | None) -> None:
+        self.changes.append((_shown(old), _shown(new)))
+
+
+def _shown(thing: Pod | None) -> str | None:
+    return None if thing is None else f"{thing.metadata.uid}@{thing.metadata.resource_version}"
+
+
+async def follow(script: Script, watches: int) -> Told:
+    """Run an informer until it opened that many watches, the last of which is silent."""
+    told = Told(script)
+    running = asyncio.ensure_future(told.informer.run())
+
+    async def opened() -> int:
+        return len(script.watched_from)
+
+    try:
+        await eventually(opened, lambda count: count >= watches)
+        await asyncio.sleep(0)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    return told
+
+
+async def test_a_watch_that_ended_goes_on_from_its_last_version() -> None:
+    script = Script(
+        [[pod("a", 1), pod("b", 2)]],
+        [[("MODIFIED", pod("a", 101)), ("BOOKMARK", pod("", 105))]],
+    )
+    told = await follow(script, 2)
+    assert script.watched_from == ["100", "105"]
+    assert script.listed == 1
+    assert told.changes == [(None, "a@1"), (None, "b@2"), ("a@1", "a@101")]
+
+
+async def test_a_broken_watch_goes_on_too_and_is_told() -> None:
+    script = Script([[pod("a", 1)]], [[("DELETED", pod("a", 101)), Unreachable("cut")]])
+    told = await follow(script, 2)
+    assert script.watched_from == ["100", "101"]
+    assert [str(failure) for failure in told.failures] == ["cut"]
+    assert told.informer.objects == {}
+
+
+async def test_an_expired_version_is_listed_anew_and_what_vanished_is_told() -> None:
+    script = Script(
+        [[pod("a", 1), pod("b", 2), pod("c", 3)], [pod("b", 2), pod("c", 150)]],
+        [[("ADDED", pod("d", 101)), Expired("too old")]],
+    )
+    told = await follow(script, 2)
+    assert script.watched_from == ["100", "200"]
+    assert set(told.changes[4:]) == {("c@3", "c@150"), ("a@1", None), ("d@101", None)}
+    assert told.failures == []
+
+
+async def test_an_object_made_again_under_its_name_is_gone_and_new() -> None:
+    script = Script([[pod("a", 1, "first")]], [[("MODIFIED", pod("a", 101, "second"))]])
+    told = await follow(script, 2)
+    assert told.changes == [(None, "first@1"), ("first@1", None), (None, "second@101")]
+
+
+async def test_the_same_version_is_no_news() -> None:
+    script = Script([[pod("a", 1)]], [[("MODIFIED", pod("a", 1))]])
+    told = await follow(script, 2)
+    assert told.changes == [(None, "a@1")]
