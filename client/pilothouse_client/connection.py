@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
@@ -222,6 +223,12 @@ class Connection(Generic[TransportT]):
         """Makes a call; raises PilothouseError once it has failed for good."""
         credentials = None if method.public else self.credentials
         return await _attempts(self.transport, method, method.prepared(request), self.options, credentials)
+
+    async def collect(self, method: Method[Request, Response], requests: Iterable[Request]) -> Response:
+        """Sends a stream of requests. It is not repeated after a failure: what was taken from the iterable is gone, and
+        what the server kept of it is unknown. Its deadline is the `timeout` of the options, if there is one."""
+        tokens = await self.credentials.current()
+        return await self.transport.collect(method, requests, _metadata(tokens), self.options.timeout)
 
     async def open_stream(
         self, method: Method[Request, Response], request: Request, deadline: Deadline

@@ -10,7 +10,7 @@ the client does. Each also has `send(request)`, which takes a message and answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from pilothouse_client.connection import Connection
@@ -228,6 +228,37 @@ class Stream(_Declaration[Fields, Request, Response]):
             return iterator(source(connection, self._method, self._make(*args, **kwargs)))
 
         return stream
+
+
+class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Out]):
+    """A stream of requests, one answer: takes an iterable of messages, and is not repeated after a failure."""
+
+    def __init__(
+        self, make: Callable[Fields, Request], response: type[Response], result: Callable[[Response], Out]
+    ) -> None:
+        super().__init__(make, response)
+        self._result = result
+
+    @overload
+    def __get__(
+        self, noun: Noun[BlockingTransport], owner: type[Any]
+    ) -> Callable[[Iterable[Request]], Out]: ...
+    @overload
+    def __get__(
+        self, noun: Noun[AsyncTransport], owner: type[Any]
+    ) -> Callable[[Iterable[Request]], Coroutine[Any, Any, Out]]: ...
+    @overload
+    def __get__(self, noun: None, owner: type[Any]) -> Upload[Fields, Request, Response, Out]: ...
+
+    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+        if noun is None:
+            return self
+        connection = noun.connection
+
+        async def upload(requests: Iterable[Request]) -> Out:
+            return self._result(await connection.collect(self._method, requests))
+
+        return (lambda requests: run(upload(requests))) if _blocks(noun) else upload
 
 
 def _blocks(noun: Noun[Any]) -> bool:

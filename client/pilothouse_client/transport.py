@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -56,6 +56,15 @@ class Transport(Protocol):
         metadata: CallMetadata,
         timeout: float | None,
     ) -> AnswerStream[Response]: ...
+
+    async def collect(
+        self,
+        method: Method[Request, Response],
+        requests: Iterable[Request],
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> Response:
+        """Sends a stream of requests and answers the one response."""
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -159,6 +168,21 @@ class BlockingTransport:
         self._check_open()
         call = self._callable(method, self._channel.unary_stream)
         return _BlockingStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)))
+
+    async def collect(
+        self,
+        method: Method[Request, Response],
+        requests: Iterable[Request],
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> Response:
+        self._check_open()
+        call = self._callable(method, self._channel.stream_unary)
+        try:
+            response: Response = call(iter(requests), timeout=timeout, metadata=tuple(metadata))
+        except grpc.RpcError as error:
+            raise from_failed_call(error) from None
+        return response
 
     async def sleep(self, seconds: float) -> None:
         # A client that another thread closes does not sleep on.
@@ -265,6 +289,23 @@ class AsyncTransport:
     ) -> AnswerStream[Response]:
         call = self._callable(method, "unary_stream")
         return _AsyncStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)))
+
+    async def collect(
+        self,
+        method: Method[Request, Response],
+        requests: Iterable[Request],
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> Response:
+        call = self._callable(method, "stream_unary")
+        try:
+            response: Response = await call(iter(requests), timeout=timeout, metadata=tuple(metadata))
+        except grpc.aio.AioRpcError as error:
+            raise from_failed_call(error) from None
+        except asyncio.CancelledError:
+            _raise_unless_task_cancelled()
+            raise
+        return response
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

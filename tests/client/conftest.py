@@ -1,12 +1,18 @@
-"""A fake server for each test, and clients that lead to it."""
+"""A fake server for each test, and clients and a command that lead to it."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
+from typer.testing import CliRunner
 
-from pilothouse_client import AsyncClient, RetryPolicy
+from pilothouse_client import AsyncClient, RetryPolicy, cli
+from tests.client.command import Command, Ended
 from tests.client.fake_server import FakeServer
 
 # Retries as in production, but fast.
@@ -26,3 +32,36 @@ async def fake() -> AsyncIterator[FakeServer]:
 async def client(fake: FakeServer) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(fake.address, username="admin", password=PASSWORD, retry=QUICK) as made:
         yield made
+
+
+@pytest.fixture
+def pilothouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the command in a thread, beside the event loop that serves it, with a configuration of its own."""
+    for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PILOTHOUSE_CONFIG", str(tmp_path / "config.json"))
+
+    async def run(*arguments: str, stdin: str | None = None) -> Ended:
+        result = await asyncio.to_thread(CliRunner().invoke, cli.app, list(arguments), input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest_asyncio.fixture
+async def logged_in(fake: FakeServer, pilothouse: Command) -> Command:
+    ended = await pilothouse(
+        "login",
+        "--server",
+        fake.address,
+        "--user",
+        "admin",
+        "--password-stdin",
+        "-n",
+        "shop",
+        stdin=PASSWORD + "\n",
+    )
+    assert ended.code == 0, ended.err
+    return pilothouse

@@ -100,11 +100,11 @@ class FakeServer:
     async def start(
         self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
     ) -> None:
-        from tests.client import fake_services
+        from tests.client import fake_identity, fake_services
 
         # Two servers must not share a port: a client would reach either.
         server = grpc.aio.server(interceptors=[_Gate(self)], options=[("grpc.so_reuseport", 0)])
-        identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_services.Identity(self), server)
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self), server)
         namespace_pb2_grpc.add_NamespaceServiceServicer_to_server(fake_services.Namespaces(self), server)
         container_pb2_grpc.add_ContainerServiceServicer_to_server(fake_services.Containers(self), server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(fake_services.Audit(self), server)
@@ -241,6 +241,16 @@ class _Gate(grpc.aio.ServerInterceptor):
                         await abort_with(context, failure)
 
             return grpc.unary_stream_rpc_method_handler(stream, **shape)
+
+        if handler.request_streaming:
+
+            async def upload(requests: Any, context: Any) -> Any:
+                failure = await self._enter(method, None, context)
+                if failure is not None:
+                    await abort_with(context, failure)
+                return await handler.stream_unary(requests, context)
+
+            return grpc.stream_unary_rpc_method_handler(upload, **shape)
 
         async def unary(request: Any, context: Any) -> Any:
             failure = await self._enter(method, request, context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pilothouse.audit.v1 import audit_pb2, audit_pb2_grpc
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.container.v1 import container_pb2_grpc
-from pilothouse.identity.v1 import identity_pb2 as identity
-from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.metrics.v1 import metrics_pb2 as metrics
 from pilothouse.metrics.v1 import metrics_pb2_grpc
 from pilothouse.namespace.v1 import namespace_pb2 as namespaces
@@ -31,7 +28,7 @@ def timestamp(seconds: float) -> Timestamp:
     return made
 
 
-class _Service:
+class Service:
     def __init__(self, fake: FakeServer) -> None:
         self.fake = fake
 
@@ -90,136 +87,7 @@ class _Service:
         )
 
 
-class Identity(_Service, identity_pb2_grpc.IdentityServiceServicer):
-    async def Login(self, request: Any, context: Any) -> Any:
-        if self.fake.passwords.get(request.username) != request.password:
-            await self.fake.abort(
-                context, grpc.StatusCode.UNAUTHENTICATED, "WRONG_CREDENTIALS", "wrong user name or password"
-            )
-        answer = identity.LoginResponse(user=identity.User(username=request.username))
-        return self._tokens(answer, request.username)
-
-    async def RefreshSession(self, request: Any, context: Any) -> Any:
-        token = request.refresh_token
-        user = self.fake.refresh_tokens.pop(token, None)
-        if user is None:
-            if token in self.fake.used_refresh_tokens:
-                self.fake.access_tokens.clear()
-                self.fake.refresh_tokens.clear()
-            await self.fake.abort(
-                context, grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_REPLAYED", "the session has ended"
-            )
-        assert user is not None
-        self.fake.used_refresh_tokens.add(token)
-        self.fake.access_tokens = {
-            access: value for access, value in self.fake.access_tokens.items() if value[0] != user
-        }
-        return self._tokens(identity.RefreshSessionResponse(), user)
-
-    def _tokens(self, answer: Any, user: str) -> Any:
-        answer.access_token, answer.refresh_token = (
-            self.fake.new_token("access"),
-            self.fake.new_token("refresh"),
-        )
-        expire = time.time() + self.fake.access_seconds
-        answer.access_expire_time.CopyFrom(timestamp(expire))
-        answer.refresh_expire_time.CopyFrom(timestamp(expire + 86400))
-        self.fake.access_tokens[answer.access_token] = (user, expire)
-        self.fake.refresh_tokens[answer.refresh_token] = user
-        return answer
-
-    async def Logout(self, request: Any, context: Any) -> Any:
-        self.fake.access_tokens.pop(self.fake.token_of(context), None)
-        return identity.LogoutResponse()
-
-    async def WhoAmI(self, request: Any, context: Any) -> Any:
-        user = identity.User(username=self.fake.caller(context), email="admin@example.com")
-        grant = identity.RoleGrant(username=user.username, role="admin")
-        return identity.WhoAmIResponse(user=user, grants=[grant], permissions=["*"])
-
-    async def ChangePassword(self, request: Any, context: Any) -> Any:
-        user = self.fake.caller(context)
-        if self.fake.passwords[user] != request.current_password:
-            await self.fake.abort(
-                context, grpc.StatusCode.PERMISSION_DENIED, "WRONG_PASSWORD", "the current password is wrong"
-            )
-        self.fake.passwords[user] = request.new_password
-        return identity.ChangePasswordResponse()
-
-    async def CreateUser(self, request: Any, context: Any) -> Any:
-        self.fake.passwords[request.user.username] = request.password
-        await self.fake.commit("user", request.user.username, request.user)
-        return identity.CreateUserResponse(user=request.user)
-
-    async def GetUser(self, request: Any, context: Any) -> Any:
-        return identity.GetUserResponse(user=await self.row(context, "user", request.username))
-
-    async def ListUsers(self, request: Any, context: Any) -> Any:
-        return self.page(request, self.fake.tables["user"].values(), identity.ListUsersResponse(), "users")
-
-    async def UpdateUser(self, request: Any, context: Any) -> Any:
-        user = await self.row(context, "user", request.username)
-        request.update_mask.MergeMessage(request.user, user, True, True)
-        return identity.UpdateUserResponse(user=user)
-
-    async def DeleteUser(self, request: Any, context: Any) -> Any:
-        await self.row(context, "user", request.username)
-        await self.fake.commit("user", request.username, None)
-        return identity.DeleteUserResponse()
-
-    async def ResetPassword(self, request: Any, context: Any) -> Any:
-        self.fake.passwords[request.username] = request.new_password
-        return identity.ResetPasswordResponse()
-
-    async def CreateRole(self, request: Any, context: Any) -> Any:
-        await self.fake.commit("role", request.role.name, request.role)
-        return identity.CreateRoleResponse(role=request.role)
-
-    async def GetRole(self, request: Any, context: Any) -> Any:
-        return identity.GetRoleResponse(role=await self.row(context, "role", request.name))
-
-    async def ListRoles(self, request: Any, context: Any) -> Any:
-        return self.page(request, self.fake.tables["role"].values(), identity.ListRolesResponse(), "roles")
-
-    async def UpdateRole(self, request: Any, context: Any) -> Any:
-        role = await self.row(context, "role", request.name)
-        request.update_mask.MergeMessage(request.role, role, True, True)
-        return identity.UpdateRoleResponse(role=role)
-
-    async def DeleteRole(self, request: Any, context: Any) -> Any:
-        await self.row(context, "role", request.name)
-        await self.fake.commit("role", request.name, None)
-        return identity.DeleteRoleResponse()
-
-    async def GrantRole(self, request: Any, context: Any) -> Any:
-        grant = identity.RoleGrant(username=request.username, role=request.role, namespace=request.namespace)
-        if request.HasField("expire_time"):
-            grant.expire_time.CopyFrom(request.expire_time)
-        await self.fake.commit("grant", (request.username, request.role, request.namespace), grant)
-        return identity.GrantRoleResponse(grant=grant)
-
-    async def RevokeRole(self, request: Any, context: Any) -> Any:
-        key = (request.username, request.role, request.namespace)
-        await self.row(context, "grant", key)
-        await self.fake.commit("grant", key, None)
-        return identity.RevokeRoleResponse()
-
-    async def ListRoleGrants(self, request: Any, context: Any) -> Any:
-        grants = self.fake.tables["grant"].values()
-        return self.page(request, grants, identity.ListRoleGrantsResponse(), "role_grants")
-
-    async def ListSessions(self, request: Any, context: Any) -> Any:
-        session = identity.Session(session_id=str(uuid.UUID(int=1)), client_ip="127.0.0.1", current=True)
-        return self.page(request, [session], identity.ListSessionsResponse(), "sessions")
-
-    async def RevokeSession(self, request: Any, context: Any) -> Any:
-        return identity.RevokeSessionResponse()
-
-    async def CheckPermission(self, request: Any, context: Any) -> Any:
-        return identity.CheckPermissionResponse(allowed=not request.permission.endswith(".delete"))
-
-
-class Namespaces(_Service, namespace_pb2_grpc.NamespaceServiceServicer):
+class Namespaces(Service, namespace_pb2_grpc.NamespaceServiceServicer):
     async def CreateNamespace(self, request: Any, context: Any) -> Any:
         await self.fake.commit("namespace", request.namespace.name, request.namespace)
         return namespaces.CreateNamespaceResponse(namespace=request.namespace)
@@ -272,7 +140,7 @@ class Namespaces(_Service, namespace_pb2_grpc.NamespaceServiceServicer):
         return self.page(request, rows, namespaces.ListClustersResponse(), "clusters")
 
 
-class Containers(_Service, container_pb2_grpc.ContainerServiceServicer):
+class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
     async def CreateContainer(self, request: Any, context: Any) -> Any:
         key = (request.namespace, request.container.name)
         if key in self.fake.tables["container"]:
@@ -388,7 +256,7 @@ class Containers(_Service, container_pb2_grpc.ContainerServiceServicer):
         return containers.DeleteImageResponse()
 
 
-class Audit(_Service, audit_pb2_grpc.AuditServiceServicer):
+class Audit(Service, audit_pb2_grpc.AuditServiceServicer):
     async def ListOperations(self, request: Any, context: Any) -> Any:
         rows = self.fake.tables["operation"].values()
         return self.page(request, rows, audit_pb2.ListOperationsResponse(), "operations")
@@ -417,7 +285,7 @@ class Audit(_Service, audit_pb2_grpc.AuditServiceServicer):
         return self.page(request, [stats], audit_pb2.GetUserOperationStatsResponse(), "user_operation_stats")
 
 
-class Metrics(_Service, metrics_pb2_grpc.MetricsServiceServicer):
+class Metrics(Service, metrics_pb2_grpc.MetricsServiceServicer):
     def _sample(self, request: Any) -> Any:
         return metrics.UsageSample(
             namespace=request.namespace or "shop",
@@ -437,6 +305,15 @@ class Metrics(_Service, metrics_pb2_grpc.MetricsServiceServicer):
             yield metrics.WatchUsageResponse(samples=[self._sample(request)])
             await self.fake.next_change(self.fake.revision, 10.0)
         await self.cut(context)
+
+    async def RecordUsage(self, requests: Any, context: Any) -> Any:
+        return metrics.RecordUsageResponse(accepted_count=sum([len(each.samples) async for each in requests]))
+
+    async def GetDatabaseStats(self, request: Any, context: Any) -> Any:
+        return metrics.GetDatabaseStatsResponse(server_version="18.6")
+
+    async def GetTableSizes(self, request: Any, context: Any) -> Any:
+        return metrics.GetTableSizesResponse(table_sizes=[metrics.TableSize(table_name="users")])
 
     async def GetContainerDetails(self, request: Any, context: Any) -> Any:
         details = metrics.ContainerDetails(name=request.name, namespace_name=request.namespace)

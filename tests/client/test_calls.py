@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from pilothouse.container.v1.container_pb2 import Container
+from pilothouse.metrics.v1.metrics_pb2 import RecordUsageRequest, UsageSample
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import (
     AsyncClient,
@@ -176,3 +177,22 @@ async def test_the_blocking_client_does_the_same(fake: FakeServer) -> None:
     await asyncio.to_thread(use)
     assert len(fake.calls_of("CreateContainer")) == 2
     assert len(fake.history) == 1
+
+
+async def test_an_upload_is_sent_once(fake: FakeServer, client: AsyncClient) -> None:
+    sample = UsageSample(namespace="shop", container="web")
+    requests = [RecordUsageRequest(samples=[sample] * count) for count in (1, 2, 3)]
+    assert (await client.metrics.record_usage(requests)).accepted_count == 6
+    fake.fail("RecordUsage", grpc.StatusCode.UNAVAILABLE, reason="DATABASE_AWAY")
+    with pytest.raises(UnavailableError):
+        await client.metrics.record_usage(requests)
+    assert len(fake.calls_of("RecordUsage")) == 2
+
+    def use() -> None:
+        with Client(fake.address, username="admin", password=PASSWORD) as blocking:
+            assert blocking.metrics.record_usage(iter(requests)).accepted_count == 6
+            fake.fail("RecordUsage", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE")
+            with pytest.raises(ResourceExhaustedError):
+                blocking.metrics.record_usage(requests)
+
+    await asyncio.to_thread(use)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Stream, Unary, whole
+from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Upload, whole
 from pilothouse_client.transport import TransportT
 
 
 class Metrics(Noun[TransportT]):
     """`client.metrics`."""
 
+    record_usage = Upload(pb.RecordUsageRequest, pb.RecordUsageResponse, whole)
     # The step that was used stands in each page: `query_usage(...).pages()`.
     query_usage = Pages(pb.QueryUsageRequest, pb.QueryUsageResponse, lambda answer: answer.series)
     watch_usage = Stream(pb.WatchUsageRequest, pb.WatchUsageResponse, live=True)

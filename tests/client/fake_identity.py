@@ -1,0 +1,142 @@
+"""The identity service of the fake server: sessions behave as the product's, refresh tokens work once."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import grpc
+
+from pilothouse.identity.v1 import identity_pb2 as identity
+from pilothouse.identity.v1 import identity_pb2_grpc
+from tests.client.fake_services import Service, timestamp
+
+
+class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
+    async def Login(self, request: Any, context: Any) -> Any:
+        if self.fake.passwords.get(request.username) != request.password:
+            await self.fake.abort(
+                context, grpc.StatusCode.UNAUTHENTICATED, "WRONG_CREDENTIALS", "wrong user name or password"
+            )
+        answer = identity.LoginResponse(user=identity.User(username=request.username))
+        return self._tokens(answer, request.username)
+
+    async def RefreshSession(self, request: Any, context: Any) -> Any:
+        token = request.refresh_token
+        user = self.fake.refresh_tokens.pop(token, None)
+        if user is None:
+            if token in self.fake.used_refresh_tokens:
+                self.fake.access_tokens.clear()
+                self.fake.refresh_tokens.clear()
+            await self.fake.abort(
+                context, grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_REPLAYED", "the session has ended"
+            )
+        assert user is not None
+        self.fake.used_refresh_tokens.add(token)
+        self.fake.access_tokens = {
+            access: value for access, value in self.fake.access_tokens.items() if value[0] != user
+        }
+        return self._tokens(identity.RefreshSessionResponse(), user)
+
+    def _tokens(self, answer: Any, user: str) -> Any:
+        answer.access_token, answer.refresh_token = (
+            self.fake.new_token("access"),
+            self.fake.new_token("refresh"),
+        )
+        expire = time.time() + self.fake.access_seconds
+        answer.access_expire_time.CopyFrom(timestamp(expire))
+        answer.refresh_expire_time.CopyFrom(timestamp(expire + 86400))
+        self.fake.access_tokens[answer.access_token] = (user, expire)
+        self.fake.refresh_tokens[answer.refresh_token] = user
+        return answer
+
+    async def Logout(self, request: Any, context: Any) -> Any:
+        self.fake.access_tokens.pop(self.fake.token_of(context), None)
+        return identity.LogoutResponse()
+
+    async def WhoAmI(self, request: Any, context: Any) -> Any:
+        user = identity.User(username=self.fake.caller(context), email="admin@example.com")
+        grant = identity.RoleGrant(username=user.username, role="admin")
+        return identity.WhoAmIResponse(user=user, grants=[grant], permissions=["*"])
+
+    async def ChangePassword(self, request: Any, context: Any) -> Any:
+        user = self.fake.caller(context)
+        if self.fake.passwords[user] != request.current_password:
+            await self.fake.abort(
+                context, grpc.StatusCode.PERMISSION_DENIED, "WRONG_PASSWORD", "the current password is wrong"
+            )
+        self.fake.passwords[user] = request.new_password
+        return identity.ChangePasswordResponse()
+
+    async def CreateUser(self, request: Any, context: Any) -> Any:
+        self.fake.passwords[request.user.username] = request.password
+        await self.fake.commit("user", request.user.username, request.user)
+        return identity.CreateUserResponse(user=request.user)
+
+    async def GetUser(self, request: Any, context: Any) -> Any:
+        return identity.GetUserResponse(user=await self.row(context, "user", request.username))
+
+    async def ListUsers(self, request: Any, context: Any) -> Any:
+        return self.page(request, self.fake.tables["user"].values(), identity.ListUsersResponse(), "users")
+
+    async def UpdateUser(self, request: Any, context: Any) -> Any:
+        user = await self.row(context, "user", request.username)
+        request.update_mask.MergeMessage(request.user, user, True, True)
+        return identity.UpdateUserResponse(user=user)
+
+    async def DeleteUser(self, request: Any, context: Any) -> Any:
+        await self.row(context, "user", request.username)
+        await self.fake.commit("user", request.username, None)
+        return identity.DeleteUserResponse()
+
+    async def ResetPassword(self, request: Any, context: Any) -> Any:
+        self.fake.passwords[request.username] = request.new_password
+        return identity.ResetPasswordResponse()
+
+    async def CreateRole(self, request: Any, context: Any) -> Any:
+        await self.fake.commit("role", request.role.name, request.role)
+        return identity.CreateRoleResponse(role=request.role)
+
+    async def GetRole(self, request: Any, context: Any) -> Any:
+        return identity.GetRoleResponse(role=await self.row(context, "role", request.name))
+
+    async def ListRoles(self, request: Any, context: Any) -> Any:
+        return self.page(request, self.fake.tables["role"].values(), identity.ListRolesResponse(), "roles")
+
+    async def UpdateRole(self, request: Any, context: Any) -> Any:
+        role = await self.row(context, "role", request.name)
+        request.update_mask.MergeMessage(request.role, role, True, True)
+        return identity.UpdateRoleResponse(role=role)
+
+    async def DeleteRole(self, request: Any, context: Any) -> Any:
+        await self.row(context, "role", request.name)
+        await self.fake.commit("role", request.name, None)
+        return identity.DeleteRoleResponse()
+
+    async def GrantRole(self, request: Any, context: Any) -> Any:
+        grant = identity.RoleGrant(username=request.username, role=request.role, namespace=request.namespace)
+        if request.HasField("expire_time"):
+            grant.expire_time.CopyFrom(request.expire_time)
+        await self.fake.commit("grant", (request.username, request.role, request.namespace), grant)
+        return identity.GrantRoleResponse(grant=grant)
+
+    async def RevokeRole(self, request: Any, context: Any) -> Any:
+        key = (request.username, request.role, request.namespace)
+        await self.row(context, "grant", key)
+        await self.fake.commit("grant", key, None)
+        return identity.RevokeRoleResponse()
+
+    async def ListRoleGrants(self, request: Any, context: Any) -> Any:
+        grants = self.fake.tables["grant"].values()
+        return self.page(request, grants, identity.ListRoleGrantsResponse(), "role_grants")
+
+    async def ListSessions(self, request: Any, context: Any) -> Any:
+        session = identity.Session(session_id=str(uuid.UUID(int=1)), client_ip="127.0.0.1", current=True)
+        return self.page(request, [session], identity.ListSessionsResponse(), "sessions")
+
+    async def RevokeSession(self, request: Any, context: Any) -> Any:
+        return identity.RevokeSessionResponse()
+
+    async def CheckPermission(self, request: Any, context: Any) -> Any:
+        return identity.CheckPermissionResponse(allowed=not request.permission.endswith(".delete"))

@@ -1,0 +1,84 @@
+"""How verbs are found and loaded, and how a command runs as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse_client import cli
+from tests.client.command import Command
+from tests.client.fake_server import FakeServer
+
+
+async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, logged_in: Command) -> None:
+    await fake.commit("container", ("shop", "a"), container_pb2.Container(namespace="shop", name="a"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pilothouse_client", "containers", "list", "--watch", "-o", "json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+
+    async def next_change() -> Any:
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            while change := json.loads(await process.stdout.readline()):
+                if change["change"] != "BOOKMARK":
+                    return change
+        return None
+
+    first = await next_change()
+    assert (first["change"], first["resource"]["name"]) == ("ADDED", "a")
+    assert (await next_change())["change"] == "SYNCED"
+    await fake.cut_watches()
+    await fake.commit("container", ("shop", "a"), None)
+    assert (await next_change())["change"] == "DELETED"
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert process.returncode == 130
+    assert errors == b""
+
+
+def test_help_loads_neither_grpc_nor_rich_nor_protobuf() -> None:
+    script = (
+        "import sys; from pilothouse_client.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'grpc', 'rich', 'google.protobuf', 'yaml', 'asyncio'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+    assert all(f"\n  {verb} " in ended.stdout for verb in ("containers", "login", "serve"))
+
+
+async def test_a_verb_of_the_server_says_how_to_install_it(
+    pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = EntryPoint("serve", "a_server_that_is_not_installed.cli:serve", "pilothouse.commands")
+    monkeypatch.setattr(cli, "_entry_points", lambda: [missing])
+    ended = await pilothouse("serve")
+    assert ended.code == 1
+    assert "pip install 'pilothouse[server]'" in ended.err
+    assert "serve" in (await pilothouse("--help")).out
+
+
+async def test_a_verb_of_another_distribution_joins(
+    pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = EntryPoint("joined", f"{__name__}:joined_verb", "pilothouse.commands")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    monkeypatch.setattr(cli, "_entry_points", lambda: [joined])
+    assert (await pilothouse("joined", "--word", "hello")).out == "hello\n"
+
+
+def joined_verb(word: str = "") -> None:
+    """A verb that joins."""
+    print(word)
