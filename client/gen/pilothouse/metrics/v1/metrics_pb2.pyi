@@ -923,25 +923,29 @@ class DatabaseConnections(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ROLE_NAME_FIELD_NUMBER: _builtins.int
     APPLICATION_NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    role_name: _builtins.str
+    """Role that is logged in."""
     application_name: _builtins.str
-    """What the connection says of itself, such as `pilothouse-app`."""
+    """What the connection says of itself, such as `pilothouse-app`; empty unless the owner role may read all statistics."""
     state: _builtins.str
-    """`active`, `idle`, `idle in transaction` and so on, as PostgreSQL says it."""
+    """`active`, `idle`, `idle in transaction` and so on, as PostgreSQL says it; empty as above."""
     count: _builtins.int
     """How many."""
     def __init__(
         self,
         *,
+        role_name: _builtins.str = ...,
         application_name: _builtins.str = ...,
         state: _builtins.str = ...,
         count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application_name", b"application_name", "count", b"count", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application_name", b"application_name", "count", b"count", "role_name", b"role_name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,249 @@
+"""What usage is, apart from how it is collected, stored or sent.
+
+Percentages are no part of a sample that is stored: the database computes them from what was used and what was
+asked for (see `repository.samples`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What one container used, all its pods together. Cores and bytes; None where nothing is said or told.
+
+    Requests and limits are those of the pods that were measured. Network counters count since the pods started.
+    """
+
+    container_id: int
+    namespace_id: int
+    timestamp: datetime
+    pods: int
+    cpu_cores_used: float
+    memory_bytes_used: int
+    cpu_cores_request: float | None = None
+    cpu_cores_limit: float | None = None
+    memory_bytes_request: int | None = None
+    memory_bytes_limit: int | None = None
+    network_bytes_rx: int | None = None
+    network_bytes_tx: int | None = None
+    disk_bytes_used: int | None = None
+    disk_bytes_total: int | None = None
+    network_packets_rx: int | None = None
+    network_packets_tx: int | None = None
+    filesystem_reads: int | None = None
+    filesystem_writes: int | None = None
+
+
+class StoredSample(msgspec.Struct, frozen=True):
+    """A sample as it was stored, with the names that it is shown by."""
+
+    id: int
+    container_id: int
+    namespace_id: int
+    namespace: str
+    container: str
+    container_uid: str
+    timestamp: datetime
+    cpu_cores_used: float
+    cpu_cores_request: float | None
+    cpu_cores_limit: float | None
+    cpu_usage_percent: float | None
+    memory_bytes_used: int
+    memory_bytes_request: int | None
+    memory_bytes_limit: int | None
+    memory_usage_percent: float | None
+    network_bytes_rx: int | None
+    network_bytes_tx: int | None
+    network_packets_rx: int | None
+    network_packets_tx: int | None
+    disk_bytes_used: int | None
+    disk_bytes_total: int | None
+    disk_usage_percent: float | None
+    filesystem_reads: int | None
+    filesystem_writes: int | None
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What became of a batch: `gone` belonged to no container that is there, `out_of_range` to no time for which
+    samples are kept.
+    """
+
+    stored: int = 0
+    gone: int = 0
+    out_of_range: int = 0
+
+
+class TimeRange(msgspec.Struct, frozen=True):
+    """Times at which samples may be stored: `oldest <= timestamp < newest`."""
+
+    oldest: datetime
+    newest: datetime
+
+    def holds(self, moment: datetime) -> bool:
+        """Whether a sample of that moment may be stored."""
+        return self.oldest <= moment < self.newest
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A container that samples are recorded for, with what it asks for (all its replicas together)."""
+
+    container_id: int
+    namespace_id: int
+    cpu_cores_request: float | None
+    cpu_cores_limit: float | None
+    memory_bytes_request: int | None
+    memory_bytes_limit: int | None
+
+
+class Steps(msgspec.Struct, frozen=True):
+    """A range of time cut into steps, in whole seconds since 1970-01-01 UTC.
+
+    `start` and `end` are multiples of `step`; `end` belongs no more to it.
+    """
+
+    start: int
+    end: int
+    step: int
+
+    @property
+    def count(self) -> int:
+        """Steps in the range."""
+        return (self.end - self.start) // self.step
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """A container that a series is about."""
+
+    container_id: int
+    container_uid: str
+    namespace: str
+    container: str
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Usage of one container over the step that begins at `at`, in seconds since 1970-01-01 UTC."""
+
+    container_id: int
+    at: int
+    samples: int
+    cpu_cores_avg: float
+    cpu_cores_max: float
+    memory_bytes_avg: int
+    memory_bytes_max: int
+    network_bytes_rx: int
+    network_bytes_tx: int
+    disk_bytes_max: int
+
+
+class ContainerDetails(msgspec.Struct, frozen=True):
+    """A row of the view `container_details`."""
+
+    id: int
+    namespace_id: int
+    name: str
+    display_name: str
+    status: str
+    phase: str
+    reason: str
+    message: str
+    kubernetes_name: str
+    pod_name: str
+    pod_ip: str
+    host_ip: str
+    restart_count: int
+    cpu_request: str
+    cpu_limit: str
+    memory_request: str
+    memory_limit: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    namespace_name: str
+    namespace_k8s_name: str
+    image_name: str
+    image_tag: str
+    image_repository: str
+    created_by_username: str
+    created_by_full_name: str
+    uptime_seconds: float | None
+    cpu_usage_percent: float | None
+    memory_usage_percent: float | None
+    last_metric_timestamp: datetime | None
+
+
+class NamespaceSummary(msgspec.Struct, frozen=True):
+    """A row of the materialised view `container_summary`."""
+
+    namespace_name: str
+    total_containers: int
+    running_containers: int
+    stopped_containers: int
+    failed_containers: int
+    total_size_bytes: int
+
+
+class Connections(msgspec.Struct, frozen=True):
+    """How many connections of one kind the database has."""
+
+    role_name: str
+    application_name: str
+    state: str
+    count: int
+
+
+class SlowQuery(msgspec.Struct, frozen=True):
+    """A statement, its constants taken out, with what it took."""
+
+    query: str
+    calls: int
+    total: timedelta
+    mean: timedelta
+    longest: timedelta
+    rows: int
+
+
+class ColumnStatistics(msgspec.Struct, frozen=True):
+    """A row of the view `database_stats`."""
+
+    table_name: str
+    column_name: str
+    n_distinct: float
+    correlation: float | None
+
+
+class DatabaseStats(msgspec.Struct, frozen=True):
+    """The state of the database. `slow_queries` is None where the extension that counts them cannot be read."""
+
+    server_version: str
+    database_bytes: int
+    max_connections: int
+    connections: tuple[Connections, ...]
+    cache_hit_ratio: float | None
+    committed_transactions: int
+    rolled_back_transactions: int
+    deadlocks: int
+    temporary_bytes: int
+    stats_reset_at: datetime | None
+    slow_queries: tuple[SlowQuery, ...] | None
+    column_statistics: tuple[ColumnStatistics, ...]
+
+
+class TableSize(msgspec.Struct, frozen=True):
+    """A row of the view `table_sizes`, with what vacuum has done."""
+
+    table_name: str
+    partition_of: str
+    total_size: str
+    table_size: str
+    index_size: str
+    total_bytes: int
+    table_bytes: int
+    index_bytes: int
+    estimated_rows: int
+    dead_rows: int
+    last_vacuum_at: datetime | None
+    last_analyze_at: datetime | None

@@ -1,0 +1,34 @@
+"""The rules of usage: what is stored, rolled up, recorded from outside, and asked for."""
+
+from pilothouse_server.metrics.operations.asking import (
+    TopBy,
+    details,
+    list_summaries,
+    newest,
+    steps_of,
+    top,
+    usage,
+)
+from pilothouse_server.metrics.operations.database import database_stats, table_sizes
+from pilothouse_server.metrics.operations.recording import Recorder, Recording, Refusal, Report
+from pilothouse_server.metrics.operations.roll_ups import ROLL_UP_SECONDS, roll_up
+from pilothouse_server.metrics.operations.storing import UsageStore
+
+__all__ = [
+    "ROLL_UP_SECONDS",
+    "Recorder",
+    "Recording",
+    "Refusal",
+    "Report",
+    "TopBy",
+    "UsageStore",
+    "database_stats",
+    "details",
+    "list_summaries",
+    "newest",
+    "roll_up",
+    "steps_of",
+    "table_sizes",
+    "top",
+    "usage",
+]

@@ -1,0 +1,161 @@
+"""What may be asked of usage, and its answers.
+
+A range is cut into steps that begin at multiples of the step since 1970-01-01 UTC, so that steps of whole hours
+and days are made of whole roll-ups, and the same question a minute later has the same steps. The range is widened
+to whole steps at both ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.metrics.model import ContainerDetails, Point, Steps, StoredSample, Subject
+from pilothouse_server.metrics.repository import overview, samples, series
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+MOST_STEPS: Final = 11_000
+# So many points make an answer of some 3 MB; clients take 4 MB unless they say otherwise.
+MOST_POINTS: Final = 40_000
+TOP_AGE: Final = timedelta(minutes=5)
+# How far back the newest sample of a container is looked for: as long as samples are kept by default.
+NEWEST_AGE: Final = timedelta(days=14)
+_LONGEST_STEP = 366 * series.DAY
+_DEFAULT_RANGE = 3600
+# What a step is rounded up to where none is asked for: from an hour on, ones that roll-ups answer.
+_NATURAL_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
+
+TopBy = Literal["cpu", "memory"]
+
+list_summaries = overview.list_summaries
+
+
+def steps_of(now: datetime, start: datetime | None, end: datetime | None, step: timedelta | None) -> Steps:
+    """The steps of a range; None for what is not given.
+
+    Raises:
+        InvalidArgument: of the field `start_time` where the range is empty; of `step` where it is not whole
+            seconds from 1 s to 366 days, or makes too many steps.
+    """
+    end_at = _seconds(end or now, up=True)
+    start_at = end_at - _DEFAULT_RANGE if start is None else _seconds(start)
+    if start_at >= end_at:
+        raise invalid("start_time", "must be before end_time")
+    length = _default_step(end_at - start_at) if step is None else _checked(step)
+    steps = Steps(start_at - start_at % length, end_at + -end_at % length, length)
+    if steps.count > MOST_STEPS:
+        raise invalid(
+            "step",
+            f"makes {steps.count:,} steps of this range, more than {MOST_STEPS:,}: ask for a longer one, "
+            "or for a shorter range",
+            reason="TOO_MANY_STEPS",
+        )
+    return steps
+
+
+def _checked(step: timedelta) -> int:
+    seconds = int(step.total_seconds())
+    if step.microseconds or not 1 <= seconds <= _LONGEST_STEP:
+        raise invalid("step", "must be whole seconds, from 1 s to 366 days", reason="INVALID_STEP")
+    return seconds
+
+
+def _default_step(range_seconds: int) -> int:
+    wanted = range_seconds / 100
+    for natural in _NATURAL_STEPS:
+        if wanted <= natural:
+            return natural
+    return min(-(-range_seconds // (100 * series.DAY)) * series.DAY, _LONGEST_STEP)
+
+
+def _seconds(moment: datetime, *, up: bool = False) -> int:
+    """Whole seconds since 1970-01-01 UTC, exact also for times far from it."""
+    since = moment - datetime.fromtimestamp(0, tz=moment.tzinfo)
+    whole = since.days * series.DAY + since.seconds
+    return whole + 1 if up and since.microseconds else whole
+
+
+async def usage(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    steps: Steps,
+    *,
+    namespace_id: int | None,
+    container: str,
+    visible: frozenset[int] | None,
+) -> tuple[list[tuple[Subject, list[Point]]], str]:
+    """One page of series by namespace and name, those without points left out, and the token of the next page.
+
+    A page holds fewer containers than asked for where their points would be too many.
+
+    Raises:
+        NotFound: the container, where a namespace and a container are named.
+    """
+    most = max(1, MOST_POINTS // steps.count)
+    found, token = await series.subjects(
+        transaction,
+        dataclasses.replace(page, page_size=min(page.limit, most)),
+        namespace_id=namespace_id,
+        container=container,
+        visible=visible,
+    )
+    if container and namespace_id is not None and not found:
+        raise not_found("container", container)
+    points: dict[int, list[Point]] = {subject.container_id: [] for subject in found}
+    for point in await series.points(transaction, steps, list(points)) if found else ():
+        points[point.container_id].append(point)
+    return [(subject, of_it) for subject in found if (of_it := points[subject.container_id])], token
+
+
+async def details(transaction: ReadTransaction, namespace: str, name: str) -> ContainerDetails:
+    """A container with what belongs to it.
+
+    Raises:
+        NotFound: the namespace or the container, alike for one that the caller does not reach.
+    """
+    home = await namespaces.locate(transaction, namespace)
+    found = await overview.find_details(transaction, home.id, name)
+    if found is None:
+        raise not_found("container", name)
+    return found
+
+
+async def newest(
+    transaction: ReadTransaction,
+    *,
+    namespace_id: int | None,
+    container: str,
+    visible: frozenset[int] | None,
+) -> Sequence[StoredSample]:
+    """The newest sample of each container; of one that is stopped it may be days old."""
+    return await samples.newest(
+        transaction,
+        oldest=transaction.now - NEWEST_AGE,
+        namespace_id=namespace_id,
+        container=container,
+        visible=visible,
+    )
+
+
+async def top(
+    transaction: ReadTransaction,
+    by: TopBy,
+    *,
+    namespace_id: int | None,
+    visible: frozenset[int] | None,
+    most: int,
+) -> Sequence[StoredSample]:
+    """The newest samples of the last five minutes of the containers that use most, most first."""
+    return await samples.top(
+        transaction,
+        by,
+        oldest=transaction.now - TOP_AGE,
+        namespace_id=namespace_id,
+        visible=visible,
+        most=most,
+    )

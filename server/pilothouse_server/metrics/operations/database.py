@@ -1,0 +1,19 @@
+"""The state of the database itself, for who may see the whole platform."""
+
+from __future__ import annotations
+
+from pilothouse_server.metrics.model import DatabaseStats, TableSize
+from pilothouse_server.metrics.repository import database
+from pilothouse_server.store.unit_of_work import Store
+
+
+async def database_stats(store: Store, table_name: str, most_queries: int) -> DatabaseStats:
+    """The state of the database; columns of one table, or of all where `table_name` is ''. Raises Unavailable."""
+    async with database.as_owner(store) as transaction:
+        return await database.stats(transaction, table_name, most_queries)
+
+
+async def table_sizes(store: Store, *, include_partitions: bool) -> list[TableSize]:
+    """The sizes of tables, largest first. Raises Unavailable."""
+    async with database.as_owner(store) as transaction:
+        return await database.table_sizes(transaction, include_partitions=include_partitions)

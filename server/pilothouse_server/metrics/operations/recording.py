@@ -1,0 +1,208 @@
+"""Samples from outside: each is taken or refused by itself, and stored in batches while more are read.
+
+Names become containers under the caller's own row-level security, so nobody records for what they do not reach;
+only the writing is done as the system role. One batch is written while the next is gathered, and no more: a sender
+that is faster than the database waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from pilothouse_server.access import Principal
+from pilothouse_server.metrics.model import Sample, Target, TimeRange
+from pilothouse_server.metrics.operations.storing import BATCH_SAMPLES, UsageStore, problem
+from pilothouse_server.metrics.repository import samples as rows
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+PERMISSION: Final = "metrics.record"
+CONTAINER_NOT_FOUND: Final = "CONTAINER_NOT_FOUND"
+PERMISSION_DENIED: Final = "PERMISSION_DENIED"
+INVALID_SAMPLE: Final = "INVALID_SAMPLE"
+TIMESTAMP_OUT_OF_RANGE: Final = "TIMESTAMP_OUT_OF_RANGE"
+# So long a name stands for the same container; one that is made anew meanwhile is refused, not confused.
+_TARGET_SECONDS = 10.0
+
+Name = tuple[str, str]
+Number = TypeVar("Number", int, float)
+
+
+class Recording(msgspec.Struct):
+    """A sample as its sender names it; `sample.container_id` and `.namespace_id` are still to be found."""
+
+    namespace: str
+    container: str
+    timestamp: datetime | None
+    sample: Sample
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Samples refused for one reason; `example` says where the first stood and what was wrong."""
+
+    reason: str
+    example: str
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the samples."""
+
+    accepted: int = 0
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> int:
+        """Samples refused, for whatever reason."""
+        return sum(refusal.count for refusal in self.refusals.values())
+
+    def refuse(self, reason: str, example: str, count: int = 1) -> None:
+        """Counts samples as refused; the first example of a reason is kept."""
+        if count:
+            self.refusals.setdefault(reason, Refusal(reason, example)).count += count
+
+
+class Recorder:
+    """The samples of one stream. `caller` is asked anew for each batch, since grants may change.
+
+    Every method raises what storing the batch before raised.
+    """
+
+    def __init__(
+        self,
+        usage: UsageStore,
+        reading: Callable[[], AbstractAsyncContextManager[ReadTransaction]],
+        caller: Callable[[], Principal],
+    ) -> None:
+        self.report = Report()
+        self._usage = usage
+        self._reading = reading
+        self._caller = caller
+        self._buffer: list[tuple[int, Recording]] = []
+        self._received = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._targets: dict[Name, Target] = {}
+        self._targets_read_at = 0.0
+
+    @property
+    def gathered(self) -> int:
+        """Samples that wait for their batch to be full."""
+        return len(self._buffer)
+
+    async def add(self, recordings: Sequence[Recording]) -> None:
+        """Takes samples; waits while two batches are on their way."""
+        self._buffer += enumerate(recordings, self._received)
+        self._received += len(recordings)
+        while len(self._buffer) >= BATCH_SAMPLES:
+            batch, self._buffer = self._buffer[:BATCH_SAMPLES], self._buffer[BATCH_SAMPLES:]
+            await self._begin(batch)
+
+    async def flush(self) -> None:
+        """Returns once everything that was taken is stored or refused."""
+        batch, self._buffer = self._buffer, []
+        await self._begin(batch)
+        await self._settle()
+
+    async def close(self) -> None:
+        """Gives up what is not stored yet; of no effect after `flush`."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    async def _begin(self, batch: list[tuple[int, Recording]]) -> None:
+        await self._settle()
+        if batch:
+            self._writing = asyncio.create_task(self._write(batch))
+
+    async def _settle(self) -> None:
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def _write(self, batch: list[tuple[int, Recording]]) -> None:
+        principal = self._caller()
+        targets = await self._find({(item.namespace, item.container) for _, item in batch})
+        range_ = await self._usage.time_range()
+        allowed = {
+            namespace: principal.allows(PERMISSION, namespace)
+            for namespace in {item.namespace for _, item in batch}
+            if principal.reaches(namespace)
+        }
+        samples: list[Sample] = []
+        for place, item in batch:
+            target = targets.get((item.namespace, item.container))
+            fault = _fault(item, target, allowed.get(item.namespace), range_)
+            if fault is not None:
+                self.report.refuse(fault[0], f"sample {place}: {fault[1]}")
+            elif target is not None:
+                samples.append(_bound(item.sample, target))
+        if samples:
+            stored = await self._usage.write(samples)
+            self.report.accepted += stored.stored
+            self.report.refuse(CONTAINER_NOT_FOUND, "its container went away meanwhile", stored.gone)
+            self.report.refuse(
+                TIMESTAMP_OUT_OF_RANGE, "samples of its day are no longer kept", stored.out_of_range
+            )
+
+    async def _find(self, names: set[Name]) -> dict[Name, Target]:
+        now = time.monotonic()
+        if now - self._targets_read_at > _TARGET_SECONDS:
+            self._targets.clear()
+            self._targets_read_at = now
+        unknown = [name for name in names if name not in self._targets]
+        if unknown:
+            async with self._reading() as transaction:
+                self._targets |= await rows.find_targets(transaction, unknown)
+        return self._targets
+
+
+def _fault(
+    item: Recording, target: Target | None, allowed: bool | None, range_: TimeRange
+) -> tuple[str, str] | None:
+    """Why a sample cannot be stored: a reason and words; `allowed` is None where its namespace is not reached."""
+    if item.timestamp is None:
+        return INVALID_SAMPLE, "timestamp must be set"
+    if figures := problem(item.sample):
+        return INVALID_SAMPLE, figures
+    if allowed is False:
+        return PERMISSION_DENIED, f"permission {PERMISSION} is needed in namespace {_quoted(item.namespace)}"
+    if target is None or allowed is None:
+        name = f"{_quoted(item.container)} in namespace {_quoted(item.namespace)}"
+        return CONTAINER_NOT_FOUND, f"container {name} not found"
+    if not range_.holds(item.timestamp):
+        return (
+            TIMESTAMP_OUT_OF_RANGE,
+            f"timestamp must be from {range_.oldest:%Y-%m-%dT%H:%M:%SZ} on, and at most five minutes ahead",
+        )
+    return None
+
+
+def _quoted(name: str) -> str:
+    """A name that was not checked, fit to be shown."""
+    return f'"{name[:63]}"' if name.isprintable() else "(a malformed name)"
+
+
+def _bound(sample: Sample, target: Target) -> Sample:
+    """The sample with its container; what it does not say of requests and limits is what the container asks for."""
+    return msgspec.structs.replace(
+        sample,
+        container_id=target.container_id,
+        namespace_id=target.namespace_id,
+        cpu_cores_request=_first(sample.cpu_cores_request, target.cpu_cores_request),
+        cpu_cores_limit=_first(sample.cpu_cores_limit, target.cpu_cores_limit),
+        memory_bytes_request=_first(sample.memory_bytes_request, target.memory_bytes_request),
+        memory_bytes_limit=_first(sample.memory_bytes_limit, target.memory_bytes_limit),
+    )
+
+
+def _first(said: Number | None, otherwise: Number | None) -> Number | None:
+    return otherwise if said is None else said

@@ -1,0 +1,180 @@
+"""Samples on their way into the database: batches, what cannot be stored, and a buffer for when it is away.
+
+A batch is all or nothing. What can be told beforehand is left out of it: samples that make no sense, or of times
+for which there is no partition. What only the database can tell (a container that went away a moment ago) makes it
+refuse the batch, which is then written once more with care. Nothing of this is an error of the others in the batch;
+what is left out is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+from pilothouse_server.metrics.model import Sample, Stored, TimeRange
+from pilothouse_server.metrics.operations import roll_ups
+from pilothouse_server.metrics.repository import samples as rows
+from pilothouse_server.metrics.repository import series
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+BATCH_SAMPLES: Final = 5000
+PENDING_SAMPLES: Final = 50_000
+# Clocks differ a little; what claims to be of a later time would stand as the newest sample until then.
+AHEAD: Final = timedelta(minutes=5)
+# What the columns hold.
+MOST_CORES: Final = 999_999
+_MOST_COUNT: Final = 2**63 - 1
+_CORES = tuple(name for name in Sample.__struct_fields__ if name.startswith("cpu_cores"))
+_COUNTS = tuple(
+    name for name in Sample.__struct_fields__ if name.startswith(("memory", "network", "disk", "file"))
+)
+_RANGE_SECONDS = 30.0
+_ATTEMPTS = 4
+
+STORED = Counter("pilothouse_usage_samples_stored_total", "Usage samples stored.")
+DROPPED = Counter(
+    "pilothouse_usage_samples_dropped_total", "Usage samples that were not stored.", ("reason",)
+)
+
+
+class UsageStore:
+    """Stores samples as the system role. One for a server; it is the sink of the collector."""
+
+    def __init__(self, store: Store, *, pending_samples: int = PENDING_SAMPLES) -> None:
+        self._store = store
+        self._pending: deque[Sample] = deque()
+        self._pending_samples = pending_samples
+        self._flushing = asyncio.Lock()
+        # Whether the batch at the head may have been stored although its commit was not confirmed.
+        self._uncertain = False
+        self._range: TimeRange | None = None
+        self._range_read_at = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Samples that wait for the database."""
+        return len(self._pending)
+
+    async def store(self, samples: Sequence[Sample]) -> None:
+        """Stores samples, after those that wait since the database was away.
+
+        Samples of containers that are gone, or of times that are not kept, are left out and counted.
+
+        Raises:
+            PilothouseError: the database cannot take them now. They wait for the next call, at most
+                `pending_samples` of them: the oldest are given up first, and counted.
+        """
+        sound = [sample for sample in samples if not problem(sample)]
+        if len(sound) < len(samples):
+            DROPPED.labels("invalid").inc(len(samples) - len(sound))
+        self._pending.extend(sound)
+        excess = len(self._pending) - self._pending_samples
+        if excess > 0:
+            for _ in range(excess):
+                self._pending.popleft()
+            DROPPED.labels("buffer_full").inc(excess)
+            log.warning("usage samples given up, the database cannot take them", samples=excess)
+        async with self._flushing:
+            while self._pending:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        batch = [self._pending.popleft() for _ in range(min(BATCH_SAMPLES, len(self._pending)))]
+        try:
+            await self.write(batch, again=self._uncertain)
+        except PilothouseError:
+            self._pending.extendleft(reversed(batch))
+            self._uncertain = True
+            raise
+        except Exception:
+            DROPPED.labels("fault").inc(len(batch))
+            raise
+        self._uncertain = False
+
+    async def write(self, samples: Sequence[Sample], *, again: bool = False) -> Stored:
+        """Stores one batch, at most `BATCH_SAMPLES`, in one transaction.
+
+        `again` leaves out, and does not count, samples that are stored already.
+
+        Raises:
+            Unavailable: the database is away, or containers come and go faster than the batch is written.
+        """
+        asked = len(samples)
+        for attempt in range(_ATTEMPTS):
+            range_ = await self.time_range(anew=attempt > 0)
+            samples = [sample for sample in samples if range_.holds(sample.timestamp)]
+            if not samples:
+                return _counted(Stored(out_of_range=asked))
+            try:
+                stored = await self._write(samples, careful=attempt > 0, again=again)
+            except Aborted as error:
+                log.debug("batch of samples refused", reason=error.reason, attempt=attempt)
+                continue
+            gone = 0 if again else len(samples) - stored
+            return _counted(Stored(stored, gone, asked - len(samples)))
+        raise Unavailable(
+            "usage cannot be stored while containers come and go, try again",
+            reason="USAGE_CONTENTION",
+            retry_after_seconds=1.0,
+        )
+
+    async def _write(self, samples: Sequence[Sample], *, careful: bool, again: bool) -> int:
+        async with self._store.system_write("usage") as transaction:
+            late = roll_ups.reaches_back(transaction, samples)
+            if late:
+                await series.lock_roll_ups(transaction)
+            stored = await rows.insert(transaction, samples, careful=careful, again=again)
+            if late:
+                await roll_ups.repair(transaction, samples)
+        return stored
+
+    async def time_range(self, *, anew: bool = False) -> TimeRange:
+        """The times at which samples may be stored now.
+
+        Raises:
+            Unavailable: the database is away, or has no partition for now.
+        """
+        now = time.monotonic()
+        if anew or self._range is None or now - self._range_read_at > _RANGE_SECONDS:
+            async with self._store.system_read() as transaction:
+                found = await rows.time_range(transaction)
+                if found is None:
+                    raise Unavailable(
+                        "the database has no partition for samples of today, try again",
+                        reason="USAGE_PARTITION_MISSING",
+                        retry_after_seconds=10.0,
+                    )
+                self._range = TimeRange(found.oldest, min(found.newest, transaction.now + AHEAD))
+                self._range_read_at = now
+        return self._range
+
+
+def problem(sample: Sample) -> str:
+    """What is wrong with the figures of a sample; '' if nothing is."""
+    for name in _CORES:
+        cores: float | None = getattr(sample, name)
+        if cores is not None and not 0 <= cores <= MOST_CORES:
+            return f"{name} must be from 0 to {MOST_CORES}"
+    for name in _COUNTS:
+        count: int | None = getattr(sample, name)
+        if count is not None and not 0 <= count <= _MOST_COUNT:
+            return f"{name} must be from 0 to {_MOST_COUNT}"
+    return ""
+
+
+def _counted(stored: Stored) -> Stored:
+    STORED.inc(stored.stored)
+    for reason, count in (("container_gone", stored.gone), ("out_of_range", stored.out_of_range)):
+        if count:
+            DROPPED.labels(reason).inc(count)
+    return stored

@@ -1,0 +1,143 @@
+"""The state of the database itself, read by the maintenance login as the owner: PostgreSQL hides the statistics of
+tables under row-level security from everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from pilothouse_server.metrics.model import (
+    ColumnStatistics,
+    Connections,
+    DatabaseStats,
+    SlowQuery,
+    TableSize,
+)
+from pilothouse_server.store.errors import translated
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
+
+_AS_OWNER = (
+    "SET TRANSACTION READ ONLY",
+    "SET LOCAL ROLE pilothouse_owner",
+    "SET LOCAL statement_timeout = '20s'",
+)
+_DATABASE = text("""
+SELECT current_setting('server_version') AS server_version, pg_database_size(current_database()) AS database_bytes,
+       CAST(current_setting('max_connections') AS integer) AS max_connections,
+       CAST(d.blks_hit AS float8) / nullif(d.blks_hit + d.blks_read, 0) AS cache_hit_ratio,
+       d.xact_commit, d.xact_rollback, d.deadlocks, d.temp_bytes, d.stats_reset
+FROM pg_stat_database AS d WHERE d.datname = current_database()
+""")
+_CONNECTIONS = text("""
+SELECT CAST(coalesce(usename, '') AS text), coalesce(application_name, ''), coalesce(state, ''), count(*)
+FROM pg_stat_activity
+WHERE datname = current_database() AND usename IS NOT NULL
+GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3
+""")
+_COLUMNS = text("""
+SELECT tablename, column_name, CAST(n_distinct AS float8) AS n_distinct, CAST(correlation AS float8) AS correlation
+FROM database_stats WHERE :table_name = '' OR tablename = :table_name ORDER BY tablename, column_name
+""")
+# The view can be read by all, but fails where its library was not loaded when the server started; that shows in a
+# setting of the library.
+_STATEMENTS_VIEW = text("""
+SELECT format('%I.pg_stat_statements', n.nspname)
+FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
+WHERE e.extname = 'pg_stat_statements' AND current_setting('pg_stat_statements.max', true) IS NOT NULL
+  AND has_schema_privilege(n.oid, 'USAGE')
+  AND has_table_privilege(format('%I.pg_stat_statements', n.nspname), 'SELECT')
+""")
+_SIZES = text("""
+SELECT t.*, coalesce(s.n_dead_tup, 0) AS dead_rows,
+       greatest(s.last_vacuum, s.last_autovacuum) AS last_vacuum_at,
+       greatest(s.last_analyze, s.last_autoanalyze) AS last_analyze_at
+FROM table_sizes AS t
+LEFT JOIN pg_stat_all_tables AS s ON s.schemaname = t.schemaname AND s.relname = t.tablename
+WHERE :include_partitions OR t.partition_of IS NULL
+ORDER BY t.total_bytes DESC, t.tablename
+""")
+
+
+@asynccontextmanager
+async def as_owner(store: Store) -> AsyncIterator[ReadTransaction]:
+    """A read by the maintenance login that has become the owner. Raises Unavailable."""
+    with translated():
+        async with store.database.maintenance.connect() as connection:
+            for statement in _AS_OWNER:
+                await connection.execute(text(statement))
+            now = (await connection.execute(text("SELECT transaction_timestamp()"))).scalar_one()
+            yield ReadTransaction(connection, now)
+            await connection.rollback()
+
+
+async def stats(transaction: ReadTransaction, table_name: str, most_queries: int) -> DatabaseStats:
+    """The state of the database; columns of one table, or of all where `table_name` is ''."""
+    connection = transaction.connection
+    found = (await connection.execute(_DATABASE)).one()
+    connections = (await connection.execute(_CONNECTIONS)).all()
+    columns = (await connection.execute(_COLUMNS, {"table_name": table_name})).all()
+    return DatabaseStats(
+        server_version=found.server_version,
+        database_bytes=found.database_bytes,
+        max_connections=found.max_connections,
+        connections=tuple(Connections(*row) for row in connections),
+        cache_hit_ratio=found.cache_hit_ratio,
+        committed_transactions=found.xact_commit,
+        rolled_back_transactions=found.xact_rollback,
+        deadlocks=found.deadlocks,
+        temporary_bytes=found.temp_bytes,
+        stats_reset_at=found.stats_reset,
+        slow_queries=await _slow_queries(transaction, most_queries),
+        column_statistics=tuple(ColumnStatistics(*row) for row in columns),
+    )
+
+
+async def _slow_queries(transaction: ReadTransaction, most: int) -> tuple[SlowQuery, ...] | None:
+    view = (await transaction.connection.execute(_STATEMENTS_VIEW)).scalar_one_or_none()
+    if view is None:
+        return None
+    # The name comes quoted from the catalogue.
+    statement = text(
+        "SELECT left(s.query, 1000) AS query, s.calls, s.total_exec_time, s.mean_exec_time, s.max_exec_time, s.rows "  # noqa: S608
+        f"FROM {view} AS s JOIN pg_database AS d ON d.oid = s.dbid "
+        "WHERE d.datname = current_database() ORDER BY s.total_exec_time DESC LIMIT :most"
+    )
+    rows = await transaction.connection.execute(statement, {"most": most})
+    return tuple(
+        SlowQuery(
+            query=row.query or "",
+            calls=row.calls,
+            total=timedelta(milliseconds=row.total_exec_time),
+            mean=timedelta(milliseconds=row.mean_exec_time),
+            longest=timedelta(milliseconds=row.max_exec_time),
+            rows=row.rows,
+        )
+        for row in rows
+    )
+
+
+async def table_sizes(transaction: ReadTransaction, *, include_partitions: bool) -> list[TableSize]:
+    """The sizes of tables, largest first."""
+    rows: Any = await transaction.connection.execute(_SIZES, {"include_partitions": include_partitions})
+    return [
+        TableSize(
+            table_name=row.tablename,
+            partition_of=row.partition_of or "",
+            total_size=row.total_size,
+            table_size=row.table_size,
+            index_size=row.index_size,
+            total_bytes=row.total_bytes,
+            table_bytes=row.table_bytes,
+            index_bytes=row.index_bytes,
+            estimated_rows=row.estimated_rows or 0,
+            dead_rows=row.dead_rows,
+            last_vacuum_at=row.last_vacuum_at,
+            last_analyze_at=row.last_analyze_at,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,309 @@
+"""Samples: written in batches, read as they were stored.
+
+A batch is one statement: the columns travel as arrays and `unnest` makes rows of them, because COPY into a table
+under row-level security is refused. The plain statement trusts its rows, since foreign keys and partitions check
+them anyway; only when one of those refuses the batch is the careful statement used, which leaves out rows whose
+container is gone.
+
+A batch announces its lowest id on `CHANNEL` as it commits. Ids are not given in commit order, so who follows
+samples reads from the lowest announced id on (see `live`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from pilothouse_server.errors import Aborted
+from pilothouse_server.metrics.model import Sample, StoredSample, Target, TimeRange
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.quantity import Quantity
+
+CHANNEL: Final = "pilothouse_usage"
+# Reasons of the Aborted that `insert` raises.
+CONTAINER_GONE: Final = "CONTAINER_GONE"
+NO_PARTITION: Final = "NO_PARTITION"
+
+_COLUMNS: Final = (
+    ("container_id", "bigint"),
+    ("namespace_id", "bigint"),
+    ("timestamp", "timestamptz"),
+    ("pods", "bigint"),
+    ("cpu_cores_used", "float8"),
+    ("memory_bytes_used", "bigint"),
+    ("cpu_cores_request", "float8"),
+    ("cpu_cores_limit", "float8"),
+    ("memory_bytes_request", "bigint"),
+    ("memory_bytes_limit", "bigint"),
+    ("network_bytes_rx", "bigint"),
+    ("network_bytes_tx", "bigint"),
+    ("disk_bytes_used", "bigint"),
+    ("disk_bytes_total", "bigint"),
+    ("network_packets_rx", "bigint"),
+    ("network_packets_tx", "bigint"),
+    ("filesystem_reads", "bigint"),
+    ("filesystem_writes", "bigint"),
+)
+_ARRAYS = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _COLUMNS)
+_NAMES = ", ".join(name for name, _ in _COLUMNS)
+_COUNTERS = (
+    "network_bytes_rx, network_bytes_tx, network_packets_rx, network_packets_tx, disk_bytes_used, "
+    "disk_bytes_total, filesystem_reads, filesystem_writes"
+)
+
+
+def _percent(used: str, *whole: str) -> str:
+    """Of the first of `whole` that says something; capped, because a tiny request makes any use a large share."""
+    of = ", ".join(f"nullif(s.{name}, 0)" for name in whole)
+    return f"least(round(CAST(100.0 * s.{used} / coalesce({of}) AS numeric), 2), 9999999999.99)"
+
+
+def _insert(narrowed: str = "") -> str:
+    return f"""
+WITH stored AS (
+    INSERT INTO container_resource_usage (container_id, namespace_id, timestamp, cpu_cores_used, cpu_cores_request,
+        cpu_cores_limit, cpu_usage_percent, memory_bytes_used, memory_bytes_request, memory_bytes_limit,
+        memory_usage_percent, disk_usage_percent, metadata, {_COUNTERS})
+    SELECT s.container_id, s.namespace_id, s.timestamp, s.cpu_cores_used, s.cpu_cores_request, s.cpu_cores_limit,
+        {_percent("cpu_cores_used", "cpu_cores_limit", "cpu_cores_request")},
+        s.memory_bytes_used, s.memory_bytes_request, s.memory_bytes_limit,
+        {_percent("memory_bytes_used", "memory_bytes_limit", "memory_bytes_request")},
+        {_percent("disk_bytes_used", "disk_bytes_total")},
+        CASE WHEN s.pods > 1 THEN jsonb_build_object('pods', s.pods) ELSE '{{}}' END, {_COUNTERS}
+    FROM unnest({_ARRAYS}) AS s ({_NAMES})
+    {narrowed}
+    RETURNING id
+)
+SELECT count(*) AS stored, CASE WHEN count(*) > 0 THEN pg_notify('{CHANNEL}', CAST(min(id) AS text)) END AS told
+FROM stored
+"""  # noqa: S608 - made of the constants above
+
+
+_PLAIN = text(_insert())
+_PRESENT = """WHERE EXISTS (
+        SELECT FROM containers AS c WHERE c.id = s.container_id AND c.namespace_id = s.namespace_id)"""
+_CAREFUL = text(_insert(_PRESENT))
+_AGAIN = text(
+    _insert(
+        _PRESENT
+        + """ AND NOT EXISTS (
+        SELECT FROM container_resource_usage AS u WHERE u.container_id = s.container_id AND u.timestamp = s.timestamp
+        AND u.timestamp BETWEEN :first AND :last)"""
+    )
+)
+_RANGE = text("""
+SELECT CAST(substring(bound FROM 'FROM \\(''([^'']*)''\\)') AS timestamptz) AS lower,
+       CAST(substring(bound FROM 'TO \\(''([^'']*)''\\)') AS timestamptz) AS upper
+FROM pg_inherits AS i
+JOIN pg_class AS c ON c.oid = i.inhrelid
+CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound) AS b
+WHERE i.inhparent = to_regclass('public.container_resource_usage') AND NOT i.inhdetachpending
+ORDER BY 1
+""")
+_TARGETS = text("""
+SELECT wanted.namespace, wanted.container, c.id, c.namespace_id, c.replicas, c.cpu_request, c.cpu_limit,
+       c.memory_request, c.memory_limit
+FROM unnest(CAST(:namespaces AS text[]), CAST(:containers AS text[])) AS wanted (namespace, container)
+JOIN namespaces AS n ON n.name = wanted.namespace AND n.deleted_at IS NULL
+JOIN containers AS c ON c.namespace_id = n.id AND c.name = wanted.container
+""")
+_STORED = """
+SELECT u.id, u.container_id, u.namespace_id, n.name AS namespace, c.name AS container,
+       CAST(c.uid AS text) AS container_uid, u.timestamp,
+       coalesce(CAST(u.cpu_cores_used AS float8), 0) AS cpu_cores_used,
+       CAST(u.cpu_cores_request AS float8), CAST(u.cpu_cores_limit AS float8), CAST(u.cpu_usage_percent AS float8),
+       coalesce(u.memory_bytes_used, 0), u.memory_bytes_request, u.memory_bytes_limit,
+       CAST(u.memory_usage_percent AS float8), u.network_bytes_rx, u.network_bytes_tx, u.network_packets_rx,
+       u.network_packets_tx, u.disk_bytes_used, u.disk_bytes_total, CAST(u.disk_usage_percent AS float8),
+       u.filesystem_reads, u.filesystem_writes
+"""
+# What is live is recent; the bounds let the planner leave out every partition but one or two.
+_SINCE = text(
+    _STORED
+    + """FROM container_resource_usage AS u
+JOIN containers AS c ON c.id = u.container_id
+JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE u.id >= :first AND u.timestamp >= now() - interval '1 hour' AND u.timestamp < now() + interval '1 hour'
+ORDER BY u.id LIMIT :most
+"""
+)
+_NEWEST = (
+    _STORED  # noqa: S608 - made of the constant above
+    + """FROM containers AS c
+JOIN namespaces AS n ON n.id = c.namespace_id
+CROSS JOIN LATERAL (
+    SELECT * FROM container_resource_usage AS r
+    WHERE r.container_id = c.id AND r.timestamp >= :oldest AND r.timestamp < now() + interval '1 hour'
+    ORDER BY r.timestamp DESC, r.id DESC LIMIT 1
+) AS u
+WHERE (CAST(:namespace_id AS bigint) IS NULL OR c.namespace_id = :namespace_id)
+  AND (CAST(:visible AS bigint[]) IS NULL OR c.namespace_id = ANY (CAST(:visible AS bigint[])))
+  AND (:container = '' OR c.name = :container)
+"""
+)
+_NEWEST_ALL = text(_NEWEST + "ORDER BY n.name, c.name")
+_TOP = {
+    "cpu": text(_NEWEST + "ORDER BY u.cpu_cores_used DESC NULLS LAST, c.id LIMIT :most"),
+    "memory": text(_NEWEST + "ORDER BY u.memory_bytes_used DESC NULLS LAST, c.id LIMIT :most"),
+}
+_HIGHEST = text(
+    "SELECT coalesce(max(id), 0) FROM container_resource_usage "
+    "WHERE timestamp >= now() - interval '1 hour' AND timestamp < now() + interval '1 hour'"
+)
+
+
+async def insert(
+    transaction: Transaction, samples: Sequence[Sample], *, careful: bool = False, again: bool = False
+) -> int:
+    """Writes a batch and answers how many samples were written. For the system role.
+
+    `careful` leaves out samples whose container is gone, `again` also those that are stored already.
+
+    Raises:
+        Aborted: with CONTAINER_GONE or NO_PARTITION, where one of the samples cannot be stored; nothing was
+            written.
+    """
+    columns = zip(*map(_row, samples), strict=True)
+    parameters: dict[str, Any] = {
+        name: list(values) for (name, _), values in zip(_COLUMNS, columns, strict=True)
+    }
+    statement = _CAREFUL if careful else _PLAIN
+    if again:
+        statement = _AGAIN
+        parameters |= {"first": min(parameters["timestamp"]), "last": max(parameters["timestamp"])}
+    try:
+        found = await transaction.connection.execute(statement, parameters)
+    except IntegrityError as error:
+        reason = {"23503": CONTAINER_GONE, "23514": NO_PARTITION}.get(
+            getattr(error.orig, "sqlstate", "") or ""
+        )
+        if reason is None:
+            raise
+        raise Aborted("a sample of the batch cannot be stored", reason=reason) from None
+    return int(found.one().stored)
+
+
+def _row(sample: Sample) -> tuple[Any, ...]:
+    return (
+        sample.container_id,
+        sample.namespace_id,
+        sample.timestamp,
+        sample.pods,
+        sample.cpu_cores_used,
+        sample.memory_bytes_used,
+        sample.cpu_cores_request,
+        sample.cpu_cores_limit,
+        sample.memory_bytes_request,
+        sample.memory_bytes_limit,
+        sample.network_bytes_rx,
+        sample.network_bytes_tx,
+        sample.disk_bytes_used,
+        sample.disk_bytes_total,
+        sample.network_packets_rx,
+        sample.network_packets_tx,
+        sample.filesystem_reads,
+        sample.filesystem_writes,
+    )
+
+
+async def time_range(transaction: ReadTransaction) -> TimeRange | None:
+    """The unbroken stretch of partitions around now; None where now itself has none."""
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    for lower, upper in (await transaction.connection.execute(_RANGE)).all():
+        if lower != newest:
+            if newest is not None and newest > transaction.now:
+                break
+            oldest = lower
+        newest = upper
+    if oldest is None or newest is None or not oldest <= transaction.now < newest:
+        return None
+    return TimeRange(oldest, newest)
+
+
+async def find_targets(
+    transaction: ReadTransaction, names: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Target]:
+    """Containers by (namespace, name), as far as the caller reaches them."""
+    rows = await transaction.connection.execute(
+        _TARGETS, {"namespaces": [name[0] for name in names], "containers": [name[1] for name in names]}
+    )
+    return {
+        (row.namespace, row.container): Target(
+            row.id,
+            row.namespace_id,
+            _cores(row.cpu_request, row.replicas),
+            _cores(row.cpu_limit, row.replicas),
+            _bytes(row.memory_request, row.replicas),
+            _bytes(row.memory_limit, row.replicas),
+        )
+        for row in rows
+    }
+
+
+async def stored_since(transaction: ReadTransaction, first: int, most: int) -> list[StoredSample]:
+    """Samples of the last hour with an id of at least `first`, at most `most`, in the order of ids."""
+    return list(_stored(await transaction.connection.execute(_SINCE, {"first": first, "most": most})))
+
+
+async def highest_id(transaction: ReadTransaction) -> int:
+    """The highest id of a sample of the last hour; 0 while there is none."""
+    return int((await transaction.connection.execute(_HIGHEST)).scalar_one())
+
+
+async def newest(
+    transaction: ReadTransaction,
+    *,
+    oldest: datetime,
+    namespace_id: int | None,
+    container: str,
+    visible: frozenset[int] | None,
+) -> list[StoredSample]:
+    """The newest sample, not before `oldest`, of each container, by namespace and name.
+
+    `namespace_id` and `container` (a name) narrow it, as does `visible`; None and '' do not.
+    """
+    parameters = _narrowing(oldest, namespace_id, container, visible)
+    return list(_stored(await transaction.connection.execute(_NEWEST_ALL, parameters)))
+
+
+async def top(
+    transaction: ReadTransaction,
+    by: str,
+    *,
+    oldest: datetime,
+    namespace_id: int | None,
+    visible: frozenset[int] | None,
+    most: int,
+) -> list[StoredSample]:
+    """The same of the `most` containers that use most; `by` is "cpu" or "memory"."""
+    parameters = _narrowing(oldest, namespace_id, "", visible) | {"most": most}
+    return list(_stored(await transaction.connection.execute(_TOP[by], parameters)))
+
+
+def _narrowing(
+    oldest: datetime, namespace_id: int | None, container: str, visible: frozenset[int] | None
+) -> dict[str, Any]:
+    return {
+        "oldest": oldest,
+        "namespace_id": namespace_id,
+        "container": container,
+        "visible": None if visible is None else sorted(visible),
+    }
+
+
+def _stored(rows: Any) -> Iterator[StoredSample]:
+    for row in rows:
+        yield StoredSample(*row)
+
+
+def _cores(quantity: str | None, replicas: int) -> float | None:
+    return Quantity.parse(quantity).millicores * replicas / 1000 if quantity and replicas else None
+
+
+def _bytes(quantity: str | None, replicas: int) -> int | None:
+    return Quantity.parse(quantity).whole * replicas if quantity and replicas else None

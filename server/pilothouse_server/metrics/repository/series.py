@@ -1,0 +1,286 @@
+"""Usage over time: roll-ups written, and steps read from them or from samples.
+
+Counters of the network become increases here, in one way for roll-ups and queries alike: a sample's increase is
+what its counter has grown since the container's sample before it, if that is no more than a day older. A counter
+that has fallen began anew with its pod, so all it shows is increase; but the counter of several pods together
+falls when one of them goes, and then nothing can be said, so nothing is counted. The increase belongs to the time
+of the later sample.
+
+All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyond what a `datetime` can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Final, Literal
+
+from sqlalchemy import Select, TextClause, select, text
+
+from pilothouse_server.metrics.model import Point, Steps, Subject
+from pilothouse_server.metrics.tables import CONTAINERS, HOMES
+from pilothouse_server.store.paging import OrderColumn, OrderSpec, PageRequest, finish_page, paginate
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+HOUR: Final = 3600
+DAY: Final = 86400
+Rolled = Literal["hour", "day"]
+
+_MEASURED = (
+    "u.id, u.container_id, u.namespace_id, u.timestamp, u.cpu_cores_used, u.memory_bytes_used, "
+    "u.disk_bytes_used"
+)
+_PODS = "coalesce(CAST(u.metadata ->> 'pods' AS integer), 1)"
+
+
+def _before(counter: str, columns: str) -> str:
+    """The last sample before the range that tells `counter`, of each container."""
+    return f"""
+    SELECT b.* FROM unnest(CAST(:ids AS bigint[])) AS k (container_id)
+    CROSS JOIN LATERAL (
+        SELECT {_MEASURED}, {columns}, {_PODS} FROM container_resource_usage AS u
+        WHERE u.container_id = k.container_id AND u.timestamp < to_timestamp(:from)
+          AND u.timestamp >= to_timestamp(:from) - interval '1 day' AND u.{counter} IS NOT NULL
+        ORDER BY u.timestamp DESC, u.id DESC LIMIT 1
+    ) AS b"""  # noqa: S608 - made of the constants above
+
+
+def _increase(counter: str) -> str:
+    return f"""CASE
+        WHEN {counter}_time IS NULL OR timestamp - {counter}_time > interval '1 day' THEN 0
+        WHEN {counter} >= {counter}_before THEN {counter} - {counter}_before
+        WHEN pods > 1 THEN 0
+        ELSE {counter} END"""
+
+
+# Samples of `ids` with from <= timestamp < until, with the increases of their counters.
+_SAMPLES = f"""
+measured AS (
+    SELECT {_MEASURED}, u.network_bytes_rx AS rx, u.network_bytes_tx AS tx, {_PODS} AS pods
+    FROM container_resource_usage AS u
+    WHERE u.timestamp >= to_timestamp(:from) AND u.timestamp < to_timestamp(:until)
+      AND u.container_id = ANY (CAST(:ids AS bigint[]))
+    UNION ALL {_before("network_bytes_rx", "u.network_bytes_rx, CAST(NULL AS bigint)")}
+    UNION ALL {_before("network_bytes_tx", "CAST(NULL AS bigint), u.network_bytes_tx")}
+), counted AS (
+    SELECT measured.*,
+        lag(rx) OVER by_rx AS rx_before, lag(timestamp) OVER by_rx AS rx_time,
+        lag(tx) OVER by_tx AS tx_before, lag(timestamp) OVER by_tx AS tx_time
+    FROM measured
+    WINDOW by_rx AS (PARTITION BY container_id, rx IS NULL ORDER BY timestamp, id),
+           by_tx AS (PARTITION BY container_id, tx IS NULL ORDER BY timestamp, id)
+), samples AS (
+    SELECT container_id, namespace_id, timestamp, cpu_cores_used, memory_bytes_used, disk_bytes_used,
+        {_increase("rx")} AS rx, {_increase("tx")} AS tx
+    FROM counted WHERE timestamp >= to_timestamp(:from)
+)"""  # noqa: S608 - made of the constants above
+
+_ROLLED = (
+    "container_id, namespace_id, bucket, samples, cpu_cores_avg, cpu_cores_max, memory_bytes_avg, memory_bytes_max, "
+    "network_bytes_rx, network_bytes_tx, disk_bytes_max"
+)
+
+
+def _replacing(table: str) -> str:
+    columns = _ROLLED.split(", ")[3:]
+    sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns)
+    return f"ON CONFLICT ON CONSTRAINT pk_{table} DO UPDATE SET {sets}"
+
+
+_WEIGHTED = """sum(samples),
+    sum(cpu_cores_avg * samples) / sum(samples), max(cpu_cores_max),
+    round(sum(CAST(memory_bytes_avg AS numeric) * samples) / sum(samples)), max(memory_bytes_max),
+    sum(network_bytes_rx), sum(network_bytes_tx), max(disk_bytes_max)"""
+
+_ROLL = {
+    "hour": text(f"""
+WITH {_SAMPLES}
+INSERT INTO container_usage_hourly ({_ROLLED})
+SELECT container_id, namespace_id, to_timestamp(:from), count(*), avg(cpu_cores_used), max(cpu_cores_used),
+    round(avg(memory_bytes_used)), max(memory_bytes_used), coalesce(sum(rx), 0), coalesce(sum(tx), 0),
+    max(disk_bytes_used)
+FROM samples GROUP BY container_id, namespace_id
+{_replacing("container_usage_hourly")}"""),  # noqa: S608 - made of the constants above
+    "day": text(f"""
+INSERT INTO container_usage_daily ({_ROLLED})
+SELECT container_id, namespace_id, to_timestamp(:from), {_WEIGHTED}
+FROM container_usage_hourly
+WHERE bucket >= to_timestamp(:from) AND bucket < to_timestamp(:until)
+  AND container_id = ANY (CAST(:ids AS bigint[]))
+GROUP BY container_id, namespace_id
+{_replacing("container_usage_daily")}"""),  # noqa: S608 - made of the constants above
+}
+_LENGTH = {"hour": HOUR, "day": DAY}
+_IDS = {
+    "hour": text("""
+SELECT DISTINCT container_id FROM container_resource_usage
+WHERE timestamp >= to_timestamp(:from) AND timestamp < to_timestamp(:until)"""),
+    "day": text("""
+SELECT DISTINCT container_id FROM container_usage_hourly
+WHERE bucket >= to_timestamp(:from) AND bucket < to_timestamp(:until)"""),
+}
+_FIRST = {
+    "hour": text("""
+SELECT CAST(floor(extract(epoch FROM min(timestamp))) AS bigint) FROM container_resource_usage
+WHERE timestamp >= to_timestamp(:from) AND timestamp < to_timestamp(:until)"""),
+    "day": text("""
+SELECT CAST(extract(epoch FROM min(bucket)) AS bigint) FROM container_usage_hourly
+WHERE bucket >= to_timestamp(:from) AND bucket < to_timestamp(:until)"""),
+}
+_NEWEST = text("""
+SELECT (SELECT CAST(extract(epoch FROM max(bucket)) AS bigint) FROM container_usage_hourly) AS hour,
+       (SELECT CAST(extract(epoch FROM max(bucket)) AS bigint) FROM container_usage_daily) AS day""")
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('usage roll-ups', 0))")
+_FOLLOWING = text("""
+SELECT k.container_id, CAST(floor(extract(epoch FROM f.timestamp)) AS bigint) AS at
+FROM unnest(CAST(:ids AS bigint[])) AS k (container_id)
+CROSS JOIN LATERAL (
+    (SELECT u.timestamp FROM container_resource_usage AS u
+     WHERE u.container_id = k.container_id AND u.timestamp >= to_timestamp(:until)
+       AND u.timestamp < to_timestamp(:until) + interval '1 day' AND u.network_bytes_rx IS NOT NULL
+     ORDER BY u.timestamp LIMIT 1)
+    UNION
+    (SELECT u.timestamp FROM container_resource_usage AS u
+     WHERE u.container_id = k.container_id AND u.timestamp >= to_timestamp(:until)
+       AND u.timestamp < to_timestamp(:until) + interval '1 day' AND u.network_bytes_tx IS NOT NULL
+     ORDER BY u.timestamp LIMIT 1)
+) AS f""")
+
+
+async def lock_roll_ups(transaction: Transaction) -> None:
+    """Waits until nobody else writes roll-ups, and keeps it so until the transaction ends."""
+    await transaction.connection.execute(_LOCK)
+
+
+async def rolled_until(transaction: ReadTransaction) -> dict[Rolled, int | None]:
+    """Until when there are roll-ups: the end of the newest bucket; None where there is none."""
+    row = (await transaction.connection.execute(_NEWEST)).one()
+    return {
+        "hour": None if row.hour is None else row.hour + HOUR,
+        "day": None if row.day is None else row.day + DAY,
+    }
+
+
+async def first_to_roll(
+    transaction: ReadTransaction, rolled: Rolled, start: int | None, until: int
+) -> int | None:
+    """The first bucket that has something to roll up in start <= time < until; `start` None means ever."""
+    parameters = {"from": 0 if start is None else start, "until": until}
+    found: int | None = (await transaction.connection.execute(_FIRST[rolled], parameters)).scalar_one()
+    return None if found is None else found - found % _LENGTH[rolled]
+
+
+async def roll(
+    transaction: Transaction, rolled: Rolled, bucket: int, ids: Iterable[int] | None = None
+) -> None:
+    """Writes the roll-ups of one bucket anew, of these containers or of all; days from hours."""
+    range_ = {"from": bucket, "until": bucket + _LENGTH[rolled]}
+    if ids is None:
+        ids = (await transaction.connection.execute(_IDS[rolled], range_)).scalars().all()
+    await transaction.connection.execute(_ROLL[rolled], range_ | {"ids": sorted(ids)})
+
+
+async def following(transaction: ReadTransaction, ids: Sequence[int], until: int) -> list[tuple[int, int]]:
+    """The first samples at or after `until` of these containers: (container, time). Their increases depend on
+    what lies before.
+    """
+    rows = await transaction.connection.execute(_FOLLOWING, {"ids": list(ids), "until": until})
+    return [(row.container_id, row.at) for row in rows]
+
+
+_SUBJECT_ORDER = OrderSpec(
+    (
+        OrderColumn("namespace", HOMES.c.name),
+        OrderColumn("container", CONTAINERS.c.name),
+        OrderColumn("", CONTAINERS.c.id),
+    )
+)
+
+
+async def subjects(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    *,
+    namespace_id: int | None,
+    container: str,
+    visible: frozenset[int] | None,
+) -> tuple[list[Subject], str]:
+    """One page of containers by namespace and name, and the token of the next."""
+    query: Select[Any] = select(
+        CONTAINERS.c.id,
+        CONTAINERS.c.uid,
+        HOMES.c.name.label("namespace"),
+        CONTAINERS.c.name.label("container"),
+    ).select_from(CONTAINERS.join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id))
+    if namespace_id is not None:
+        query = query.where(CONTAINERS.c.namespace_id == namespace_id)
+    if container:
+        query = query.where(CONTAINERS.c.name == container)
+    if visible is not None:
+        query = query.where(CONTAINERS.c.namespace_id.in_(visible))
+    rows = (await transaction.connection.execute(paginate(query, _SUBJECT_ORDER, page))).all()
+    rows, token = finish_page(rows, _SUBJECT_ORDER, page)
+    return [Subject(row.id, str(row.uid), row.namespace, row.container) for row in rows], token
+
+
+async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int]) -> list[Point]:
+    """Steps with samples, by container and time.
+
+    Whole hours and days are read from the roll-ups as far as there are any, the rest from samples.
+    """
+    until = await rolled_until(transaction)
+    by_day = _clamped(until["day"] if steps.step % DAY == 0 else None, steps.start, steps.end)
+    by_hour = _clamped(until["hour"] if steps.step % HOUR == 0 else None, by_day, steps.end)
+    statement = _points(by_day > steps.start, by_hour > by_day, steps.end > by_hour)
+    parameters = {
+        "ids": list(ids),
+        "step": steps.step,
+        "start": steps.start,
+        "by_day": by_day,
+        "by_hour": by_hour,
+        "from": by_hour,
+        "until": steps.end,
+    }
+    used = statement.compile().params.keys()
+    rows = await transaction.connection.execute(statement, {name: parameters[name] for name in used})
+    return [Point(*row) for row in rows]
+
+
+def _clamped(until: int | None, lower: int, upper: int) -> int:
+    return lower if until is None else min(max(until, lower), upper)
+
+
+@cache
+def _points(days: bool, hours: bool, samples: bool) -> TextClause:
+    """The statement that reads steps from those of the three sources that the range touches."""
+    columns = _ROLLED.replace("namespace_id, ", "")
+    sources = []
+    for wanted, table, lower, upper in (
+        (days, "container_usage_daily", "start", "by_day"),
+        (hours, "container_usage_hourly", "by_day", "by_hour"),
+    ):
+        if wanted:
+            sources.append(
+                f"SELECT {columns} FROM {table} WHERE container_id = ANY (CAST(:ids AS bigint[])) "  # noqa: S608
+                f"AND bucket >= to_timestamp(:{lower}) AND bucket < to_timestamp(:{upper})"
+            )
+    if samples:
+        sources.append(
+            "SELECT container_id, timestamp, 1, cpu_cores_used, cpu_cores_used, memory_bytes_used, memory_bytes_used, "
+            "rx, tx, disk_bytes_used FROM samples"
+        )
+    with_samples = f"{_SAMPLES}, " if samples else ""
+    return text(f"""
+WITH {with_samples}sources ({columns}) AS ({" UNION ALL ".join(sources)}), binned (
+    container_id, at, samples, cpu_cores_avg, cpu_cores_max, memory_bytes_avg, memory_bytes_max, network_bytes_rx,
+    network_bytes_tx, disk_bytes_max) AS (
+    SELECT container_id,
+        date_bin(make_interval(secs => :step), bucket, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS at, {_WEIGHTED}
+    FROM sources GROUP BY container_id, at
+)
+SELECT container_id, CAST(extract(epoch FROM at) AS bigint), CAST(samples AS bigint),
+    coalesce(CAST(cpu_cores_avg AS float8), 0), coalesce(CAST(cpu_cores_max AS float8), 0),
+    CAST(coalesce(memory_bytes_avg, 0) AS bigint), coalesce(memory_bytes_max, 0),
+    CAST(coalesce(network_bytes_rx, 0) AS bigint), CAST(coalesce(network_bytes_tx, 0) AS bigint),
+    coalesce(disk_bytes_max, 0)
+FROM binned ORDER BY container_id, at""")  # noqa: S608 - made of the constants above

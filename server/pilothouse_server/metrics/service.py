@@ -1,0 +1,196 @@
+"""MetricsService: request → operation → response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_server.metrics import messages, operations
+from pilothouse_server.metrics.live import Interest, LiveUsage
+from pilothouse_server.metrics.operations import Recorder, UsageStore
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+# So long samples of a slow sender wait for others to share their batch.
+GATHER_SECONDS = 1.0
+_SAMPLES_AN_ANSWER = 1000
+_DEFAULT_PAGE = 50
+_DEFAULT_QUERIES = 20
+T = TypeVar("T")
+
+
+class MetricsService:
+    """Serves `pilothouse.metrics.v1.MetricsService`. `live` must have been made with `messages.watch_answer`."""
+
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["MetricsService"]
+
+    def __init__(self, usage: UsageStore, live: LiveUsage, page_key: bytes) -> None:
+        self._usage = usage
+        self._live = live
+        self._page_key = page_key
+
+    async def RecordUsage(
+        self, requests: AsyncIterator[pb.RecordUsageRequest], call: Call
+    ) -> pb.RecordUsageResponse:
+        """Stores samples from outside."""
+        recorder = Recorder(self._usage, call.read, lambda: call.caller)
+        try:
+            async for request in _gathered(requests, recorder):
+                await recorder.add([messages.recording(sample) for sample in request.samples])
+            await recorder.flush()
+        finally:
+            await recorder.close()
+            call.describe(accepted=recorder.report.accepted, rejected=recorder.report.rejected)
+        return messages.report(recorder.report)
+
+    async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> pb.QueryUsageResponse:
+        """Answers usage over time."""
+        page = wire.page_request(
+            call,
+            self._page_key,
+            request.namespace,
+            request.container,
+            request.start_time.ToJsonString() if request.HasField("start_time") else "",
+            request.end_time.ToJsonString() if request.HasField("end_time") else "",
+            request.step.ToJsonString() if request.HasField("step") else "",
+        )
+        async with call.read(snapshot=True, replica=True) as transaction:
+            steps = operations.steps_of(
+                transaction.now,
+                wire.moment(request.start_time) if request.HasField("start_time") else None,
+                wire.moment(request.end_time) if request.HasField("end_time") else None,
+                request.step.ToTimedelta() if request.HasField("step") else None,
+            )
+            found, token = await operations.usage(
+                transaction,
+                page,
+                steps,
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                container=request.container,
+                visible=call.visible_namespaces(),
+            )
+        response = pb.QueryUsageResponse(next_page_token=token)
+        response.step.FromTimedelta(timedelta(seconds=steps.step))
+        for subject, points in found:
+            response.series.append(messages.series(subject, points))
+            # An answer may hold tens of thousands of points: others get their turn between the series.
+            await asyncio.sleep(0)
+        return response
+
+    async def WatchUsage(
+        self, request: pb.WatchUsageRequest, call: Call
+    ) -> AsyncIterator[pb.WatchUsageResponse | bytes]:
+        """Streams samples as they are stored."""
+        async with self._live.watching() as position:
+            async with call.read() as transaction:
+                interest = Interest(
+                    call.visible_namespaces,
+                    await _namespace_id(call, transaction, request.namespace),
+                    request.container,
+                    float(request.period_seconds),
+                )
+                newest = await operations.newest(
+                    transaction,
+                    namespace_id=interest.namespace_id,
+                    container=interest.container,
+                    visible=interest.visible(),
+                )
+            for part in _parts(newest) or [()]:
+                yield pb.WatchUsageResponse(samples=map(messages.usage_sample, part))
+            async for found in self._live.follow(position, newest, interest):
+                for live in _parts(found) or [()]:
+                    yield b"".join(item.answer for item in live)
+
+    async def GetContainerDetails(
+        self, request: pb.GetContainerDetailsRequest, call: Call
+    ) -> pb.GetContainerDetailsResponse:
+        """Answers a container with what belongs to it."""
+        async with call.read() as transaction:
+            found = await operations.details(transaction, request.namespace, request.name)
+        call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+        return pb.GetContainerDetailsResponse(container_details=messages.container_details(found))
+
+    async def GetNamespaceSummary(
+        self, request: pb.GetNamespaceSummaryRequest, call: Call
+    ) -> pb.GetNamespaceSummaryResponse:
+        """Answers what namespaces hold."""
+        page = wire.page_request(call, self._page_key, request.namespace)
+        async with call.read() as transaction:
+            found, token = await operations.list_summaries(
+                transaction,
+                page,
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                visible=call.visible_namespaces(),
+            )
+        return pb.GetNamespaceSummaryResponse(
+            namespace_summaries=[messages.namespace_summary(item) for item in found], next_page_token=token
+        )
+
+    async def ListTopContainers(
+        self, request: pb.ListTopContainersRequest, call: Call
+    ) -> pb.ListTopContainersResponse:
+        """Lists the containers that use most."""
+        async with call.read() as transaction:
+            found = await operations.top(
+                transaction,
+                messages.TOP_BY[request.by],
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                visible=call.visible_namespaces(),
+                most=request.page_size or _DEFAULT_PAGE,
+            )
+        return pb.ListTopContainersResponse(samples=[messages.usage_sample(item) for item in found])
+
+    async def GetDatabaseStats(
+        self, request: pb.GetDatabaseStatsRequest, call: Call
+    ) -> pb.GetDatabaseStatsResponse:
+        """Answers the state of the database."""
+        found = await operations.database_stats(
+            call.store, request.table_name, request.slow_query_limit or _DEFAULT_QUERIES
+        )
+        return messages.database_stats(found)
+
+    async def GetTableSizes(self, request: pb.GetTableSizesRequest, call: Call) -> pb.GetTableSizesResponse:
+        """Answers the sizes of tables."""
+        found = await operations.table_sizes(call.store, include_partitions=request.include_partitions)
+        return pb.GetTableSizesResponse(table_sizes=[messages.table_size(item) for item in found])
+
+
+async def _gathered(
+    requests: AsyncIterator[pb.RecordUsageRequest], recorder: Recorder
+) -> AsyncIterator[pb.RecordUsageRequest]:
+    """The requests; while none comes, what was gathered is stored after a moment."""
+    upcoming: asyncio.Future[pb.RecordUsageRequest] | None = None
+    try:
+        while True:
+            upcoming = asyncio.ensure_future(anext(requests))
+            done, _ = await asyncio.wait([upcoming], timeout=GATHER_SECONDS)
+            if not done:
+                await recorder.flush()
+                await asyncio.wait([upcoming])
+            try:
+                request = upcoming.result()
+            except StopAsyncIteration:
+                return
+            yield request
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+
+
+def _parts(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[at : at + _SAMPLES_AN_ANSWER] for at in range(0, len(items), _SAMPLES_AN_ANSWER)]
+
+
+async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
+    """Id of the namespace that a request names; None if it names none."""
+    if not name:
+        return None
+    found = await namespaces.locate(transaction, name)
+    call.describe(namespace_id=found.id)
+    return found.id

@@ -1,0 +1,87 @@
+"""The tables and views of usage, as far as they are queried through SQLAlchemy's expressions.
+
+Samples and their roll-ups are written and read by statements in text (`repository`): they are window functions
+and unions that say more as SQL.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, Integer, Numeric, String, Table, Text, func
+from sqlalchemy.dialects.postgresql import UUID
+
+from pilothouse_server.store.metadata import METADATA
+
+CONTAINER_DETAILS = Table(
+    "container_details",
+    METADATA,
+    Column("id", BigInteger),
+    Column("name", String(253)),
+    Column("display_name", String(253)),
+    Column("status", String(20)),
+    Column("phase", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("kubernetes_name", String(253)),
+    Column("pod_name", String(253)),
+    Column("pod_ip", String(45)),
+    Column("host_ip", String(45)),
+    Column("restart_count", Integer),
+    Column("cpu_request", String(20)),
+    Column("cpu_limit", String(20)),
+    Column("memory_request", String(20)),
+    Column("memory_limit", String(20)),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("namespace_name", String(63)),
+    Column("namespace_k8s_name", String(63)),
+    Column("image_name", String(255)),
+    Column("image_tag", String(128)),
+    Column("image_repository", String(255)),
+    Column("created_by_username", String(50)),
+    Column("created_by_full_name", String(100)),
+    Column("uptime_seconds", Numeric),
+    Column("cpu_usage_percent", Numeric(12, 2)),
+    Column("memory_usage_percent", Numeric(12, 2)),
+    Column("last_metric_timestamp", DateTime(timezone=True)),
+    Column("namespace_id", BigInteger),
+    comment="A view: containers with names of what they refer to and their newest usage sample.",
+    info={"is_view": True},
+)
+
+# The materialised view knows no tenants; this function answers the rows that the caller reaches.
+SUMMARIES = (
+    func.public.reachable_container_summary()
+    .table_valued(
+        Column("namespace_id", BigInteger),
+        Column("namespace_name", String(63)),
+        Column("total_containers", BigInteger),
+        Column("running_containers", BigInteger),
+        Column("stopped_containers", BigInteger),
+        Column("failed_containers", BigInteger),
+        Column("total_size_bytes", Numeric),
+        name="summaries",
+    )
+    .render_derived()
+)
+
+# Owned by other nouns; read here for names only.
+CONTAINERS = Table(
+    "containers",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("name", String(253)),
+    Column("namespace_id", BigInteger),
+    extend_existing=True,
+    comment="Desired and observed state of a container; one Deployment on its cluster.",
+)
+HOMES = Table(
+    "namespaces",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", String(63)),
+    extend_existing=True,
+    comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
+)
