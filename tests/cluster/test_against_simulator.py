@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
+import pytest
 import pytest_asyncio
 
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.dry_run import dry_run_container
+from pilothouse_server.cluster.errors import Invalid
 from pilothouse_server.cluster.objects import (
     DEPLOYMENTS,
     NAMESPACES,
@@ -120,3 +123,17 @@ def test_managed_objects_are_found_by_one_selector() -> None:
     assert value.metadata.label(manifests.MANAGED_BY) == ""
     key, _, wanted = manifests.MANAGED_SELECTOR.partition("=")
     assert manifests.deployment(container())["metadata"]["labels"][key] == wanted
+
+
+async def test_a_dry_run_of_a_container_tells_what_would_be_and_what_would_be_refused(
+    client: ClusterClient,
+) -> None:
+    port = Port(container_port=80, service_name="web", service_port=80)
+    shown = await dry_run_container(client, container(ports=(port,)))
+    assert [thing["kind"] for thing in shown] == ["Deployment", "Service"]
+    elsewhere = container(kubernetes_namespace="nowhere")
+    assert await dry_run_container(client, elsewhere) == []
+    with pytest.raises(Invalid) as refused:
+        await dry_run_container(client, container(image=""))
+    assert any("image" in cause.field for cause in refused.value.causes)
+    assert await client.find(DEPLOYMENTS, "shop", "web") is None
