@@ -168,15 +168,30 @@ async def restart(transaction: Transaction, namespace: str, name: str) -> Contai
     stored = await _located_for_move(transaction, namespace, name)
     if stored.desired_state != "running":
         raise illegal_transition("restart", stored)
-    wanted = msgspec.structs.replace(
-        stored, spec=msgspec.structs.replace(stored.spec, restarted_at=transaction.now)
-    )
-    written = await _write(transaction, stored, wanted)
-    restarting = msgspec.structs.replace(
-        written, observed=msgspec.structs.replace(written.observed, reason="Restarting")
-    )
-    await repository.add_history(transaction, restarting, stored.observed.status, "user")
-    return written
+    return await _restart(transaction, stored)
+
+
+async def restart_users(
+    transaction: Transaction, namespace_id: int, kind: repository.SourceKind, name: str
+) -> list[str]:
+    """Wants every pod replaced of the running containers that read a config map or secret; answers their
+    names. The cluster gets the new values first: a container waits for what it reads.
+    """
+    restarted = []
+    for container_id in await repository.users_of_source(transaction, namespace_id, kind, name):
+        stored = await repository.get(transaction, container_id, lock=True)
+        if stored is None or stored.desired_state != "running" or stored.deletion_requested_at is not None:
+            continue
+        await _restart(transaction, stored)
+        restarted.append(stored.name)
+    return restarted
+
+
+async def users_of_source(
+    transaction: ReadTransaction, namespace_id: int, kind: repository.SourceKind, name: str
+) -> list[str]:
+    """Names of the containers that read a config map or secret, less those being deleted."""
+    return list((await repository.users_of_source(transaction, namespace_id, kind, name)).values())
 
 
 async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Container:
@@ -260,6 +275,18 @@ async def _located_for_move(transaction: Transaction, namespace: str, name: str)
     stored = await locate(transaction, namespace, name, lock=True)
     refuse_deleting(stored)
     return stored
+
+
+async def _restart(transaction: Transaction, stored: Container) -> Container:
+    wanted = msgspec.structs.replace(
+        stored, spec=msgspec.structs.replace(stored.spec, restarted_at=transaction.now)
+    )
+    written = await _write(transaction, stored, wanted)
+    restarting = msgspec.structs.replace(
+        written, observed=msgspec.structs.replace(written.observed, reason="Restarting")
+    )
+    await repository.add_history(transaction, restarting, stored.observed.status, "user")
+    return written
 
 
 async def _move(

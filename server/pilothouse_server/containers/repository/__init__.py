@@ -8,7 +8,6 @@ from pilothouse_server.containers.repository.containers import (
     get_many,
     insert_container,
     list_containers,
-    missing_sources,
     stream_containers,
     taken_services,
     update_container,
@@ -22,8 +21,14 @@ from pilothouse_server.containers.repository.images import (
     list_images,
     register_image,
 )
+from pilothouse_server.containers.repository.sources import (
+    SourceKind,
+    missing_sources,
+    users_of_source,
+)
 
 __all__ = [
+    "SourceKind",
     "add_history",
     "count_users",
     "delete_image",
@@ -41,4 +46,5 @@ __all__ = [
     "taken_services",
     "update_container",
     "usage_of_quota",
+    "users_of_source",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, text, update
+from sqlalchemy import Select, delete, func, insert, select, update
 
 from pilothouse_server.containers.model import (
     Container,
@@ -50,11 +50,6 @@ _ORDERS = {
     "name": OrderField(CONTAINERS.c.name),
     "create_time": OrderField(CONTAINERS.c.created_at),
     "status": OrderField(CONTAINERS.c.status),
-}
-_SOURCES = {
-    "config_map": "SELECT name FROM config_maps WHERE namespace_id = :id AND name = ANY (:names)",
-    "secret": "SELECT name FROM secrets WHERE namespace_id = :id AND name = ANY (:names)",
-    "volume": "SELECT name FROM volumes WHERE namespace_id = :id AND name = ANY (:names)",
 }
 
 
@@ -241,18 +236,6 @@ async def taken_services(
         )
     )
     return {row.service_name: row.name for row in await transaction.connection.execute(query)}
-
-
-async def missing_sources(
-    transaction: ReadTransaction, namespace_id: int, kind: str, names: Collection[str]
-) -> set[str]:
-    """Which of these config maps, secrets or volumes the namespace does not have."""
-    if not names:
-        return set()
-    rows = await transaction.connection.execute(
-        text(_SOURCES[kind]), {"id": namespace_id, "names": list(names)}
-    )
-    return set(names) - {row.name for row in rows}
 
 
 async def _whole(transaction: ReadTransaction, container_id: int) -> Container:

@@ -1,0 +1,62 @@
+"""SQL about what containers read: config maps and secrets, by their environment and by the volumes they mount.
+
+The environment of init containers lies in the document `containers.spec`, that of the container in rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from sqlalchemy import text
+
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+SourceKind = Literal["config_map", "secret"]
+
+# One that is being deleted is not there for what begins to use it.
+_THERE = {
+    kind: f"SELECT name FROM {table} WHERE namespace_id = :id AND name = ANY (:names) "  # noqa: S608
+    "AND deletion_requested_at IS NULL"
+    for kind, table in (("config_map", "config_maps"), ("secret", "secrets"), ("volume", "volumes"))
+}
+
+_USES = """(
+    EXISTS (SELECT FROM environment_variables AS e
+            WHERE e.container_id = c.id AND e.value_from = :kind AND e.source_name = :name)
+    OR jsonb_path_exists(c.spec,
+        '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
+        jsonb_build_object('kind', CAST(:kind AS text), 'name', CAST(:name AS text)))
+    OR EXISTS (SELECT FROM volumes AS v
+               WHERE v.namespace_id = c.namespace_id AND v.type = :kind AND v.source_name = :name
+                 AND (EXISTS (SELECT FROM container_volumes AS m
+                              WHERE m.container_id = c.id AND m.volume_id = v.id)
+                      OR jsonb_path_exists(c.spec,
+                             '$.init_containers[*].volume_mounts[*] ? (@.volume == $volume)',
+                             jsonb_build_object('volume', v.name)))))"""
+
+_USERS = text(
+    "SELECT c.id, c.name FROM containers AS c "  # noqa: S608 - our own constants
+    f"WHERE c.namespace_id = :namespace_id AND c.deletion_requested_at IS NULL AND {_USES} ORDER BY c.id"
+)
+
+
+async def missing_sources(
+    transaction: ReadTransaction, namespace_id: int, kind: str, names: Collection[str]
+) -> set[str]:
+    """Which of these config maps, secrets or volumes the namespace does not have."""
+    if not names:
+        return set()
+    rows = await transaction.connection.execute(
+        text(_THERE[kind]), {"id": namespace_id, "names": list(names)}
+    )
+    return set(names) - {row.name for row in rows}
+
+
+async def users_of_source(
+    transaction: ReadTransaction, namespace_id: int, kind: SourceKind, name: str
+) -> dict[int, str]:
+    """The containers that read a config map or secret, less those being deleted: name by id."""
+    parameters = {"namespace_id": namespace_id, "kind": kind, "name": name}
+    rows = await transaction.connection.execute(_USERS, parameters)
+    return {row.id: row.name for row in rows}
