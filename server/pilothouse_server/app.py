@@ -29,6 +29,10 @@ from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.keys import KeyRing
+from pilothouse_server.metrics import messages as metrics_messages
+from pilothouse_server.metrics import operations as metrics
+from pilothouse_server.metrics.live import LiveUsage
+from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.service import NamespaceService
@@ -45,7 +49,7 @@ from pilothouse_server.settings import Settings
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
-from pilothouse_server.store.periodic import PeriodicWork, standard_jobs
+from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.supervision import Supervisor
 from pilothouse_server.watch.hub import Hub
@@ -84,11 +88,13 @@ class Application:
         self.hub = Hub(settings.event_ring_size)
         self.feed = Feed(self.store, self.hub)
         self.audit_writer = AuditWriter(self.store)
+        self.usage = metrics.UsageStore(self.store)
+        self.live_usage = LiveUsage(self.store, metrics_messages.watch_answer)
         self.clusters = Clusters(self._connect)
         self.reconciler = Reconciler(
             self.store,
             self.clusters,
-            None,
+            self.usage,
             reconciler or ReconcilerSettings(usage_period_seconds=settings.usage_period_seconds),
         )
         self._passwords = Passwords()
@@ -116,7 +122,9 @@ class Application:
         self._supervisor.start("audit writer", self.audit_writer.run)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
-        periodic = PeriodicWork(self.store, standard_jobs(self.store, self.settings))
+        self._supervisor.start("live usage", self.live_usage.run)
+        roll_up = Periodic("roll up usage", metrics.ROLL_UP_SECONDS, lambda: metrics.roll_up(self.store))
+        periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), roll_up])
         self._supervisor.start("periodic work", periodic.run)
         await self.feed.started()
         await self._server.start()
@@ -149,6 +157,7 @@ class Application:
             NamespaceService(watches, page_key, [containers.delete_all]),
             ContainerService(watches, page_key),
             AuditService(watches, page_key),
+            MetricsService(self.usage, self.live_usage, page_key),
         )
         descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
         identity = IdentityService.DESCRIPTOR

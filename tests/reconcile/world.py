@@ -16,6 +16,7 @@ from pilothouse_server.cluster.transport import Limits
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers import repository as container_rows
 from pilothouse_server.containers.model import Container, NamespaceId
+from pilothouse_server.metrics.model import Sample
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces import repository as namespace_rows
 from pilothouse_server.namespaces.model import Namespace
@@ -24,7 +25,6 @@ from pilothouse_server.reconcile.health import HealthSettings
 from pilothouse_server.reconcile.observer import ObserverSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.reconcile.sweep import SweepSettings
-from pilothouse_server.reconcile.usage import Sample
 from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine

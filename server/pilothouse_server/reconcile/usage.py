@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from pilothouse_server.cluster.client import ClusterClient
@@ -22,34 +21,13 @@ from pilothouse_server.cluster.objects import NODES
 from pilothouse_server.cluster.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.metrics.model import Sample
 from pilothouse_server.reconcile.observer import Observer, PodOwner
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)
 
 NODES_AT_ONCE = 8
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """What one container used, all its pods together. Cores and bytes; None where nothing is said or told.
-
-    Requests and limits are those of the pods that were measured. Network counters count since the pods started.
-    """
-
-    container_id: int
-    namespace_id: int
-    timestamp: datetime
-    pods: int
-    cpu_cores_used: float
-    memory_bytes_used: int
-    cpu_cores_request: float | None = None
-    cpu_cores_limit: float | None = None
-    memory_bytes_request: int | None = None
-    memory_bytes_limit: int | None = None
-    network_bytes_rx: int | None = None
-    network_bytes_tx: int | None = None
-    disk_bytes_used: int | None = None
-    disk_bytes_total: int | None = None
 
 
 class UsageSink(Protocol):
