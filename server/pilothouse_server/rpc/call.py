@@ -84,7 +84,7 @@ class Call:
         self.user_agent = request_metadata.get("user-agent", "")[:500]
         self.token = _bearer(request_metadata.get("authorization", ""))
         self.principal: Principal | None = None
-        self.authentication_error: PilothouseError | None = None
+        self.authentication_error: BaseException | None = None
         self.parse_error: PilothouseError | None = None
         self.raw_request: bytes = b""
         self.request: Any = None

@@ -1,6 +1,8 @@
 """A mutation with a `request_id` happens once: a replay is answered with the first answer, less its secret
 fields.
 
+Only a caller who may still make the call is answered: this is the innermost layer, after authorization.
+
 The transaction first takes an advisory lock on (user, request_id), so of two that run at once the second
 waits and then finds the first's row. The row holds an HMAC of the request (without its id), so that another
 body under the same id is refused without keeping the body, which may hold a secret.
@@ -33,7 +35,7 @@ class IdempotencyKeeper:
 
     async def answer(self, call: Call, proceed: Proceed) -> bytes:
         """The stored answer of a replay, else what the handler answers."""
-        request_id = None if call.principal is None or call.validate_only else _request_id(call)
+        request_id = None if call.principal is None or call.validate_only else call.request_id
         if request_id is None:
             return await proceed()
         transaction = await call.transaction()
@@ -71,11 +73,3 @@ class IdempotencyKeeper:
         request.request_id = ""
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)
         return hmac.new(self._key, body, hashlib.sha256).digest()
-
-
-def _request_id(call: Call) -> Any:
-    """The id, if it has the form of one; otherwise validation, further in, will say so."""
-    try:
-        return call.request_id
-    except ValueError:
-        return None

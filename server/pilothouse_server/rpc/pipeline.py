@@ -88,6 +88,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 call.principal = await self._authenticator.authenticate(call.token)
             except PilothouseError as error:
                 call.authentication_error = error
+            except asyncio.CancelledError as gone:
+                # Nobody waits for the answer any more; the layers record that the call was.
+                call.authentication_error = gone
+                await self._runners[call.method](call)
         return self._handler(call)
 
     def _handler(self, call: Call) -> Handler:

@@ -69,6 +69,18 @@ def rich_status(error: PilothouseError) -> status_pb2.Status:
     return status
 
 
+def internal_status(message: str, operation_id: str) -> status_pb2.Status:
+    """The status of whatever is not a domain error: where to look it up, and nothing else."""
+    status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
+    _attach(
+        status,
+        error_details_pb2.ErrorInfo(
+            reason="INTERNAL", domain=DOMAIN, metadata={"operation_id": operation_id}
+        ),
+    )
+    return status
+
+
 def _attach(status: status_pb2.Status, detail: Message) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)

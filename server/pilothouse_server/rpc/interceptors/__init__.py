@@ -15,6 +15,7 @@ from pilothouse_server.rpc.pipeline import Layer
 def standard_layers(audit: AuditLayer, authorization: AuthorizationLayer) -> tuple[Layer, ...]:
     """The layers, outermost first.
 
-    Unary calls and streams take this one list, so their order cannot differ.
+    Unary calls and streams take this one list, so their order cannot differ. A replay is answered last of
+    all: the caller must still be allowed to ask.
     """
-    return (telemetry, errors, operation, authentication, audit, authorization, validation)
+    return (telemetry, errors, operation, authentication, audit, authorization, validation, audit.replay)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.errors import PilothouseError
+from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -54,18 +54,24 @@ class AuditLayer:
             return await self._stream(call, proceed)
         return await self._unary(call, proceed)
 
+    async def replay(self, call: Call, proceed: Proceed) -> bytes:
+        """The innermost layer: answers a replayed mutation with its first answer."""
+        return await (self._idempotency.answer(call, proceed) if call.rule.mutates else proceed())
+
     async def _mutation(self, call: Call, proceed: Proceed) -> bytes:
         try:
             # What a handler's statement breaks is told by name, in the record as to the caller.
             with translated():
-                answer = await self._idempotency.answer(call, proceed)
+                answer = await proceed()
             await call.transaction_if_none()
             assert call.unit is not None
             if call.validate_only:
                 await call.unit.undo_work()
             record = _record(call, None, response=redaction.body(call.rule.response_class.FromString(answer)))
             await call.unit.commit(
-                audit=[record], operation=_operation(call), idempotency=self._idempotency.row(call, answer)
+                audit=[record],
+                operation=None if call.validate_only else _operation(call),
+                idempotency=self._idempotency.row(call, answer),
             )
         except BaseException as error:
             if call.unit is not None:
@@ -108,12 +114,18 @@ class AuditLayer:
     async def _record_failure(self, call: Call, error: BaseException) -> None:
         """A refused or failed call is not answered before its record is kept; one whose client has
         gone cannot wait.
+
+        Where the record cannot be written either, a call that failed because something is away says what.
         """
         record = _record(call, error)
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self._writer.submit(record)
-        else:
+            return
+        try:
             await uncancelled(self._writer.write(record))
+        except Unavailable:
+            if not isinstance(error, Unavailable):
+                raise
 
 
 def _record(
@@ -133,6 +145,8 @@ def _record(
     if isinstance(error, PilothouseError):
         metadata["reason"] = error.reason
     request = None if call.request is None else redaction.body(call.request)
+    # The ids of what was made and taken back again refer to nothing.
+    made_nothing = rule.action == "create" and (error is not None or call.validate_only)
     name = facts.resource_name
     if name is None and call.request is not None:
         name = rule.name_of(call.request)
@@ -142,9 +156,9 @@ def _record(
         username=actor.username[:50] or None,
         action=rule.action,
         resource_type=rule.resource_type,
-        resource_id=facts.resource_id,
+        resource_id=None if made_nothing else facts.resource_id,
         resource_name=_plain(name, 253) or None,
-        namespace_id=facts.namespace_id,
+        namespace_id=None if made_nothing and rule.resource_type == "namespace" else facts.namespace_id,
         request_method="STREAM" if rule.streams else "UNARY",
         request_path=call.method,
         request_body=request,

@@ -9,7 +9,7 @@ import structlog
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import CallFailed, Proceed
-from pilothouse_server.rpc.status import CODES, STATUS_KEY, rich_status
+from pilothouse_server.rpc.status import CODES, STATUS_KEY, internal_status, rich_status
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +37,11 @@ async def errors(call: Call, proceed: Proceed) -> bytes:
             error=type(error).__name__,
             exc_info=_without_values(error),
         )
+        message = f"internal error; operation {call.operation_id} in the server's log says more"
         raise CallFailed(
             CODES["INTERNAL"],
-            f"internal error; operation {call.operation_id} in the server's log says more",
-            (),
+            message,
+            ((STATUS_KEY, internal_status(message, str(call.operation_id)).SerializeToString()),),
         ) from None
 
 
