@@ -238,14 +238,9 @@ class UnitOfWork:
 
     async def rollback(self) -> None:
         """Ends the transaction, if one is open, without a trace."""
-        if self._connection is not None:
-            connection = self._connection
-            try:
-                with translated():
-                    await uncancelled(connection.rollback())
-            except Exception:  # noqa: BLE001 - whatever is wrong with it, the connection must not be used again
-                await uncancelled(connection.invalidate())
-            await self._close()
+        connection = self._forget()
+        if connection is not None:
+            await uncancelled(_discard(connection))
 
     async def _append(
         self,
@@ -290,9 +285,23 @@ class UnitOfWork:
         }
 
     async def _close(self) -> None:
-        connection, self._connection, self.transaction, self._savepoint = self._connection, None, None, None
+        connection = self._forget()
         if connection is not None:
             await uncancelled(connection.close())
+
+    def _forget(self) -> AsyncConnection | None:
+        connection, self._connection, self.transaction, self._savepoint = self._connection, None, None, None
+        return connection
+
+
+async def _discard(connection: AsyncConnection) -> None:
+    """Rolls back and gives the connection back to the pool, whatever state it is in."""
+    try:
+        await connection.rollback()
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, the connection must not be used again
+        await connection.invalidate()
+    finally:
+        await connection.close()
 
 
 def audit_json(records: Sequence[AuditRecord]) -> str:
