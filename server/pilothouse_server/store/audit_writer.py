@@ -3,8 +3,12 @@
 One task writes what has gathered, in one transaction a batch, so that a thousand reads a second do not take
 the stream head's lock a thousand times. A read's record is handed over and forgotten (at most a second of
 them is lost on a kill); where the call must not be answered without its record, `write` waits until the
-batch that holds it is committed. The queue has a bound: a read that finds it full is counted in `lost`,
-which is exported as a metric; a call that must be recorded fails.
+batch that holds it is committed. The queue has a bound: a read that finds it full is lost, a call that must
+be recorded fails. What is not written is counted in `lost`, and exported as a metric.
+
+A batch that the database refuses is written again record by record, so that one which cannot be stored does
+not take others with it. A batch that has begun is finished whatever is cancelled meanwhile, and `close`
+waits for it.
 """
 
 from __future__ import annotations
@@ -13,15 +17,21 @@ import asyncio
 from collections import deque
 
 import structlog
+from prometheus_client import Counter
 
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
+LOST = Counter("pilothouse_audit_records_lost_total", "Audit records that could not be written.")
+
 _BATCH = 256
 _GATHER_SECONDS = 0.1
+
+_Waiting = tuple[AuditRecord, asyncio.Future[None] | None]
 
 
 class AuditWriter:
@@ -30,7 +40,8 @@ class AuditWriter:
     def __init__(self, store: Store, *, capacity: int = 20_000) -> None:
         self._store = store
         self._capacity = capacity
-        self._waiting: deque[tuple[AuditRecord, asyncio.Future[None] | None]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._closing = False
@@ -38,8 +49,8 @@ class AuditWriter:
 
     def submit(self, record: AuditRecord) -> None:
         """Hands over the record of a plain read; it is written within a second."""
-        if len(self._waiting) >= self._capacity:
-            self.lost += 1
+        if len(self._waiting) >= self._capacity or self._closing:
+            self._count_lost()
             return
         self._waiting.append((record, None))
         self._wake.set()
@@ -75,18 +86,33 @@ class AuditWriter:
         self._closing = True
         while self._waiting:
             await self._flush()
+        async with self._writing:
+            return
 
     async def _flush(self) -> None:
+        await uncancelled(self._write_batch())
+
+    async def _write_batch(self) -> None:
+        async with self._writing:
+            await self._write_next()
+
+    async def _write_next(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
         if not self._waiting:
             self._wake.clear()
             self._urgent.clear()
-        if not batch:
-            return
+        if batch:
+            await self._keep(batch)
+
+    async def _keep(self, batch: list[_Waiting]) -> None:
         try:
             await self._append([record for record, _ in batch])
         except Exception as error:  # noqa: BLE001 - the writer outlives every batch; its calls are told
-            self._give_up(batch, error)
+            if len(batch) == 1 or isinstance(error, Unavailable):
+                self._give_up(batch, error)
+                return
+            for one in batch:
+                await self._keep([one])
         else:
             for _, done in batch:
                 if done is not None and not done.done():
@@ -101,15 +127,16 @@ class AuditWriter:
             raise
         await unit.commit(audit=records)
 
-    def _give_up(
-        self, batch: list[tuple[AuditRecord, asyncio.Future[None] | None]], error: Exception
-    ) -> None:
+    def _give_up(self, batch: list[_Waiting], error: Exception) -> None:
         log.error("audit records not written", count=len(batch), error=type(error).__name__)
         for _, done in batch:
-            if done is None:
-                self.lost += 1
-            elif not done.done():
+            self._count_lost()
+            if done is not None and not done.done():
                 done.set_exception(_unwritten())
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+        LOST.inc()
 
 
 def _unwritten() -> Unavailable:
