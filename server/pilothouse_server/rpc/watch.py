@@ -4,10 +4,13 @@ The snapshot is read in one repeatable-read transaction, which also reads the st
 the revision at which changes begin belong to the same moment. After that the watch has a position in the
 hub's ring (see `watch.hub`); where the ring no longer holds what comes next, it reads it from the database.
 Each event is checked against the caller's present grants and the filter; an object that no longer matches
-is told as DELETED. The resource inside an answer was serialised once, at commit: an answer is put together
-from ready bytes.
+is told as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
+what it has told is no longer the state that the caller would be shown. The snapshot is held as bytes and sent
+after its transaction has ended, so a reader that stalls holds no connection. The resource inside an answer was
+serialised once, at commit: an answer is put together from ready bytes.
 
-Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON): watch anew without a token.
+Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): watch anew without a
+token.
 INVALID_ARGUMENT (RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume
 with the `resume_token` of its metadata. UNAVAILABLE (SHUTTING_DOWN): resume on another replica.
 """
@@ -15,6 +18,7 @@ with the `resume_token` of its metadata. UNAVAILABLE (SHUTTING_DOWN): resume on 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -99,6 +103,8 @@ async def watch(
     """
     request = call.request
     hub = server.hub
+    current: deque[bytes] = deque()
+    visible = call.visible_namespaces()
     async with call.read(snapshot=True) as transaction:
         head = await stream_head(transaction)
         tokens = resume_token.issuer(
@@ -107,6 +113,7 @@ async def watch(
             method=call.method,
             filter_text=wanted.text,
             history=head.history,
+            sight="" if wanted.namespace_id is not None else _sight_text(visible),
         )
         if request.resume_token:
             position = resume_token.read(request.resume_token, tokens, oldest_revision=head.oldest_revision)
@@ -115,21 +122,31 @@ async def watch(
         else:
             position = head.revision
             async for entity in snapshot(transaction):
-                yield answer(change_type=resource.CHANGE_TYPE_ADDED, **{noun: entity}).SerializeToString()
+                current.append(
+                    answer(change_type=resource.CHANGE_TYPE_ADDED, **{noun: entity}).SerializeToString()
+                )
+    while current:
+        yield current.popleft()
+    call.resume_token = tokens.token(position)
     if not request.resume_token:
-        yield _marker(resource.CHANGE_TYPE_SYNCED, position, tokens)
+        yield _marker(resource.CHANGE_TYPE_SYNCED, position, call.resume_token)
 
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     loop = asyncio.get_running_loop()
     last_sent = loop.time()
     caught_up = False
     while True:
-        if not await hub.beyond(position, max(0.0, last_sent + period - loop.time())):
-            yield _marker(resource.CHANGE_TYPE_BOOKMARK, position, tokens)
-            last_sent, caught_up = loop.time(), True
-            continue
+        behind = await hub.beyond(position, max(0.0, last_sent + period - loop.time()))
         if hub.history != head.history:
-            raise resume_token.horizon(await server.feed.horizon())
+            raise resume_token.changed(await server.feed.horizon())
+        if wanted.namespace_id is None and call.visible_namespaces() != visible:
+            raise resume_token.changed(head.oldest_revision)
+        if not behind:
+            if loop.time() - last_sent >= period:
+                call.resume_token = tokens.token(position)
+                yield _marker(resource.CHANGE_TYPE_BOOKMARK, position, call.resume_token)
+                last_sent, caught_up = loop.time(), True
+            continue
         events = hub.since(position)
         if events is None:
             if caught_up and hub.newest - position > server.limits.lag_events:
@@ -141,7 +158,10 @@ async def watch(
             caught_up = True
         # Every revision is one event, so the last one read is where the watch stands.
         for event in events:
-            change = _change(event, wanted, call)
+            sight = call.visible_namespaces()
+            if sight != visible and wanted.namespace_id is None:
+                raise resume_token.changed(head.oldest_revision)
+            change = _change(event, wanted, sight)
             if change is not None:
                 call.resume_token = tokens.token(event.revision)
                 yield _serialised(change, event, call.resume_token)
@@ -149,7 +169,11 @@ async def watch(
             position = event.revision
 
 
-def _change(event: FeedEvent, wanted: WatchFilter, call: Call) -> int | None:
+def _sight_text(visible: frozenset[int] | None) -> str:
+    return "all" if visible is None else ",".join(map(str, sorted(visible)))
+
+
+def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
     """What the watcher is told of an event; None if it is none of its business."""
     if event.resource_type != wanted.resource_type:
         return None
@@ -157,7 +181,6 @@ def _change(event: FeedEvent, wanted: WatchFilter, call: Call) -> int | None:
         return None
     if wanted.name and event.name != wanted.name:
         return None
-    visible = call.caller.namespaces_with(call.rule.permission)
     if visible is not None and event.namespace_id not in visible:
         return None
     now, before = event.kind != "deleted" and wanted.matches(event), wanted.matched_before(event)
@@ -190,8 +213,7 @@ def _serialised(change: int, event: FeedEvent, token: str) -> bytes:
     )
 
 
-def _marker(change: int, revision: int, tokens: resume_token.TokenIssuer) -> bytes:
-    token = tokens.token(revision)
+def _marker(change: int, revision: int, token: str) -> bytes:
     parts = [b"\x08", _varint(change)]
     if revision:
         parts += [b"\x18", _varint(revision)]

@@ -77,6 +77,9 @@ class Hub:
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
         """Adds events that follow on what was published, up to `newest`."""
+        if events and self._ring and events[0].revision != self._ring[-1].revision + 1:
+            # What lies between is gone: a watcher in the ring must not step over it unawares.
+            self._ring.clear()
         self._ring.extend(events)
         self._events.advance(newest)
 

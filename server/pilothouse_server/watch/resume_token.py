@@ -3,7 +3,8 @@
     base64url( binding, 24 bytes ‖ revision, 9 bytes )
 
 The binding is an HMAC over the caller, the method, the filter and the history of the events, so a token is
-of use only to the watch that it was given to, and only until a restore begins another history. The revision
+of use only to the watch that it was given to, and only until a restore begins another history, or the
+namespaces that the watch covers become others by changed grants. The revision
 is not secret and not authenticated: a caller who changes it gets another position in the same stream, which
 is theirs to see anyway. The first 24 bytes encode to 32 characters of their own, so a token costs one small
 encoding per answer.
@@ -35,8 +36,13 @@ class TokenIssuer:
         return self.prefix + base64.urlsafe_b64encode(revision.to_bytes(9, "big")).decode()
 
 
-def issuer(key: bytes, *, user_id: int, method: str, filter_text: str, history: str) -> TokenIssuer:
-    """The issuer for one watch; `key` is the server's, the same on every replica."""
+def issuer(
+    key: bytes, *, user_id: int, method: str, filter_text: str, history: str, sight: str = ""
+) -> TokenIssuer:
+    """The issuer for one watch; `key` is the server's, the same on every replica.
+
+    `sight` says what the caller's grants let the watch show.
+    """
 
     def binding(parts: tuple[str, ...]) -> str:
         text = "\x00".join(parts).encode()
@@ -44,7 +50,7 @@ def issuer(key: bytes, *, user_id: int, method: str, filter_text: str, history: 
         return base64.urlsafe_b64encode(digest[: _BINDING_BYTES // 2]).decode()
 
     watch = binding(("watch", str(user_id), method, filter_text))
-    return TokenIssuer(prefix=watch + binding(("history", history)), bare_prefix=watch)
+    return TokenIssuer(prefix=watch + binding(("history", history, sight)), bare_prefix=watch)
 
 
 def read(token: str, tokens: TokenIssuer, *, oldest_revision: int) -> int:
@@ -52,12 +58,12 @@ def read(token: str, tokens: TokenIssuer, *, oldest_revision: int) -> int:
 
     Raises:
         InvalidArgument: not a token, another caller's, or of another filter.
-        OutOfRange: of another history; watch anew without a token.
+        OutOfRange: of another history or sight; watch anew without a token.
     """
     if len(token) != _TOKEN_CHARACTERS or not token.startswith(tokens.bare_prefix):
         raise _foreign()
     if not token.startswith(tokens.prefix):
-        raise horizon(oldest_revision)
+        raise changed(oldest_revision)
     try:
         return int.from_bytes(base64.urlsafe_b64decode(token[len(tokens.prefix) :]), "big")
     except (binascii.Error, ValueError):
@@ -69,6 +75,15 @@ def horizon(oldest_revision: int) -> OutOfRange:
     return OutOfRange(
         f"the resume token is older than what is kept (oldest revision {oldest_revision}): watch anew without it",
         reason="WATCH_HORIZON",
+        metadata={"oldest_revision": str(oldest_revision)},
+    )
+
+
+def changed(oldest_revision: int) -> OutOfRange:
+    """The error for a watch whose past is no longer what its caller would see now."""
+    return OutOfRange(
+        "the history of events or what the caller may see has changed: watch anew without the resume token",
+        reason="WATCH_CHANGED",
         metadata={"oldest_revision": str(oldest_revision)},
     )
 
