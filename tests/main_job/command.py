@@ -1,0 +1,91 @@
+"""The `pilothouse` command as a person runs it: a process of its own, against a server of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.harness import PASSWORD, Server
+
+COMMAND = Path(sys.executable).with_name("pilothouse")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+class Shell:
+    """Runs commands with a configuration file of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")},
+            "PILOTHOUSE_CONFIG": str(directory / "client.json"),
+            "COLUMNS": "200",
+        }
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Starts a command; the caller ends it."""
+        return await asyncio.create_subprocess_exec(
+            COMMAND,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._environment,
+        )
+
+    async def run(self, *arguments: str, given: str = "", seconds: float = 90.0) -> Outcome:
+        """Runs a command to its end."""
+        process = await self.start(*arguments)
+        try:
+            output, errors = await asyncio.wait_for(process.communicate(given.encode()), seconds)
+        except BaseException:
+            process.kill()
+            await process.wait()
+            raise
+        assert process.returncode is not None
+        return Outcome(process.returncode, output.decode(), errors.decode())
+
+    async def succeed(self, *arguments: str, given: str = "") -> str:
+        """Runs a command that must succeed, and answers what it printed."""
+        outcome = await self.run(*arguments, given=given)
+        assert outcome.code == 0, f"pilothouse {' '.join(arguments)}: {outcome}"
+        return outcome.output
+
+    async def read(self, *arguments: str) -> Any:
+        """The same as data, by `-o json`."""
+        return json.loads(await self.succeed(*arguments, "-o", "json"))
+
+    @asynccontextmanager
+    async def running(self, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
+        """A command that goes on until the block ends: what it prints."""
+        process = await self.start(*arguments)
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+async def logged_in(server: Server, directory: Path) -> Shell:
+    """A shell whose user is the administrator."""
+    shell = Shell(directory)
+    await shell.succeed(
+        "login", "--server", server.address, "--user", "admin", "--password-stdin", given=PASSWORD + "\n"
+    )
+    return shell
