@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from google.protobuf import field_mask_pb2
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
@@ -79,7 +80,7 @@ async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_
                 namespace="tight",
                 name="a",
                 container=container_pb2.Container(replicas=6),
-                update_mask={"paths": ["replicas"]},
+                update_mask=field_mask_pb2.FieldMask(paths=["replicas"]),
             )
         assert refused.value.reason == "QUOTA_EXCEEDED"
         await containers.delete(namespace="tight", name="a")
