@@ -107,7 +107,21 @@ async def _live(cluster: SimulatedCluster, recording: JsonObject, until: int) ->
     return _steps(seen)
 
 
-@pytest.mark.parametrize("name", ["05-pod-running", "05-pod-oomkilled", "05-pod-unschedulable"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "05-pod-running",
+        "05-pod-crashloop",
+        "05-pod-imagepull",
+        "05-pod-oomkilled",
+        "05-pod-unschedulable",
+        "05-pod-completed",
+        "05-pod-failed",
+        "05-pod-two-containers",
+        "05-pod-init-failing",
+        "05-pod-readiness-failing",
+    ],
+)
 async def test_a_pod_takes_each_recorded_step_in_order(name: str) -> None:
     recording = load(name)
     lines = next(
@@ -117,6 +131,6 @@ async def test_a_pod_takes_each_recorded_step_in_order(name: str) -> None:
     )
     recorded = _steps([line["json"]["object"] for line in lines])
     before_deletion = sum(1 for step in recorded if step["deleting"] is None)
-    async with SimulatedCluster(speed=_SPEED) as cluster:
+    async with SimulatedCluster(speed=20) as cluster:
         simulated = await _live(cluster, recording, before_deletion)
     assert simulated == recorded

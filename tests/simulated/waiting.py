@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
-
 _LOOK_SECONDS = 0.02
 
 

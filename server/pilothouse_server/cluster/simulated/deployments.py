@@ -19,6 +19,7 @@ from .deployments_scaling import (
     annotate_new_replica_set,
     annotated_number,
     is_rolling,
+    is_saturated,
     new_replica_set_size,
     proportional_sizes,
     replicas_annotations,
@@ -305,7 +306,7 @@ class DeploymentController(Controller[Key]):
             if only is not None and replicas_of(only) != wanted:
                 self._scale(deployment, only, wanted)
             return
-        if new is not None and self._is_saturated(deployment, new):
+        if new is not None and is_saturated(deployment, new):
             for entry in old:
                 if replicas_of(entry) > 0:
                     self._scale(deployment, entry, 0)
@@ -313,16 +314,6 @@ class DeploymentController(Controller[Key]):
             sizes = proportional_sizes(deployment, active)
             for entry in active:
                 self._scale(deployment, entry, sizes[entry["metadata"]["name"]])
-
-    @staticmethod
-    def _is_saturated(deployment: JsonObject, new: JsonObject) -> bool:
-        wanted = replicas_of(deployment)
-        desired = annotated_number(new, DESIRED_REPLICAS)
-        return (
-            replicas_of(new) == wanted
-            and desired == wanted
-            and int(new["status"].get("availableReplicas", 0)) == wanted
-        )
 
     def _scale(self, deployment: JsonObject, replica_set: JsonObject, size: int) -> tuple[JsonObject, bool]:
         """Sets a replica set's size and annotations. Answers the stored one and whether the size changed."""

@@ -137,6 +137,16 @@ def annotated_number(obj: JsonObject, annotation: str) -> int | None:
     return int(text) if text is not None and text.lstrip("-").isdigit() else None
 
 
+def is_saturated(deployment: JsonObject, new_set: JsonObject) -> bool:
+    """Whether the new replica set alone has all wanted replicas, available."""
+    wanted = replicas_of(deployment)
+    return (
+        replicas_of(new_set) == wanted
+        and annotated_number(new_set, DESIRED_REPLICAS) == wanted
+        and status_total([new_set], "availableReplicas") == wanted
+    )
+
+
 def replicas_annotations(deployment: JsonObject) -> dict[str, str]:
     """The annotations by which a replica set remembers the size of its deployment."""
     surge, _ = surge_and_unavailable(deployment)

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from .controller import CONTROLLER_MANAGER, Controller, Key, key_of
+from .clock import Clock
+from .controller import CONTROLLER_MANAGER, Controller, Key, ObjectIndex, key_of
+from .event_recorder import EventRecorder
 from .json_copy import copy_json
 from .replica_sets import controller_reference, ready_since
 from .resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
-from .store import StoreEvent, format_time
+from .store import Store, StoreEvent, format_time
 
 JsonObject = dict[str, Any]
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 _SLICE_OWNER = "endpointslice-controller.k8s.io"
+_PAUSE_PER_POD_SECONDS = 0.0005
 _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
 class EndpointController(Controller[Key]):
     """Syncs Services; the key is namespace and name."""
+
+    def __init__(self, store: Store, clock: Clock, recorder: EventRecorder, index: ObjectIndex) -> None:
+        super().__init__(store, clock, recorder, index)
+        self._pauses: dict[Key, float] = {}
 
     def observe(self, event: StoreEvent) -> None:
         if event.resource is SERVICES:
@@ -41,13 +48,15 @@ class EndpointController(Controller[Key]):
         for service in self.store.list(SERVICES, event.object["metadata"]["namespace"]):
             selector = service["spec"].get("selector")
             if selector and any(selector.items() <= labels.items() for labels in states):
-                self.enqueue(key_of(service))
+                key = key_of(service)
+                self.enqueue(key, after=self._pauses.get(key, 0.0))
 
     def sync(self, key: Key) -> None:
         """Brings slice and Endpoints of one Service up to date."""
         namespace, name = key
         service = self.store.get(SERVICES, namespace, name)
         if service is None:
+            self._pauses.pop(key, None)
             if self.store.get(ENDPOINTS, namespace, name) is not None:
                 self.store.delete(ENDPOINTS, namespace, name)
             return
@@ -63,6 +72,8 @@ class EndpointController(Controller[Key]):
         ]
         self._write_slice(service, pods)
         self._write_endpoints(service, pods)
+        # A service with many pods is written as a whole each time: changes are gathered before the next one.
+        self._pauses[key] = len(pods) * _PAUSE_PER_POD_SECONDS
 
     def _write_slice(self, service: JsonObject, pods: list[JsonObject]) -> None:
         uid = service["metadata"]["uid"]

@@ -14,7 +14,8 @@ from typing import Any
 
 from .clock import Clock
 from .event_recorder import EventRecorder
-from .kubelet_pod import PodWorker, Timings
+from .kubelet_pod import PodWorker
+from .kubelet_timings import Timings
 from .nodes import NodeShape, default_shapes, heartbeat, image_size, register
 from .pod_usage import pod_core_seconds
 from .resources import PODS

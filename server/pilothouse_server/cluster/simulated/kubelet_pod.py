@@ -9,14 +9,13 @@ kubelet reports them.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .api_errors import ApiError
 from .pod_behavior import Behavior, behavior_of, pull_failure
 from .pod_containers import Container, Role, containers_of, restore
-from .pod_programs import KILLED
+from .pod_programs import KILLED, exec_fails
 from .pod_status import Sandbox, build_status
 from .quantities import parse_quantity
 from .resources import PODS
@@ -31,22 +30,7 @@ KUBELET = "kubelet"
 _LONGEST_BACK_OFF_SECONDS = 300
 _FIRST_BACK_OFF_SECONDS = 10
 _BACK_OFF_RESET_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Timings:
-    """How long the steps of a kubelet take, in simulated seconds; about those recorded of a real one, or
-    shorter."""
-
-    sandbox: float = 0.2
-    pull: float = 0.15
-    create: float = 0.01
-    start: float = 0.05
-    notice: float = 0.25
-    show_back_off: float = 1.0
-    end_back_off: float = 0.0
-    stop: float = 0.08
-    remove: float = 0.3
+_PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
 
 
 class PodWorker:
@@ -101,7 +85,7 @@ class PodWorker:
         clock, timings = self.node.clock, self.node.timings
         grace = float(self.pod["metadata"].get("deletionGracePeriodSeconds") or 0)
         for container in self.containers:
-            if container.current is None and container.role is Role.MAIN:
+            if container.waiting is not None and container.waiting[0] in _PULL_REASONS:
                 container.waiting = ("ContainerCreating", "")
         self.publish()
         running = [container for container in self.containers if container.is_running]
@@ -118,11 +102,15 @@ class PodWorker:
             await clock.sleep(max(0.0, grace - timings.stop))
             for container in stubborn:
                 container.end(clock.now(), KILLED)
-        for container in self.containers:
-            container.waiting = None
-            container.ready = container.ready and container.role is Role.INIT
-            container.never_ran = container.current is None and container.role is Role.MAIN
         self.sandbox.is_up = False
+        if any(container.role is Role.MAIN and container.current is None for container in self.containers):
+            self.publish()
+        for container in self.containers:
+            if container.current is not None:
+                container.waiting = None
+            elif container.waiting is not None and container.waiting[0] != "PodInitializing":
+                container.waiting, container.never_ran = None, True
+            container.ready = container.ready and container.role is Role.INIT
         self.publish(over=True)
         await clock.sleep(timings.remove)
         metadata = self.pod["metadata"]
@@ -170,9 +158,6 @@ class PodWorker:
 
     async def _run_main(self) -> None:
         main = [container for container in self.containers if container.role is Role.MAIN]
-        for container in main:
-            if container.waiting is not None and container.waiting[0] == "PodInitializing":
-                container.waiting = ("PodInitializing", "")
         if len(main) == 1:
             await self._supervise(main[0])
             return
@@ -331,6 +316,7 @@ class PodWorker:
         await clock.sleep(float(probe.get("initialDelaySeconds", 0)) + 0.05 - elapsed())
         successes = 0
         failing = kind == "Readiness" and self.behavior.kind is Behavior.READINESS_FAILING
+        failing |= exec_fails((probe.get("exec") or {}).get("command") or [])
         while True:
             if failing or elapsed() < self.behavior.start_seconds:
                 successes = 0

@@ -23,6 +23,7 @@ JsonObject = dict[str, Any]
 
 KILLED = 137
 _SHELLS = frozenset({"sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash"})
+_TOOLS = frozenset({"true", "false", "sleep", "echo"})
 _MOST_STEPS = 10_000
 _HEARTBEAT_SECONDS = 30.0
 _TAIL_SECONDS = 0.1
@@ -90,11 +91,9 @@ def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -
             )
         if behavior.kind is Behavior.OOM:
             return Program(lines=((0.0, f"{name}: starting"),), memory=2**62, memory_at=1.0)
-    command = [*(container.get("command") or []), *(container.get("args") or [])]
-    if len(command) >= 3 and command[0] in _SHELLS and command[1] == "-c":
-        script = _interpret(str(command[2]))
-        if script is not None:
-            return script
+    known = _program_of_command([*(container.get("command") or []), *(container.get("args") or [])])
+    if known is not None:
+        return known
     if not is_main:
         return Program(lines=((0.0, f"{name}: done"),), end=(0.1, 0))
     return Program(
@@ -103,6 +102,21 @@ def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -
         cycle_start=_HEARTBEAT_SECONDS,
         cycle_period=_HEARTBEAT_SECONDS,
     )
+
+
+def exec_fails(command: list[str]) -> bool:
+    """Whether a command, as a probe runs it, is known to end with a failure."""
+    program = _program_of_command(command)
+    return program is not None and program.end is not None and program.end[1] != 0
+
+
+def _program_of_command(command: list[str]) -> Program | None:
+    """The program of a command that is understood: a script, or one of the simplest tools."""
+    if len(command) >= 3 and command[0] in _SHELLS and command[1] == "-c":
+        return _interpret(str(command[2]))
+    if command and command[0] in _TOOLS:
+        return _interpret(shlex.join(command))
+    return None
 
 
 class _Unsupported(Exception):
@@ -121,6 +135,7 @@ class _Script:
         self.time = 0.0
         self.lines: list[tuple[float, str]] = []
         self.exit_code: int | None = None
+        self.last_code = 0
         self.on_term: int | None = None
         self.memory = 0
         self.memory_at = 0.0
@@ -137,7 +152,7 @@ class _Script:
         except _Ended:
             pass
         else:
-            self.exit_code = 0
+            self.exit_code = self.last_code
         return Program(
             lines=tuple(self.lines),
             cycle=self.cycle,
@@ -152,6 +167,8 @@ class _Script:
     def _block(self, position: int, end: int) -> None:
         while position < end:
             word = self.tokens[position]
+            if word == "&&" and self.last_code != 0:
+                raise _Unsupported
             if word in (";", "&&", "&"):
                 position += 1
             elif word == "for":
@@ -217,6 +234,7 @@ class _Script:
         if not words:
             return
         name, arguments = words[0], words[1:]
+        self.last_code = 0
         if name == "echo":
             self.lines.append((self.time, " ".join(arguments)))
         elif name == "sleep" and len(arguments) == 1 and re.fullmatch(r"\d+(\.\d+)?", arguments[0]):
@@ -235,6 +253,8 @@ class _Script:
             self.on_term = int(match[1] or 0) if match else None
         elif name in ("true", ":"):
             return
+        elif name == "false":
+            self.last_code = 1
         elif name == "tail" and len(arguments) == 3 and arguments[0] == "-c" and arguments[2] == "/dev/zero":
             self.memory_at, self.memory = self.time, _bytes(arguments[1])
             self.time += _TAIL_SECONDS

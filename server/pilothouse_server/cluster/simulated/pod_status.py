@@ -43,7 +43,7 @@ def build_status(
     if "reason" in old and over:
         status |= {key: old[key] for key in ("reason", "message") if key in old}
     # A kubelet that never saw the containers fails the pod without looking at its conditions again.
-    seen = not any(container.never_ran for container in containers)
+    seen = not any(container.role is Role.MAIN and container.current is None for container in containers)
     status["conditions"] = _conditions(pod, containers, sandbox, now, finished=finished and seen)
     status |= {"hostIP": sandbox.host_ip, "hostIPs": [{"ip": sandbox.host_ip}]}
     if sandbox.pod_ip:
