@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -47,7 +48,10 @@ def main() -> None:
     parser.add_argument(
         "--kubeconfig", type=Path, default=None, help="file to write (default: standard output)"
     )
-    asyncio.run(_run(parser.parse_args()))
+    arguments = parser.parse_args()
+    # Objects are trees without cycles, by the hundred thousand: a full collection finds nothing and takes a second.
+    gc.set_threshold(100_000, 50, 1000)
+    asyncio.run(_run(arguments))
 
 
 if __name__ == "__main__":
