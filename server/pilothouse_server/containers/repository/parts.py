@@ -1,0 +1,101 @@
+"""Writing a container: the columns of its row, and the rows of its environment, ports and volume mounts.
+
+Mounts of volumes are rows (`container_volumes`) beside the document that holds them all, because volumes must know who
+uses them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import insert, text
+
+from pilothouse_server.containers.model import Container, EnvVar, Port
+from pilothouse_server.containers.tables import ENVIRONMENT_VARIABLES, PORT_MAPPINGS
+from pilothouse_server.store.unit_of_work import Transaction
+
+
+def columns_of(container: Container) -> dict[str, Any]:
+    """What is wanted of a container, by column."""
+    resources = container.resources
+    return {
+        "display_name": container.display_name or None,
+        "cpu_request": resources.cpu_request or None,
+        "cpu_limit": resources.cpu_limit or None,
+        "memory_request": resources.memory_request or None,
+        "memory_limit": resources.memory_limit or None,
+        "labels": container.labels,
+        "annotations": container.annotations,
+        "spec": _document(container),
+        "desired_state": container.desired_state,
+        "replicas": container.replicas,
+        "drift_policy": container.drift_policy,
+        "hold_rollout": container.hold_rollout,
+        "restart_requested_at": container.spec.restarted_at,
+    }
+
+
+def _document(container: Container) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(container.spec)
+    document["image"] = container.image
+    if container.volume_mounts:
+        document["volume_mounts"] = msgspec.to_builtins(container.volume_mounts)
+    return document
+
+
+async def insert_parts(transaction: Transaction, container_id: int, container: Container) -> None:
+    """Adds the rows of a container's parts."""
+    owner = {"container_id": container_id, "namespace_id": container.namespace_id}
+    if container.env:
+        await transaction.connection.execute(
+            insert(ENVIRONMENT_VARIABLES), [owner | _env_row(i, e) for i, e in enumerate(container.env)]
+        )
+    if container.ports:
+        await transaction.connection.execute(
+            insert(PORT_MAPPINGS), [owner | _port_row(port) for port in container.ports]
+        )
+    empty_dirs = {item.name for item in container.spec.empty_dirs}
+    for mount in container.volume_mounts:
+        if mount.volume not in empty_dirs:
+            await transaction.connection.execute(
+                text(
+                    "INSERT INTO container_volumes "
+                    "(container_id, volume_id, namespace_id, mount_path, read_only, sub_path) "
+                    "SELECT :container_id, id, namespace_id, :mount_path, :read_only, :sub_path "
+                    "FROM volumes WHERE namespace_id = :namespace_id AND name = :volume"
+                ),
+                owner
+                | {
+                    "volume": mount.volume,
+                    "mount_path": mount.mount_path,
+                    "read_only": mount.read_only,
+                    "sub_path": mount.sub_path or None,
+                },
+            )
+
+
+def _env_row(position: int, variable: EnvVar) -> dict[str, Any]:
+    return {
+        "position": position,
+        "name": variable.name,
+        "value": variable.value if variable.value_from == "literal" else None,
+        "value_from": variable.value_from,
+        "source_name": variable.source_name or None,
+        "source_key": variable.source_key or None,
+        "optional": variable.optional,
+    }
+
+
+def _port_row(port: Port) -> dict[str, Any]:
+    return {
+        "name": port.name or None,
+        "container_port": port.container_port,
+        "host_port": port.host_port,
+        "protocol": port.protocol,
+        "app_protocol": port.app_protocol or None,
+        "service_type": port.service_type,
+        "service_name": port.service_name or None,
+        "service_port": port.service_port,
+        "node_port": port.node_port,
+    }

@@ -1,0 +1,140 @@
+"""A container as one row: the select that reads it whole, and the value made of it.
+
+The document `containers.spec` is `ContainerSpec` with the volume mounts and the image, as it was asked for, beside it:
+the row of `container_images` that `image_id` names learns a digest from the nodes, which must not change what is
+wanted. Environment and ports are rows of their own and come as JSON aggregates, so a container costs one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, func, select, text
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.engine import Row
+
+from pilothouse_server.containers.model import (
+    Condition,
+    Container,
+    ContainerId,
+    ContainerSpec,
+    EnvVar,
+    NamespaceId,
+    Observed,
+    Port,
+    Resources,
+    VolumeMount,
+)
+from pilothouse_server.containers.tables import (
+    CONTAINER_IMAGES,
+    CONTAINERS,
+    CREATORS,
+    ENVIRONMENT_VARIABLES,
+    HOMES,
+    PORT_MAPPINGS,
+)
+
+
+def whole_containers() -> Select[Any]:
+    """Every container that the transaction's role reaches, with its parts."""
+    env = (
+        select(
+            func.jsonb_agg(
+                aggregate_order_by(
+                    func.to_jsonb(text("environment_variables")), ENVIRONMENT_VARIABLES.c.position.asc()
+                )
+            )
+        )
+        .select_from(ENVIRONMENT_VARIABLES)
+        .where(
+            ENVIRONMENT_VARIABLES.c.container_id == CONTAINERS.c.id,
+            ENVIRONMENT_VARIABLES.c.container_name.is_(None),
+        )
+        .scalar_subquery()
+    )
+    ports = (
+        select(
+            func.jsonb_agg(aggregate_order_by(func.to_jsonb(text("port_mappings")), PORT_MAPPINGS.c.id.asc()))
+        )
+        .select_from(PORT_MAPPINGS)
+        .where(PORT_MAPPINGS.c.container_id == CONTAINERS.c.id)
+        .scalar_subquery()
+    )
+    return select(
+        CONTAINERS,
+        HOMES.c.name.label("namespace_name"),
+        HOMES.c.cluster_name,
+        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
+        CREATORS.c.username.label("creator"),
+        env.label("env"),
+        ports.label("ports"),
+    ).select_from(
+        # An ended namespace holds no containers, so its rows need not be told apart here.
+        CONTAINERS.join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id)
+        .join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
+        .outerjoin(CREATORS, CREATORS.c.id == CONTAINERS.c.created_by)
+    )
+
+
+def _present(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON without its missing values, which the model has defaults for."""
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def container_of(row: Row[Any]) -> Container:
+    """The value of a row of `whole_containers`."""
+    spec = dict(row.spec)
+    image = spec.pop("image")
+    mounts = msgspec.convert(spec.pop("volume_mounts", ()), tuple[VolumeMount, ...])
+    return Container(
+        id=ContainerId(row.id),
+        uid=str(row.uid),
+        name=row.name,
+        namespace_id=NamespaceId(row.namespace_id),
+        namespace=row.namespace_name,
+        cluster_name=row.cluster_name,
+        kubernetes_namespace=row.kubernetes_namespace,
+        kubernetes_name=row.kubernetes_name,
+        image=image,
+        display_name=row.display_name or "",
+        env=tuple(msgspec.convert(_present(item), EnvVar) for item in row.env or ()),
+        ports=tuple(msgspec.convert(_present(item), Port) for item in row.ports or ()),
+        volume_mounts=mounts,
+        resources=Resources(
+            row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or ""
+        ),
+        replicas=row.replicas,
+        labels=row.labels,
+        annotations=row.annotations,
+        spec=msgspec.convert(spec, ContainerSpec),
+        drift_policy=row.drift_policy,
+        desired_state=row.desired_state,
+        hold_rollout=row.hold_rollout,
+        imported=row.imported,
+        observed=Observed(
+            status=row.status,
+            phase=row.phase or "",
+            reason=row.reason or "",
+            message=row.message or "",
+            ready_replicas=row.ready_replicas,
+            deployment_name=row.deployment_name or "",
+            replica_set_name=row.replica_set_name or "",
+            pod_name=row.pod_name or "",
+            pod_ip=row.pod_ip or "",
+            host_ip=row.host_ip or "",
+            restart_count=row.restart_count,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
+            stale_since=row.stale_since,
+        ),
+        generation=row.generation,
+        observed_generation=row.observed_generation,
+        resource_version=row.resource_version,
+        deletion_requested_at=row.deletion_requested_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )
