@@ -7,13 +7,16 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 
 from pilothouse.container.v1 import container_pb2
-from pilothouse_client import cli
+from pilothouse_client import Change, ChangeKind, cli
+from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.output import Column, show_changes
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 
@@ -82,3 +85,34 @@ async def test_a_verb_of_another_distribution_joins(
 def joined_verb(word: str = "") -> None:
     """A verb that joins."""
     print(word)
+
+
+def test_a_watched_table_lines_up_and_shows_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    def change(kind: ChangeKind, name: str = "") -> Change[container_pb2.Container]:
+        return Change(kind, container_pb2.Container(name=name))
+
+    columns: list[Column[container_pb2.Container]] = [
+        Column("NAME", lambda container: container.name),
+        Column("READY", lambda _container: "0/1"),
+    ]
+    written: list[str] = []
+
+    def changes() -> Iterator[Change[container_pb2.Container]]:
+        yield change(ChangeKind.ADDED, "a")
+        yield change(ChangeKind.ADDED, "a-long-name")
+        written.append(capsys.readouterr().out)
+        yield change(ChangeKind.SYNCED)
+        # The current state is written as soon as it is whole, not with the next change.
+        written.append(capsys.readouterr().out)
+        yield change(ChangeKind.BOOKMARK)
+        yield change(ChangeKind.DELETED, "b\x1b[31m")
+        written.append(capsys.readouterr().out)
+        yield change(ChangeKind.RESTARTED)
+
+    show_changes(changes(), columns, Format.TABLE)
+    assert written == [
+        "",
+        "CHANGE  NAME         READY\nADDED   a            0/1\nADDED   a-long-name  0/1\n",
+        "DELETED  b [31m       0/1\n",
+    ]
+    assert "begins anew" in capsys.readouterr().err
