@@ -1,0 +1,87 @@
+"""Identity as part of the whole product: what a revocation ends, and what a name used again does not bring back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client.errors import NotFoundError, PilothouseError
+from tests.conftest import Database
+from tests.harness import Server, eventually, running_server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def whole(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
+    """The whole server with a simulated cluster."""
+    async with running_server(database, tmp_path) as started:
+        yield started
+
+
+async def _namespace(whole: Server, name: str) -> None:
+    await whole.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+
+
+async def _is_gone(whole: Server, name: str) -> bool:
+    try:
+        await whole.admin.namespaces.get(name=name)
+    except NotFoundError:
+        return True
+    return False
+
+
+async def test_a_namespace_made_again_starts_without_the_old_grants(whole: Server) -> None:
+    await _namespace(whole, "shop")
+    anna = await whole.user("anna", {"shop": "admin"})
+    await anna.namespaces.get(name="shop")
+    await whole.admin.namespaces.delete(name="shop")
+    await eventually(lambda: _is_gone(whole, "shop"))
+    await _namespace(whole, "shop")
+    with pytest.raises(NotFoundError):
+        await anna.namespaces.get(name="shop")
+    assert not (await anna.identity.who_am_i()).grants
+
+
+async def test_a_revoked_grant_ends_an_open_watch_within_five_seconds(whole: Server) -> None:
+    await _namespace(whole, "shop")
+    anna = await whole.user("anna", {"shop": "viewer"})
+    synced = asyncio.Event()
+
+    async def follow() -> None:
+        async for _change in anna.containers.watch(namespace="shop"):
+            synced.set()
+
+    watcher = asyncio.create_task(follow())
+    await asyncio.wait_for(synced.wait(), 10)
+    await whole.admin.identity.revoke_role(username="anna", role="viewer", namespace="shop")
+    began = time.monotonic()
+    with pytest.raises(PilothouseError) as caught:
+        await asyncio.wait_for(watcher, 10)
+    assert time.monotonic() - began < 5
+    assert isinstance(caught.value, NotFoundError)
+
+
+async def test_a_user_switched_off_loses_an_open_watch(whole: Server) -> None:
+    anna = await whole.user("anna", {"": "viewer"})
+    synced = asyncio.Event()
+
+    async def follow() -> None:
+        async for _change in anna.namespaces.watch():
+            synced.set()
+
+    watcher = asyncio.create_task(follow())
+    await asyncio.wait_for(synced.wait(), 10)
+    await whole.admin.identity.update_user(
+        username="anna", user=pb.User(status=pb.USER_STATUS_LOCKED), update_mask=FieldMask(paths=["status"])
+    )
+    began = time.monotonic()
+    with pytest.raises(PilothouseError):
+        await asyncio.wait_for(watcher, 10)
+    assert time.monotonic() - began < 5
