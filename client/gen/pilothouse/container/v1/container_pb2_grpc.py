@@ -99,6 +99,16 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListStatusHistoryRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListStatusHistoryResponse.FromString,
                 _registered_method=True)
+        self.StreamLogs = channel.unary_stream(
+                '/pilothouse.container.v1.ContainerService/StreamLogs',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.StreamLogsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.StreamLogsResponse.FromString,
+                _registered_method=True)
+        self.Exec = channel.stream_stream(
+                '/pilothouse.container.v1.ContainerService/Exec',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecResponse.FromString,
+                _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/pilothouse.container.v1.ContainerService/GetImage',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.GetImageRequest.SerializeToString,
@@ -219,6 +229,23 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamLogs(self, request, context):
+        """Streams logs as the cluster holds them. NOT_FOUND for a container that is not there; FAILED_PRECONDITION (reason
+        CLUSTER_REFUSED, in the cluster's words) where it has no log; UNAVAILABLE where its cluster does not answer and `follow` is not set.
+        With `follow` an interrupted log goes on by itself, without duplicates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Exec(self, request_iterator, context):
+        """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
+        UNAUTHENTICATED within 5 s when the right to it ends. The start and the end are recorded, the content only if asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetImage(self, request, context):
         """Answers one image that a container the caller may see uses.
         """
@@ -302,6 +329,16 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.ListStatusHistory,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListStatusHistoryRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListStatusHistoryResponse.SerializeToString,
+            ),
+            'StreamLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamLogs,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.StreamLogsRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'Exec': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exec,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
@@ -648,6 +685,60 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/ListStatusHistory',
             pilothouse_dot_container_dot_v1_dot_container__pb2.ListStatusHistoryRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.ListStatusHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/StreamLogs',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.StreamLogsRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exec(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pilothouse.container.v1.ContainerService/Exec',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ExecRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ExecResponse.FromString,
             options,
             channel_credentials,
             insecure,
