@@ -20,9 +20,13 @@ from pilothouse_server.audit.service import AuditService
 from pilothouse_server.cluster import connection
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import CredentialsRefused
+from pilothouse_server.config import messages as config_messages
+from pilothouse_server.config.operations import configs, rotation
+from pilothouse_server.config.service import ConfigService
 from pilothouse_server.containers import messages as container_messages
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.service import ContainerService
+from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.operations.login import Logins
@@ -37,6 +41,7 @@ from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.reconcile_config import ConfigNoun
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.rpc import interceptors, method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -79,12 +84,12 @@ class Application:
         self.store.renderers |= {
             "container": container_messages.render,
             "namespace": namespace_messages.render,
+            "config_map": config_messages.render_config_map,
+            "secret": config_messages.render_secret,
         }
         self._kubeconfigs = kubeconfigs
-        self._keys = KeyRing.load(
-            settings.secret_key_file or settings.data_dir / "master.key",
-            create=settings.secret_key_file is None,
-        )
+        self._keys = KeyRing.load(settings.key_file, create=settings.secret_key_file is None)
+        self.envelopes = Envelopes(self._keys)
         self.hub = Hub(settings.event_ring_size)
         self.feed = Feed(self.store, self.hub)
         self.audit_writer = AuditWriter(self.store)
@@ -96,6 +101,10 @@ class Application:
             self.clusters,
             self.usage,
             reconciler or ReconcilerSettings(usage_period_seconds=settings.usage_period_seconds),
+            nouns={
+                "config_map": ConfigNoun("config_map", self.envelopes),
+                "secret": ConfigNoun("secret", self.envelopes),
+            },
         )
         self._passwords = Passwords()
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
@@ -109,11 +118,12 @@ class Application:
         Raises:
             pilothouse_migrations.runner.MigrationError: the schema is not this release's.
             DeclarationError: the proto files leave something open.
-            Unavailable: the database is away.
+            Unavailable: the database is away, or holds values that the key file cannot open.
             RuntimeError: the address is taken.
         """
         dsn = self.settings.maintenance_database_url or self.settings.database_url
         await runner.check(plain_dsn(dsn))
+        await rotation.ensure_active(self.store, self.envelopes)
         self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
         await self._register_clusters()
         self._server, port = self._build_server()
@@ -154,8 +164,9 @@ class Application:
             WatchLimits(self.settings.watch_max_lag_events),
         )
         services = (
-            NamespaceService(watches, page_key, [containers.delete_all]),
+            NamespaceService(watches, page_key, [containers.delete_all, configs.delete_all]),
             ContainerService(watches, page_key),
+            ConfigService(watches, page_key, self.envelopes),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.live_usage, page_key),
         )

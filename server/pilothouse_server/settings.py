@@ -80,6 +80,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     secret_key_file: Path | None = None
 
+    @property
+    def key_file(self) -> Path:
+        """Where the master keys are: the file that is named, else one in the data folder."""
+        return self.secret_key_file or self.data_dir / "master.key"
+
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Reads the settings.

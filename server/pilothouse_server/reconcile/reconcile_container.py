@@ -21,6 +21,7 @@ from pilothouse_server.reconcile.container_actions import AGAIN_SECONDS, Result
 from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
 from pilothouse_server.reconcile.repository import observed as written_back
 from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.repository.configs import waits_for_configs
 from pilothouse_server.reconcile.repository.observed import Change
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.reconcile.written import Written
@@ -30,11 +31,15 @@ MESSAGE_LIMIT = 4096
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """`namespace_ready`: the namespace was brought to the cluster before."""
+    """`namespace_ready`: the namespace was brought to the cluster before.
+
+    `configuration_ready`: so were the config maps and secrets that it reads.
+    """
 
     container: Container
     namespace_ready: bool
     service_account_shared: bool
+    configuration_ready: bool = True
 
 
 async def load(store: Store, work: Work) -> Loaded | None:
@@ -48,7 +53,8 @@ async def load(store: Store, work: Work) -> Loaded | None:
         shared = bool(container.spec.service_account) and await written_back.service_account_used_by_others(
             transaction, container
         )
-        return Loaded(container, ready, shared)
+        configured = not await waits_for_configs(transaction, container)
+        return Loaded(container, ready, shared, configured)
 
 
 async def act(client: LeasedClient, loaded: Loaded) -> Result:
@@ -63,6 +69,12 @@ async def act(client: LeasedClient, loaded: Loaded) -> Result:
         return Result(
             conditions=(_waiting("WaitingForNamespace", "its namespace is not on the cluster yet"),),
             again_seconds=0.2,
+        )
+    if not loaded.configuration_ready:
+        # Pods that start before would read the former values.
+        return Result(
+            conditions=(_waiting("WaitingForConfiguration", "what it reads is not on the cluster yet"),),
+            again_seconds=0.1,
         )
     return await container_actions.bring(client, container)
 

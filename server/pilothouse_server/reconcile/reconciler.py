@@ -7,6 +7,7 @@ and go with their rows. What fails in one cluster's task stays there.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from uuid import uuid4
 
 import msgspec
@@ -20,13 +21,14 @@ from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.health import Health, HealthSettings
 from pilothouse_server.reconcile.leadership import LEASE_SECONDS, lead
 from pilothouse_server.reconcile.leased_client import LeaseLost
+from pilothouse_server.reconcile.noun import Noun
 from pilothouse_server.reconcile.observer import Observer, ObserverSettings
 from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.repository import clusters as registered
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.usage import UsageCollector, UsageSink
-from pilothouse_server.reconcile.worker import Worker, WorkerSettings
+from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -53,7 +55,10 @@ class Reconciler:
         clusters: Clusters,
         usage_sink: UsageSink | None,
         settings: ReconcilerSettings = ReconcilerSettings(),  # noqa: B008 - immutable
+        *,
+        nouns: Mapping[str, Noun] | None = None,
     ) -> None:
+        """`nouns` are reconciled beside containers and namespaces, by type of resource."""
         self._store = store
         self._clusters = clusters
         self._usage_sink = usage_sink
@@ -61,7 +66,9 @@ class Reconciler:
         self._own_changes = OwnChanges()
         # Unique to the process: a server that is started again must not take its own old lease for held.
         self._owner = uuid4().hex
-        self.worker = Worker(store, clusters, self._own_changes, settings.worker)
+        self.worker = Worker(
+            store, clusters, self._own_changes, settings.worker, nouns={**NOUNS, **(nouns or {})}
+        )
 
     def wake(self) -> None:
         """Look for work now: something was committed."""

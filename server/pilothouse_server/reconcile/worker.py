@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from uuid import uuid4
 
@@ -24,12 +24,15 @@ from pilothouse_server.reconcile import reconcile_container, reconcile_namespace
 from pilothouse_server.reconcile.backoff import after_error, backoff_seconds
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.noun import Noun
 from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
+
+NOUNS: Mapping[str, Noun] = {"container": reconcile_container, "namespace": reconcile_namespace}
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -51,8 +54,10 @@ class Worker:
         own_changes: OwnChanges,
         settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - immutable
         *,
+        nouns: Mapping[str, Noun] = NOUNS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self._nouns = nouns
         self._store = store
         self._clusters = clusters
         self._own_changes = own_changes
@@ -135,7 +140,7 @@ class Worker:
     async def _reconcile(self, work: Work) -> None:
         # Some of the lease is kept back for writing the result.
         act_seconds = self._settings.lease_seconds * 0.75
-        noun = reconcile_container if work.resource_type == "container" else reconcile_namespace
+        noun = self._nouns[work.resource_type]
         loaded = await noun.load(self._store, work)
         if loaded is None:
             await self._remove(work)
@@ -172,18 +177,17 @@ class Worker:
     async def _remove(self, work: Work) -> None:
         async with self._store.system_write("reconciler") as transaction:
             if await queue.hold(transaction, work):
-                resource_type: queue.ResourceType = (
-                    "container" if work.resource_type == "container" else "namespace"
-                )
-                await queue.remove(transaction, resource_type, work.resource_id)
+                await queue.remove(transaction, work.resource_type, work.resource_id)
 
     async def _ask_again(self, work: Work) -> None:
         try:
             async with self._store.system_write("reconciler") as transaction:
                 if work.resource_type == "container":
                     await queue.look_again(transaction, [work.resource_id])
-                else:
+                elif work.resource_type == "namespace":
                     await queue.look_again_at_namespaces(transaction, [work.resource_id])
+                else:
+                    await queue.look_again_at(transaction, work.resource_type, work.resource_id)
         except PilothouseError as error:
             log.warning("work cannot be asked for", reason=error.reason, resource_id=work.resource_id)
 

@@ -42,14 +42,23 @@ _CHANGE = {
 
 @dataclass(frozen=True, slots=True)
 class WatchFilter:
-    """What a watch is about. Empty fields match everything; `text` binds resume tokens to it."""
+    """What a watch is about: one type of resource, or several whose events hold the same message.
 
-    resource_type: str
+    Empty fields match everything; `text` binds resume tokens to it.
+    """
+
+    resource_type: str | frozenset[str]
     namespace_id: int | None = None
     name: str = ""
     selector: LabelSelector | None = None
     status: str = ""
     text: str = ""
+
+    def concerns(self, resource_type: str) -> bool:
+        """Whether the watch is about this type."""
+        if isinstance(self.resource_type, str):
+            return resource_type == self.resource_type
+        return resource_type in self.resource_type
 
     def matches(self, event: FeedEvent) -> bool:
         """Whether the object matches after the change."""
@@ -175,7 +184,7 @@ def _sight_text(visible: frozenset[int] | None) -> str:
 
 def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
     """What the watcher is told of an event; None if it is none of its business."""
-    if event.resource_type != wanted.resource_type:
+    if not wanted.concerns(event.resource_type):
         return None
     if wanted.namespace_id is not None and event.namespace_id != wanted.namespace_id:
         return None

@@ -30,7 +30,12 @@ _DELETE = text(
 )
 _DELETE_ACCOUNTS = text("DELETE FROM service_accounts WHERE namespace_id = :id")
 
-_HOLDS_CONTAINERS = text("SELECT 1 FROM containers WHERE namespace_id = :id LIMIT 1")
+_HOLDS = text("""
+SELECT 1 FROM containers WHERE namespace_id = :id
+UNION ALL SELECT 1 FROM config_maps WHERE namespace_id = :id
+UNION ALL SELECT 1 FROM secrets WHERE namespace_id = :id
+LIMIT 1
+""")
 
 _BY_KUBERNETES_NAMES = text("""
 SELECT kubernetes_name, id, uid::text AS uid FROM namespaces
@@ -88,8 +93,8 @@ async def write(
 
 
 async def holds_containers(transaction: ReadTransaction, namespace_id: int) -> bool:
-    """Whether containers are still in it, those being deleted included."""
-    return (await transaction.connection.execute(_HOLDS_CONTAINERS, {"id": namespace_id})).first() is not None
+    """Whether containers or configuration are still in it, those being deleted included."""
+    return (await transaction.connection.execute(_HOLDS, {"id": namespace_id})).first() is not None
 
 
 async def delete(transaction: Transaction, namespace: Namespace) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-ResourceType = Literal["container", "namespace"]
+ResourceType = Literal["container", "namespace", "config_map", "secret"]
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -91,6 +91,13 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
+# For resources that cannot lack their row while they live, because only their own work removes it.
+_LOOK_AGAIN_AT = text("""
+UPDATE reconcile_work
+SET due_at = CASE WHEN attempts > 0 THEN due_at ELSE LEAST(due_at, clock_timestamp()) END
+WHERE resource_type = :resource_type AND resource_id = :resource_id
+""")
+
 # A cluster that came back is worth an attempt at once, whatever the backoff says.
 _WAKE_CLUSTER = text("""
 UPDATE reconcile_work SET due_at = clock_timestamp(), attempts = 0, updated_at = clock_timestamp()
@@ -129,7 +136,7 @@ async def release(
     )
 
 
-async def remove(transaction: Transaction, resource_type: ResourceType, resource_id: int) -> None:
+async def remove(transaction: Transaction, resource_type: str, resource_id: int) -> None:
     """Remove the row with its resource."""
     await transaction.connection.execute(
         _REMOVE, {"resource_type": resource_type, "resource_id": resource_id}
@@ -152,6 +159,13 @@ async def look_again_at_namespaces(
         await transaction.connection.execute(
             _LOOK_AGAIN_NAMESPACE, {"ids": namespace_ids, "seconds": due_in_seconds}
         )
+
+
+async def look_again_at(transaction: Transaction, resource_type: str, resource_id: int) -> None:
+    """Have one resource of any type reconciled, without shortening a backoff."""
+    await transaction.connection.execute(
+        _LOOK_AGAIN_AT, {"resource_type": resource_type, "resource_id": resource_id}
+    )
 
 
 async def wake_cluster(transaction: Transaction, cluster_name: str) -> None:

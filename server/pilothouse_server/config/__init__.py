@@ -1,0 +1,1 @@
+"""Config maps and secrets: configuration that containers of a namespace read."""

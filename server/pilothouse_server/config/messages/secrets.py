@@ -1,0 +1,36 @@
+"""Secrets: value ↔ protobuf. No answer made here holds a value of a secret."""
+
+from __future__ import annotations
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse_server.config.messages.common import common_fields
+from pilothouse_server.config.model import Secret
+from pilothouse_server.config.operations.secrets import Asked
+
+SECRET_UPDATABLE = frozenset({"data", "string_data", "immutable", "labels", "annotations"})
+
+
+def secret(value: Secret) -> pb.Secret:
+    """A secret as protobuf, without its values."""
+    return pb.Secret(type=value.type, key_sizes=value.key_sizes, key_id=value.key_id, **common_fields(value))
+
+
+def render_secret(value: Secret) -> bytes:
+    """A secret as an event holds it: inside the message that tells it from a config map."""
+    return pb.Config(secret=secret(value)).SerializeToString()
+
+
+def asked_secret(message: pb.Secret, paths: tuple[str, ...] = ()) -> Asked:
+    """What a caller asks for, with the values given; `paths` are the fields that an update names."""
+    return Asked(
+        secret=Secret(
+            name=message.name,
+            type=message.type,
+            immutable=message.immutable,
+            labels=dict(message.labels),
+            annotations=dict(message.annotations),
+        ),
+        data=dict(message.data),
+        string_data=dict(message.string_data),
+        paths=paths,
+    )

@@ -1,0 +1,63 @@
+"""What a config map and a secret are, apart from how they are stored, sent or run.
+
+A `Secret` holds the names and sizes of its values, never a value: those travel as `Values`, from the request
+to the encryption and from the decryption to the answer, and are part of nothing that is shown or logged.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from pilothouse_server.containers.model import Condition, NamespaceId
+
+Kind = Literal["config_map", "secret"]
+# The values of a secret, by key.
+Values = dict[str, bytes]
+
+OPAQUE = "Opaque"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What both have in common."""
+
+    id: int = 0
+    uid: str = ""
+    name: str
+    namespace_id: NamespaceId = NamespaceId(0)
+    namespace: str = ""
+    cluster_name: str = ""
+    kubernetes_namespace: str = ""
+    kubernetes_name: str = ""
+    immutable: bool = False
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    conditions: tuple[Condition, ...] = ()
+    generation: int = 1
+    observed_generation: int = 0
+    resource_version: int = 1
+    deletion_requested_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+
+    @property
+    def reconciling(self) -> bool:
+        return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+
+class ConfigMap(Config, frozen=True, kw_only=True):
+    """`data` is text, `binary_data` anything; a key stands in one of the two."""
+
+    data: dict[str, str] = {}
+    binary_data: dict[str, bytes] = {}
+
+
+class Secret(Config, frozen=True, kw_only=True):
+    """`key_sizes` are bytes by key; `key_id` names the key-encryption key that wraps its data key."""
+
+    type: str = OPAQUE
+    key_sizes: dict[str, int] = {}
+    key_id: str = ""

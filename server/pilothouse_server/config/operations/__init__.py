@@ -1,0 +1,1 @@
+"""The rules of config maps and secrets, and of the keys that encrypt the latter."""

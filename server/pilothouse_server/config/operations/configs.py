@@ -1,0 +1,130 @@
+"""What config maps and secrets have in common: finding, deleting, telling watchers, work for the reconciler.
+
+A config that something reads is not deleted: containers read it by their environment, volumes show it. The
+namespace's row, locked by a deletion and shared by whoever begins to use a config, decides between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from pilothouse_server.config import repository
+from pilothouse_server.config.model import Config, Kind
+from pilothouse_server.config.operations import rules
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.errors import FailedPrecondition, not_found
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import Kind as ChangeKind
+
+C = TypeVar("C", bound=Config)
+Check = Callable[[Config], None]
+
+WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
+
+list_page = repository.list_page
+stream = repository.stream
+
+
+async def locate(
+    transaction: ReadTransaction, kind: Kind, namespace: str, name: str, *, lock: bool = False
+) -> Config:
+    """The config map or secret of this name.
+
+    Raises:
+        NotFound: the namespace or the config, alike for one that the caller does not reach.
+    """
+    found = await repository.find(transaction, kind, namespace, name, lock=lock)
+    if found is None:
+        await namespaces.locate(transaction, namespace)
+        raise not_found(WORDS[kind], name)
+    return found
+
+
+async def delete(transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check) -> Config:
+    """Marks one for deletion; one that is marked is answered as it is.
+
+    Raises:
+        NotFound: the namespace or the config.
+        FailedPrecondition: something reads it; metadata names who.
+    """
+    home = await namespaces.locate(transaction, namespace, "update")
+    stored = await locate(transaction, kind, namespace, name, lock=True)
+    check(stored)
+    if stored.deletion_requested_at is not None:
+        return stored
+    readers = await containers.users_of_source(transaction, home.id, kind, name)
+    volumes = await repository.volumes_of(transaction, kind, home.id, name)
+    if readers or volumes:
+        raise rules.in_use(WORDS[kind], name, readers, volumes)
+    return await _mark(transaction, kind, stored)
+
+
+async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
+    """Marks every config map and secret of a namespace for deletion: what a cascading delete does."""
+    kinds: tuple[Kind, ...] = ("config_map", "secret")
+    for kind in kinds:
+        found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
+        for item in found:
+            stored = await repository.get(transaction, kind, item.id, lock=True)
+            if stored is not None and stored.deletion_requested_at is None:
+                await _mark(transaction, kind, stored)
+
+
+async def restart_users(transaction: Transaction, kind: Kind, config: Config) -> list[str]:
+    """Restarts the running containers that read it; answers their names."""
+    return await containers.restart_users(transaction, config.namespace_id, kind, config.name)
+
+
+def refuse_deleting(kind: Kind, config: Config) -> None:
+    """Raises FailedPrecondition if it is being deleted."""
+    if config.deletion_requested_at is not None:
+        raise FailedPrecondition(
+            f'{WORDS[kind]} "{config.name}" is being deleted', reason=f"{kind.upper()}_TERMINATING"
+        )
+
+
+def event(kind: Kind, config: Config, change: ChangeKind, before: Config | None = None) -> Event:
+    """The event of a change; a secret's holds no values."""
+    return Event(
+        resource_type=kind,
+        resource_id=config.id,
+        namespace_id=config.namespace_id,
+        name=config.name,
+        kind=change,
+        entity=config,
+        labels=config.labels,
+        status="",
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else "",
+    )
+
+
+async def changed(
+    transaction: Transaction, kind: Kind, config: Config, change: ChangeKind, before: Config | None = None
+) -> None:
+    """Tells watchers and leaves work for the reconciler."""
+    transaction.emit(event(kind, config, change, before))
+    await transaction.enqueue(kind, config.id, config.cluster_name, config.namespace_id)
+
+
+def placed(wanted: C, namespace: Namespace) -> C:
+    """A config that is to be made, with its place on the cluster."""
+    return msgspec.structs.replace(
+        wanted,
+        namespace_id=namespace.id,
+        namespace=namespace.name,
+        cluster_name=namespace.cluster_name,
+        kubernetes_namespace=namespace.kubernetes_name,
+        kubernetes_name=wanted.name,
+    )
+
+
+async def _mark(transaction: Transaction, kind: Kind, stored: Config) -> Config:
+    marked = await repository.mark_for_deletion(transaction, kind, stored)
+    await changed(transaction, kind, marked, "modified", stored)
+    return marked

@@ -1,0 +1,140 @@
+"""What a config map or secret must keep to, apart from the state of its namespace.
+
+The names of keys are checked by the declaration of the field. Of secrets no message repeats a key or value
+that a caller gave: the one may have been given in the place of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from pilothouse_server.config.model import ConfigMap, Values
+from pilothouse_server.errors import FailedPrecondition, InvalidArgument, Violation, invalid
+
+MOST_BYTES = 1 << 20
+RESERVED_LABEL_DOMAIN = "pilothouse.dev"
+
+_TYPE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?")
+_SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
+
+
+def check_config_map(wanted: ConfigMap) -> None:
+    """Raises InvalidArgument if a key stands in both maps or the values are too large."""
+    twice = sorted(wanted.data.keys() & wanted.binary_data.keys())
+    if twice:
+        raise invalid(
+            "config_map.binary_data", f'the key "{twice[0]}" stands in data, too', reason="DUPLICATE_KEY"
+        )
+    size = sum(len(text.encode()) for text in wanted.data.values())
+    _check_size("config_map.data", size + sum(len(value) for value in wanted.binary_data.values()))
+    check_labels("config_map.labels", wanted.labels)
+
+
+def check_secret(type_: str, values: Values) -> None:
+    """Raises InvalidArgument for a type that cannot be, a key that the type requires and is not there, or too
+    much.
+    """
+    if not _TYPE.fullmatch(type_):
+        raise invalid("secret.type", "must be letters, digits, '-', '_', '.' and '/', such as Opaque")
+    if type_ == _SERVICE_ACCOUNT_TOKEN:
+        raise invalid(
+            "secret.type",
+            "tokens of service accounts are made by the cluster, and cannot be given",
+            reason="UNSUPPORTED_TYPE",
+        )
+    check = _CHECKS.get(type_)
+    problem = check(values) if check is not None else None
+    if problem:
+        description = f"{type_} {problem}"
+        raise InvalidArgument(
+            f"secret.data: {description}",
+            reason="MISSING_KEY",
+            metadata={"field": "secret.data", "type": type_},
+            violations=(Violation("secret.data", "required_keys", description),),
+        )
+    _check_size("secret.data", sum(len(value) for value in values.values()))
+
+
+def merged(data: Mapping[str, bytes], string_data: Mapping[str, str]) -> Values:
+    """`data` with `string_data` taken over; InvalidArgument if a key stands in both."""
+    if data.keys() & string_data.keys():
+        raise invalid("secret.string_data", "a key stands in data, too", reason="DUPLICATE_KEY")
+    return dict(data) | {key: text.encode() for key, text in string_data.items()}
+
+
+def check_labels(field: str, labels: Mapping[str, str]) -> None:
+    """Raises InvalidArgument for labels of our own domain."""
+    for key in labels:
+        prefix, slash, _ = key.partition("/")
+        if slash and (prefix == RESERVED_LABEL_DOMAIN or prefix.endswith("." + RESERVED_LABEL_DOMAIN)):
+            raise invalid(field, f'"{key}": labels of {RESERVED_LABEL_DOMAIN} are set by the platform')
+
+
+def refuse_immutable(words: str, name: str) -> FailedPrecondition:
+    """The error for a change of one that was made immutable."""
+    return FailedPrecondition(
+        f'{words} "{name}" is immutable: its data never change; make another one, or delete it first',
+        reason="IMMUTABLE",
+    )
+
+
+def in_use(words: str, name: str, containers: Sequence[str], volumes: Sequence[str]) -> FailedPrecondition:
+    """The error for the deletion of one that is read."""
+    users = [f'container "{each}"' for each in containers] + [f'volume "{each}"' for each in volumes]
+    shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
+    return FailedPrecondition(
+        f'{words} "{name}" is used by {shown}',
+        reason="CONFIG_IN_USE",
+        metadata={"containers": ",".join(containers[:50]), "volumes": ",".join(volumes[:50])},
+    )
+
+
+def _check_size(field: str, size: int) -> None:
+    if size > MOST_BYTES:
+        raise invalid(
+            field, f"the values have {size} bytes together, {MOST_BYTES} are allowed", reason="TOO_LARGE"
+        )
+
+
+def _all_of(*keys: str) -> Callable[[Values], str | None]:
+    def check(values: Values) -> str | None:
+        missing = [key for key in keys if key not in values]
+        return f"requires the keys {' and '.join(missing)}" if len(missing) > 1 else _one_missing(missing)
+
+    return check
+
+
+def _one_missing(missing: list[str]) -> str | None:
+    return f"requires the key {missing[0]}" if missing else None
+
+
+def _not_empty(key: str) -> Callable[[Values], str | None]:
+    return lambda values: None if values.get(key) else f"requires the key {key} with a value"
+
+
+def _any_of(*keys: str) -> Callable[[Values], str | None]:
+    return lambda values: None if values.keys() & set(keys) else f"requires the key {' or '.join(keys)}"
+
+
+def _json_object(key: str) -> Callable[[Values], str | None]:
+    def check(values: Values) -> str | None:
+        if key not in values:
+            return f"requires the key {key}"
+        try:
+            return None if isinstance(json.loads(values[key]), dict) else f"requires a JSON object as {key}"
+        except (ValueError, RecursionError):
+            return f"requires a JSON object as {key}"
+
+    return check
+
+
+# What Kubernetes itself asks of each type.
+_CHECKS: Mapping[str, Callable[[Values], str | None]] = {
+    "kubernetes.io/tls": _all_of("tls.crt", "tls.key"),
+    "kubernetes.io/dockerconfigjson": _json_object(".dockerconfigjson"),
+    "kubernetes.io/dockercfg": _json_object(".dockercfg"),
+    "kubernetes.io/basic-auth": _any_of("username", "password"),
+    "kubernetes.io/ssh-auth": _not_empty("ssh-privatekey"),
+}

@@ -1,0 +1,157 @@
+"""The rules of secrets: making, changing, revealing.
+
+Values are in the clear only here, between the request and the encryption or the decryption and the answer.
+They are encrypted for their row: its table, its uid, which is chosen before the row is written, and its
+namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from pilothouse_server.config import repository
+from pilothouse_server.config.model import OPAQUE, Secret, Values
+from pilothouse_server.config.operations import configs, rules
+from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.errors import already_exists, not_found
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.store import encryption_keys
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder(Values).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A secret as a caller gives it. `paths` are the fields that an update names; empty for a new one."""
+
+    secret: Secret
+    data: dict[str, bytes]
+    string_data: dict[str, str]
+    paths: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Asked({self.secret.name!r})"
+
+
+async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Secret:
+    """The secret of this name; NotFound as `configs.locate`."""
+    return cast("Secret", await configs.locate(transaction, "secret", namespace, name, lock=lock))
+
+
+async def create(transaction: Transaction, namespace_name: str, asked: Asked, envelopes: Envelopes) -> Secret:
+    """Makes a secret.
+
+    Raises:
+        InvalidArgument: over 1 MiB, a key that stands in both maps, or one that the type requires is missing.
+        NotFound: the namespace.
+        AlreadyExists: the name.
+        FailedPrecondition: the namespace is inactive or being deleted.
+        Unavailable: the active key is not in this server's key file.
+    """
+    values = rules.merged(asked.data, asked.string_data)
+    wanted = msgspec.structs.replace(
+        asked.secret, type=asked.secret.type or OPAQUE, uid=repository.new_uid(), key_sizes=_sizes(values)
+    )
+    rules.check_secret(wanted.type, values)
+    rules.check_labels("secret.labels", wanted.labels)
+    namespace = await namespaces.locate(transaction, namespace_name, "share")
+    namespaces.refuse_inactive(namespace)
+    if await repository.find(transaction, "secret", namespace_name, wanted.name) is not None:
+        raise already_exists("secret", wanted.name)
+    wanted = configs.placed(wanted, namespace)
+    sealed = await _seal(transaction, wanted, values, envelopes)
+    created = await repository.insert_secret(transaction, wanted, sealed)
+    await configs.changed(transaction, "secret", created, "added")
+    return cast("Secret", created)
+
+
+async def change(
+    transaction: Transaction,
+    namespace: str,
+    name: str,
+    asked: Asked,
+    envelopes: Envelopes,
+    check: configs.Check,
+    *,
+    restart: bool,
+) -> tuple[Secret, list[str]]:
+    """Changes the fields that `asked.paths` names. `data` replaces all values, `string_data` sets the keys
+    that it names. Answers and errors as `config_maps.change`, with those of `create`.
+    """
+    stored = await locate(transaction, namespace, name, lock=True)
+    check(stored)
+    configs.refuse_deleting("secret", stored)
+    former = values = None
+    if {"data", "string_data"} & set(asked.paths):
+        former = await reveal(transaction, stored, (), envelopes)
+        values = _merged_values(former, asked)
+    fields = [path for path in asked.paths if path not in ("data", "string_data")]
+    wanted = msgspec.structs.replace(stored, **{path: getattr(asked.secret, path) for path in fields})
+    same_values = values == former
+    if same_values and wanted == stored:
+        return stored, []
+    if stored.immutable and not (same_values and wanted.immutable):
+        raise rules.refuse_immutable("secret", name)
+    rules.check_labels("secret.labels", wanted.labels)
+    sealed = None
+    if values is not None and not same_values:
+        rules.check_secret(stored.type, values)
+        wanted = msgspec.structs.replace(wanted, key_sizes=_sizes(values))
+        sealed = await _seal(transaction, stored, values, envelopes)
+    written = await repository.update_secret(transaction, stored, wanted, sealed)
+    await configs.changed(transaction, "secret", written, "modified", stored)
+    restarted = (
+        await configs.restart_users(transaction, "secret", written) if restart and not same_values else []
+    )
+    return cast("Secret", written), restarted
+
+
+async def reveal(
+    transaction: ReadTransaction, secret: Secret, keys: Collection[str], envelopes: Envelopes
+) -> Values:
+    """The values of a secret; only those of `keys` where some are given.
+
+    Raises:
+        NotFound: the secret is gone, or has not one of the keys.
+        Unavailable: the key is not in this server's key file.
+        FailedPrecondition: the ciphertext does not belong to this secret.
+    """
+    sealed = await repository.find_sealed(transaction, secret.id)
+    if sealed is None:
+        raise not_found("secret", secret.name)
+    values = opened(secret, sealed, envelopes)
+    for key in keys:
+        if key not in values:
+            raise not_found("secret key", key)
+    return {key: values[key] for key in keys} if keys else values
+
+
+def opened(secret: Secret, sealed: Sealed, envelopes: Envelopes) -> Values:
+    """The values that a secret's ciphertext holds. Raises as `reveal`."""
+    return _decode(envelopes.open(sealed, binding(secret)))
+
+
+def binding(secret: Secret) -> Binding:
+    """Where the values of a secret belong."""
+    return encryption_keys.SECRETS.binding(secret.uid, str(secret.namespace_id))
+
+
+async def _seal(transaction: Transaction, secret: Secret, values: Values, envelopes: Envelopes) -> Sealed:
+    key_id = await encryption_keys.active_key_id(transaction)
+    return envelopes.seal(_encode(values), binding(secret), key_id)
+
+
+def _merged_values(former: Values, asked: Asked) -> Values:
+    if "data" not in asked.paths:
+        return former | rules.merged({}, asked.string_data)
+    return rules.merged(asked.data, asked.string_data if "string_data" in asked.paths else {})
+
+
+def _sizes(values: Values) -> dict[str, int]:
+    return {key: len(value) for key, value in values.items()}

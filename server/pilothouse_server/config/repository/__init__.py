@@ -1,0 +1,45 @@
+"""All SQL about config maps and secrets.
+
+Both live in tables of one shape, so most statements are written once, for a `Kind`. The ciphertext of a
+secret is read by `find_sealed` alone: what lists and shows secrets never holds it.
+"""
+
+from __future__ import annotations
+
+from pilothouse_server.config.repository.configs import (
+    find,
+    get,
+    get_many,
+    list_page,
+    remove,
+    stream,
+    volumes_of,
+    write_observed,
+)
+from pilothouse_server.config.repository.writing import (
+    find_sealed,
+    insert_config_map,
+    insert_secret,
+    mark_for_deletion,
+    new_uid,
+    update_config_map,
+    update_secret,
+)
+
+__all__ = [
+    "find",
+    "find_sealed",
+    "get",
+    "get_many",
+    "insert_config_map",
+    "insert_secret",
+    "list_page",
+    "mark_for_deletion",
+    "new_uid",
+    "remove",
+    "stream",
+    "update_config_map",
+    "update_secret",
+    "volumes_of",
+    "write_observed",
+]

@@ -1,0 +1,168 @@
+"""SQL that reads config maps and secrets, and that writes what became of them on their cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, delete, func, select, update
+
+from pilothouse_server.config.model import Config, Kind
+from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
+from pilothouse_server.config.tables import HOMES, VOLUMES
+from pilothouse_server.containers.model import Condition
+from pilothouse_server.store.filtering import (
+    FilterField,
+    FilterKind,
+    compile_filter,
+    label_selector_condition,
+)
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.labels import LabelSelector
+
+
+def _filters(kind: Kind) -> dict[str, FilterField]:
+    table = TABLES[kind]
+    filters = {
+        "name": FilterField(table.c.name),
+        "immutable": FilterField(table.c.immutable, FilterKind.BOOLEAN),
+        "labels": FilterField(table.c.labels, FilterKind.LABELS),
+    }
+    if kind == "secret":
+        filters["type"] = FilterField(table.c.type)
+    return filters
+
+
+_FILTERS: dict[Kind, dict[str, FilterField]] = {kind: _filters(kind) for kind in TABLES}
+_ORDERS: dict[Kind, dict[str, OrderField]] = {
+    kind: {"name": OrderField(table.c.name), "create_time": OrderField(table.c.created_at)}
+    for kind, table in TABLES.items()
+}
+
+
+async def find(
+    transaction: ReadTransaction, kind: Kind, namespace: str, name: str, *, lock: bool = False
+) -> Config | None:
+    """The one of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    table = TABLES[kind]
+    query = selected(kind).where(HOMES.c.name == namespace, table.c.name == name)
+    if lock:
+        query = query.with_for_update(of=table)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else value(kind, row)
+
+
+async def get(
+    transaction: ReadTransaction, kind: Kind, config_id: int, *, lock: bool = False
+) -> Config | None:
+    """The one with this id."""
+    table = TABLES[kind]
+    query = selected(kind).where(table.c.id == config_id)
+    if lock:
+        query = query.with_for_update(of=table)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else value(kind, row)
+
+
+async def get_many(transaction: ReadTransaction, kind: Kind, ids: Sequence[int]) -> list[Config]:
+    """Those with these ids, in the order of their ids; missing ones are left out."""
+    query = selected(kind).where(TABLES[kind].c.id.in_(ids)).order_by(TABLES[kind].c.id)
+    return [value(kind, row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def list_page(
+    transaction: ReadTransaction,
+    kind: Kind,
+    page: PageRequest,
+    *,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> tuple[Sequence[Config], str]:
+    """One page of those of one namespace or of those among `visible`, and the token of the next."""
+    query = _narrowed(selected(kind), kind, namespace_id, selector, visible)
+    query = query.where(compile_filter(page.filter, _FILTERS[kind]))
+    order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [value(kind, row) for row in rows], token
+
+
+async def stream(
+    transaction: ReadTransaction,
+    kind: Kind,
+    *,
+    namespace_id: int | None = None,
+    name: str = "",
+    selector: LabelSelector | None = None,
+    visible: Collection[int] | None = None,
+) -> AsyncIterator[Config]:
+    """Every one that matches, by namespace and name."""
+    table = TABLES[kind]
+    query = _narrowed(selected(kind), kind, namespace_id, selector, visible)
+    if name:
+        query = query.where(table.c.name == name)
+    async for row in await transaction.connection.stream(query.order_by(table.c.namespace_id, table.c.name)):
+        yield value(kind, row)
+
+
+def _narrowed(
+    query: Select[Any],
+    kind: Kind,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> Select[Any]:
+    table = TABLES[kind]
+    if namespace_id is not None:
+        query = query.where(table.c.namespace_id == namespace_id)
+    elif visible is not None:
+        query = query.where(table.c.namespace_id.in_(visible))
+    if selector is not None:
+        query = query.where(label_selector_condition(table.c.labels, selector))
+    return query
+
+
+async def volumes_of(transaction: ReadTransaction, kind: Kind, namespace_id: int, name: str) -> Sequence[str]:
+    """Names of the volumes that show a config map or secret, less those that are being deleted."""
+    query = (
+        select(VOLUMES.c.name)
+        .where(
+            VOLUMES.c.namespace_id == namespace_id,
+            VOLUMES.c.type == kind,
+            VOLUMES.c.source_name == name,
+            VOLUMES.c.deletion_requested_at.is_(None),
+        )
+        .order_by(VOLUMES.c.name)
+    )
+    return [row.name for row in await transaction.connection.execute(query)]
+
+
+async def write_observed(
+    transaction: Transaction,
+    kind: Kind,
+    config_id: int,
+    *,
+    conditions: tuple[Condition, ...],
+    observed_generation: int,
+) -> Config:
+    """Writes what became of one on its cluster; what is wanted and the etag stay as they are."""
+    table = TABLES[kind]
+    await transaction.connection.execute(
+        update(table)
+        .where(table.c.id == config_id)
+        .values(
+            conditions=msgspec.to_builtins(conditions),
+            observed_generation=func.greatest(table.c.observed_generation, observed_generation),
+            updated_at=func.now(),
+        )
+    )
+    return await whole(transaction, kind, config_id)
+
+
+async def remove(transaction: Transaction, kind: Kind, config_id: int) -> None:
+    """Removes a row."""
+    table = TABLES[kind]
+    await transaction.connection.execute(delete(table).where(table.c.id == config_id))

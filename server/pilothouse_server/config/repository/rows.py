@@ -1,0 +1,98 @@
+"""From rows to values: which table holds a kind, and what its columns mean."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, Table, select
+from sqlalchemy.engine import Row
+
+from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
+from pilothouse_server.config.tables import CONFIG_MAPS, CREATORS, HOMES, SECRETS
+from pilothouse_server.containers.model import Condition, NamespaceId
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+TABLES: dict[Kind, Table] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
+# What encrypts stays where it is.
+_LEFT_OUT = {"ciphertext", "data_key"}
+
+
+def selected(kind: Kind) -> Select[Any]:
+    """Every column of a kind that may be shown, with the names of its namespace and maker."""
+    table = TABLES[kind]
+    return select(
+        *(column for column in table.columns if column.name not in _LEFT_OUT),
+        HOMES.c.name.label("namespace_name"),
+        HOMES.c.cluster_name,
+        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
+        CREATORS.c.username.label("creator"),
+    ).select_from(
+        # An ended namespace holds nothing, so its rows need not be told apart here.
+        table.join(HOMES, HOMES.c.id == table.c.namespace_id).outerjoin(
+            CREATORS, CREATORS.c.id == table.c.created_by
+        )
+    )
+
+
+async def whole(transaction: ReadTransaction, kind: Kind, config_id: int) -> Config:
+    """A row that was just written, as it is stored."""
+    query = selected(kind).where(TABLES[kind].c.id == config_id)
+    return value(kind, (await transaction.connection.execute(query)).one())
+
+
+def value(kind: Kind, row: Row[Any]) -> Config:
+    """The value of a row of `selected(kind)`."""
+    return _config_map(row) if kind == "config_map" else _secret(row)
+
+
+def binary_document(data: dict[str, bytes]) -> dict[str, str]:
+    """Bytes by key as JSON can hold them."""
+    return {key: base64.b64encode(each).decode() for key, each in data.items()}
+
+
+def sizes_document(sizes: dict[str, int]) -> dict[str, dict[str, int]]:
+    """What may be shown of a secret's values, as `secrets.data` holds it."""
+    return {key: {"size_bytes": size} for key, size in sizes.items()}
+
+
+def _config_map(row: Row[Any]) -> ConfigMap:
+    return ConfigMap(
+        **_common(row),
+        data=row.data,
+        binary_data={key: base64.b64decode(text) for key, text in row.binary_data.items()},
+    )
+
+
+def _secret(row: Row[Any]) -> Secret:
+    return Secret(
+        **_common(row),
+        type=row.type,
+        key_sizes={key: each["size_bytes"] for key, each in row.data.items()},
+        key_id=row.key_id,
+    )
+
+
+def _common(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "uid": str(row.uid),
+        "name": row.name,
+        "namespace_id": NamespaceId(row.namespace_id),
+        "namespace": row.namespace_name,
+        "cluster_name": row.cluster_name,
+        "kubernetes_namespace": row.kubernetes_namespace,
+        "kubernetes_name": row.kubernetes_name,
+        "immutable": row.immutable,
+        "labels": row.labels,
+        "annotations": row.annotations,
+        "conditions": msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
+        "generation": row.generation,
+        "observed_generation": row.observed_generation,
+        "resource_version": row.resource_version,
+        "deletion_requested_at": row.deletion_requested_at,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "created_by": row.creator or "",
+    }

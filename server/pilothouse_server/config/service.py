@@ -1,0 +1,236 @@
+"""ConfigService: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+from google.protobuf.message import Message
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse_server.config import messages
+from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
+from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import invalid
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.labels import LabelSelector
+
+_KINDS: tuple[Kind, ...] = ("config_map", "secret")
+
+
+class ConfigService:
+    """Serves `pilothouse.config.v1.ConfigService`."""
+
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
+
+    def __init__(self, watches: WatchServer, page_key: bytes, envelopes: Envelopes) -> None:
+        self._watches = watches
+        self._page_key = page_key
+        self._envelopes = envelopes
+
+    async def CreateConfigMap(
+        self, request: pb.CreateConfigMapRequest, call: Call
+    ) -> pb.CreateConfigMapResponse:
+        """Makes a config map."""
+        _require_name("config_map", request.config_map.name)
+        created = await config_maps.create(
+            await call.transaction(), request.namespace, messages.wanted_config_map(request.config_map)
+        )
+        return pb.CreateConfigMapResponse(config_map=_shown_map(call, created))
+
+    async def GetConfigMap(self, request: pb.GetConfigMapRequest, call: Call) -> pb.GetConfigMapResponse:
+        """Answers one config map."""
+        async with call.read() as transaction:
+            found = await config_maps.locate(transaction, request.namespace, request.name)
+        return pb.GetConfigMapResponse(config_map=_shown_map(call, found))
+
+    async def ListConfigMaps(
+        self, request: pb.ListConfigMapsRequest, call: Call
+    ) -> pb.ListConfigMapsResponse:
+        """Lists config maps."""
+        found, token = await self._list("config_map", request, call)
+        shown = [messages.config_map(cast("ConfigMap", item)) for item in found]
+        return pb.ListConfigMapsResponse(config_maps=shown, next_page_token=token)
+
+    async def UpdateConfigMap(
+        self, request: pb.UpdateConfigMapRequest, call: Call
+    ) -> pb.UpdateConfigMapResponse:
+        """Changes a config map."""
+        paths = check_update_mask(pb.ConfigMap, request.update_mask, messages.CONFIG_MAP_UPDATABLE)
+        asked = messages.wanted_config_map(request.config_map)
+        changed, restarted = await config_maps.change(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            lambda stored: config_maps.taken_over(stored, asked, paths),
+            _etag_check(request.etag or request.config_map.etag),
+            restart=request.restart_containers,
+        )
+        return pb.UpdateConfigMapResponse(config_map=_shown_map(call, changed), restarted=restarted)
+
+    async def DeleteConfigMap(
+        self, request: pb.DeleteConfigMapRequest, call: Call
+    ) -> pb.DeleteConfigMapResponse:
+        """Marks a config map for deletion."""
+        marked = await self._delete("config_map", request, call)
+        return pb.DeleteConfigMapResponse(config_map=_shown_map(call, cast("ConfigMap", marked)))
+
+    async def CreateSecret(self, request: pb.CreateSecretRequest, call: Call) -> pb.CreateSecretResponse:
+        """Makes a secret."""
+        _require_name("secret", request.secret.name)
+        created = await secrets.create(
+            await call.transaction(),
+            request.namespace,
+            messages.asked_secret(request.secret),
+            self._envelopes,
+        )
+        return pb.CreateSecretResponse(secret=_shown_secret(call, created))
+
+    async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse:
+        """Answers one secret, without its values."""
+        async with call.read() as transaction:
+            found = await secrets.locate(transaction, request.namespace, request.name)
+        return pb.GetSecretResponse(secret=_shown_secret(call, found))
+
+    async def ListSecrets(self, request: pb.ListSecretsRequest, call: Call) -> pb.ListSecretsResponse:
+        """Lists secrets, without their values."""
+        found, token = await self._list("secret", request, call)
+        shown = [messages.secret(cast("Secret", item)) for item in found]
+        return pb.ListSecretsResponse(secrets=shown, next_page_token=token)
+
+    async def UpdateSecret(self, request: pb.UpdateSecretRequest, call: Call) -> pb.UpdateSecretResponse:
+        """Changes a secret."""
+        paths = check_update_mask(pb.Secret, request.update_mask, messages.SECRET_UPDATABLE)
+        changed, restarted = await secrets.change(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            messages.asked_secret(request.secret, paths),
+            self._envelopes,
+            _etag_check(request.etag or request.secret.etag),
+            restart=request.restart_containers,
+        )
+        return pb.UpdateSecretResponse(secret=_shown_secret(call, changed), restarted=restarted)
+
+    async def DeleteSecret(self, request: pb.DeleteSecretRequest, call: Call) -> pb.DeleteSecretResponse:
+        """Marks a secret for deletion."""
+        marked = await self._delete("secret", request, call)
+        return pb.DeleteSecretResponse(secret=_shown_secret(call, cast("Secret", marked)))
+
+    async def RevealSecret(self, request: pb.RevealSecretRequest, call: Call) -> pb.RevealSecretResponse:
+        """Answers the values of a secret; the kernel records the call before the answer leaves."""
+        async with call.read() as transaction:
+            found = await secrets.locate(transaction, request.namespace, request.name)
+            call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+            values = await secrets.reveal(transaction, found, request.keys, self._envelopes)
+        return pb.RevealSecretResponse(data=values)
+
+    async def WatchConfigs(self, request: pb.WatchConfigsRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches config maps and secrets, the latter without their values."""
+        selector = _selector(request.label_selector)
+        async with call.read() as transaction:
+            namespace_id = await _namespace_id(call, transaction, request.namespace)
+
+        async def snapshot(reading: ReadTransaction) -> AsyncIterator[Message]:
+            for kind in _KINDS:
+                async for item in configs.stream(
+                    reading,
+                    kind,
+                    namespace_id=namespace_id,
+                    name=request.name,
+                    selector=selector,
+                    visible=call.visible_namespaces(),
+                ):
+                    yield _config(item)
+
+        wanted = WatchFilter(
+            frozenset(_KINDS),
+            namespace_id=namespace_id,
+            name=request.name,
+            selector=selector,
+            text="\x00".join((str(namespace_id), request.name, request.label_selector)),
+        )
+        async for answer in watch(
+            self._watches,
+            call,
+            wanted,
+            snapshot=snapshot,
+            answer=pb.WatchConfigsResponse,
+            noun="config",
+        ):
+            yield answer
+
+    async def RotateKeys(self, request: pb.RotateKeysRequest, call: Call) -> pb.RotateKeysResponse:
+        """Wraps a batch of data keys by the newest key-encryption key."""
+        batch = request.batch_size or rotation.DEFAULT_BATCH
+        done = await rotation.rotate(call.store, self._envelopes, batch)
+        call.describe(
+            resource_name=done.key_id, rotated=done.rotated, remaining=done.remaining, key_id=done.key_id
+        )
+        return pb.RotateKeysResponse(rotated=done.rotated, remaining=done.remaining, key_id=done.key_id)
+
+    async def _list(
+        self, kind: Kind, request: pb.ListConfigMapsRequest | pb.ListSecretsRequest, call: Call
+    ) -> tuple[list[Config], str]:
+        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        async with call.read() as transaction:
+            found, token = await configs.list_page(
+                transaction,
+                kind,
+                page,
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                selector=_selector(request.label_selector),
+                visible=call.visible_namespaces(),
+            )
+        return list(found), token
+
+    async def _delete(
+        self, kind: Kind, request: pb.DeleteConfigMapRequest | pb.DeleteSecretRequest, call: Call
+    ) -> Config:
+        return await configs.delete(
+            await call.transaction(), kind, request.namespace, request.name, _etag_check(request.etag)
+        )
+
+
+def _config(item: Config) -> pb.Config:
+    if isinstance(item, ConfigMap):
+        return pb.Config(config_map=messages.config_map(item))
+    return pb.Config(secret=messages.secret(cast("Secret", item)))
+
+
+def _shown_map(call: Call, value: ConfigMap) -> pb.ConfigMap:
+    call.describe(resource_id=value.id, namespace_id=value.namespace_id)
+    return messages.config_map(value)
+
+
+def _shown_secret(call: Call, value: Secret) -> pb.Secret:
+    call.describe(resource_id=value.id, namespace_id=value.namespace_id)
+    return messages.secret(value)
+
+
+def _require_name(field: str, name: str) -> None:
+    if not name:
+        raise invalid(f"{field}.name", "must be set", reason="REQUIRED")
+
+
+async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
+    """Id of the namespace that a list or watch names; None if it names none."""
+    if not name:
+        return None
+    found = await namespaces.locate(transaction, name)
+    call.describe(namespace_id=found.id)
+    return found.id
+
+
+def _selector(text: str) -> LabelSelector | None:
+    return LabelSelector.parse(text) if text else None
+
+
+def _etag_check(given: str) -> Callable[[Config], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

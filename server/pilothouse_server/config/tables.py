@@ -1,0 +1,89 @@
+"""The tables of config maps and secrets, as far as they are queried here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    LargeBinary,
+    String,
+    Table,
+    column,
+    table,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.metadata import METADATA
+
+
+def _common() -> list[Column[Any]]:
+    return [
+        Column("id", BigInteger, primary_key=True),
+        Column("uid", UUID(as_uuid=True)),
+        Column("name", String(253)),
+        Column("namespace_id", BigInteger),
+        Column("kubernetes_name", String(253)),
+        Column("data", JSONB),
+        Column("immutable", Boolean),
+        Column("labels", JSONB),
+        Column("annotations", JSONB),
+        Column("conditions", JSONB),
+        Column("generation", BigInteger),
+        Column("observed_generation", BigInteger),
+        Column("resource_version", BigInteger),
+        Column("created_at", DateTime(timezone=True)),
+        Column("updated_at", DateTime(timezone=True)),
+        Column("created_by", BigInteger),
+        Column("updated_by", BigInteger),
+        Column("deletion_requested_at", DateTime(timezone=True)),
+    ]
+
+
+CONFIG_MAPS = Table(
+    "config_maps",
+    METADATA,
+    *_common(),
+    Column("binary_data", JSONB),
+    comment="Configuration that containers of a namespace read; not for secrets.",
+)
+
+SECRETS = Table(
+    "secrets",
+    METADATA,
+    *_common(),
+    Column("type", String(100)),
+    Column("ciphertext", LargeBinary),
+    Column("data_key", LargeBinary),
+    Column("key_id", String(64)),
+    comment="Secrets that containers of a namespace read, encrypted by the application.",
+)
+
+# Owned by other nouns; read here for names and places only.
+HOMES = table(
+    "namespaces",
+    column("id", BigInteger()),
+    column("name", String(63)),
+    column("cluster_name", String(100)),
+    column("kubernetes_name", String(63)),
+    schema="public",
+)
+CREATORS = table(
+    "users",
+    column("id", BigInteger()),
+    column("username", String(50)),
+    schema="public",
+)
+VOLUMES = table(
+    "volumes",
+    column("id", BigInteger()),
+    column("name", String(253)),
+    column("namespace_id", BigInteger()),
+    column("type", String(50)),
+    column("source_name", String(253)),
+    column("deletion_requested_at", DateTime(timezone=True)),
+    schema="public",
+)

@@ -1,0 +1,243 @@
+"""One config map's or secret's reconciliation: load, act, write back.
+
+Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. The
+cluster's words are kept, but not a value of ours that they might repeat.
+
+An object is ours when it carries the uid of our row; another of the same name is left alone, as `NameTaken`.
+The cluster refuses to change an immutable one. Where our row is immutable too, what it says is final, so the
+object is deleted and made again (after a restored backup it may differ); elsewhere somebody else froze it,
+and the refusal is told.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, cast
+
+import msgspec
+
+from pilothouse_server.cluster import manifest_config
+from pilothouse_server.cluster.errors import ClusterError, Conflict, Invalid, Refused
+from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS, KubernetesObject, Manifest, Resource
+from pilothouse_server.cluster.observation import APPLIED, set_condition
+from pilothouse_server.config import repository as configs
+from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret, Values
+from pilothouse_server.config.operations import configs as rules
+from pilothouse_server.config.operations import secrets
+from pilothouse_server.containers.model import Condition
+from pilothouse_server.encryption import Envelopes, Sealed
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.namespaces import repository as namespaces
+from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.repository.work import Work
+from pilothouse_server.reconcile.written import Written
+from pilothouse_server.store.unit_of_work import Store, Transaction
+
+AGAIN_SECONDS = 0.5
+NAMESPACE_AGAIN_SECONDS = 0.2
+_MESSAGE_LIMIT = 4096
+# Shorter values are found in every text.
+_SHORTEST_REDACTED = 4
+
+_RESOURCES: dict[Kind, Resource[KubernetesObject]] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """`namespace_ready`: the namespace was brought to the cluster before. `sealed`: of a secret."""
+
+    config: Config
+    namespace_ready: bool
+    sealed: Sealed | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """How far it came. `again_seconds`: the cluster is not done, look again. `gone`: nothing of it is left.
+
+    `condition` says in what way it is not applied; None where it is.
+    """
+
+    condition: Condition | None = None
+    again_seconds: float | None = None
+    gone: bool = False
+
+
+class ConfigNoun:
+    """The reconciliation of config maps or of secrets."""
+
+    def __init__(self, kind: Kind, envelopes: Envelopes) -> None:
+        self._kind: Kind = kind
+        self._resource = _RESOURCES[kind]
+        self._envelopes = envelopes
+
+    async def load(self, store: Store, work: Work) -> Loaded | None:
+        """The config as it is wanted now; None where it is gone."""
+        async with store.system_read(snapshot=True) as transaction:
+            config = await configs.get(transaction, self._kind, work.resource_id)
+            if config is None:
+                return None
+            sealed = None
+            if self._kind == "secret" and config.deletion_requested_at is None:
+                sealed = await configs.find_sealed(transaction, config.id)
+            namespace = await namespaces.get(transaction, config.namespace_id)
+            ready = namespace is not None and namespace.observed_generation > 0
+            return Loaded(config, ready, sealed)
+
+    async def act(self, client: LeasedClient, loaded: Loaded) -> Result:
+        """Bring the config to the cluster or away from it. Raises ClusterError, LeaseLost."""
+        if loaded.config.deletion_requested_at is not None:
+            return await self._take_away(client, loaded.config)
+        if not loaded.namespace_ready:
+            # Its own work makes it; the config follows as soon as it is there.
+            return _waiting(
+                "WaitingForNamespace", "its namespace is not on the cluster yet", NAMESPACE_AGAIN_SECONDS
+            )
+        return await self._bring(client, loaded)
+
+    async def write_back(
+        self, transaction: Transaction, work: Work, loaded: Loaded, outcome: object
+    ) -> Written:
+        """Write what came of it, under the config's lock and the work's epoch. Raises LeaseLost."""
+        stored = await configs.get(transaction, self._kind, work.resource_id, lock=True)
+        if not await queue.hold(transaction, work):
+            raise LeaseLost
+        if stored is None:
+            return Written(self._kind, removed=True)
+        if isinstance(outcome, ClusterError):
+            await self._write_error(transaction, stored, loaded, outcome, work.attempts)
+            return Written(self._kind)
+        assert isinstance(outcome, Result)
+        if outcome.gone:
+            await configs.remove(transaction, self._kind, stored.id)
+            transaction.emit(rules.event(self._kind, stored, "deleted", stored))
+            return Written(self._kind, removed=True)
+        if stored.deletion_requested_at is not None:
+            again = AGAIN_SECONDS if outcome.again_seconds is None else outcome.again_seconds
+            return Written(self._kind, again_seconds=again)
+        condition = outcome.condition or Condition(APPLIED, "True", "Applied")
+        # What waits for others comes again; what was dealt with, well or not, is dealt with.
+        dealt_with = outcome.again_seconds is None or condition.status == "False"
+        await self._write(transaction, stored, condition, loaded.config.generation if dealt_with else 0)
+        return Written(self._kind, again_seconds=outcome.again_seconds)
+
+    async def _bring(self, client: LeasedClient, loaded: Loaded) -> Result:
+        config = loaded.config
+        found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
+        if found is not None:
+            if not _is_ours(config, found):
+                where = f"{config.kubernetes_namespace}/{config.kubernetes_name}"
+                raise Conflict(
+                    f"{self._resource.kind} {where} exists and does not belong to this {rules.WORDS[self._kind]}",
+                    status_reason="NameTaken",
+                )
+            if found.metadata.deletion_timestamp is not None:
+                return _waiting("Deleting", f"the {self._resource.kind} is being deleted", AGAIN_SECONDS)
+        values: Values = {}
+        if loaded.sealed is not None:
+            try:
+                values = secrets.opened(cast("Secret", config), loaded.sealed, self._envelopes)
+            except PilothouseError as error:
+                # Not the cluster's doing: no backoff of its own, and others of this cluster go on.
+                return Result(
+                    Condition(APPLIED, "False", "DecryptionFailed", error.message), again_seconds=30.0
+                )
+        try:
+            await client.apply(self._resource, _manifest(config, values), force=True)
+        except Invalid as refusal:
+            if found is None or not config.immutable or not _says_immutable(refusal):
+                raise _redacted(refusal, values) from None
+            await client.delete(
+                self._resource,
+                config.kubernetes_namespace,
+                config.kubernetes_name,
+                uid=found.metadata.uid,
+                propagation="Background",
+            )
+            return _waiting("Replacing", "the immutable object differs and is made again", 0.0)
+        except Refused as refusal:
+            raise _redacted(refusal, values) from None
+        return Result()
+
+    async def _take_away(self, client: LeasedClient, config: Config) -> Result:
+        found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
+        if found is None or not _is_ours(config, found):
+            return Result(gone=True)
+        if found.metadata.deletion_timestamp is None:
+            await client.delete(
+                self._resource,
+                config.kubernetes_namespace,
+                config.kubernetes_name,
+                uid=found.metadata.uid,
+                propagation="Background",
+            )
+        # Finalizers of others may hold it; it is gone when it is seen to be.
+        return Result(again_seconds=0.05 if found.metadata.deletion_timestamp is None else AGAIN_SECONDS)
+
+    async def _write_error(
+        self, transaction: Transaction, stored: Config, loaded: Loaded, error: ClusterError, attempts: int
+    ) -> None:
+        if isinstance(error, Refused) and error.reason == "NotFound":
+            # The namespace vanished behind our back.
+            await queue.look_again_at_namespaces(transaction, [int(stored.namespace_id)])
+        taken = isinstance(error, Conflict) and error.status_reason == "NameTaken"
+        refused = taken or (isinstance(error, Refused) and not error.retryable)
+        if not refused and attempts == 0:
+            # Once is nothing: most of what fails in passing is over at the second attempt.
+            return
+        message = error.message[:_MESSAGE_LIMIT]
+        condition = Condition(APPLIED, "False" if refused else "Unknown", error.reason[:100], message)
+        # A refusal is an answer: the generation was dealt with. What did not get through was not.
+        await self._write(transaction, stored, condition, loaded.config.generation if refused else 0)
+
+    async def _write(
+        self, transaction: Transaction, stored: Config, condition: Condition, generation: int
+    ) -> None:
+        seen = max(stored.observed_generation, min(generation, stored.generation))
+        conditions = set_condition(stored.conditions, condition, transaction.now)
+        if conditions == stored.conditions and seen == stored.observed_generation:
+            return
+        written = await configs.write_observed(
+            transaction, self._kind, stored.id, conditions=conditions, observed_generation=seen
+        )
+        transaction.emit(rules.event(self._kind, written, "modified", stored))
+
+
+def _manifest(config: Config, values: Values) -> Manifest:
+    metadata = manifest_config.config_metadata(
+        name=config.kubernetes_name,
+        kubernetes_namespace=config.kubernetes_namespace,
+        namespace=config.namespace,
+        uid=config.uid,
+        labels=config.labels,
+        annotations=config.annotations,
+    )
+    if isinstance(config, ConfigMap):
+        return manifest_config.config_map(
+            metadata, config.data, config.binary_data, immutable=config.immutable
+        )
+    return manifest_config.secret(metadata, cast("Secret", config).type, values, immutable=config.immutable)
+
+
+def _redacted(refusal: Any, values: Values) -> Any:
+    """The refusal without any value of the secret that its words repeat, plain or in base64."""
+    message = refusal.message
+    for value in values.values():
+        shown = (value.decode("utf-8", "replace"), base64.b64encode(value).decode())
+        for text in shown:
+            if len(text) >= _SHORTEST_REDACTED:
+                message = message.replace(text, "[redacted]")
+    if message != refusal.message:
+        refusal.message, refusal.args, refusal.causes = message, (message,), ()
+    return refusal
+
+
+def _says_immutable(refusal: Invalid) -> bool:
+    return "immutable" in refusal.message
+
+
+def _is_ours(config: Config, found: KubernetesObject) -> bool:
+    return found.metadata.label(manifest_config.CONFIG_UID) == config.uid
+
+
+def _waiting(reason: str, message: str, again_seconds: float) -> Result:
+    return Result(Condition(APPLIED, "Unknown", reason, message), again_seconds=again_seconds)

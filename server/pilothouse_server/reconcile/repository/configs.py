@@ -1,0 +1,35 @@
+"""Whether what a container reads was brought to its cluster."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from pilothouse_server.containers.model import Container
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+# Mostly nothing is pending, and then the rest is not looked at.
+_WAITS = text("""
+WITH pending AS (
+    SELECT 'config_map' AS kind, name FROM config_maps
+    WHERE namespace_id = :namespace_id AND observed_generation < generation AND deletion_requested_at IS NULL
+    UNION ALL
+    SELECT 'secret', name FROM secrets
+    WHERE namespace_id = :namespace_id AND observed_generation < generation AND deletion_requested_at IS NULL)
+SELECT 1 FROM pending AS p JOIN containers AS c ON c.id = :container_id
+WHERE EXISTS (SELECT FROM environment_variables AS e
+              WHERE e.container_id = c.id AND e.value_from = p.kind AND e.source_name = p.name)
+   OR jsonb_path_exists(c.spec, '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
+                        jsonb_build_object('kind', p.kind, 'name', p.name))
+   OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
+              WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name)
+LIMIT 1
+""")
+
+
+async def waits_for_configs(transaction: ReadTransaction, container: Container) -> bool:
+    """Whether a config map or secret that the container reads has a generation that no cluster was told yet.
+
+    Its pods would start with the former values, or not at all. One that the cluster refused is not waited for.
+    """
+    parameters = {"namespace_id": container.namespace_id, "container_id": container.id}
+    return (await transaction.connection.execute(_WAITS, parameters)).first() is not None
