@@ -1,0 +1,226 @@
+"""Roll-ups are what an aggregation of all samples says, whenever samples come and roll-ups are made."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pilothouse_server.metrics.model import Point, Sample, Steps
+from pilothouse_server.metrics.operations import roll_up
+from pilothouse_server.metrics.repository import series
+from tests.metrics.world import DAY, HOUR, Box, World, hours_ago, midnight
+
+DAYS = 4
+QUARTER = 900
+SECONDS_AFTER = 3 * 60
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One generated sample: whose, when (seconds since the first day), and what."""
+
+    box: int
+    at: int
+    cpu: int
+    memory: int
+    received: int | None
+    sent: int | None
+    pods: int
+
+    def sample(self, boxes: Sequence[Box], start: datetime) -> Sample:
+        return boxes[self.box].sample(
+            start + timedelta(seconds=self.at),
+            cpu_cores_used=self.cpu / 10_000,
+            memory_bytes_used=self.memory,
+            network_bytes_rx=self.received,
+            network_bytes_tx=self.sent,
+            disk_bytes_used=self.memory // 2,
+            pods=self.pods,
+        )
+
+
+counter = st.none() | st.integers(0, 1 << 40)
+# Samples of few hours meet each other more often than those of many.
+moment = st.integers(0, 6 * 3600) | st.integers(0, DAYS * 86400 - 1)
+measured = st.builds(
+    Measured,
+    st.integers(0, 2),
+    moment,
+    st.integers(0, 640_000),
+    st.integers(0, 1 << 40),
+    counter,
+    counter,
+    st.integers(1, 3),
+)
+# Batches with the hour, counted from the first day, at which roll-ups are made after each.
+history = st.lists(
+    st.tuples(st.lists(measured, min_size=1, max_size=12), st.none() | st.integers(0, DAYS * 24)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def expected(samples: Sequence[Sample], start: datetime, step: int) -> dict[tuple[int, int], dict[str, Any]]:
+    """The aggregation, written a second time: (container, beginning of the step) → what it shows."""
+    found: defaultdict[tuple[int, int], dict[str, Any]] = defaultdict(
+        lambda: {"cpu": [], "memory": [], "rx": 0, "tx": 0, "disk": 0}
+    )
+    before: dict[tuple[int, str], Sample] = {}
+    for sample in sorted(samples, key=lambda each: (each.container_id, each.timestamp)):
+        at = int(sample.timestamp.timestamp())
+        bin_ = found[sample.container_id, at - at % step]
+        bin_["cpu"].append(sample.cpu_cores_used)
+        bin_["memory"].append(sample.memory_bytes_used)
+        bin_["disk"] = max(bin_["disk"], sample.disk_bytes_used)
+        for name in ("rx", "tx"):
+            value = getattr(sample, f"network_bytes_{name}")
+            if value is None:
+                continue
+            last = before.get((sample.container_id, name))
+            if last is not None and sample.timestamp - last.timestamp <= DAY:
+                shown = getattr(last, f"network_bytes_{name}")
+                if value >= shown:
+                    bin_[name] += value - shown
+                elif sample.pods == 1:
+                    bin_[name] += value
+            before[sample.container_id, name] = sample
+    return dict(found)
+
+
+def check(points: Sequence[Point], wanted: dict[tuple[int, int], dict[str, Any]]) -> None:
+    """The points are the wanted ones; means of means are rounded twice."""
+    assert {(point.container_id, point.at) for point in points} == set(wanted)
+    for point in points:
+        bin_ = wanted[point.container_id, point.at]
+        assert point.samples == len(bin_["cpu"])
+        assert point.cpu_cores_avg == pytest.approx(sum(bin_["cpu"]) / len(bin_["cpu"]), abs=0.0002)
+        assert point.cpu_cores_max == pytest.approx(max(bin_["cpu"]), abs=1e-9)
+        assert abs(point.memory_bytes_avg - sum(bin_["memory"]) / len(bin_["memory"])) <= 2
+        assert point.memory_bytes_max == max(bin_["memory"])
+        assert (point.network_bytes_rx, point.network_bytes_tx) == (bin_["rx"], bin_["tx"])
+        assert point.disk_bytes_max == bin_["disk"]
+
+
+async def stored_points(world: World, table: str) -> list[Point]:
+    """A table of roll-ups, as points."""
+    rows = await world.rows(
+        f"SELECT container_id, extract(epoch FROM bucket)::bigint, samples, cpu_cores_avg::float8, "
+        f"cpu_cores_max::float8, memory_bytes_avg, memory_bytes_max, network_bytes_rx, network_bytes_tx, "
+        f"disk_bytes_max FROM {table}"
+    )
+    return [Point(*row.values()) for row in rows]
+
+
+async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Point]:
+    """What a query over all days answers."""
+    start = int(midnight(DAYS).timestamp())
+    steps = Steps(start - start % step, start + (DAYS + 1) * 86400, step)
+    async with world.store.system_read() as transaction:
+        return await series.points(transaction, steps, [box.id for box in boxes])
+
+
+@given(history)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_they_equal_an_aggregation_of_all_samples(
+    world: World, batches: list[tuple[list[Measured], int | None]]
+) -> None:
+    start = midnight(DAYS)
+    await world.partitions_since(start)
+    await world.empty()
+    boxes = [await _box(world, index) for index in range(3)]
+    samples: list[Sample] = []
+    taken: set[tuple[int, int]] = set()
+    for batch, hour in batches:
+        # Two samples of one container at one moment have no order.
+        fresh = [item for item in batch if (item.box, item.at) not in taken]
+        fresh = list({(item.box, item.at): item for item in fresh}.values())
+        taken |= {(item.box, item.at) for item in fresh}
+        new = [item.sample(boxes, start) for item in fresh]
+        if new:
+            stored = await world.usage.write(new)
+            assert stored.stored == len(new)
+        samples += new
+        if hour is not None:
+            await roll_up(world.store, start + timedelta(hours=hour, seconds=SECONDS_AFTER))
+    check(await asked_points(world, 3600, boxes), expected(samples, start, 3600))
+    await roll_up(world.store, start + timedelta(days=DAYS, seconds=SECONDS_AFTER))
+
+    check(await stored_points(world, "container_usage_hourly"), expected(samples, start, 3600))
+    check(await stored_points(world, "container_usage_daily"), expected(samples, start, 86400))
+    for step in (QUARTER, 3600, 6 * 3600, 86400, 2 * 86400):
+        check(await asked_points(world, step, boxes), expected(samples, start, step))
+
+
+async def _box(world: World, index: int) -> Box:
+    """The container of this number, made by the first example and used by all."""
+    found = await world.rows(
+        "SELECT c.id, c.namespace_id FROM containers AS c WHERE c.name = $1", f"box{index}"
+    )
+    if not found:
+        return await world.box(name=f"box{index}")
+    return Box(found[0]["id"], found[0]["namespace_id"], "shop", f"box{index}")
+
+
+async def test_an_hour_is_rolled_up_once_it_has_settled(world: World) -> None:
+    box = await world.box()
+    hour = hours_ago(3).replace(minute=0, second=0, microsecond=0)
+    await world.usage.write([box.sample(hour + timedelta(minutes=10))])
+    assert await roll_up(world.store, hour + HOUR + timedelta(seconds=30)) == 0
+    assert await roll_up(world.store, hour + HOUR + timedelta(seconds=SECONDS_AFTER)) == 1
+    assert [row["bucket"] for row in await world.rows("SELECT bucket FROM container_usage_hourly")] == [hour]
+
+
+async def test_doing_it_again_changes_nothing(world: World) -> None:
+    box = await world.box()
+    start = midnight(1)
+    await world.usage.write([box.sample(start + minutes) for minutes in _every(20, 60)])
+    now = start + DAY + timedelta(seconds=SECONDS_AFTER)
+    assert await roll_up(world.store, now) == 20 + 1
+    before = await stored_points(world, "container_usage_hourly")
+    assert await roll_up(world.store, now) == 0
+    assert await stored_points(world, "container_usage_hourly") == before
+
+
+async def test_it_goes_on_where_another_one_was_cut_off(world: World) -> None:
+    box = await world.box()
+    start = midnight(1)
+    await world.usage.write([box.sample(start + minutes) for minutes in _every(10, 60)])
+    async with world.store.system_write("test") as transaction:
+        await series.roll(transaction, "hour", int(start.timestamp()))
+    assert await roll_up(world.store, start + timedelta(hours=11)) == 9
+    assert len(await stored_points(world, "container_usage_hourly")) == 10
+
+
+async def test_a_container_that_goes_takes_its_roll_ups_along(world: World) -> None:
+    box = await world.box()
+    start = midnight(1)
+    await world.usage.write([box.sample(start)])
+    await roll_up(world.store, start + DAY + timedelta(seconds=SECONDS_AFTER))
+    assert await stored_points(world, "container_usage_daily")
+    async with world.database.system() as connection:
+        await connection.execute("DELETE FROM containers WHERE id = $1", box.id)
+    assert not await stored_points(world, "container_usage_hourly")
+    assert not await stored_points(world, "container_usage_daily")
+
+
+def _every(count: int, minutes: int) -> list[timedelta]:
+    return [timedelta(minutes=minutes) * index for index in range(count)]
+
+
+def test_the_second_aggregation_knows_a_counter_that_begins_anew() -> None:
+    box = Box(1, 1, "shop", "web")
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    values = [100, 150, 30, 40]
+    samples = [
+        box.sample(start + timedelta(seconds=index), network_bytes_rx=value, disk_bytes_used=0)
+        for index, value in zip(itertools.count(), values)
+    ]
+    assert expected(samples, start, 3600)[1, int(start.timestamp())]["rx"] == 50 + 30 + 10

@@ -1,0 +1,124 @@
+"""A database with namespaces and containers to store usage for, and what the tests read of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from pilothouse_server.metrics.model import Sample
+from pilothouse_server.metrics.operations import UsageStore
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.unit_of_work import Store
+from tests.conftest import Database
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A container, as far as usage is about it."""
+
+    id: int
+    namespace_id: int
+    namespace: str
+    name: str
+
+    def sample(self, timestamp: datetime, **fields: Any) -> Sample:
+        """A sample of it; a quarter of a core and a mebibyte unless said otherwise."""
+        return msgspec.structs.replace(
+            Sample(self.id, self.namespace_id, timestamp, 1, 0.25, 1 << 20), **fields
+        )
+
+
+class World:
+    """The database, and the parts that are tested."""
+
+    def __init__(self, database: Database, store: Store) -> None:
+        self.database = database
+        self.store = store
+        self.usage = UsageStore(store)
+
+    async def box(self, namespace: str = "shop", name: str = "web", **columns: Any) -> Box:
+        """Makes a container, and its namespace where it is missing."""
+        async with self.database.system() as connection:
+            return await make_box(connection, namespace, name, **columns)
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """What a query finds, seen by the system role."""
+        async with self.database.system() as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+
+    async def partitions_since(self, day: datetime) -> None:
+        """Makes the daily partitions that are missing since then."""
+        async with self.database.owner() as owner:
+            await owner.execute(
+                "SELECT create_daily_partitions('container_resource_usage', $1, 30)", day.date()
+            )
+
+    async def empty(self) -> None:
+        """Removes all usage."""
+        async with self.database.owner() as owner:
+            await owner.execute(
+                "TRUNCATE container_resource_usage, container_usage_hourly, container_usage_daily"
+            )
+
+
+async def make_box(connection: asyncpg.Connection, namespace: str, name: str, **columns: Any) -> Box:
+    """Inserts a container, and what it refers to where that is missing."""
+    await connection.execute(
+        "INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1') ON CONFLICT DO NOTHING"
+    )
+    home = await connection.fetchval("SELECT id FROM namespaces WHERE name = $1", namespace)
+    if home is None:
+        home = await connection.fetchval(
+            "INSERT INTO namespaces (name, kubernetes_name, cluster_name) VALUES ($1, $1, 'local') RETURNING id",
+            namespace,
+        )
+    image = await connection.fetchval("SELECT register_image(NULL, 'nginx', '1.27', NULL)")
+    given = {"name": name, "kubernetes_name": name, "namespace_id": home, "image_id": image} | columns
+    places = ", ".join(f"${index}" for index in range(1, len(given) + 1))
+    made = await connection.fetchval(
+        f"INSERT INTO containers ({', '.join(given)}) VALUES ({places}) RETURNING id", *given.values()
+    )
+    return Box(made, home, namespace, name)
+
+
+def hours_ago(hours: float) -> datetime:
+    """A time before now, in UTC."""
+    return datetime.now(UTC) - timedelta(hours=hours)
+
+
+def midnight(days_ago: int) -> datetime:
+    """The start of a day in UTC."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - days_ago * DAY
+
+
+@asynccontextmanager
+async def world_of(database: Database) -> AsyncIterator[World]:
+    """The world of a database until the end of the block."""
+    engines = Engines.connect(
+        Settings(
+            database_url=database.app_dsn,
+            system_database_url=database.system_dsn,
+            maintenance_database_url=database.maintenance_dsn,
+            pool_idle_connections=2,
+            pool_open_connections=8,
+        )
+    )
+    try:
+        yield World(database, Store(engines))
+    finally:
+        await engines.close()
+
+
+def stamps(samples: Sequence[Sample]) -> list[datetime]:
+    """The times of samples."""
+    return [sample.timestamp for sample in samples]
