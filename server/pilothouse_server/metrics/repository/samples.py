@@ -58,8 +58,11 @@ _COUNTERS = (
 
 def _percent(used: str, *whole: str) -> str:
     """Of the first of `whole` that says something; capped, because a tiny request makes any use a large share."""
-    of = ", ".join(f"nullif(s.{name}, 0)" for name in whole)
-    return f"least(round(CAST(100.0 * s.{used} / coalesce({of}) AS numeric), 2), 9999999999.99)"
+    parts = ", ".join(f"nullif(s.{name}, 0)" for name in whole)
+    of = f"coalesce({parts})"
+    share = f"round(CAST(100.0 * s.{used} / {of} AS numeric), 2)"
+    # `least` passes over nulls, so it must not be asked where there is nothing to be a share of.
+    return f"CASE WHEN {of} IS NOT NULL AND s.{used} IS NOT NULL THEN least({share}, 9999999999.99) END"
 
 
 def _insert(narrowed: str = "") -> str:
