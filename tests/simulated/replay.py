@@ -117,17 +117,20 @@ class Replay:
             stream.task = asyncio.create_task(self._read_stream(stream))
             await stream.began.wait()
             return []
+        # Taken before: what changes while the request is under way must lead to another one.
+        revision = self.cluster.store.revision
         differences = await self._send(index, exchange)
         writes = exchange["request"]["method"] != "GET"
         if index in self._racing or (writes and _is_workload(exchange["response"])):
             differences = [entry for entry in differences if not _CONTROLLERS_WORK.fullmatch(entry.path)]
         if writes or index in self._racing:
             return differences
-        deadline = self.cluster.clock.elapsed() + self._read_deadline_seconds
-        while self._unknown(differences) and self.cluster.clock.elapsed() < deadline:
-            revision = self.cluster.store.revision
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._read_deadline_seconds
+        while self._unknown(differences) and loop.time() < deadline:
             await self.cluster.clock.sleep(0.05)
             if self.cluster.store.revision != revision:
+                revision = self.cluster.store.revision
                 differences = await self._send(index, exchange)
         return differences
 
@@ -222,10 +225,11 @@ class Replay:
             async with asyncio.timeout(_STREAM_DEADLINE_SECONDS + 30 / self.cluster.clock.speed):
                 await stream.task
             return self._compare_lines(stream.index, recorded, stream.lines)
-        deadline = self.cluster.clock.elapsed() + _STREAM_DEADLINE_SECONDS
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _STREAM_DEADLINE_SECONDS
         while True:
             differences = self._compare_lines(stream.index, recorded, stream.lines)
-            remaining = (deadline - self.cluster.clock.elapsed()) / self.cluster.clock.speed
+            remaining = deadline - loop.time()
             if remaining <= 0 or not self._unknown(differences):
                 return differences
             try:
@@ -343,7 +347,7 @@ async def replay(
     - `varying` names further keys whose values are not compared
     - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
     - `names` translates names of the recording into names of this cluster
-    - `pace` keeps to the recorded times; `read_deadline_seconds` (simulated) bounds the repeating of a read
+    - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
     """
     recording = load(name)
     for namespace in namespaces_of(recording):
