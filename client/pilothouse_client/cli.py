@@ -38,6 +38,8 @@ VERBS = {
     "namespaces": ("namespaces", "Units of tenancy, with quotas."),
     "clusters": ("clusters", "The Kubernetes clusters."),
     "containers": ("containers", "Workloads: create, change, start, stop, watch."),
+    "configs": ("configs", "Configuration that containers read."),
+    "secrets": ("secrets", "Encrypted configuration that containers read."),
     "images": ("images", "Images that containers use."),
     "apply": ("apply", "Take Kubernetes YAML over into the platform."),
     "audit": ("audit", "What was done, by whom."),

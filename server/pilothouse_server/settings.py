@@ -17,7 +17,18 @@ PREFIX = "PILOTHOUSE_"
 # Read by the client command from the same prefix; a server started from the same shell must not refuse
 # them.
 CLIENT_VARIABLES = frozenset(
-    {"SERVER", "TOKEN", "CONFIG", "USER", "PASSWORD", "OUTPUT", "INSECURE", "CA_FILE"}
+    {
+        "SERVER",
+        "TOKEN",
+        "CONFIG",
+        "CONTEXT",
+        "NAMESPACE",
+        "USER",
+        "PASSWORD",
+        "OUTPUT",
+        "INSECURE",
+        "CA_FILE",
+    }
 )
 
 

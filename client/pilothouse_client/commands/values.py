@@ -79,3 +79,13 @@ def labels(mapping: Mapping[str, str]) -> str:
 def optional(message: Any, field: str, form: str = "{:.1f}%") -> str:
     """A number that may be unset."""
     return form.format(getattr(message, field)) if message.HasField(field) else ""
+
+
+def refusal(message: Any) -> str:
+    """Whether the cluster has what is wanted: `yes`, `waiting`, or why it has not."""
+    from pilothouse.resource.v1 import resource_pb2
+
+    for condition in message.conditions:
+        if condition.type == "Applied" and condition.status != resource_pb2.CONDITION_STATUS_TRUE:
+            return str(condition.reason)
+    return "waiting" if message.reconciling else "yes"

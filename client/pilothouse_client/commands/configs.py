@@ -1,0 +1,205 @@
+"""`pilothouse configs`: config maps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse_client.commands import config_values as given
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Watch,
+    Yes,
+    confirm,
+    namespace_or_all,
+    namespace_or_default,
+    pairs,
+)
+from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.values import labels, moment, refusal
+
+app = typer.Typer(no_args_is_help=True, help="Configuration that containers read.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda config_map: config_map.namespace),
+    Column("NAME", lambda config_map: config_map.name),
+    Column("KEYS", lambda config_map: len(config_map.data) + len(config_map.binary_data)),
+    Column("IMMUTABLE", lambda config_map: "yes" if config_map.immutable else ""),
+    Column("APPLIED", refusal),
+    Column("LABELS", lambda config_map: labels(config_map.labels)),
+    Column("CREATED", lambda config_map: moment(config_map.create_time)),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the config map.")]
+_Key = Annotated[str, typer.Option("--key", help="Write the value of this key, as it is.")]
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    namespace: Namespace = "",
+    literal: given.Literals = None,
+    file: given.Files = None,
+    env_file: given.EnvFiles = None,
+    label: given.Labels = None,
+    annotation: given.Annotations = None,
+    immutable: given.Immutable = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a config map. Files that are no text become binary values."""
+    data, binary_data = given.split_text(given.read_values(literal, file, env_file))
+    config_map = pb.ConfigMap(
+        name=name,
+        data=data,
+        binary_data=binary_data,
+        immutable=immutable,
+        labels=pairs(label or [], "--label"),
+        annotations=pairs(annotation or [], "--annotation"),
+    )
+    with connect() as client:
+        made = client.config.create_config_map(
+            namespace=namespace_or_default(namespace), config_map=config_map, validate_only=validate_only
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(name: _Name, namespace: Namespace = "", key: _Key = "", output: Output = Format.TABLE) -> None:
+    """Show a config map; with --key one of its values. -o yaml shows them all."""
+    with connect() as client:
+        found = client.config.get_config_map(namespace=namespace_or_default(namespace), name=name)
+    if not key:
+        show(found, COLUMNS, output)
+    elif key in found.data:
+        typer.echo(found.data[key], nl=False)
+    elif key in found.binary_data:
+        typer.echo(found.binary_data[key], nl=False)
+    else:
+        raise CommandError(f"{name} has no key {key!r}")
+
+
+@app.command("list")
+def list_config_maps(
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
+    selector: Selector = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List config maps, or watch them. Filter by name, immutable, labels.KEY."""
+    where = namespace_or_all(namespace, everywhere)
+    with connect() as client:
+        if not watch:
+            found = client.config.list_config_maps(
+                namespace=where, label_selector=selector, filter=filter_, order_by=order_by
+            )
+            show_all(found, COLUMNS, output, limit)
+            return
+        if filter_ or order_by or limit:
+            raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
+        with client.config.watch_configs(namespace=where, label_selector=selector) as changes:
+            show_changes(given.changes_of("config_map", changes), COLUMNS, output)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    namespace: Namespace = "",
+    literal: given.Literals = None,
+    file: given.Files = None,
+    env_file: given.EnvFiles = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="Drop this key.")] = None,
+    replace: given.Replace = False,
+    label: given.Labels = None,
+    annotation: given.Annotations = None,
+    immutable: given.Immutable = False,
+    restart: given.Restart = False,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a config map. Keys that are not given stay, unless --replace."""
+    values = given.read_values(literal, file, env_file)
+    paths = [
+        path
+        for path, asked in (
+            ("data", values or remove or replace),
+            ("binary_data", values or remove or replace),
+            ("immutable", immutable),
+            ("labels", label is not None),
+            ("annotations", annotation is not None),
+        )
+        if asked
+    ]
+    if not paths:
+        raise CommandError("say what to change", 2)
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        if "data" in paths and not replace:
+            # The mask names all text: what is not given must be as it was when it was read.
+            former = client.config.get_config_map(namespace=where, name=name)
+            etag = etag or former.etag
+            values = _merged(former, values, remove or [])
+        data, binary_data = given.split_text(values)
+        answer = client.config.update_config_map(
+            namespace=where,
+            name=name,
+            config_map=pb.ConfigMap(
+                data=data,
+                binary_data=binary_data,
+                immutable=immutable,
+                labels=pairs(label or [], "--label"),
+                annotations=pairs(annotation or [], "--annotation"),
+            ),
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+            restart_containers=restart,
+        )
+    given.say_restarted(answer.restarted)
+    show(answer.config_map, COLUMNS, output)
+
+
+def _merged(former: pb.ConfigMap, values: dict[str, bytes], remove: list[str]) -> dict[str, bytes]:
+    kept = {key: text.encode() for key, text in former.data.items()} | dict(former.binary_data)
+    for key in remove:
+        if key not in kept:
+            raise CommandError(f"{former.name} has no key {key!r}")
+        del kept[key]
+    return kept | values
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete a config map. One that is used is refused."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        confirm(f"Delete the config map {name} of {where}?", yes)
+    with connect() as client:
+        gone = client.config.delete_config_map(
+            namespace=where, name=name, etag=etag, validate_only=validate_only
+        )
+    show(gone, COLUMNS, output)

@@ -1,0 +1,213 @@
+"""`pilothouse secrets`. Values are shown by `reveal` alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse_client.commands import config_values as given
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Watch,
+    Yes,
+    confirm,
+    namespace_or_all,
+    namespace_or_default,
+    pairs,
+)
+from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.values import labels, moment, refusal
+
+app = typer.Typer(
+    no_args_is_help=True, help="Encrypted configuration that containers read.", rich_markup_mode=None
+)
+COLUMNS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda secret: secret.namespace),
+    Column("NAME", lambda secret: secret.name),
+    Column("TYPE", lambda secret: secret.type),
+    Column("KEYS", lambda secret: len(secret.key_sizes)),
+    Column("IMMUTABLE", lambda secret: "yes" if secret.immutable else ""),
+    Column("APPLIED", refusal),
+    Column("LABELS", lambda secret: labels(secret.labels)),
+    Column("CREATED", lambda secret: moment(secret.create_time)),
+]
+_REVEALED: list[Column[Any]] = [
+    Column("KEY", lambda row: row[0]),
+    Column("VALUE", lambda row: row[1]),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the secret.")]
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    namespace: Namespace = "",
+    type_: Annotated[str, typer.Option("--type", help="Such as kubernetes.io/tls; default Opaque.")] = "",
+    literal: given.Literals = None,
+    file: given.Files = None,
+    env_file: given.EnvFiles = None,
+    label: given.Labels = None,
+    annotation: given.Annotations = None,
+    immutable: given.Immutable = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a secret. Better give values by --from-file: a command line can be read by others."""
+    secret = pb.Secret(
+        name=name,
+        type=type_,
+        data=given.read_values(literal, file, env_file),
+        immutable=immutable,
+        labels=pairs(label or [], "--label"),
+        annotations=pairs(annotation or [], "--annotation"),
+    )
+    with connect() as client:
+        made = client.config.create_secret(
+            namespace=namespace_or_default(namespace), secret=secret, validate_only=validate_only
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(name: _Name, namespace: Namespace = "", output: Output = Format.TABLE) -> None:
+    """Show a secret, without its values."""
+    with connect() as client:
+        found = client.config.get_secret(namespace=namespace_or_default(namespace), name=name)
+    show(found, COLUMNS, output)
+
+
+@app.command("list")
+def list_secrets(
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
+    selector: Selector = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List secrets, or watch them, without their values. Filter by name, type, immutable, labels.KEY."""
+    where = namespace_or_all(namespace, everywhere)
+    with connect() as client:
+        if not watch:
+            found = client.config.list_secrets(
+                namespace=where, label_selector=selector, filter=filter_, order_by=order_by
+            )
+            show_all(found, COLUMNS, output, limit)
+            return
+        if filter_ or order_by or limit:
+            raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
+        with client.config.watch_configs(namespace=where, label_selector=selector) as changes:
+            show_changes(given.changes_of("secret", changes), COLUMNS, output)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    namespace: Namespace = "",
+    literal: given.Literals = None,
+    file: given.Files = None,
+    env_file: given.EnvFiles = None,
+    replace: given.Replace = False,
+    label: given.Labels = None,
+    annotation: given.Annotations = None,
+    immutable: given.Immutable = False,
+    restart: given.Restart = False,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a secret. Keys that are not given stay, unless --replace; values that are no text need it."""
+    values = given.read_values(literal, file, env_file)
+    text, binary = ({}, values) if replace else given.split_text(values)
+    if binary and not replace:
+        raise CommandError(f"{min(binary)} is no text: give every key, with --replace", 2)
+    paths = [
+        path
+        for path, asked in (
+            ("data", replace),
+            ("string_data", text),
+            ("immutable", immutable),
+            ("labels", label is not None),
+            ("annotations", annotation is not None),
+        )
+        if asked
+    ]
+    if not paths:
+        raise CommandError("say what to change", 2)
+    with connect() as client:
+        answer = client.config.update_secret(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            secret=pb.Secret(
+                data=binary,
+                string_data=text,
+                immutable=immutable,
+                labels=pairs(label or [], "--label"),
+                annotations=pairs(annotation or [], "--annotation"),
+            ),
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+            restart_containers=restart,
+        )
+    given.say_restarted(answer.restarted)
+    show(answer.secret, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete a secret. One that is used is refused."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        confirm(f"Delete the secret {name} of {where}?", yes)
+    with connect() as client:
+        gone = client.config.delete_secret(namespace=where, name=name, etag=etag, validate_only=validate_only)
+    show(gone, COLUMNS, output)
+
+
+@app.command("reveal")
+def reveal(
+    name: _Name,
+    namespace: Namespace = "",
+    key: Annotated[str, typer.Option("--key", help="Write the value of this key, as it is.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the values of a secret. That it was done is recorded."""
+    with connect() as client:
+        answer = client.config.reveal_secret(
+            namespace=namespace_or_default(namespace), name=name, keys=[key] if key else []
+        )
+    if key and output is Format.TABLE:
+        typer.echo(answer.data[key], nl=False)
+    elif output is not Format.TABLE:
+        show(answer, [], output)
+    else:
+        show_all([(each, _shown(value)) for each, value in sorted(answer.data.items())], _REVEALED, output)
+
+
+def _shown(value: bytes) -> str:
+    text = given.as_text(value)
+    return f"({len(value)} bytes; use --key)" if text is None else text
