@@ -165,7 +165,7 @@ class Application:
         )
         services = (
             NamespaceService(watches, page_key, [containers.delete_all, configs.delete_all]),
-            ContainerService(watches, page_key),
+            ContainerService(watches, page_key, self.clusters.client),
             ConfigService(watches, page_key, self.envelopes),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.live_usage, page_key),

@@ -1,13 +1,15 @@
-"""The client of one cluster's API: raw answers, decoded into partial structs, errors from one closed hierarchy.
+"""The client of one cluster's API: raw answers, decoded into partial structs, errors from one closed
+hierarchy.
 
-Every call has a deadline, goes through the cluster's own connection pool and rate limit, and can be repeated: writes
-are server-side apply, scale, or deletion with preconditions. Nothing is retried here. A watch is an async iterator that
-ends when the server ends it; following it with a list after `Expired` is the observer's business.
+Every call has a deadline, goes through the cluster's own connection pool and rate limit, and can be
+repeated: writes are server-side apply, scale, or deletion with preconditions. Nothing is retried here. A
+watch is an async iterator that ends when the server ends it; following it with a list after `Expired` is
+the observer's business.
 
 Traps of the API that this module knows:
-  * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body;
-  * an apply with a wrong type is answered 500 without reason (see `errors`);
-  * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line without its
+  * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body; * an
+  apply with a wrong type is answered 500 without reason (see `errors`); * watch lines may exceed 4 MiB and
+  may be cut off in the middle, so lines are split here and a last line without its
     end is dropped: the watch is resumed from the version before it;
   * a stopped server leaves watches open and silent for a minute, so silence longer than a bookmark's period
     (`watch_idle_seconds`) ends them.
@@ -16,7 +18,8 @@ Traps of the API that this module knows:
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Literal, cast
 
 import aiohttp
@@ -85,7 +88,8 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 class ClusterClient:
     """One cluster. Bound to the event loop it is first used on; `close` it there.
 
-    Every method raises ClusterError (see `errors` for each kind and its next move), never the library's errors.
+    Every method raises ClusterError (see `errors` for each kind and its next move), never the library's
+    errors.
     """
 
     def __init__(self, api_client: Any, *, name: str, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -150,7 +154,10 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncGenerator[Page[T], None]:
-        """All objects in pages of one consistent snapshot. Raises Expired where the snapshot aged: begin again."""
+        """All objects in pages of one consistent snapshot.
+
+        Raises Expired where the snapshot aged: begin again.
+        """
         continue_token = ""
         while True:
             query = _present(
@@ -227,8 +234,9 @@ class ClusterClient:
     ) -> T:
         """Server-side apply: make these fields so, and drop those of ours that the manifest leaves out.
 
-        `force` takes fields over from other managers, without it they are a Conflict. `dry_run` runs everything,
-        admission included, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound (of the namespace).
+        `force` takes fields over from other managers, without it they are a Conflict. `dry_run` runs
+        everything, admission included, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound
+        (of the namespace).
         """
         return decode(await self._apply(resource, manifest, force=force, dry_run=dry_run), resource.type)
 
@@ -293,9 +301,37 @@ class ClusterClient:
         return True
 
     async def node_stats(self, node: str) -> StatsSummary:
-        """The kubelet's summary of a node's pods, through the API server. Raises Unreachable for a lost node."""
+        """The kubelet's summary of a node's pods, through the API server.
+
+        Raises Unreachable for a lost node.
+        """
         body = await self._transport.request("GET", f"/api/v1/nodes/{node}/proxy/stats/summary")
         return decode(body, StatsSummary)
+
+    @asynccontextmanager
+    async def streaming(
+        self, path: str, query: Mapping[str, str], *, idle_seconds: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is read as it comes; `idle_seconds` is the longest silence, None is none.
+
+        See `live`.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=self.limits.request_seconds,
+            sock_connect=self.limits.connect_seconds,
+            sock_read=idle_seconds,
+        )
+        async with self._transport.answer("GET", path, query, timeout=timeout) as response:
+            yield response
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """An open websocket; closed at the end. See `live`."""
+        async with self._transport.websocket(path, query, protocols) as socket:
+            yield socket
 
     async def _apply(
         self, resource: Resource[Any], manifest: Manifest, *, force: bool, dry_run: bool

@@ -45,6 +45,7 @@ class StatusDetails(msgspec.Struct, frozen=True, rename="camel"):
 class Status(msgspec.Struct, frozen=True):
     """A Kubernetes Status object; every part may be absent."""
 
+    status: str = ""
     message: str = ""
     reason: str = ""
     details: StatusDetails | None = None

@@ -1,13 +1,13 @@
 """One request to an API server: rate limit, deadline, credentials, and the answer's body or its error.
 
-The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models and its retries are not
-used. A body is decoded by msgspec straight into the struct that is wanted.
+The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models and its
+retries are not used. A body is decoded by msgspec straight into the struct that is wanted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 
-from pilothouse_server.cluster.errors import Unreachable, from_response
+from pilothouse_server.cluster.errors import Status, Unreachable, from_response, from_status
 from pilothouse_server.cluster.objects import Manifest
 from pilothouse_server.cluster.rate_limit import RateLimit
 
@@ -29,7 +29,8 @@ class Limits(msgspec.Struct, frozen=True):
     request_seconds: float = 15.0
     connect_seconds: float = 5.0
     list_seconds: float = 60.0
-    # The server is asked to end a watch after a random time between one and two of these, so that they spread out.
+    # The server is asked to end a watch after a random time between one and two of these, so that they
+    # spread out.
     watch_seconds: int = 240
     # Bookmarks come about every minute.
     watch_idle_seconds: float = 80.0
@@ -122,3 +123,39 @@ class Transport:
             raise Unreachable(f"cluster {self.name!r} did not answer in time") from error
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise Unreachable(f"cluster {self.name!r} cannot be reached: {error}") from error
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """An open websocket; closed at the end. Raises ClusterError where the handshake is refused."""
+        await self._rate.acquire(self._limits.request_seconds)
+        headers = {"User-Agent": self._api.user_agent}
+        rest = self._api.rest_client
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+            opening = rest.pool_manager.ws_connect(
+                f"{self.server}{path}?{urlencode(query)}",
+                headers=headers,
+                protocols=protocols,
+                max_msg_size=4 * 1024 * 1024,
+                heartbeat=20.0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.connect_seconds),
+                proxy=rest.proxy,
+            )
+            async with asyncio.timeout(self._limits.request_seconds):
+                socket = await opening
+        except aiohttp.WSServerHandshakeError as error:
+            raise from_status(
+                Status(message=f"the cluster refused the connection: {error.message}"), code=error.status
+            ) from error
+        except TimeoutError as error:
+            raise Unreachable(f"cluster {self.name!r} did not answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"cluster {self.name!r} cannot be reached: {error}") from error
+        try:
+            yield socket
+        finally:
+            await socket.close()

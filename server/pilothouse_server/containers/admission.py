@@ -20,8 +20,8 @@ from pilothouse_server.values.quantity import Quantity
 async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
     """The namespace, kept from deletion; locked against other creates only if a quota must be counted.
 
-    The lock is taken once, in the strength that is needed: two that both held the weaker one and asked for the
-    stronger would wait for each other.
+    The lock is taken once, in the strength that is needed: two that both held the weaker one and asked for
+    the stronger would wait for each other.
 
     Raises:
         NotFound: there is none.

@@ -10,7 +10,7 @@ quantities in normalised form; empty text means "nothing is said", as in the API
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 import msgspec
 
@@ -169,6 +169,27 @@ class Toleration(Value, frozen=True):
     toleration_seconds: int | None = None
 
 
+class TakenOverService(Value, frozen=True):
+    """A Service that was there before us. `target_ports`: name of the pod's port by `<protocol>/<service port>`."""
+
+    name: str
+    selector: dict[str, str] = {}
+    target_ports: dict[str, str] = {}
+
+
+class TakenOver(Value, frozen=True):
+    """What an imported Deployment brought along and keeps: its pods must not restart, so they are its own.
+
+    `deployment_uid`: the Deployment that was imported, and no other of its name. `selector` as Kubernetes writes it.
+    """
+
+    deployment_uid: str
+    selector: dict[str, Any] = {}
+    pod_labels: dict[str, str] = {}
+    pod_annotations: dict[str, str] = {}
+    services: tuple[TakenOverService, ...] = ()
+
+
 class ContainerSpec(Value, frozen=True):
     """The document of `containers.spec`: what is wanted and needs no column of its own."""
 
@@ -186,6 +207,7 @@ class ContainerSpec(Value, frozen=True):
     image_pull_policy: str = ""
     pod_container_name: str = "main"
     restarted_at: datetime | None = None
+    taken_over: TakenOver | None = None
 
 
 class Condition(Value, frozen=True):
@@ -290,3 +312,14 @@ class Image(Value, frozen=True):
     created_at: datetime | None = None
     pulled_at: datetime | None = None
     container_count: int = 0
+
+
+class Pod(Value, frozen=True):
+    """A pod of a container, as last observed."""
+
+    name: str
+    uid: str
+    phase: str = ""
+    ready: bool = False
+    deleting: bool = False
+    started_at: datetime | None = None

@@ -43,6 +43,7 @@ stream = repository.stream_containers
 list_page = repository.list_containers
 list_history = repository.list_history
 list_images = repository.list_images
+list_pods = repository.list_pods
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Container:

@@ -105,9 +105,11 @@ def checked(container: Container) -> Container:
     names = [item.name for item in init_containers]
     found.unique("container.init_containers", enumerate([*names, spec.pod_container_name]), "the name")
     found.raise_if_any()
+    reference = ImageReference.parse(container.image)
     return msgspec.structs.replace(
         container,
-        image=str(ImageReference.parse(container.image)),
+        # An imported Deployment keeps the very text, or its pods would restart.
+        image=reference.written if container.imported else str(reference),
         ports=ports,
         resources=resources,
         spec=msgspec.structs.replace(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers import messages, operations
-from pilothouse_server.containers.model import Container
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.live import program
+from pilothouse_server.containers import live, messages, operations
+from pilothouse_server.containers.live import Connect, LogQuery, LogStream
+from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
+from pilothouse_server.errors import invalid
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -31,9 +36,10 @@ class ContainerService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ContainerService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect) -> None:
         self._watches = watches
         self._page_key = page_key
+        self._connect = connect
 
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, call: Call
@@ -174,6 +180,83 @@ class ContainerService:
             status_changes=[messages.status_change(item) for item in changes], next_page_token=token
         )
 
+    async def StreamLogs(
+        self, request: pb.StreamLogsRequest, call: Call
+    ) -> AsyncIterator[pb.StreamLogsResponse]:
+        """Streams the logs of one container or of several."""
+        if bool(request.name) == bool(request.label_selector):
+            raise invalid("name", "exactly one of name and label_selector must be set", reason="REQUIRED")
+        if request.previous and request.follow:
+            raise invalid("previous", "cannot be followed: what is over does not go on")
+        bound_to = "\x00".join(
+            (
+                str(call.user_id),
+                request.namespace,
+                request.name,
+                request.label_selector,
+                request.pod,
+                request.init_container,
+                str(request.previous),
+            )
+        )
+        places = live.places_of(self._page_key, bound_to, request.resume_token)
+
+        async def find_pods() -> Sequence[tuple[Container, Pod]]:
+            async with call.read() as transaction:
+                found = await _containers_of(transaction, request)
+                call.describe(resource_id=found[0].id if len(found) == 1 else None)
+                pairs = [
+                    (item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)
+                ]
+            return [pair for pair in pairs if request.pod in ("", pair[1].name)]
+
+        await find_pods()
+        query = LogQuery(
+            init_container=request.init_container,
+            follow=request.follow,
+            previous=request.previous,
+            since=wire.moment(request.since_time) if request.HasField("since_time") else None,
+            tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+        )
+        stream = LogStream(self._connect, find_pods, query, places)
+        async with contextlib.aclosing(stream.batches()) as batches:
+            async for batch in batches:
+                call.resume_token = live.place_token(self._page_key, bound_to, stream.places)
+                yield pb.StreamLogsResponse(
+                    entries=[messages.log_entry(entry) for entry in batch], resume_token=call.resume_token
+                )
+
+    async def Exec(
+        self, requests: AsyncIterator[pb.ExecRequest], call: Call
+    ) -> AsyncIterator[pb.ExecResponse]:
+        """Runs a program in a container."""
+        start: pb.ExecStart = call.request.start
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, start.namespace, start.name)
+            pods = await operations.list_pods(transaction, found.id)
+        call.describe(resource_id=found.id, namespace_id=found.namespace_id, command=list(start.command))
+        pod = live.ready_pod(pods, start.pod, start.name)
+        call.describe(pod=pod.name)
+        try:
+            running = program(
+                await self._connect(found.cluster_name),
+                found.kubernetes_namespace,
+                pod.name,
+                container=found.spec.pod_container_name,
+                command=list(start.command),
+                stdin=start.stdin,
+                tty=start.tty,
+            )
+            async with running as opened:
+                yield pb.ExecResponse(started=pb.ExecStarted(pod=pod.name))
+                async with contextlib.aclosing(
+                    messages.conversation(call, start, requests, opened)
+                ) as outputs:
+                    async for output in outputs:
+                        yield output
+        except ClusterError as error:
+            raise live.caller_error(error, found.cluster_name) from None
+
     async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
         """Answers one image."""
         async with call.read() as transaction:
@@ -220,3 +303,18 @@ def _selector(text: str) -> LabelSelector | None:
 
 def _etag_check(given: str) -> Callable[[Container], None]:
     return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
+
+
+async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsRequest) -> Sequence[Container]:
+    """The containers whose logs are asked for."""
+    if request.name:
+        return [await operations.locate(transaction, request.namespace, request.name)]
+    namespace = await namespaces.locate(transaction, request.namespace)
+    found: list[Container] = []
+    async for item in operations.stream(
+        transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
+    ):
+        found.append(item)
+        if len(found) > live.MOST_CONTAINERS:
+            raise invalid("label_selector", f"selects over {live.MOST_CONTAINERS} containers: select fewer")
+    return found

@@ -124,6 +124,21 @@ CONTAINER_IMAGES = Table(
     comment="Images that containers use or used; registered by being used.",
 )
 
+CONTAINER_PODS = Table(
+    "container_pods",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("container_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("pod_name", String(253)),
+    Column("uid", String(64)),
+    Column("phase", String(20)),
+    Column("ready", Boolean),
+    Column("deleting", Boolean),
+    Column("started_at", DateTime(timezone=True)),
+    comment="Pods of a container as last observed.",
+)
+
 STATUS_HISTORY = Table(
     "container_status_history",
     METADATA,

@@ -24,6 +24,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
+from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import InvalidArgument, PilothouseError
 from pilothouse_server.rpc.call import Call, client_address, too_slow
@@ -33,6 +34,9 @@ from pilothouse_server.store.unit_of_work import Store
 # A reader that takes nothing for so long is ended; its answers wait in gRPC's own bounded buffers until
 # then.
 WRITE_TIMEOUT_SECONDS = 30.0
+
+# How long a stream of requests may stay silent before it has said what it is about.
+FIRST_MESSAGE_SECONDS = 30.0
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Proceed = Callable[[], Awaitable[bytes]]
@@ -106,6 +110,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
         ) -> bytes | None:
             call.requests = _parsed(call, requests)
+            if call.authentication_error is None and call.rule.scope == options.SCOPE_NAMESPACE:
+                await _look_at_first(call)
             return await self._run(call, runner, context)
 
         if call.authentication_error is not None or call.rule.shape == "stream_stream":
@@ -192,6 +198,29 @@ def _parse(call: Call) -> None:
     except DecodeError:
         call.parse_error = _unparsable(call)
     call.raw_request = b""
+
+
+async def _look_at_first(call: Call) -> None:
+    """Reads the first message of a stream of requests that acts on one namespace: it says which."""
+    assert call.requests is not None
+    rest = call.requests
+    try:
+        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+            call.request = await anext(rest)
+    except PilothouseError as error:
+        call.parse_error = error
+    except (StopAsyncIteration, TimeoutError):
+        call.parse_error = InvalidArgument(
+            "the stream of requests must begin with a message", reason="REQUIRED"
+        )
+    else:
+        call.requests = _joined(call.request, rest)
+
+
+async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    yield first
+    async for request in rest:
+        yield request
 
 
 async def _parsed(call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pilothouse_server.containers.messages.conversation import conversation
+from pilothouse_server.containers.messages.live import log_entry
 from pilothouse_server.containers.messages.shown import (
     container,
     image,
@@ -13,4 +15,15 @@ from pilothouse_server.containers.messages.shown import (
 )
 from pilothouse_server.containers.messages.wanted import STATUS_OF, UPDATABLE, merger, wanted
 
-__all__ = ["STATUS_OF", "UPDATABLE", "container", "image", "merger", "render", "status_change", "wanted"]
+__all__ = [
+    "STATUS_OF",
+    "UPDATABLE",
+    "container",
+    "conversation",
+    "image",
+    "log_entry",
+    "merger",
+    "render",
+    "status_change",
+    "wanted",
+]

@@ -21,6 +21,7 @@ from pilothouse_server.containers.repository.images import (
     list_images,
     register_image,
 )
+from pilothouse_server.containers.repository.pods import list_pods
 from pilothouse_server.containers.repository.sources import (
     SourceKind,
     missing_sources,
@@ -40,6 +41,7 @@ __all__ = [
     "list_containers",
     "list_history",
     "list_images",
+    "list_pods",
     "missing_sources",
     "register_image",
     "stream_containers",

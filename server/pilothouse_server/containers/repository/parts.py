@@ -1,7 +1,7 @@
 """Writing a container: the columns of its row, and the rows of its environment, ports and volume mounts.
 
-Mounts of volumes are rows (`container_volumes`) beside the document that holds them all, because volumes must know who
-uses them.
+Mounts of volumes are rows (`container_volumes`) beside the document that holds them all, because volumes
+must know who uses them.
 """
 
 from __future__ import annotations

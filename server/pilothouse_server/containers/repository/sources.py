@@ -1,4 +1,5 @@
-"""SQL about what containers read: config maps and secrets, by their environment and by the volumes they mount.
+"""SQL about what containers read: config maps and secrets, by their environment and by the volumes they
+mount.
 
 The environment of init containers lies in the document `containers.spec`, that of the container in rows.
 """

@@ -20,7 +20,7 @@ async def validation(call: Call, proceed: Proceed) -> bytes:
     """
     if call.request is not None:
         validate(call.request)
-    elif call.requests is not None:
+    if call.requests is not None:
         call.requests = _validated(call.requests)
     return await proceed()
 

@@ -1,0 +1,301 @@
+"""Logs of containers, and programs run in them: what answers with what the cluster says, not with what is
+stored.
+
+A log stream joins the pods of one or several containers. Each pod has a reader of its own and a place: the
+time of its last line and how many lines of that very time were passed on. `sinceTime` asks the cluster for
+the rest by whole seconds, and what was passed on is dropped, so nothing comes twice, after a restart of the
+container as after a cut connection or a call that resumes. While following, pods that come are joined and
+pods that go are finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import hmac
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from pilothouse_server.cluster import live
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError, NotFound, Refused, Throttled, Unreachable
+from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PilothouseError,
+    Unavailable,
+    Violation,
+    not_found,
+)
+
+Connect = Callable[[str], Awaitable[ClusterClient]]
+FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
+
+MOST_CONTAINERS = 50
+MOST_PODS = 100
+_QUEUE_LINES = 2000
+_BATCH_LINES = 500
+_BATCH_BYTES = 256 * 1024
+_LOOK_AGAIN_SECONDS = 1.0
+_BINDING_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What of the logs is asked for. `init_container` is '' for the main one."""
+
+    init_container: str = ""
+    follow: bool = False
+    previous: bool = False
+    since: datetime | None = None
+    tail_lines: int | None = None
+
+
+class Place(msgspec.Struct, array_like=True):
+    """Where a pod's log stands.
+
+    The time of the last line passed on, and how many lines of that time were.
+    """
+
+    nanoseconds: int = 0
+    lines: int = 0
+
+    def advance(self, nanoseconds: int) -> None:
+        """Counts a line of this time."""
+        if nanoseconds == self.nanoseconds:
+            self.lines += 1
+        elif nanoseconds > self.nanoseconds:
+            self.nanoseconds, self.lines = nanoseconds, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of one pod of one container."""
+
+    container: str
+    pod: str
+    line: live.LogLine
+
+
+@dataclass(slots=True)
+class LogStream:
+    """The joined log.
+
+    `places` may begin with those of an earlier stream; they are kept up with what is yielded.
+    """
+
+    connect: Connect
+    find_pods: FindPods
+    query: LogQuery
+    places: dict[str, Place] = field(default_factory=dict)
+    _lines: asyncio.Queue[Entry | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
+    _readers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    # How far each reader is; `places` follows when a line is passed on.
+    _read: dict[str, Place] = field(default_factory=dict)
+
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
+        """Lines as they come, some at a time. Ends when every log has ended; with `follow` not by itself.
+
+        Raises:
+            Unavailable: a cluster does not answer, and `follow` is not set.
+            FailedPrecondition: the cluster has no such log; in its words.
+        """
+        watcher = asyncio.create_task(self._watch_pods(), name="log pods")
+        try:
+            while True:
+                batch = await self._next_batch(watcher)
+                if batch is None:
+                    return
+                for entry in batch:
+                    self.places.setdefault(entry.pod, Place()).advance(entry.line.nanoseconds)
+                yield batch
+        finally:
+            for task in (watcher, *self._readers.values()):
+                task.cancel()
+            await asyncio.gather(watcher, *self._readers.values(), return_exceptions=True)
+
+    async def _next_batch(self, watcher: asyncio.Task[None]) -> list[Entry] | None:
+        first = asyncio.ensure_future(self._lines.get())
+        try:
+            while not first.done():
+                await asyncio.wait({first, watcher}, return_when=asyncio.FIRST_COMPLETED)
+                if watcher.done() and not first.done():
+                    watcher.result()
+                    if self._lines.empty():
+                        return None
+        finally:
+            if not first.done():
+                first.cancel()
+        entry = first.result()
+        if entry is None:
+            return None
+        batch, size = [entry], len(entry.line.text)
+        while not self._lines.empty() and len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
+            more = self._lines.get_nowait()
+            if more is None:
+                self._lines.put_nowait(None)
+                break
+            batch.append(more)
+            size += len(more.line.text)
+        return batch
+
+    async def _watch_pods(self) -> None:
+        """Keeps a reader for each pod; ends when the readers have ended, unless following."""
+        if not self.query.follow:
+            pods = (await self.find_pods())[:MOST_PODS]
+            for container, pod in pods:
+                await self._read_log(container, pod)
+            await self._lines.put(None)
+            return
+        while True:
+            for container, pod in (await self.find_pods())[:MOST_PODS]:
+                if pod.name not in self._readers:
+                    reader = asyncio.create_task(self._follow(container, pod), name=f"log {pod.name}")
+                    self._readers[pod.name] = reader
+            for task in [task for task in self._readers.values() if task.done()]:
+                task.result()
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _follow(self, container: Container, pod: Pod) -> None:
+        """Reads a pod's log again and again until the pod is gone."""
+        while True:
+            try:
+                await self._read_log(container, pod, quiet=True)
+            except Unavailable:
+                # The line is dead, not the log: what was missed comes by its time, from the run before if
+                # need be.
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                if pod.name in self._read:
+                    with contextlib.suppress(PilothouseError):
+                        await self._read_log(container, pod, previous=True, quiet=True)
+                continue
+            except GoneError:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _read_log(
+        self, container: Container, pod: Pod, *, previous: bool = False, quiet: bool = False
+    ) -> None:
+        place = self._read.get(pod.name)
+        if place is None:
+            begun = self.places.get(pod.name, Place())
+            place = self._read[pod.name] = Place(begun.nanoseconds, begun.lines)
+        passed = Place(place.nanoseconds, place.lines)
+        since = passed.nanoseconds or (
+            int(self.query.since.timestamp()) * 1_000_000_000 if self.query.since else None
+        )
+        lines = live.pod_log(
+            await _connected(self.connect, container),
+            container.kubernetes_namespace,
+            pod.name,
+            container=self.query.init_container or container.spec.pod_container_name,
+            follow=self.query.follow and not previous,
+            previous=self.query.previous or previous,
+            since_nanoseconds=since,
+            tail_lines=None if passed.nanoseconds else self.query.tail_lines,
+        )
+        try:
+            async with contextlib.aclosing(lines) as reading:
+                async for line in reading:
+                    if line.nanoseconds < passed.nanoseconds:
+                        continue
+                    if line.nanoseconds == passed.nanoseconds and passed.lines:
+                        passed.lines -= 1
+                        continue
+                    place.advance(line.nanoseconds)
+                    await self._lines.put(Entry(container.name, pod.name, line))
+        except NotFound as error:
+            if quiet:
+                raise GoneError from error
+            raise caller_error(error, container.cluster_name) from None
+        except Refused as error:
+            # A container that waits to start has no log yet: while following, it is asked again.
+            if not quiet:
+                raise caller_error(error, container.cluster_name) from None
+        except ClusterError as error:
+            raise caller_error(error, container.cluster_name) from None
+
+
+class GoneError(Exception):
+    """The pod of a log is gone."""
+
+
+async def _connected(connect: Connect, container: Container) -> ClusterClient:
+    try:
+        return await connect(container.cluster_name)
+    except ClusterError as error:
+        raise caller_error(error, container.cluster_name) from None
+
+
+def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
+    """What a caller hears of a cluster's failure.
+
+    UNAVAILABLE where it does not answer, else its own words.
+    """
+    metadata = {"cluster": cluster}
+    if isinstance(error, Unreachable | Throttled):
+        return Unavailable(
+            f'cluster "{cluster}" does not answer: {error}',
+            reason="CLUSTER_UNAVAILABLE",
+            metadata=metadata,
+            retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),
+        )
+    return FailedPrecondition(
+        f'cluster "{cluster}" refuses: {error}', reason="CLUSTER_REFUSED", metadata=metadata
+    )
+
+
+def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:
+    """The pod of this name, or the newest that is ready, else the newest that runs.
+
+    Raises:
+        NotFound: there is no pod of this name.
+        FailedPrecondition: none runs.
+    """
+    if name:
+        for pod in pods:
+            if pod.name == name:
+                return pod
+        raise not_found("pod", name)
+    running = [pod for pod in pods if pod.phase == "Running" and not pod.deleting]
+    if not running:
+        raise FailedPrecondition(f'container "{container}" has no running pod', reason="NOT_RUNNING")
+    return max(running, key=lambda pod: (pod.ready, pod.started_at.timestamp() if pod.started_at else 0.0))
+
+
+def place_token(key: bytes, bound_to: str, places: dict[str, Place]) -> str:
+    """The token by which a log stream goes on.
+
+    The places of all pods, bound to the caller and the question.
+    """
+    payload = msgspec.json.encode(places)
+    return base64.urlsafe_b64encode(_binding(key, bound_to) + payload).decode()
+
+
+def places_of(key: bytes, bound_to: str, token: str) -> dict[str, Place]:
+    """The places in a token; raises InvalidArgument for one of another caller or question."""
+    if not token:
+        return {}
+    try:
+        raw = base64.urlsafe_b64decode(token)
+        if not hmac.compare_digest(raw[:_BINDING_BYTES], _binding(key, bound_to)):
+            raise ValueError
+        return msgspec.json.decode(raw[_BINDING_BYTES:], type=dict[str, Place])
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        description = "is not a token of this log: it belongs to its caller and question"
+        raise InvalidArgument(
+            f"resume_token: {description}",
+            reason="RESUME_TOKEN",
+            violations=(Violation("resume_token", "resume_token", description),),
+        ) from None
+
+
+def _binding(key: bytes, bound_to: str) -> bytes:
+    return hmac.new(key, b"logs\0" + bound_to.encode(), hashlib.sha256).digest()[:_BINDING_BYTES]

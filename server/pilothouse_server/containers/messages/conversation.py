@@ -1,0 +1,64 @@
+"""A conversation with a program: input from the caller's stream of messages, output back, both ways at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.cluster.live import Ended, Program
+from pilothouse_server.containers.messages.live import Transcript, exec_output, exec_result
+from pilothouse_server.errors import invalid
+from pilothouse_server.rpc.call import Call
+
+
+async def conversation(
+    call: Call, start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: Program
+) -> AsyncGenerator[pb.ExecResponse, None]:
+    """Passes input and output on, both ways at once, until the program ends."""
+    transcript = Transcript(wanted=start.record_content)
+    if start.HasField("terminal_size"):
+        await opened.resize(start.terminal_size.width, start.terminal_size.height)
+    feeding = asyncio.create_task(_feed(requests, opened, transcript), name="exec input")
+    outputs = opened.output()
+    try:
+        while True:
+            output = asyncio.ensure_future(anext(outputs))
+            try:
+                while not output.done():
+                    await asyncio.wait(
+                        {output} if feeding.done() else {output, feeding}, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if feeding.done() and not output.done():
+                        # What is wrong with the input ends the call; its end does not.
+                        feeding.result()
+            finally:
+                output.cancel()
+            written = output.result()
+            if isinstance(written, Ended):
+                yield exec_result(written)
+                return
+            transcript.add(written.stream, written.data)
+            yield exec_output(written)
+    finally:
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+        await outputs.aclose()
+        call.facts.metadata.update(transcript.facts())
+
+
+async def _feed(requests: AsyncIterator[pb.ExecRequest], opened: Program, transcript: Transcript) -> None:
+    first = True
+    async for request in requests:
+        match request.WhichOneof("input"):
+            case "start" if not first:
+                raise invalid("start", "is only for the first message")
+            case "stdin":
+                transcript.add("stdin", request.stdin)
+                await opened.write(request.stdin)
+            case "resize":
+                await opened.resize(request.resize.width, request.resize.height)
+            case "close_stdin":
+                await opened.close_input()
+        first = False
+    await opened.close_input()

@@ -1,0 +1,55 @@
+"""Logs and programs: what the cluster says → protobuf."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.cluster.live import Ended, Output
+from pilothouse_server.containers.live import Entry
+
+_KEPT_BYTES = 8 * 1024
+
+
+class Transcript:
+    """The first bytes of a conversation with a program, kept for the audit record if that is wanted."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._kept: dict[str, bytearray] = {}
+
+    def add(self, stream: str, data: bytes) -> None:
+        """Keeps what there is room for."""
+        if self._wanted:
+            kept = self._kept.setdefault(stream, bytearray())
+            kept += data[: max(0, _KEPT_BYTES - len(kept))]
+
+    def facts(self) -> dict[str, str]:
+        """The text by stream; NUL, which the database cannot hold, as a replacement character."""
+        return {
+            stream: bytes(kept).decode("utf-8", "replace").replace("\x00", "\ufffd")
+            for stream, kept in self._kept.items()
+        }
+
+
+def log_entry(entry: Entry) -> pb.LogEntry:
+    """One line."""
+    seconds, nanos = divmod(entry.line.nanoseconds, 1_000_000_000)
+    return pb.LogEntry(
+        container=entry.container,
+        pod=entry.pod,
+        timestamp=Timestamp(seconds=seconds, nanos=nanos) if entry.line.nanoseconds else None,
+        line=entry.line.text,
+    )
+
+
+def exec_output(output: Output) -> pb.ExecResponse:
+    """Bytes that a program wrote."""
+    if output.stream == "stdout":
+        return pb.ExecResponse(stdout=output.data)
+    return pb.ExecResponse(stderr=output.data)
+
+
+def exec_result(ended: Ended) -> pb.ExecResponse:
+    """How a program ended."""
+    return pb.ExecResponse(result=pb.ExecResult(exit_code=ended.exit_code, message=ended.message))
