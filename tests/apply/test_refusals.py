@@ -325,7 +325,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
             WEB.replace("name: web", "name: pair", 1) + "      - {name: second, image: x}\n",
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n",
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: settings}\nspec: {a: b}\n",
         ]
     )
     manifest = convert(parse(text, "web.yaml", problems), NAMESPACE, problems)
@@ -338,6 +338,6 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ("deployment/web", "spec.template.spec.volumes[0].hostPath"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
         ("deployment/pair", "spec.template.spec.containers[1]"),
-        ("configmap/settings", ""),
+        ("job/settings", ""),
     ]
     assert len(problems.refused(skip_unsupported=False)) == 5

@@ -133,12 +133,12 @@ async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
 
 
 async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run: Run) -> None:
-    text = web(pod="hostNetwork: true") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: key}\n"
+    text = web(pod="hostNetwork: true") + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: key}\n"
     assert await run(text, skip_unsupported=True) is Result.DONE
     assert run.said == ["container/web created", "1 created"]
     assert run.complained == [
         "skipped: stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented",
-        "skipped: stdin:20: secret/key: Secret of v1 is not yet supported",
+        "skipped: stdin:20: resourcequota/key: ResourceQuota of v1 is not yet supported",
     ]
 
 

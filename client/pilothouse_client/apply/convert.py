@@ -1,13 +1,14 @@
 """Sorts documents by kind and converts each.
 
-Deployments, Services and ServiceAccounts have a place on the platform; a `v1` List stands for its items.
-Every other kind is reported by name.
+Deployments, Services, ServiceAccounts, ConfigMaps and Secrets have a place on the platform; a `v1` List stands
+for its items. Every other kind is reported by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pilothouse_client.apply.convert_config import convert_config_map, convert_secret
 from pilothouse_client.apply.convert_deployment import convert_deployment
 from pilothouse_client.apply.convert_service import convert_account, convert_service
 from pilothouse_client.apply.documents import Document
@@ -19,8 +20,10 @@ from pilothouse_client.apply.problems import Place, Problems, Reporter
 DEPLOYMENT = ("apps/v1", "Deployment")
 SERVICE = ("v1", "Service")
 SERVICE_ACCOUNT = ("v1", "ServiceAccount")
+CONFIG_MAP = ("v1", "ConfigMap")
+SECRET = ("v1", "Secret")
 LIST = ("v1", "List")
-_SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT)
+_SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET)
 
 
 def convert(documents: Iterable[Document], namespace: str, problems: Problems) -> Manifest:
@@ -50,6 +53,7 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
     manifest.services = [each for each in manifest.services if each.reporter.usable]
     manifest.accounts = [each for each in manifest.accounts if each.reporter.usable]
+    manifest.configs = [each for each in manifest.configs if each.reporter.usable]
     return manifest
 
 
@@ -58,8 +62,12 @@ def _convert_one(identity: tuple[str, str], root: Fields, namespace: str, manife
         manifest.workloads.append(convert_deployment(root, namespace))
     elif identity == SERVICE:
         manifest.services.append(convert_service(root, namespace))
-    else:
+    elif identity == SERVICE_ACCOUNT:
         manifest.accounts.append(convert_account(root, namespace))
+    elif identity == CONFIG_MAP:
+        manifest.configs.append(convert_config_map(root, namespace))
+    else:
+        manifest.configs.append(convert_secret(root, namespace))
     # Written by the cluster. Only an empty one is accepted, like every field that says nothing.
     root.only_default("status", message="is set by the cluster and cannot be given; remove it")
 

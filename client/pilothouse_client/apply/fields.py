@@ -40,12 +40,13 @@ class Item:
         self.place = node.place
         self._reporter = reporter
 
-    def text(self) -> str | None:
-        """The text; None, and a problem, if it is none."""
+    def text(self, *, hidden: bool = False) -> str | None:
+        """The text; None, and a problem, if it is none. What is `hidden` is in no message."""
         if isinstance(self.node, Scalar) and self.node.kind == "string":
             return self.node.text
         advice = "; put it in quotes" if isinstance(self.node, Scalar) and self.node.kind != "null" else ""
-        self._reporter.invalid(self.place, self.path, f"expected a text, found {describe(self.node)}{advice}")
+        found = "something else" if hidden else describe(self.node)
+        self._reporter.invalid(self.place, self.path, f"expected a text, found {found}{advice}")
         return None
 
     def integer(self, minimum: int, maximum: int) -> int | None:
@@ -209,15 +210,15 @@ class Fields:
         """The texts of a list."""
         return [text for item in self.items(name) if (text := item.text()) is not None]
 
-    def text_map(self, name: str) -> dict[str, TextEntry]:
-        """The texts of a mapping by key."""
+    def text_map(self, name: str, *, hidden: bool = False) -> dict[str, TextEntry]:
+        """The texts of a mapping by key. What is `hidden` is in no message."""
         with self.fields(name) as fields:
             values: dict[str, TextEntry] = {}
             # A null here is no absent field but a key without its text.
             for key, entry in fields._entries.items():
                 fields._read.add(key)
                 path = f"{fields.path}[{key}]"
-                text = Item(entry.value, path, self.reporter).text()
+                text = Item(entry.value, path, self.reporter).text(hidden=hidden)
                 if text is not None:
                     values[key] = TextEntry(text, entry.place, path)
             return values

@@ -8,7 +8,9 @@ known.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.fields import Fields, TextEntry
 from pilothouse_client.apply.problems import Place, Reporter
@@ -77,6 +79,20 @@ class Account:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigObject:
+    """A ConfigMap (`kind` is `config_map`) or a Secret (`secret`)."""
+
+    place: Place
+    reporter: Reporter
+    kind: Literal["config_map", "secret"]
+    message: config_pb2.ConfigMap | config_pb2.Secret
+
+    @property
+    def name(self) -> str:
+        return self.message.name
+
+
 @dataclass(slots=True)
 class Manifest:
     """All that was given to one `apply`, in the order given."""
@@ -84,6 +100,7 @@ class Manifest:
     workloads: list[Workload] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)
     accounts: list[Account] = field(default_factory=list)
+    configs: list[ConfigObject] = field(default_factory=list)
 
 
 # Annotations that the cluster or kubectl writes; on the pods they would only mislead.

@@ -1,20 +1,24 @@
 """`pilothouse apply` from its arguments to its exit code; the command itself only reads the arguments.
 
 Everything that can be found out from the files alone, and from what the server has, is found out before
-anything is changed: one problem refuses the whole input. After that each container stands for itself.
+anything is changed: one problem refuses the whole input. After that each object stands for itself: config
+maps and secrets first, then the containers, which may read them.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from pilothouse.config.v1 import config_pb2
 from pilothouse_client.apply.attach import attach
+from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import Executor, Outcome, Say
+from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.problems import Problems
 from pilothouse_client.apply.rollout import wait
@@ -30,7 +34,7 @@ class Result(enum.Enum):
 
     DONE = "done"
     NOT_RUNNING = "applied, but not all containers ran in time"
-    FAILED = "not all containers were applied"
+    FAILED = "not everything was applied"
     REFUSED = "nothing was applied"
 
 
@@ -59,13 +63,19 @@ def apply(
     Raises:
         PilothouseError: the server cannot be asked, or the namespace is not there.
     """
-    steps = _planned(client, options, complain, standard_input)
-    if steps is None:
+    planned = _planned(client, options, complain, standard_input)
+    if planned is None:
         return Result.REFUSED
+    config_steps, steps = planned
+    outcome = Outcome()
+    configs = ConfigExecutor(
+        client.config, options.namespace, dry_run=options.dry_run, say=say, complain=complain
+    )
+    configs.carry_out(config_steps, outcome)
     executor = Executor(
         client.containers, options.namespace, dry_run=options.dry_run, say=say, complain=complain
     )
-    outcome = executor.carry_out(steps)
+    executor.carry_out(steps, outcome)
     running = True
     if options.wait and not options.dry_run:
         applied = list(outcome.applied.values())
@@ -78,7 +88,7 @@ def apply(
 
 def _planned(
     client: Nouns[BlockingTransport], options: Options, complain: Say, standard_input: IO[bytes] | None
-) -> list[Step] | None:
+) -> tuple[list[ConfigStep], list[Step]] | None:
     """The steps to take; None if the input is refused, after every reason was given."""
     problems = Problems()
     documents = load(options.sources, problems, standard_input)
@@ -95,12 +105,28 @@ def _planned(
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in listed if not container.HasField("delete_time")]
     steps = plan(attach(manifest, existing), existing, problems)
+    config_steps = _planned_configs(client, manifest, options, problems)
     if problems.refused(options.skip_unsupported):
         _refuse(problems, options, complain)
         return None
     for problem in problems.skipped(options.skip_unsupported):
         complain(f"skipped: {problem}")
-    return steps
+    return config_steps, steps
+
+
+def _planned_configs(
+    client: Nouns[BlockingTransport], manifest: Manifest, options: Options, problems: Problems
+) -> list[ConfigStep]:
+    """Only what the manifest speaks of is asked for: who applies none needs no permission to see any."""
+    kinds = {each.kind for each in manifest.configs}
+    where, config = options.namespace, client.config
+    config_maps: Iterable[config_pb2.ConfigMap] = ()
+    secrets: Iterable[config_pb2.Secret] = ()
+    if "config_map" in kinds:
+        config_maps = config.list_config_maps(namespace=where, page_size=_PAGE_SIZE)
+    if "secret" in kinds:
+        secrets = config.list_secrets(namespace=where, page_size=_PAGE_SIZE)
+    return plan_configs(manifest.configs, config_maps, secrets, problems)
 
 
 def _refuse(problems: Problems, options: Options, complain: Say) -> None:

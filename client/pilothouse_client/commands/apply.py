@@ -37,7 +37,8 @@ def command(
         typer.Option("--skip-unsupported", help="Go on without what cannot be represented, and list it."),
     ] = False,
 ) -> None:
-    """Take Kubernetes YAML over into the platform: Deployments, Services and ServiceAccounts.
+    """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps
+    and Secrets.
 
     Whatever cannot be represented is refused by name, with its file and line, before anything is changed.
     Applying the same again changes nothing.

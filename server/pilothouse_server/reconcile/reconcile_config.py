@@ -232,7 +232,7 @@ def _redacted(refusal: Any, values: Values) -> Any:
 
 
 def _says_immutable(refusal: Invalid) -> bool:
-    return "immutable" in refusal.message
+    return "when `immutable` is set" in refusal.message
 
 
 def _is_ours(config: Config, found: KubernetesObject) -> bool:

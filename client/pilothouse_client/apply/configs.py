@@ -1,0 +1,169 @@
+"""Config maps and secrets of an `apply`: what has to be done, and doing it.
+
+They come before the containers, which may read them. Of a config map only the fields that differ are changed.
+What a secret on the server holds is not known here, so its values are always sent: the server changes nothing
+where they are the same, and by its etag one sees whether it did. No value of a secret is ever shown; a
+difference tells keys and sizes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse_client.apply.execute import Outcome, Say, ends_the_run
+from pilothouse_client.apply.manifest import ConfigObject
+from pilothouse_client.apply.plan import Action
+from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.errors import PilothouseError
+from pilothouse_client.nouns.config import Config
+from pilothouse_client.transport import BlockingTransport
+
+_WORDS = {"config_map": "configmap", "secret": "secret"}
+_COMPARED = {
+    "config_map": ("data", "binary_data", "immutable", "labels", "annotations"),
+    "secret": ("immutable", "labels", "annotations"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigStep:
+    """One config map or secret: `before` is the server's, None if there is none; `update_mask` is what is sent."""
+
+    wanted: ConfigObject
+    before: pb.ConfigMap | pb.Secret | None = None
+    update_mask: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        return f"{_WORDS[self.wanted.kind]}/{self.wanted.name}"
+
+
+def plan_configs(
+    wanted: Iterable[ConfigObject],
+    config_maps: Iterable[pb.ConfigMap],
+    secrets: Iterable[pb.Secret],
+    problems: Problems,
+) -> list[ConfigStep]:
+    """One step each, in the order given. A secret whose type would change is a problem."""
+    existing: dict[tuple[str, str], pb.ConfigMap | pb.Secret] = {}
+    existing |= {("config_map", each.name): each for each in config_maps if not each.HasField("delete_time")}
+    existing |= {("secret", each.name): each for each in secrets if not each.HasField("delete_time")}
+    steps = []
+    for each in wanted:
+        before = existing.get((each.kind, each.name))
+        if before is None:
+            steps.append(ConfigStep(each))
+            continue
+        if isinstance(before, pb.Secret) and isinstance(each.message, pb.Secret):
+            _check_type(each, before, each.message, problems)
+        steps.append(ConfigStep(each, before, _mask(each, before)))
+    return steps
+
+
+class ConfigExecutor:
+    """Carries out steps in one namespace. With `dry_run` the server checks everything and writes nothing."""
+
+    def __init__(
+        self, config: Config[BlockingTransport], namespace: str, *, dry_run: bool, say: Say, complain: Say
+    ) -> None:
+        self._config = config
+        self._namespace = namespace
+        self._dry_run = dry_run
+        self._say = say
+        self._complain = complain
+
+    def carry_out(self, steps: Iterable[ConfigStep], outcome: Outcome) -> None:
+        """Each step in order, with a line for each; what came of it is added to the outcome.
+
+        Raises:
+            UnauthenticatedError, UnavailableError: the server cannot be asked.
+        """
+        suffix = " (dry run)" if self._dry_run else ""
+        for step in steps:
+            try:
+                after = self._carry_out(step)
+            except PilothouseError as error:
+                if ends_the_run(error):
+                    raise
+                outcome.failed.append(step.subject)
+                self._complain(f"{step.wanted.place}: {step.subject} failed: {error}")
+                continue
+            action = Action.CREATE if step.before is None else Action.UPDATE
+            if step.before is not None and after.etag == step.before.etag:
+                action = Action.NOTHING
+            if self._dry_run and action is not Action.NOTHING:
+                self._say(_difference(step, after).rstrip("\n"))
+            if action is Action.CREATE:
+                outcome.made_configs.add((step.wanted.kind, step.wanted.name))
+            outcome.done[action] += 1
+            self._say(f"{step.subject} {action.value}{suffix}")
+
+    def _carry_out(self, step: ConfigStep) -> pb.ConfigMap | pb.Secret:
+        message, before = step.wanted.message, step.before
+        where: dict[str, Any] = {"namespace": self._namespace, "validate_only": self._dry_run}
+        if before is None:
+            if isinstance(message, pb.ConfigMap):
+                return self._config.create_config_map(config_map=message, **where)
+            return self._config.create_secret(secret=message, **where)
+        if not step.update_mask:
+            return before
+        where |= {
+            "name": step.wanted.name,
+            "update_mask": FieldMask(paths=step.update_mask),
+            "etag": before.etag,
+        }
+        if isinstance(message, pb.ConfigMap):
+            return self._config.update_config_map(config_map=message, **where).config_map
+        return self._config.update_secret(secret=message, **where).secret
+
+
+def _check_type(wanted: ConfigObject, before: pb.Secret, message: pb.Secret, problems: Problems) -> None:
+    if message.type != before.type:
+        words = f"cannot be changed: it is {before.type!r} on the server; delete the secret first"
+        problems.add(Problem(wanted.place, f"secret/{wanted.name}", "type", words))
+
+
+def _mask(wanted: ConfigObject, before: pb.ConfigMap | pb.Secret) -> tuple[str, ...]:
+    paths = [
+        name for name in _COMPARED[wanted.kind] if getattr(before, name) != getattr(wanted.message, name)
+    ]
+    return ("data", *paths) if wanted.kind == "secret" else tuple(paths)
+
+
+def _difference(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> str:
+    """A unified diff from what the server has to what it would have, as YAML."""
+    lines = difflib.unified_diff(
+        [] if step.before is None else _lines(step.before),
+        _lines(after),
+        "/dev/null" if step.before is None else f"{step.subject} (server)",
+        f"{step.subject} ({step.wanted.place})",
+    )
+    # Values of a secret may change without a size that tells.
+    return "".join(lines) or f"{step.subject}: values change"
+
+
+def _lines(message: pb.ConfigMap | pb.Secret) -> list[str]:
+    shown: dict[str, Any] = {"name": message.name}
+    if isinstance(message, pb.ConfigMap):
+        shown["data"] = _sorted(message.data)
+        shown["binary_data"] = {
+            key: f"({len(value)} bytes)" for key, value in _sorted(message.binary_data).items()
+        }
+    else:
+        shown["type"] = message.type
+        shown["data"] = {key: f"({size} bytes)" for key, size in _sorted(message.key_sizes).items()}
+    shown["immutable"] = message.immutable
+    shown["labels"], shown["annotations"] = _sorted(message.labels), _sorted(message.annotations)
+    said = {name: value for name, value in shown.items() if value not in ({}, False)}
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=100).splitlines(keepends=True)
+
+
+def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(sorted(values.items()))
