@@ -1,0 +1,177 @@
+"""A valid request for every RPC there is, in a world that was made for it (`tests.promises.world`).
+
+A new RPC needs an entry here; `test_requests.py` fails until it has one. Requests are written as their JSON form. Each
+mutation has a target of its own, named after the RPC, so that all of them can be made one after another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+
+from pilothouse_server.rpc.method_rules import Rule
+from tests.harness import PASSWORD
+
+OWN = "own"
+ANOTHER_PASSWORD = "another correct horse battery"
+UNUSED_IMAGE = "unused:1"
+Fields = dict[str, Any]
+
+
+def request_for(rule: Rule, fields: Fields | None = None) -> Any:
+    """The request of an RPC, or another one of the same method."""
+    return ParseDict(REQUESTS[rule.name] if fields is None else fields, rule.request_class())
+
+
+def target(method: str) -> str:
+    """The name of the thing that the RPC `method` is tried on."""
+    return f"for-{method.lower()}"
+
+
+def user(name: str) -> Fields:
+    """A user as one is made."""
+    return {"username": name, "email": f"{name}@example.org"}
+
+
+def workload(name: str) -> Fields:
+    """A container as one is made."""
+    return {"name": name, "image": "nginx:1.27", "labels": {"app": name}}
+
+
+def volume(name: str) -> Fields:
+    """A volume as one is made."""
+    return {"name": name, "type": "VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM", "size": "1Gi", "mountPath": "/data"}
+
+
+def config_map(name: str) -> Fields:
+    """A config map as one is made."""
+    return {"name": name, "data": {"a.conf": "one"}}
+
+
+def secret(name: str) -> Fields:
+    """A secret as one is made."""
+    return {"name": name, "data": {"key": "dmFsdWU="}}
+
+
+def role(name: str) -> Fields:
+    """A role as one is made."""
+    return {"name": name, "displayName": "Some role", "permissions": ["container.get"]}
+
+
+def _on_target(*methods: str) -> dict[str, Fields]:
+    return {method: {"namespace": OWN, "name": target(method)} for method in methods}
+
+
+def _in_namespace(*methods: str) -> dict[str, Fields]:
+    return {method: {"namespace": OWN} for method in methods}
+
+
+def _of_web(*methods: str) -> dict[str, Fields]:
+    return {method: {"namespace": OWN, "name": "web"} for method in methods}
+
+
+def _nothing(*methods: str) -> dict[str, Fields]:
+    return {method: {} for method in methods}
+
+
+def _updating(method: str, noun: str, fields: Fields, path: str) -> dict[str, Fields]:
+    """An update of a thing in a namespace."""
+    return {method: {"namespace": OWN, "name": target(method), noun: fields, "updateMask": path}}
+
+
+_IDENTITY: dict[str, Fields] = {
+    "Login": {"username": "admin", "password": PASSWORD},
+    "RefreshSession": {"refreshToken": "none of ours"},
+    "ChangePassword": {"currentPassword": PASSWORD, "newPassword": ANOTHER_PASSWORD},
+    "CreateUser": {"user": user(target("CreateUser")), "password": PASSWORD},
+    "GetUser": {"username": "admin"},
+    "UpdateUser": {
+        "username": target("UpdateUser"),
+        "user": {"fullName": "Somebody Else"},
+        "updateMask": "fullName",
+    },
+    "DeleteUser": {"username": target("DeleteUser")},
+    "ResetPassword": {"username": target("ResetPassword"), "newPassword": ANOTHER_PASSWORD},
+    "CreateRole": {"role": role(target("CreateRole"))},
+    "GetRole": {"name": "viewer"},
+    "UpdateRole": {
+        "name": target("UpdateRole"),
+        "role": {"permissions": ["container.list"]},
+        "updateMask": "permissions",
+    },
+    "DeleteRole": {"name": target("DeleteRole")},
+    "GrantRole": {"username": target("GrantRole"), "role": "viewer", "namespace": OWN},
+    "RevokeRole": {"username": target("RevokeRole"), "role": "viewer", "namespace": OWN},
+    "CheckPermission": {"permission": "container.get", "namespace": OWN},
+    # The session is that of the world's second log-in, which fills its id in.
+    "RevokeSession": {"sessionId": ""},
+    **_in_namespace("ListRoleGrants"),
+    **_nothing("Logout", "WhoAmI", "ListUsers", "ListRoles", "ListSessions"),
+}
+_NAMESPACES: dict[str, Fields] = {
+    "CreateNamespace": {"namespace": {"name": target("CreateNamespace")}},
+    "GetNamespace": {"name": OWN},
+    "UpdateNamespace": {"name": OWN, "namespace": {"description": "changed"}, "updateMask": "description"},
+    # Refused without `cascade`, because the namespace is not empty.
+    "DeleteNamespace": {"name": OWN, "cascade": True},
+    "GetQuotaUsage": {"name": OWN},
+    "GetCluster": {"name": "local"},
+    **_nothing("ListNamespaces", "WatchNamespaces", "ListClusters"),
+}
+_CONTAINERS: dict[str, Fields] = {
+    "CreateContainer": {"namespace": OWN, "container": workload(target("CreateContainer"))},
+    "GetImage": {"image": "nginx:1.27"},
+    "DeleteImage": {"image": UNUSED_IMAGE},
+    **_updating("UpdateContainer", "container", {"image": "nginx:1.28"}, "image"),
+    **_on_target("DeleteContainer", "StartContainer", "StopContainer", "PauseContainer"),
+    **_on_target("ResumeContainer", "RestartContainer"),
+    **_of_web("GetContainer", "ListStatusHistory"),
+    **_in_namespace("ListContainers", "WatchContainers", "ListImages"),
+}
+_STORAGE: dict[str, Fields] = {
+    "CreateVolume": {"namespace": OWN, "volume": volume(target("CreateVolume"))},
+    "AttachVolume": {
+        "namespace": OWN,
+        "name": target("AttachVolume"),
+        "container": "web",
+        "mountPath": "/attached",
+    },
+    "DetachVolume": {"namespace": OWN, "name": target("DetachVolume"), "container": "web"},
+    **_updating("UpdateVolume", "volume", {"labels": {"a": "b"}}, "labels"),
+    **_on_target("DeleteVolume"),
+    **_of_web("GetVolume"),
+    **_in_namespace("ListVolumes", "WatchVolumes"),
+}
+_CONFIG: dict[str, Fields] = {
+    "CreateConfigMap": {"namespace": OWN, "configMap": config_map(target("CreateConfigMap"))},
+    "CreateSecret": {"namespace": OWN, "secret": secret(target("CreateSecret"))},
+    **_updating("UpdateConfigMap", "configMap", {"data": {"a.conf": "two"}}, "data"),
+    **_updating("UpdateSecret", "secret", {"data": {"key": "b3RoZXI="}}, "data"),
+    **_on_target("DeleteConfigMap", "DeleteSecret"),
+    **_of_web("GetConfigMap", "GetSecret", "RevealSecret"),
+    **_in_namespace("ListConfigMaps", "ListSecrets", "WatchConfigs"),
+    **_nothing("RotateKeys"),
+}
+_AUDIT: dict[str, Fields] = {
+    # Filled in by the world with an operation of its own.
+    "GetOperation": {"operationId": ""},
+    **_in_namespace("ListOperations", "WatchOperations"),
+    **_nothing("GetUserOperationStats"),
+}
+_METRICS: dict[str, Fields] = {
+    "RecordUsage": {"samples": [{"namespace": OWN, "container": "web", "cpuCoresUsed": 0.5}]},
+    "QueryUsage": {"namespace": OWN, "container": "web"},
+    **_of_web("GetContainerDetails"),
+    **_in_namespace("WatchUsage", "GetNamespaceSummary", "ListTopContainers"),
+    **_nothing("GetDatabaseStats", "GetTableSizes"),
+}
+REQUESTS: dict[str, Fields] = {
+    **_IDENTITY,
+    **_NAMESPACES,
+    **_CONTAINERS,
+    **_STORAGE,
+    **_CONFIG,
+    **_AUDIT,
+    **_METRICS,
+}

@@ -1,0 +1,175 @@
+"""Promise 1, the calls that change nothing: refused, failed, cancelled and streaming ones are recorded too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from tests.harness import eventually
+from tests.promises.calling import OPERATION_KEY, Outcome
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import World, furnished
+
+GARBAGE = b"\xff\xff\xff\xff"
+
+
+async def record_of(world: World, operation_id: str) -> asyncpg.Record | None:
+    """The record of an operation."""
+    async with world.sql() as sql:
+        found: asyncpg.Record | None = await sql.fetchrow(
+            "SELECT * FROM operation_logs WHERE operation_id = $1::text::uuid", operation_id
+        )
+        return found
+
+
+def faults_of(record: asyncpg.Record | None, code: str, method: str, what: str) -> list[str]:
+    """What a record of a refused call lacks."""
+    if record is None:
+        return [f"{what}: no record"]
+    return [
+        f"{what}: {name} is {record[name]!r}"
+        for name, good in {
+            "error_code": record["error_code"] == code,
+            "status_code": record["status_code"] >= 400,
+            "request_path": record["request_path"] == method,
+            "duration_ms": record["duration_ms"] is not None and record["duration_ms"] >= 0,
+            "client_ip": record["client_ip"] == "127.0.0.1",
+            "user_agent": bool(record["user_agent"]) and "grpc" in record["user_agent"],
+            "completed_at": record["completed_at"] is not None,
+        }.items()
+        if not good
+    ]
+
+
+async def unrecorded_refusals(world: World) -> list[str]:
+    """Refuses calls in every way there is; answers what of it was not recorded as it should be."""
+    nobody = await world.make_user(f"nobody-{uuid4().hex[:8]}")
+    create, get = world.rule("CreateContainer"), world.rule("GetContainer")
+    tried: dict[str, tuple[str, Any, Outcome]] = {}
+
+    async def refuse(what: str, code: str, caller: Any, rule: Any, request: Any) -> None:
+        tried[what] = (code, rule, await caller.invoke(rule, request))
+
+    for rule in (create, get):
+        request = world.request(rule)
+        await refuse(f"unauthenticated {rule.name}", "UNAUTHENTICATED", world.stranger, rule, request)
+        await refuse(f"unreachable {rule.name}", "NOT_FOUND", nobody, rule, request)
+        await refuse(f"malformed {rule.name}", "INVALID_ARGUMENT", world.admin, rule, GARBAGE)
+        bad = request_for(rule, {"namespace": "No Name"})
+        await refuse(f"invalid {rule.name}", "INVALID_ARGUMENT", world.admin, rule, bad)
+    await refuse("denied", "PERMISSION_DENIED", nobody, world.rule("CreateUser"), b"")
+    missing = request_for(get, {"namespace": OWN, "name": "nothing"})
+    await refuse("failed", "NOT_FOUND", world.admin, get, missing)
+    watch = world.rule("WatchContainers")
+    await refuse("stream", "NOT_FOUND", nobody, watch, world.request(watch))
+    wrong = request_for(world.rule("Login"), {"username": "admin", "password": "a wrong password"})
+    await refuse("log-in", "UNAUTHENTICATED", world.stranger, world.rule("Login"), wrong)
+
+    faults: list[str] = []
+    for what, (code, rule, outcome) in tried.items():
+        if outcome.code != code:
+            faults.append(f"{what} answered {outcome.code} {outcome.message}")
+        operation_id = str(outcome.trailing.get(OPERATION_KEY, uuid4()))
+        if rule.streams:
+            continue
+        faults += faults_of(await record_of(world, operation_id), code, rule.method, what)
+    return faults
+
+
+async def test_refused_and_failed_calls_are_recorded(world: World) -> None:
+    assert await unrecorded_refusals(world) == []
+
+
+async def test_refusals_that_are_not_recorded_are_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(_self: AuditLayer, _call: object, _error: BaseException) -> None:
+        return
+
+    monkeypatch.setattr(AuditLayer, "_record_failure", forget)
+    assert len(await unrecorded_refusals(world)) >= 9
+
+
+async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World) -> None:
+    rule = world.rule("UpdateNamespace")
+    async with world.sql() as sql:
+        async with sql.transaction():
+            await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", OWN)
+            call = world.admin.open(rule, world.request(rule).SerializeToString())
+
+            async def waits() -> bool:
+                async with world.sql() as looking:
+                    return bool(
+                        await looking.fetchval(
+                            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                        )
+                    )
+
+            await eventually(waits)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+        async def recorded() -> Mapping[str, Any] | None:
+            found: Mapping[str, Any] | None = await sql.fetchrow(
+                "SELECT * FROM operation_logs WHERE request_path = $1", rule.method
+            )
+            return found
+
+        record = await eventually(recorded)
+        assert record is not None
+        assert (record["error_code"], record["status_code"]) == ("CANCELLED", 499)
+        assert record["username"] == "admin"
+        assert record["duration_ms"] >= 0
+        assert await sql.fetchval("SELECT description FROM namespaces WHERE name = $1", OWN) is None
+
+
+async def test_a_stream_has_two_records(world: World) -> None:
+    streams = [rule for rule in world.rules.values() if rule.shape == "unary_stream"]
+    assert streams
+    for rule in streams:
+        await world.admin.invoke(rule, request_for(rule, {}))
+    nobody = await world.make_user("nobody")
+    denied = world.rule("WatchContainers")
+    outcome = await nobody.invoke(denied, world.request(denied))
+    assert outcome.code == "NOT_FOUND"
+
+    async def complete() -> bool:
+        async with world.sql() as sql:
+            rows = await sql.fetch(
+                "SELECT request_path, stream_id, array_agg(metadata ->> 'stream_event' ORDER BY sequence) "
+                "AS said, "
+                "array_agg(error_code ORDER BY sequence) AS codes FROM operation_logs "
+                "WHERE request_method = 'STREAM' GROUP BY request_path, stream_id"
+            )
+        found = {row["request_path"] for row in rows if row["said"] == ["opened", "closed"]}
+        codes = [row["codes"][-1] for row in rows if row["request_path"] == denied.method]
+        return found == {rule.method for rule in streams} and sorted(map(str, codes)) == [
+            "CANCELLED",
+            "NOT_FOUND",
+        ]
+
+    await eventually(complete)
+
+
+async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
+    await furnished(world)
+    nobody = await world.make_user("nobody")
+    for rule in world.rules.values():
+        if not rule.public:
+            # Authentication before the body is looked at.
+            outcome = await world.stranger.invoke(rule, GARBAGE)
+            assert (outcome.code, outcome.reason) == ("UNAUTHENTICATED", "NO_TOKEN"), rule.name
+        if rule.shape.startswith("unary"):
+            outcome = await world.admin.invoke(rule, GARBAGE)
+            assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE"), rule.name
+            # Authorization before validation: an empty request is valid for few of them, and allowed for nobody.
+            if rule.permission and not rule.namespace_of(world.request(rule)):
+                outcome = await nobody.invoke(rule, b"")
+                assert outcome.code == "PERMISSION_DENIED", rule.name

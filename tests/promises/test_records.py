@@ -1,0 +1,111 @@
+"""Promise 1: no change without its record, no record without its change."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pilothouse_server.store.unit_of_work import UnitOfWork
+from tests.promises.tables import RECORDS, contents
+from tests.promises.world import World
+
+_REFUSE = "ALTER TABLE operation_logs ADD CONSTRAINT no_more_records CHECK (false) NOT VALID"
+_ALLOW = "ALTER TABLE operation_logs DROP CONSTRAINT no_more_records"
+
+
+async def changes_without_record(world: World) -> list[str]:
+    """Makes every mutation while no record can be written; answers what happened all the same."""
+    faults: list[str] = []
+    async with world.sql() as sql:
+        await sql.execute(_REFUSE)
+        before = await contents(sql)
+        for rule in world.rules.values():
+            if rule.mutates:
+                outcome = await world.caller_of(rule).invoke(rule, world.request(rule))
+                if outcome.code not in ("UNAVAILABLE", "INTERNAL"):
+                    faults.append(f"{rule.name} answered {outcome.code} {outcome.message}")
+                after = await contents(sql)
+                faults += [
+                    f"{rule.name} changed {table}" for table in before if after[table] != before[table]
+                ]
+                before = after
+        await sql.execute(_ALLOW)
+    return faults
+
+
+async def test_nothing_changes_without_its_record(full_world: World) -> None:
+    assert await changes_without_record(full_world) == []
+    # The same requests succeed as soon as they can be recorded, so it was the record that stopped them.
+    for rule in sorted(full_world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
+        if rule.mutates:
+            outcome = await full_world.caller_of(rule).invoke(rule, full_world.request(rule))
+            assert outcome.code == "OK", f"{rule.name}: {outcome.code} {outcome.message}"
+
+
+async def test_a_change_that_does_not_wait_for_its_record_is_found(
+    full_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = UnitOfWork._append
+
+    async def careless(self: UnitOfWork, transaction: object, *arguments: object) -> object:
+        work: AsyncConnection | None = self._connection
+        assert work is not None
+        await work.commit()
+        return await append(self, transaction, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(UnitOfWork, "_append", careless)
+    faults = await changes_without_record(full_world)
+    assert "CreateContainer changed containers" in faults
+    assert "CreateUser changed users" in faults
+
+
+async def written_by_validation(world: World) -> list[str]:
+    """Makes every mutation that can be only validated; answers what was written beyond its one record."""
+    faults: list[str] = []
+    async with world.sql() as sql:
+        before = await contents(sql, RECORDS)
+        for rule in world.rules.values():
+            if rule.has_validate_only:
+                request = world.request(rule)
+                request.validate_only = True
+                count = await sql.fetchval("SELECT count(*) FROM operation_logs")
+                outcome = await world.caller_of(rule).invoke(rule, request)
+                if outcome.code != "OK":
+                    faults.append(f"{rule.name}: {outcome.code} {outcome.message}")
+                rows = await sql.fetch(
+                    "SELECT request_path FROM operation_logs ORDER BY sequence OFFSET $1", count
+                )
+                if [row["request_path"] for row in rows if row["request_path"] == rule.method] != [
+                    rule.method
+                ]:
+                    faults.append(f"{rule.name} left {len(rows)} records")
+                after = await contents(sql, RECORDS)
+                faults += [f"{rule.name} wrote {table}" for table in before if after[table] != before[table]]
+                before = after
+    return faults
+
+
+async def test_validation_writes_nothing_but_its_record(full_world: World) -> None:
+    assert await written_by_validation(full_world) == []
+
+
+async def test_validation_that_is_committed_is_found(
+    full_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keep(_self: UnitOfWork) -> None:
+        return
+
+    monkeypatch.setattr(UnitOfWork, "undo_work", keep)
+    faults = await written_by_validation(full_world)
+    assert "CreateContainer wrote containers" in faults
+
+
+async def test_what_must_be_recorded_first_is_refused_without_its_record(full_world: World) -> None:
+    async with full_world.sql() as sql:
+        await sql.execute(_REFUSE)
+        for rule in full_world.rules.values():
+            denied = await full_world.stranger.invoke(rule, full_world.request(rule))
+            if rule.public:
+                continue
+            assert (denied.code, denied.reason) == ("UNAVAILABLE", "AUDIT_UNAVAILABLE"), rule.name
+        await sql.execute(_ALLOW)

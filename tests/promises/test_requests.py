@@ -1,0 +1,12 @@
+"""No RPC escapes the checkers: each that is served has a valid request, and each request is one of an RPC."""
+
+from __future__ import annotations
+
+from tests.promises.requests import REQUESTS
+from tests.promises.world import World
+
+
+async def test_every_rpc_that_is_served_has_a_request(world: World) -> None:
+    missing = sorted(rule.name for rule in world.rules.values() if rule.name not in REQUESTS)
+    assert not missing, f"tests/promises/requests.py has no entry for {', '.join(missing)}"
+    assert len({rule.name for rule in world.rules.values()}) == len(world.rules)

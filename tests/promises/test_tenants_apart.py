@@ -1,0 +1,189 @@
+"""Promise 4: every RPC × every role × {own, foreign, gone, missing}. What a caller does not reach answers exactly as
+what does not exist: code, message and trailing metadata."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.access import Principal
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.rpc.method_rules import Rule
+from tests.conftest import Database, new_database
+from tests.promises.calling import Outcome, put
+from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished, quiet_world
+
+# The table of the interface, written out once more: what each role holds, and what it does not although a form does.
+_READS = ("get", "list", "watch", "query")
+_HELD: dict[str, tuple[str, ...]] = {
+    "operator": (
+        *("container.*", "storage.*", "config.*", "metrics.*", "cluster.get", "cluster.list"),
+        *(f"namespace.{verb}" for verb in ("get", "list", "watch", "update", "create", "delete")),
+        *(f"audit.{verb}" for verb in _READS),
+    ),
+    "developer": (
+        *("container.*", "storage.*", "config.*"),
+        *(f"{noun}.{verb}" for noun in ("namespace", "metrics", "audit") for verb in _READS),
+    ),
+}
+_NOT_HELD = {"operator": {"config.reveal"}, "developer": {"config.reveal"}}
+# Images are read by whoever runs or sees containers; users and roles belong to administrators.
+_VIEWED = {"container", "image", "storage", "config", "namespace", "metrics", "audit"}
+
+
+def holds(role: str, permission: str) -> bool:
+    """Whether a shipped role holds a permission."""
+    if role == "admin":
+        return True
+    noun, verb = permission.split(".")
+    if noun in _VIEWED and noun == "image":
+        return verb in _READS
+    if role == "viewer":
+        return noun in _VIEWED and verb in _READS
+    if permission in _NOT_HELD[role]:
+        return False
+    return permission in _HELD[role] or f"{noun}.*" in _HELD[role]
+
+
+def namespace_path(rule: Rule) -> str:
+    """Where a request names its namespace; '' where it does not."""
+    service = rule.request_class.DESCRIPTOR.file.services_by_name[rule.service.rsplit(".", 1)[1]]
+    declared = service.methods_by_name[rule.name].GetOptions().Extensions[options.method]
+    return str(declared.namespace_field)
+
+
+def refused_for_lack_of_permission(outcome: Outcome) -> bool:
+    """Whether the caller reached the thing and may not."""
+    return outcome.code == "PERMISSION_DENIED"
+
+
+async def tried(world: World, caller: str, rule: Rule, namespace: str = "") -> Outcome:
+    """The outcome of the RPC for a caller, in another namespace than the request's if one is named."""
+    request = world.request(rule)
+    if namespace:
+        put(request, namespace_path(rule), namespace)
+    if rule.has_validate_only:
+        request.validate_only = True
+    # A stream that has nothing to say for so long is one that the caller may read.
+    return await world.callers[caller].invoke(rule, request, timeout=1.5 if rule.streams else 30.0)
+
+
+async def gathered(work: Collection[Any]) -> list[Any]:
+    """The results of many calls, a few at a time."""
+    limit = asyncio.Semaphore(32)
+
+    async def one(item: Any) -> Any:
+        async with limit:
+            return await item
+
+    return await asyncio.gather(*(one(item) for item in work))
+
+
+def permitted_rules(world: World) -> list[Rule]:
+    """The RPCs that need a permission."""
+    return [rule for rule in world.rules.values() if rule.access == options.ACCESS_PERMISSION]
+
+
+async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
+    """Where somebody can tell a foreign or ended namespace from one that never was."""
+
+    async def look(caller: str, rule: Rule) -> list[str]:
+        missing, *others = [await tried(world, caller, rule, name) for name in (MISSING, FOREIGN, GONE)]
+        found = []
+        for name, outcome in zip((FOREIGN, GONE), others, strict=True):
+            if _with_name(outcome.shown, name, MISSING) != missing.shown:
+                found.append(f"{caller} {rule.name} {name}: {outcome.code} {outcome.message}")
+        return found
+
+    callers = [f"{role} of own" for role in ROLES] + ["nobody"]
+    scoped = [rule for rule in rules if namespace_path(rule)]
+    results = await gathered([look(caller, rule) for caller in callers for rule in scoped])
+    return [fault for faults in results for fault in faults]
+
+
+def _with_name(shown: Any, name: str, instead: str) -> Any:
+    """What a caller was told, with the name of a namespace replaced wherever it stands."""
+    if isinstance(shown, tuple):
+        return tuple(_with_name(part, name, instead) for part in shown)
+    if isinstance(shown, bytes):
+        return shown.replace(name.encode(), instead.encode())
+    return shown.replace(name, instead)
+
+
+async def wrongly_allowed_or_refused(world: World, rules: Collection[Rule]) -> list[str]:
+    """Where what a role may do is not what the table says."""
+    expected: list[tuple[str, Rule, bool]] = []
+    for rule in rules:
+        scoped = bool(namespace_path(rule))
+        for role in ROLES:
+            held = holds(role, rule.permission)
+            anywhere = rule.scope == options.SCOPE_ANY
+            expected.append((f"{role} of all", rule, held))
+            expected.append((f"{role} of own", rule, held and (scoped or anywhere)))
+        expected.append(("nobody", rule, False))
+    outcomes = await gathered([tried(world, caller, rule) for caller, rule, _ in expected])
+    faults = []
+    for (caller, rule, allowed), outcome in zip(expected, outcomes, strict=True):
+        refused = refused_for_lack_of_permission(outcome) or (
+            caller == "nobody" and outcome.code == "NOT_FOUND" and bool(namespace_path(rule))
+        )
+        if refused == allowed:
+            faults.append(f"{caller} {rule.name}: {outcome.code} {outcome.message}")
+    return faults
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def tenants_world(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """The world with users of every role, which the tests of this module leave as it is."""
+    with pytest.MonkeyPatch.context() as patching:
+        async with (
+            new_database(postgres, template_database.name) as database,
+            quiet_world(database, tmp_path_factory.mktemp("tenants"), patching) as made,
+        ):
+            await furnished(made, tenants=True)
+            yield made
+
+
+async def test_tenants_cannot_tell_a_foreign_namespace_from_none(tenants_world: World) -> None:
+    assert await told_apart(tenants_world, permitted_rules(tenants_world)) == []
+
+
+async def test_a_server_that_tells_them_apart_is_found(
+    tenants_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Principal, "reaches", lambda _self, namespace: namespace != MISSING)
+    rules = [tenants_world.rule("GetContainer")]
+    faults = await told_apart(tenants_world, rules)
+    assert any(
+        fault.startswith(f"viewer of own GetContainer {FOREIGN}: PERMISSION_DENIED") for fault in faults
+    )
+
+
+async def test_roles_may_what_the_table_says(tenants_world: World) -> None:
+    assert await wrongly_allowed_or_refused(tenants_world, permitted_rules(tenants_world)) == []
+
+
+async def test_a_role_that_may_too_much_is_found(
+    tenants_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Principal, "allows", lambda *_arguments: True)
+    faults = await wrongly_allowed_or_refused(tenants_world, [tenants_world.rule("CreateContainer")])
+    assert any(fault.startswith("viewer of own CreateContainer: OK") for fault in faults)
+
+
+async def test_what_is_not_there_answers_alike_within_the_own_namespace(tenants_world: World) -> None:
+    for rule in permitted_rules(tenants_world):
+        request = tenants_world.request(rule)
+        if not namespace_path(rule) or not hasattr(request, "name") or namespace_path(rule) == "name":
+            continue
+        request.name = "nothing"
+        outcome = await tenants_world.callers["admin of own"].invoke(rule, request)
+        if rule.shape == "unary_unary":
+            assert (outcome.code, outcome.reason.endswith("_NOT_FOUND")) == ("NOT_FOUND", True), rule.name

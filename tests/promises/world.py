@@ -1,0 +1,181 @@
+"""A platform to try every RPC on: two namespaces that are alike, one that is gone, users of every role.
+
+`own` is where the users have their grants, `FOREIGN` where they have none, `GONE` was deleted after they had one in it,
+and `MISSING` never was. There is no cluster and no reconciler: nothing changes but what is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pilothouse_server.reconcile.reconciler import Reconciler
+from pilothouse_server.rpc.method_rules import Rule
+from tests.conftest import Database, connection
+from tests.harness import PASSWORD, Server, running_server
+from tests.promises import requests
+from tests.promises.calling import Caller, Outcome, served
+from tests.promises.requests import OWN, REQUESTS, UNUSED_IMAGE, request_for, target
+
+# Of one length, so that an answer about one can be turned into an answer about another byte by byte.
+FOREIGN, GONE, MISSING = "tenant-b", "tenant-c", "tenant-d"
+ROLES = ("admin", "operator", "developer", "viewer")
+# What the targets of the mutations are made of: noun → the method that makes one, its field, and how.
+_MADE = {
+    "Container": ("container", requests.workload),
+    "Volume": ("volume", requests.volume),
+    "ConfigMap": ("configMap", requests.config_map),
+    "Secret": ("secret", requests.secret),
+}
+_NEEDS_TARGET = ("Update", "Delete", "Start", "Stop", "Pause", "Resume", "Restart", "Attach", "Detach")
+_BEFORE = {
+    "StartContainer": "StopContainer",
+    "ResumeContainer": "PauseContainer",
+    "DetachVolume": "AttachVolume",
+}
+
+
+@dataclass
+class World:
+    """The server, its methods, and callers by name."""
+
+    server: Server
+    rules: dict[str, Rule]
+    admin: Caller
+    callers: dict[str, Caller] = field(default_factory=dict)
+    fields: dict[str, requests.Fields] = field(default_factory=dict)
+
+    @property
+    def stranger(self) -> Caller:
+        """Somebody without a token."""
+        return Caller(self.admin.channel)
+
+    def rule(self, name: str) -> Rule:
+        """The rule of the RPC `name`."""
+        return next(rule for rule in self.rules.values() if rule.name == name)
+
+    def request(self, rule: Rule) -> Any:
+        """The valid request of an RPC."""
+        return request_for(rule, self.fields.get(rule.name))
+
+    def caller_of(self, rule: Rule) -> Caller:
+        """Who tries a mutation: the administrator, or where the call ends sessions somebody else."""
+        return self.callers.get(rule.name, self.admin)
+
+    async def call(self, name: str, fields: requests.Fields, caller: Caller | None = None) -> Outcome:
+        """Calls an RPC by its name."""
+        rule = self.rule(name)
+        return await (caller or self.admin).invoke(rule, request_for(rule, fields))
+
+    async def must(self, name: str, fields: requests.Fields, caller: Caller | None = None) -> Any:
+        """The answer of a call that has to succeed."""
+        outcome = await self.call(name, fields, caller)
+        assert outcome.code == "OK", f"{name} {fields}: {outcome.code} {outcome.message}"
+        return outcome.answer
+
+    async def log_in(self, username: str) -> Caller:
+        """A caller with a new session, on the world's channel."""
+        answer = await self.must("Login", {"username": username, "password": PASSWORD}, self.stranger)
+        return Caller(self.admin.channel, answer.access_token)
+
+    async def make_user(self, name: str, grants: Mapping[str, str] = MappingProxyType({})) -> Caller:
+        """A new user with roles by namespace ('' is all of them), logged in."""
+        await self.must("CreateUser", {"user": requests.user(name), "password": PASSWORD})
+        for namespace, role in grants.items():
+            await self.must("GrantRole", {"username": name, "role": role, "namespace": namespace})
+        return await self.log_in(name)
+
+    @asynccontextmanager
+    async def sql(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the superuser, whom no policy binds."""
+        async with connection(self.server.database.admin_dsn) as opened:
+            yield opened
+
+
+@asynccontextmanager
+async def quiet_world(
+    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> AsyncIterator[World]:
+    """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty."""
+    monkeypatch.setattr(Reconciler, "run", _never)
+    async with connection(database.admin_dsn) as sql:
+        await sql.execute("INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1')")
+    async with running_server(database, directory, with_cluster=False, **settings) as server:
+        channel = server.channel()
+        world = World(server, await served(channel), Caller(channel))
+        world.admin = await world.log_in("admin")
+        for namespace in (OWN, FOREIGN):
+            await world.must("CreateNamespace", {"namespace": {"name": namespace}})
+        yield world
+
+
+async def furnish(world: World, *namespaces: str) -> None:
+    """Makes the target of every mutation in each of some namespaces, and the users and roles that some need."""
+    for namespace in namespaces:
+        for noun, (name, make) in _MADE.items():
+            if any(rule.name == f"Create{noun}" for rule in world.rules.values()):
+                for thing in ("web", *_targets(world, noun)):
+                    await world.must(f"Create{noun}", {"namespace": namespace, name: make(thing)})
+        for method, before in _BEFORE.items():
+            if any(rule.name == method for rule in world.rules.values()):
+                fields = {"namespace": namespace, "name": target(method)}
+                await world.must(before, {**REQUESTS[before], **fields})
+    for method in ("UpdateUser", "DeleteUser", "ResetPassword", "GrantRole", "RevokeRole"):
+        await world.must("CreateUser", {"user": requests.user(target(method)), "password": PASSWORD})
+    await world.must("GrantRole", REQUESTS["RevokeRole"])
+    for method in ("UpdateRole", "DeleteRole"):
+        await world.must("CreateRole", {"role": requests.role(target(method))})
+    for method in ("Logout", "ChangePassword", "RevokeSession"):
+        world.callers[method] = await world.make_user(target(method))
+    await world.log_in(target("RevokeSession"))
+    sessions = await world.must("ListSessions", {}, world.callers["RevokeSession"])
+    other = next(session for session in sessions.sessions if not session.current)
+    world.fields["RevokeSession"] = {"sessionId": other.session_id}
+    async with world.sql() as sql:
+        name, tag = UNUSED_IMAGE.split(":")
+        await sql.execute("INSERT INTO container_images (name, tag) VALUES ($1, $2)", name, tag)
+        operation = await sql.fetchval(
+            "SELECT operation_id FROM operation_logs WHERE resource_name = $1 ORDER BY sequence LIMIT 1", OWN
+        )
+    world.fields["GetOperation"] = {"operationId": str(operation)}
+
+
+async def end_namespace(world: World, name: str) -> None:
+    """Ends a namespace for good: what the caller does, and what the reconciler does once the cluster has let go."""
+    await world.must("DeleteNamespace", {"name": name, "cascade": True})
+    async with world.sql() as sql, sql.transaction():
+        found = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1 AND deleted_at IS NULL", name)
+        for table in ("containers", "volumes", "config_maps", "secrets", "user_roles"):
+            await sql.execute(f"DELETE FROM {table} WHERE namespace_id = $1", found)
+        await sql.execute("UPDATE namespaces SET deleted_at = now() WHERE id = $1", found)
+
+
+async def furnished(world: World, *, tenants: bool = False) -> None:
+    """The whole world: with `tenants` the foreign namespace, the one that is gone, and users of every role."""
+    if not tenants:
+        await furnish(world, OWN)
+        return
+    await world.must("CreateNamespace", {"namespace": {"name": GONE}})
+    await furnish(world, OWN, FOREIGN, GONE)
+    for role in ROLES:
+        world.callers[f"{role} of own"] = await world.make_user(f"own-{role}", {OWN: role, GONE: role})
+        world.callers[f"{role} of all"] = await world.make_user(f"all-{role}", {"": role})
+    world.callers["nobody"] = await world.make_user("nobody")
+    await end_namespace(world, GONE)
+
+
+def _targets(world: World, noun: str) -> list[str]:
+    names = {rule.name for rule in world.rules.values()}
+    return [target(f"{verb}{noun}") for verb in _NEEDS_TARGET if f"{verb}{noun}" in names]
+
+
+async def _never(_self: Reconciler) -> None:
+    await asyncio.Event().wait()
