@@ -13,7 +13,7 @@ costs nothing and gets, when it reads again, the newest sample of each container
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,9 +71,18 @@ class Interest:
 class LiveUsage:
     """The live samples of one server. `run` is its task."""
 
-    def __init__(self, store: Store, render: Callable[[StoredSample], bytes]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        render: Callable[[StoredSample], bytes],
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        sign_of_life_seconds: float = SIGN_OF_LIFE_SECONDS,
+    ) -> None:
         self._store = store
         self._render = render
+        self._poll_seconds = poll_seconds
+        self._sign_of_life_seconds = sign_of_life_seconds
         self._newest: dict[int, LiveSample] = {}
         self._positions = Watermark()
         self._watchers = 0
@@ -128,7 +137,7 @@ class LiveUsage:
 
     async def follow(
         self, position: int, shown: Iterable[StoredSample], interest: Interest
-    ) -> AsyncIterator[Sequence[LiveSample]]:
+    ) -> AsyncGenerator[Sequence[LiveSample], None]:
         """What is stored after `position`, as it becomes known: of each container the newest sample; nothing as
         a sign of life every ten seconds. `shown` is what the watcher has been told already.
         """
@@ -137,7 +146,7 @@ class LiveUsage:
         last_answer = loop.time()
         next_look = last_answer + (interest.period_seconds if told else 0.0)
         while True:
-            sign_due = last_answer + SIGN_OF_LIFE_SECONDS
+            sign_due = last_answer + self._sign_of_life_seconds
             if next_look > loop.time():
                 await asyncio.sleep(min(next_look, sign_due) - loop.time())
             else:
@@ -196,7 +205,7 @@ class LiveUsage:
             except PilothouseError as error:
                 log.warning("usage cannot be read", reason=error.reason)
             try:
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(self._poll_seconds):
                     await self._hint.wait()
             except TimeoutError:
                 pass

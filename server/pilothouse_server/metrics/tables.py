@@ -6,7 +6,19 @@ and unions that say more as SQL.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, Numeric, String, Table, Text, func
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    Numeric,
+    String,
+    Table,
+    Text,
+    column,
+    func,
+    table,
+)
 from sqlalchemy.dialects.postgresql import UUID
 
 from pilothouse_server.store.metadata import METADATA
@@ -67,21 +79,12 @@ SUMMARIES = (
 )
 
 # Owned by other nouns; read here for names only.
-CONTAINERS = Table(
+CONTAINERS = table(
     "containers",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("uid", UUID(as_uuid=True)),
-    Column("name", String(253)),
-    Column("namespace_id", BigInteger),
-    extend_existing=True,
-    comment="Desired and observed state of a container; one Deployment on its cluster.",
+    column("id", BigInteger()),
+    column("uid", UUID(as_uuid=True)),
+    column("name", String(253)),
+    column("namespace_id", BigInteger()),
+    schema="public",
 )
-HOMES = Table(
-    "namespaces",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("name", String(63)),
-    extend_existing=True,
-    comment="What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.",
-)
+HOMES = table("namespaces", column("id", BigInteger()), column("name", String(63)), schema="public")

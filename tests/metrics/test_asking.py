@@ -1,0 +1,84 @@
+"""How a range is cut into steps."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.metrics.operations import steps_of
+
+NOW = datetime(2025, 6, 1, 12, 34, 56, 789, tzinfo=UTC)
+times = st.datetimes(timezones=st.just(UTC))
+lengths = st.integers(1, 366 * 86400)
+
+
+def seconds(moment: datetime) -> float:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+
+
+@given(times, times, lengths)
+def test_steps_are_whole_and_hold_the_range(start: datetime, end: datetime, length: int) -> None:
+    try:
+        steps = steps_of(NOW, start, end, timedelta(seconds=length))
+    except InvalidArgument as error:
+        (violation,) = error.violations
+        if violation.field == "start_time":
+            assert seconds(start) // 1 >= seconds(end)
+        else:
+            assert violation.field == "step"
+            assert (seconds(end) - seconds(start)) / length > 11_000 - 2
+        return
+    assert steps.step == length
+    assert steps.start % length == steps.end % length == 0
+    assert 1 <= steps.count <= 11_000
+    assert steps.start <= seconds(start) < steps.start + length
+    assert steps.end - length < seconds(end) <= steps.end
+
+
+def test_without_a_word_it_is_the_last_hour() -> None:
+    steps = steps_of(NOW, None, None, None)
+    assert steps.step == 60
+    assert datetime.fromtimestamp(steps.end, UTC) == datetime(2025, 6, 1, 12, 35, tzinfo=UTC)
+    assert 3600 <= steps.end - steps.start <= 3660
+
+
+@given(st.integers(1, 400 * 86400))
+def test_a_default_step_makes_about_a_hundred_and_never_too_many(range_seconds: int) -> None:
+    steps = steps_of(NOW, NOW - timedelta(seconds=range_seconds), NOW, None)
+    assert steps.step >= 15
+    assert steps.count <= 103
+
+
+@given(st.integers(100 * 1800 + 1, 400 * 86400))
+def test_a_default_step_over_half_an_hour_is_answered_by_roll_ups(range_seconds: int) -> None:
+    steps = steps_of(NOW, NOW - timedelta(seconds=range_seconds), NOW, None)
+    assert steps.step % 3600 == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step", "field"),
+    [
+        (NOW, NOW - timedelta(seconds=1), None, "start_time"),
+        (NOW + timedelta(seconds=2), None, None, "start_time"),
+        (None, None, timedelta(0), "step"),
+        (None, None, timedelta(seconds=-5), "step"),
+        (None, None, timedelta(milliseconds=1500), "step"),
+        (None, None, timedelta(days=367), "step"),
+        (NOW - timedelta(seconds=11_001), NOW, timedelta(seconds=1), "step"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_its_field(
+    start: datetime | None, end: datetime | None, step: timedelta | None, field: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        steps_of(NOW, start, end, step)
+    assert [violation.field for violation in refused.value.violations] == [field]
+
+
+def test_eleven_thousand_steps_are_not_too_many() -> None:
+    end = datetime(2025, 6, 1, tzinfo=UTC)
+    assert steps_of(NOW, end - timedelta(seconds=11_000), end, timedelta(seconds=1)).count == 11_000

@@ -1,0 +1,249 @@
+"""Samples reach everybody who watches, on whatever server, and nobody who is slow holds anything up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.metrics.live import Interest, LiveSample, LiveUsage
+from pilothouse_server.metrics.model import StoredSample
+from tests.conftest import Database
+from tests.harness import eventually
+from tests.metrics.world import Box, World, world_of
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+EVERYTHING = Interest(lambda: None)
+
+
+def render(sample: StoredSample) -> bytes:
+    return f"{sample.container}@{sample.timestamp.timestamp():.0f} ".encode()
+
+
+@asynccontextmanager
+async def running(world: World, **changes: float) -> AsyncIterator[LiveUsage]:
+    """The live samples of one server, as its supervisor runs them."""
+    live = LiveUsage(world.store, render, **changes)
+    task = asyncio.create_task(live.run())
+    try:
+        yield live
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator[Sequence[LiveSample]]]:
+    """What somebody who watches everything is told by a server."""
+    async with (
+        running(world, **changes) as live,
+        live.watching() as position,
+        aclosing(live.follow(position, (), EVERYTHING)) as answers,
+    ):
+        yield answers
+
+
+async def told(answers: AsyncIterator[Sequence[LiveSample]]) -> list[tuple[str, datetime]]:
+    """The next answer that says something: containers and times."""
+    async with asyncio.timeout(10):
+        async for answer in answers:
+            if answer:
+                return [(live.sample.container, live.sample.timestamp) for live in answer]
+    raise AssertionError("the stream ended")
+
+
+def stored(box: Box, second: int, id_: int = 0) -> StoredSample:
+    """A sample as the database would answer it."""
+    absent = dict.fromkeys(StoredSample.__struct_fields__)
+    given = absent | {
+        "id": id_,
+        "container_id": box.id,
+        "namespace_id": box.namespace_id,
+        "namespace": box.namespace,
+        "container": box.name,
+        "container_uid": "",
+        "timestamp": START + timedelta(seconds=second),
+        "cpu_cores_used": 0.0,
+        "memory_bytes_used": 0,
+    }
+    return StoredSample(**given)  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def other(database: Database, world: World) -> AsyncIterator[World]:
+    """Another server on the same database."""
+    async with world_of(database) as made:
+        yield made
+
+
+async def test_a_sample_stored_by_another_server_is_told(world: World, other: World) -> None:
+    boxes = [await world.box(name=name) for name in ("api", "web")]
+    async with watched(world) as answers:
+        for box in boxes:
+            now = datetime.now(UTC)
+            await other.usage.store([box.sample(now)])
+            assert await told(answers) == [(box.name, now)]
+
+
+async def test_samples_of_two_writers_are_told_though_ids_are_out_of_order(world: World) -> None:
+    """A batch that got its ids first and commits last is not passed over."""
+    early, late = await world.box(name="early"), await world.box(name="late")
+    now = datetime.now(UTC)
+    insert = (
+        "WITH stored AS (INSERT INTO container_resource_usage (container_id, namespace_id, timestamp) "
+        "VALUES ($1, $2, $3) RETURNING id) SELECT pg_notify('pilothouse_usage', id::text) FROM stored"
+    )
+    async with watched(world, poll_seconds=60.0) as answers, world.database.system() as connection:
+        open_transaction = connection.transaction()
+        await open_transaction.start()
+        await connection.execute(insert, early.id, early.namespace_id, now)
+        await world.usage.store([late.sample(now)])
+        assert await told(answers) == [("late", now)]
+        await open_transaction.commit()
+        assert await told(answers) == [("early", now)]
+
+
+async def test_a_notification_that_is_lost_costs_no_sample(world: World) -> None:
+    box = await world.box()
+    async with watched(world, poll_seconds=0.05) as answers:
+        now = datetime.now(UTC)
+        async with world.database.system() as connection:
+            await connection.execute(
+                "INSERT INTO container_resource_usage (container_id, namespace_id, timestamp) VALUES ($1, $2, $3)",
+                box.id,
+                box.namespace_id,
+                now,
+            )
+        assert await told(answers) == [("web", now)]
+
+
+async def test_it_goes_on_after_its_listener_was_ended(world: World, database: Database) -> None:
+    box = await world.box()
+    async with watched(world, poll_seconds=0.2) as answers:
+        assert await _end_listeners(database) == 1
+        now = datetime.now(UTC)
+        await world.usage.store([box.sample(now)])
+        assert await told(answers) == [("web", now)]
+
+
+async def _end_listeners(database: Database) -> int:
+    connection = await asyncpg.connect(database.admin_dsn)
+    try:
+        ended: int = await connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name = 'pilothouse-usage-listener' AND datname = current_database()"
+        )
+        return ended
+    finally:
+        await connection.close()
+
+
+async def test_while_nobody_watches_no_connection_is_held(world: World, database: Database) -> None:
+    async with running(world) as live:
+        async with live.watching():
+            assert await _listeners(database) == 1
+
+        async def none_left() -> bool:
+            return await _listeners(database) == 0
+
+        assert await eventually(none_left)
+
+
+async def _listeners(database: Database) -> int:
+    connection = await asyncpg.connect(database.admin_dsn)
+    try:
+        found: int = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE application_name = 'pilothouse-usage-listener' AND datname = current_database()"
+        )
+        return found
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def live(world: World) -> LiveUsage:
+    """Live samples that nobody runs: what is published is published by the test."""
+    return LiveUsage(world.store, render, sign_of_life_seconds=0.05)
+
+
+WEB, API, FOREIGN = Box(1, 1, "shop", "web"), Box(2, 1, "shop", "api"), Box(3, 2, "bank", "vault")
+
+
+async def test_a_slow_reader_gets_the_newest_of_each_container(live: LiveUsage) -> None:
+    async with aclosing(live.follow(0, (), EVERYTHING)) as answers:
+        for second in range(100):
+            live.publish([stored(WEB, second), stored(API, second)])
+        live.publish([stored(WEB, 100)])
+        assert await told(answers) == [
+            ("api", START + timedelta(seconds=99)),
+            ("web", START + timedelta(seconds=100)),
+        ]
+        live.publish([stored(API, 101)])
+        assert await told(answers) == [("api", START + timedelta(seconds=101))]
+
+
+async def test_nothing_is_told_twice_and_nothing_older_than_what_was_shown(live: LiveUsage) -> None:
+    async with aclosing(live.follow(0, [stored(WEB, 5)], EVERYTHING)) as answers:
+        live.publish([stored(WEB, 3), stored(WEB, 5), stored(API, 1)])
+        assert await told(answers) == [("api", START + timedelta(seconds=1))]
+        live.publish([stored(WEB, 4), stored(API, 1), stored(API, 0), stored(WEB, 6)])
+        assert await told(answers) == [("web", START + timedelta(seconds=6))]
+
+
+async def test_only_what_the_reader_may_see_now_is_told(live: LiveUsage) -> None:
+    visible: list[frozenset[int] | None] = [frozenset({1})]
+    async with aclosing(live.follow(0, (), Interest(lambda: visible[0]))) as answers:
+        live.publish([stored(WEB, 0), stored(FOREIGN, 0)])
+        assert await told(answers) == [("web", START)]
+        visible[0] = frozenset({2})
+        live.publish([stored(WEB, 1), stored(FOREIGN, 1)])
+        assert await told(answers) == [("vault", START + timedelta(seconds=1))]
+        visible[0] = None
+        live.publish([stored(API, 2)])
+        assert await told(answers) == [("api", START + timedelta(seconds=2))]
+
+
+@pytest.mark.parametrize(
+    ("interest", "names"),
+    [
+        (Interest(lambda: None, namespace_id=1), ["web", "api"]),
+        (Interest(lambda: None, container="vault"), ["vault"]),
+        (Interest(lambda: None, namespace_id=2, container="web"), []),
+    ],
+)
+async def test_a_reader_may_ask_for_one_namespace_or_container(
+    live: LiveUsage, interest: Interest, names: list[str]
+) -> None:
+    async with aclosing(live.follow(0, (), interest)) as answers:
+        live.publish([stored(WEB, 0), stored(API, 0), stored(FOREIGN, 0)])
+        # The first answer: samples, or a sign of life where none is wanted.
+        assert [found.sample.container for found in await anext(answers)] == names
+
+
+async def test_a_sign_of_life_is_given_where_nothing_happens(live: LiveUsage) -> None:
+    async with asyncio.timeout(10), aclosing(live.follow(0, (), EVERYTHING)) as answers:
+        assert await anext(answers) == []
+        assert await anext(answers) == []
+        live.publish([stored(WEB, 0)])
+        assert await told(answers) == [("web", START)]
+
+
+async def test_a_period_keeps_two_samples_of_a_container_apart(live: LiveUsage) -> None:
+    """With signs of life meanwhile, and the newest sample at its end."""
+    loop = asyncio.get_running_loop()
+    interest = Interest(lambda: None, period_seconds=0.3)
+    async with asyncio.timeout(10), aclosing(live.follow(0, (), interest)) as answers:
+        live.publish([stored(WEB, 0)])
+        assert await told(answers) == [("web", START)]
+        first = loop.time()
+        live.publish([stored(WEB, 1)])
+        live.publish([stored(WEB, 2)])
+        assert await anext(answers) == []
+        assert await told(answers) == [("web", START + timedelta(seconds=2))]
+        assert loop.time() - first >= 0.3

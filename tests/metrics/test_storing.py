@@ -1,0 +1,202 @@
+"""What becomes of samples on their way into the database."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.metrics.model import Stored
+from pilothouse_server.metrics.operations import UsageStore, roll_up
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.partitions import USAGE, Partitions
+from tests.metrics.world import DAY, Box, World, hours_ago, midnight
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def only_row(world: World) -> dict[str, Any]:
+    (row,) = await world.rows("SELECT * FROM container_resource_usage")
+    return row
+
+
+async def count(world: World) -> int:
+    (row,) = await world.rows("SELECT count(*) AS count FROM container_resource_usage")
+    return int(row["count"])
+
+
+async def test_a_sample_is_stored_as_it_is(world: World) -> None:
+    box = await world.box()
+    sample = box.sample(
+        now(),
+        pods=2,
+        cpu_cores_used=1.5,
+        cpu_cores_request=1.0,
+        cpu_cores_limit=2.0,
+        memory_bytes_used=300,
+        memory_bytes_request=400,
+        network_bytes_rx=1,
+        network_bytes_tx=2,
+        network_packets_rx=3,
+        network_packets_tx=4,
+        disk_bytes_used=25,
+        disk_bytes_total=100,
+        filesystem_reads=5,
+        filesystem_writes=6,
+    )
+    await world.usage.store([sample])
+    row = await only_row(world)
+    for name in sample.__struct_fields__:
+        if name != "pods":
+            assert row[name] == getattr(sample, name), name
+    assert row["metadata"] == '{"pods": 2}'
+    assert (row["cpu_usage_percent"], row["memory_usage_percent"], row["disk_usage_percent"]) == (75, 75, 25)
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit", "percent"),
+    [
+        (None, None, None),
+        (0.5, None, 600.0),
+        (0.5, 1.5, 200.0),
+        (None, 3.0, 100.0),
+        (0.0, 0.0, None),
+        (2.0, 0.0, 150.0),
+        (0.0001, None, 3_000_000.0),
+    ],
+)
+async def test_percentages_are_of_the_limit_else_of_the_request(
+    world: World, request_: float | None, limit: float | None, percent: float | None
+) -> None:
+    box = await world.box()
+    await world.usage.store(
+        [box.sample(now(), cpu_cores_used=3.0, cpu_cores_request=request_, cpu_cores_limit=limit)]
+    )
+    assert (await only_row(world))["cpu_usage_percent"] == percent
+
+
+async def test_a_thousand_percent_and_far_more_fit(world: World) -> None:
+    box = await world.box()
+    await world.usage.store([box.sample(now(), memory_bytes_used=1 << 62, memory_bytes_request=1)])
+    assert float((await only_row(world))["memory_usage_percent"]) == 9999999999.99
+
+
+async def test_samples_of_containers_that_are_gone_are_left_out(world: World) -> None:
+    box = await world.box()
+    gone = msgspec.structs.replace(box.sample(now()), container_id=box.id + 1000)
+    foreign = msgspec.structs.replace(box.sample(now()), namespace_id=box.namespace_id + 1000)
+    assert await world.usage.write([box.sample(now()), gone, foreign]) == Stored(1, gone=2)
+    assert await count(world) == 1
+
+
+async def test_samples_of_times_without_a_partition_are_left_out(world: World) -> None:
+    box = await world.box()
+    samples = [
+        box.sample(now()),
+        box.sample(now() - timedelta(days=400)),
+        box.sample(now() + timedelta(days=400)),
+        box.sample(now() + timedelta(minutes=10)),
+    ]
+    assert await world.usage.write(samples) == Stored(1, out_of_range=3)
+    assert await count(world) == 1
+    assert await world.usage.write(samples[1:]) == Stored(0, out_of_range=3)
+
+
+async def test_a_partition_that_was_dropped_a_moment_ago_costs_only_its_samples(world: World) -> None:
+    box = await world.box()
+    old = midnight(5)
+    await world.partitions_since(old)
+    assert await world.usage.write([box.sample(old)]) == Stored(1)
+    partitions = Partitions(world.store.database.maintenance)
+    assert await partitions.drop_older(USAGE, midnight(2))
+    # The range that the store remembers still holds that day.
+    assert await world.usage.write([box.sample(old), box.sample(now())]) == Stored(1, out_of_range=1)
+
+
+async def test_figures_that_make_no_sense_cost_only_their_sample(world: World) -> None:
+    box = await world.box()
+    await world.usage.store(
+        [
+            box.sample(now(), cpu_cores_used=float("nan")),
+            box.sample(now(), cpu_cores_used=1e9),
+            box.sample(now(), memory_bytes_used=-1),
+            box.sample(now(), network_bytes_rx=1 << 70),
+            box.sample(now()),
+        ]
+    )
+    assert await count(world) == 1
+
+
+async def test_more_than_a_batch_is_stored_whole(world: World) -> None:
+    box = await world.box()
+    start = hours_ago(1)
+    await world.usage.store([box.sample(start + timedelta(milliseconds=index)) for index in range(5001)])
+    assert await count(world) == 5001
+    assert world.usage.pending == 0
+
+
+async def test_samples_wait_while_the_database_is_away(world: World) -> None:
+    box = await world.box()
+    usage = UsageStore(world.store, pending_samples=3)
+    start = hours_ago(0.5)
+    samples = [box.sample(start + timedelta(seconds=index)) for index in range(5)]
+    there = world.store.database.system
+    nowhere = Engines.connect(Settings(database_url="postgresql://nobody@127.0.0.1:1/nowhere"))
+    world.store.database.system = nowhere.system
+    for sample in samples[:4]:
+        with pytest.raises(Unavailable):
+            await usage.store([sample])
+    # The oldest one was given up: three fit.
+    assert usage.pending == 3
+    world.store.database.system = there
+    await usage.store([])
+    assert usage.pending == 0
+    rows = await world.rows("SELECT timestamp FROM container_resource_usage ORDER BY timestamp")
+    assert [row["timestamp"] for row in rows] == [sample.timestamp for sample in samples[1:4]]
+    await nowhere.close()
+
+
+async def test_a_batch_whose_commit_was_in_doubt_is_not_stored_twice(world: World) -> None:
+    box = await world.box()
+    samples = [box.sample(hours_ago(0.1)), box.sample(hours_ago(0.2))]
+    await world.usage.write(samples[:1])
+    assert (await world.usage.write(samples, again=True)).stored == 1
+    assert await count(world) == 2
+
+
+async def test_a_container_may_go_while_its_samples_are_stored(world: World) -> None:
+    """The batch does not fail, and nothing is stored for what is gone."""
+    boxes = [await world.box(name=f"box{index}") for index in range(20)]
+
+    async def delete(box: Box) -> None:
+        async with world.database.system() as connection:
+            await connection.execute("DELETE FROM containers WHERE id = $1", box.id)
+
+    async def record(number: int) -> Stored:
+        at = now() - timedelta(seconds=number)
+        return await world.usage.write([box.sample(at) for box in boxes])
+
+    results = await asyncio.gather(*(record(number) for number in range(4)), *map(delete, boxes[:10]))
+    kept = [result for result in results if result is not None]
+    assert all(10 <= stored.stored <= 20 and stored.stored + stored.gone == 20 for stored in kept)
+    rows = await world.rows("SELECT DISTINCT container_id FROM container_resource_usage ORDER BY 1")
+    assert [row["container_id"] for row in rows] == [box.id for box in boxes[10:]]
+
+
+async def test_late_samples_of_two_writers_are_both_rolled_up(world: World) -> None:
+    box = await world.box()
+    start = midnight(1)
+    await world.usage.write([box.sample(start)])
+    await roll_up(world.store, start + DAY + timedelta(minutes=3))
+    await asyncio.gather(
+        *(world.usage.write([box.sample(start + timedelta(minutes=minute))]) for minute in range(1, 9))
+    )
+    (row,) = await world.rows("SELECT samples FROM container_usage_daily")
+    assert row["samples"] == 9
