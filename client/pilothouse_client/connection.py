@@ -26,7 +26,7 @@ from pilothouse_client.errors import (
 from pilothouse_client.methods import Method, Pace, Request, Response, method_of
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.tokens import Tokens, TokenStore, tokens_of
-from pilothouse_client.transport import AnswerStream, CallMetadata, TransportT, monotonic
+from pilothouse_client.transport import AnswerStream, CallMetadata, Requests, TransportT, monotonic
 
 _LOGIN = method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse)
 _LOGOUT = method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse)
@@ -229,6 +229,13 @@ class Connection(Generic[TransportT]):
         what the server kept of it is unknown. Its deadline is the `timeout` of the options, if there is one."""
         tokens = await self.credentials.current()
         return await self.transport.collect(method, requests, _metadata(tokens), self.options.timeout)
+
+    async def converse(
+        self, method: Method[Request, Response], requests: Requests[Request]
+    ) -> AnswerStream[Response]:
+        """Opens a stream both ways. It is not repeated after a failure: what was taken from `requests` is gone."""
+        tokens = await self.credentials.current()
+        return await self.transport.converse(method, requests, _metadata(tokens), self.options.timeout)
 
     async def open_stream(
         self, method: Method[Request, Response], request: Request, deadline: Deadline

@@ -10,7 +10,7 @@ the client does. Each also has `send(request)`, which takes a message and answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from pilothouse_client.connection import Connection
@@ -25,7 +25,15 @@ from pilothouse_client.iterators import (
     PageReader,
 )
 from pilothouse_client.methods import Method, Request, Response, method_of
-from pilothouse_client.streams import Change, LiveStream, PlainStream, Resource, WatchStream
+from pilothouse_client.streams import (
+    Change,
+    Conversation,
+    LiveStream,
+    PlainStream,
+    Resource,
+    ResumingStream,
+    WatchStream,
+)
 from pilothouse_client.transport import AsyncTransport, BlockingTransport, TransportT, run
 
 if TYPE_CHECKING:
@@ -199,12 +207,19 @@ class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
 
 class Stream(_Declaration[Fields, Request, Response]):
-    """A stream of answers. A `live` one has no end and is opened anew after a cut; any other ends, and a cut
-    is an error."""
+    """A stream of answers. A `live` one has no end and is opened anew after a cut; a `resuming` one goes on after a
+    cut by its answers' tokens; of any other a cut is an error."""
 
-    def __init__(self, make: Callable[Fields, Request], response: type[Response], *, live: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[Fields, Request],
+        response: type[Response],
+        *,
+        live: bool = False,
+        resuming: bool = False,
+    ) -> None:
         super().__init__(make, response)
-        self._live = live
+        self._source: Callable[..., Any] = LiveStream if live else ResumingStream if resuming else PlainStream
 
     @overload
     def __get__(
@@ -222,7 +237,7 @@ class Stream(_Declaration[Fields, Request, Response]):
             return self
         connection = noun.connection
         iterator: Callable[..., Any] = BlockingStream if _blocks(noun) else AsyncStream
-        source: Callable[..., Any] = LiveStream if self._live else PlainStream
+        source = self._source
 
         def stream(*args: Fields.args, **kwargs: Fields.kwargs) -> Any:
             return iterator(source(connection, self._method, self._make(*args, **kwargs)))
@@ -259,6 +274,32 @@ class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, R
             return self._result(await connection.collect(self._method, requests))
 
         return (lambda requests: run(upload(requests))) if _blocks(noun) else upload
+
+
+class Exchange(_Declaration[Fields, Request, Response]):
+    """A stream both ways: takes requests as they come and iterates over the answers."""
+
+    @overload
+    def __get__(
+        self, noun: Noun[BlockingTransport], owner: type[Any]
+    ) -> Callable[[Iterable[Request]], BlockingStream[Response]]: ...
+    @overload
+    def __get__(
+        self, noun: Noun[AsyncTransport], owner: type[Any]
+    ) -> Callable[[AsyncIterable[Request] | Iterable[Request]], AsyncStream[Response]]: ...
+    @overload
+    def __get__(self, noun: None, owner: type[Any]) -> Exchange[Fields, Request, Response]: ...
+
+    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+        if noun is None:
+            return self
+        connection = noun.connection
+        iterator: Callable[..., Any] = BlockingStream if _blocks(noun) else AsyncStream
+
+        def exchange(requests: Any) -> Any:
+            return iterator(Conversation(connection, self._method, requests))
+
+        return exchange
 
 
 def _blocks(noun: Noun[Any]) -> bool:

@@ -23,7 +23,7 @@ from pilothouse_client.connection import Connection, Deadline
 from pilothouse_client.errors import PilothouseError, UnavailableError
 from pilothouse_client.methods import Method, Request, Response
 from pilothouse_client.tokens import Tokens
-from pilothouse_client.transport import AnswerStream, TransportT, monotonic
+from pilothouse_client.transport import AnswerStream, Requests, TransportT, monotonic
 
 Resource = TypeVar("Resource")
 
@@ -210,6 +210,20 @@ class LiveStream(_Reopening[TransportT, Request, Response], Generic[TransportT, 
         return await self._read()
 
 
+class ResumingStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
+    """A stream that ends, and whose answers carry a `resume_token`: after a cut it goes on behind the last one."""
+
+    async def next(self) -> Response:
+        """The next answer; StopAsyncIteration at the end."""
+        answer: Any = await self._read()
+        if answer.resume_token:
+            setattr(self._request, "resume_token", answer.resume_token)  # noqa: B010 - not a field of every message
+        return answer  # type: ignore[no-any-return]
+
+    def _at_end(self) -> None:
+        self._closed = True
+
+
 class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
     """A stream that ends; a failure before the first answer is retried like a call, one after it is
     raised."""
@@ -227,3 +241,37 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
             self._closed = True
             raise error
         await super()._recover(error)
+
+
+class Conversation(Generic[TransportT, Request, Response]):
+    """A stream both ways, opened when its first answer is asked for; a cut is an error."""
+
+    def __init__(
+        self,
+        connection: Connection[TransportT],
+        method: Method[Request, Response],
+        requests: Requests[Request],
+    ) -> None:
+        self._connection = connection
+        self._method = method
+        self._requests = requests
+        self._stream: AnswerStream[Response] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends the call; also from another thread or task."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    async def next(self) -> Response:
+        """The next answer; StopAsyncIteration at the end."""
+        if self._stream is None and not self._closed:
+            self._stream = await self._connection.converse(self._method, self._requests)
+        answer = None
+        if self._stream is not None and not self._closed:
+            answer = await self._stream.read()
+        if answer is None:
+            self._closed = True
+            raise StopAsyncIteration
+        return answer

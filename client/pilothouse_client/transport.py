@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -66,6 +66,15 @@ class Transport(Protocol):
     ) -> Response:
         """Sends a stream of requests and answers the one response."""
 
+    async def converse(
+        self,
+        method: Method[Request, Response],
+        requests: Requests[Request],
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> AnswerStream[Response]:
+        """Opens a stream both ways; `requests` are taken as they come."""
+
     async def sleep(self, seconds: float) -> None: ...
 
     async def blocking(self, function: Callable[[], Result]) -> Result:
@@ -77,6 +86,8 @@ class Transport(Protocol):
 
 
 TransportT = TypeVar("TransportT", bound=Transport)
+# What a stream of requests may be; only the asynchronous transport takes an asynchronous one.
+Requests = Iterable[Request] | AsyncIterable[Request]
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -183,6 +194,17 @@ class BlockingTransport:
         except grpc.RpcError as error:
             raise from_failed_call(error) from None
         return response
+
+    async def converse(
+        self,
+        method: Method[Request, Response],
+        requests: Requests[Request],
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> AnswerStream[Response]:
+        self._check_open()
+        call = self._callable(method, self._channel.stream_stream)
+        return _BlockingStream[Response](call(requests, timeout=timeout, metadata=tuple(metadata)))
 
     async def sleep(self, seconds: float) -> None:
         # A client that another thread closes does not sleep on.
@@ -306,6 +328,16 @@ class AsyncTransport:
             _raise_unless_task_cancelled()
             raise
         return response
+
+    async def converse(
+        self,
+        method: Method[Request, Response],
+        requests: Requests[Request],
+        metadata: CallMetadata,
+        timeout: float | None,
+    ) -> AnswerStream[Response]:
+        call = self._callable(method, "stream_stream")
+        return _AsyncStream[Response](call(requests, timeout=timeout, metadata=tuple(metadata)))
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -4,7 +4,7 @@ refuses."""
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Unary, Watch, nothing, whole
+from pilothouse_client.rpc import Exchange, Noun, Pages, Stream, Unary, Watch, nothing, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -26,6 +26,9 @@ class Containers(Noun[TransportT]):
     list_status_history = Pages(
         pb.ListStatusHistoryRequest, pb.ListStatusHistoryResponse, lambda answer: answer.status_changes
     )
+    # Takes an iterable of requests, the first of which holds `start`.
+    exec = Exchange(pb.ExecRequest, pb.ExecResponse)
+    stream_logs = Stream(pb.StreamLogsRequest, pb.StreamLogsResponse, resuming=True)
     get_image = Unary(pb.GetImageRequest, pb.GetImageResponse, lambda answer: answer.image)
     list_images = Pages(pb.ListImagesRequest, pb.ListImagesResponse, lambda answer: answer.images)
     delete_image = Unary(pb.DeleteImageRequest, pb.DeleteImageResponse, nothing)
