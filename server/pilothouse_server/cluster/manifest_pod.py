@@ -17,6 +17,7 @@ from pilothouse_server.containers.model import (
     Grpc,
     HttpGet,
     InitContainer,
+    MountedVolume,
     PodSecurityContext,
     Port,
     Probe,
@@ -140,13 +141,29 @@ def _mount(mount: VolumeMount) -> Manifest:
 
 
 def _volumes(container: Container) -> list[Manifest]:
-    return [
+    own: list[Manifest] = [
         {
             "name": empty_dir.name,
             "emptyDir": _said({"medium": empty_dir.medium, "sizeLimit": empty_dir.size_limit}),
         }
         for empty_dir in container.spec.empty_dirs
     ]
+    return own + [{"name": volume.name, **_volume_source(volume)} for volume in container.volumes]
+
+
+def _volume_source(volume: MountedVolume) -> Manifest:
+    match volume.type:
+        case "persistent_volume_claim":
+            claim = {"claimName": volume.kubernetes_name, "readOnly": volume.read_only or None}
+            return {"persistentVolumeClaim": _said(claim)}
+        case "config_map":
+            return {"configMap": {"name": volume.source_name}}
+        case "secret":
+            return {"secret": {"secretName": volume.source_name}}
+        case "host_path":
+            return {"hostPath": {"path": volume.host_path}}
+        case "empty_dir":
+            return {"emptyDir": _said({"medium": volume.medium, "sizeLimit": volume.size})}
 
 
 def _probe(probe: Probe | None) -> Manifest | None:

@@ -5,16 +5,22 @@ Quota, service names, sources, volumes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from pilothouse_server.containers import repository, rules
-from pilothouse_server.containers.model import Container
-from pilothouse_server.errors import Aborted, AlreadyExists, ResourceExhausted
+from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
+from pilothouse_server.containers.repository import SourceKind
+from pilothouse_server.errors import Aborted, AlreadyExists, PermissionDenied, ResourceExhausted
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
+
+# Who may show folders of the nodes to containers; no shipped role but the administrator's holds it.
+HOST_PATH_PERMISSION = "storage.host_path"
 
 
 async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
@@ -39,8 +45,16 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
     return namespace
 
 
-async def check_references(transaction: Transaction, wanted: Container) -> None:
-    """Services that others have, and sources and volumes that are not there."""
+async def check_references(
+    transaction: Transaction, wanted: Container, stored: Container | None, *, may_use_host_paths: bool
+) -> Container:
+    """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
+
+    Raises:
+        AlreadyExists: a service that another container has.
+        InvalidArgument: sources and volumes that are not there.
+        PermissionDenied: it runs something new over a folder of the node, and the caller may not.
+    """
     leave_out = wanted.id or None
     services = {port.service_name for port in wanted.ports if port.service_name}
     if services:
@@ -60,23 +74,76 @@ async def check_references(transaction: Transaction, wanted: Container) -> None:
         at = f"container.init_containers[{number}]"
         env += [(f"{at}.env[{i}]", item) for i, item in enumerate(init.env)]
         mounts += [(f"{at}.volume_mounts[{i}]", item) for i, item in enumerate(init.volume_mounts)]
-    for kind, words in (("config_map", "config map"), ("secret", "secret")):
+    kinds: tuple[tuple[SourceKind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
+    for kind, words in kinds:
         needed = {item.source_name for _, item in env if item.value_from == kind and not item.optional}
         missing = await repository.missing_sources(transaction, wanted.namespace_id, kind, needed)
         for field, item in env:
             if item.value_from == kind and item.source_name in missing:
                 found.add(f"{field}.source_name", "exists", f'there is no {words} "{item.source_name}" here')
     dirs = {item.name for item in wanted.spec.empty_dirs}
-    volumes = {item.volume for _, item in mounts} - dirs
-    missing = await repository.missing_sources(transaction, wanted.namespace_id, "volume", volumes)
+    needed = {item.volume for _, item in mounts} - dirs
+    volumes = await repository.find_volumes(transaction, wanted.namespace_id, needed)
     for field, mount in mounts:
-        if mount.volume in missing:
+        if mount.volume in needed and mount.volume not in volumes:
             found.add(
                 f"{field}.volume",
                 "exists",
                 f'"{mount.volume}" is neither an empty_dir nor a volume of the namespace',
             )
     found.raise_if_any()
+    wanted = _with_volumes(wanted, volumes)
+    if not may_use_host_paths and (stored is None or _runs_other_things(wanted, stored)):
+        refuse_host_paths(wanted.namespace, wanted.volumes)
+    return wanted
+
+
+def refuse_host_paths(namespace: str, volumes: Sequence[MountedVolume]) -> None:
+    """Raises PermissionDenied if one of the volumes is a folder of the node."""
+    for volume in volumes:
+        if volume.type == "host_path":
+            raise PermissionDenied(
+                f'permission {HOST_PATH_PERMISSION} is needed in namespace "{namespace}": '
+                f'volume "{volume.name}" is a folder of the node',
+                reason="PERMISSION_DENIED",
+                metadata={
+                    "permission": HOST_PATH_PERMISSION,
+                    "namespace": namespace,
+                    "volume": volume.name,
+                },
+            )
+
+
+def _with_volumes(wanted: Container, volumes: Mapping[str, MountedVolume]) -> Container:
+    read_only = {name for name, volume in volumes.items() if volume.read_only}
+    init_containers = tuple(
+        msgspec.structs.replace(init, volume_mounts=_read_only(init.volume_mounts, read_only))
+        for init in wanted.spec.init_containers
+    )
+    return msgspec.structs.replace(
+        wanted,
+        volumes=tuple(volumes[name] for name in sorted(volumes)),
+        volume_mounts=_read_only(wanted.volume_mounts, read_only),
+        spec=msgspec.structs.replace(wanted.spec, init_containers=init_containers),
+    )
+
+
+def _read_only(mounts: tuple[VolumeMount, ...], volumes: Collection[str]) -> tuple[VolumeMount, ...]:
+    return tuple(
+        msgspec.structs.replace(mount, read_only=True) if mount.volume in volumes else mount
+        for mount in mounts
+    )
+
+
+def _runs_other_things(wanted: Container, stored: Container) -> bool:
+    """Whether the pods would differ in what they run or see; their number and labels give no new power."""
+    return (wanted.image, wanted.env, wanted.volume_mounts, wanted.volumes, wanted.spec) != (
+        stored.image,
+        stored.env,
+        stored.volume_mounts,
+        stored.volumes,
+        stored.spec,
+    )
 
 
 async def check_quota(

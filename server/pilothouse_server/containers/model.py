@@ -23,6 +23,8 @@ DriftPolicy = Literal["repair", "report", "adopt"]
 ValueFrom = Literal["literal", "config_map", "secret", "field_ref"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
 ConditionStatus = Literal["True", "False", "Unknown"]
+VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir"]
+AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]
 
 
 class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
@@ -60,6 +62,27 @@ class VolumeMount(Value, frozen=True):
     mount_path: str
     read_only: bool = False
     sub_path: str = ""
+
+
+class MountedVolume(Value, frozen=True):
+    """A volume of the namespace, as far as the pods that mount it must know it.
+
+    `kubernetes_name` is the claim's name on the cluster, `source_name` that of the config map or secret.
+    """
+
+    name: str
+    type: VolumeType
+    kubernetes_name: str = ""
+    source_name: str = ""
+    host_path: str = ""
+    medium: str = ""
+    size: str = ""
+    access_mode: AccessMode | Literal[""] = ""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nobody may write to it, whatever the mount says."""
+        return self.access_mode == "ReadOnlyMany"
 
 
 class EmptyDir(Value, frozen=True):
@@ -239,7 +262,10 @@ class Observed(Value, frozen=True):
 
 
 class Container(Value, frozen=True):
-    """A container as stored: wanted, observed and the bookkeeping between them."""
+    """A container as stored: wanted, observed and the bookkeeping between them.
+
+    `volumes` are the volumes of the namespace that its mounts name, by name; they follow from the mounts.
+    """
 
     id: ContainerId
     uid: str
@@ -254,6 +280,7 @@ class Container(Value, frozen=True):
     env: tuple[EnvVar, ...] = ()
     ports: tuple[Port, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
+    volumes: tuple[MountedVolume, ...] = ()
     resources: Resources = Resources()
     replicas: int = 1
     labels: dict[str, str] = {}
@@ -272,6 +299,11 @@ class Container(Value, frozen=True):
     updated_at: datetime | None = None
     created_by: str = ""
     updated_by: str = ""
+
+    @property
+    def all_mounts(self) -> tuple[VolumeMount, ...]:
+        """The mounts of the container and of its init containers."""
+        return (*self.volume_mounts, *(m for init in self.spec.init_containers for m in init.volume_mounts))
 
     @property
     def wanted_replicas(self) -> int:

@@ -59,14 +59,17 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     return found
 
 
-async def create(transaction: Transaction, namespace_name: str, wanted: Container) -> Container:
-    """Makes a container.
+async def create(
+    transaction: Transaction, namespace_name: str, wanted: Container, *, may_use_host_paths: bool = False
+) -> Container:
+    """Makes a container. `may_use_host_paths`: the caller holds `storage.host_path` in the namespace.
 
     Raises:
         InvalidArgument: a rule between fields; every violation is named.
         NotFound: the namespace.
         AlreadyExists: the name, or that of a service.
         FailedPrecondition: the namespace is inactive or being deleted.
+        PermissionDenied: it mounts a folder of the node, and the caller may not.
         ResourceExhausted: the quota.
     """
     wanted = rules.checked(wanted)
@@ -82,7 +85,9 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
         kubernetes_namespace=namespace.kubernetes_name,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
-    await admission.check_references(transaction, wanted)
+    wanted = await admission.check_references(
+        transaction, wanted, None, may_use_host_paths=may_use_host_paths
+    )
     share = rules.quota_share(wanted)
     await admission.check_quota(transaction, namespace, share, leave_out=None)
     image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
@@ -98,6 +103,8 @@ async def change(
     name: str,
     merge: Callable[[Container], Container],
     check: Check,
+    *,
+    may_use_host_paths: bool = False,
 ) -> Container:
     """Changes what is wanted: `merge` answers the stored container with the caller's fields taken over.
 
@@ -110,7 +117,11 @@ async def change(
     wanted = rules.checked(merge(stored))
     if wanted == stored:
         return stored
-    await admission.check_references(transaction, wanted)
+    wanted = await admission.check_references(
+        transaction, wanted, stored, may_use_host_paths=may_use_host_paths
+    )
+    if wanted == stored:
+        return stored
     share = rules.quota_share(wanted)
     if share != rules.quota_share(stored):
         await admission.check_quota(transaction, namespace, share, leave_out=stored.id)

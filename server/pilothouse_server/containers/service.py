@@ -11,6 +11,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.live import program
 from pilothouse_server.containers import live, messages, operations
+from pilothouse_server.containers.admission import HOST_PATH_PERMISSION
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
@@ -46,7 +47,10 @@ class ContainerService:
     ) -> pb.CreateContainerResponse:
         """Makes a container."""
         created = await operations.create(
-            await call.transaction(), request.namespace, messages.wanted(request.container)
+            await call.transaction(),
+            request.namespace,
+            messages.wanted(request.container),
+            may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         return pb.CreateContainerResponse(container=_shown(call, created))
 
@@ -84,6 +88,7 @@ class ContainerService:
             request.name,
             messages.merger(request.container, paths),
             _etag_check(request.etag or request.container.etag),
+            may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         return pb.UpdateContainerResponse(container=_shown(call, changed))
 
@@ -295,6 +300,10 @@ async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> 
     found = await namespaces.locate(transaction, name)
     call.describe(namespace_id=found.id)
     return found.id
+
+
+def _may_use_host_paths(call: Call, namespace: str) -> bool:
+    return call.caller.allows(HOST_PATH_PERMISSION, namespace)
 
 
 def _selector(text: str) -> LabelSelector | None:

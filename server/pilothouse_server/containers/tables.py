@@ -165,6 +165,21 @@ HOMES = table(
     column("kubernetes_name", String(63)),
     schema="public",
 )
+VOLUMES = table(
+    "volumes",
+    column("id", BigInteger()),
+    column("name", String(253)),
+    column("namespace_id", BigInteger()),
+    column("type", String(50)),
+    column("size", String(20)),
+    column("access_mode", String(20)),
+    column("host_path", String(500)),
+    column("source_name", String(253)),
+    column("kubernetes_name", String(253)),
+    column("spec", JSONB()),
+    column("deletion_requested_at", DateTime(timezone=True)),
+    schema="public",
+)
 CREATORS = table(
     "users",
     column("id", BigInteger()),

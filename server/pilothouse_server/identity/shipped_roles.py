@@ -54,7 +54,7 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
         ShippedRole(
             "operator",
             "Operator",
-            "Runs namespaces and all they hold; cannot reveal secrets or manage users.",
+            "Runs namespaces and all they hold; cannot reveal secrets, mount folders of nodes or manage users.",
             (
                 "container.*",
                 "storage.*",
@@ -67,19 +67,19 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
                 "cluster.get",
                 "cluster.list",
             ),
-            frozenset({"config.reveal"}),
+            frozenset({"config.reveal", "storage.host_path"}),
         ),
         ShippedRole(
             "developer",
             "Developer",
-            "Runs containers with their volumes and configuration; cannot reveal secrets.",
+            "Runs containers with their volumes and configuration; cannot reveal secrets or mount folders of nodes.",
             (
                 "container.*",
                 "storage.*",
                 "config.*",
                 *_permissions("image", "namespace", "metrics", "audit"),
             ),
-            frozenset({"config.reveal"}),
+            frozenset({"config.reveal", "storage.host_path"}),
         ),
         ShippedRole(
             "viewer",

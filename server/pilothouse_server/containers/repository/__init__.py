@@ -21,6 +21,7 @@ from pilothouse_server.containers.repository.images import (
     list_images,
     register_image,
 )
+from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.pods import list_pods
 from pilothouse_server.containers.repository.sources import (
     SourceKind,
@@ -35,6 +36,7 @@ __all__ = [
     "delete_image",
     "find",
     "find_image",
+    "find_volumes",
     "get",
     "get_many",
     "insert_container",

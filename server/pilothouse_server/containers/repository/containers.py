@@ -197,7 +197,7 @@ async def update_container(
     await transaction.connection.execute(
         update(CONTAINERS).where(CONTAINERS.c.id == stored.id).values(values)
     )
-    if (stored.env, stored.ports, stored.volume_mounts) != (wanted.env, wanted.ports, wanted.volume_mounts):
+    if (stored.env, stored.ports, stored.all_mounts) != (wanted.env, wanted.ports, wanted.all_mounts):
         for table in (ENVIRONMENT_VARIABLES, PORT_MAPPINGS, CONTAINER_VOLUMES):
             await transaction.connection.execute(delete(table).where(table.c.container_id == stored.id))
         await insert_parts(transaction, stored.id, wanted)

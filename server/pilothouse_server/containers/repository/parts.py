@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert, text
+from sqlalchemy import insert
 
 from pilothouse_server.containers.model import Container, EnvVar, Port
+from pilothouse_server.containers.repository.mounts import insert_mounts
 from pilothouse_server.containers.tables import ENVIRONMENT_VARIABLES, PORT_MAPPINGS
 from pilothouse_server.store.unit_of_work import Transaction
 
@@ -55,24 +56,7 @@ async def insert_parts(transaction: Transaction, container_id: int, container: C
         await transaction.connection.execute(
             insert(PORT_MAPPINGS), [owner | _port_row(port) for port in container.ports]
         )
-    empty_dirs = {item.name for item in container.spec.empty_dirs}
-    for mount in container.volume_mounts:
-        if mount.volume not in empty_dirs:
-            await transaction.connection.execute(
-                text(
-                    "INSERT INTO container_volumes "
-                    "(container_id, volume_id, namespace_id, mount_path, read_only, sub_path) "
-                    "SELECT :container_id, id, namespace_id, :mount_path, :read_only, :sub_path "
-                    "FROM volumes WHERE namespace_id = :namespace_id AND name = :volume"
-                ),
-                owner
-                | {
-                    "volume": mount.volume,
-                    "mount_path": mount.mount_path,
-                    "read_only": mount.read_only,
-                    "sub_path": mount.sub_path or None,
-                },
-            )
+    await insert_mounts(transaction, container_id, container)
 
 
 def _env_row(position: int, variable: EnvVar) -> dict[str, Any]:

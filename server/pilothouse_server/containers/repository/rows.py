@@ -2,7 +2,7 @@
 
 The document `containers.spec` is `ContainerSpec` with the volume mounts and the image, as it was asked for,
 beside it: the row of `container_images` that `image_id` names learns a digest from the nodes, which must
-not change what is wanted. Environment and ports are rows of their own and come as JSON aggregates, so a
+not change what is wanted. Environment, ports and volumes are rows of their own and come as JSON aggregates, so a
 container costs one statement.
 """
 
@@ -28,6 +28,7 @@ from pilothouse_server.containers.model import (
     Resources,
     VolumeMount,
 )
+from pilothouse_server.containers.repository.mounts import mounted_volumes, volumes_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
     CONTAINERS,
@@ -71,6 +72,7 @@ def whole_containers() -> Select[Any]:
         CREATORS.c.username.label("creator"),
         env.label("env"),
         ports.label("ports"),
+        mounted_volumes().label("mounted_volumes"),
     ).select_from(
         # An ended namespace holds no containers, so its rows need not be told apart here.
         CONTAINERS.join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id)
@@ -103,6 +105,7 @@ def container_of(row: Row[Any]) -> Container:
         env=tuple(msgspec.convert(_present(item), EnvVar) for item in row.env or ()),
         ports=tuple(msgspec.convert(_present(item), Port) for item in row.ports or ()),
         volume_mounts=mounts,
+        volumes=volumes_of(row.mounted_volumes),
         resources=Resources(
             row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or ""
         ),

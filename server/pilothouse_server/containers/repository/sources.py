@@ -19,7 +19,7 @@ SourceKind = Literal["config_map", "secret"]
 _THERE = {
     kind: f"SELECT name FROM {table} WHERE namespace_id = :id AND name = ANY (:names) "  # noqa: S608
     "AND deletion_requested_at IS NULL"
-    for kind, table in (("config_map", "config_maps"), ("secret", "secrets"), ("volume", "volumes"))
+    for kind, table in (("config_map", "config_maps"), ("secret", "secrets"))
 }
 
 _USES = """(
@@ -28,13 +28,8 @@ _USES = """(
     OR jsonb_path_exists(c.spec,
         '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
         jsonb_build_object('kind', CAST(:kind AS text), 'name', CAST(:name AS text)))
-    OR EXISTS (SELECT FROM volumes AS v
-               WHERE v.namespace_id = c.namespace_id AND v.type = :kind AND v.source_name = :name
-                 AND (EXISTS (SELECT FROM container_volumes AS m
-                              WHERE m.container_id = c.id AND m.volume_id = v.id)
-                      OR jsonb_path_exists(c.spec,
-                             '$.init_containers[*].volume_mounts[*] ? (@.volume == $volume)',
-                             jsonb_build_object('volume', v.name)))))"""
+    OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
+               WHERE m.container_id = c.id AND v.type = :kind AND v.source_name = :name))"""
 
 _USERS = text(
     "SELECT c.id, c.name FROM containers AS c "  # noqa: S608 - our own constants
@@ -43,9 +38,9 @@ _USERS = text(
 
 
 async def missing_sources(
-    transaction: ReadTransaction, namespace_id: int, kind: str, names: Collection[str]
+    transaction: ReadTransaction, namespace_id: int, kind: SourceKind, names: Collection[str]
 ) -> set[str]:
-    """Which of these config maps, secrets or volumes the namespace does not have."""
+    """Which of these config maps or secrets the namespace does not have."""
     if not names:
         return set()
     rows = await transaction.connection.execute(

@@ -1,0 +1,83 @@
+"""SQL about the volumes that containers mount: their definitions, and the rows that say who mounts what.
+
+The mounts themselves lie in the document `containers.spec`; `container_volumes` repeats them as rows, those of init
+containers included, because a volume must know who uses it. Where a container and its init container mount the same
+volume in the same place, one row stands for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, ScalarSelect, func, select, text
+
+from pilothouse_server.containers.model import Container, MountedVolume
+from pilothouse_server.containers.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+_INSERT = text("""
+INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path, read_only, sub_path)
+SELECT :container_id, id, namespace_id, :mount_path, :read_only, :sub_path
+FROM volumes WHERE namespace_id = :namespace_id AND name = :volume
+ON CONFLICT (container_id, volume_id, mount_path) DO NOTHING
+""")
+
+
+def mounted_volumes() -> ScalarSelect[Any]:
+    """The volumes that a row of `CONTAINERS` mounts, as JSON; null where there is none."""
+    return (
+        select(func.jsonb_agg(_definition().distinct()))
+        .select_from(CONTAINER_VOLUMES.join(VOLUMES, VOLUMES.c.id == CONTAINER_VOLUMES.c.volume_id))
+        .where(CONTAINER_VOLUMES.c.container_id == CONTAINERS.c.id)
+        .scalar_subquery()
+    )
+
+
+def volumes_of(document: list[dict[str, Any]] | None) -> tuple[MountedVolume, ...]:
+    """The values of what `mounted_volumes` selects, by name: their order is part of a pod's template."""
+    volumes = msgspec.convert(document or [], list[MountedVolume])
+    return tuple(sorted(volumes, key=lambda volume: volume.name))
+
+
+async def find_volumes(
+    transaction: ReadTransaction, namespace_id: int, names: Collection[str]
+) -> dict[str, MountedVolume]:
+    """Those of these volumes that the namespace has, by name; one that is being deleted is not there."""
+    if not names:
+        return {}
+    query = select(_definition().label("definition")).where(
+        VOLUMES.c.namespace_id == namespace_id,
+        VOLUMES.c.name.in_(names),
+        VOLUMES.c.deletion_requested_at.is_(None),
+    )
+    rows = (await transaction.connection.execute(query)).all()
+    return {volume.name: volume for volume in volumes_of([row.definition for row in rows])}
+
+
+async def insert_mounts(transaction: Transaction, container_id: int, container: Container) -> None:
+    """Adds the rows of a container's mounts; its own empty directories are no volumes of the namespace."""
+    empty_dirs = {item.name for item in container.spec.empty_dirs}
+    rows = [
+        {
+            "container_id": container_id,
+            "namespace_id": container.namespace_id,
+            "volume": mount.volume,
+            "mount_path": mount.mount_path,
+            "read_only": mount.read_only,
+            "sub_path": mount.sub_path or None,
+        }
+        for mount in container.all_mounts
+        if mount.volume not in empty_dirs
+    ]
+    if rows:
+        await transaction.connection.execute(_INSERT, rows)
+
+
+def _definition() -> ColumnElement[Any]:
+    fields: list[Any] = []
+    for name in ("name", "type", "kubernetes_name", "source_name", "host_path", "size", "access_mode"):
+        fields += [name, VOLUMES.c[name]]
+    fields += ["medium", VOLUMES.c.spec["medium"].astext]
+    return func.jsonb_strip_nulls(func.jsonb_build_object(*fields))
