@@ -18,6 +18,7 @@ from .resources import (
     NAMESPACES,
     PODS,
     REPLICA_SETS,
+    SECRETS,
     SERVICES,
     ResourceType,
 )
@@ -59,6 +60,11 @@ def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
         for field in ("data", "binaryData"):
             if field in obj and not obj[field]:
                 obj.pop(field)
+    elif resource is SECRETS:
+        if not obj.get("type"):
+            obj["type"] = "Opaque"
+        if "data" in obj and not obj["data"]:
+            obj.pop("data")
 
 
 def drop_empty_metadata(metadata: JsonObject) -> None:

@@ -100,6 +100,7 @@ PODS = ResourceType(
     subresource_types=(
         Subresource("binding", "Binding", ("create",)),
         Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
+        Subresource("exec", "PodExecOptions", ("create", "get")),
         Subresource("log", "Pod", ("get",)),
         _status("Pod"),
     ),
@@ -124,6 +125,9 @@ CONFIG_MAPS = ResourceType(
     "", "v1", "configmaps", "ConfigMap", singular="configmap", short_names=("cm",),
     storage_version_hash="qFsyl6wFWjQ=",
 )  # fmt: skip
+SECRETS = ResourceType(
+    "", "v1", "secrets", "Secret", singular="secret", storage_version_hash="S6u1pOWzb84=",
+)  # fmt: skip
 DEPLOYMENTS = ResourceType(
     "apps", "v1", "deployments", "Deployment", singular="deployment", short_names=("deploy",),
     categories=("all",), subresource_types=(_SCALE, _status("Deployment")),
@@ -140,8 +144,8 @@ ENDPOINT_SLICES = ResourceType(
 )  # fmt: skip
 
 REGISTRY: tuple[ResourceType, ...] = (
-    CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, SERVICES,
-    DEPLOYMENTS, REPLICA_SETS, ENDPOINT_SLICES,
+    CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
+    SERVICES, DEPLOYMENTS, REPLICA_SETS, ENDPOINT_SLICES,
 )  # fmt: skip
 
 GROUP_ORDER = ("", "apps", "events.k8s.io", "discovery.k8s.io")

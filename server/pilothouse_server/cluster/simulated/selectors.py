@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .api_errors import bad_request
-from .resources import EVENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, ResourceType
+from .resources import EVENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SECRETS, SERVICES, ResourceType
 
 JsonObject = dict[str, Any]
 Predicate = Callable[[JsonObject], bool]
@@ -201,8 +201,9 @@ _EXTRA_FIELDS: dict[ResourceType, tuple[str, ...]] = {
     NAMESPACES: ("status.phase",),
     REPLICA_SETS: ("status.replicas",),
     SERVICES: ("spec.clusterIP", "spec.type"),
+    SECRETS: ("type",),
 }  # fmt: skip
-_OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SERVICES})
+_OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SECRETS, SERVICES})
 
 
 def field_value(obj: JsonObject, path: str) -> str:

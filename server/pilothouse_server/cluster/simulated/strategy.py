@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from . import api_errors, services
 from .defaults import admit_pod, apply_defaults, drop_empty_metadata, quality_of_service
 from .json_copy import copy_json
-from .resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, ResourceType
+from .resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SECRETS, SERVICES, ResourceType
 from .validation import validate_create, validate_update
+from .validation_config import take_over_string_data
 
 if TYPE_CHECKING:
     from .store import Store
@@ -69,6 +70,8 @@ def prepare_for_create(resource: ResourceType, obj: JsonObject) -> None:
     elif resource is NODES:
         obj.setdefault("spec", {})
         obj.setdefault("status", {})
+    elif resource is SECRETS:
+        take_over_string_data(obj)
     validate_create(resource, obj)
 
 
@@ -83,6 +86,8 @@ def prepare_for_update(resource: ResourceType, obj: JsonObject, old: JsonObject)
                 obj["spec"].setdefault(name, old["spec"][name])
     if resource is SERVICES:
         _drop_type_dependent_fields(obj["spec"], old["spec"])
+    elif resource is SECRETS:
+        take_over_string_data(obj)
     validate_update(resource, obj, old)
 
 

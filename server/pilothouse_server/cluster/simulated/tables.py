@@ -22,6 +22,7 @@ from .resources import (
     NODES,
     PODS,
     REPLICA_SETS,
+    SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
     ResourceType,
@@ -263,6 +264,10 @@ def _config_map_cells(obj: JsonObject, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], count, _created(obj, now)]
 
 
+def _secret_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    return [obj["metadata"]["name"], obj["type"], len(obj.get("data") or {}), _created(obj, now)]
+
+
 def _service_account_cells(obj: JsonObject, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], len(obj.get("secrets") or []), _created(obj, now)]
 
@@ -323,6 +328,7 @@ _TABLES: dict[ResourceType, tuple[list[Column], Cells]] = {
          Column("Source", priority=1), Column("Message"), Column("First Seen", priority=1),
          Column("Count", "integer", 1), Column("Name", priority=1)], _event_cells),
     CONFIG_MAPS: (_columns("Name", "Data", "Age", integers=("Data",)), _config_map_cells),
+    SECRETS: (_columns("Name", "Type", "Data", "Age", integers=("Data",)), _secret_cells),
     SERVICE_ACCOUNTS: (_columns("Name", "Secrets", "Age", integers=("Secrets",)), _service_account_cells),
     ENDPOINTS: (_columns("Name", "Endpoints", "Age"), _endpoints_cells),
     ENDPOINT_SLICES: (_columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _endpoint_slice_cells),

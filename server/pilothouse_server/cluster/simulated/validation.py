@@ -13,14 +13,19 @@ import orjson
 
 from . import api_errors
 from .api_errors import Cause
-from .resources import CONFIG_MAPS, DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES, ResourceType
+from .resources import CONFIG_MAPS, DEPLOYMENTS, PODS, REPLICA_SETS, SECRETS, SERVICES, ResourceType
 from .selectors import selector_matches
+from .validation_config import (
+    config_map_unchanged,
+    secret_unchanged,
+    validate_config_map,
+    validate_secret,
+)
 from .validation_metadata import (
     invalid_value,
     label_name_problem,
     not_supported,
     required,
-    too_long,
     validate_label_selector,
     validate_metadata,
 )
@@ -34,7 +39,6 @@ from .validation_pods import (
 
 JsonObject = dict[str, Any]
 
-CONFIG_MAP_LIMIT_BYTES = 1024 * 1024
 STORAGE_LIMIT_BYTES = 1536 * 1024
 _IMMUTABLE = "field is immutable"
 
@@ -51,7 +55,9 @@ def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) ->
     """Refuses a changed object with 422."""
     causes = validate_metadata(resource, obj["metadata"])
     update = _UPDATE.get(resource)
-    changed = any(obj.get(name) != old.get(name) for name in obj if name not in ("metadata", "status"))
+    changed = any(
+        obj.get(name) != old.get(name) for name in {*obj, *old} if name not in ("metadata", "status")
+    )
     if changed:
         causes += _CREATE.get(resource, _no_causes)(obj)
         causes += update(obj, old) if update is not None else []
@@ -227,27 +233,21 @@ def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
     return []
 
 
-def _validate_config_map(obj: JsonObject) -> list[Cause]:
-    size = sum(
-        len(str(value).encode()) + len(key)
-        for field in ("data", "binaryData")
-        for key, value in (obj.get(field) or {}).items()
-    )
-    return [too_long("[]", CONFIG_MAP_LIMIT_BYTES)] if size > CONFIG_MAP_LIMIT_BYTES else []
-
-
 _CREATE: dict[ResourceType, Callable[[JsonObject], list[Cause]]] = {
     DEPLOYMENTS: _validate_deployment,
     REPLICA_SETS: _validate_workload,
     PODS: _validate_pod,
     SERVICES: _validate_service,
-    CONFIG_MAPS: _validate_config_map,
+    CONFIG_MAPS: validate_config_map,
+    SECRETS: validate_secret,
 }
 _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[Cause]]] = {
     DEPLOYMENTS: _selector_unchanged,
     REPLICA_SETS: _selector_unchanged,
     PODS: validate_pod_update,
     SERVICES: _service_unchanged,
+    CONFIG_MAPS: config_map_unchanged,
+    SECRETS: secret_unchanged,
 }
 
 __all__ = ["check_size", "immutable_uid", "validate_create", "validate_update"]
