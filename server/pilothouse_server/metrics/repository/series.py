@@ -153,12 +153,15 @@ async def lock_roll_ups(transaction: Transaction) -> None:
 
 
 async def rolled_until(transaction: ReadTransaction) -> dict[Rolled, int | None]:
-    """Until when there are roll-ups: the end of the newest bucket; None where there is none."""
+    """Until when all is rolled up; None where nothing is.
+
+    That is the end of the newest bucket. A day that is rolled up settles its last hours too, in which there may have
+    been no samples: one that comes later for such an hour is late, or it would be missing from the day.
+    """
     row = (await transaction.connection.execute(_NEWEST)).one()
-    return {
-        "hour": None if row.hour is None else row.hour + HOUR,
-        "day": None if row.day is None else row.day + DAY,
-    }
+    day = None if row.day is None else row.day + DAY
+    hour = None if row.hour is None else row.hour + HOUR
+    return {"hour": hour if day is None or hour is None else max(hour, day), "day": day}
 
 
 async def first_to_roll(
