@@ -54,7 +54,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         8,
-        r"body\.resources\.(pods/(attach|exec|portforward)|serviceaccounts/token)",
+        r"body\.resources\.(pods/(attach|portforward)|serviceaccounts/token)",
         "a subresource that the simulator does not have",
     ),
     KnownDifference(

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .api_errors import ApiError
+from .exec_environment import environment_of
 from .pod_behavior import Behavior, behavior_of, pull_failure
 from .pod_containers import Container, Role, containers_of, restore
 from .pod_programs import KILLED, exec_fails
@@ -239,7 +240,8 @@ class PodWorker:
         has_probe = "readinessProbe" in container.spec or "startupProbe" in container.spec
         is_main = container.role is Role.MAIN
         await clock.sleep(timings.start + (self.behavior.start_seconds if is_main and not has_probe else 0))
-        container.begin(self.uid, self.behavior, clock.now())
+        attempt = container.begin(self.uid, self.behavior, clock.now())
+        attempt.environment = environment_of(self.node.store, self.pod, container.spec)
         self._event(container, "Started", "Container started")
         container.started = "startupProbe" not in container.spec
         never_ready = is_main and self.behavior.kind is Behavior.READINESS_FAILING

@@ -32,7 +32,11 @@ class Role(StrEnum):
 
 @dataclass
 class Attempt:
-    """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end."""
+    """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end.
+
+    `environment` is that of its start, None where it is not known any more; `files` are those that programs run in it
+    have written.
+    """
 
     container_id: str
     started_at: datetime
@@ -41,6 +45,8 @@ class Attempt:
     exit_code: int | None = None
     reason: str = ""
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    environment: dict[str, str] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def terminated(self) -> JsonObject:
         """The `terminated` state of this attempt."""

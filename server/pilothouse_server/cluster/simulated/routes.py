@@ -22,6 +22,7 @@ from .api_errors import ApiError
 from .kubelet import Kubelets
 from .representation import NEW_EVENTS_VERSION, json_response
 from .routes_context import ApiContext, Target, parse_path
+from .routes_exec import ExecRoutes
 from .routes_nodes import NodeRoutes
 from .routes_options import boolean
 from .routes_read import get_object, list_objects
@@ -52,6 +53,7 @@ class ApiRoutes:
         self._context = context
         self._token = token
         self._nodes = NodeRoutes(kubelets)
+        self._exec = ExecRoutes(kubelets)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answers any request."""
@@ -154,6 +156,8 @@ class ApiRoutes:
             ("PUT", "finalize"): finalize_namespace,
             ("POST", "binding"): bind_pod,
             ("POST", "eviction"): evict_pod,
+            ("GET", "exec"): self._exec.run,
+            ("POST", "exec"): self._exec.run,
             ("GET", "log"): self._nodes.read_log,
             ("GET", "proxy"): self._nodes.proxy,
         }
