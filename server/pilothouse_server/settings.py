@@ -19,6 +19,10 @@ PREFIX = "PILOTHOUSE_"
 CLIENT_VARIABLES = frozenset(
     {
         "SERVER",
+        # Read by `migrate init`.
+        "APP_PASSWORD",
+        "SYSTEM_PASSWORD",
+        "MAINTENANCE_PASSWORD",
         "TOKEN",
         "CONFIG",
         "CONTEXT",

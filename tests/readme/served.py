@@ -1,0 +1,100 @@
+"""`pilothouse serve` as a process of its own, on a port that it chose, and a shell beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+README_ADDRESS = "127.0.0.1:50051"
+_LISTENING = re.compile(r"serves gRPC on (\S+)")
+
+
+@dataclass
+class Shell:
+    """Runs lines of the README as a person would, with the server's address in place of the README's."""
+
+    address: str
+    directory: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    async def run(self, line: str, given: str = "", *, succeeds: bool = True) -> str:
+        """Runs a line by bash; what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-ceu",
+            line.replace(README_ADDRESS, self.address),
+            cwd=ROOT,
+            env={**environment(self.directory), **self.variables},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(given.encode()), 120)
+        except BaseException:
+            process.kill()
+            await process.wait()
+            raise
+        text = output.decode()
+        assert (process.returncode == 0) is succeeds, f"{line}\n{text}"
+        return text
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """Of a fresh shell, with the virtual environment on the path."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
+    return {
+        **kept,
+        "PATH": f"{BIN}:{kept['PATH']}",
+        "PILOTHOUSE_CONFIG": str(directory / "client.json"),
+        "COLUMNS": "160",
+    }
+
+
+@asynccontextmanager
+async def serving(line: str, directory: Path, variables: Mapping[str, str]) -> AsyncIterator[str]:
+    """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would."""
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-ceu",
+        "exec " + line,
+        cwd=directory,
+        env={**environment(directory), "PILOTHOUSE_LISTEN": "127.0.0.1:0", **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    draining = None
+    try:
+        async with asyncio.timeout(90):
+            address = ""
+            while not address:
+                text = (await process.stdout.readline()).decode()
+                assert text, f"{line} ended:\n{''.join(said)}"
+                said.append(text)
+                found = _LISTENING.search(text)
+                address = found[1] if found else ""
+        draining = asyncio.create_task(process.stdout.read())
+        yield address
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        except TimeoutError:
+            process.kill()
+            raise
+        finally:
+            if draining is not None:
+                await draining
+    assert process.returncode == 0

@@ -1,0 +1,134 @@
+"""What a stranger types from the README works, in the README's order.
+
+The checks of `make lint` hold the README to this file: a command that is in the one must be in the other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+
+from pilothouse_migrations.databases import ensure_database
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.readme.served import ROOT, Shell, serving
+
+PASSWORD = "correct horse battery staple"
+
+# Run by .ci/run or by hand, because each of them would run this test.
+NOT_HERE = ("make run", "make test", "make lint", "make bench", "make soak", "make proto")
+
+LOGIN = "pilothouse login --server 127.0.0.1:50051 --user admin"
+FIRST = (
+    ("pilothouse namespaces create cafe", "cafe"),
+    ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "11 created"),
+    ("pilothouse containers list --namespace cafe", "RUNNING"),
+    ("pilothouse top --namespace cafe --once", "storefront"),
+    ("pilothouse audit list --namespace cafe --limit 5", "admin"),
+    ("pilothouse containers get storefront --namespace cafe", "storefront"),
+    ("pilothouse containers logs storefront --namespace cafe --tail 3", ""),
+    ("pilothouse containers pause storefront --namespace cafe", "PAUSED"),
+    ("pilothouse containers resume storefront --namespace cafe --wait", "RUNNING"),
+    ("pilothouse containers history storefront --namespace cafe", "PAUSED"),
+    ("pilothouse can-i container.delete --namespace cafe", "yes"),
+)
+BUF_LOGIN = (
+    "buf curl --http2-prior-knowledge --protocol grpc --data "
+    """'{"username": "admin", "password": "'"$PASSWORD"'"}' """
+    "http://127.0.0.1:50051/pilothouse.identity.v1.IdentityService/Login"
+)
+BUF_LIST = (
+    'buf curl --http2-prior-knowledge --protocol grpc --header "authorization: Bearer $TOKEN" --data '
+    """'{"namespace": "cafe"}' """
+    "http://127.0.0.1:50051/pilothouse.container.v1.ContainerService/ListContainers"
+)
+GRPCURL_WATCH = (
+    """grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{"namespace": "cafe"}' """
+    "127.0.0.1:50051 pilothouse.container.v1.ContainerService/WatchContainers"
+)
+WITH_KUBECONFIG = "PILOTHOUSE_KUBECONFIG=~/.kube/config pilothouse serve --dev"
+INIT = "pilothouse migrate init --admin-url postgresql://postgres@db.example.org/pilothouse"
+URLS = (
+    "export PILOTHOUSE_DATABASE_URL=postgresql://pilothouse_app:…@db.example.org/pilothouse",
+    "export PILOTHOUSE_SYSTEM_DATABASE_URL=postgresql://pilothouse_system:…@db.example.org/pilothouse",
+    "export PILOTHOUSE_MAINTENANCE_DATABASE_URL=postgresql://pilothouse_maintenance:…@db.example.org/pilothouse",
+)
+
+
+async def test_the_first_calls(tmp_path: Path) -> None:
+    variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
+    async with serving("pilothouse serve --dev", tmp_path, variables) as address:
+        shell = Shell(address, tmp_path, {"PASSWORD": PASSWORD})
+        await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
+        for line, said in FIRST:
+            assert said in await shell.run(line), line
+        tokens = json.loads(await shell.run(BUF_LOGIN))
+        shell.variables["TOKEN"] = tokens["accessToken"]
+        listed = json.loads(await shell.run(BUF_LIST))
+        assert len(listed["containers"]) == 11
+        if shutil.which("grpcurl"):
+            watched = await shell.run(f"timeout 5 {GRPCURL_WATCH} || test $? = 124")
+            assert "CHANGE_TYPE_SYNCED" in watched
+        printed = await shell.run(
+            f"python - <<'END'\npassword = {PASSWORD!r}\n{python_example(address)}\nEND"
+        )
+        assert "SYNCED" in printed
+        assert "MODIFIED web" in printed
+
+
+def python_example(address: str) -> str:
+    """The Python of the README, against another address."""
+    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    assert "127.0.0.1:50051" in found[1]
+    return found[1].replace("127.0.0.1:50051", address)
+
+
+async def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
+    async with SimulatedCluster(speed=10.0) as cluster:
+        config = tmp_path / ".kube" / "config"
+        config.parent.mkdir()
+        config.write_text(yaml.safe_dump(cluster.kubeconfig()))
+        variables = {"HOME": str(tmp_path), "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
+        assert WITH_KUBECONFIG.startswith("PILOTHOUSE_KUBECONFIG=")
+        async with serving(f"env {WITH_KUBECONFIG}", tmp_path, variables) as address:
+            shell = Shell(address, tmp_path)
+            await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
+            assert cluster.url in await shell.run("pilothouse clusters get local -o json")
+
+
+async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    await ensure_database(postgres.dsn(), "readme")
+    shell = Shell("", tmp_path, {"PILOTHOUSE_APP_PASSWORD": "a", "PILOTHOUSE_SYSTEM_PASSWORD": "b"})
+    there = re.escape("postgresql://postgres@db.example.org/pilothouse")
+    assert "roles" in await shell.run(re.sub(there, f"'{postgres.dsn('readme')}'", INIT))
+    variables = {}
+    for line in URLS:
+        name, url = line.removeprefix("export ").split("=", 1)
+        role = re.search(r"//(\w+):", url)
+        assert role is not None
+        variables[name] = postgres.dsn("readme", role[1])
+    shell.variables.update(variables)
+    assert "applied 0001" in await shell.run("pilothouse migrate up")
+    assert "nothing to apply" in await shell.run("pilothouse migrate up")
+    variables["PILOTHOUSE_BOOTSTRAP_PASSWORD"] = PASSWORD
+    async with serving("pilothouse serve", tmp_path, variables) as address:
+        shell.address = address
+        await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
+        assert "admin" in await shell.run("pilothouse whoami")
+
+
+async def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    shell = Shell("", tmp_path, {"PILOTHOUSE_DATABSE_URL": "postgresql://x"})
+    said = await shell.run("pilothouse serve", succeeds=False)
+    assert "PILOTHOUSE_DATABSE_URL is not a setting" in said
+
+
+def test_what_is_not_run_here_is_a_target_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in NOT_HERE:
+        assert f"\n{command.removeprefix('make ')}:" in makefile
