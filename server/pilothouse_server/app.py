@@ -40,6 +40,7 @@ from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.service import NamespaceService
+from pilothouse_server.reconcile import reconcile_volume
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.reconcile_config import ConfigNoun
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
@@ -51,6 +52,9 @@ from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
 from pilothouse_server.settings import Settings
+from pilothouse_server.storage import messages as storage_messages
+from pilothouse_server.storage import operations as volumes
+from pilothouse_server.storage.service import StorageService
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
@@ -86,6 +90,7 @@ class Application:
             "namespace": namespace_messages.render,
             "config_map": config_messages.render_config_map,
             "secret": config_messages.render_secret,
+            "volume": storage_messages.render,
         }
         self._kubeconfigs = kubeconfigs
         self._keys = KeyRing.load(settings.key_file, create=settings.secret_key_file is None)
@@ -104,6 +109,7 @@ class Application:
             nouns={
                 "config_map": ConfigNoun("config_map", self.envelopes),
                 "secret": ConfigNoun("secret", self.envelopes),
+                "volume": reconcile_volume,
             },
         )
         self._passwords = Passwords()
@@ -164,15 +170,16 @@ class Application:
             WatchLimits(self.settings.watch_max_lag_events),
         )
         services = (
-            NamespaceService(watches, page_key, [containers.delete_all, configs.delete_all]),
+            NamespaceService(watches, page_key, [containers.delete_all, volumes.delete_all, configs.delete_all]),
             ContainerService(watches, page_key, self.clusters.client),
+            StorageService(watches, page_key),
             ConfigService(watches, page_key, self.envelopes),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.live_usage, page_key),
         )
         descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
         identity = IdentityService.DESCRIPTOR
-        permissions = method_rules.permissions([*descriptors, identity])
+        permissions = method_rules.permissions([*descriptors, identity]) | {volumes.HOST_PATH_PERMISSION}
         descriptors[identity] = IdentityService(
             Logins(self.store, self._passwords, self.settings), self._passwords, page_key, permissions
         )

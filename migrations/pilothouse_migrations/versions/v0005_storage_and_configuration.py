@@ -62,6 +62,7 @@ CREATE TABLE volumes (
     created_by bigint,
     updated_by bigint,
     deletion_requested_at timestamptz,
+    stale_since timestamptz,
     CONSTRAINT pk_volumes PRIMARY KEY (id),
     CONSTRAINT uq_volumes_uid UNIQUE (uid),
     CONSTRAINT uq_volumes_name UNIQUE (namespace_id, name),

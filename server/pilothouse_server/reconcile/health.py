@@ -21,6 +21,7 @@ from pilothouse_server.namespaces.model import ClusterStatus
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.leadership import under_lease
 from pilothouse_server.reconcile.repository import clusters as written_back
+from pilothouse_server.reconcile.repository import volumes
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
@@ -113,6 +114,10 @@ class Health:
         while more:
             async with under_lease(self._store, self._lease) as transaction:
                 more = await written_back.mark(
+                    transaction, self._cluster_name, stale=stale, rows=self._settings.batch
+                )
+            async with under_lease(self._store, self._lease) as transaction:
+                more |= await volumes.mark(
                     transaction, self._cluster_name, stale=stale, rows=self._settings.batch
                 )
             if more:

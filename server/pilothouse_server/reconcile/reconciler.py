@@ -17,6 +17,7 @@ from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.backoff import after_error
+from pilothouse_server.reconcile.claim_observer import ClaimObserver, ClaimObserverSettings
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.health import Health, HealthSettings
 from pilothouse_server.reconcile.leadership import LEASE_SECONDS, lead
@@ -39,6 +40,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
 
     worker: WorkerSettings = WorkerSettings()
     observer: ObserverSettings = ObserverSettings()
+    claims: ClaimObserverSettings = ClaimObserverSettings()
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
     usage_period_seconds: float = 10.0
@@ -120,9 +122,11 @@ class Reconciler:
     async def _watch(self, name: str, lease: Lease) -> None:
         client = await self._connected(name)
         observer = Observer(self._store, client, name, lease, self._own_changes, self._settings.observer)
+        claims = ClaimObserver(self._store, client, name, lease, self._settings.claims)
         sweep = Sweep(self._store, client, name, observer, self._settings.sweep)
         async with asyncio.TaskGroup() as group:
             group.create_task(observer.run(), name=f"observer {name}")
+            group.create_task(claims.run(), name=f"claims {name}")
             group.create_task(sweep.run(), name=f"sweep {name}")
             if self._usage_sink is not None:
                 usage = UsageCollector(

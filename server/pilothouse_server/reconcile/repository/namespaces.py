@@ -34,6 +34,7 @@ _HOLDS = text("""
 SELECT 1 FROM containers WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM config_maps WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM secrets WHERE namespace_id = :id
+UNION ALL SELECT 1 FROM volumes WHERE namespace_id = :id
 LIMIT 1
 """)
 

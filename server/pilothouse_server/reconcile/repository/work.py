@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-ResourceType = Literal["container", "namespace", "config_map", "secret"]
+ResourceType = Literal["container", "namespace", "config_map", "secret", "volume"]
 
 
 class Work(msgspec.Struct, frozen=True):

@@ -1,0 +1,200 @@
+"""Claims of storage: the manifest of one, the struct it is read into, and what it shows of a volume.
+
+A claim is applied with the fields of our own: the volume that the cluster binds to it (`volumeName`) and a class that
+it fills in by default stay the cluster's. `observe_claim` is a pure function; the phase decides:
+
+    Bound -> bound        Lost -> failed        Pending -> available, with the word of its newest event
+
+A claim says nothing of why it is pending; only its events do (`unexplained`). What the cluster refused (`Applied`
+is False) shows as reason and message, and makes the volume failed only where there is no claim at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.objects import (
+    Event,
+    KubernetesObject,
+    Manifest,
+    ObjectCondition,
+    Partial,
+    Resource,
+)
+from pilothouse_server.cluster.observation import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, set_condition
+from pilothouse_server.containers.model import Condition
+from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.values import InvalidValueError
+from pilothouse_server.values.quantity import ZERO, Quantity
+
+RESIZING = "Resizing"
+VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
+# How a claim says that it grows, or cannot; the first that is true is told.
+_RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
+
+
+class ClaimResources(Partial, frozen=True, rename="camel"):
+    requests: dict[str, str] | None = None
+
+
+class ClaimSpec(Partial, frozen=True, rename="camel"):
+    storage_class_name: str = ""
+    volume_name: str = ""
+    resources: ClaimResources = ClaimResources()
+
+
+class ClaimState(Partial, frozen=True, rename="camel"):
+    phase: str = ""
+    capacity: dict[str, str] | None = None
+    conditions: tuple[ObjectCondition, ...] = ()
+
+
+class PersistentVolumeClaim(KubernetesObject, frozen=True, rename="camel"):
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimState = ClaimState()
+
+    @property
+    def asked(self) -> str:
+        """The size that is asked of the cluster, a quantity."""
+        return (self.spec.resources.requests or {}).get("storage", "")
+
+    @property
+    def capacity(self) -> str:
+        """What the bound storage holds, a quantity; empty while there is none."""
+        return (self.status.capacity or {}).get("storage", "")
+
+
+PERSISTENT_VOLUME_CLAIMS = Resource(
+    "/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim", PersistentVolumeClaim
+)
+
+
+class ClaimObservation(msgspec.Struct, frozen=True):
+    """`observed` for the volume's row. `unexplained`: only events can say why it is pending."""
+
+    observed: Observed
+    unexplained: bool = False
+
+
+def claim(volume: Volume) -> Manifest:
+    """The PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win."""
+    metadata: Manifest = {
+        "name": volume.kubernetes_name,
+        "namespace": volume.kubernetes_namespace,
+        "labels": {
+            **volume.labels,
+            manifests.MANAGED_BY: manifests.MANAGER,
+            manifests.NAMESPACE: volume.namespace[:63],
+            VOLUME_UID: volume.uid,
+        },
+    }
+    if volume.annotations:
+        metadata["annotations"] = dict(volume.annotations)
+    spec: Manifest = {
+        "accessModes": [volume.access_mode],
+        "resources": {"requests": {"storage": volume.size}},
+    }
+    if volume.storage_class:
+        spec["storageClassName"] = volume.storage_class
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def observe_claim(
+    volume: Volume, found: PersistentVolumeClaim | None, events: Iterable[Event] = (), *, now: datetime
+) -> ClaimObservation:
+    """What the claim shows of its volume; `volume.observed` holds what was seen before."""
+    before = volume.observed
+    unexplained = False
+    if volume.deletion_requested_at is not None:
+        observed = msgspec.structs.replace(before, status="deleted", **_leaving(found))
+    elif found is None:
+        observed = Observed()
+    else:
+        observed, unexplained = _by_phase(found, events)
+    refusal = refused(volume)
+    if refusal is not None and volume.deletion_requested_at is None:
+        observed = msgspec.structs.replace(
+            observed,
+            status="failed" if found is None else observed.status,
+            reason=refusal.reason,
+            message=refusal.message,
+        )
+    observed = msgspec.structs.replace(
+        observed,
+        reason=observed.reason[:REASON_LIMIT],
+        message=observed.message[:MESSAGE_LIMIT],
+        conditions=_conditions(volume, found, now),
+        stale_since=before.stale_since,
+    )
+    return ClaimObservation(observed, unexplained)
+
+
+def refused(volume: Volume) -> Condition | None:
+    """The condition that says that the cluster refused what is wanted; None where it did not."""
+    return next(
+        (each for each in volume.observed.conditions if each.type == APPLIED and each.status == "False"), None
+    )
+
+
+def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[Observed, bool]:
+    leaving = _leaving(found) if found.metadata.deletion_timestamp is not None else {}
+    if found.status.phase == "Bound":
+        bound = Observed(status="bound", capacity=found.capacity)
+        return msgspec.structs.replace(bound, **leaving), False
+    newest = _newest(found, events)
+    if found.status.phase == "Lost":
+        message = newest.message if newest else "the storage behind the claim is gone"
+        return Observed(status="failed", reason="Lost", message=message), newest is None
+    if leaving:
+        return msgspec.structs.replace(Observed(), **leaving), False
+    if newest is None:
+        return Observed(reason="Pending", message="the claim waits for storage"), True
+    return Observed(reason=newest.reason, message=newest.message), True
+
+
+def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:
+    if found is None or found.metadata.deletion_timestamp is None:
+        return {"reason": "", "message": ""}
+    held = ", ".join(found.metadata.finalizers)
+    return {"reason": "Terminating", "message": f"the claim is being deleted; held by {held}" if held else ""}
+
+
+def _newest(found: PersistentVolumeClaim, events: Iterable[Event]) -> Event | None:
+    begin = datetime.min.replace(tzinfo=UTC)
+    own = [event for event in events if event.involved_object.uid == found.metadata.uid]
+    return max(own, key=lambda event: event.time or begin, default=None)
+
+
+def _conditions(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> tuple[Condition, ...]:
+    conditions = volume.observed.conditions
+    resizing = _resizing(volume, found)
+    if resizing is None and any(each.type == RESIZING for each in conditions):
+        resizing = Condition(RESIZING, "False", "Resized")
+    return conditions if resizing is None else set_condition(conditions, resizing, now)
+
+
+def _resizing(volume: Volume, found: PersistentVolumeClaim | None) -> Condition | None:
+    if found is None:
+        return None
+    said = {each.type: each for each in found.status.conditions if each.status == "True"}
+    for name in _RESIZE_CONDITIONS:
+        if name in said:
+            return Condition(RESIZING, "True", name, said[name].message)
+    asked = _amount(found.asked)
+    refusal = refused(volume)
+    if refusal is not None and _amount(volume.size) > asked:
+        return Condition(RESIZING, "False", refusal.reason, refusal.message)
+    if found.status.phase == "Bound" and asked > _amount(found.capacity):
+        return Condition(RESIZING, "True", "Requested")
+    return None
+
+
+def _amount(text: str) -> Quantity:
+    try:
+        return Quantity.parse(text) if text else ZERO
+    except InvalidValueError:
+        return ZERO

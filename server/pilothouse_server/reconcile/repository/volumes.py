@@ -1,0 +1,156 @@
+"""Write-backs of volumes: what a cluster showed of their claims, with events.
+
+As with containers, rows are locked, loaded and compared in the transaction that writes them; an observer passes over
+rows that somebody holds, a worker waits for its one. All is set-based.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from sqlalchemy import text
+
+from pilothouse_server.storage import operations, repository
+from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A volume as loaded under lock, and what shall be written of it."""
+
+    volume: Volume
+    observed: Observed
+    observed_generation: int
+
+
+_LOCK = (
+    "SELECT id FROM volumes WHERE {key} = ANY(CAST(:keys AS {type}[])) ORDER BY id FOR NO KEY UPDATE {wait}"
+)
+_LOCK_IDS = text(_LOCK.format(key="id", type="bigint", wait=""))
+_LOCK_FREE_UIDS = text(_LOCK.format(key="uid", type="uuid", wait="SKIP LOCKED"))
+
+_WRITE = text("""
+UPDATE volumes AS v
+SET status = r.status, reason = NULLIF(r.reason, ''), message = NULLIF(r.message, ''),
+    capacity = NULLIF(r.capacity, ''), conditions = r.conditions, observed_generation = r.observed_generation,
+    updated_at = now()
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    id bigint, status text, reason text, message text, capacity text, conditions jsonb, observed_generation bigint)
+WHERE v.id = r.id
+""")
+
+_OF_CLUSTER = text("""
+SELECT v.id, v.uid::text AS uid FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id
+WHERE n.cluster_name = :cluster_name AND v.type = 'persistent_volume_claim'
+""")
+
+_KNOWN = text("SELECT uid::text AS uid FROM volumes WHERE uid = ANY(CAST(:uids AS uuid[]))")
+
+# Rows that somebody holds are taken in the next round.
+_MARK = """
+WITH chosen AS (
+    SELECT v.id FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id
+    WHERE n.cluster_name = :cluster_name AND v.type = 'persistent_volume_claim' AND v.stale_since IS {condition}
+    ORDER BY v.id LIMIT :rows FOR NO KEY UPDATE OF v SKIP LOCKED)
+UPDATE volumes AS v SET stale_since = {value}
+FROM chosen WHERE v.id = chosen.id RETURNING v.id
+"""
+_MARKS = {
+    True: text(
+        _MARK.format(
+            condition="NULL",
+            value="COALESCE((SELECT stale_since FROM clusters WHERE name = :cluster_name), now())",
+        )
+    ),
+    False: text(_MARK.format(condition="NOT NULL", value="NULL")),
+}
+_REMAINING = {
+    stale: text(
+        "SELECT 1 FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id "  # noqa: S608 - our own words
+        "WHERE n.cluster_name = :cluster_name AND v.type = 'persistent_volume_claim' "
+        f"AND v.stale_since IS {'NULL' if stale else 'NOT NULL'} LIMIT 1"
+    )
+    for stale in (True, False)
+}
+
+
+async def lock_id(transaction: Transaction, volume_id: int) -> Volume | None:
+    """Lock and load a volume, waiting for whoever holds it."""
+    volumes = await _load(transaction, _LOCK_IDS, [volume_id])
+    return volumes[0] if volumes else None
+
+
+async def lock_free_uids(transaction: Transaction, uids: Sequence[str]) -> list[Volume]:
+    """Lock and load those volumes that nobody holds just now."""
+    return await _load(transaction, _LOCK_FREE_UIDS, uids)
+
+
+async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
+    """Write what differs, with its events."""
+    changed = [
+        each
+        for each in changes
+        if (each.observed, each.observed_generation)
+        != (each.volume.observed, each.volume.observed_generation)
+    ]
+    if not changed:
+        return
+    rows = [_row(each) for each in changed]
+    await transaction.connection.execute(_WRITE, {"rows": orjson.dumps(rows).decode()})
+    for each in changed:
+        written = msgspec.structs.replace(
+            each.volume,
+            observed=each.observed,
+            observed_generation=each.observed_generation,
+            updated_at=transaction.now,
+        )
+        transaction.emit(operations.event(written, "modified", each.volume))
+
+
+async def delete(transaction: Transaction, volume: Volume) -> None:
+    """Remove a volume's row for good, with its tombstone event."""
+    await repository.delete_volume(transaction, volume.id)
+    transaction.emit(operations.event(volume, "deleted", volume))
+
+
+async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[str, int]:
+    """uid → id of every claim on a cluster."""
+    rows = await transaction.connection.execute(_OF_CLUSTER, {"cluster_name": cluster_name})
+    return {row.uid: row.id for row in rows}
+
+
+async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Those of `uids` (which must be UUIDs) that are volumes."""
+    rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
+    return {row.uid for row in rows}
+
+
+async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
+    """Mark up to `rows` claims of a cluster stale or fresh, with events. True while others remain."""
+    marked = await transaction.connection.execute(_MARKS[stale], {"cluster_name": cluster_name, "rows": rows})
+    for volume in await repository.get_many(transaction, [row.id for row in marked]):
+        transaction.emit(operations.event(volume, "modified", volume))
+    remaining = await transaction.connection.execute(_REMAINING[stale], {"cluster_name": cluster_name})
+    return remaining.first() is not None
+
+
+async def _load(transaction: Transaction, lock: Any, keys: Sequence[Any]) -> list[Volume]:
+    rows = await transaction.connection.execute(lock, {"keys": list(keys)})
+    ids = [row.id for row in rows]
+    return await repository.get_many(transaction, ids) if ids else []
+
+
+def _row(change: Change) -> dict[str, Any]:
+    observed = change.observed
+    return {
+        "id": change.volume.id,
+        "status": observed.status,
+        "reason": observed.reason,
+        "message": observed.message,
+        "capacity": observed.capacity,
+        "conditions": msgspec.to_builtins(observed.conditions),
+        "observed_generation": change.observed_generation,
+    }

@@ -1,0 +1,1 @@
+"""Volumes: claims of storage, and what else containers can mount."""

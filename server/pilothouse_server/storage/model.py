@@ -1,0 +1,74 @@
+"""What a volume is, apart from how it is stored, sent or run.
+
+Only claims have an object on the cluster. The other four types are parts of the pods that mount them, so they are
+usable from the moment they are stored. Quantities are Kubernetes quantities in normalised form; empty text means
+"nothing is said", as in the API.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from pilothouse_server.containers.model import AccessMode, Condition, NamespaceId, VolumeType
+
+Status = Literal["available", "bound", "failed", "deleted"]
+
+CLAIM: VolumeType = "persistent_volume_claim"
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """What the cluster showed last; `status` alone is set for what has no object there."""
+
+    status: Status = "available"
+    reason: str = ""
+    message: str = ""
+    capacity: str = ""
+    conditions: tuple[Condition, ...] = ()
+    stale_since: datetime | None = None
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume as stored: wanted, observed and the bookkeeping between them.
+
+    `mounted_by` names the containers that mount it, less those being deleted.
+    """
+
+    id: int = 0
+    uid: str = ""
+    name: str
+    namespace_id: NamespaceId = NamespaceId(0)
+    namespace: str = ""
+    cluster_name: str = ""
+    kubernetes_namespace: str = ""
+    kubernetes_name: str = ""
+    type: VolumeType
+    storage_class: str = ""
+    size: str = ""
+    access_mode: AccessMode | Literal[""] = ""
+    mount_path: str = ""
+    host_path: str = ""
+    source_name: str = ""
+    medium: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    observed: Observed = Observed()
+    mounted_by: tuple[str, ...] = ()
+    generation: int = 1
+    observed_generation: int = 0
+    resource_version: int = 1
+    deletion_requested_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether it has an object on the cluster."""
+        return self.type == CLAIM
+
+    @property
+    def reconciling(self) -> bool:
+        return self.observed_generation < self.generation or self.deletion_requested_at is not None

@@ -1,0 +1,343 @@
+"""The rules of volumes: making, growing, deleting, mounting.
+
+What has an object on the cluster (a claim) is brought there by the reconciler, and its row goes when the cluster has
+let it go. The other types are parts of pods: they are there when they are stored, and gone when they are deleted.
+
+A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by whoever begins
+to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pilothouse_server.config.operations import configs
+from pilothouse_server.containers import admission
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Violation,
+    already_exists,
+    invalid,
+    not_found,
+)
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.storage import repository, rules
+from pilothouse_server.storage.model import CLAIM, Volume
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+
+Check = Callable[[Volume], None]
+
+HOST_PATH_PERMISSION = admission.HOST_PATH_PERMISSION
+
+list_page = repository.list_volumes
+stream = repository.stream_volumes
+
+
+async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Volume:
+    """The volume of this name.
+
+    Raises:
+        NotFound: the namespace or the volume, alike for one that the caller does not reach.
+    """
+    found = await repository.find(transaction, namespace, name, lock=lock)
+    if found is None:
+        await namespaces.locate(transaction, namespace)
+        raise not_found("volume", name)
+    return found
+
+
+async def create(
+    transaction: Transaction, namespace_name: str, wanted: Volume, *, may_use_host_paths: bool
+) -> Volume:
+    """Makes a volume.
+
+    Raises:
+        InvalidArgument: a rule between fields, or a source that is not there; every violation is named.
+        NotFound: the namespace.
+        AlreadyExists: the name.
+        FailedPrecondition: the namespace is inactive or being deleted.
+        PermissionDenied: a folder of the node, without `may_use_host_paths`.
+    """
+    wanted = rules.checked(wanted)
+    if not may_use_host_paths:
+        admission.refuse_host_paths(namespace_name, [MountedVolume(name=wanted.name, type=wanted.type)])
+    namespace = await namespaces.locate(transaction, namespace_name, "share")
+    namespaces.refuse_inactive(namespace)
+    if await repository.find(transaction, namespace_name, wanted.name) is not None:
+        raise already_exists("volume", wanted.name)
+    await _check_source(transaction, namespace_name, wanted)
+    created = await repository.insert_volume(
+        transaction,
+        msgspec.structs.replace(
+            wanted,
+            namespace_id=namespace.id,
+            namespace=namespace.name,
+            cluster_name=namespace.cluster_name,
+            kubernetes_namespace=namespace.kubernetes_name,
+            kubernetes_name=wanted.name if wanted.is_claim else "",
+        ),
+    )
+    await _changed(transaction, created, "added")
+    return created
+
+
+async def change(
+    transaction: Transaction, namespace: str, name: str, merge: Callable[[Volume], Volume], check: Check
+) -> Volume:
+    """Changes what is wanted: `merge` answers the stored volume with the caller's fields taken over.
+
+    Raises:
+        InvalidArgument: a rule between fields, or a claim that would shrink.
+        NotFound: the namespace or the volume.
+        FailedPrecondition: it is being deleted, or a mounted emptyDir would get another limit.
+        Aborted: from `check`, if the etag is not the current one.
+    """
+    # Shared, so that nobody begins to mount an emptyDir whose limit is about to change.
+    await namespaces.locate(transaction, namespace, "share")
+    stored = await locate(transaction, namespace, name, lock=True)
+    check(stored)
+    refuse_deleting(stored)
+    wanted = rules.checked(merge(stored))
+    if wanted == stored:
+        return stored
+    rules.check_growth(stored, wanted)
+    if stored.type == "empty_dir" and wanted.size != stored.size and stored.mounted_by:
+        raise _in_use(stored, "its limit is part of their pods; detach it before changing that")
+    changed = await repository.update_volume(transaction, stored, wanted)
+    await _changed(transaction, changed, "modified", stored)
+    return changed
+
+
+async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Volume:
+    """Deletes a volume; a claim is marked for it, and one that is marked already is answered as it is.
+
+    Raises:
+        NotFound: the namespace or the volume.
+        FailedPrecondition: containers mount it; the metadata names them.
+    """
+    await namespaces.locate(transaction, namespace, "update")
+    stored = await locate(transaction, namespace, name, lock=True)
+    check(stored)
+    if stored.mounted_by:
+        raise _in_use(stored, "detach it first")
+    return await _delete(transaction, stored)
+
+
+async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
+    """Deletes every volume of a namespace, mounted or not: what a cascading delete does after the containers."""
+    found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
+    for item in found:
+        stored = await repository.get(transaction, item.id, lock=True)
+        if stored is not None:
+            await _delete(transaction, stored)
+
+
+async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
+    """Forgets every volume of a namespace, with their tombstones; its cluster keeps the claims."""
+    found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
+    for item in found:
+        await repository.delete_volume(transaction, item.id)
+        transaction.emit(event(item, "deleted", item))
+
+
+async def attach(
+    transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may_use_host_paths: bool
+) -> tuple[Volume, int]:
+    """Mounts the volume that `wanted` names into a container; without a path, where the volume says.
+
+    Answers the volume and how many pods are replaced for it: none where it is mounted so already, or where the
+    container has none now.
+
+    Raises:
+        InvalidArgument: neither names a path.
+        NotFound: the namespace, the volume or the container.
+        FailedPrecondition: the path is taken, or one of the two is being deleted.
+        PermissionDenied: a folder of the node, without `may_use_host_paths`.
+    """
+    volume = await locate(transaction, namespace, wanted.volume)
+    refuse_deleting(volume)
+    path = wanted.mount_path or volume.mount_path
+    if not path:
+        raise invalid(
+            "mount_path", f'must be set: volume "{volume.name}" has none of its own', reason="REQUIRED"
+        )
+    mount = msgspec.structs.replace(
+        wanted, mount_path=path, read_only=wanted.read_only or volume.access_mode == "ReadOnlyMany"
+    )
+    return await _remount(
+        transaction, volume, container, lambda stored: _with_mount(stored, mount), may_use_host_paths
+    )
+
+
+async def detach(
+    transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
+) -> tuple[Volume, int]:
+    """Takes the mount of a volume at a path away from a container and its init containers; without a path, all.
+
+    Answers as `attach`.
+
+    Raises:
+        NotFound: the namespace, the volume or the container.
+        FailedPrecondition: it is not mounted there, or the container is being deleted.
+    """
+    volume = await locate(transaction, namespace, name)
+    # Whoever may detach may do so whatever else is mounted: it takes power away.
+    return await _remount(
+        transaction, volume, container, lambda stored: _without_mount(stored, name, mount_path), True
+    )
+
+
+def refuse_deleting(volume: Volume) -> None:
+    """Raises FailedPrecondition if the volume is being deleted."""
+    if volume.deletion_requested_at is not None:
+        raise FailedPrecondition(f'volume "{volume.name}" is being deleted', reason="VOLUME_TERMINATING")
+
+
+def event(volume: Volume, kind: Kind, before: Volume | None = None) -> Event:
+    """The event of a change of a volume."""
+    return Event(
+        resource_type="volume",
+        resource_id=volume.id,
+        namespace_id=volume.namespace_id,
+        name=volume.name,
+        kind=kind,
+        entity=volume,
+        labels=volume.labels,
+        status=volume.observed.status,
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else before.observed.status,
+    )
+
+
+async def _check_source(transaction: Transaction, namespace: str, wanted: Volume) -> None:
+    if wanted.type != "config_map" and wanted.type != "secret":
+        return
+    try:
+        source = await configs.locate(transaction, wanted.type, namespace, wanted.source_name)
+    except NotFound:
+        source = None
+    # One that is being deleted is not there for what begins to use it.
+    if source is None or source.deletion_requested_at is not None:
+        words = f'there is no {configs.WORDS[wanted.type]} "{wanted.source_name}" here'
+        field = "volume.source_name"
+        raise InvalidArgument(
+            f"{field}: {words}",
+            reason="SOURCE_NOT_FOUND",
+            metadata={"field": field},
+            violations=(Violation(field, "exists", words),),
+        )
+
+
+async def _delete(transaction: Transaction, stored: Volume) -> Volume:
+    if not stored.is_claim:
+        await repository.delete_volume(transaction, stored.id)
+        gone = msgspec.structs.replace(
+            stored,
+            deletion_requested_at=transaction.now,
+            observed=msgspec.structs.replace(stored.observed, status="deleted"),
+        )
+        transaction.emit(event(gone, "deleted", stored))
+        return gone
+    if stored.deletion_requested_at is not None:
+        return stored
+    marked = await repository.mark_for_deletion(transaction, stored)
+    await _changed(transaction, marked, "modified", stored)
+    return marked
+
+
+async def _remount(
+    transaction: Transaction,
+    volume: Volume,
+    container: str,
+    merge: Callable[[Container], Container],
+    may_use_host_paths: bool,
+) -> tuple[Volume, int]:
+    seen: list[Container] = []
+    changed = await containers.change(
+        transaction,
+        volume.namespace,
+        container,
+        merge,
+        seen.append,
+        may_use_host_paths=may_use_host_paths,
+    )
+    if changed.generation == seen[0].generation:
+        return volume, 0
+    remounted = await repository.get(transaction, volume.id)
+    assert remounted is not None, "a volume in use stays"
+    transaction.emit(event(remounted, "modified", volume))
+    # A held rollout replaces pods when it is released, not for this.
+    return remounted, 0 if changed.hold_rollout else changed.wanted_replicas
+
+
+def _with_mount(container: Container, mount: VolumeMount) -> Container:
+    for other in container.volume_mounts:
+        if other == mount:
+            return container
+        if other.mount_path == mount.mount_path:
+            raise FailedPrecondition(
+                f'container "{container.name}" has volume "{other.volume}" mounted at {mount.mount_path} already',
+                reason="MOUNT_PATH_TAKEN",
+                metadata={
+                    "container": container.name,
+                    "volume": other.volume,
+                    "mount_path": mount.mount_path,
+                },
+            )
+    if mount.volume in {item.name for item in container.spec.empty_dirs}:
+        raise FailedPrecondition(
+            f'container "{container.name}" has an emptyDir of its own with the name "{mount.volume}"',
+            reason="VOLUME_NAME_TAKEN",
+            metadata={"container": container.name, "volume": mount.volume},
+        )
+    return msgspec.structs.replace(container, volume_mounts=(*container.volume_mounts, mount))
+
+
+def _without_mount(container: Container, volume: str, mount_path: str) -> Container:
+    def kept(mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return tuple(
+            mount for mount in mounts if mount.volume != volume or mount_path not in ("", mount.mount_path)
+        )
+
+    own_dirs = {item.name for item in container.spec.empty_dirs}
+    init_containers = tuple(
+        msgspec.structs.replace(init, volume_mounts=kept(init.volume_mounts))
+        for init in container.spec.init_containers
+    )
+    changed = msgspec.structs.replace(
+        container,
+        volume_mounts=kept(container.volume_mounts),
+        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
+    )
+    if volume in own_dirs or changed == container:
+        where = f" at {mount_path}" if mount_path else ""
+        raise FailedPrecondition(
+            f'container "{container.name}" does not mount volume "{volume}"{where}',
+            reason="VOLUME_NOT_MOUNTED",
+            metadata={"container": container.name, "volume": volume},
+        )
+    return changed
+
+
+def _in_use(volume: Volume, advice: str) -> FailedPrecondition:
+    names = ", ".join(volume.mounted_by)
+    return FailedPrecondition(
+        f'volume "{volume.name}" is mounted by {names}: {advice}',
+        reason="VOLUME_IN_USE",
+        metadata={"containers": names},
+    )
+
+
+async def _changed(
+    transaction: Transaction, volume: Volume, kind: Kind, before: Volume | None = None
+) -> None:
+    transaction.emit(event(volume, kind, before))
+    if volume.type == CLAIM:
+        await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id)

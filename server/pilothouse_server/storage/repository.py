@@ -1,0 +1,262 @@
+"""All SQL about volumes, but the write-backs of what their cluster shows.
+
+A volume comes with the names of the containers that mount it, read in the same statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, Text, cast, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.engine import Row
+
+from pilothouse_server.containers.model import Condition, NamespaceId
+from pilothouse_server.errors import already_exists
+from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, CREATORS, HOMES, VOLUMES
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import (
+    FilterField,
+    FilterKind,
+    compile_filter,
+    label_selector_condition,
+)
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.labels import LabelSelector
+
+register_constraint("uq_volumes_name", lambda: already_exists("volume", "of this name"))
+
+_TYPES = {
+    name.upper(): name
+    for name in ("persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir")
+}
+_STATUSES = {name.upper(): name for name in ("available", "bound", "failed", "deleted")}
+_FILTERS = {
+    "name": FilterField(VOLUMES.c.name),
+    "type": FilterField(VOLUMES.c.type, FilterKind.ENUM, _TYPES, "VOLUME_TYPE_"),
+    "status": FilterField(VOLUMES.c.status, FilterKind.ENUM, _STATUSES, "VOLUME_STATUS_"),
+    "storage_class": FilterField(VOLUMES.c.storage_class),
+    "labels": FilterField(VOLUMES.c.labels, FilterKind.LABELS),
+}
+_ORDERS = {"name": OrderField(VOLUMES.c.name), "create_time": OrderField(VOLUMES.c.created_at)}
+
+
+async def find(
+    transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
+) -> Volume | None:
+    """The volume of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    query = _whole().where(HOMES.c.name == namespace, VOLUMES.c.name == name)
+    if lock:
+        query = query.with_for_update(of=VOLUMES, key_share=True)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _volume(row)
+
+
+async def get(transaction: ReadTransaction, volume_id: int, *, lock: bool = False) -> Volume | None:
+    """The volume with this id."""
+    query = _whole().where(VOLUMES.c.id == volume_id)
+    if lock:
+        query = query.with_for_update(of=VOLUMES, key_share=True)
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _volume(row)
+
+
+async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Volume]:
+    """The volumes with these ids, in the order of their ids; missing ones are left out."""
+    query = _whole().where(VOLUMES.c.id.in_(ids)).order_by(VOLUMES.c.id)
+    return [_volume(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def list_volumes(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    *,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> tuple[Sequence[Volume], str]:
+    """One page of the volumes of one namespace or of those among `visible`, and the token of the next."""
+    query = _narrowed(_whole(), namespace_id, selector, visible).where(compile_filter(page.filter, _FILTERS))
+    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_volume(row) for row in rows], token
+
+
+async def stream_volumes(
+    transaction: ReadTransaction,
+    *,
+    namespace_id: int | None = None,
+    name: str = "",
+    status: str = "",
+    selector: LabelSelector | None = None,
+    visible: Collection[int] | None = None,
+) -> AsyncIterator[Volume]:
+    """Every volume that matches, by namespace and name."""
+    query = _narrowed(_whole(), namespace_id, selector, visible)
+    query = query.order_by(VOLUMES.c.namespace_id, VOLUMES.c.name)
+    if name:
+        query = query.where(VOLUMES.c.name == name)
+    if status:
+        query = query.where(VOLUMES.c.status == status)
+    async for row in await transaction.connection.stream(query):
+        yield _volume(row)
+
+
+async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
+    """Adds a volume and answers it as stored."""
+    statement = (
+        insert(VOLUMES)
+        .values(
+            name=wanted.name,
+            namespace_id=wanted.namespace_id,
+            type=wanted.type,
+            storage_class=wanted.storage_class or None,
+            access_mode=wanted.access_mode or None,
+            host_path=wanted.host_path or None,
+            source_name=wanted.source_name or None,
+            kubernetes_name=wanted.kubernetes_name or None,
+            spec={"medium": wanted.medium} if wanted.medium else {},
+            # What has no object on the cluster is there as soon as it is stored.
+            observed_generation=0 if wanted.is_claim else 1,
+            created_by=transaction.actor.user_id,
+            updated_by=transaction.actor.user_id,
+            **_changeable(wanted),
+        )
+        .returning(VOLUMES.c.id)
+    )
+    return await _stored(transaction, (await transaction.connection.execute(statement)).scalar_one())
+
+
+async def update_volume(transaction: Transaction, stored: Volume, wanted: Volume) -> Volume:
+    """Writes what may change of a volume that the transaction has locked, as its next generation."""
+    return await _update(transaction, stored, _changeable(wanted))
+
+
+async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
+    """Marks a claim that the transaction has locked."""
+    values = {"deletion_requested_at": transaction.now, "status": "deleted", "reason": None, "message": None}
+    return await _update(transaction, stored, values)
+
+
+async def delete_volume(transaction: Transaction, volume_id: int) -> None:
+    """Removes a row, and with it what is left of its mounts."""
+    await transaction.connection.execute(delete(VOLUMES).where(VOLUMES.c.id == volume_id))
+
+
+def _narrowed(
+    query: Select[Any],
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> Select[Any]:
+    if namespace_id is not None:
+        query = query.where(VOLUMES.c.namespace_id == namespace_id)
+    elif visible is not None:
+        query = query.where(VOLUMES.c.namespace_id.in_(visible))
+    if selector is not None:
+        query = query.where(label_selector_condition(VOLUMES.c.labels, selector))
+    return query
+
+
+def _changeable(wanted: Volume) -> dict[str, Any]:
+    return {
+        "size": wanted.size or None,
+        "mount_path": wanted.mount_path or None,
+        "labels": wanted.labels,
+        "annotations": wanted.annotations,
+    }
+
+
+async def _update(transaction: Transaction, stored: Volume, values: dict[str, Any]) -> Volume:
+    generation = stored.generation + 1
+    if not stored.is_claim:
+        values = {**values, "observed_generation": generation}
+    await transaction.connection.execute(
+        update(VOLUMES)
+        .where(VOLUMES.c.id == stored.id)
+        .values(
+            **values,
+            generation=generation,
+            resource_version=VOLUMES.c.resource_version + 1,
+            updated_at=func.now(),
+            updated_by=transaction.actor.user_id,
+        )
+    )
+    return await _stored(transaction, stored.id)
+
+
+async def _stored(transaction: ReadTransaction, volume_id: int) -> Volume:
+    found = await get(transaction, volume_id)
+    assert found is not None, "a row that was just written can be read back"
+    return found
+
+
+def _whole() -> Select[Any]:
+    mounted_by = (
+        select(
+            func.coalesce(
+                func.array_agg(aggregate_order_by(CONTAINERS.c.name.distinct(), CONTAINERS.c.name)),
+                cast([], ARRAY(Text)),
+            )
+        )
+        .select_from(CONTAINER_VOLUMES.join(CONTAINERS, CONTAINERS.c.id == CONTAINER_VOLUMES.c.container_id))
+        .where(CONTAINER_VOLUMES.c.volume_id == VOLUMES.c.id, CONTAINERS.c.deletion_requested_at.is_(None))
+        .scalar_subquery()
+    )
+    return select(
+        VOLUMES,
+        HOMES.c.name.label("namespace_name"),
+        HOMES.c.cluster_name,
+        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
+        CREATORS.c.username.label("creator"),
+        mounted_by.label("mounted_by"),
+    ).select_from(
+        # An ended namespace holds nothing, so its rows need not be told apart here.
+        VOLUMES.join(HOMES, HOMES.c.id == VOLUMES.c.namespace_id).outerjoin(
+            CREATORS, CREATORS.c.id == VOLUMES.c.created_by
+        )
+    )
+
+
+def _volume(row: Row[Any]) -> Volume:
+    return Volume(
+        id=row.id,
+        uid=str(row.uid),
+        name=row.name,
+        namespace_id=NamespaceId(row.namespace_id),
+        namespace=row.namespace_name,
+        cluster_name=row.cluster_name,
+        kubernetes_namespace=row.kubernetes_namespace,
+        kubernetes_name=row.kubernetes_name or "",
+        type=row.type,
+        storage_class=row.storage_class or "",
+        size=row.size or "",
+        access_mode=row.access_mode or "",
+        mount_path=row.mount_path or "",
+        host_path=row.host_path or "",
+        source_name=row.source_name or "",
+        medium=row.spec.get("medium", ""),
+        labels=row.labels,
+        annotations=row.annotations,
+        observed=Observed(
+            status=row.status,
+            reason=row.reason or "",
+            message=row.message or "",
+            capacity=row.capacity or "",
+            conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
+            stale_since=row.stale_since,
+        ),
+        mounted_by=tuple(row.mounted_by),
+        generation=row.generation,
+        observed_generation=row.observed_generation,
+        resource_version=row.resource_version,
+        deletion_requested_at=row.deletion_requested_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )

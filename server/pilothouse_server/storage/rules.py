@@ -1,0 +1,103 @@
+"""The rules of a volume by itself: which fields belong to which type, and how a claim may grow.
+
+Rules of single fields (lengths, forms) are declared in the proto file and were checked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pilothouse_server.containers.model import VolumeType
+from pilothouse_server.errors import InvalidArgument, Violation
+from pilothouse_server.storage.model import Volume
+from pilothouse_server.values.quantity import Quantity, normalise
+
+RESERVED_DOMAIN = "pilothouse.dev"
+SMALLER = "SIZE_SMALLER"
+
+# Fields that only some types have -> the types that have them.
+_OWNERS: Mapping[str, frozenset[VolumeType]] = {
+    "storage_class": frozenset({"persistent_volume_claim"}),
+    "access_mode": frozenset({"persistent_volume_claim"}),
+    "size": frozenset({"persistent_volume_claim", "empty_dir"}),
+    "host_path": frozenset({"host_path"}),
+    "source_name": frozenset({"config_map", "secret"}),
+    "medium": frozenset({"empty_dir"}),
+}
+_REQUIRED: Mapping[VolumeType, str] = {
+    "persistent_volume_claim": "size",
+    "config_map": "source_name",
+    "secret": "source_name",
+    "host_path": "host_path",
+}
+
+
+def checked(volume: Volume) -> Volume:
+    """The volume complete and in normal form.
+
+    Raises:
+        InvalidArgument: with every field that breaks a rule.
+    """
+    violations = []
+    if not volume.name:
+        violations.append(Violation("volume.name", "required", "must be set"))
+    for field, owners in _OWNERS.items():
+        if getattr(volume, field) and volume.type not in owners:
+            message = f"must be empty for a volume of type {volume.type.upper()}"
+            violations.append(Violation(f"volume.{field}", "unused", message))
+    needed = _REQUIRED.get(volume.type)
+    if needed is not None and not getattr(volume, needed):
+        message = f"must be set for a volume of type {volume.type.upper()}"
+        violations.append(Violation(f"volume.{needed}", "required", message))
+    elif volume.is_claim and not Quantity.parse(volume.size):
+        violations.append(Violation("volume.size", "minimum", "must be greater than zero"))
+    if volume.medium not in ("", "Memory"):
+        violations.append(Violation("volume.medium", "one_of", "must be empty or Memory"))
+    if ".." in volume.host_path.split("/"):
+        violations.append(Violation("volume.host_path", "format", "must not contain '..'"))
+    for field in ("labels", "annotations"):
+        violations += [
+            Violation(
+                f"volume.{field}",
+                "reserved",
+                f'"{key}": keys of {RESERVED_DOMAIN} are set by the platform',
+            )
+            for key in getattr(volume, field)
+            if _is_reserved(key)
+        ]
+    if violations:
+        raise _invalid(violations)
+    access_mode = volume.access_mode or ("ReadWriteOnce" if volume.is_claim else "")
+    return msgspec.structs.replace(volume, size=normalise(volume.size), access_mode=access_mode)
+
+
+def check_growth(stored: Volume, wanted: Volume) -> None:
+    """Raises InvalidArgument if a claim would shrink.
+
+    What the cluster refused never came to be: from there the way back is open, down to what is bound.
+    """
+    if not stored.is_claim:
+        return
+    refused = any(each.type == "Applied" and each.status == "False" for each in stored.observed.conditions)
+    least = stored.observed.capacity if refused else stored.size
+    if least and Quantity.parse(wanted.size) < Quantity.parse(least):
+        description = f"must not be below {least}: a claim can grow, not shrink"
+        raise _invalid([Violation("volume.size", "minimum", description)], reason=SMALLER)
+
+
+def _is_reserved(key: str) -> bool:
+    prefix, slash, _ = key.partition("/")
+    return bool(slash) and (prefix == RESERVED_DOMAIN or prefix.endswith(f".{RESERVED_DOMAIN}"))
+
+
+def _invalid(violations: list[Violation], *, reason: str = "INVALID_VOLUME") -> InvalidArgument:
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return InvalidArgument(
+        f"{first.field}: {first.description}{more}",
+        reason=reason,
+        metadata={"field": first.field},
+        violations=violations,
+    )

@@ -1,0 +1,160 @@
+"""StorageService: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from google.protobuf.message import Message
+
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_server.containers.model import VolumeMount
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.storage import messages, operations
+from pilothouse_server.storage.model import Volume
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.labels import LabelSelector
+
+
+class StorageService:
+    """Serves `pilothouse.storage.v1.StorageService`."""
+
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["StorageService"]
+
+    def __init__(self, watches: WatchServer, page_key: bytes) -> None:
+        self._watches = watches
+        self._page_key = page_key
+
+    async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
+        """Makes a volume."""
+        created = await operations.create(
+            await call.transaction(),
+            request.namespace,
+            messages.wanted(request.volume),
+            may_use_host_paths=_may_use_host_paths(call, request.namespace),
+        )
+        return pb.CreateVolumeResponse(volume=_shown(call, created))
+
+    async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
+        """Answers one volume."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+        return pb.GetVolumeResponse(volume=_shown(call, found))
+
+    async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> pb.ListVolumesResponse:
+        """Lists volumes."""
+        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        async with call.read() as transaction:
+            found, token = await operations.list_page(
+                transaction,
+                page,
+                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                selector=_selector(request.label_selector),
+                visible=call.visible_namespaces(),
+            )
+        return pb.ListVolumesResponse(
+            volumes=[messages.volume(item) for item in found], next_page_token=token
+        )
+
+    async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
+        """Changes what is wanted of a volume."""
+        paths = check_update_mask(pb.Volume, request.update_mask, messages.UPDATABLE)
+        changed = await operations.change(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            messages.merger(request.volume, paths),
+            _etag_check(request.etag or request.volume.etag),
+        )
+        return pb.UpdateVolumeResponse(volume=_shown(call, changed))
+
+    async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
+        """Deletes a volume."""
+        gone = await operations.delete(
+            await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
+        )
+        return pb.DeleteVolumeResponse(volume=_shown(call, gone))
+
+    async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
+        """Mounts a volume into a container."""
+        volume, restarts = await operations.attach(
+            await call.transaction(),
+            request.namespace,
+            request.container,
+            VolumeMount(request.name, request.mount_path, request.read_only, request.sub_path),
+            may_use_host_paths=_may_use_host_paths(call, request.namespace),
+        )
+        call.describe(container=request.container)
+        return pb.AttachVolumeResponse(volume=_shown(call, volume), restarts=restarts)
+
+    async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
+        """Takes the mounts of a volume away from a container."""
+        volume, restarts = await operations.detach(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            request.container,
+            request.mount_path,
+        )
+        call.describe(container=request.container)
+        return pb.DetachVolumeResponse(volume=_shown(call, volume), restarts=restarts)
+
+    async def WatchVolumes(self, request: pb.WatchVolumesRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches volumes."""
+        status = messages.STATUS_OF[request.status] if request.status else ""
+        selector = _selector(request.label_selector)
+        async with call.read() as transaction:
+            namespace_id = await _namespace_id(call, transaction, request.namespace)
+
+        async def snapshot(reading: ReadTransaction) -> AsyncIterator[Message]:
+            async for item in operations.stream(
+                reading,
+                namespace_id=namespace_id,
+                name=request.name,
+                status=status,
+                selector=selector,
+                visible=call.visible_namespaces(),
+            ):
+                yield messages.volume(item)
+
+        wanted = WatchFilter(
+            "volume",
+            namespace_id=namespace_id,
+            name=request.name,
+            selector=selector,
+            status=status,
+            text="\x00".join((str(namespace_id), request.name, request.label_selector, status)),
+        )
+        async for answer in watch(
+            self._watches, call, wanted, snapshot=snapshot, answer=pb.WatchVolumesResponse, noun="volume"
+        ):
+            yield answer
+
+
+def _shown(call: Call, volume: Volume) -> pb.Volume:
+    call.describe(resource_id=volume.id, namespace_id=volume.namespace_id)
+    return messages.volume(volume)
+
+
+async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
+    """Id of the namespace that a list or watch names; None if it names none."""
+    if not name:
+        return None
+    found = await namespaces.locate(transaction, name)
+    call.describe(namespace_id=found.id)
+    return found.id
+
+
+def _may_use_host_paths(call: Call, namespace: str) -> bool:
+    return call.caller.allows(operations.HOST_PATH_PERMISSION, namespace)
+
+
+def _selector(text: str) -> LabelSelector | None:
+    return LabelSelector.parse(text) if text else None
+
+
+def _etag_check(given: str) -> Callable[[Volume], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

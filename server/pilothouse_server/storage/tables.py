@@ -1,0 +1,72 @@
+"""The table of volumes, as far as it is queried here."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, String, Table, Text, column, table
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.metadata import METADATA
+
+VOLUMES = Table(
+    "volumes",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("name", String(253)),
+    Column("namespace_id", BigInteger),
+    Column("type", String(50)),
+    Column("storage_class", String(100)),
+    Column("size", String(20)),
+    Column("capacity", String(20)),
+    Column("access_mode", String(20)),
+    Column("mount_path", String(500)),
+    Column("host_path", String(500)),
+    Column("source_name", String(253)),
+    Column("kubernetes_name", String(253)),
+    Column("status", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("labels", JSONB),
+    Column("annotations", JSONB),
+    Column("spec", JSONB),
+    Column("conditions", JSONB),
+    Column("generation", BigInteger),
+    Column("observed_generation", BigInteger),
+    Column("resource_version", BigInteger),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("updated_by", BigInteger),
+    Column("deletion_requested_at", DateTime(timezone=True)),
+    Column("stale_since", DateTime(timezone=True)),
+    comment="Storage that containers of a namespace can mount.",
+)
+
+# Owned by other nouns; read here for names, places and users only.
+HOMES = table(
+    "namespaces",
+    column("id", BigInteger()),
+    column("name", String(63)),
+    column("cluster_name", String(100)),
+    column("kubernetes_name", String(63)),
+    schema="public",
+)
+CREATORS = table(
+    "users",
+    column("id", BigInteger()),
+    column("username", String(50)),
+    schema="public",
+)
+CONTAINERS = table(
+    "containers",
+    column("id", BigInteger()),
+    column("name", String(253)),
+    column("deletion_requested_at", DateTime(timezone=True)),
+    schema="public",
+)
+CONTAINER_VOLUMES = table(
+    "container_volumes",
+    column("container_id", BigInteger()),
+    column("volume_id", BigInteger()),
+    schema="public",
+)
