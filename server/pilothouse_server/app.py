@@ -8,7 +8,6 @@ on elsewhere → calls in flight end within the grace → background work → la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,11 +17,13 @@ import structlog
 from pilothouse_migrations import runner
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.cluster import connection
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import CredentialsRefused
+from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
+from pilothouse_server.clusters.operations import registration
+from pilothouse_server.clusters.operations.deregistration import Nouns
 from pilothouse_server.config import messages as config_messages
 from pilothouse_server.config.operations import configs, rotation
 from pilothouse_server.config.service import ConfigService
+from pilothouse_server.containers import forgetting as container_forgetting
 from pilothouse_server.containers import messages as container_messages
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.service import ContainerService
@@ -38,7 +39,6 @@ from pilothouse_server.metrics import operations as metrics
 from pilothouse_server.metrics.live import LiveUsage
 from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.namespaces import messages as namespace_messages
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.reconcile import reconcile_volume
 from pilothouse_server.reconcile.clusters import Clusters
@@ -64,8 +64,6 @@ from pilothouse_server.supervision import Supervisor
 from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
-
-Kubeconfigs = Mapping[str, Mapping[str, Any]]
 
 
 class Application:
@@ -100,7 +98,14 @@ class Application:
         self.audit_writer = AuditWriter(self.store)
         self.usage = metrics.UsageStore(self.store)
         self.live_usage = LiveUsage(self.store, metrics_messages.watch_answer)
-        self.clusters = Clusters(self._connect)
+        self.cluster_access = ClusterAccess(
+            self.store,
+            self.envelopes,
+            kubeconfigs,
+            context=settings.kubeconfig_context,
+            seconds=settings.cluster_timeout_seconds,
+        )
+        self.clusters = Clusters(self.cluster_access.connect)
         self.reconciler = Reconciler(
             self.store,
             self.clusters,
@@ -169,8 +174,12 @@ class Application:
             self._keys.derive("resume-token"),
             WatchLimits(self.settings.watch_max_lag_events),
         )
+        nouns = Nouns(
+            cascades=(containers.delete_all, volumes.delete_all, configs.delete_all),
+            forgets=(container_forgetting.forget_all, volumes.forget_all, configs.forget_all),
+        )
         services = (
-            NamespaceService(watches, page_key, [containers.delete_all, volumes.delete_all, configs.delete_all]),
+            NamespaceService(watches, page_key, self.cluster_access, nouns),
             ContainerService(watches, page_key, self.clusters.client),
             StorageService(watches, page_key),
             ConfigService(watches, page_key, self.envelopes),
@@ -195,15 +204,7 @@ class Application:
         async with self.store.system_write("configuration") as transaction:
             for name, kubeconfig in self._kubeconfigs.items():
                 cluster, _ = connection.select(kubeconfig, self.settings.kubeconfig_context or None)
-                await namespaces.put_cluster(transaction, name, str(cluster.get("server", "")))
-
-    async def _connect(self, name: str) -> ClusterClient:
-        kubeconfig = self._kubeconfigs.get(name)
-        if kubeconfig is None:
-            raise CredentialsRefused(f'this server has no configuration for cluster "{name}"')
-        return await ClusterClient.from_kubeconfig(
-            kubeconfig, name=name, context=self.settings.kubeconfig_context or None, allow_files=True
-        )
+                await registration.put_configured(transaction, name, str(cluster.get("server", "")))
 
     def _serve_metrics(self) -> None:
         if self.settings.metrics_listen:

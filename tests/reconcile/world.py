@@ -13,6 +13,7 @@ import msgspec
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.transport import Limits
+from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers import repository as container_rows
 from pilothouse_server.containers.model import Container, NamespaceId
@@ -208,7 +209,7 @@ async def world(database: Database, *, speed: float = 10.0) -> AsyncIterator[Wor
     try:
         async with SimulatedCluster(speed=speed) as cluster:
             made = World(database, cluster, store)
-            await made.change(lambda tx: namespaces.put_cluster(tx, "local", cluster.url))
+            await made.change(lambda tx: registration.put_configured(tx, "local", cluster.url))
             try:
                 yield made
             finally:

@@ -1,7 +1,8 @@
 """Clusters and namespaces.
 
-`clusters` is beyond the seed: `namespaces.cluster_name` has to refer to something. A deregistered cluster's row is
-deleted for real, hence its name is unique without a condition and can be referred to.
+`clusters` is beyond the seed: `namespaces.cluster_name` has to refer to something. A deregistered cluster's row gets
+`deleted_at` and loses its credentials; it stays because ended namespaces refer to it, and a cluster registered under
+that name again takes it over. Hence its name is unique without a condition and can be referred to.
 
 A namespace is deleted by setting `deleted_at`, because log records refer to it; its name and its name on the
 cluster are unique among the living (two tenants must never share one Kubernetes namespace). A name used again is a
@@ -32,6 +33,7 @@ CREATE TABLE clusters (
     credentials bytea,
     data_key bytea,
     key_id varchar(64),
+    credentials_expires_at timestamptz,
     labels jsonb NOT NULL DEFAULT '{}',
     annotations jsonb NOT NULL DEFAULT '{}',
     status varchar(20) NOT NULL DEFAULT 'pending',
@@ -65,6 +67,8 @@ COMMENT ON COLUMN clusters.credentials IS
     'AES-256-GCM ciphertext made by the application; null for in-cluster or kubeconfig access.';
 COMMENT ON COLUMN clusters.data_key IS
     'The row''s data key, wrapped by the key-encryption key that key_id names.';
+COMMENT ON COLUMN clusters.credentials_expires_at IS
+    'When the stored token or certificate expires, where it says so.';
 COMMENT ON COLUMN clusters.stale_since IS
     'Since when what is known of the cluster is old; null while it is watched.';
 

@@ -34,6 +34,7 @@ from pilothouse_server.cluster.errors import (
     from_status,
 )
 from pilothouse_server.cluster.objects import (
+    AccessReview,
     KubernetesObject,
     ListMeta,
     Manifest,
@@ -49,6 +50,7 @@ from pilothouse_server.cluster.watch_lines import split_lines
 FIELD_MANAGER = "pilothouse"
 APPLY = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 Propagation = Literal["Foreground", "Background", "Orphan"]
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -299,6 +301,21 @@ class ClusterClient:
         except NotFound:
             return False
         return True
+
+    async def may(self, verb: str, api_group: str, resource: str) -> bool:
+        """Whether our credentials may do this in every namespace; `resource` may name a subresource (`pods/log`).
+
+        Asking needs no right. Nothing is stored: a review lives as long as its answer.
+        """
+        plural, _, subresource = resource.partition("/")
+        attributes = {"verb": verb, "group": api_group, "resource": plural, "subresource": subresource}
+        body: Manifest = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": _present(**attributes)},
+        }
+        answer = await self._transport.request("POST", ACCESS_REVIEWS, body=body)
+        return decode(answer, AccessReview).status.allowed
 
     async def node_stats(self, node: str) -> StatsSummary:
         """The kubelet's summary of a node's pods, through the API server.

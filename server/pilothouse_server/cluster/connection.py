@@ -16,10 +16,12 @@ import base64
 import binascii
 import ssl
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from pilothouse_server.cluster import expiry
 from pilothouse_server.cluster.errors import CredentialsRefused
 
 FILE_KEYS = {
@@ -43,6 +45,7 @@ async def from_kubeconfig(
     """
     cluster, user = select(kubeconfig, context)
     check(cluster, user, allow_files=allow_files)
+    expiry.check(cluster, user, datetime.now(UTC))
     return await asyncio.to_thread(_kubeconfig_client, dict(kubeconfig), context, user, pool_size)
 
 
@@ -61,6 +64,8 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
     name = context or kubeconfig.get("current-context") or ""
     if not name:
         raise CredentialsRefused("the kubeconfig names no current-context")
+    if not isinstance(name, str):
+        raise CredentialsRefused("the kubeconfig's current-context is not text")
     chosen = _entry(kubeconfig, "contexts", "context", name)
     cluster = _entry(kubeconfig, "clusters", "cluster", str(chosen.get("cluster", "")))
     user_name = str(chosen.get("user", ""))

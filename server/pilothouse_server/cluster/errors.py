@@ -2,6 +2,7 @@
 
     ClusterError
     ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
+    │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
     ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to come again
     ├── Unauthorized       401: the credentials are not, or no longer, accepted
     ├── CredentialsRefused the credentials cannot be used at all (malformed kubeconfig, exec plugins, expired CA ...)
@@ -82,6 +83,10 @@ class Unreachable(ClusterError):
     """No usable answer. Whether a write took place is unknown: repeat it."""
 
 
+class NotTrusted(Unreachable):
+    """Somebody answers whose certificate is not trusted. Next move: correct the authorities, or the address."""
+
+
 class Throttled(ClusterError):
     """Asked too often. Next move: wait `retry_after_seconds`."""
 
@@ -139,6 +144,15 @@ class Forbidden(Refused):
     def namespace_terminating(self) -> bool:
         return any(cause.reason == "NamespaceTerminating" for cause in self.causes)
 
+    @property
+    def permission(self) -> str:
+        """The right that is missing, as `patch deployments.apps`; empty where something else forbids.
+
+        An API server that has just started answers so for a moment too, until it has read its roles, in the same words.
+        """
+        found = _DENIED.search(self.message)
+        return "" if found is None else f"{found[1]} {found[2]}{'.' if found[3] else ''}{found[3]}"
+
 
 class Conflict(Refused):
     """409. `fields` names other field managers' fields; empty for stale versions, preconditions and taken names.
@@ -171,6 +185,7 @@ class Invalid(Refused):
     """The object was looked at and refused; `causes` names the fields where the server did."""
 
 
+_DENIED = re.compile(r'User "[^"]*" cannot (\S+) resource "([^"]*)" in API group "([^"]*)"')
 MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
 MESSAGE_LIMIT = 4096
 # How an apply says that its body is wrong: a 500 without reason, but with one of these words.

@@ -81,10 +81,15 @@ class Namespace(KubernetesObject, frozen=True, rename="camel"):
     status: NamespaceState = NamespaceState()
 
 
+class PodTemplate(KubernetesObject, frozen=True, rename="camel"):
+    """Only its metadata is read."""
+
+
 class DeploymentSpec(Partial, frozen=True, rename="camel"):
     # The API defaults it to 1; a written 0 is sent as 0.
     replicas: int = 1
     paused: bool = False
+    template: PodTemplate = PodTemplate()
 
 
 class DeploymentState(Partial, frozen=True, rename="camel"):
@@ -100,6 +105,32 @@ class DeploymentState(Partial, frozen=True, rename="camel"):
 class Deployment(KubernetesObject, frozen=True, rename="camel"):
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentState = DeploymentState()
+
+
+class ServiceSpec(Partial, frozen=True, rename="camel"):
+    type: str = ""
+    cluster_ip: str = msgspec.field(name="clusterIP", default="")
+
+
+class Service(KubernetesObject, frozen=True, rename="camel"):
+    spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def headless(self) -> bool:
+        return self.spec.cluster_ip == "None"
+
+
+class ScaleTarget(Partial, frozen=True, rename="camel"):
+    kind: str = ""
+    name: str = ""
+
+
+class HorizontalPodAutoscalerSpec(Partial, frozen=True, rename="camel"):
+    scale_target_ref: ScaleTarget = ScaleTarget()
+
+
+class HorizontalPodAutoscaler(KubernetesObject, frozen=True, rename="camel"):
+    spec: HorizontalPodAutoscalerSpec = HorizontalPodAutoscalerSpec()
 
 
 class ReplicaSetSpec(Partial, frozen=True, rename="camel"):
@@ -235,6 +266,14 @@ class Version(Partial, frozen=True, rename="camel"):
     git_version: str = ""
 
 
+class AccessReviewStatus(Partial, frozen=True, rename="camel"):
+    allowed: bool = False
+
+
+class AccessReview(Partial, frozen=True, rename="camel"):
+    status: AccessReviewStatus = AccessReviewStatus()
+
+
 T = TypeVar("T", bound=KubernetesObject)
 
 
@@ -269,11 +308,14 @@ NAMESPACES = Resource("/api/v1", "namespaces", "Namespace", Namespace, namespace
 NODES = Resource("/api/v1", "nodes", "Node", Node, namespaced=False)
 PODS = Resource("/api/v1", "pods", "Pod", Pod)
 EVENTS = Resource("/api/v1", "events", "Event", Event)
-SERVICES = Resource("/api/v1", "services", "Service", KubernetesObject)
+SERVICES = Resource("/api/v1", "services", "Service", Service)
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)
 DEPLOYMENTS = Resource("/apis/apps/v1", "deployments", "Deployment", Deployment)
 REPLICA_SETS = Resource("/apis/apps/v1", "replicasets", "ReplicaSet", ReplicaSet)
+HORIZONTAL_POD_AUTOSCALERS = Resource(
+    "/apis/autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", HorizontalPodAutoscaler
+)
 
 Manifest = dict[str, Any]

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 
-from pilothouse_server.cluster.errors import Status, Unreachable, from_response, from_status
+from pilothouse_server.cluster.errors import NotTrusted, Status, Unreachable, from_response, from_status
 from pilothouse_server.cluster.objects import Manifest
 from pilothouse_server.cluster.rate_limit import RateLimit
 
@@ -121,6 +121,11 @@ class Transport:
                 response.release() if response.content.at_eof() else response.close()
         except TimeoutError as error:
             raise Unreachable(f"cluster {self.name!r} did not answer in time") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise NotTrusted(
+                f"the certificate of cluster {self.name!r} at {self.server} is not trusted: "
+                f"{getattr(error.certificate_error, 'verify_message', '') or error.certificate_error}"
+            ) from error
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise Unreachable(f"cluster {self.name!r} cannot be reached: {error}") from error
 
@@ -140,10 +145,10 @@ class Transport:
                 f"{self.server}{path}?{urlencode(query)}",
                 headers=headers,
                 protocols=protocols,
+                proxy=rest.proxy,
                 max_msg_size=4 * 1024 * 1024,
                 heartbeat=20.0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.connect_seconds),
-                proxy=rest.proxy,
             )
             async with asyncio.timeout(self._limits.request_seconds):
                 socket = await opening

@@ -1,10 +1,10 @@
-"""Namespaces and clusters: value ↔ protobuf."""
+"""Namespaces: value ↔ protobuf."""
 
 from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.containers.model import NamespaceId
-from pilothouse_server.namespaces.model import Cluster, Namespace, NamespaceStatus, Quota
+from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota
 from pilothouse_server.rpc import wire
 
 _STATUS = {
@@ -14,13 +14,6 @@ _STATUS = {
 STATUS_OF: dict[int, NamespaceStatus] = {
     pb.NAMESPACE_STATUS_ACTIVE: "active",
     pb.NAMESPACE_STATUS_INACTIVE: "inactive",
-}
-_CLUSTER_STATUS = {
-    "pending": pb.CLUSTER_STATUS_PENDING,
-    "healthy": pb.CLUSTER_STATUS_HEALTHY,
-    "unreachable": pb.CLUSTER_STATUS_UNREACHABLE,
-    "unauthorized": pb.CLUSTER_STATUS_UNAUTHORIZED,
-    "deregistering": pb.CLUSTER_STATUS_DEREGISTERING,
 }
 
 
@@ -82,23 +75,3 @@ def wanted(message: pb.Namespace) -> Namespace:
 def quota(value: Quota) -> pb.ResourceQuota:
     """A quota, or what is used of one, as protobuf."""
     return pb.ResourceQuota(containers=value.containers, cpu=value.cpu, memory=value.memory)
-
-
-def cluster(value: Cluster) -> pb.Cluster:
-    """A cluster as protobuf; never its credentials."""
-    return pb.Cluster(
-        name=value.name,
-        display_name=value.display_name,
-        api_server=value.api_server,
-        labels=value.labels,
-        status=_CLUSTER_STATUS[value.status],
-        reason=value.reason,
-        message=value.message,
-        version=value.version,
-        last_seen_time=wire.timestamp(value.last_seen_at),
-        stale_since=wire.timestamp(value.stale_since),
-        uid=value.uid,
-        create_time=wire.timestamp(value.created_at),
-        update_time=wire.timestamp(value.updated_at),
-        etag=wire.etag(value.uid, value.resource_version),
-    )

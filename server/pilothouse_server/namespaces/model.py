@@ -1,4 +1,4 @@
-"""What a namespace and a cluster are, apart from how they are stored, sent or run."""
+"""What a namespace is, apart from how it is stored, sent or run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import msgspec
 from pilothouse_server.containers.model import Condition, NamespaceId
 
 NamespaceStatus = Literal["active", "inactive"]
-ClusterStatus = Literal["pending", "healthy", "unreachable", "unauthorized", "deregistering"]
 
 
 class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,21 +52,3 @@ class Namespace(msgspec.Struct, frozen=True):
     @property
     def reconciling(self) -> bool:
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
-
-
-class Cluster(msgspec.Struct, frozen=True):
-    id: int
-    uid: str
-    name: str
-    api_server: str
-    display_name: str = ""
-    labels: dict[str, str] = {}
-    status: ClusterStatus = "pending"
-    reason: str = ""
-    message: str = ""
-    version: str = ""
-    last_seen_at: datetime | None = None
-    stale_since: datetime | None = None
-    resource_version: int = 1
-    created_at: datetime | None = None
-    updated_at: datetime | None = None

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_server.clusters.operations import registration as clusters
 from pilothouse_server.errors import (
     FailedPrecondition,
     PermissionDenied,
@@ -20,9 +21,9 @@ from pilothouse_server.errors import (
     invalid,
     not_found,
 )
+from pilothouse_server.identity.operations import grants
 from pilothouse_server.namespaces import repository
-from pilothouse_server.namespaces.model import Cluster, Namespace, Quota
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.quantity import normalise
 
@@ -55,6 +56,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
         InvalidArgument: a Kubernetes name that is reserved, or labels of our own domain.
         NotFound: the cluster.
         AlreadyExists: the name, or the Kubernetes name on that cluster.
+        FailedPrecondition: the cluster is being deregistered.
         PermissionDenied: `adopt` without every permission over every namespace.
     """
     kubernetes_name = wanted.kubernetes_name or wanted.name
@@ -72,8 +74,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
             reason="PERMISSION_DENIED",
             metadata={"permission": "*"},
         )
-    if await repository.find_cluster(transaction, cluster_name) is None:
-        raise not_found("cluster", cluster_name)
+    await clusters.locate_for_namespace(transaction, cluster_name)
     if await repository.find(transaction, wanted.name) is not None:
         raise already_exists("namespace", wanted.name)
     created = await repository.insert_namespace(
@@ -141,12 +142,7 @@ async def delete(
     check(stored)
     held = await repository.count_held(transaction, stored.id)
     if held and not cascade:
-        counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
-        raise FailedPrecondition(
-            f'namespace "{name}" is not empty: it holds {counts}; delete them first or set cascade',
-            reason="NAMESPACE_NOT_EMPTY",
-            metadata={kind.replace(" ", "_"): str(count) for kind, count in held.items()},
-        )
+        raise _not_empty(name, held)
     for mark in cascades:
         await mark(transaction, stored)
     if stored.deletion_requested_at is not None:
@@ -185,22 +181,25 @@ list_page = repository.list_namespaces
 stream = repository.stream_namespaces
 
 
-async def locate_cluster(transaction: ReadTransaction, name: str) -> Cluster:
-    """The cluster of this name; NotFound if there is none."""
-    found = await repository.find_cluster(transaction, name)
-    if found is None:
-        raise not_found("cluster", name)
-    return found
+async def on_cluster(transaction: Transaction, cluster_name: str) -> Sequence[Namespace]:
+    """Every living namespace on a cluster, locked until the transaction ends."""
+    return await repository.on_cluster(transaction, cluster_name)
 
 
-async def list_clusters(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
-    """One page of clusters, and the token of the next."""
-    return await repository.list_clusters(transaction, page)
+async def refuse_holding(transaction: ReadTransaction, namespace: Namespace) -> None:
+    """Raises FailedPrecondition if the namespace holds anything."""
+    held = await repository.count_held(transaction, namespace.id)
+    if held:
+        raise _not_empty(namespace.name, held)
 
 
-async def put_cluster(transaction: Transaction, name: str, api_server: str) -> Cluster:
-    """Registers a cluster that is reached by the server's own configuration, or renews its address."""
-    return await repository.put_cluster(transaction, name, api_server)
+async def end(transaction: Transaction, namespace: Namespace) -> None:
+    """Ends a locked namespace that holds nothing any more: its row stays for the records, its grants go, so that
+    one of the same name starts without; with its tombstone.
+    """
+    await repository.end(transaction, namespace.id)
+    await grants.end_in_namespace(transaction, namespace.id)
+    transaction.emit(event(msgspec.structs.replace(namespace, status="inactive"), "deleted", namespace))
 
 
 def event(namespace: Namespace, kind: Kind, before: Namespace | None = None) -> Event:
@@ -218,6 +217,15 @@ def event(namespace: Namespace, kind: Kind, before: Namespace | None = None) -> 
         status=namespace.status,
         labels_before=None if before is None else before.labels,
         status_before=None if before is None else before.status,
+    )
+
+
+def _not_empty(name: str, held: Mapping[str, int]) -> FailedPrecondition:
+    counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
+    return FailedPrecondition(
+        f'namespace "{name}" is not empty: it holds {counts}; delete them first or set cascade',
+        reason="NAMESPACE_NOT_EMPTY",
+        metadata={kind.replace(" ", "_"): str(count) for kind, count in held.items()},
     )
 
 

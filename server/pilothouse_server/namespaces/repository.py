@@ -1,4 +1,4 @@
-"""All SQL about namespaces and clusters."""
+"""All SQL about namespaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Row
 
 from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.errors import already_exists
-from pilothouse_server.namespaces.model import Cluster, Namespace, Quota
+from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.tables import CLUSTERS, CREATORS, NAMESPACES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
@@ -39,21 +39,19 @@ _FILTERS = {
     "labels": FilterField(NAMESPACES.c.labels, FilterKind.LABELS),
 }
 _ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
-_CLUSTER_STATUS = {
-    name.upper(): name for name in ("pending", "healthy", "unreachable", "unauthorized", "deregistering")
-}
-_CLUSTER_FILTERS = {
-    "name": FilterField(CLUSTERS.c.name),
-    "status": FilterField(CLUSTERS.c.status, FilterKind.ENUM, _CLUSTER_STATUS, "CLUSTER_STATUS_"),
-    "labels": FilterField(CLUSTERS.c.labels, FilterKind.LABELS),
-}
-_CLUSTER_ORDERS = {"name": OrderField(CLUSTERS.c.name), "create_time": OrderField(CLUSTERS.c.created_at)}
 _HELD = {
     "containers": "SELECT count(*) FROM containers WHERE namespace_id = :id",
     "volumes": "SELECT count(*) FROM volumes WHERE namespace_id = :id",
     "config maps": "SELECT count(*) FROM config_maps WHERE namespace_id = :id",
     "secrets": "SELECT count(*) FROM secrets WHERE namespace_id = :id",
 }
+
+# The row stays, because log records refer to it.
+_END = (
+    text("UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"),
+    text("DELETE FROM service_accounts WHERE namespace_id = :id"),
+    text("DELETE FROM reconcile_work WHERE namespace_id = :id"),
+)
 
 
 def _namespaces() -> Select[Any]:
@@ -166,38 +164,21 @@ async def count_held(transaction: ReadTransaction, namespace_id: int) -> dict[st
     return counts
 
 
-async def find_cluster(transaction: ReadTransaction, name: str) -> Cluster | None:
-    """The cluster of this name."""
-    query = select(CLUSTERS).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
-    row = (await transaction.connection.execute(query)).one_or_none()
-    return None if row is None else _cluster(row)
-
-
-async def list_clusters(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
-    """One page of clusters, and the token of the next."""
-    query = select(CLUSTERS).where(
-        CLUSTERS.c.deleted_at.is_(None), compile_filter(page.filter, _CLUSTER_FILTERS)
+async def on_cluster(transaction: Transaction, cluster_name: str) -> list[Namespace]:
+    """Every living namespace on a cluster, locked until the transaction ends."""
+    query = (
+        _namespaces()
+        .where(NAMESPACES.c.cluster_name == cluster_name)
+        .order_by(NAMESPACES.c.id)
+        .with_for_update(key_share=True, of=NAMESPACES)
     )
-    order = parse_order_by(page.order_by, _CLUSTER_ORDERS, default="name", unique=CLUSTERS.c.id)
-    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_cluster(row) for row in rows], token
+    return [_namespace(row) for row in (await transaction.connection.execute(query)).all()]
 
 
-async def put_cluster(transaction: Transaction, name: str, api_server: str) -> Cluster:
-    """Registers a cluster that is reached by the server's own configuration, or renews its address."""
-    await transaction.connection.execute(
-        text(
-            "INSERT INTO clusters (name, display_name, api_server) VALUES (:name, :name, :api_server) "
-            "ON CONFLICT (name) DO UPDATE SET api_server = EXCLUDED.api_server, updated_at = now(), "
-            "resource_version = clusters.resource_version + 1 "
-            "WHERE clusters.api_server IS DISTINCT FROM EXCLUDED.api_server"
-        ),
-        {"name": name, "api_server": api_server},
-    )
-    found = await find_cluster(transaction, name)
-    assert found is not None
-    return found
+async def end(transaction: Transaction, namespace_id: int) -> None:
+    """Ends a row that the transaction has locked, with what only it could need."""
+    for statement in _END:
+        await transaction.connection.execute(statement, {"id": namespace_id})
 
 
 async def _whole(transaction: ReadTransaction, namespace_id: int) -> Namespace:
@@ -232,24 +213,4 @@ def _namespace(row: Row[Any]) -> Namespace:
         created_at=row.created_at,
         updated_at=row.updated_at,
         created_by=row.creator or "",
-    )
-
-
-def _cluster(row: Row[Any]) -> Cluster:
-    return Cluster(
-        id=row.id,
-        uid=str(row.uid),
-        name=row.name,
-        api_server=row.api_server,
-        display_name=row.display_name or "",
-        labels=row.labels,
-        status=row.status,
-        reason=row.reason or "",
-        message=row.message or "",
-        version=row.version or "",
-        last_seen_at=row.last_seen_at,
-        stale_since=row.stale_since,
-        resource_version=row.resource_version,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
     )

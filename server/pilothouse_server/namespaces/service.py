@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from google.protobuf.message import Message
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_server.clusters.access import ClusterAccess
+from pilothouse_server.clusters.operations.deregistration import Nouns
+from pilothouse_server.clusters.service import ClusterCalls
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.errors import invalid
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.namespaces.operations import Cascade
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
@@ -25,15 +27,14 @@ _UPDATABLE = frozenset(
 )
 
 
-class NamespaceService:
+class NamespaceService(ClusterCalls):
     """Serves `pilothouse.namespace.v1.NamespaceService`."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["NamespaceService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, cascades: Sequence[Cascade]) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, access: ClusterAccess, nouns: Nouns) -> None:
+        super().__init__(access, page_key, nouns)
         self._watches = watches
-        self._page_key = page_key
-        self._cascades = cascades
 
     async def CreateNamespace(
         self, request: pb.CreateNamespaceRequest, call: Call
@@ -94,7 +95,7 @@ class NamespaceService:
             await call.transaction(),
             request.name,
             cascade=request.cascade,
-            cascades=self._cascades,
+            cascades=self._nouns.cascades,
             check=_etag_check(request.etag),
         )
         _describe(call, marked)
@@ -135,22 +136,6 @@ class NamespaceService:
             used = await containers.quota_usage(transaction, found.id)
         _describe(call, found)
         return pb.GetQuotaUsageResponse(quota=messages.quota(found.quota), used=messages.quota(used))
-
-    async def GetCluster(self, request: pb.GetClusterRequest, call: Call) -> pb.GetClusterResponse:
-        """Answers one cluster."""
-        async with call.read() as transaction:
-            found = await operations.locate_cluster(transaction, request.name)
-        call.describe(resource_id=found.id)
-        return pb.GetClusterResponse(cluster=messages.cluster(found))
-
-    async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> pb.ListClustersResponse:
-        """Lists clusters."""
-        page = wire.page_request(call, self._page_key)
-        async with call.read() as transaction:
-            found, token = await operations.list_clusters(transaction, page)
-        return pb.ListClustersResponse(
-            clusters=[messages.cluster(item) for item in found], next_page_token=token
-        )
 
 
 def _describe(call: Call, namespace: Namespace) -> None:

@@ -1,11 +1,9 @@
-"""The tables `namespaces` and `clusters`, as far as they are queried here."""
+"""The table `namespaces`, as far as it is queried here."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, String, Table, Text, column, table
+from sqlalchemy import BigInteger, Boolean, DateTime, String, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
-
-from pilothouse_server.store.metadata import METADATA
 
 NAMESPACES = table(
     "namespaces",
@@ -37,29 +35,12 @@ NAMESPACES = table(
     schema="public",
 )
 
-CLUSTERS = Table(
+# Only whether its cluster has been heard of is read here; the noun clusters owns the table.
+CLUSTERS = table(
     "clusters",
-    METADATA,
-    Column("id", BigInteger, primary_key=True),
-    Column("uid", UUID(as_uuid=True)),
-    Column("name", String(100)),
-    Column("display_name", String(100)),
-    Column("api_server", String(500)),
-    Column("labels", JSONB),
-    Column("annotations", JSONB),
-    Column("status", String(20)),
-    Column("reason", String(100)),
-    Column("message", Text),
-    Column("version", String(100)),
-    Column("last_seen_at", DateTime(timezone=True)),
-    Column("stale_since", DateTime(timezone=True)),
-    Column("resource_version", BigInteger),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
-    Column("deleted_at", DateTime(timezone=True)),
-    comment="Kubernetes clusters that containers are brought up on; local is the default one.",
+    column("name", String(100)),
+    column("stale_since", DateTime(timezone=True)),
+    schema="public",
 )
 
 # Only the name of who made something is read here; the noun identity owns the table.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pilothouse_server.cluster.errors import ClusterError, Refused, Throttled
+from pilothouse_server.cluster.errors import ClusterError, Forbidden, Refused, Throttled
 
 # What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something.
 TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
@@ -17,9 +17,19 @@ def backoff_seconds(attempts: int, first: float, most: float) -> float:
     return full * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
+# An API server that has just started denies everything until it has read its roles, in the words of a real denial.
+DENIED_ATTEMPTS = 4
+
+
+def is_passing_denial(error: object, attempts: int) -> bool:
+    """Whether a missing right, met after `attempts` failures, may be no more than a server's start."""
+    return isinstance(error, Forbidden) and bool(error.permission) and attempts < DENIED_ATTEMPTS
+
+
 def after_error(error: ClusterError, attempts: int) -> float:
     """The pause after `error`; a server that says when to come again is not asked earlier."""
-    if isinstance(error, Refused) and not error.retryable:
+    refused = isinstance(error, Refused) and not error.retryable
+    if refused and not is_passing_denial(error, attempts - 1):
         return backoff_seconds(attempts, REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS)
     seconds = backoff_seconds(attempts, TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS)
     return max(seconds, error.retry_after_seconds) if isinstance(error, Throttled) else seconds

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.errors import Unreachable
 
 Connect = Callable[[str], Awaitable[ClusterClient]]
 
@@ -29,7 +29,13 @@ class Clusters:
         try:
             # One caller's cancellation must not take the client away from the others.
             return await asyncio.shield(task)
-        except ClusterError:
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and current is not None and not current.cancelling():
+                # It is not the caller who was cancelled: the cluster was forgotten while it was connected to.
+                raise Unreachable(f"cluster {name!r} is being connected to anew") from None
+            raise
+        except Exception:
             if self._clients.get(name) is task:
                 del self._clients[name]
             raise

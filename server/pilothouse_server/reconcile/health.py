@@ -16,8 +16,8 @@ import structlog
 
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError, CredentialsRefused, Forbidden, Unauthorized
+from pilothouse_server.clusters.model import ClusterStatus
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.namespaces.model import ClusterStatus
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.leadership import under_lease
 from pilothouse_server.reconcile.repository import clusters as written_back

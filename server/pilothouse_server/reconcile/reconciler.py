@@ -1,7 +1,8 @@
 """The reconciler of one server: its workers, and for every registered cluster a candidate for watching it.
 
 Every server works; one server at a time watches a cluster, measures its containers and sweeps it. Clusters come
-and go with their rows. What fails in one cluster's task stays there.
+and go with their rows, and are connected to anew when their credentials change: every server looks for that every few
+seconds. What fails in one cluster's task stays there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import structlog
 
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.clusters.operations import deregistration
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.backoff import after_error
 from pilothouse_server.reconcile.claim_observer import ClaimObserver, ClaimObserverSettings
@@ -84,18 +86,24 @@ class Reconciler:
 
     async def _follow_clusters(self, group: asyncio.TaskGroup) -> None:
         tasks: dict[str, asyncio.Task[None]] = {}
+        connected: dict[str, str] = {}
         while True:
             try:
                 async with self._store.system_read() as transaction:
-                    names = set(await registered.names(transaction))
+                    versions = await registered.versions(transaction)
+                await deregistration.finish(self._store)
             except PilothouseError as error:
                 log.warning("clusters cannot be read", reason=error.reason)
             else:
-                for name in names - tasks.keys():
-                    tasks[name] = group.create_task(self._candidate(name), name=f"cluster {name}")
-                for name in tasks.keys() - names:
-                    tasks.pop(name).cancel()
+                for name in [name for name in tasks if versions.get(name) != connected[name]]:
+                    # Gone, or to be reached in another way: whoever holds the old client must let go of it.
+                    await _cancelled(tasks.pop(name))
                     await self._clusters.forget(name)
+                for name in versions.keys() - tasks.keys():
+                    # Somebody may have connected before, with credentials that are not those of this version.
+                    await self._clusters.forget(name)
+                    tasks[name] = group.create_task(self._candidate(name), name=f"cluster {name}")
+                    connected[name] = versions[name]
             await asyncio.sleep(self._settings.clusters_period_seconds)
 
     async def _candidate(self, name: str) -> None:
@@ -142,3 +150,9 @@ class Reconciler:
             except ClusterError as error:
                 attempts += 1
                 await asyncio.sleep(after_error(error, attempts))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits for its end."""
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,9 +1,11 @@
 """Deletes objects of ours on a cluster that belong to no container any more.
 
 They come about where a server was frozen between its claim and its apply, or where the database was restored from a
-backup. Three things must hold before anything is deleted: the object is in a Kubernetes namespace that carries the uid
-of a living namespace of *this* database (another installation may use the same cluster), its container has not been in
-the database for a while, and it is not there at the moment of deletion. The deletion names the object's uid.
+backup. Four things must hold before anything is deleted: the object is in a Kubernetes namespace that carries the uid
+of a living namespace of *this* database (another installation may use the same cluster), it is not older than that
+namespace (what a deregistered cluster was left with is not deleted when its namespace is taken over again), its
+container has not been in the database for a while, and it is not there at the moment of deletion. The deletion names
+the object's uid.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class Sweep:
             if container_uid(deployment) in unknown
         ]
         # Services are few and not watched: they are listed.
-        listed = await self._client.list(SERVICES, label_selector=manifests.MANAGED_SELECTOR)
+        listed = await self._client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)
         services = [service for service in listed.items if self._is_old(service)]
         candidates: list[tuple[Resource[Any], KubernetesObject]] = [
             *((DEPLOYMENTS, deployment) for deployment in deployments),
@@ -108,16 +110,21 @@ class Sweep:
             if (uid := container_uid(candidate)) is not None
             and uid not in known
             and candidate.metadata.deletion_timestamp is None
-            and self._is_home(candidate.metadata.namespace, ours)
+            and self._is_home(candidate, ours)
         ]
 
-    def _is_home(self, kubernetes_name: str, ours: dict[str, homes.Home]) -> bool:
+    def _is_home(self, candidate: KubernetesObject, ours: dict[str, homes.Home]) -> bool:
+        kubernetes_name = candidate.metadata.namespace
         there = self._observer.namespaces.get(("", kubernetes_name))
         home = ours.get(kubernetes_name)
+        created = candidate.metadata.creation_timestamp
         return (
             there is not None
             and home is not None
             and there.metadata.label(manifests.NAMESPACE_UID) == home.uid
+            and created is not None
+            # The cluster's clock counts whole seconds.
+            and created >= home.created_at.replace(microsecond=0)
         )
 
     def _is_old(self, candidate: KubernetesObject) -> bool:

@@ -21,7 +21,7 @@ import structlog
 from pilothouse_server.cluster.errors import ClusterError, Unreachable
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile import reconcile_container, reconcile_namespace
-from pilothouse_server.reconcile.backoff import after_error, backoff_seconds
+from pilothouse_server.reconcile.backoff import after_error, backoff_seconds, is_passing_denial
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
 from pilothouse_server.reconcile.noun import Noun
@@ -154,6 +154,9 @@ class Worker:
             outcome = Unreachable(f"cluster {work.cluster_name!r} did not answer in time")
         except ClusterError as error:
             outcome = error
+            if is_passing_denial(error, work.attempts):
+                await self._try_again(work, error)
+                return
         async with self._store.system_write("reconciler") as transaction:
             written = await noun.write_back(transaction, work, loaded, outcome)
             if written.removed:
@@ -173,6 +176,18 @@ class Worker:
                 await queue.release(transaction, work, due_in_seconds=resync if again is None else again)
         if written.own_change is not None:
             self._own_changes.note(*written.own_change)
+
+    async def _try_again(self, work: Work, error: ClusterError) -> None:
+        """Nothing is written of a failure that is likely to be over at the next attempt."""
+        attempts = work.attempts + 1
+        async with self._store.system_write("reconciler") as transaction:
+            await queue.release(
+                transaction,
+                work,
+                due_in_seconds=after_error(error, attempts),
+                attempts=attempts,
+                error=error.message,
+            )
 
     async def _remove(self, work: Work) -> None:
         async with self._store.system_write("reconciler") as transaction:

@@ -75,6 +75,18 @@ async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
                 await _mark(transaction, kind, stored)
 
 
+async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
+    """Forgets every config map and secret of a namespace, with their tombstones; its cluster keeps its objects."""
+    kinds: tuple[Kind, ...] = ("config_map", "secret")
+    for kind in kinds:
+        found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
+        for item in found:
+            stored = await repository.get(transaction, kind, item.id, lock=True)
+            if stored is not None:
+                await repository.remove(transaction, kind, stored.id)
+                transaction.emit(event(kind, stored, "deleted", stored))
+
+
 async def restart_users(transaction: Transaction, kind: Kind, config: Config) -> list[str]:
     """Restarts the running containers that read it; answers their names."""
     return await containers.restart_users(transaction, config.namespace_id, kind, config.name)

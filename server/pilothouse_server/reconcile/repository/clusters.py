@@ -7,25 +7,41 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import text
 
+from pilothouse_server.clusters.model import ClusterStatus
 from pilothouse_server.containers import repository as containers
-from pilothouse_server.namespaces.model import ClusterStatus
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
-_NAMES = text("SELECT name FROM clusters WHERE deleted_at IS NULL ORDER BY name")
+# Changes with the cluster and its credentials, and not where a key is rotated: the ciphertext stays then.
+_VERSIONS = text(
+    "SELECT name, uid::text || api_server || COALESCE(encode(sha256(credentials), 'hex'), '') AS version "
+    "FROM clusters WHERE deleted_at IS NULL ORDER BY name"
+)
 
 _HEALTHY = text("""
 UPDATE clusters
-SET status = 'healthy', reason = NULL, message = NULL, version = :version, last_seen_at = now(), stale_since = NULL,
+SET status = CASE WHEN deregistering THEN status ELSE 'healthy' END,
+    reason = CASE WHEN deregistering THEN 'NamespacesRemain' END,
+    message = CASE WHEN deregistering THEN 'its namespaces are being deleted' END,
+    version = :version, last_seen_at = now(), stale_since = NULL,
     updated_at = CASE WHEN status = 'healthy' THEN updated_at ELSE now() END
-WHERE name = :name AND deleted_at IS NULL AND status <> 'deregistering'
+FROM (SELECT id AS row_id, status = 'deregistering' AS deregistering FROM clusters) AS former
+WHERE former.row_id = id AND name = :name AND deleted_at IS NULL
 """)
 
 _UNHEALTHY = text("""
 UPDATE clusters
-SET status = :status, reason = :reason, message = :message, stale_since = COALESCE(stale_since, now()),
-    updated_at = now()
-WHERE name = :name AND deleted_at IS NULL AND status <> 'deregistering'
-  AND (status, reason, message) IS DISTINCT FROM (CAST(:status AS text), CAST(:reason AS text), CAST(:message AS text))
+SET status = seen.status, reason = seen.reason, message = seen.message,
+    stale_since = COALESCE(stale_since, now()), updated_at = now()
+FROM (
+    SELECT id AS row_id, CAST(:reason AS text) AS reason,
+        CASE WHEN status = 'deregistering' THEN status ELSE CAST(:status AS text) END AS status,
+        CAST(:message AS text) || CASE WHEN credentials_expires_at <= now() THEN
+            '; its credentials expired on '
+            || to_char(credentials_expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') ELSE '' END AS message
+    FROM clusters) AS seen
+WHERE seen.row_id = id AND name = :name AND deleted_at IS NULL
+  AND (clusters.status, clusters.reason, clusters.message, stale_since IS NULL)
+      IS DISTINCT FROM (seen.status, seen.reason, seen.message, false)
 """)
 
 # Rows that somebody holds are taken in the next round.
@@ -57,9 +73,9 @@ WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 }
 
 
-async def names(transaction: ReadTransaction) -> list[str]:
-    """Every registered cluster."""
-    return [row.name for row in await transaction.connection.execute(_NAMES)]
+async def versions(transaction: ReadTransaction) -> dict[str, str]:
+    """Every registered cluster by name, with what changes when it must be connected to anew."""
+    return {row.name: row.version for row in await transaction.connection.execute(_VERSIONS)}
 
 
 async def write_healthy(transaction: Transaction, name: str, version: str) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
 
 import msgspec
 import orjson
 from sqlalchemy import text
 
 from pilothouse_server.containers.model import Condition
-from pilothouse_server.identity.operations.grants import end_in_namespace
+from pilothouse_server.namespaces import operations as rules
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _LOCK = text("SELECT 1 FROM namespaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 
@@ -24,12 +24,6 @@ SET phase = NULLIF(CAST(:phase AS text), ''), reason = NULLIF(CAST(:reason AS te
 WHERE id = :id
 """)
 
-# The row stays, because log records refer to it; its grants go, so that a namespace of the same name starts without.
-_DELETE = text(
-    "UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"
-)
-_DELETE_ACCOUNTS = text("DELETE FROM service_accounts WHERE namespace_id = :id")
-
 _HOLDS = text("""
 SELECT 1 FROM containers WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM config_maps WHERE namespace_id = :id
@@ -39,7 +33,7 @@ LIMIT 1
 """)
 
 _BY_KUBERNETES_NAMES = text("""
-SELECT kubernetes_name, id, uid::text AS uid FROM namespaces
+SELECT kubernetes_name, id, uid::text AS uid, created_at FROM namespaces
 WHERE cluster_name = :cluster_name AND deleted_at IS NULL
 """)
 
@@ -49,6 +43,7 @@ class Home(msgspec.Struct, frozen=True):
 
     id: int
     uid: str
+    created_at: datetime
 
 
 async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:
@@ -89,7 +84,7 @@ async def write(
         "observed_generation": observed_generation,
     }
     await transaction.connection.execute(_WRITE, parameters)
-    transaction.emit(_event(written, "modified", before=namespace))
+    transaction.emit(rules.event(written, "modified", namespace))
     return written
 
 
@@ -99,32 +94,11 @@ async def holds_containers(transaction: ReadTransaction, namespace_id: int) -> b
 
 
 async def delete(transaction: Transaction, namespace: Namespace) -> None:
-    """End a locked namespace: its row stays for the records, its grants go; with its tombstone event."""
-    for statement in (_DELETE, _DELETE_ACCOUNTS):
-        await transaction.connection.execute(statement, {"id": namespace.id})
-    await end_in_namespace(transaction, namespace.id)
-    transaction.emit(
-        _event(msgspec.structs.replace(namespace, status="inactive"), "deleted", before=namespace)
-    )
+    """End a locked namespace, with its tombstone event."""
+    await rules.end(transaction, namespace)
 
 
 async def homes(transaction: ReadTransaction, cluster_name: str) -> dict[str, Home]:
     """Kubernetes name → namespace, of a cluster's living namespaces."""
     rows = await transaction.connection.execute(_BY_KUBERNETES_NAMES, {"cluster_name": cluster_name})
-    return {row.kubernetes_name: Home(row.id, row.uid) for row in rows}
-
-
-def _event(namespace: Namespace, kind: Literal["modified", "deleted"], *, before: Namespace) -> Event:
-    return Event(
-        resource_type="namespace",
-        resource_id=namespace.id,
-        # A namespace's own events are seen by whoever reaches the namespace.
-        namespace_id=namespace.id,
-        name=namespace.name,
-        kind=kind,
-        entity=namespace,
-        labels=namespace.labels,
-        status=namespace.status,
-        labels_before=before.labels,
-        status_before=before.status,
-    )
+    return {row.kubernetes_name: Home(row.id, row.uid, row.created_at) for row in rows}

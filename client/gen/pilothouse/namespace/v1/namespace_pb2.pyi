@@ -82,6 +82,30 @@ CLUSTER_STATUS_DEREGISTERING: ClusterStatus.ValueType  # 5
 """Is being deregistered."""
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 
+class _DeregisteredObjects:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeregisteredObjectsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeregisteredObjects.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEREGISTERED_OBJECTS_UNSPECIFIED: _DeregisteredObjects.ValueType  # 0
+    """Refuse while namespaces are on it."""
+    DEREGISTERED_OBJECTS_ORPHAN: _DeregisteredObjects.ValueType  # 1
+    """Leave them on the cluster as they are, and forget them here, at once; the cluster need not answer."""
+    DEREGISTERED_OBJECTS_DELETE: _DeregisteredObjects.ValueType  # 2
+    """Delete its namespaces with all they hold, from the cluster too. The cluster is listed as DEREGISTERING until that is done."""
+
+class DeregisteredObjects(_DeregisteredObjects, metaclass=_DeregisteredObjectsEnumTypeWrapper):
+    """What becomes of the objects on a cluster that is deregistered."""
+
+DEREGISTERED_OBJECTS_UNSPECIFIED: DeregisteredObjects.ValueType  # 0
+"""Refuse while namespaces are on it."""
+DEREGISTERED_OBJECTS_ORPHAN: DeregisteredObjects.ValueType  # 1
+"""Leave them on the cluster as they are, and forget them here, at once; the cluster need not answer."""
+DEREGISTERED_OBJECTS_DELETE: DeregisteredObjects.ValueType  # 2
+"""Delete its namespaces with all they hold, from the cluster too. The cluster is listed as DEREGISTERING until that is done."""
+Global___DeregisteredObjects: _TypeAlias = DeregisteredObjects  # noqa: Y015
+
 @_typing.final
 class ResourceQuota(_message.Message):
     """What a namespace may use. An empty or zero field means no limit."""
@@ -318,6 +342,7 @@ class Cluster(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label; unique; immutable."""
     display_name: _builtins.str
@@ -356,6 +381,12 @@ class Cluster(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def credentials_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the stored token or client certificate expires; unset where that cannot be read from it, and for clusters of the
+        server's own configuration.
+        """
+
     def __init__(
         self,
         *,
@@ -373,10 +404,11 @@ class Cluster(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        credentials_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_seen_time", b"last_seen_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "last_seen_time", b"last_seen_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -919,3 +951,428 @@ class ListClustersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListClustersResponse: _TypeAlias = ListClustersResponse  # noqa: Y015
+
+@_typing.final
+class ClusterAddress(_message.Message):
+    """How a cluster is reached by its address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_SERVER_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_AUTHORITY_FIELD_NUMBER: _builtins.int
+    PROXY_URL_FIELD_NUMBER: _builtins.int
+    api_server: _builtins.str
+    """Address of the API server, beginning with `https://` (or `http://`); required."""
+    token: _builtins.str
+    """Bearer token, such as that of a service account; required. Sent to this address only."""
+    certificate_authority: _builtins.str
+    """Authorities to trust, as PEM; default those of the server's system."""
+    proxy_url: _builtins.str
+    """Address of a proxy to go through; default none."""
+    def __init__(
+        self,
+        *,
+        api_server: _builtins.str = ...,
+        token: _builtins.str = ...,
+        certificate_authority: _builtins.str = ...,
+        proxy_url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "certificate_authority", b"certificate_authority", "proxy_url", b"proxy_url", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterAddress: _TypeAlias = ClusterAddress  # noqa: Y015
+
+@_typing.final
+class Kubeconfig(_message.Message):
+    """A kubeconfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The file's text, as YAML or JSON, with all certificates, keys and tokens inside: programs are not run and files are
+    not read. Only the entries that the context names are kept; required, at most 262,144 characters.
+    """
+    context: _builtins.str
+    """Which of its contexts; default its current one."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        context: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Kubeconfig: _TypeAlias = Kubeconfig  # noqa: Y015
+
+@_typing.final
+class InCluster(_message.Message):
+    """The service account of the pod that the server runs in, whose token is read again as it is renewed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InCluster: _TypeAlias = InCluster  # noqa: Y015
+
+@_typing.final
+class ClusterCredentials(_message.Message):
+    """How the server authenticates to a cluster; exactly one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KUBECONFIG_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    IN_CLUSTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kubeconfig(self) -> Global___Kubeconfig:
+        """From a kubeconfig."""
+
+    @_builtins.property
+    def address(self) -> Global___ClusterAddress:
+        """From an address and a token."""
+
+    @_builtins.property
+    def in_cluster(self) -> Global___InCluster:
+        """From the pod that the server runs in."""
+
+    def __init__(
+        self,
+        *,
+        kubeconfig: Global___Kubeconfig | None = ...,
+        address: Global___ClusterAddress | None = ...,
+        in_cluster: Global___InCluster | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "in_cluster", b"in_cluster", "kubeconfig", b"kubeconfig", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "in_cluster", b"in_cluster", "kubeconfig", b"kubeconfig", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["kubeconfig", "address", "in_cluster"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___ClusterCredentials: _TypeAlias = ClusterCredentials  # noqa: Y015
+
+@_typing.final
+class ClusterRight(_message.Message):
+    """A right that the platform needs on a cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_GROUP_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    api_group: _builtins.str
+    """API group; empty for the core one."""
+    resource: _builtins.str
+    """Resource, such as `deployments` or `pods/log`."""
+    verb: _builtins.str
+    """Verb, such as `patch`."""
+    purpose: _builtins.str
+    """What it is for."""
+    optional: _builtins.bool
+    """Whether the platform does without it, at the loss of what it is for."""
+    denied: _builtins.bool
+    """Whether the cluster that was asked denies it."""
+    def __init__(
+        self,
+        *,
+        api_group: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        optional: _builtins.bool = ...,
+        denied: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_group", b"api_group", "denied", b"denied", "optional", b"optional", "purpose", b"purpose", "resource", b"resource", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterRight: _TypeAlias = ClusterRight  # noqa: Y015
+
+@_typing.final
+class RegisterClusterRequest(_message.Message):
+    """A cluster to be registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Connect and check everything; write nothing but the audit record."""
+    @_builtins.property
+    def cluster(self) -> Global___Cluster:
+        """Required, with `name`."""
+
+    @_builtins.property
+    def credentials(self) -> Global___ClusterCredentials:
+        """Required."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Global___Cluster | None = ...,
+        credentials: Global___ClusterCredentials | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "credentials", b"credentials", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterClusterRequest: _TypeAlias = RegisterClusterRequest  # noqa: Y015
+
+@_typing.final
+class RegisterClusterResponse(_message.Message):
+    """The cluster registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    MISSING_RIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cluster(self) -> Global___Cluster:
+        """As stored, with its version."""
+
+    @_builtins.property
+    def missing_rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterRight]:
+        """Optional rights that the cluster denies: what they are for will not work."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Global___Cluster | None = ...,
+        missing_rights: _abc.Iterable[Global___ClusterRight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "missing_rights", b"missing_rights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterClusterResponse: _TypeAlias = RegisterClusterResponse  # noqa: Y015
+
+@_typing.final
+class UpdateClusterRequest(_message.Message):
+    """A change of a cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    etag: _builtins.str
+    """If given, ABORTED unless it is the current one."""
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Check everything, new credentials by connecting; write nothing but the audit record."""
+    @_builtins.property
+    def cluster(self) -> Global___Cluster:
+        """The new values; needed where `update_mask` is given."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """`display_name`, `labels`; may be left out where `credentials` is given."""
+
+    @_builtins.property
+    def credentials(self) -> Global___ClusterCredentials:
+        """New credentials; default those that are stored."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        cluster: Global___Cluster | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        credentials: Global___ClusterCredentials | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "credentials", b"credentials", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "credentials", b"credentials", "etag", b"etag", "name", b"name", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
+
+@_typing.final
+class UpdateClusterResponse(_message.Message):
+    """The cluster after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    MISSING_RIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cluster(self) -> Global___Cluster:
+        """As stored."""
+
+    @_builtins.property
+    def missing_rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterRight]:
+        """Optional rights that the cluster denies to the new credentials."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Global___Cluster | None = ...,
+        missing_rights: _abc.Iterable[Global___ClusterRight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "missing_rights", b"missing_rights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateClusterResponse: _TypeAlias = UpdateClusterResponse  # noqa: Y015
+
+@_typing.final
+class DeregisterClusterRequest(_message.Message):
+    """Names a cluster to deregister."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    objects: Global___DeregisteredObjects.ValueType
+    """Default: refuse while namespaces are on it. A cluster that is being deregistered with DELETE may still be ORPHANed."""
+    etag: _builtins.str
+    """If given, ABORTED unless it is the current one."""
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Check everything; write nothing but the audit record."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        objects: Global___DeregisteredObjects.ValueType = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "objects", b"objects", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeregisterClusterRequest: _TypeAlias = DeregisterClusterRequest  # noqa: Y015
+
+@_typing.final
+class DeregisterClusterResponse(_message.Message):
+    """What is left to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    namespaces: _builtins.int
+    """How many namespaces were forgotten or are being deleted."""
+    @_builtins.property
+    def cluster(self) -> Global___Cluster:
+        """As it was, DEREGISTERING while its namespaces are being deleted."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Global___Cluster | None = ...,
+        namespaces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "namespaces", b"namespaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeregisterClusterResponse: _TypeAlias = DeregisterClusterResponse  # noqa: Y015
+
+@_typing.final
+class GetRequiredRightsRequest(_message.Message):
+    """Asks for the rights that the platform needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A cluster to be asked what it denies; empty asks none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRequiredRightsRequest: _TypeAlias = GetRequiredRightsRequest  # noqa: Y015
+
+@_typing.final
+class GetRequiredRightsResponse(_message.Message):
+    """The rights that the platform needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RIGHTS_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    manifest: _builtins.str
+    """A ServiceAccount, a ClusterRole with these rights and its binding, as YAML for `kubectl apply`."""
+    @_builtins.property
+    def rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterRight]:
+        """By group and resource."""
+
+    def __init__(
+        self,
+        *,
+        rights: _abc.Iterable[Global___ClusterRight] | None = ...,
+        manifest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "rights", b"rights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRequiredRightsResponse: _TypeAlias = GetRequiredRightsResponse  # noqa: Y015

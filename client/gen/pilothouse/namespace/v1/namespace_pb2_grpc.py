@@ -72,6 +72,11 @@ class NamespaceServiceStub:
                 request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetQuotaUsageRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetQuotaUsageResponse.FromString,
                 _registered_method=True)
+        self.RegisterCluster = channel.unary_unary(
+                '/pilothouse.namespace.v1.NamespaceService/RegisterCluster',
+                request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.RegisterClusterRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.RegisterClusterResponse.FromString,
+                _registered_method=True)
         self.GetCluster = channel.unary_unary(
                 '/pilothouse.namespace.v1.NamespaceService/GetCluster',
                 request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetClusterRequest.SerializeToString,
@@ -81,6 +86,21 @@ class NamespaceServiceStub:
                 '/pilothouse.namespace.v1.NamespaceService/ListClusters',
                 request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListClustersRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListClustersResponse.FromString,
+                _registered_method=True)
+        self.UpdateCluster = channel.unary_unary(
+                '/pilothouse.namespace.v1.NamespaceService/UpdateCluster',
+                request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.UpdateClusterRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.UpdateClusterResponse.FromString,
+                _registered_method=True)
+        self.DeregisterCluster = channel.unary_unary(
+                '/pilothouse.namespace.v1.NamespaceService/DeregisterCluster',
+                request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.DeregisterClusterRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.DeregisterClusterResponse.FromString,
+                _registered_method=True)
+        self.GetRequiredRights = channel.unary_unary(
+                '/pilothouse.namespace.v1.NamespaceService/GetRequiredRights',
+                request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsResponse.FromString,
                 _registered_method=True)
 
 
@@ -142,6 +162,18 @@ class NamespaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterCluster(self, request, context):
+        """Registers a cluster: connects with what is given, and asks whether the cluster grants the rights that the
+        platform needs. Answers with what the cluster says; the credentials are stored encrypted and never shown again.
+        INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED) for credentials that cannot be used: malformed, expired,
+        running a program or naming a file. UNAVAILABLE (CLUSTER_UNREACHABLE) if it does not answer in time.
+        FAILED_PRECONDITION if it does not accept the credentials (CLUSTER_UNAUTHORIZED) or denies a right without which
+        nothing works (CLUSTER_RIGHTS_MISSING; the metadata lists them). ALREADY_EXISTS if the name is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCluster(self, request, context):
         """Answers one cluster.
         """
@@ -151,6 +183,31 @@ class NamespaceServiceServicer:
 
     def ListClusters(self, request, context):
         """Lists clusters. Filter: `name`, `status`, `labels.KEY`. Order: `name` (default), `create_time`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCluster(self, request, context):
+        """Changes a cluster, or gives it new credentials, which are tried first as RegisterCluster does. Every server uses them
+        within seconds, without a restart. FAILED_PRECONDITION (CLUSTER_CONFIGURED) for credentials of a cluster that the
+        server's own configuration reaches.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeregisterCluster(self, request, context):
+        """Forgets a cluster. FAILED_PRECONDITION (reason CLUSTER_NOT_EMPTY, with the counts) while namespaces are on it, unless
+        `objects` says what becomes of them; CLUSTER_CONFIGURED while the server's own configuration reaches it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRequiredRights(self, request, context):
+        """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
+        cluster is asked which of them it denies; errors then as RegisterCluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +251,11 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
                     request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetQuotaUsageRequest.FromString,
                     response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetQuotaUsageResponse.SerializeToString,
             ),
+            'RegisterCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterCluster,
+                    request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.RegisterClusterRequest.FromString,
+                    response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.RegisterClusterResponse.SerializeToString,
+            ),
             'GetCluster': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCluster,
                     request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetClusterRequest.FromString,
@@ -203,6 +265,21 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
                     servicer.ListClusters,
                     request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListClustersRequest.FromString,
                     response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListClustersResponse.SerializeToString,
+            ),
+            'UpdateCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCluster,
+                    request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.UpdateClusterRequest.FromString,
+                    response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.UpdateClusterResponse.SerializeToString,
+            ),
+            'DeregisterCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeregisterCluster,
+                    request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.DeregisterClusterRequest.FromString,
+                    response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.DeregisterClusterResponse.SerializeToString,
+            ),
+            'GetRequiredRights': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRequiredRights,
+                    request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsRequest.FromString,
+                    response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -408,6 +485,33 @@ class NamespaceService:
             _registered_method=True)
 
     @staticmethod
+    def RegisterCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.namespace.v1.NamespaceService/RegisterCluster',
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.RegisterClusterRequest.SerializeToString,
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.RegisterClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetCluster(request,
             target,
             options=(),
@@ -451,6 +555,87 @@ class NamespaceService:
             '/pilothouse.namespace.v1.NamespaceService/ListClusters',
             pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListClustersRequest.SerializeToString,
             pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListClustersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.namespace.v1.NamespaceService/UpdateCluster',
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.UpdateClusterRequest.SerializeToString,
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.UpdateClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeregisterCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.namespace.v1.NamespaceService/DeregisterCluster',
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.DeregisterClusterRequest.SerializeToString,
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.DeregisterClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRequiredRights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.namespace.v1.NamespaceService/GetRequiredRights',
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsRequest.SerializeToString,
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsResponse.FromString,
             options,
             channel_credentials,
             insecure,

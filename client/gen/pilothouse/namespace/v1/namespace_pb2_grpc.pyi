@@ -56,10 +56,31 @@ class NamespaceServiceStub:
     """Watches the namespaces that the caller may see. The contract is that of ContainerService.WatchContainers."""
     GetQuotaUsage: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetQuotaUsageRequest, _namespace_pb2.GetQuotaUsageResponse]
     """Answers what a namespace's containers add up to, beside its quota."""
+    RegisterCluster: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.RegisterClusterRequest, _namespace_pb2.RegisterClusterResponse]
+    """Registers a cluster: connects with what is given, and asks whether the cluster grants the rights that the
+    platform needs. Answers with what the cluster says; the credentials are stored encrypted and never shown again.
+    INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED) for credentials that cannot be used: malformed, expired,
+    running a program or naming a file. UNAVAILABLE (CLUSTER_UNREACHABLE) if it does not answer in time.
+    FAILED_PRECONDITION if it does not accept the credentials (CLUSTER_UNAUTHORIZED) or denies a right without which
+    nothing works (CLUSTER_RIGHTS_MISSING; the metadata lists them). ALREADY_EXISTS if the name is taken.
+    """
     GetCluster: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetClusterRequest, _namespace_pb2.GetClusterResponse]
     """Answers one cluster."""
     ListClusters: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.ListClustersRequest, _namespace_pb2.ListClustersResponse]
     """Lists clusters. Filter: `name`, `status`, `labels.KEY`. Order: `name` (default), `create_time`."""
+    UpdateCluster: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.UpdateClusterRequest, _namespace_pb2.UpdateClusterResponse]
+    """Changes a cluster, or gives it new credentials, which are tried first as RegisterCluster does. Every server uses them
+    within seconds, without a restart. FAILED_PRECONDITION (CLUSTER_CONFIGURED) for credentials of a cluster that the
+    server's own configuration reaches.
+    """
+    DeregisterCluster: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeregisterClusterRequest, _namespace_pb2.DeregisterClusterResponse]
+    """Forgets a cluster. FAILED_PRECONDITION (reason CLUSTER_NOT_EMPTY, with the counts) while namespaces are on it, unless
+    `objects` says what becomes of them; CLUSTER_CONFIGURED while the server's own configuration reaches it.
+    """
+    GetRequiredRights: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetRequiredRightsRequest, _namespace_pb2.GetRequiredRightsResponse]
+    """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
+    cluster is asked which of them it denies; errors then as RegisterCluster.
+    """
 
 @_typing.type_check_only
 class NamespaceServiceAsyncStub(NamespaceServiceStub):
@@ -89,10 +110,31 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     """Watches the namespaces that the caller may see. The contract is that of ContainerService.WatchContainers."""
     GetQuotaUsage: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetQuotaUsageRequest, _namespace_pb2.GetQuotaUsageResponse]  # type: ignore[assignment]
     """Answers what a namespace's containers add up to, beside its quota."""
+    RegisterCluster: _aio.UnaryUnaryMultiCallable[_namespace_pb2.RegisterClusterRequest, _namespace_pb2.RegisterClusterResponse]  # type: ignore[assignment]
+    """Registers a cluster: connects with what is given, and asks whether the cluster grants the rights that the
+    platform needs. Answers with what the cluster says; the credentials are stored encrypted and never shown again.
+    INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED) for credentials that cannot be used: malformed, expired,
+    running a program or naming a file. UNAVAILABLE (CLUSTER_UNREACHABLE) if it does not answer in time.
+    FAILED_PRECONDITION if it does not accept the credentials (CLUSTER_UNAUTHORIZED) or denies a right without which
+    nothing works (CLUSTER_RIGHTS_MISSING; the metadata lists them). ALREADY_EXISTS if the name is taken.
+    """
     GetCluster: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetClusterRequest, _namespace_pb2.GetClusterResponse]  # type: ignore[assignment]
     """Answers one cluster."""
     ListClusters: _aio.UnaryUnaryMultiCallable[_namespace_pb2.ListClustersRequest, _namespace_pb2.ListClustersResponse]  # type: ignore[assignment]
     """Lists clusters. Filter: `name`, `status`, `labels.KEY`. Order: `name` (default), `create_time`."""
+    UpdateCluster: _aio.UnaryUnaryMultiCallable[_namespace_pb2.UpdateClusterRequest, _namespace_pb2.UpdateClusterResponse]  # type: ignore[assignment]
+    """Changes a cluster, or gives it new credentials, which are tried first as RegisterCluster does. Every server uses them
+    within seconds, without a restart. FAILED_PRECONDITION (CLUSTER_CONFIGURED) for credentials of a cluster that the
+    server's own configuration reaches.
+    """
+    DeregisterCluster: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeregisterClusterRequest, _namespace_pb2.DeregisterClusterResponse]  # type: ignore[assignment]
+    """Forgets a cluster. FAILED_PRECONDITION (reason CLUSTER_NOT_EMPTY, with the counts) while namespaces are on it, unless
+    `objects` says what becomes of them; CLUSTER_CONFIGURED while the server's own configuration reaches it.
+    """
+    GetRequiredRights: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetRequiredRightsRequest, _namespace_pb2.GetRequiredRightsResponse]  # type: ignore[assignment]
+    """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
+    cluster is asked which of them it denies; errors then as RegisterCluster.
+    """
 
 class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
@@ -163,6 +205,20 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers what a namespace's containers add up to, beside its quota."""
 
     @_abc_1.abstractmethod
+    def RegisterCluster(
+        self,
+        request: _namespace_pb2.RegisterClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_namespace_pb2.RegisterClusterResponse, _abc.Awaitable[_namespace_pb2.RegisterClusterResponse]]:
+        """Registers a cluster: connects with what is given, and asks whether the cluster grants the rights that the
+        platform needs. Answers with what the cluster says; the credentials are stored encrypted and never shown again.
+        INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED) for credentials that cannot be used: malformed, expired,
+        running a program or naming a file. UNAVAILABLE (CLUSTER_UNREACHABLE) if it does not answer in time.
+        FAILED_PRECONDITION if it does not accept the credentials (CLUSTER_UNAUTHORIZED) or denies a right without which
+        nothing works (CLUSTER_RIGHTS_MISSING; the metadata lists them). ALREADY_EXISTS if the name is taken.
+        """
+
+    @_abc_1.abstractmethod
     def GetCluster(
         self,
         request: _namespace_pb2.GetClusterRequest,
@@ -177,5 +233,36 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.ListClustersResponse, _abc.Awaitable[_namespace_pb2.ListClustersResponse]]:
         """Lists clusters. Filter: `name`, `status`, `labels.KEY`. Order: `name` (default), `create_time`."""
+
+    @_abc_1.abstractmethod
+    def UpdateCluster(
+        self,
+        request: _namespace_pb2.UpdateClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_namespace_pb2.UpdateClusterResponse, _abc.Awaitable[_namespace_pb2.UpdateClusterResponse]]:
+        """Changes a cluster, or gives it new credentials, which are tried first as RegisterCluster does. Every server uses them
+        within seconds, without a restart. FAILED_PRECONDITION (CLUSTER_CONFIGURED) for credentials of a cluster that the
+        server's own configuration reaches.
+        """
+
+    @_abc_1.abstractmethod
+    def DeregisterCluster(
+        self,
+        request: _namespace_pb2.DeregisterClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_namespace_pb2.DeregisterClusterResponse, _abc.Awaitable[_namespace_pb2.DeregisterClusterResponse]]:
+        """Forgets a cluster. FAILED_PRECONDITION (reason CLUSTER_NOT_EMPTY, with the counts) while namespaces are on it, unless
+        `objects` says what becomes of them; CLUSTER_CONFIGURED while the server's own configuration reaches it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRequiredRights(
+        self,
+        request: _namespace_pb2.GetRequiredRightsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_namespace_pb2.GetRequiredRightsResponse, _abc.Awaitable[_namespace_pb2.GetRequiredRightsResponse]]:
+        """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
+        cluster is asked which of them it denies; errors then as RegisterCluster.
+        """
 
 def add_NamespaceServiceServicer_to_server(servicer: NamespaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Clusters: where the platform's containers are brought up."""

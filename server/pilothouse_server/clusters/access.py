@@ -1,0 +1,181 @@
+"""How this server reaches the clusters: by its own configuration, else by the credentials that are stored.
+
+New credentials are tried out before they are stored: connect, ask for the version, ask which of the needed rights are
+denied. That is the one place where a caller waits for a cluster, so it has a deadline, and it happens outside any
+transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from pilothouse_server.cluster import rights
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.credentials import Credentials
+from pilothouse_server.cluster.errors import (
+    ClusterError,
+    CredentialsRefused,
+    Forbidden,
+    Unauthorized,
+    Unreachable,
+)
+from pilothouse_server.cluster.rights import Right
+from pilothouse_server.cluster.transport import DEFAULT_LIMITS, Limits
+from pilothouse_server.clusters.operations import registration
+from pilothouse_server.clusters.operations.registration import TriedOut
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PilothouseError,
+    Unavailable,
+    Violation,
+)
+from pilothouse_server.store.unit_of_work import Store
+
+Kubeconfigs = Mapping[str, Mapping[str, Any]]
+
+
+class ClusterAccess:
+    """Clients of clusters, and the trying out of credentials. `seconds` bound a trial as a whole."""
+
+    def __init__(
+        self,
+        store: Store,
+        envelopes: Envelopes,
+        configured: Kubeconfigs,
+        *,
+        context: str = "",
+        seconds: float = 10.0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._store = store
+        self.envelopes = envelopes
+        self._configured = configured
+        self._context = context
+        self._seconds = seconds
+        self._limits = limits
+
+    def is_configured(self, name: str) -> bool:
+        """Whether the server's own configuration reaches this cluster."""
+        return name in self._configured
+
+    def refuse_configured(self, name: str) -> None:
+        """Raises FailedPrecondition for a cluster that the server's own configuration reaches."""
+        if self.is_configured(name):
+            raise FailedPrecondition(
+                f'cluster "{name}" is reached by the server\'s own configuration: change it there',
+                reason="CLUSTER_CONFIGURED",
+            )
+
+    async def connect(self, name: str) -> ClusterClient:
+        """A client of a registered cluster; connects to nothing yet. Raises ClusterError."""
+        kubeconfig = self._configured.get(name)
+        if kubeconfig is not None:
+            return await ClusterClient.from_kubeconfig(
+                kubeconfig, name=name, context=self._context or None, allow_files=True, limits=self._limits
+            )
+        try:
+            async with self._store.system_read() as transaction:
+                stored = await registration.opened(transaction, name, self.envelopes)
+        except Unavailable as error:
+            raise Unreachable(
+                f'the credentials of cluster "{name}" cannot be read: {error.message}'
+            ) from error
+        except PilothouseError as error:
+            raise CredentialsRefused(
+                f'the credentials of cluster "{name}" cannot be used: {error.message}'
+            ) from error
+        if stored is None:
+            raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
+        return await self._client(stored, name)
+
+    async def try_out(self, name: str, credentials: Credentials) -> TriedOut:
+        """Connects, and asks what the platform needs to know.
+
+        Raises:
+            InvalidArgument: credentials that cannot be used.
+            Unavailable: no answer in time.
+            FailedPrecondition: the cluster does not accept the credentials, or denies a right that is not optional.
+        """
+        try:
+            client = await self._client(credentials, name)
+        except ClusterError as error:
+            raise refusal(error) from error
+        try:
+            async with asyncio.timeout(self._seconds):
+                version = await client.version()
+                denied = await rights.denied(client)
+        except TimeoutError:
+            raise _unreachable(f'cluster "{name}" did not answer within {self._seconds:g} s') from None
+        except ClusterError as error:
+            raise refusal(error) from error
+        finally:
+            with suppress(Exception):
+                await client.close()
+        needed = [right for right in denied if not right.optional]
+        if needed:
+            raise _rights_missing(name, needed)
+        return TriedOut(credentials, client.server, version, tuple(denied))
+
+    async def denied_rights(self, name: str) -> list[Right]:
+        """Which of the needed rights a registered cluster denies. Raises as `try_out`; NotFound."""
+        async with self._store.system_read() as transaction:
+            await registration.locate(transaction, name)
+        try:
+            client = await self.connect(name)
+        except ClusterError as error:
+            raise refusal(error) from error
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await rights.denied(client)
+        except TimeoutError:
+            raise _unreachable(f'cluster "{name}" did not answer within {self._seconds:g} s') from None
+        except ClusterError as error:
+            raise refusal(error) from error
+        finally:
+            await client.close()
+
+    async def _client(self, credentials: Credentials, name: str) -> ClusterClient:
+        if credentials.in_cluster:
+            return await ClusterClient.in_cluster(name=name, limits=self._limits)
+        return await ClusterClient.from_kubeconfig(credentials.kubeconfig(), name=name, limits=self._limits)
+
+
+def refusal(error: ClusterError) -> PilothouseError:
+    """What a failed trial means to the caller who gave the credentials."""
+    if isinstance(error, CredentialsRefused):
+        return InvalidArgument(
+            error.message,
+            reason="CLUSTER_CREDENTIALS_REFUSED",
+            metadata={"field": "credentials"},
+            violations=(Violation("credentials", "cluster_credentials_refused", error.message),),
+        )
+    if isinstance(error, Unauthorized):
+        return FailedPrecondition(
+            "the cluster does not accept the credentials (401): they are wrong, revoked or expired",
+            reason="CLUSTER_UNAUTHORIZED",
+        )
+    if isinstance(error, Forbidden):
+        return FailedPrecondition(
+            f"the cluster refused: {error.message}",
+            reason="CLUSTER_RIGHTS_MISSING",
+            metadata={"rights": error.permission} if error.permission else {},
+        )
+    return _unreachable(error.message)
+
+
+def _unreachable(message: str) -> Unavailable:
+    return Unavailable(message, reason="CLUSTER_UNREACHABLE", retry_after_seconds=5.0)
+
+
+def _rights_missing(name: str, needed: list[Right]) -> FailedPrecondition:
+    said = ", ".join(str(right) for right in needed)
+    return FailedPrecondition(
+        f'cluster "{name}" denies: {said}; `pilothouse clusters rbac` prints the ClusterRole to grant',
+        reason="CLUSTER_RIGHTS_MISSING",
+        metadata={"rights": said},
+    )

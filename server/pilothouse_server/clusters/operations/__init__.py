@@ -1,0 +1,1 @@
+"""The rules of clusters: registration and change, and their end."""

@@ -1,0 +1,161 @@
+"""Clusters are registered, changed and looked up.
+
+Whether a cluster answers and grants what is needed has been asked before, outside any transaction (`access`). Its
+credentials are in the clear only there and here, between the request and the encryption; they are encrypted for their
+row: the table and the row's uid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.cluster import credentials as credential_form
+from pilothouse_server.cluster.credentials import Credentials
+from pilothouse_server.cluster.rights import Right
+from pilothouse_server.clusters import repository
+from pilothouse_server.clusters.model import Cluster
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import FailedPrecondition, already_exists, not_found
+from pilothouse_server.store import encryption_keys
+from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+Check = Callable[[Cluster], None]
+
+
+class TriedOut(msgspec.Struct, frozen=True):
+    """Credentials with which a cluster answered, and what it said. `missing_rights` are optional ones."""
+
+    credentials: Credentials
+    api_server: str
+    version: str
+    missing_rights: tuple[Right, ...] = ()
+
+
+async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Cluster:
+    """The registered cluster of this name; NotFound if there is none. `lock` as `repository.find`."""
+    found = await repository.find(transaction, name, lock)
+    if found is None:
+        raise not_found("cluster", name)
+    return found
+
+
+async def locate_for_namespace(transaction: Transaction, name: str) -> Cluster:
+    """The cluster that a namespace is to be made on, kept from being deregistered until the transaction ends.
+
+    Raises:
+        NotFound: there is none of this name.
+        FailedPrecondition: it is being deregistered.
+    """
+    found = await locate(transaction, name, "share")
+    refuse_deregistering(found)
+    return found
+
+
+async def refuse_taken(transaction: ReadTransaction, name: str) -> None:
+    """Raises AlreadyExists if a cluster of this name is registered."""
+    if await repository.find(transaction, name) is not None:
+        raise already_exists("cluster", name)
+
+
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
+    """One page of clusters, and the token of the next."""
+    return await repository.list_clusters(transaction, page)
+
+
+async def put_configured(transaction: Transaction, name: str, api_server: str) -> Cluster:
+    """Registers a cluster that the server's own configuration reaches, or renews its address."""
+    return await repository.put_configured(transaction, name, api_server)
+
+
+async def register(
+    transaction: Transaction, wanted: Cluster, tried_out: TriedOut, envelopes: Envelopes
+) -> Cluster:
+    """Registers a cluster that has answered. Of `wanted` count name, display name and labels.
+
+    Raises:
+        AlreadyExists: the name.
+        Unavailable: the active key is not in this server's key file.
+    """
+    await refuse_taken(transaction, wanted.name)
+    added = await repository.add(transaction, wanted.name, tried_out.api_server)
+    return await repository.change(
+        transaction,
+        added,
+        {
+            "display_name": wanted.display_name or None,
+            "labels": wanted.labels,
+            **await _sealed(transaction, added, tried_out, envelopes),
+        },
+    )
+
+
+async def change(
+    transaction: Transaction,
+    name: str,
+    wanted: Cluster,
+    paths: Sequence[str],
+    tried_out: TriedOut | None,
+    envelopes: Envelopes,
+    check: Check,
+) -> Cluster:
+    """Takes the fields named by `paths` over from `wanted`, and new credentials; `check` may refuse what is stored.
+
+    Raises:
+        NotFound: the cluster.
+        FailedPrecondition: it is being deregistered, and new credentials are not given: these may be what it waits for.
+    """
+    stored = await locate(transaction, name, "update")
+    check(stored)
+    if tried_out is None:
+        refuse_deregistering(stored)
+    values: dict[str, Any] = {
+        path: getattr(wanted, path) for path in paths if getattr(wanted, path) != getattr(stored, path)
+    }
+    if tried_out is not None:
+        values |= await _sealed(transaction, stored, tried_out, envelopes)
+    return await repository.change(transaction, stored, values) if values else stored
+
+
+async def opened(transaction: ReadTransaction, name: str, envelopes: Envelopes) -> Credentials | None:
+    """The stored credentials of a cluster; None where it has none.
+
+    Raises:
+        NotFound: the cluster.
+        Unavailable: the key is not in this server's key file.
+        FailedPrecondition: the ciphertext does not belong to this cluster.
+    """
+    found = await repository.find_sealed(transaction, name)
+    if found is None:
+        raise not_found("cluster", name)
+    uid, sealed = found
+    if sealed is None:
+        return None
+    return credential_form.decode(envelopes.open(sealed, encryption_keys.CLUSTERS.binding(uid, "")))
+
+
+def refuse_deregistering(cluster: Cluster) -> None:
+    """Raises FailedPrecondition if the cluster is being deregistered."""
+    if cluster.status == "deregistering":
+        raise FailedPrecondition(
+            f'cluster "{cluster.name}" is being deregistered', reason="CLUSTER_DEREGISTERING"
+        )
+
+
+async def _sealed(
+    transaction: Transaction, cluster: Cluster, tried_out: TriedOut, envelopes: Envelopes
+) -> dict[str, Any]:
+    key_id = await encryption_keys.active_key_id(transaction)
+    binding = encryption_keys.CLUSTERS.binding(cluster.uid, "")
+    sealed = envelopes.seal(credential_form.encode(tried_out.credentials), binding, key_id)
+    return {
+        "api_server": tried_out.api_server,
+        "version": tried_out.version[:100],
+        "credentials": sealed.ciphertext,
+        "data_key": sealed.data_key,
+        "key_id": sealed.key_id,
+        "credentials_expires_at": tried_out.credentials.expires_at,
+    }

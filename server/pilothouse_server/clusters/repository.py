@@ -1,0 +1,177 @@
+"""All SQL about clusters.
+
+The row of a cluster that was deregistered stays, without its credentials, because the rows of its ended namespaces
+refer to its name; a cluster registered under that name again takes the row over, under a new uid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.engine import Row
+
+from pilothouse_server.clusters.model import Cluster
+from pilothouse_server.clusters.tables import CLUSTERS
+from pilothouse_server.encryption import Sealed
+from pilothouse_server.errors import already_exists
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+Lock = Literal["", "share", "update"]
+
+register_constraint("uq_clusters_name", lambda: already_exists("cluster", "of this name"))
+
+_STATUS = {
+    name.upper(): name for name in ("pending", "healthy", "unreachable", "unauthorized", "deregistering")
+}
+_FILTERS = {
+    "name": FilterField(CLUSTERS.c.name),
+    "status": FilterField(CLUSTERS.c.status, FilterKind.ENUM, _STATUS, "CLUSTER_STATUS_"),
+    "labels": FilterField(CLUSTERS.c.labels, FilterKind.LABELS),
+}
+_ORDERS = {"name": OrderField(CLUSTERS.c.name), "create_time": OrderField(CLUSTERS.c.created_at)}
+_SECRET = ("credentials", "data_key", "key_id")
+_SHOWN = [column for column in CLUSTERS.c if column.name not in _SECRET]
+
+# What a cluster's row begins with, also one that is used again.
+_FRESH = (
+    "status = 'pending', reason = NULL, message = NULL, version = NULL, last_seen_at = NULL, stale_since = NULL, "
+    "labels = '{}', annotations = '{}', uid = gen_random_uuid(), resource_version = 1, created_at = now(), "
+    "updated_at = now(), deleted_at = NULL"
+)
+_PUT_CONFIGURED = text(
+    "INSERT INTO clusters (name, display_name, api_server) VALUES (:name, :name, :api_server) "
+    "ON CONFLICT (name) DO UPDATE SET api_server = EXCLUDED.api_server, updated_at = now(), "
+    "resource_version = clusters.resource_version + 1 "
+    "WHERE clusters.api_server IS DISTINCT FROM EXCLUDED.api_server AND clusters.deleted_at IS NULL"
+)
+_REVIVE = text(f"UPDATE clusters SET {_FRESH} WHERE name = :name AND deleted_at IS NOT NULL RETURNING id")  # noqa: S608
+_END = text(
+    "UPDATE clusters SET deleted_at = now(), updated_at = now(), credentials = NULL, data_key = NULL, key_id = NULL, "
+    "credentials_expires_at = NULL, updated_by = :user_id WHERE id = :id"
+)
+_HELD = text(
+    "SELECT count(DISTINCT n.id) AS namespaces, "
+    "(SELECT count(*) FROM containers c JOIN namespaces h ON h.id = c.namespace_id WHERE h.cluster_name = :name) "
+    "AS containers FROM namespaces n WHERE n.cluster_name = :name AND n.deleted_at IS NULL"
+)
+_DEREGISTERED = text(
+    "SELECT name FROM clusters AS c WHERE status = 'deregistering' AND deleted_at IS NULL AND NOT EXISTS "
+    "(SELECT FROM namespaces AS n WHERE n.cluster_name = c.name AND n.deleted_at IS NULL)"
+)
+
+
+async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Cluster | None:
+    """The registered cluster of this name; `lock` holds its row until the transaction ends."""
+    query = select(*_SHOWN).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
+    if lock:
+        query = query.with_for_update(read=lock == "share", key_share=lock == "update")
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _cluster(row)
+
+
+async def list_clusters(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
+    """One page of clusters, and the token of the next."""
+    query = select(*_SHOWN).where(CLUSTERS.c.deleted_at.is_(None), compile_filter(page.filter, _FILTERS))
+    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CLUSTERS.c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, token = finish_page(rows, order, page)
+    return [_cluster(row) for row in rows], token
+
+
+async def put_configured(transaction: Transaction, name: str, api_server: str) -> Cluster:
+    """Makes the row of a cluster that the server's own configuration reaches, or renews its address."""
+    await transaction.connection.execute(_REVIVE, {"name": name})
+    await transaction.connection.execute(_PUT_CONFIGURED, {"name": name, "api_server": api_server})
+    return await _whole(transaction, name)
+
+
+async def add(transaction: Transaction, name: str, api_server: str) -> Cluster:
+    """Adds a cluster's row, or takes over that of a former one. AlreadyExists by its constraint."""
+    revived = (await transaction.connection.execute(_REVIVE, {"name": name})).first()
+    if revived is None:
+        values = {"name": name, "created_by": transaction.actor.user_id}
+        await transaction.connection.execute(insert(CLUSTERS).values(**values, api_server=api_server))
+    else:
+        # It is another cluster from now on, of another maker.
+        await transaction.connection.execute(
+            update(CLUSTERS)
+            .where(CLUSTERS.c.id == revived.id)
+            .values(api_server=api_server, created_by=transaction.actor.user_id)
+        )
+    return await _whole(transaction, name)
+
+
+async def change(transaction: Transaction, cluster: Cluster, values: Mapping[str, Any]) -> Cluster:
+    """Changes columns of a row that the transaction has locked, and raises its version."""
+    statement = (
+        update(CLUSTERS)
+        .where(CLUSTERS.c.id == cluster.id)
+        .values(
+            **values,
+            resource_version=CLUSTERS.c.resource_version + 1,
+            updated_at=func.now(),
+            updated_by=transaction.actor.user_id,
+        )
+    )
+    await transaction.connection.execute(statement)
+    return await _whole(transaction, cluster.name)
+
+
+async def find_sealed(transaction: ReadTransaction, name: str) -> tuple[str, Sealed | None] | None:
+    """uid and encrypted credentials of a cluster; None where it is not registered."""
+    columns = (CLUSTERS.c.uid, CLUSTERS.c.credentials, CLUSTERS.c.data_key, CLUSTERS.c.key_id)
+    query = select(*columns).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
+    row = (await transaction.connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    if row.credentials is None:
+        return str(row.uid), None
+    return str(row.uid), Sealed(bytes(row.credentials), bytes(row.data_key or b""), row.key_id)
+
+
+async def count_held(transaction: ReadTransaction, name: str) -> dict[str, int]:
+    """How many namespaces and containers are on a cluster."""
+    row = (await transaction.connection.execute(_HELD, {"name": name})).one()
+    return {"namespaces": row.namespaces, "containers": row.containers}
+
+
+async def end(transaction: Transaction, cluster: Cluster) -> None:
+    """Ends a row that the transaction has locked; its credentials are gone with it."""
+    await transaction.connection.execute(_END, {"id": cluster.id, "user_id": transaction.actor.user_id})
+
+
+async def deregistered(transaction: ReadTransaction) -> list[str]:
+    """Clusters that are being deregistered and hold nothing any more."""
+    return [row.name for row in await transaction.connection.execute(_DEREGISTERED)]
+
+
+async def _whole(transaction: ReadTransaction, name: str) -> Cluster:
+    found = await find(transaction, name)
+    assert found is not None, "a row that was just written can be read back"
+    return found
+
+
+def _cluster(row: Row[Any]) -> Cluster:
+    return Cluster(
+        id=row.id,
+        uid=str(row.uid),
+        name=row.name,
+        api_server=row.api_server,
+        display_name=row.display_name or "",
+        labels=row.labels,
+        status=row.status,
+        reason=row.reason or "",
+        message=row.message or "",
+        version=row.version or "",
+        last_seen_at=row.last_seen_at,
+        stale_since=row.stale_since,
+        credentials_expires_at=row.credentials_expires_at,
+        resource_version=row.resource_version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,126 @@
+"""The calls of NamespaceService that are about clusters: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_server.cluster import rights
+from pilothouse_server.clusters import messages
+from pilothouse_server.clusters.access import ClusterAccess
+from pilothouse_server.clusters.model import Cluster
+from pilothouse_server.clusters.operations import deregistration, registration
+from pilothouse_server.clusters.operations.deregistration import Nouns
+from pilothouse_server.errors import invalid
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.validation import check_update_mask
+
+_UPDATABLE = frozenset({"display_name", "labels"})
+
+
+class ClusterCalls:
+    """What NamespaceService serves about clusters."""
+
+    def __init__(self, access: ClusterAccess, page_key: bytes, nouns: Nouns) -> None:
+        self._access = access
+        self._page_key = page_key
+        self._nouns = nouns
+
+    async def RegisterCluster(
+        self, request: pb.RegisterClusterRequest, call: Call
+    ) -> pb.RegisterClusterResponse:
+        """Tries a cluster out and registers it."""
+        wanted = messages.wanted(request.cluster)
+        if not wanted.name:
+            raise invalid("cluster.name", "must be set", reason="REQUIRED")
+        credentials = messages.credentials(request.credentials)
+        async with call.read() as transaction:
+            await registration.refuse_taken(transaction, wanted.name)
+        tried_out = await self._access.try_out(wanted.name, credentials)
+        registered = await registration.register(
+            await call.transaction(), wanted, tried_out, self._access.envelopes
+        )
+        call.describe(resource_id=registered.id)
+        return pb.RegisterClusterResponse(
+            cluster=messages.cluster(registered),
+            missing_rights=[messages.right(right, denied=True) for right in tried_out.missing_rights],
+        )
+
+    async def GetCluster(self, request: pb.GetClusterRequest, call: Call) -> pb.GetClusterResponse:
+        """Answers one cluster."""
+        async with call.read() as transaction:
+            found = await registration.locate(transaction, request.name)
+        call.describe(resource_id=found.id)
+        return pb.GetClusterResponse(cluster=messages.cluster(found))
+
+    async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> pb.ListClustersResponse:
+        """Lists clusters."""
+        page = wire.page_request(call, self._page_key)
+        async with call.read() as transaction:
+            found, token = await registration.list_page(transaction, page)
+        return pb.ListClustersResponse(
+            clusters=[messages.cluster(item) for item in found], next_page_token=token
+        )
+
+    async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:
+        """Changes a cluster, its credentials after they were tried out."""
+        renewed = request.HasField("credentials")
+        paths: tuple[str, ...] = ()
+        if request.HasField("update_mask") or not renewed:
+            paths = check_update_mask(pb.Cluster, request.update_mask, _UPDATABLE)
+        check = _etag_check(request.etag or request.cluster.etag)
+        tried_out = None
+        if renewed:
+            credentials = messages.credentials(request.credentials)
+            async with call.read() as transaction:
+                check(await registration.locate(transaction, request.name))
+            self._access.refuse_configured(request.name)
+            tried_out = await self._access.try_out(request.name, credentials)
+        changed = await registration.change(
+            await call.transaction(),
+            request.name,
+            messages.wanted(request.cluster),
+            paths,
+            tried_out,
+            self._access.envelopes,
+            check,
+        )
+        call.describe(resource_id=changed.id, credentials_renewed=renewed)
+        missing = tried_out.missing_rights if tried_out is not None else ()
+        return pb.UpdateClusterResponse(
+            cluster=messages.cluster(changed),
+            missing_rights=[messages.right(right, denied=True) for right in missing],
+        )
+
+    async def DeregisterCluster(
+        self, request: pb.DeregisterClusterRequest, call: Call
+    ) -> pb.DeregisterClusterResponse:
+        """Ends a cluster, or begins to."""
+        # As the system: what is forgotten with a cluster is removed, which no caller may do by itself.
+        transaction = await call.system_transaction()
+        await registration.locate(transaction, request.name)
+        self._access.refuse_configured(request.name)
+        ended, count = await deregistration.deregister(
+            transaction,
+            request.name,
+            messages.OBJECTS_OF[request.objects],
+            self._nouns,
+            _etag_check(request.etag),
+        )
+        call.describe(resource_id=ended.id, objects=messages.OBJECTS_OF[request.objects], namespaces=count)
+        return pb.DeregisterClusterResponse(cluster=messages.cluster(ended), namespaces=count)
+
+    async def GetRequiredRights(
+        self, request: pb.GetRequiredRightsRequest, _call: Call
+    ) -> pb.GetRequiredRightsResponse:
+        """Answers the rights that the platform needs, and which of them a cluster denies."""
+        denied = set(await self._access.denied_rights(request.name)) if request.name else set()
+        return pb.GetRequiredRightsResponse(
+            rights=[messages.right(right, denied=right in denied) for right in rights.RIGHTS],
+            manifest=rights.manifest(),
+        )
+
+
+def _etag_check(given: str) -> Callable[[Cluster], None]:
+    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
