@@ -8,7 +8,6 @@ and becomes a Status here.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -28,6 +27,7 @@ from .routes_options import boolean
 from .routes_read import get_object, list_objects
 from .routes_subresources import bind_pod, evict_pod, finalize_namespace, handle_scale, write_status
 from .routes_write import create_object, delete_collection, delete_object, patch_object, replace_object
+from .users import ACCESS_REVIEWS, ANONYMOUS, Users
 from .watch import watch_objects
 
 Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamResponse]]
@@ -44,14 +44,14 @@ def _openapi(parts: list[str]) -> dict[str, Any] | None:
 
 
 class ApiRoutes:
-    """The request handler of one server. `token` is the bearer token every client must send.
+    """The request handler of one server. `users` says who may do what.
 
     `kubelets` answer what only a node knows: logs and usage.
     """
 
-    def __init__(self, context: ApiContext, token: str, *, kubelets: Kubelets) -> None:
+    def __init__(self, context: ApiContext, users: Users, *, kubelets: Kubelets) -> None:
         self._context = context
-        self._token = token
+        self._users = users
         self._nodes = NodeRoutes(kubelets)
         self._exec = ExecRoutes(kubelets)
 
@@ -80,17 +80,11 @@ class ApiRoutes:
             response.headers["Cache-Control"] = "no-cache, private"
         return response
 
-    def _authenticate(self, request: web.Request) -> None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            token.strip().encode(), self._token.encode()
-        ):
-            raise api_errors.unauthorized()
-
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path
+        user = ANONYMOUS
         if path not in _ANONYMOUS_PATHS or "Authorization" in request.headers:
-            self._authenticate(request)
+            user = self._users.authenticate(request)
         if path in _HEALTH_PATHS:
             return self._health(request)
         parts = path.strip("/").split("/")
@@ -100,9 +94,12 @@ class ApiRoutes:
         description = _openapi(parts)
         if description is not None:
             return json_response(description)
+        if path == ACCESS_REVIEWS and request.method == "POST":
+            return json_response(self._users.review(user, await request.json()), 201)
         target = parse_path(path)
         if target is None:
             return self._unknown(parts)
+        self._users.authorize(user, request, target)
         return await self._handler(request, target)(self._context, request, target)
 
     @staticmethod
@@ -169,7 +166,7 @@ class ApiRoutes:
     async def _handle_faults(self, request: web.Request) -> web.StreamResponse:
         faults = self._context.faults
         try:
-            self._authenticate(request)
+            self._users.authenticate(request)
             if request.method == "POST":
                 faults.update(json.loads(await request.read()))
             elif request.method != "GET":

@@ -27,8 +27,9 @@ from .resources import NAMESPACES, SERVICES
 from .routes import ApiRoutes
 from .routes_context import ApiContext
 from .scheduler import Scheduler
-from .server_certificate import make_certificate
+from .server_certificate import Authority
 from .store import DEFAULT_HISTORY_LENGTH, Store
+from .users import Users
 
 JsonObject = dict[str, Any]
 
@@ -43,6 +44,7 @@ class SimulatedCluster:
     `nodes` is the number of nodes, `speed` the simulated seconds per real second, `port` 0 a free one. `token` is
     the bearer token of clients (random unless given). `state_path` is where the cluster is kept between runs.
     `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
+    `users` are let in beside the administrator of that token.
     `history_length` bounds the past changes that watches can resume from.
     """
 
@@ -63,9 +65,10 @@ class SimulatedCluster:
         self.clock = Clock(speed)
         self.store = Store(self.clock.now, history_length=history_length)
         self.token = token or secrets.token_urlsafe(24)
+        self.users = Users(self.token)
         self.url = ""
         self._host, self._port = host, port
-        self._tls, self._certificate = tls, b""
+        self._authority = Authority(host) if tls else None
         self._state_path = state_path
         self._context = ApiContext(self.store, self.clock, self.faults)
         self._recorder = EventRecorder(self.store, self.clock)
@@ -104,20 +107,18 @@ class SimulatedCluster:
             saving = persistence.save_periodically(self.store, self._state_path)
             self._saving = asyncio.create_task(saving, name="simulated-persistence")
             self._saving.add_done_callback(_report_failure)
-        routes = ApiRoutes(self._context, self.token, kubelets=self.kubelets)
+        routes = ApiRoutes(self._context, self.users, kubelets=self.kubelets)
         application = web.Application(client_max_size=0)
         application.router.add_route("*", "/{path:.*}", routes.handle)
         self._runner = web.AppRunner(
             application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True
         )
         await self._runner.setup()
-        context = None
-        if self._tls:
-            context, self._certificate = make_certificate(self._host)
+        context = self._authority.server_context() if self._authority is not None else None
         site = web.TCPSite(self._runner, self._host, self._port, ssl_context=context)
         await site.start()
         port = self._runner.addresses[0][1]
-        self.url = f"{'https' if self._tls else 'http'}://{self._host}:{port}"
+        self.url = f"{'https' if self._authority is not None else 'http'}://{self._host}:{port}"
 
     async def stop(self) -> None:
         """Ends open watches, stops listening, stops the controllers and saves. Safe to call twice."""
@@ -143,11 +144,17 @@ class SimulatedCluster:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    @property
+    def authority(self) -> Authority:
+        """What vouches for the server and for clients by certificate; only with `tls`."""
+        assert self._authority is not None, "this cluster does without TLS"
+        return self._authority
+
     def kubeconfig(self) -> JsonObject:
         """A kubeconfig document for kubectl (with `tls` only) and for Pilothouse."""
         server = {"server": self.url}
-        if self._certificate:
-            server["certificate-authority-data"] = base64.b64encode(self._certificate).decode()
+        if self._authority is not None:
+            server["certificate-authority-data"] = base64.b64encode(self._authority.certificate).decode()
         return {
             "apiVersion": "v1",
             "kind": "Config",
