@@ -27,7 +27,7 @@ class Script:
         self.listed = 0
         self.watched_from: list[str] = []
 
-    async def pages(self, resource: Any, **_: Any) -> AsyncGenerator[Page[Pod], None]:
+    async def pages(self, resource: Any, _: str | None, **__: Any) -> AsyncGenerator[Page[Pod], None]:
         items = self._lists[self.listed]
         self.listed += 1
         middle = len(items) // 2
@@ -35,7 +35,7 @@ class Script:
         yield Page(tuple(items[middle:]), str(100 * self.listed))
 
     async def watch(
-        self, resource: Any, *, resource_version: str, **_: Any
+        self, resource: Any, _: str | None, *, resource_version: str, **__: Any
     ) -> AsyncGenerator[WatchEvent[Pod], None]:
         self.watched_from.append(resource_version)
         if not self._watches:

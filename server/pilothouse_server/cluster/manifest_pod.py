@@ -57,7 +57,7 @@ def _main_container(container: Container) -> Manifest:
             "command": list(spec.command),
             "args": list(spec.args),
             "env": _environment(container.env),
-            "ports": _container_ports(container.ports),
+            "ports": _container_ports(_declared_ports(container)),
             "resources": _resources(container.resources),
             "volumeMounts": [_mount(mount) for mount in container.volume_mounts],
             "livenessProbe": _probe(spec.probes.liveness),
@@ -100,6 +100,13 @@ def _variable(variable: EnvVar) -> Manifest:
         if variable.optional:
             source[key]["optional"] = True
     return {"name": variable.name, "valueFrom": source}
+
+
+def _declared_ports(container: Container) -> Iterable[Port]:
+    """The ports that the pod declares: all, but of an imported one those that it declared itself."""
+    if container.spec.taken_over is None:
+        return container.ports
+    return (port for port in container.ports if port.service_type == "None")
 
 
 def _container_ports(ports: Iterable[Port]) -> list[Manifest]:

@@ -6,6 +6,10 @@ never in it, because the scale subresource sets it and an autoscaler may own it;
 Identity: every object carries our labels, and the pods are selected by the container's uid alone. The selector
 is immutable, so nothing that a caller can change may be in it; and a container made again under the same name does not
 adopt its predecessor's pods.
+
+An imported Deployment is the exception. Its selector cannot be changed and its pods shall not restart, so it keeps its
+selector and the labels of its pods (`taken_over`), and only the objects' own metadata carry the container's uid. Its
+pods are found by their owners. The ports that it declares on its pods stay apart from those of its Services.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any
 
 from pilothouse_server.cluster.manifest_pod import pod_spec
 from pilothouse_server.cluster.objects import Manifest
-from pilothouse_server.containers.model import Container, Port
+from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.namespaces.model import Namespace
 
 DOMAIN = "pilothouse.dev"
@@ -31,6 +35,9 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 NAME = "app.kubernetes.io/name"
 MANAGER = "pilothouse"
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+# Deployments, Services, replica sets and pods of containers; those of imported Deployments' pods do not say so.
+OWNED_SELECTOR = CONTAINER_UID
+FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
 
 NO_SERVICE = "None"
 
@@ -46,6 +53,14 @@ def container_labels(container: Container) -> dict[str, str]:
     }
 
 
+def object_labels(container: Container) -> dict[str, str]:
+    """What the Deployment and the Services of a container carry."""
+    if container.spec.taken_over is None:
+        return container_labels(container)
+    # Others find these objects by labels of their own, `managed-by` among them.
+    return {**container.labels, CONTAINER_UID: container.uid}
+
+
 def deployment(
     container: Container, *, replicas_set: int | None = None, paused: bool | None = None
 ) -> Manifest:
@@ -54,17 +69,19 @@ def deployment(
     `replicas_set`: noted as the number we scaled to last. `paused` (default: as the container holds its rollout) is
     for making a Deployment that must not start a pod before it is scaled.
     """
-    labels = container_labels(container)
+    taken_over = container.spec.taken_over
+    labels = object_labels(container)
     annotations = dict(container.annotations)
-    template_annotations = dict(container.annotations)
+    template_labels = labels if taken_over is None else taken_over.pod_labels
+    template_annotations = dict(annotations if taken_over is None else taken_over.pod_annotations)
     if container.spec.restarted_at is not None:
         template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)
     if replicas_set is not None:
         annotations[REPLICAS_SET] = str(replicas_set)
     spec: Manifest = {
-        "selector": {"matchLabels": {CONTAINER_UID: container.uid}},
+        "selector": _selector(container, taken_over),
         "template": {
-            "metadata": _without_empty({"labels": labels, "annotations": template_annotations}),
+            "metadata": _without_empty({"labels": template_labels, "annotations": template_annotations}),
             "spec": pod_spec(container),
         },
     }
@@ -96,9 +113,10 @@ def services(container: Container) -> list[Manifest]:
 
 def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
     service_type = ports[0].service_type
+    found = _taken_over_service(container, name)
     spec: Manifest = {
-        "selector": {CONTAINER_UID: container.uid},
-        "ports": [_service_port(port) for port in ports],
+        "selector": _pods_of(container) if found is None else found.selector,
+        "ports": [_service_port(port, found) for port in ports],
     }
     if service_type == "Headless":
         # Headless is no type of the API but a ClusterIP Service without an address.
@@ -111,21 +129,43 @@ def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
         "metadata": {
             "name": name,
             "namespace": container.kubernetes_namespace,
-            "labels": container_labels(container),
+            "labels": object_labels(container) if found is None else {CONTAINER_UID: container.uid},
         },
         "spec": spec,
     }
 
 
-def _service_port(port: Port) -> Manifest:
+def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:
+    if taken_over is None:
+        return {"matchLabels": {CONTAINER_UID: container.uid}}
+    return dict(taken_over.selector)
+
+
+def _pods_of(container: Container) -> dict[str, str]:
+    """Labels by which a Service finds the pods."""
+    taken_over = container.spec.taken_over
+    if taken_over is None:
+        return {CONTAINER_UID: container.uid}
+    return dict(taken_over.selector.get("matchLabels") or taken_over.pod_labels)
+
+
+def _taken_over_service(container: Container, name: str) -> TakenOverService | None:
+    taken_over = container.spec.taken_over
+    found = () if taken_over is None else taken_over.services
+    return next((service for service in found if service.name == name), None)
+
+
+def _service_port(port: Port, found: TakenOverService | None) -> Manifest:
     service_port = port.service_port or port.container_port
+    # Several ports must be named, and the name is what app protocols and probes refer to; a single one may be.
+    name = port.name or ("" if found else f"{port.protocol.lower()}-{service_port}")
+    target_name = found.target_ports.get(f"{port.protocol}/{service_port}") if found else None
     return _without_empty(
         {
-            # Several ports must be named, and the name is what app protocols and probes refer to; a single one may be.
-            "name": port.name or f"{port.protocol.lower()}-{service_port}",
+            "name": name,
             "protocol": port.protocol,
             "port": service_port,
-            "targetPort": port.container_port,
+            "targetPort": target_name or port.container_port,
             "nodePort": port.node_port,
             "appProtocol": port.app_protocol,
         }

@@ -31,8 +31,9 @@ PROGRESSING = "Progressing"
 REPLICA_FAILURE = "ReplicaFailure"
 ROLLOUT_HELD = "RolloutHeld"
 SUSPENDED = "Suspended"
+AUTOSCALED = "Autoscaled"
 # Conditions that the reconciler sets; an observation carries them over.
-RECONCILED = frozenset({APPLIED, DRIFTED})
+RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
 
 REVISION = "deployment.kubernetes.io/revision"
 SETTLE_SECONDS = 10.0

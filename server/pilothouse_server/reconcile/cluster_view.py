@@ -1,7 +1,8 @@
 """All that we manage on one cluster, grouped by container, and which containers changed since they were looked at last.
 
 Objects are found by the container's uid in their labels; the pod template carries it, so replica sets and pods have it
-too. Synchronous throughout: informers call it from their loops, the observer reads it between awaits.
+too. Those of imported Deployments do not: `foreign_pods` finds their container and calls `put`. Synchronous
+throughout: informers call it from their loops, the observer reads it between awaits.
 """
 
 from __future__ import annotations
@@ -126,15 +127,18 @@ class ClusterView:
         uid = container_uid(there)
         if old is not None and (before := container_uid(old)) is not None and before != uid:
             self._drop(kind, before, old.metadata.name)
-        if uid is None:
-            return None
-        if new is None:
-            self._drop(kind, uid, there.metadata.name)
-        else:
+        if uid is not None:
+            self.put(kind, uid, old, new)
+        return uid
+
+    def put(self, kind: str, uid: str, old: KubernetesObject | None, new: KubernetesObject | None) -> None:
+        """Take over an object (`kind` as `Objects` names it) of this container, or its end."""
+        if new is not None:
             objects = self.containers.setdefault(uid, Objects())
             getattr(objects, kind)[new.metadata.name] = new
             self.mark(uid)
-        return uid
+        elif old is not None:
+            self._drop(kind, uid, old.metadata.name)
 
     def _drop(self, kind: str, uid: str, name: str) -> None:
         objects = self.containers.get(uid)

@@ -4,21 +4,18 @@ Every step may be the last one before a kill, and every step may be repeated: ob
 and found again by name and our label; deletions name the uid. Nothing is remembered outside the cluster and the
 database.
 
-Replicas. The number is set through the scale subresource, and only when *we* want another one than the last time we set
-it, which the annotation `replicas-set` on the Deployment remembers; so an autoscaler, or a person, is not fought. The
-scale is set before the annotation is: killed in between it is set again, the other way round it would never be. A
-Deployment that shall not start with one pod (the API's default) is made paused, scaled, and released by the apply that
-follows. A container that shall have no pods is held at zero, unless it only reports drift.
+Replicas are not in the apply, see `replicas`; others' changes are met as `drift` says. A Deployment that shall not
+start with one pod (the API's default) is made paused, scaled, and released by the apply that follows.
 
-Drift. An apply first asks politely. If another manager owns a field of ours, `REPAIR` takes it back by force and says
-so in the condition `Drifted`; `REPORT` and `ADOPT` leave the cluster as it is and say whose field it is.
+An imported Deployment does not carry our label before the first apply, which must not touch its pods: that apply meets
+every difference as REPORT does.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster import adoption, manifests
 from pilothouse_server.cluster.errors import Conflict, Forbidden
 from pilothouse_server.cluster.objects import (
     DEPLOYMENTS,
@@ -26,16 +23,25 @@ from pilothouse_server.cluster.objects import (
     SERVICES,
     Deployment,
     KubernetesObject,
-    Manifest,
-    Resource,
-    T,
+    Service,
 )
-from pilothouse_server.cluster.observation import APPLIED, DRIFTED
+from pilothouse_server.cluster.observation import APPLIED
+from pilothouse_server.containers import rules
 from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.reconcile import replicas
+from pilothouse_server.reconcile.drift import Drift
 from pilothouse_server.reconcile.leased_client import LeasedClient
 
 # How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
 AGAIN_SECONDS = 0.5
+
+
+class Adoption(msgspec.Struct, frozen=True):
+    """What is wanted from now on because others made it so, and the words for the history."""
+
+    wanted: Container
+    words: str
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -45,25 +51,7 @@ class Result(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     again_seconds: float | None = None
     gone: bool = False
-
-
-class _Drift:
-    """Collects whose fields were met, over all objects of a container."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-
-    def note(self, manifest: Manifest, conflict: Conflict) -> None:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        self.words += [f"{kind} {name} {field.field} by {field.manager!r}" for field in conflict.fields]
-
-    def condition(self, *, repaired: bool) -> Condition:
-        if not self.words:
-            return Condition(DRIFTED, "False", "InSync")
-        words = "; ".join(self.words)
-        if repaired:
-            return Condition(DRIFTED, "False", "Repaired", f"taken back: {words}")
-        return Condition(DRIFTED, "True", "FieldManagerConflict", f"changed by others and kept: {words}")
+    adoption: Adoption | None = None
 
 
 async def bring(client: LeasedClient, container: Container) -> Result:
@@ -78,12 +66,25 @@ async def bring(client: LeasedClient, container: Container) -> Result:
                 (_applied("Unknown", "Deleting", "the Deployment is being deleted"),),
                 AGAIN_SECONDS,
             )
-    drift = _Drift()
-    repair = container.drift_policy == "repair"
+    drift = _drift(container, deployment)
     await _bring_service_account(client, container)
-    await _bring_services(client, container, drift, repair=repair)
-    deployment = await _bring_deployment(client, container, deployment, drift, repair=repair)
-    return Result(deployment, (_applied("True", "Applied", ""), drift.condition(repaired=repair)))
+    await _bring_services(client, container, drift)
+    deployment, decided = await _bring_deployment(client, container, deployment, drift)
+    adopted = await _adopt(client, container, drift, decided)
+    conditions = [_applied("True", "Applied", ""), drift.condition()]
+    if decided.condition is not None:
+        conditions.append(decided.condition)
+    return Result(deployment, tuple(conditions), adoption=adopted)
+
+
+def _drift(container: Container, deployment: Deployment | None) -> Drift:
+    settled = container.observed_generation >= container.generation
+    if container.imported and deployment is not None:
+        if not _is_ours(container, deployment):
+            return Drift(container, policy="report", settled=True)
+        # As imported: nobody has asked for anything since.
+        settled = settled or container.generation == 1
+    return Drift(container, settled=settled)
 
 
 async def take_away(client: LeasedClient, container: Container, *, keep_service_account: bool) -> Result:
@@ -123,16 +124,23 @@ async def _take_away_service_account(client: LeasedClient, container: Container)
         await client.delete(SERVICE_ACCOUNTS, container.kubernetes_namespace, name, uid=found.metadata.uid)
 
 
-async def _bring_services(client: LeasedClient, container: Container, drift: _Drift, *, repair: bool) -> None:
+async def _bring_services(client: LeasedClient, container: Container, drift: Drift) -> None:
     namespace = container.kubernetes_namespace
     selector = f"{manifests.CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}
     wanted = manifests.services(container)
     for manifest in wanted:
         name = manifest["metadata"]["name"]
-        if name not in present and (other := await client.find(SERVICES, namespace, name)) is not None:
-            _check_ours(container, "Service", other)
-        await _apply(client, SERVICES, manifest, drift, repair=repair)
+        found = present.get(name) or await client.find(SERVICES, namespace, name)
+        if found is not None:
+            _check_service_ours(container, found)
+            if found.headless != (manifest["spec"].get("clusterIP") == "None"):
+                # An address can be neither given to a Service nor taken from it: it is made anew.
+                await client.delete(
+                    SERVICES, namespace, name, uid=found.metadata.uid, propagation="Background"
+                )
+                found = None
+        await drift.apply(client, SERVICES, manifest, present=found is not None)
     names = {manifest["metadata"]["name"] for manifest in wanted}
     for name, service in present.items():
         if name not in names:
@@ -140,53 +148,70 @@ async def _bring_services(client: LeasedClient, container: Container, drift: _Dr
 
 
 async def _bring_deployment(
-    client: LeasedClient, container: Container, present: Deployment | None, drift: _Drift, *, repair: bool
-) -> Deployment:
+    client: LeasedClient, container: Container, present: Deployment | None, drift: Drift
+) -> tuple[Deployment, replicas.Replicas]:
     wanted = container.wanted_replicas
+    decided = replicas.Replicas()
     if present is None and wanted != 1:
         manifest = manifests.deployment(container, paused=True)
-        await _apply(client, DEPLOYMENTS, manifest, drift, repair=repair)
-        await _scale(client, container, wanted)
-    elif present is not None and _must_scale(container, present, repair=repair):
-        await _scale(client, container, wanted)
+        await drift.apply(client, DEPLOYMENTS, manifest, present=False)
+        await replicas.set_scale(client, container, wanted)
+    elif present is not None:
+        decided = await replicas.decide(client, container, present, drift)
+        if decided.scale is not None:
+            await replicas.set_scale(client, container, decided.scale)
     manifest = manifests.deployment(container, replicas_set=wanted)
-    applied = await _apply(client, DEPLOYMENTS, manifest, drift, repair=repair)
-    if applied is not None:
-        return applied
-    found = await client.find(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
-    return found or Deployment()
+    return await drift.apply(client, DEPLOYMENTS, manifest, present=present is not None), decided
 
 
-def _must_scale(container: Container, present: Deployment, *, repair: bool) -> bool:
-    wanted = container.wanted_replicas
-    if present.metadata.annotation(manifests.REPLICAS_SET) != str(wanted):
-        return True
-    return repair and wanted == 0 and present.spec.replicas != 0
+async def _adopt(
+    client: LeasedClient, container: Container, drift: Drift, decided: replicas.Replicas
+) -> Adoption | None:
+    """What becomes wanted by the drift that was found; it counts as drift no more."""
+    wanted = container
+    if decided.adopt is not None:
+        wanted = msgspec.structs.replace(wanted, replicas=decided.adopt)
+        drift.adopted.append(f"{decided.adopt} replicas")
+    mine = [difference for difference in drift.kept if difference.kind == "Deployment"]
+    if drift.policy == "adopt" and mine:
+        live = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
+        candidate = _checked(adoption.adopt(wanted, live, [difference.field for difference in mine]))
+        if candidate is not None:
+            taken = [d for d in mine if adoption.is_adopted(candidate, live, d.field)]
+            drift.adopted += [str(difference) for difference in taken]
+            drift.kept = [difference for difference in drift.kept if difference not in taken]
+            wanted = candidate
+    return None if wanted == container else Adoption(wanted, drift.adopted_words)
 
 
-async def _scale(client: LeasedClient, container: Container, replicas: int) -> None:
-    await client.set_scale(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name, replicas)
-
-
-async def _apply(
-    client: LeasedClient, resource: Resource[T], manifest: Manifest, drift: _Drift, *, repair: bool
-) -> T | None:
-    """Apply, and meet others' fields as the policy says; None where they were left to them."""
+def _checked(candidate: Container) -> Container | None:
+    """The container where the platform's rules allow it; what they forbid is reported, not adopted."""
     try:
-        return await client.apply(resource, manifest)
-    except Conflict as conflict:
-        if not conflict.fields:
-            raise
-        drift.note(manifest, conflict)
-        return await client.apply(resource, manifest, force=True) if repair else None
+        return rules.checked(candidate)
+    except InvalidArgument:
+        return None
 
 
 def _is_ours(container: Container, found: KubernetesObject) -> bool:
     return found.metadata.label(manifests.CONTAINER_UID) == container.uid
 
 
+def _is_imported(container: Container, found: KubernetesObject) -> bool:
+    """Whether it is the very Deployment that was imported, and nobody's yet."""
+    taken_over = container.spec.taken_over
+    nobodys = not found.metadata.label(manifests.CONTAINER_UID)
+    return nobodys and taken_over is not None and taken_over.deployment_uid == found.metadata.uid
+
+
+def _check_service_ours(container: Container, found: Service) -> None:
+    taken_over = container.spec.taken_over
+    imported = {service.name for service in taken_over.services} if taken_over else set()
+    if found.metadata.label(manifests.CONTAINER_UID) or found.metadata.name not in imported:
+        _check_ours(container, "Service", found)
+
+
 def _check_ours(container: Container, kind: str, found: KubernetesObject) -> None:
-    if not _is_ours(container, found):
+    if not _is_ours(container, found) and not _is_imported(container, found):
         where = f"{container.kubernetes_namespace}/{found.metadata.name}"
         raise Conflict(
             f"{kind} {where} exists and does not belong to this container", status_reason="NameTaken"

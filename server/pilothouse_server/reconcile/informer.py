@@ -35,10 +35,13 @@ class Informer(Generic[T]):
         label_selector: str,
         on_change: Callable[[T | None, T | None], None],
         on_failure: Callable[[ClusterError], None],
+        *,
+        namespace: str | None = None,
     ) -> None:
         self._client = client
         self._resource = resource
         self._label_selector = label_selector
+        self._namespace = namespace
         self._on_change = on_change
         self._on_failure = on_failure
         self.objects: dict[Key, T] = {}
@@ -70,7 +73,7 @@ class Informer(Generic[T]):
     async def _list(self) -> None:
         gone = set(self.objects)
         version = ""
-        pages = self._client.pages(self._resource, label_selector=self._label_selector)
+        pages = self._client.pages(self._resource, self._namespace, label_selector=self._label_selector)
         async with aclosing(pages):
             async for page in pages:
                 for item in page.items:
@@ -86,7 +89,10 @@ class Informer(Generic[T]):
 
     async def _watch(self) -> None:
         events = self._client.watch(
-            self._resource, resource_version=self._version, label_selector=self._label_selector
+            self._resource,
+            self._namespace,
+            resource_version=self._version,
+            label_selector=self._label_selector,
         )
         async with aclosing(events):
             async for event in events:

@@ -39,6 +39,14 @@ class LeasedClient:
         """All objects with these labels."""
         return (await self._client.list(resource, namespace, label_selector=label_selector)).items
 
+    async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
+        """Read one object whole. Raises NotFound."""
+        return await self._client.read(resource, namespace, name)
+
+    async def dry_run(self, resource: Resource[Any], manifest: Manifest) -> Manifest:
+        """What the object would be after `apply`, whole."""
+        return await self._client.dry_run(resource, manifest)
+
     async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
         """Server-side apply."""
         self.check()

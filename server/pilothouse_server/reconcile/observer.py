@@ -42,6 +42,7 @@ from pilothouse_server.cluster.pod_observation import PodObservation
 from pilothouse_server.containers.model import Container, NamespaceId, Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.cluster_view import ClusterView, Objects
+from pilothouse_server.reconcile.foreign_pods import ForeignPods
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.leadership import under_lease
 from pilothouse_server.reconcile.leased_client import LeaseLost
@@ -94,10 +95,11 @@ class Observer:
         self._settings = settings
         self._wake = asyncio.Event()
         self.view = ClusterView(own_changes, self._wake.set)
-        self._deployments = self._informer(DEPLOYMENTS, self.view.deployment_changed)
+        self._foreign = ForeignPods(client, self.view, self._failed)
+        self._deployments = self._informer(DEPLOYMENTS, self._deployment_changed)
         self._replica_sets = self._informer(REPLICA_SETS, self.view.replica_set_changed)
         self._pods = self._informer(PODS, self.view.pod_changed)
-        self._namespaces = self._informer(NAMESPACES, self.view.namespace_changed)
+        self._namespaces = self._informer(NAMESPACES, self.view.namespace_changed, manifests.MANAGED_SELECTOR)
         # What was written last, so that only differences are.
         self._pods_written: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
@@ -108,9 +110,16 @@ class Observer:
         self.synced = asyncio.Event()
 
     def _informer(
-        self, resource: Resource[T], on_change: Callable[[T | None, T | None], None]
+        self,
+        resource: Resource[T],
+        on_change: Callable[[T | None, T | None], None],
+        selector: str = manifests.OWNED_SELECTOR,
     ) -> Informer[T]:
-        return Informer(self._client, resource, manifests.MANAGED_SELECTOR, on_change, self._failed)
+        return Informer(self._client, resource, selector, on_change, self._failed)
+
+    def _deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
+        self.view.deployment_changed(old, new)
+        self._foreign.deployment_changed(old, new)
 
     @property
     def deployments(self) -> dict[tuple[str, str], Deployment]:
@@ -132,6 +141,7 @@ class Observer:
             async with asyncio.TaskGroup() as group:
                 for informer in (self._namespaces, self._deployments, self._replica_sets, self._pods):
                     group.create_task(informer.run(), name=f"inform {self._cluster_name}")
+                group.create_task(self._foreign.run(), name=f"imported pods {self._cluster_name}")
                 group.create_task(self._write_loop(), name=f"observe {self._cluster_name}")
         except BaseExceptionGroup as failed:
             if failed.subgroup(LeaseLost) is not None:

@@ -13,6 +13,7 @@ import msgspec
 
 from pilothouse_server.cluster.errors import ClusterError, Conflict, NotFound, Refused
 from pilothouse_server.cluster.observation import APPLIED, observe, set_condition
+from pilothouse_server.containers import adopting
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Condition, Container, Observed
 from pilothouse_server.namespaces import repository as namespaces
@@ -100,9 +101,12 @@ async def write_back(transaction: Transaction, work: Work, loaded: Loaded, outco
     if container.deletion_requested_at is not None:
         again = AGAIN_SECONDS if outcome.again_seconds is None else outcome.again_seconds
         return Written("container", again_seconds=again)
-    await written_back.write(
-        transaction, [_after_success(container, loaded, outcome, transaction.now)], "system"
-    )
+    change = _after_success(container, loaded, outcome, transaction.now)
+    written = await written_back.write(transaction, [change], "system")
+    if outcome.adoption is not None and container.generation == loaded.container.generation:
+        # Who asked for something meanwhile goes before; what others did is found again.
+        stored = written[0] if written else container
+        await adopting.adopt(transaction, stored, outcome.adoption.wanted, outcome.adoption.words)
     metadata = outcome.deployment.metadata if outcome.deployment else None
     return Written(
         "container",

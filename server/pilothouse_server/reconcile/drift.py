@@ -1,0 +1,152 @@
+"""Fields of ours that others changed on the cluster: found, and met as the container's policy says.
+
+Two ways tell of them. Another manager who set a field of ours to another value owns it, and an apply of ours conflicts:
+the cluster names manager and field. What others removed nobody owns: an apply would set it again without a word, so
+where nothing new is asked for, a dry run is compared with what is there.
+
+    REPAIR  applies, by force where it must
+    REPORT  applies the rest, and says whose the others are
+    ADOPT   as REPORT; what the model can express becomes what is wanted
+
+A field that is left to others is left out of the apply. It is not given up by that: who set it owns it already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.cluster import field_paths
+from pilothouse_server.cluster.client import FIELD_MANAGER
+from pilothouse_server.cluster.errors import Conflict
+from pilothouse_server.cluster.manifests import DOMAIN
+from pilothouse_server.cluster.objects import Manifest, Resource, T
+from pilothouse_server.cluster.observation import DRIFTED
+from pilothouse_server.containers.model import Condition, Container, DriftPolicy
+from pilothouse_server.reconcile.leased_client import LeasedClient
+
+REPAIRED = "Repaired"
+ADOPTED = "Adopted"
+# The API tells all conflicts at once, but others go on writing.
+ROUNDS = 3
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One field of ours that is not as we applied it, and who changed it; no manager where it was removed."""
+
+    kind: str
+    name: str
+    field: str
+    manager: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.field} by {self.manager}"
+
+
+class Drift:
+    """What was found over all objects of a container.
+
+    `settled`: nothing new is asked for, so that whatever an apply would change was changed by others.
+    """
+
+    def __init__(self, container: Container, *, policy: DriftPolicy | None = None, settled: bool) -> None:
+        self.container = container
+        self.policy = policy or container.drift_policy
+        self.settled = settled
+        self.kept: list[Difference] = []
+        self.repaired: list[Difference] = []
+        self.adopted: list[str] = []
+
+    async def apply(
+        self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
+    ) -> T:
+        """Apply, and meet others' fields as the policy says. Raises ClusterError, LeaseLost."""
+        if self.policy != "repair":
+            return await self._apply_the_rest(client, resource, manifest, present=present)
+        try:
+            return await client.apply(resource, manifest)
+        except Conflict as conflict:
+            if not conflict.fields:
+                raise
+            self.repaired += _differences(manifest, conflict)
+            return await client.apply(resource, manifest, force=True)
+
+    def condition(self) -> Condition:
+        """The condition `Drifted`."""
+        if self.kept:
+            return Condition(
+                DRIFTED, "True", "FieldManagerConflict", f"changed by others and kept: {_words(self.kept)}"
+            )
+        if self.repaired:
+            return Condition(DRIFTED, "False", REPAIRED, f"taken back: {_words(self.repaired)}")
+        if self.adopted:
+            return Condition(DRIFTED, "False", ADOPTED, self.adopted_words)
+        before = next((c for c in self.container.observed.conditions if c.type == DRIFTED), None)
+        # The last that was met stays told until there is something newer.
+        if before is not None and before.reason in (REPAIRED, ADOPTED):
+            return before
+        return Condition(DRIFTED, "False", "InSync")
+
+    @property
+    def adopted_words(self) -> str:
+        return f"taken over as wanted: {'; '.join(self.adopted)}"
+
+    async def _apply_the_rest(
+        self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
+    ) -> T:
+        said, after = await self._without_contested(client, resource, manifest)
+        if self.settled and present:
+            metadata = manifest["metadata"]
+            before = await client.read(resource, metadata.get("namespace"), metadata["name"])
+            changed = [
+                path for path in field_paths.differing(said, before, after) if f"{DOMAIN}/" not in path
+            ]
+            manager = last_foreign_manager(before)
+            self.kept += [Difference(manifest["kind"], metadata["name"], path, manager) for path in changed]
+            said = field_paths.without(said, changed)
+        return await client.apply(resource, said)
+
+    async def _without_contested(
+        self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
+    ) -> tuple[Manifest, Manifest]:
+        """The manifest without others' fields, and what the object would be by it."""
+        said = manifest
+        for _ in range(ROUNDS):
+            try:
+                return said, await client.dry_run(resource, said)
+            except Conflict as conflict:
+                if not conflict.fields:
+                    raise
+                self.kept += _differences(manifest, conflict)
+                said = field_paths.without(said, [field.field for field in conflict.fields])
+        return said, await client.dry_run(resource, said)
+
+
+def last_foreign_manager(live: Manifest) -> str:
+    """Who wrote an object last, apart from us and from what controllers report."""
+    others = [
+        entry
+        for entry in live["metadata"].get("managedFields") or ()
+        if entry.get("manager") != FIELD_MANAGER and entry.get("subresource") != "status"
+    ]
+    newest = max(others, key=lambda entry: str(entry.get("time", "")), default=None)
+    return repr(newest["manager"]) if newest else "somebody unknown"
+
+
+def manager_of_replicas(live: Manifest) -> str:
+    """Who set the number of replicas."""
+    for entry in live["metadata"].get("managedFields") or ():
+        fields = entry.get("fieldsV1", {}).get("f:spec", {})
+        if "f:replicas" in fields:
+            return repr(entry["manager"])
+    return "somebody unknown"
+
+
+def _differences(manifest: Manifest, conflict: Conflict) -> list[Difference]:
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    return [Difference(kind, name, field.field, repr(field.manager)) for field in conflict.fields]
+
+
+def _words(differences: list[Difference]) -> str:
+    return "; ".join(str(difference) for difference in differences)

@@ -1,0 +1,154 @@
+"""Replica sets and pods of imported Deployments, which do not carry our label: they are found by their owners.
+
+A Deployment says whose it is; its pod template does not, because labels of its pods cannot be changed without new
+pods. So wherever a Kubernetes namespace holds such a Deployment, all its replica sets and pods without our label are
+watched, and those that a known Deployment owns are told to the view. Owner and owned may come in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.objects import (
+    PODS,
+    REPLICA_SETS,
+    Deployment,
+    KubernetesObject,
+    Pod,
+    ReplicaSet,
+)
+from pilothouse_server.reconcile.cluster_view import ClusterView, container_uid
+from pilothouse_server.reconcile.informer import Informer
+
+
+class _Home:
+    """One Kubernetes namespace that is watched."""
+
+    def __init__(self, replica_sets: Informer[ReplicaSet], pods: Informer[Pod]) -> None:
+        self.replica_sets = replica_sets
+        self.pods = pods
+        self.task: asyncio.Task[None] | None = None
+
+
+class ForeignPods:
+    """`deployment_changed` is an informer's news; `run` until cancelled."""
+
+    def __init__(
+        self, client: ClusterClient, view: ClusterView, on_failure: Callable[[ClusterError], None]
+    ) -> None:
+        self._client = client
+        self._view = view
+        self._on_failure = on_failure
+        # uid of an imported Deployment -> uid of its container, and the namespaces they are in.
+        self._containers: dict[str, str] = {}
+        self._namespaces: dict[str, set[str]] = {}
+        # uid of a replica set or pod -> uid of the container it was told as.
+        self._told: dict[str, str] = {}
+        self._homes: dict[str, _Home] = {}
+        self._changed = asyncio.Event()
+
+    def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
+        """A Deployment came, changed or went."""
+        there = new or old
+        assert there is not None
+        uid, namespace = there.metadata.uid, there.metadata.namespace
+        container = container_uid(new) if new is not None and is_foreign(new) else None
+        if container == self._containers.get(uid):
+            return
+        if container is None:
+            del self._containers[uid]
+            self._namespaces[namespace].discard(uid)
+            self._changed.set()
+            return
+        self._containers[uid] = container
+        self._namespaces.setdefault(namespace, set()).add(uid)
+        self._changed.set()
+        if (home := self._homes.get(namespace)) is not None:
+            for replica_set in home.replica_sets.objects.values():
+                self._replica_set_changed(None, replica_set)
+
+    async def run(self) -> None:
+        """Watch where there is something to watch, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                wanted = {namespace for namespace, uids in self._namespaces.items() if uids}
+                for namespace in wanted - self._homes.keys():
+                    home = self._homes[namespace] = self._watched(namespace)
+                    home.task = group.create_task(self._follow(home), name=f"imported pods in {namespace}")
+                for namespace in self._homes.keys() - wanted:
+                    self._leave(self._homes.pop(namespace))
+                await self._changed.wait()
+
+    async def _follow(self, home: _Home) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(home.replica_sets.run())
+            group.create_task(home.pods.run())
+
+    def _watched(self, namespace: str) -> _Home:
+        selector = manifests.FOREIGN_SELECTOR
+        return _Home(
+            Informer(
+                self._client,
+                REPLICA_SETS,
+                selector,
+                self._replica_set_changed,
+                self._on_failure,
+                namespace=namespace,
+            ),
+            Informer(self._client, PODS, selector, self._pod_changed, self._on_failure, namespace=namespace),
+        )
+
+    def _leave(self, home: _Home) -> None:
+        if home.task is not None:
+            home.task.cancel()
+        for pod in home.pods.objects.values():
+            self._tell("pods", pod, None, None)
+        for replica_set in home.replica_sets.objects.values():
+            self._tell("replica_sets", replica_set, None, None)
+
+    def _replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
+        there = new or old
+        assert there is not None
+        before = self._told.get(there.metadata.uid)
+        container = self._containers.get(_owner(there, "Deployment"))
+        self._tell("replica_sets", old, new, container)
+        home = self._homes.get(there.metadata.namespace)
+        if container is not None and container != before and home is not None:
+            for pod in list(home.pods.objects.values()):
+                if _owner(pod, "ReplicaSet") == there.metadata.uid:
+                    self._tell("pods", None, pod, container)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        there = new or old
+        assert there is not None
+        self._tell("pods", old, new, self._told.get(_owner(there, "ReplicaSet")))
+
+    def _tell(
+        self, kind: str, old: KubernetesObject | None, new: KubernetesObject | None, container: str | None
+    ) -> None:
+        there = new or old
+        assert there is not None
+        uid = there.metadata.uid
+        # What goes is taken from whom it was told to, whoever owns it now.
+        before = self._told.get(uid)
+        if new is None or container is None:
+            if self._told.pop(uid, None) is not None and before is not None:
+                self._view.put(kind, before, there, None)
+            return
+        self._told[uid] = container
+        self._view.put(kind, container, old, new)
+
+
+def is_foreign(deployment: Deployment) -> bool:
+    """Whether a Deployment of ours makes pods that do not say whose they are."""
+    return not deployment.spec.template.metadata.label(manifests.CONTAINER_UID)
+
+
+def _owner(owned: KubernetesObject, kind: str) -> str:
+    references = owned.metadata.owner_references
+    return next((owner.uid for owner in references if owner.kind == kind and owner.controller), "")
