@@ -1,0 +1,81 @@
+"""`python -m benchmarks`: measures the chosen rows and prints the table; lines come as they are measured, too."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import machine, table
+from benchmarks.machine import Cores
+from benchmarks.measure import Figure
+from benchmarks.rows.every import ROWS
+from benchmarks.world import DEFAULT, FULL, QUICK, Scale, World
+
+
+def main() -> None:
+    """The command; its exit code is 1 where a row failed, and 0 whatever the figures are."""
+    arguments = _arguments()
+    scale = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
+    if arguments.runs:
+        scale = dataclasses.replace(scale, runs=arguments.runs)
+    names = arguments.rows.split(",") if arguments.rows else [name for name, row in ROWS.items() if row.usual]
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        sys.exit(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    sys.exit(asyncio.run(_measure(names, scale, arguments.directory)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    rows = "; ".join(f"{name}: {row.about}" for name, row in ROWS.items())
+    parser.add_argument("--rows", default="", help=f"some rows only, with commas between. {rows}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="small sizes and short runs: two minutes")
+    size.add_argument("--full", action="store_true", help="more and longer runs: half an hour")
+    parser.add_argument("--runs", type=int, default=0, help="runs of the product and of its baseline")
+    parser.add_argument(
+        "--directory", type=Path, default=None, help="where the database lies; it is flushed, so a disk"
+    )
+    return parser.parse_args()
+
+
+async def _measure(names: Sequence[str], scale: Scale, directory: Path | None) -> int:
+    cores = Cores.of_this_machine()
+    began = time.monotonic()
+    failed = False
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(
+        prefix="pilothouse-bench-", dir=directory, ignore_cleanup_errors=True
+    ) as own:
+        world = await World.found(Path(own), scale, cores)
+        try:
+            heading = [*machine.description(await world.version()), str(cores)]
+            for name in names:
+                try:
+                    async for figure in ROWS[name].measure(world):
+                        figures.append(figure)
+                        _tell(figure, time.monotonic() - began)
+                except Exception as error:  # noqa: BLE001 - one row that fails must not cost the others
+                    failed = True
+                    figures.append(Figure(name, ROWS[name].about, reason=f"{type(error).__name__}: {error}"))
+                    _tell(figures[-1], time.monotonic() - began)
+        finally:
+            await world.close()
+    heading.append(f"medians of {scale.runs} runs in turns; {time.monotonic() - began:.0f} s in all")
+    table.show(figures, heading)
+    return int(failed)
+
+
+def _tell(figure: Figure, seconds: float) -> None:
+    said = figure.reason or f"{figure.value} {figure.unit}, baseline {figure.baseline}"
+    print(f"[{seconds:5.0f} s] row {figure.row}, {figure.what}: {said}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Calls of one kind, so many at a time, for so many seconds; what comes back is how many were answered a second.
+
+Requests and answers stay bytes, so that the one who asks costs as little as can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from itertools import count
+from uuid import uuid4
+
+import grpc.aio
+
+from benchmarks.child import answering
+from pilothouse.container.v1 import container_pb2 as pb
+
+_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
+
+
+class Calls:
+    """The calls of this process."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+
+    async def run(
+        self,
+        address: str,
+        method: str,
+        requests: list[str],
+        concurrency: int,
+        seconds: float,
+        token: str = "",
+    ) -> float:
+        """Calls answered a second; `requests` (base64) are sent in turn. Raises AioRpcError when one fails."""
+        ready = [b64decode(request) for request in requests]
+        numbers = count()
+        return await self._measure(
+            address, method, lambda: ready[next(numbers) % len(ready)], concurrency, seconds, token
+        )
+
+    async def create(
+        self, address: str, namespaces: list[str], concurrency: int, seconds: float, token: str
+    ) -> float:
+        """Containers made a second, each under a name and a request id of its own."""
+        wanted = (self._container(namespace) for namespace in _cycle(namespaces))
+        method = "/pilothouse.container.v1.ContainerService/CreateContainer"
+        return await self._measure(address, method, lambda: next(wanted), concurrency, seconds, token)
+
+    def _container(self, namespace: str) -> bytes:
+        name = f"made-{next(self._numbers)}"
+        container = pb.Container(
+            name=name,
+            image="image-1:1.0",
+            env=[
+                pb.EnvVar(name="FIRST", value="a value of some length"),
+                pb.EnvVar(name="SECOND", value="a value of some length"),
+            ],
+            ports=[pb.Port(name="http", container_port=8080)],
+            resources=pb.Resources(
+                cpu_request="100m", cpu_limit="500m", memory_request="128Mi", memory_limit="256Mi"
+            ),
+            labels={"app": "made"},
+        )
+        return pb.CreateContainerRequest(
+            namespace=namespace, container=container, request_id=str(uuid4())
+        ).SerializeToString()
+
+    async def _measure(
+        self,
+        address: str,
+        method: str,
+        request: Callable[[], bytes],
+        concurrency: int,
+        seconds: float,
+        token: str,
+    ) -> float:
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        answered = 0
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+            await call(request(), metadata=metadata)
+            began = time.perf_counter()
+            end = began + seconds
+
+            async def one_client() -> None:
+                nonlocal answered
+                while time.perf_counter() < end:
+                    await call(request(), metadata=metadata)
+                    answered += 1
+
+            await asyncio.gather(*(one_client() for _ in range(concurrency)))
+            return answered / (time.perf_counter() - began)
+
+    async def answer(self, address: str, method: str, request: str, token: str = "") -> int:
+        """Length of one answer; shows that a call works."""
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            metadata = (("authorization", f"Bearer {token}"),) if token else ()
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+            return len(await call(b64decode(request), metadata=metadata))
+
+
+def _cycle(namespaces: list[str]) -> Iterator[str]:
+    while True:
+        yield from namespaces
+
+
+def main() -> None:
+    """The process."""
+    calls = Calls()
+    answering({"run": calls.run, "create": calls.create, "answer": calls.answer})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Watchers of one stream each: how long until all of them have all events, and how long each event takes.
+
+Messages stay bytes. A change is known by its first field, `change_type`: other answers (SYNCED, bookmarks) are no
+events. Streams are spread over connections, because servers bound how many one connection carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64decode, b64encode
+from itertools import count
+
+import asyncpg
+import grpc.aio
+import orjson
+
+from benchmarks.baselines import etcd
+from benchmarks.child import answering
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2 as resource
+
+_STREAMS_PER_CONNECTION = 90
+_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
+_CHANGES = frozenset(
+    (resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED, resource.CHANGE_TYPE_DELETED)
+)
+_LIMIT_SECONDS = 120.0
+_MARK = b"@%08d;"
+
+
+class Watches:
+    """The watchers of this process."""
+
+    def __init__(self) -> None:
+        self._channels: list[grpc.aio.Channel] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last: bytes = b""
+        self._waiting = 0
+        self._wanted = 0
+        self._standing = 0
+        self._done = asyncio.Event()
+        self._all_stand = asyncio.Event()
+        self._arrived: dict[bytes, list[float]] = {}
+        self._numbers = count()
+
+    async def open(
+        self, address: str, method: str, request: str, watchers: int, token: str = "", etcd: bool = False
+    ) -> None:
+        """Opens the streams and returns when each has said its first word."""
+        await self.close()
+        self._standing = 0
+        self._all_stand.clear()
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        for number in range(watchers):
+            if number % _STREAMS_PER_CONNECTION == 0:
+                self._channels.append(grpc.aio.insecure_channel(address, options=_OPTIONS))
+            follow = self._follow_etcd if etcd else self._follow
+            work = follow(self._channels[-1], method, b64decode(request), metadata, watchers)
+            self._tasks.append(asyncio.create_task(work))
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            standing = asyncio.create_task(self._all_stand.wait())
+            await asyncio.wait([standing, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            if not standing.done():
+                standing.cancel()
+                raise RuntimeError("a watch ended before it began")
+
+    async def close(self) -> None:
+        """Ends the streams."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for channel in self._channels:
+            await channel.close()
+        self._channels.clear()
+
+    async def expect(self, events: int) -> None:
+        """From now on so many events are waited for at each watcher."""
+        self._done.clear()
+        self._waiting = events * len(self._tasks)
+
+    async def finished(self) -> float:
+        """When the last of the expected events had come, by the monotonic clock."""
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            await self._done.wait()
+        return time.monotonic()
+
+    async def last_event(self) -> str:
+        """The last event that came, in base64: what the bare server sends."""
+        return b64encode(self._last).decode()
+
+    async def latencies_of_commits(self, dsn: str, namespace_id: int, events: int, pause: float) -> float:
+        """p99 in milliseconds from the COMMIT of one event to its delivery, over all events and watchers."""
+        connection = await asyncpg.connect(dsn)
+        began: dict[bytes, float] = {}
+        try:
+            for _ in range(events):
+                mark = _MARK % next(self._numbers)
+                container = pb.Container(name="watched", namespace="watched", labels={"mark": mark.decode()})
+                change = {
+                    "resource_type": "container",
+                    "resource_id": 1,
+                    "namespace_id": namespace_id,
+                    "resource_name": "watched",
+                    "kind": "modified",
+                    "message": b64encode(container.SerializeToString()).decode(),
+                    "labels": {},
+                    "status": "running",
+                }
+                transaction = connection.transaction()
+                await transaction.start()
+                await connection.execute(
+                    "SELECT append_changes('[]', $1::jsonb)", orjson.dumps([change]).decode()
+                )
+                began[mark] = time.monotonic()
+                await transaction.commit()
+                await asyncio.sleep(pause)
+            return await self._percentile(began)
+        finally:
+            await connection.close()
+
+    async def latencies_of_puts(self, address: str, events: int, pause: float) -> float:
+        """The same of puts into etcd."""
+        began: dict[bytes, float] = {}
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            put: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(etcd.PUT)
+            for _ in range(events):
+                mark = _MARK % next(self._numbers)
+                request = etcd.put_request(etcd.KEY, mark)
+                began[mark] = time.monotonic()
+                await put(request)
+                await asyncio.sleep(pause)
+            return await self._percentile(began)
+
+    async def _percentile(self, began: dict[bytes, float]) -> float:
+        wanted = len(began) * len(self._tasks)
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            while sum(len(self._arrived.get(mark, ())) for mark in began) < wanted:
+                await asyncio.sleep(0.01)
+        taken = sorted(at - start for mark, start in began.items() for at in self._arrived.pop(mark))
+        return taken[int(len(taken) * 0.99)] * 1000
+
+    async def _follow(
+        self,
+        channel: grpc.aio.Channel,
+        method: str,
+        request: bytes,
+        metadata: tuple[tuple[str, str], ...],
+        watchers: int,
+    ) -> None:
+        stood = False
+        watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
+        async for message in watch(request, metadata=metadata):
+            if message[0] == 0x08 and message[1] in _CHANGES:
+                self._last = message
+                self._note(message)
+            elif not stood:
+                stood = True
+                self._stands(watchers)
+
+    async def _follow_etcd(
+        self,
+        channel: grpc.aio.Channel,
+        method: str,
+        request: bytes,
+        metadata: tuple[tuple[str, str], ...],
+        watchers: int,
+    ) -> None:
+        watch: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+        call = watch(metadata=metadata)
+        await call.write(request)
+        stood = False
+        async for message in call:
+            if stood:
+                self._note(message)
+            else:
+                stood = True
+                self._stands(watchers)
+
+    def _stands(self, watchers: int) -> None:
+        self._standing += 1
+        if self._standing == watchers:
+            self._all_stand.set()
+
+    def _note(self, message: bytes) -> None:
+        at = message.find(b"@")
+        while at >= 0:
+            if message[at + 9 : at + 10] == b";":
+                self._arrived.setdefault(message[at : at + 10], []).append(time.monotonic())
+            at = message.find(b"@", at + 1)
+        self._waiting -= 1
+        if not self._waiting:
+            self._done.set()
+
+
+def main() -> None:
+    """The process."""
+    watches = Watches()
+    answering(
+        {
+            "open": watches.open,
+            "close": watches.close,
+            "expect": watches.expect,
+            "finished": watches.finished,
+            "last_event": watches.last_event,
+            "latencies_of_commits": watches.latencies_of_commits,
+            "latencies_of_puts": watches.latencies_of_puts,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

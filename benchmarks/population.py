@@ -1,0 +1,141 @@
+"""Rows for the databases that are measured, written by SQL: tenants, containers, records, usage.
+
+They are what the product would have written, as far as the statements that are measured look at them. They are
+written by the superuser, so no row-level security slows it down.
+
+The trigger on `reconcile_work` is the one thing that differs from the product's own schema: work is written as always
+and then never due. Without it the reconciler would try, in the middle of a measurement of calls, to reach a cluster
+that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+CLUSTER = "measured"
+# Containers are spread over so many namespaces; calls go to the first of them.
+NAMESPACES = 100
+ACTIVE_NAMESPACES = 10
+# A namespace that holds nothing, for watches.
+WATCHED = "watched"
+
+_TENANTS = f"""
+INSERT INTO clusters (name, api_server, status) VALUES ('{CLUSTER}', 'http://127.0.0.1:1', 'healthy');
+INSERT INTO namespaces (name, kubernetes_name, cluster_name, phase, resource_quota)
+SELECT name, name, '{CLUSTER}', 'Active', quota
+FROM (SELECT format('tenant-%s', i) AS name, '{{"containers": 10000000}}'::jsonb AS quota
+      FROM generate_series(0, {NAMESPACES - 1}) AS i
+      UNION ALL SELECT '{WATCHED}', NULL) AS wanted;
+INSERT INTO container_images (name, tag) SELECT 'image-' || i, '1.0' FROM generate_series(0, 19) AS i;
+
+CREATE FUNCTION never_due() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN NEW.due_at := 'infinity'; RETURN NEW; END $$;
+CREATE TRIGGER never_due BEFORE INSERT OR UPDATE ON reconcile_work FOR EACH ROW EXECUTE FUNCTION never_due();
+"""
+_CONTAINERS = """
+INSERT INTO containers (name, namespace_id, image_id, kubernetes_name, deployment_name, status, phase, ready_replicas,
+    observed_replicas, cpu_request, cpu_limit, memory_request, memory_limit, pod_ip, started_at, labels, spec,
+    quota_cpu_millicores, quota_memory_bytes, observed_generation)
+SELECT 'web-' || i, n.id, m.id, 'web-' || i, 'web-' || i, 'running', 'Running', 1, 1, '100m', '500m', '128Mi', '256Mi',
+       '10.0.' || i / 250 % 250 || '.' || i % 250, now(), jsonb_build_object('app', 'web', 'number', i::text),
+       jsonb_build_object('image', m.name || ':1.0'), 100, 128 * 1048576, 1
+FROM generate_series(0, $1::integer - 1) AS i
+JOIN namespaces AS n ON n.name = format('tenant-%s', i % $2::integer)
+JOIN container_images AS m ON m.name = 'image-' || i % 20
+"""
+_ENVIRONMENT = """
+INSERT INTO environment_variables (container_id, namespace_id, position, name, value)
+SELECT c.id, c.namespace_id, p.position, p.name, 'a value of some length'
+FROM containers AS c CROSS JOIN (VALUES (0, 'FIRST'), (1, 'SECOND')) AS p (position, name)
+"""
+_PORTS = """
+INSERT INTO port_mappings (container_id, namespace_id, name, container_port, service_name, service_port)
+SELECT id, namespace_id, 'http', 8080, name, 80 FROM containers
+"""
+
+
+async def tenants(connection: asyncpg.Connection) -> None:
+    """A cluster that nobody reaches, namespaces with a quota, images."""
+    await connection.execute(_TENANTS)
+
+
+async def containers(connection: asyncpg.Connection, count: int) -> None:
+    """Containers, spread evenly over the namespaces, each with two variables and a port.
+
+    The first `NAMESPACES` are web-0 in tenant-0, web-1 in tenant-1 and so on.
+    """
+    await connection.execute(_CONTAINERS, count, NAMESPACES)
+    await connection.execute(_ENVIRONMENT)
+    await connection.execute(_PORTS)
+    await analyze(connection, "containers", "environment_variables", "port_mappings", "namespaces")
+
+
+async def analyze(connection: asyncpg.Connection, *tables: str) -> None:
+    """What autovacuum would have done by the time that somebody asks."""
+    for table in tables:
+        await connection.execute(f"VACUUM (ANALYZE) {table}")
+
+
+_RECORDS = """
+INSERT INTO operation_logs (user_id, username, action, resource_type, resource_id, resource_name, namespace_id,
+    request_method, request_path, request_body, request_headers, client_ip, user_agent, status_code, duration_ms,
+    started_at, completed_at, sequence, record_hash, chain_hash)
+SELECT u.id, u.username, (ARRAY['create', 'get', 'list', 'update', 'delete'])[i % 5 + 1], 'container', i % 1000,
+       'web-' || i % 1000, n.id, 'UNARY', '/pilothouse.container.v1.ContainerService/GetContainer',
+       jsonb_build_object('namespace', n.name, 'name', 'web-' || i % 1000), '{"user-agent": "grpc-python/1.85"}',
+       '127.0.0.1', 'grpc-python/1.85', 200, 3, t.at, t.at + interval '3 ms', i, sha256(int8send(i)),
+       sha256(int8send(i))
+FROM generate_series($1::bigint, $2::bigint) AS i
+JOIN namespaces AS n ON n.name = format('tenant-%s', i % $3::integer)
+JOIN users AS u ON u.username = 'admin'
+CROSS JOIN LATERAL (SELECT now() - interval '25 days' + i * interval '2 s' AS at) AS t
+"""
+
+
+async def records(connection: asyncpg.Connection, first: int, last: int) -> None:
+    """Audit records with the sequences `first` to `last`, 2 s apart. Their hashes are made up: nobody verifies here."""
+    await connection.execute(_RECORDS, first, last, NAMESPACES)
+    await connection.execute("UPDATE stream_head SET audit_sequence = $1 WHERE audit_sequence < $1", last)
+    await analyze(connection, "operation_logs")
+
+
+# What is summed up, as in the product's roll-ups, of samples five minutes apart.
+SAMPLE_SECONDS = 300
+_BARE_USAGE = """
+CREATE UNLOGGED TABLE bare_usage (
+    container_id bigint NOT NULL, namespace_id bigint NOT NULL, timestamp timestamptz NOT NULL,
+    cpu_cores_used numeric(10,4), memory_bytes_used bigint, network_bytes_rx bigint, network_bytes_tx bigint,
+    disk_bytes_used bigint)
+"""
+_SAMPLES = """
+INSERT INTO bare_usage
+SELECT c.id, c.namespace_id, t.at, (c.id * 7 + t.number * 13) % 1000 / 1000.0, 1000000 + (t.number * 37) % 500000,
+       t.number * 1000, t.number * 500, 1000000
+FROM generate_series(1, $1::integer) WITH ORDINALITY AS step (number, _)
+CROSS JOIN LATERAL (SELECT step.number, $2::timestamptz + step.number * make_interval(secs => $3) AS at) AS t
+CROSS JOIN containers AS c
+"""
+_HOURLY = """
+INSERT INTO container_usage_hourly (container_id, namespace_id, bucket, samples, cpu_cores_avg, cpu_cores_max,
+    memory_bytes_avg, memory_bytes_max, network_bytes_rx, network_bytes_tx, disk_bytes_max)
+SELECT container_id, namespace_id, date_trunc('hour', timestamp), count(*), avg(cpu_cores_used), max(cpu_cores_used),
+       avg(memory_bytes_used), max(memory_bytes_used), max(network_bytes_rx) - min(network_bytes_rx),
+       max(network_bytes_tx) - min(network_bytes_tx), max(disk_bytes_used)
+FROM bare_usage GROUP BY 1, 2, 3
+"""
+
+
+async def usage(connection: asyncpg.Connection, days: int) -> None:
+    """A sample of each container each five minutes, up to the last whole hour, and the roll-ups of all of it.
+
+    The samples stand in a table of their own, `bare_usage`, for the baseline. The product keeps raw samples for days,
+    not for a month, and answers a month from the roll-ups.
+    """
+    begin = await connection.fetchval(
+        "SELECT date_trunc('hour', now()) - make_interval(days => $1::integer) - interval '5 min'", days
+    )
+    await connection.execute(_BARE_USAGE)
+    await connection.execute(_SAMPLES, days * 86400 // SAMPLE_SECONDS, begin, float(SAMPLE_SECONDS))
+    await connection.execute("CREATE INDEX ON bare_usage (container_id, timestamp)")
+    await connection.execute(_HOURLY)
+    await analyze(connection, "bare_usage", "container_usage_hourly")

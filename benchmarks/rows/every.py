@@ -1,0 +1,28 @@
+"""All rows by name, in the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.measure import Figure
+from benchmarks.rows import reading, watching, writing
+from benchmarks.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a row is about, how it is measured, and whether it is measured unless others are asked for."""
+
+    about: str
+    measure: Callable[[World], AsyncIterator[Figure]]
+    usual: bool = True
+
+
+ROWS: Mapping[str, Row] = {
+    "1": Row("GetContainer", reading.get_container),
+    "2": Row("CreateContainer", writing.create_container),
+    "3": Row("the audit record of a mutation", writing.audit),
+    "4": Row("events to many watchers", watching.fan_out),
+    "5": Row("commit to delivery", watching.latency),
+}
