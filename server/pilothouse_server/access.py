@@ -40,7 +40,10 @@ class Grant:
 
         A wanted form (`container.*`, `*`) is held only where no exclusion falls inside it.
         """
-        if any(permission_matches(wanted, excluded) for excluded in self.excluded):
+        if any(
+            permission_matches(wanted, excluded) or permission_matches(excluded, wanted)
+            for excluded in self.excluded
+        ):
             return False
         return any(permission_matches(held, wanted) for held in self.permissions)
 

@@ -40,10 +40,7 @@ CREATE TABLE users (
     avatar_url varchar(500),
     status varchar(20) NOT NULL DEFAULT 'active',
     last_login_at timestamptz,
-    failed_login_count integer NOT NULL DEFAULT 0,
-    locked_until timestamptz,
     password_changed_at timestamptz NOT NULL DEFAULT now(),
-    must_change_password boolean NOT NULL DEFAULT false,
     is_bootstrap boolean NOT NULL DEFAULT false,
     resource_version bigint NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -55,8 +52,7 @@ CREATE TABLE users (
     CONSTRAINT uq_users_uid UNIQUE (uid),
     CONSTRAINT fk_users_created_by FOREIGN KEY (created_by) REFERENCES users (id),
     CONSTRAINT fk_users_updated_by FOREIGN KEY (updated_by) REFERENCES users (id),
-    CONSTRAINT ck_users_status CHECK (status IN ('active', 'inactive', 'locked')),
-    CONSTRAINT ck_users_failed_login_count CHECK (failed_login_count >= 0)
+    CONSTRAINT ck_users_status CHECK (status IN ('active', 'inactive', 'locked'))
 );
 
 COMMENT ON TABLE users IS 'People and programs that log in; never deleted for good, see deleted_at.';

@@ -235,7 +235,7 @@ CREATE POLICY users_update_policy ON users FOR UPDATE TO @app@
     USING (id = (SELECT app_user_id()) OR (SELECT app_sees_all()));
 GRANT INSERT, UPDATE ON users TO @app@;
 GRANT SELECT (id, uid, username, username_normalized, email, email_normalized, full_name, avatar_url, status,
-    last_login_at, failed_login_count, locked_until, password_changed_at, must_change_password, is_bootstrap,
+    last_login_at, password_changed_at, is_bootstrap,
     resource_version, created_at, updated_at, created_by, updated_by, deleted_at) ON users TO @app@;
 
 CREATE POLICY roles_visible_policy ON roles FOR SELECT TO @app@ USING (true);
@@ -293,7 +293,7 @@ DROP POLICY clusters_delete_policy ON clusters;
 DROP POLICY encryption_keys_visible_policy ON encryption_keys;
 REVOKE ALL ON users, roles, clusters, namespaces, encryption_keys FROM @app@, @system@;
 REVOKE ALL (id, uid, username, username_normalized, email, email_normalized, full_name, avatar_url, status,
-    last_login_at, failed_login_count, locked_until, password_changed_at, must_change_password, is_bootstrap,
+    last_login_at, password_changed_at, is_bootstrap,
     resource_version, created_at, updated_at, created_by, updated_by, deleted_at) ON users FROM @app@;
 DROP TABLE login_throttles;
 DROP TABLE user_secrets;
