@@ -65,9 +65,10 @@ class Server:
 
     async def token(self, username: str = "admin", password: str = PASSWORD) -> str:
         """An access token, for bare calls."""
-        stub = identity_pb2_grpc.IdentityServiceAsyncStub(self.channel())
+        # The asynchronous stub is a type only; at run time there is one class for both.
+        stub: Any = identity_pb2_grpc.IdentityServiceStub(self.channel())
         answer = await stub.Login(identity_pb2.LoginRequest(username=username, password=password))
-        return answer.access_token
+        return str(answer.access_token)
 
     async def user(self, username: str, grants: Mapping[str, str]) -> AsyncClient:
         """A new user with roles by namespace ('' is everywhere), and a client of theirs."""

@@ -1,12 +1,15 @@
-"""A world for each test."""
+"""A world for each test; a server for each file of tests that asks for one."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
-from tests.conftest import Database
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.conftest import Database, new_database
+from tests.metrics.served import Served, serving
 from tests.metrics.world import World, world_of
 
 
@@ -14,4 +17,16 @@ from tests.metrics.world import World, world_of
 async def world(database: Database) -> AsyncIterator[World]:
     """A world on an empty database."""
     async with world_of(database) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def served(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    """A server that the tests of a file share."""
+    async with (
+        new_database(postgres, template_database.name) as database,
+        serving(database, tmp_path_factory.mktemp("server")) as made,
+    ):
         yield made

@@ -1,0 +1,87 @@
+"""A whole server without a cluster, two tenants, and users of each: shared by the tests of a file, which make
+containers of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse.metrics.v1 import metrics_pb2_grpc
+from pilothouse_client import AsyncClient
+from pilothouse_server.metrics.model import Sample
+from tests.conftest import Database
+from tests.harness import Server, running_server
+from tests.metrics.world import Box, make_box
+
+
+class Served:
+    """The server, and who calls it: `anna` may look at shop, `omar` runs shop, `olga` runs bank and looks at shop."""
+
+    def __init__(self, server: Server, anna: AsyncClient, omar: AsyncClient, olga: AsyncClient) -> None:
+        self.server = server
+        self.admin = server.admin
+        self.anna, self.omar, self.olga = anna, omar, olga
+
+    async def box(self, name: str, namespace: str = "shop", **columns: Any) -> Box:
+        """Makes a container."""
+        async with self.server.database.system() as connection:
+            return await make_box(connection, namespace, name, **columns)
+
+    async def store(self, *samples: Sample) -> None:
+        """Stores samples as the collector does."""
+        await self.server.application.usage.store(samples)
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """What a query finds, seen by the system role."""
+        async with self.server.database.system() as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+
+    async def stub(self, username: str) -> tuple[Any, tuple[tuple[str, str], ...]]:
+        """The bare stub, and the metadata of a user."""
+        token = await self.server.token(username)
+        stub = metrics_pb2_grpc.MetricsServiceStub(self.server.channel())
+        return stub, (("authorization", f"Bearer {token}"),)
+
+
+@asynccontextmanager
+async def serving(database: Database, directory: Path) -> AsyncIterator[Served]:
+    """The server until the end of the block."""
+    async with running_server(database, directory, with_cluster=False) as server:
+        async with database.system() as connection:
+            for namespace in ("shop", "bank"):
+                await make_box(connection, namespace, "idle")
+        anna = await server.user("anna", {"shop": "viewer"})
+        omar = await server.user("omar", {"shop": "operator"})
+        olga = await server.user("olga", {"bank": "operator", "shop": "viewer"})
+        yield Served(server, anna, omar, olga)
+
+
+def measured(
+    container: str, namespace: str = "shop", at: datetime | None = None, **fields: Any
+) -> pb.UsageSample:
+    """A sample as it is sent, of now unless said otherwise."""
+    moment = Timestamp()
+    moment.FromDatetime(at or datetime.now(UTC))
+    return pb.UsageSample(namespace=namespace, container=container, timestamp=moment, **fields)
+
+
+def request(*samples: pb.UsageSample) -> pb.RecordUsageRequest:
+    """A message of the stream."""
+    return pb.RecordUsageRequest(samples=samples)
+
+
+def reasons(answer: pb.RecordUsageResponse) -> dict[str, int]:
+    """How many samples were refused, by reason."""
+    return {rejection.reason: rejection.count for rejection in answer.rejections}
+
+
+def names(series: Sequence[pb.UsageSeries]) -> list[str]:
+    """Namespace and name of each series."""
+    return [f"{item.namespace}/{item.container}" for item in series]
