@@ -1,0 +1,239 @@
+"""Others' hands on fields of ours: reported, taken back or adopted, and always told whose they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pilothouse_server.cluster.client import ClusterClient, Page
+from pilothouse_server.cluster.objects import (
+    DEPLOYMENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    SERVICES,
+    HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec,
+    ObjectMeta,
+    Resource,
+    ScaleTarget,
+)
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.model import Condition, Container, EnvVar, Port, Resources
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import World
+
+WISHES: dict[str, Any] = {
+    "env": (EnvVar("A", "1"), EnvVar("B", "2")),
+    "resources": Resources(cpu_request="100m", memory_limit="64Mi"),
+    "labels": {"team": "a"},
+}
+
+
+def drifted(row: Container) -> Condition:
+    return next((c for c in row.observed.conditions if c.type == "Drifted"), Condition("Drifted", "Unknown"))
+
+
+def pod(main: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": {"containers": [{"name": "main", **main}], **more}}}}
+
+
+async def main_container(client: ClusterClient) -> dict[str, Any]:
+    manifest = await client.read(DEPLOYMENTS, "shop", "web")
+    found: dict[str, Any] = manifest["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+async def running(here: World, **fields: Any) -> Container:
+    await here.namespace()
+    await here.create(**fields)
+    return await here.running()
+
+
+async def test_adopted_fields_become_what_is_wanted(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        before = await running(here, drift_policy="adopt", **WISHES)
+        await here.meddle(
+            pod(
+                {
+                    "image": "nginx:1.29",
+                    "env": [{"name": "A", "value": "changed"}],
+                    "resources": {"requests": {"cpu": "200m"}},
+                }
+            )
+            | {"metadata": {"labels": {"team": "b"}}}
+        )
+        row = await here.until(lambda row: row.image == "nginx:1.29" and not row.reconciling)
+        assert row.generation > before.generation
+        assert row.resource_version > before.resource_version
+        assert row.env == (EnvVar("A", "changed"), EnvVar("B", "2"))
+        assert row.resources == Resources(cpu_request="200m", memory_limit="64Mi")
+        assert row.labels == {"team": "b"}
+        condition = drifted(row)
+        assert (condition.status, condition.reason) == ("False", "Adopted")
+        assert "image" in condition.message
+        assert "'meddler'" in condition.message
+        row = await here.running()
+        assert row.image == (await main_container(client))["image"] == "nginx:1.29"
+    history = await here.rows(
+        "SELECT triggered_by, user_id, message FROM container_status_history WHERE reason = 'Adopted'"
+    )
+    assert [(entry["triggered_by"], entry["user_id"]) for entry in history] == [("system", None)]
+    assert "'meddler'" in history[0]["message"]
+    (image,) = await here.rows(
+        "SELECT i.tag, c.quota_cpu_millicores FROM containers AS c JOIN container_images AS i ON i.id = c.image_id"
+    )
+    assert (image["tag"], image["quota_cpu_millicores"]) == ("1.29", 200)
+
+
+async def test_what_the_model_cannot_express_stays_reported(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        # A Service's port is ours; no policy adopts what stands on Services.
+        await running(
+            here,
+            drift_policy="adopt",
+            ports=(Port(container_port=80, service_name="web", service_port=80),),
+        )
+        await here.apply_as(
+            "meddler",
+            "/api/v1/namespaces/shop/services/web",
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "web", "namespace": "shop"},
+                "spec": {"ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]},
+            },
+        )
+        # Services are not watched; whatever else has the container looked at finds it.
+        await here.meddle(pod({"image": "nginx:1.29"}))
+        row = await here.until(lambda row: row.image == "nginx:1.29" and drifted(row).status == "True")
+        assert "Service web" in drifted(row).message
+        assert "targetPort by 'meddler'" in drifted(row).message
+        service = await client.read(SERVICES, "shop", "web")
+        assert service["spec"]["ports"][0]["targetPort"] == 8080
+
+
+@pytest.mark.parametrize("policy", ["report", "adopt"])
+async def test_what_others_removed_is_drift_too(here: World, policy: Any) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await running(here, drift_policy=policy, **WISHES)
+        await here.meddle(pod({"env": [{"name": "B", "$patch": "delete"}], "image": "nginx:1.29"}))
+        row = await here.until(lambda row: drifted(row).reason in ("FieldManagerConflict", "Adopted"))
+        assert 'env[name="B"]' in drifted(row).message
+        assert [variable["name"] for variable in (await main_container(client))["env"]] == ["A"]
+        assert [variable.name for variable in row.env] == (["A"] if policy == "adopt" else ["A", "B"])
+
+
+async def test_a_report_does_not_hold_up_what_is_asked_for(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await running(here, drift_policy="report", **WISHES)
+        await here.meddle(pod({"image": "nginx:1.29"}))
+        await here.until(lambda row: drifted(row).status == "True")
+        await here.update(env=(EnvVar("A", "3"), EnvVar("B", "2")))
+        row = await here.running()
+        assert drifted(row).status == "True"
+        there = await main_container(client)
+        assert there["image"] == "nginx:1.29"
+        assert there["env"][0] == {"name": "A", "value": "3"}
+        # Told to repair, it is taken back.
+        await here.update(drift_policy="repair")
+        row = await here.until(lambda row: drifted(row).reason == "Repaired")
+        assert (await main_container(client))["image"] == "nginx:1.27"
+
+
+@pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
+async def test_a_person_scales(here: World, policy: Any) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        before = await running(here, drift_policy=policy)
+        await here.meddle({"spec": {"replicas": 3}})
+        if policy == "adopt":
+            row = await here.until(lambda row: row.replicas == 3 and not row.reconciling)
+            assert row.generation > before.generation
+            assert drifted(row).status == "False"
+        else:
+            row = await here.until(lambda row: drifted(row).status == "True")
+            assert row.replicas == 1
+            assert ".spec.replicas (3 in place of 1) by 'meddler'" in drifted(row).message
+        await here.until(lambda row: row.observed.ready_replicas == 3)
+        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 3
+
+
+@pytest.mark.parametrize(("policy", "left"), [("repair", 0), ("adopt", 0), ("report", 2)])
+async def test_what_shall_not_run_is_held_at_zero(here: World, policy: Any, left: int) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await running(here, drift_policy=policy)
+        await here.move(containers.stop)
+        await here.until(lambda row: not row.reconciling)
+        await here.meddle({"spec": {"replicas": 2}})
+        if left:
+            row = await here.until(lambda row: drifted(row).status == "True")
+            assert ".spec.replicas" in drifted(row).message
+        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == left)
+        row = await here.until(lambda row: row.observed.status == "stopped")
+        assert row.replicas == 1
+
+
+async def test_an_autoscalers_count_is_adopted_and_never_fought(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await here.connect("local")
+    _autoscaled(monkeypatch, "web")
+    async with here.reconciling():
+        await running(here)
+        await here.meddle({"spec": {"replicas": 4}})
+        row = await here.until(lambda row: row.replicas == 4 and not row.reconciling)
+        autoscaled = next(c for c in row.observed.conditions if c.type == "Autoscaled")
+        assert autoscaled.status == "True"
+        assert "scaler" in autoscaled.message
+        assert drifted(row).status == "False"
+        # Who asks for another number asks in vain: the autoscaler's is shown again.
+        await here.update(replicas=2)
+        await here.until(lambda row: row.replicas == 4 and not row.reconciling)
+        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
+        # It does not act on zero: stopping and starting are ours.
+        await here.move(containers.stop)
+        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 0)
+        await here.move(containers.start)
+        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 4)
+
+
+def _autoscaled(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A HorizontalPodAutoscaler for the Deployment of this name, on whatever cluster is asked."""
+    autoscaler = HorizontalPodAutoscaler(
+        metadata=ObjectMeta(name="scaler"),
+        spec=HorizontalPodAutoscalerSpec(scale_target_ref=ScaleTarget("Deployment", name)),
+    )
+    real = ClusterClient.list
+
+    async def list_(self: ClusterClient, resource: Resource[Any], *arguments: Any, **keywords: Any) -> Any:
+        if resource is HORIZONTAL_POD_AUTOSCALERS:
+            return Page((autoscaler,), "1")
+        return await real(self, resource, *arguments, **keywords)
+
+    monkeypatch.setattr(ClusterClient, "list", list_)
+
+
+async def test_a_service_becomes_headless_and_back(here: World) -> None:
+    client = await here.connect("local")
+
+    def port(kind: Any) -> tuple[Port, ...]:
+        return (Port(container_port=80, service_name="web", service_port=80, service_type=kind),)
+
+    async def address() -> str:
+        found = await client.find(SERVICES, "shop", "web")
+        return found.spec.cluster_ip if found else ""
+
+    async with here.reconciling():
+        await running(here, ports=port("ClusterIP"))
+        assert await address() not in ("", "None")
+        await here.update(ports=port("Headless"))
+        await eventually(address, lambda found: found == "None")
+        await here.update(ports=port("ClusterIP"))
+        await eventually(address, lambda found: found not in ("", "None"))
+        row = await here.running()
+        assert {c.type: c.status for c in row.observed.conditions}["Applied"] == "True"
