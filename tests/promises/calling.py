@@ -83,7 +83,7 @@ class Caller:
 
     def __init__(self, channel: grpc.aio.Channel, token: str = "") -> None:
         self.channel = channel
-        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
 
     async def invoke(
         self, rule: Rule, request: Message | bytes, *, most: int = 1, timeout: float = _SECONDS

@@ -88,21 +88,26 @@ class Hub:
         self.records.advance(sequence)
 
     def since(self, revision: int) -> list[FeedEvent] | None:
-        """The events after `revision`; None if the ring no longer holds them all."""
+        """The events after `revision`; None if the ring does not hold them all.
+
+        A watcher's place moves with what it is given, so what is given has no hole, and is never nothing while
+        there is something.
+        """
         newest = self.newest
         if revision >= newest:
             return []
         if not self._ring or self._ring[0].revision > revision + 1:
             return None
+        found: list[FeedEvent] = []
         if newest - revision < 64:
-            found: list[FeedEvent] = []
             for event in reversed(self._ring):
                 if event.revision <= revision:
                     break
                 found.append(event)
             found.reverse()
-            return found
-        return [event for event in self._ring if event.revision > revision]
+        else:
+            found = [event for event in self._ring if event.revision > revision]
+        return found if len(found) == newest - revision else None
 
     async def beyond(self, revision: int, timeout_seconds: float) -> bool:
         """Waits until something after `revision` was published; False when the time has passed without."""

@@ -1,0 +1,158 @@
+"""Promise 3: watches lose nothing. Writers race on two servers while watchers are cut and go on anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2 as container
+from pilothouse_server.rpc import watch
+from pilothouse_server.store.feed import FeedEvent
+from tests.harness import eventually, running_server
+from tests.promises.calling import Caller
+from tests.promises.following import Follower, faults
+from tests.promises.requests import OWN
+from tests.promises.world import World
+
+_LISTENERS = (
+    "SELECT pid FROM pg_stat_activity "
+    "WHERE application_name = 'pilothouse-listener' AND datname = current_database()"
+)
+
+
+@asynccontextmanager
+async def second_server(world: World, directory: Path) -> AsyncIterator[Caller]:
+    """Another server on the same database, and the administrator's session used there."""
+    async with running_server(world.server.database, directory, with_cluster=False) as other:
+        yield Caller(other.channel(), token_of(world.admin))
+
+
+def token_of(caller: Caller) -> str:
+    """The token of a caller."""
+    return dict(caller.metadata)["authorization"].removeprefix("Bearer ")
+
+
+async def write(world: World, callers: Sequence[Caller], number: int, mutations: int) -> None:
+    """One writer: containers that are made, relabelled, stopped and started, a mutation after the other."""
+    for step in range(mutations):
+        caller = callers[(number + step) % len(callers)]
+        name = f"w{number}-{step // 4}"
+        target = {"namespace": OWN, "name": name}
+        match step % 4:
+            case 0:
+                made = {"name": name, "image": "nginx:1.27", "labels": {"writer": str(number)}}
+                await world.must("CreateContainer", {"namespace": OWN, "container": made}, caller)
+            case 1:
+                relabelled = {"container": {"labels": {"step": str(step)}}, "updateMask": "labels"}
+                await world.must("UpdateContainer", {**target, **relabelled}, caller)
+            case 2:
+                await world.must("StopContainer", target, caller)
+            case 3:
+                await world.must("StartContainer", target, caller)
+
+
+async def race(
+    world: World, callers: Sequence[Caller], *, writers: int, each: int, watchers: int, faulty: bool = True
+) -> list[str]:
+    """Runs writers and watchers against each other; answers what the watchers saw wrongly."""
+    rule = world.rule("WatchContainers")
+    request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
+    followers = [
+        Follower(rule, callers[index % 2 :] + callers[: index % 2], request, index)
+        for index in range(watchers)
+    ]
+    tasks = [asyncio.create_task(follower.run()) for follower in followers]
+    try:
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(follower.synced.wait() for follower in followers[: watchers // 2]))
+        writing = asyncio.gather(*(write(world, callers, number, each) for number in range(writers)))
+        async with world.sql() as sql:
+            if faulty:
+                for _ in range(3):
+                    await kill_listeners(world)
+            await writing
+            head = await sql.fetchval("SELECT revision FROM stream_head")
+
+            async def there() -> bool:
+                broken = [task for task in tasks if task.done()]
+                for task in broken:
+                    task.result()
+                return all(follower.newest >= head for follower in followers)
+
+            await eventually(there, seconds=20)
+            found = await faults(sql, followers)
+            deadlocks = await sql.fetchval(
+                "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+            )
+            return found + ([f"{deadlocks} deadlocks"] if deadlocks else [])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def kill_listeners(world: World) -> None:
+    """Ends the backends that listen, once each server has one."""
+    async with world.sql() as sql:
+        pids = await eventually(lambda: _pids(sql))
+        for pid in pids:
+            await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
+
+        async def gone() -> bool:
+            return not set(pids) & set(await _pids(sql))
+
+        await eventually(gone)
+
+
+async def _pids(sql: object) -> list[int]:
+    rows = await sql.fetch(_LISTENERS)  # type: ignore[attr-defined]
+    return [row["pid"] for row in rows]
+
+
+async def test_no_event_is_lost_twice_or_out_of_order(world: World, tmp_path: Path) -> None:
+    async with second_server(world, tmp_path) as other:
+        assert await race(world, [world.admin, other], writers=8, each=40, watchers=6) == []
+
+
+@pytest.mark.soak
+async def test_no_event_is_lost_in_a_long_race(world: World, tmp_path: Path) -> None:
+    async with second_server(world, tmp_path) as other:
+        assert await race(world, [world.admin, other], writers=16, each=600, watchers=20) == []
+
+
+async def test_a_watch_that_loses_events_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = watch._change
+
+    def forgetful(event: FeedEvent, *arguments: Any) -> int | None:
+        return change(event, *arguments) if event.revision % 7 else None
+
+    monkeypatch.setattr(watch, "_change", forgetful)
+    found = await race(world, [world.admin, world.admin], writers=2, each=20, watchers=2, faulty=False)
+    assert any("missed" in fault for fault in found)
+
+
+async def test_ends_of_the_listener_cost_no_event(world: World) -> None:
+    await world.must("CreateContainer", {"namespace": OWN, "container": {"name": "a", "image": "nginx"}})
+    follower = Follower(
+        world.rule("WatchContainers"), [world.admin], container.WatchContainersRequest(), cut_after=(9, 9)
+    )
+    task = asyncio.create_task(follower.run())
+    await follower.synced.wait()
+    for name in ("b", "c"):
+        await kill_listeners(world)
+        await world.must("CreateContainer", {"namespace": OWN, "container": {"name": name, "image": "nginx"}})
+
+        async def seen(wanted: str = name) -> bool:
+            return any(change[2] == wanted for change in follower.changes)
+
+        # The poll finds it, long before the listener is back.
+        await eventually(seen, seconds=2.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with world.sql() as sql:
+        assert await faults(sql, [follower]) == []
