@@ -84,7 +84,7 @@ def rotate(
             if answer.rotated:
                 pause = 0.05
                 continue
-            # Somebody holds the rows that are left.
+            # What is left may be written by somebody at the moment.
             if time.monotonic() > ends:
                 _fail(f"{answer.remaining} data keys could not be rotated: the server's log says which")
             time.sleep(pause)

@@ -103,14 +103,14 @@ async def in_use(transaction: ReadTransaction) -> frozenset[str]:
 async def take_old(
     transaction: Transaction, table: EnvelopeTable, active: str, *, after: int, rows: int
 ) -> Sequence[WrappedKey]:
-    """Up to `rows` data keys that another key wraps, by id beyond `after`, locked; rows that somebody else
-    holds are passed over.
+    """Up to `rows` data keys that another key wraps, by id beyond `after`, locked; a row that somebody else
+    holds is waited for. All lock in the order of ids, so that two who rotate at once cannot deadlock.
     """
     owner = f"CAST({table.owner} AS text)" if table.owner else "''"
     query = text(
         f"SELECT id, CAST({table.row} AS text) AS row, {owner} AS owner, data_key, key_id "  # noqa: S608
         f"FROM {table.table} WHERE key_id <> :active AND data_key IS NOT NULL AND id > :after "
-        "ORDER BY id LIMIT :rows FOR NO KEY UPDATE SKIP LOCKED"
+        "ORDER BY id LIMIT :rows FOR NO KEY UPDATE"
     )
     found = await transaction.connection.execute(query, {"active": active, "after": after, "rows": rows})
     return [WrappedKey(*row) for row in found]

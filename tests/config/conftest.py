@@ -1,0 +1,86 @@
+"""One server with a cluster for all tests here; each works in a namespace of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest_asyncio
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS, Manifest
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.conftest import Database, new_database
+from tests.harness import Server, eventually, running_server
+
+_numbers = count(1)
+
+
+class Place:
+    """A namespace on the server, and what its cluster has of it."""
+
+    def __init__(self, server: Server, cluster: ClusterClient, name: str) -> None:
+        self.server = server
+        self.client: AsyncClient = server.admin
+        self.cluster = cluster
+        self.name = name
+
+    async def secret_on_cluster(self, name: str) -> Manifest | None:
+        """The whole Secret, or None."""
+        return await self._on_cluster(name, secret=True)
+
+    async def config_map_on_cluster(self, name: str) -> Manifest | None:
+        """The whole ConfigMap, or None."""
+        return await self._on_cluster(name, secret=False)
+
+    async def _on_cluster(self, name: str, *, secret: bool) -> Manifest | None:
+        resource = SECRETS if secret else CONFIG_MAPS
+        if await self.cluster.find(resource, self.name, name) is None:
+            return None
+        return await self.cluster.read(resource, self.name, name)
+
+    async def applied(self, *names: str) -> None:
+        """Returns when these config maps and secrets are as wanted on the cluster."""
+
+        async def settled() -> bool:
+            found = [item async for item in self.client.config.list_config_maps(namespace=self.name)]
+            found += [item async for item in self.client.config.list_secrets(namespace=self.name)]
+            return all(not item.reconciling for item in found if item.name in names)
+
+        await eventually(settled, what=f"{names} applied")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_server(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: object
+) -> AsyncIterator[Server]:
+    directory = tmp_path_factory.mktemp("config")  # type: ignore[attr-defined]
+    async with (
+        new_database(postgres, template_database.name) as database,
+        running_server(database, directory) as server,
+    ):
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_cluster(shared_server: Server) -> AsyncIterator[ClusterClient]:
+    assert shared_server.cluster is not None
+    client = await ClusterClient.from_kubeconfig(shared_server.cluster.kubeconfig(), name="test")
+    yield client
+    await client.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def place(shared_server: Server, shared_cluster: ClusterClient) -> Place:
+    """A new namespace, active on the cluster."""
+    name = f"space-{next(_numbers)}"
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+
+    async def there() -> bool:
+        found = await shared_server.admin.namespaces.get(name=name)
+        return found.phase == "Active"
+
+    await eventually(there, what="the namespace on the cluster")
+    return Place(shared_server, shared_cluster, name)

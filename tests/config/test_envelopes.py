@@ -1,0 +1,167 @@
+"""Keys and envelopes without a server: what they refuse, and what a key file may look like."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
+from pilothouse_server.keys import KeyRing, add_key, remove_key
+from pilothouse_server.settings import SettingsError
+
+HERE = Binding("secrets", "ciphertext", "7a0c", "12")
+PLAINTEXT = b"the value"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "master.key"
+    KeyRing.load(path, create=True)
+    return path
+
+
+def envelopes(path: Path) -> Envelopes:
+    return Envelopes(KeyRing.load(path, create=False))
+
+
+def sealed(with_: Envelopes, binding: Binding = HERE) -> Sealed:
+    return with_.seal(PLAINTEXT, binding, with_.newest_key_id)
+
+
+def test_what_is_sealed_can_be_opened_where_it_belongs(path: Path) -> None:
+    made = envelopes(path)
+    box = sealed(made)
+    assert made.open(box, HERE) == PLAINTEXT
+    assert envelopes(path).open(box, HERE) == PLAINTEXT
+    assert PLAINTEXT not in box.ciphertext
+    # Twice the same value looks like two values.
+    assert sealed(made).ciphertext != box.ciphertext
+    assert sealed(made).data_key != box.data_key
+
+
+@pytest.mark.parametrize("part", [field.name for field in dataclasses.fields(Binding)])
+def test_it_is_refused_anywhere_else(path: Path, part: str) -> None:
+    made = envelopes(path)
+    elsewhere = dataclasses.replace(HERE, **{part: getattr(HERE, part) + "0"})
+    with pytest.raises(FailedPrecondition) as refused:
+        made.open(sealed(made), elsewhere)
+    assert refused.value.reason == "CIPHERTEXT_REFUSED"
+    with pytest.raises(FailedPrecondition):
+        made.rewrap(sealed(made).data_key, made.newest_key_id, elsewhere, made.newest_key_id)
+
+
+def test_a_binding_is_not_mistaken_for_another_with_its_letters_elsewhere(path: Path) -> None:
+    made = envelopes(path)
+    box = sealed(made, Binding("secrets", "a", "bc", ""))
+    with pytest.raises(FailedPrecondition):
+        made.open(box, Binding("secrets", "ab", "c", ""))
+
+
+def test_the_ciphertext_of_another_row_is_refused_under_ones_own_data_key(path: Path) -> None:
+    made = envelopes(path)
+    one, other = sealed(made), sealed(made, dataclasses.replace(HERE, row="9"))
+    with pytest.raises(FailedPrecondition):
+        made.open(Sealed(other.ciphertext, one.data_key, one.key_id), HERE)
+
+
+@pytest.mark.parametrize("part", ["ciphertext", "data_key"])
+def test_any_changed_bit_and_any_cut_is_refused(path: Path, part: str) -> None:
+    made = envelopes(path)
+    box = sealed(made)
+    whole = getattr(box, part)
+    broken = [whole[:length] for length in range(len(whole))]
+    broken += [whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :] for index in range(len(whole))]
+    for each in broken:
+        with pytest.raises(FailedPrecondition):
+            made.open(dataclasses.replace(box, **{part: each}), HERE)
+
+
+def test_a_rewrapped_key_opens_the_same_value_under_the_new_key_alone(path: Path) -> None:
+    before = envelopes(path)
+    box = sealed(before)
+    new = add_key(path)
+    after = envelopes(path)
+    assert after.newest_key_id == new != box.key_id
+    assert after.open(box, HERE) == PLAINTEXT
+    rewrapped = Sealed(box.ciphertext, after.rewrap(box.data_key, box.key_id, HERE, new), new)
+    assert after.open(rewrapped, HERE) == PLAINTEXT
+    remove_key(path, box.key_id)
+    assert envelopes(path).open(rewrapped, HERE) == PLAINTEXT
+    with pytest.raises(Unavailable) as missing:
+        envelopes(path).open(box, HERE)
+    assert missing.value.reason == "ENCRYPTION_KEY_MISSING"
+
+
+def test_a_key_that_is_added_while_a_server_runs_is_found(path: Path) -> None:
+    running = envelopes(path)
+    new = add_key(path)
+    assert new not in running.key_ids
+    box = envelopes(path).seal(PLAINTEXT, HERE, new)
+    assert running.open(box, HERE) == PLAINTEXT
+
+
+def test_a_key_file_that_breaks_while_a_server_runs_leaves_it_its_keys(path: Path) -> None:
+    running = envelopes(path)
+    box = sealed(running)
+    path.write_text("nothing")
+    with pytest.raises(SettingsError):
+        running.refresh()
+    assert running.open(box, HERE) == PLAINTEXT
+    with pytest.raises(PilothouseError) as missing:
+        running.seal(PLAINTEXT, HERE, "unknown")
+    assert missing.value.reason == "ENCRYPTION_KEY_MISSING"
+
+
+def test_what_tokens_derive_from_survives_a_new_key(path: Path) -> None:
+    before = KeyRing.load(path, create=False)
+    add_key(path)
+    after = KeyRing.load(path, create=False)
+    assert after.derive("resume-token") == before.derive("resume-token")
+    assert after.derive("resume-token") != after.derive("page-token")
+    assert before.newest_key_id == list(after.key_encryption_keys)[1]
+
+
+def test_the_newest_key_and_an_unknown_one_are_not_removed(path: Path) -> None:
+    newest = KeyRing.load(path, create=False).newest_key_id
+    for key_id in (newest, "unknown"):
+        with pytest.raises(SettingsError):
+            remove_key(path, key_id)
+    assert KeyRing.load(path, create=False).newest_key_id == newest
+
+
+@pytest.mark.parametrize(
+    "text", ["", "zz", "ab" * 31, "ab" * 33, "ab" * 32 + "\n" + "ab" * 32, "ab" * 32 + "\nrubbish"]
+)
+def test_a_malformed_key_file_is_refused(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        KeyRing.load(path, create=False)
+    assert "ab" * 31 not in str(refused.value)
+    with pytest.raises(SettingsError):
+        add_key(path)
+    assert path.read_text() == text
+
+
+def test_only_the_owner_may_read_it(path: Path) -> None:
+    assert path.stat().st_mode & 0o777 == 0o600
+    add_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        KeyRing.load(path, create=False)
+
+
+def test_adding_leaves_nothing_else_behind(path: Path) -> None:
+    add_key(path)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_neither_keys_nor_values_are_shown(path: Path) -> None:
+    made = envelopes(path)
+    box = sealed(made)
+    assert box.data_key.hex() not in repr(box)
+    assert str(box.data_key) not in repr(box)

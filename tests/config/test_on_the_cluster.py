@@ -1,0 +1,313 @@
+"""Config maps and secrets on their cluster: brought, changed, taken away, refused, read by containers."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.container.v1 import container_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.client import FIELD_MANAGER
+from pilothouse_server.cluster.manifest_config import CONFIG_UID
+from pilothouse_server.cluster.objects import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Manifest
+from tests.config.conftest import Place
+from tests.harness import eventually
+
+
+def encoded(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+async def make_secret(place: Place, name: str = "app", **fields: Any) -> pb.Secret:
+    secret = pb.Secret(name=name, **{"data": {"a": b"1", "b": b"2"}, **fields})
+    made = await place.client.config.create_secret(namespace=place.name, secret=secret)
+    await place.applied(name)
+    return made
+
+
+async def change_secret(
+    place: Place, name: str = "app", *, restart: bool = False, **fields: Any
+) -> list[str]:
+    answer = await place.client.config.update_secret(
+        namespace=place.name,
+        name=name,
+        secret=pb.Secret(**fields),
+        update_mask=FieldMask(paths=list(fields)),
+        restart_containers=restart,
+    )
+    return list(answer.restarted)
+
+
+def applied_of(config: pb.Secret | pb.ConfigMap) -> resource_pb2.Condition:
+    (condition,) = [each for each in config.conditions if each.type == "Applied"]
+    return condition
+
+
+def reading(source: str, key: str = "a", name: str = "web") -> container_pb2.Container:
+    env = container_pb2.EnvVar(
+        name="VALUE", value_from=container_pb2.ENV_VALUE_FROM_SECRET, source_name=source, source_key=key
+    )
+    return container_pb2.Container(name=name, image="nginx:1.27", env=[env])
+
+
+async def test_a_secret_comes_changes_and_goes(place: Place) -> None:
+    made = await make_secret(place, type="example.com/own", labels={"tier": "db"}, annotations={"note": "x"})
+    found = await place.secret_on_cluster("app")
+    assert found is not None
+    assert (found["type"], found["data"]) == ("example.com/own", {"a": encoded(b"1"), "b": encoded(b"2")})
+    labels = found["metadata"]["labels"]
+    assert (labels["tier"], labels[CONFIG_UID]) == ("db", made.uid)
+    assert found["metadata"]["annotations"] == {"note": "x"}
+    await change_secret(place, data={"b": b"\x00\xff"}, labels={})
+    await place.applied("app")
+    found = await place.secret_on_cluster("app")
+    assert found is not None
+    assert found["data"] == {"b": encoded(b"\x00\xff")}
+    assert "tier" not in found["metadata"]["labels"]
+    shown = await place.client.config.get_secret(namespace=place.name, name="app")
+    assert applied_of(shown).status == resource_pb2.CONDITION_STATUS_TRUE
+    assert (shown.generation, shown.observed_generation, shown.reconciling) == (2, 2, False)
+    await place.client.config.delete_secret(namespace=place.name, name="app")
+
+    async def gone() -> bool:
+        return await place.secret_on_cluster("app") is None
+
+    await eventually(gone, what="the secret gone from the cluster")
+
+
+async def test_a_config_map_comes_with_text_and_bytes(place: Place) -> None:
+    config_map = pb.ConfigMap(name="app", data={"mode": "fast"}, binary_data={"b": b"\xff"}, immutable=True)
+    await place.client.config.create_config_map(namespace=place.name, config_map=config_map)
+    await place.applied("app")
+    found = await place.config_map_on_cluster("app")
+    assert found is not None
+    assert (found["data"], found["binaryData"]) == ({"mode": "fast"}, {"b": encoded(b"\xff")})
+    assert found["immutable"] is True
+
+
+async def test_the_row_stays_until_the_object_is_gone(place: Place) -> None:
+    await make_secret(place)
+    held = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "app", "namespace": place.name, "finalizers": ["example.com/held"]},
+    }
+    await place.cluster.merge_patch(SECRETS, place.name, "app", held)
+    await place.client.config.delete_secret(namespace=place.name, name="app")
+
+    async def ending() -> bool:
+        found = await place.secret_on_cluster("app")
+        return found is not None and "deletionTimestamp" in found["metadata"]
+
+    await eventually(ending, what="the deletion asked for")
+    shown = await place.client.config.get_secret(namespace=place.name, name="app")
+    assert shown.HasField("delete_time")
+    assert shown.reconciling
+    await place.cluster.merge_patch(SECRETS, place.name, "app", {"metadata": {"finalizers": None}})
+
+    async def gone() -> bool:
+        return not [item async for item in place.client.config.list_secrets(namespace=place.name)]
+
+    await eventually(gone, what="the row gone")
+
+
+async def foreign(place: Place, name: str, **fields: Any) -> Manifest:
+    """A Secret that somebody else made."""
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": place.name},
+        **fields,
+    }
+    await place.cluster.apply(SECRETS, manifest)
+    return manifest
+
+
+async def test_somebody_elses_object_is_left_alone(place: Place) -> None:
+    await foreign(place, "app", data={"theirs": encoded(b"x")})
+    secret = pb.Secret(name="app", data={"ours": b"y"})
+    await place.client.config.create_secret(namespace=place.name, secret=secret)
+
+    async def refused() -> bool:
+        found = await place.client.config.get_secret(namespace=place.name, name="app")
+        return bool(found.conditions) and applied_of(found).reason == "NameTaken"
+
+    await eventually(refused, what="the refusal")
+    await place.client.config.delete_secret(namespace=place.name, name="app")
+
+    async def gone() -> bool:
+        return not [item async for item in place.client.config.list_secrets(namespace=place.name)]
+
+    await eventually(gone, what="the row gone")
+    found = await place.secret_on_cluster("app")
+    assert found is not None
+    assert found["data"] == {"theirs": encoded(b"x")}
+
+
+async def test_an_object_that_others_froze_is_told_in_the_clusters_words(place: Place) -> None:
+    await make_secret(place)
+    await place.cluster.merge_patch(SECRETS, place.name, "app", {"immutable": True})
+    before = await place.secret_on_cluster("app")
+    await change_secret(place, data={"a": b"a-new-value"})
+
+    async def refused() -> bool:
+        found = await place.client.config.get_secret(namespace=place.name, name="app")
+        return applied_of(found).status == resource_pb2.CONDITION_STATUS_FALSE
+
+    await eventually(refused, what="the refusal")
+    shown = await place.client.config.get_secret(namespace=place.name, name="app")
+    assert "field is immutable when `immutable` is set" in applied_of(shown).message
+    assert "a-new-value" not in str(shown)
+    after = await place.secret_on_cluster("app")
+    assert before is not None
+    assert after is not None
+    assert (after["metadata"]["uid"], after["data"]) == (before["metadata"]["uid"], before["data"])
+
+
+async def test_an_immutable_object_that_differs_from_an_immutable_row_is_made_again(place: Place) -> None:
+    made = await make_secret(place, immutable=True)
+    before = await place.secret_on_cluster("app")
+    assert before is not None
+    await place.cluster.delete(SECRETS, place.name, "app", uid=before["metadata"]["uid"])
+    labels = {CONFIG_UID: made.uid, manifests.MANAGED_BY: manifests.MANAGER}
+    await place.cluster.apply(
+        SECRETS,
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "app", "namespace": place.name, "labels": labels},
+            "data": {"a": encoded(b"of a restored cluster")},
+            "immutable": True,
+        },
+    )
+    await change_secret(place, labels={"look": "again"})
+
+    async def restored() -> bool:
+        found = await place.secret_on_cluster("app")
+        return found is not None and found["data"] == {"a": encoded(b"1"), "b": encoded(b"2")}
+
+    await eventually(restored, what="the object made again")
+    await place.applied("app")
+
+
+async def test_what_others_change_of_ours_is_taken_back_and_their_own_stays(place: Place) -> None:
+    config_map = pb.ConfigMap(name="app", data={"ours": "1"})
+    await place.client.config.create_config_map(namespace=place.name, config_map=config_map)
+    await place.applied("app")
+    await place.cluster.merge_patch(
+        CONFIG_MAPS, place.name, "app", {"data": {"ours": "changed", "theirs": "x"}}
+    )
+    await place.client.config.update_config_map(
+        namespace=place.name,
+        name="app",
+        config_map=pb.ConfigMap(labels={"look": "again"}),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    await place.applied("app")
+    found = await place.config_map_on_cluster("app")
+    assert found is not None
+    assert found["data"]["ours"] == "1"
+    assert FIELD_MANAGER in {each["manager"] for each in found["metadata"]["managedFields"]}
+
+
+async def test_an_unreadable_ciphertext_is_told_and_nothing_is_applied(place: Place) -> None:
+    await make_secret(place, "one")
+    await make_secret(place, "two", data={"a": b"of two"})
+    async with place.server.database.owner() as owner:
+        await owner.execute(
+            """UPDATE secrets AS t SET ciphertext = s.ciphertext, data_key = s.data_key, generation = t.generation + 1
+               FROM secrets AS s JOIN namespaces AS n ON n.id = s.namespace_id
+               WHERE n.name = $1 AND s.name = 'two' AND t.name = 'one' AND t.namespace_id = n.id""",
+            place.name,
+        )
+    await change_secret(place, "one", labels={"look": "again"})
+
+    async def told() -> bool:
+        found = await place.client.config.get_secret(namespace=place.name, name="one")
+        return applied_of(found).reason == "DecryptionFailed"
+
+    await eventually(told, what="the failure")
+    found = await place.secret_on_cluster("one")
+    assert found is not None
+    assert found["data"] == {"a": encoded(b"1"), "b": encoded(b"2")}
+
+
+async def test_a_container_reads_both_by_reference(place: Place) -> None:
+    await make_secret(place)
+    container = reading("app")
+    container.env.add(
+        name="OTHER",
+        value_from=container_pb2.ENV_VALUE_FROM_CONFIG_MAP,
+        source_name="missing",
+        source_key="k",
+        optional=True,
+    )
+    await place.client.containers.create(namespace=place.name, container=container)
+
+    async def there() -> Manifest | None:
+        if await place.cluster.find(DEPLOYMENTS, place.name, "web") is None:
+            return None
+        return await place.cluster.read(DEPLOYMENTS, place.name, "web")
+
+    deployment = await eventually(there, what="the deployment")
+    assert deployment is not None
+    (pod,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert pod["env"] == [
+        {"name": "VALUE", "valueFrom": {"secretKeyRef": {"name": "app", "key": "a"}}},
+        {
+            "name": "OTHER",
+            "valueFrom": {"configMapKeyRef": {"name": "missing", "key": "k", "optional": True}},
+        },
+    ]
+
+
+async def test_containers_restart_with_the_new_values_when_asked(place: Place) -> None:
+    await make_secret(place)
+    containers = place.client.containers
+    await containers.create(namespace=place.name, container=reading("app"))
+    await containers.create(namespace=place.name, container=reading("app", name="stopped"))
+    await containers.create(
+        namespace=place.name, container=container_pb2.Container(name="other", image="nginx:1.27")
+    )
+
+    async def running() -> bool:
+        found = await containers.get(namespace=place.name, name="web")
+        return found.status == container_pb2.CONTAINER_STATUS_RUNNING
+
+    await eventually(running, what="the container running")
+    await containers.stop(namespace=place.name, name="stopped")
+    assert await change_secret(place, string_data={"a": "new"}) == []
+    assert await change_secret(place, restart=True, string_data={"a": "new"}) == []
+    assert await change_secret(place, restart=True, string_data={"a": "newer"}) == ["web"]
+
+    async def restarted() -> Manifest | None:
+        deployment = await place.cluster.read(DEPLOYMENTS, place.name, "web")
+        annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
+        return deployment if manifests.RESTARTED_AT in annotations else None
+
+    await eventually(restarted, what="the rollout")
+    # The pods that the rollout starts find the new value: the cluster had it first.
+    found = await place.secret_on_cluster("app")
+    assert found is not None
+    assert found["data"]["a"] == encoded(b"newer")
+    history = [item async for item in containers.list_status_history(namespace=place.name, name="web")]
+    assert "Restarting" in {item.reason for item in history}
+
+
+async def test_a_container_that_was_there_first_finds_its_optional_secret_later(place: Place) -> None:
+    container = reading("late")
+    container.env[0].optional = True
+    containers = place.client.containers
+    await containers.create(namespace=place.name, container=container)
+
+    async def running() -> bool:
+        found = await containers.get(namespace=place.name, name="web")
+        return found.status == container_pb2.CONTAINER_STATUS_RUNNING
+
+    await eventually(running, what="the container running")
+    await make_secret(place, "late")
+    assert await change_secret(place, "late", restart=True, string_data={"a": "x"}) == ["web"]

@@ -1,0 +1,237 @@
+"""Rotation of the key-encryption key: without downtime, through kills, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_client.streams import ChangeKind
+from pilothouse_server.config.operations import rotation
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.keys import KeyRing, add_key, remove_key
+from pilothouse_server.store import encryption_keys
+from tests.conftest import Database
+from tests.harness import Server, running_server
+
+SPACE = "vault"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def vault(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server without a cluster, with a namespace; its key file is `master.key` in the test's folder."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
+        yield server
+
+
+async def put(server: Server, name: str, value: str = "") -> pb.Secret:
+    secret = pb.Secret(name=name, string_data={"value": value or name})
+    return await server.admin.config.create_secret(namespace=SPACE, secret=secret)
+
+
+async def value_of(server: Server, name: str) -> str:
+    answer = await server.admin.config.reveal_secret(namespace=SPACE, name=name)
+    return answer.data["value"].decode()
+
+
+async def keys_of(server: Server) -> dict[str, str]:
+    return {item.name: item.key_id async for item in server.admin.config.list_secrets(namespace=SPACE)}
+
+
+async def statuses(server: Server) -> dict[str, str]:
+    async with server.database.system() as connection:
+        return {
+            row["key_id"]: row["status"]
+            for row in await connection.fetch("SELECT key_id, status FROM encryption_keys")
+        }
+
+
+async def test_every_secret_moves_to_the_new_key_and_the_old_one_may_go(
+    vault: Server, tmp_path: Path
+) -> None:
+    names = [f"s{number}" for number in range(5)]
+    made = [await put(vault, name) for name in names]
+    old = made[0].key_id
+    new = add_key(tmp_path / "master.key")
+    # A key that was added is not used before it is asked for: other servers may not have it yet.
+    assert (await put(vault, "before")).key_id == old
+    first = await vault.admin.config.rotate_keys(batch_size=2)
+    assert (first.rotated, first.remaining, first.key_id) == (2, 4, new)
+    assert await statuses(vault) == {old: "retiring", new: "active"}
+    assert (await put(vault, "between")).key_id == new
+    second = await vault.admin.config.rotate_keys()
+    assert (second.rotated, second.remaining) == (4, 0)
+    assert set((await keys_of(vault)).values()) == {new}
+    assert await statuses(vault) == {old: "retired", new: "active"}
+    remove_key(tmp_path / "master.key", old)
+    assert (await vault.admin.config.rotate_keys()).rotated == 0
+    for name in (*names, "before", "between"):
+        assert await value_of(vault, name) == name
+    # Nothing that a caller wants has changed.
+    found = await vault.admin.config.get_secret(namespace=SPACE, name="s0")
+    assert (found.etag, found.generation) == (made[0].etag, 1)
+
+
+async def test_watchers_learn_of_the_new_key(vault: Server, tmp_path: Path) -> None:
+    await put(vault, "watched")
+    new = add_key(tmp_path / "master.key")
+    synced = asyncio.Event()
+
+    async def follow() -> str:
+        async for change in vault.admin.config.watch_configs(namespace=SPACE):
+            if change.kind is ChangeKind.SYNCED:
+                synced.set()
+            elif change.kind is ChangeKind.MODIFIED and change.resource.secret.key_id == new:
+                return change.resource.secret.name
+        return ""
+
+    watcher = asyncio.create_task(follow())
+    await asyncio.wait_for(synced.wait(), 10)
+    await vault.admin.config.rotate_keys()
+    assert await asyncio.wait_for(watcher, 10) == "watched"
+
+
+class Killed(BaseException):
+    """Ends the rotation as a kill would: nothing after it runs."""
+
+
+async def test_killed_at_any_row_it_goes_on(
+    vault: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"s{number}" for number in range(6)]
+    for name in names:
+        await put(vault, name)
+    new = add_key(tmp_path / "master.key")
+    store, envelopes = vault.application.store, vault.application.envelopes
+    monkeypatch.setattr(rotation, "_TRANSACTION_ROWS", 2)
+    written = encryption_keys.put_rewrapped
+    # Six rows, two a transaction: the numbers say at which row of each attempt it is killed.
+    deaths = iter([1, 2, 4, 2, 2, 0])
+    lefts = []
+    for death in deaths:
+        rows = 0
+
+        async def dying(*arguments: object, death: int = death) -> None:
+            nonlocal rows
+            rows += 1
+            if rows == death:
+                raise Killed
+            await written(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(encryption_keys, "put_rewrapped", dying)
+        try:
+            await rotation.rotate(store, envelopes, 100)
+        except Killed:
+            assert death
+        for name in names:
+            assert await value_of(vault, name) == name
+        lefts.append(sum(key_id != new for key_id in (await keys_of(vault)).values()))
+    # What was committed stays, what was cut off is as it was, and the last attempt ends it.
+    assert lefts == [6, 6, 4, 4, 4, 0]
+    assert (await vault.admin.config.rotate_keys()).remaining == 0
+
+
+async def test_writers_lose_nothing_while_it_runs(vault: Server, tmp_path: Path) -> None:
+    for number in range(10):
+        await put(vault, f"old{number}")
+    new = add_key(tmp_path / "master.key")
+
+    async def write(number: int) -> None:
+        await put(vault, f"new{number}")
+
+    async def rotate() -> None:
+        while (await vault.admin.config.rotate_keys(batch_size=3)).remaining:
+            pass
+
+    await asyncio.gather(rotate(), rotate(), *(write(number) for number in range(10)))
+    found = await keys_of(vault)
+    # What was written before the new key was made active was rotated, what came later began with it.
+    assert set(found.values()) == {new}
+    for name in found:
+        assert await value_of(vault, name) == name
+
+
+async def test_the_switch_waits_for_writers_under_the_old_key(vault: Server, tmp_path: Path) -> None:
+    await put(vault, "first")
+    new = add_key(tmp_path / "master.key")
+    store, envelopes = vault.application.store, vault.application.envelopes
+    async with store.system_write("test") as writing:
+        old = await encryption_keys.active_key_id(writing)
+        switching = asyncio.create_task(rotation.rotate(store, envelopes, 100))
+        async with vault.database.system() as connection, asyncio.timeout(10):
+            while not await connection.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            ):
+                assert not switching.done()
+        assert await encryption_keys.active_key_id(writing) == old
+    done = await asyncio.wait_for(switching, 10)
+    assert (done.key_id, done.remaining) == (new, 0)
+
+
+async def test_a_data_key_that_was_tampered_with_holds_up_no_other(vault: Server, tmp_path: Path) -> None:
+    for name in ("bad", "good"):
+        await put(vault, name)
+    async with vault.database.owner() as owner:
+        await owner.execute("UPDATE secrets SET data_key = decode('01', 'hex') WHERE name = 'bad'")
+    add_key(tmp_path / "master.key")
+    answer = await vault.admin.config.rotate_keys()
+    assert (answer.rotated, answer.remaining) == (1, 1)
+    assert await value_of(vault, "good") == "good"
+    with pytest.raises(PilothouseError) as refused:
+        await value_of(vault, "bad")
+    assert refused.value.reason == "CIPHERTEXT_REFUSED"
+
+
+@pytest.mark.parametrize("columns", ["ciphertext", "data_key", "ciphertext, data_key"])
+async def test_what_is_moved_to_another_row_or_tenant_is_refused(vault: Server, columns: str) -> None:
+    await vault.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="other"))
+    await put(vault, "here", "mine")
+    await put(vault, "beside", "theirs")
+    secret = pb.Secret(name="here", string_data={"value": "of the other tenant"})
+    await vault.admin.config.create_secret(namespace="other", secret=secret)
+    for source, namespace in (("beside", SPACE), ("here", "other")):
+        async with vault.database.owner() as owner:
+            moved = await owner.execute(
+                f"UPDATE secrets AS t SET ({columns}, updated_at) = (SELECT {columns}, now() FROM secrets AS s "
+                "JOIN namespaces AS n ON n.id = s.namespace_id WHERE s.name = $1 AND n.name = $2) "
+                "WHERE t.name = 'here' AND t.namespace_id = (SELECT id FROM namespaces WHERE name = $3)",
+                source,
+                namespace,
+                SPACE,
+            )
+            assert moved == "UPDATE 1"
+        with pytest.raises(PilothouseError) as refused:
+            await value_of(vault, "here")
+        assert refused.value.reason == "CIPHERTEXT_REFUSED"
+    assert await value_of(vault, "beside") == "theirs"
+
+
+async def test_a_server_without_the_keys_of_what_is_stored_does_not_start(
+    vault: Server, tmp_path: Path
+) -> None:
+    await put(vault, "kept")
+    store = vault.application.store
+    stranger = Envelopes(KeyRing.load(tmp_path / "another.key", create=True))
+    with pytest.raises(Unavailable) as refused:
+        await rotation.ensure_active(store, stranger)
+    assert refused.value.reason == "ENCRYPTION_KEY_MISSING"
+    await rotation.ensure_active(store, vault.application.envelopes)
+    assert await value_of(vault, "kept") == "kept"
+
+
+async def test_an_unreadable_key_file_is_told(vault: Server, tmp_path: Path) -> None:
+    await put(vault, "kept")
+    (tmp_path / "master.key").write_text("nonsense")
+    with pytest.raises(PilothouseError) as refused:
+        await vault.admin.config.rotate_keys()
+    assert refused.value.reason == "KEY_FILE_UNREADABLE"
+    assert "nonsense" not in str(refused.value)
+    assert await value_of(vault, "kept") == "kept"
