@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, connection
@@ -107,11 +108,23 @@ async def quiet_world(
     """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty."""
     monkeypatch.setattr(Reconciler, "run", _never)
     async with connection(database.admin_dsn) as sql:
-        await sql.execute("INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1')")
-    async with running_server(database, directory, with_cluster=False, **settings) as server:
+        await sql.execute(
+            "INSERT INTO clusters (name, api_server) SELECT unnest($1::text[]), 'https://127.0.0.1'",
+            ["local", target("DeregisterCluster")],
+        )
+    async with (
+        SimulatedCluster(nodes=1) as cluster,
+        running_server(database, directory, with_cluster=False, **settings) as server,
+    ):
         channel = server.channel()
         world = World(server, await served(channel), Caller(channel))
         world.admin = await world.log_in("admin")
+        # Nothing happens on it; it only answers when it is tried out.
+        address = {"apiServer": cluster.url, "token": cluster.token}
+        world.fields["RegisterCluster"] = {
+            "cluster": {"name": target("RegisterCluster")},
+            "credentials": {"address": address},
+        }
         for namespace in (OWN, FOREIGN):
             await world.must("CreateNamespace", {"namespace": {"name": namespace}})
         yield world

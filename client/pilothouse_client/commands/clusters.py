@@ -5,9 +5,34 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.field_mask_pb2 import FieldMask
 
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client.commands.cluster_credentials import (
+    ApiServer,
+    CaFile,
+    Context,
+    InCluster,
+    Kubeconfig,
+    ProxyUrl,
+    TokenStdin,
+    credentials,
+)
+from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Filter, Format, Limit, OrderBy, Output
+from pilothouse_client.commands.options import (
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+    enum_number,
+    pairs,
+)
 from pilothouse_client.commands.output import Column, show, show_all
 from pilothouse_client.commands.values import enum_label, moment
 
@@ -20,6 +45,143 @@ COLUMNS: list[Column[Any]] = [
     Column("LAST SEEN", lambda cluster: moment(cluster.last_seen_time)),
     Column("MESSAGE", lambda cluster: cluster.message),
 ]
+_RIGHTS: list[Column[Any]] = [
+    Column("API GROUP", lambda right: right.api_group),
+    Column("RESOURCE", lambda right: right.resource),
+    Column("VERB", lambda right: right.verb),
+    Column("GRANTED", lambda right: "no" if right.denied else "yes"),
+    Column("OPTIONAL", lambda right: "yes" if right.optional else ""),
+    Column("FOR", lambda right: right.purpose),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
+_DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
+_Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
+
+
+@app.command("register")
+def register(
+    name: _Name,
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+    api_server: ApiServer = "",
+    token_stdin: TokenStdin = False,
+    ca_file: CaFile = "",
+    proxy_url: ProxyUrl = "",
+    in_cluster: InCluster = False,
+    display_name: _DisplayName = None,
+    label: _Labels = None,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Register a cluster, by one of --kubeconfig, --api-server with --token-stdin, and --in-cluster.
+
+    It is tried out first. Its credentials are stored encrypted and never shown again.
+    """
+    given = credentials(kubeconfig, context, api_server, token_stdin, ca_file, proxy_url, in_cluster)
+    if given is None:
+        raise CommandError("give --kubeconfig, --api-server with --token-stdin, or --in-cluster", 2)
+    cluster = pb.Cluster(name=name, display_name=display_name or "", labels=pairs(label or [], "--label"))
+    with connect() as client:
+        answer = client.namespaces.register_cluster(
+            cluster=cluster, credentials=given, validate_only=validate_only
+        )
+    show(answer.cluster, COLUMNS, output)
+    _warn(answer.missing_rights)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+    api_server: ApiServer = "",
+    token_stdin: TokenStdin = False,
+    ca_file: CaFile = "",
+    proxy_url: ProxyUrl = "",
+    in_cluster: InCluster = False,
+    display_name: _DisplayName = None,
+    label: _Labels = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a cluster, or give it new credentials. Labels given replace all it has."""
+    given = credentials(kubeconfig, context, api_server, token_stdin, ca_file, proxy_url, in_cluster)
+    cluster, paths = pb.Cluster(name=name), []
+    if display_name is not None:
+        cluster.display_name = display_name
+        paths.append("display_name")
+    if label is not None:
+        cluster.labels.update(pairs(label, "--label"))
+        paths.append("labels")
+    if not paths and given is None:
+        raise CommandError("say what to change", 2)
+    with connect() as client:
+        answer = client.namespaces.update_cluster(
+            name=name,
+            cluster=cluster,
+            update_mask=FieldMask(paths=paths) if paths else None,
+            credentials=given,
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(answer.cluster, COLUMNS, output)
+    _warn(answer.missing_rights)
+
+
+@app.command("deregister")
+def deregister(
+    name: _Name,
+    objects: Annotated[
+        str,
+        typer.Option(
+            "--objects",
+            help="What becomes of the namespaces on it: orphan (forget them, leave them there) or delete (there too). "
+            "Not given: refuse if there are any.",
+        ),
+    ] = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Forget a cluster. One with namespaces is refused without --objects."""
+    number = enum_number(pb.DeregisteredObjects, objects, "--objects")
+    if not validate_only:
+        what = {
+            pb.DEREGISTERED_OBJECTS_ORPHAN: ", and leave what is on it unmanaged",
+            pb.DEREGISTERED_OBJECTS_DELETE: ", and delete all its namespaces and all they hold",
+        }.get(pb.DeregisteredObjects.ValueType(number), "")
+        confirm(f"Deregister the cluster {name}{what}?", yes)
+    with connect() as client:
+        answer = client.namespaces.deregister_cluster(
+            name=name,
+            objects=pb.DeregisteredObjects.ValueType(number),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(answer.cluster, COLUMNS, output)
+
+
+@app.command("rbac")
+def rbac(
+    name: Annotated[str, typer.Argument(help="A cluster to be asked what it denies.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Print what a cluster must grant, as YAML for `kubectl apply`; with NAME, what that cluster grants."""
+    with connect() as client:
+        answer = client.namespaces.get_required_rights(name=name)
+    if name or output is not Format.TABLE:
+        show_all(answer.rights, _RIGHTS, output)
+        return
+    typer.echo(answer.manifest, nl=False)
+
+
+def _warn(missing: Any) -> None:
+    """Says on standard error what will not work; the result itself stays as it is."""
+    for right in missing:
+        resource = right.resource + (f".{right.api_group}" if right.api_group else "")
+        typer.echo(f"note: the cluster denies: {right.verb} {resource} (for {right.purpose})", err=True)
 
 
 @app.command("get")

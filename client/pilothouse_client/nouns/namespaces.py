@@ -20,3 +20,7 @@ class Namespaces(Noun[TransportT]):
     get_quota_usage = Unary(pb.GetQuotaUsageRequest, pb.GetQuotaUsageResponse, whole)
     get_cluster = Unary(pb.GetClusterRequest, pb.GetClusterResponse, lambda answer: answer.cluster)
     list_clusters = Pages(pb.ListClustersRequest, pb.ListClustersResponse, lambda answer: answer.clusters)
+    register_cluster = Unary(pb.RegisterClusterRequest, pb.RegisterClusterResponse, whole)
+    update_cluster = Unary(pb.UpdateClusterRequest, pb.UpdateClusterResponse, whole)
+    deregister_cluster = Unary(pb.DeregisterClusterRequest, pb.DeregisterClusterResponse, whole)
+    get_required_rights = Unary(pb.GetRequiredRightsRequest, pb.GetRequiredRightsResponse, whole)

@@ -1,0 +1,135 @@
+"""What is kept of a kubeconfig, and what is refused by name before anything is connected to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from pilothouse_server.cluster import credentials
+from pilothouse_server.cluster.errors import CredentialsRefused
+from pilothouse_server.cluster.simulated.server_certificate import Authority
+from tests.clusters.given import encoded, jwt
+
+SECRET = "a-token-that-nobody-may-see"
+YEAR = timedelta(days=365)
+NOW = datetime.now(UTC)
+AUTHORITY = Authority("127.0.0.1")
+KUBECONFIG: dict[str, Any] = {
+    "current-context": "here",
+    "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    "clusters": [{"name": "c", "cluster": {"server": "https://cluster.example:6443/"}}],
+    "users": [{"name": "u", "user": {"token": SECRET}}],
+}
+
+
+def user(config: dict[str, Any]) -> dict[str, Any]:
+    return config["users"][0]["user"]  # type: ignore[no-any-return]
+
+
+def cluster(config: dict[str, Any]) -> dict[str, Any]:
+    return config["clusters"][0]["cluster"]  # type: ignore[no-any-return]
+
+
+def with_certificate(config: dict[str, Any], begins: datetime, ends: datetime) -> None:
+    certificate, key = AUTHORITY.client_certificate("someone", begins=begins, ends=ends)
+    user(config).clear()
+    user(config).update({"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)})
+
+
+CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "exec plugin": (lambda c: user(c).update(exec={"command": "/bin/sh"}), "'exec'"),
+    "auth provider": (lambda c: user(c).update({"auth-provider": {"name": "gcp"}}), "'auth-provider'"),
+    "key file": (lambda c: user(c).update({"client-key": "/etc/shadow"}), "'client-key'"),
+    "password": (lambda c: user(c).update(username="a", password="b"), "'username'"),
+    "impersonation": (lambda c: user(c).update({"as": "system:admin"}), "'as'"),
+    "unknown user": (lambda c: c.update(users=[]), "no user named 'u'"),
+    "unknown context": (lambda c: c.update({"current-context": "there"}), "no context named 'there'"),
+    "context of another type": (lambda c: c.update({"current-context": ["here"]}), "not text"),
+    "token of another type": (lambda c: user(c).update(token={"a": SECRET}), "'token' that is a mapping"),
+    "token with a line break": (lambda c: user(c).update(token=SECRET + "\n"), "line break"),
+    "strange proxy": (lambda c: cluster(c).update({"proxy-url": "file:///etc"}), "'proxy-url'"),
+    "expired certificate": (
+        lambda c: with_certificate(c, NOW - 5 * YEAR, datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)),
+        "the client certificate expired on 2025-03-04T05:06:07Z",
+    ),
+    "certificate of the future": (
+        lambda c: with_certificate(c, NOW + YEAR, NOW + 2 * YEAR),
+        "the client certificate is not valid before",
+    ),
+    "expired token": (
+        lambda c: user(c).update(token=jwt(datetime(2026, 1, 2, tzinfo=UTC))),
+        "the token expired on 2026-01-02T00:00:00Z",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_by_name_without_telling_the_secret(case: str) -> None:
+    change, words = CASES[case]
+    config = copy.deepcopy(KUBECONFIG)
+    change(config)
+    with pytest.raises(CredentialsRefused) as refused:
+        credentials.from_kubeconfig(yaml.safe_dump(config))
+    assert words in refused.value.message
+    assert SECRET not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"users: [{SECRET}", f"a: {SECRET}\n b: [", "", "just text", "- a\n- b", "!!python/object:os.x {}"],
+)
+def test_what_is_no_kubeconfig_is_said_so(text: str) -> None:
+    with pytest.raises(CredentialsRefused) as refused:
+        credentials.from_kubeconfig(text)
+    assert SECRET not in refused.value.message
+
+
+def test_only_what_the_context_names_is_kept() -> None:
+    config = copy.deepcopy(KUBECONFIG)
+    config["users"].append({"name": "other", "user": {"token": "anothers-token"}})
+    cluster(config).update(
+        {"tls-server-name": "inner", "extensions": [{"name": "x"}], "proxy-url": "http://p:1"}
+    )
+    kept = credentials.from_kubeconfig(yaml.safe_dump(config))
+    assert kept.cluster == {
+        "server": "https://cluster.example:6443/",
+        "tls-server-name": "inner",
+        "proxy-url": "http://p:1",
+    }
+    assert kept.user == {"token": SECRET}
+    assert SECRET not in repr(kept)
+    stored = credentials.encode(kept)
+    assert b"anothers-token" not in stored
+    assert credentials.decode(stored) == kept
+
+
+def test_another_context_is_chosen_by_name() -> None:
+    config = copy.deepcopy(KUBECONFIG)
+    config["contexts"].append({"name": "there", "context": {"cluster": "d", "user": "u"}})
+    config["clusters"].append({"name": "d", "cluster": {"server": "https://there.example"}})
+    assert credentials.from_kubeconfig(yaml.safe_dump(config), "there").server == "https://there.example"
+
+
+def test_the_first_end_is_known() -> None:
+    soon, later = NOW + timedelta(days=3), NOW + YEAR
+    config = copy.deepcopy(KUBECONFIG)
+    with_certificate(config, NOW - YEAR, later)
+    user(config)["token"] = jwt(soon)
+    kept = credentials.from_kubeconfig(yaml.safe_dump(config))
+    assert kept.expires_at == soon.replace(microsecond=0)
+
+
+@pytest.mark.parametrize("token", ["opaque", "a.b.c", "..", "e30.e30.e30", "e30.bm90anNvbg.e30"])
+def test_a_token_without_a_date_is_taken(token: str) -> None:
+    kept = credentials.from_address("https://cluster.example", token)
+    assert kept.expires_at is None
+
+
+def test_an_authority_that_is_no_certificate_is_refused() -> None:
+    with pytest.raises(CredentialsRefused, match="certificate authority"):
+        credentials.from_address("https://cluster.example", "token", authority="not PEM")
