@@ -128,7 +128,7 @@ async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Po
 
 
 @given(history)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_they_equal_an_aggregation_of_all_samples(
     world: World, batches: list[tuple[list[Measured], int | None]]
 ) -> None:

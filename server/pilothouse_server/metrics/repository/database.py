@@ -44,13 +44,13 @@ SELECT tablename, column_name, CAST(n_distinct AS float8) AS n_distinct, CAST(co
 FROM database_stats WHERE :table_name = '' OR tablename = :table_name ORDER BY tablename, column_name
 """)
 # The view can be read by all, but fails where its library was not loaded when the server started; that shows in a
-# setting of the library.
+# setting of the library. `to_regclass`, because the conditions are checked in any order, also for other extensions.
 _STATEMENTS_VIEW = text("""
 SELECT format('%I.pg_stat_statements', n.nspname)
 FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pg_stat_statements' AND current_setting('pg_stat_statements.max', true) IS NOT NULL
   AND has_schema_privilege(n.oid, 'USAGE')
-  AND has_table_privilege(format('%I.pg_stat_statements', n.nspname), 'SELECT')
+  AND has_table_privilege(to_regclass(format('%I.pg_stat_statements', n.nspname)), 'SELECT')
 """)
 _SIZES = text("""
 SELECT t.*, coalesce(s.n_dead_tup, 0) AS dead_rows,
