@@ -42,13 +42,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         7,
-        r"body\.groups\.(authorization\.k8s\.io|batch|coordination\.k8s\.io|rbac\.authorization\.k8s\.io)",
-        _NOT_SIMULATED,
-    ),
-    KnownDifference(
-        _DISCOVERY,
-        8,
-        r"body\.resources\.(limitranges|persistentvolumeclaims|resourcequotas|resourcequotas/status|secrets)",
+        r"body\.groups\.(authorization\.k8s\.io|batch|rbac\.authorization\.k8s\.io)",
         _NOT_SIMULATED,
     ),
     KnownDifference(
@@ -60,36 +54,28 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         8,
-        r"body\.resources\.(endpoints|nodes/status|pods/binding|services/status)",
+        r"body\.resources\.(endpoints|nodes/status|persistentvolumeclaims/status|persistentvolumes(/status)?"
+        r"|pods/binding|services/status)",
         _CUT,
     ),
+    KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|storage\.k8s\.io)", _CUT),
     KnownDifference(_DISCOVERY, 9, r"body\.resources\.statefulsets(/scale|/status)?", _NOT_SIMULATED),
     KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
     KnownDifference(
-        _DISCOVERY, 11, "status|header.content-type|body", "no kind of the group coordination.k8s.io"
-    ),
-    KnownDifference(
         _DISCOVERY,
         13,
-        r"body\.items\[0\]\.versions\[0\]\.resources\."
-        r"(limitranges|persistentvolumeclaims|resourcequotas|secrets)",
-        _NOT_SIMULATED,
-    ),
-    KnownDifference(
-        _DISCOVERY,
-        13,
-        r"body\.items\[0\]\.versions\[0\]\.resources\.(pods|serviceaccounts|services)\.subresources.*",
+        r"body\.items\.core\.versions\[0\]\.resources\.(persistentvolumeclaims|pods|serviceaccounts|services)\.subresources.*",
         "subresources that the simulator does not have",
     ),
-    KnownDifference(_DISCOVERY, 13, r"body\.items\[0\]\.versions\[0\]\.resources\.endpoints", _CUT),
+    KnownDifference(_DISCOVERY, 13, r"body\.items\.core\.versions\[0\]\.resources\.(endpoints|persistentvolumes)", _CUT),
     KnownDifference(
-        _DISCOVERY, 14, r"body\.items\[0\]\.versions\[0\]\.resources\.statefulsets", _NOT_SIMULATED
+        _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.statefulsets", _NOT_SIMULATED
     ),
     KnownDifference(
         _DISCOVERY,
         14,
-        r"body\.items\[[12]\]\.(metadata\.name|versions\[0\]\.resources\.(events|jobs|endpointslices|leases))",
-        "other groups, because other kinds",
+        r"body\.items\.(autoscaling|batch|discovery\.k8s\.io|events\.k8s\.io|storage\.k8s\.io)",
+        "other groups, because other kinds, and because the recording was cut",
     ),
     KnownDifference(
         _DISCOVERY,
@@ -103,6 +89,9 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"body\.metadata\.(annotations|labels\.type)|body\.status\.(declaredFeatures|images\.length)"
         r"|body\.status\.nodeInfo\..*",
         "the simulated nodes have features, images and software of their own",
+    ),
+    KnownDifference(
+        "06c-persistentvolumeclaims", 16, "text", "the simulated program does not write into its volume"
     ),
     KnownDifference(_ROLLOUT, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_DELETION, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),

@@ -164,6 +164,9 @@ class Comparer:
         key = next(
             (key for key in _KEYED_LISTS.get(name, ()) if all(_has(item, key) for item in items)), None
         )
+        if key is None and name == "items" and all(_has(item, "versions") for item in items):
+            # Aggregated discovery: the order of the groups is no promise.
+            key = "group"
         if key is not None:
             old = {self._item_key(item, key): item for item in recorded}
             new = {self._item_key(item, key): item for item in simulated}
@@ -198,6 +201,8 @@ class Comparer:
     def _item_key(item: JsonObject, key: str) -> str:
         if key == "manager":
             return f"{item['manager']}/{item['operation']}/{item.get('subresource', '')}"
+        if key == "group":
+            return str(item["metadata"].get("name", "core"))
         return str(item[key])
 
     def _same(self, name: str, recorded: Any, simulated: Any) -> bool:

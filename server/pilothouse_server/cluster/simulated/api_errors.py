@@ -170,6 +170,19 @@ def invalid_kind(kind: str, group: str, name: str, causes: Sequence[Cause]) -> A
     return failure(422, f'{qualified_kind} "{name}" is invalid: {joined}', "Invalid", details)
 
 
+def version_required(resource: ResourceType, name: str) -> ApiError:
+    """422: the kind is only updated with the resourceVersion that was read; `details.kind` is the resource here."""
+    cause = Cause(
+        "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
+    )
+    return failure(
+        422,
+        f'{qualified(resource)} "{name}" is invalid: {cause.field}: {cause.message}',
+        "Invalid",
+        {**object_details(resource, name), "causes": [cause.to_json()]},
+    )
+
+
 def bad_request(message: str) -> ApiError:
     """400: the request cannot be understood (bad JSON, bad parameter, bad selector)."""
     return failure(400, message, "BadRequest")

@@ -4,8 +4,8 @@
 objects without owner, kept current from the changes of the store. A `Controller` handles one key at a time in a
 synchronous `sync`, called only when the index has seen every change of the store: it never acts on a stale
 view, needs no expectations and meets no conflicts. Between two keys the event loop is given back, so that a
-burst of work never blocks it for long. A failed `sync` is retried with a growing delay (5 ms doubling to a
-minute, as in client-go).
+burst of work never blocks it for long. A failed `sync` is retried with a growing delay (5 ms doubling to 16
+minutes, as in client-go).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WorkKey = TypeVar("WorkKey", bound=Hashable)
 
 CONTROLLER_MANAGER = "kube-controller-manager"
 _FIRST_RETRY_SECONDS = 0.005
-_LONGEST_RETRY_SECONDS = 60.0
+_LONGEST_RETRY_SECONDS = 1000.0
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from .claims_controller import StorageController
 from .clock import Clock
 from .controller import Controller, ObjectIndex
 from .deployments import DeploymentController
@@ -16,6 +17,7 @@ from .endpoints import EndpointController
 from .event_recorder import EventRecorder
 from .garbage_collector import GarbageCollector
 from .namespaces import NamespaceController
+from .quota_controller import ResourceQuotaController
 from .replica_sets import ReplicaSetController
 from .resources import DEPLOYMENTS, REPLICA_SETS
 from .store import Store, Subscription
@@ -42,6 +44,8 @@ class ControllerManager:
             replica_sets,
             collector,
             EndpointController(*parts),
+            StorageController(*parts),
+            ResourceQuotaController(*parts),
         ]
 
     async def run(self) -> None:

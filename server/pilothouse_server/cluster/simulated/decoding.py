@@ -9,6 +9,7 @@ server answers its refusals with 500 and no reason.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,7 @@ BODY_LIMIT_BYTES = 3 * 1024 * 1024
 _QUANTITY_MESSAGE = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 )
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
 _INT32_EXCEPTIONS = frozenset({
     "generation", "observedGeneration", "terminationGracePeriodSeconds", "deletionGracePeriodSeconds",
     "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup", "tolerationSeconds", "expirationSeconds",
@@ -207,8 +209,10 @@ def _convert_scalar(kind: Scalar, value: Any, path: str, owner: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not is_quantity(text):
             raise _TypeMismatchError(_QUANTITY_MESSAGE)
         return canonical_quantity(text)
-    if kind.kind in ("str", "time"):
+    if kind.kind in ("str", "time", "micro time"):
         _expect(isinstance(value, str), value, path, owner, "string")
+        if kind.kind == "micro time" and not _MICRO_TIME.fullmatch(value):
+            raise _TypeMismatchError(f'parsing time "{value}" as "2006-01-02T15:04:05.000000Z07:00": cannot parse')
     elif kind.kind == "bool":
         _expect(isinstance(value, bool), value, path, owner, "bool")
     elif kind.kind == "int":
@@ -279,7 +283,7 @@ def _go_value(value: Any) -> str:
 
 def _applied_scalar_problem(kind: Scalar, value: Any, path: tuple[str, ...]) -> str | None:
     expected = None
-    if kind.kind in ("str", "time") and not isinstance(value, str):
+    if kind.kind in ("str", "time", "micro time") and not isinstance(value, str):
         expected = "string"
     elif kind.kind == "bool" and not isinstance(value, bool):
         expected = "boolean"

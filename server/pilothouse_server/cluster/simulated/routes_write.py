@@ -12,7 +12,7 @@ from . import api_errors, apply_tracking, patch, validation
 from .api_errors import Cause, bad_request
 from .decoding import BODY_LIMIT_BYTES, check_applied, convert, parse_object, parse_yaml
 from .representation import json_response
-from .resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES, ResourceType
+from .resources import NAMESPACES, PODS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICES, ResourceType
 from .routes_context import ApiContext, Target
 from .routes_options import WriteOptions, integer, list_options, options_invalid, write_options
 from .schema import schema_of
@@ -368,7 +368,7 @@ async def delete_object(context: ApiContext, request: web.Request, target: Targe
     left = _delete(context, resource, current["metadata"], options)
     if left is not None:
         return json_response(presenter.one(left))
-    if resource in (SERVICES, PODS):
+    if resource in (SERVICES, PODS, RESOURCE_QUOTAS):
         return json_response(presenter.one(current))
     details = api_errors.object_details(resource, target.name)
     details["uid"] = current["metadata"]["uid"]

@@ -3,7 +3,7 @@
 A node fits when it is ready and not cordoned, its labels and taints suit the pod, and what is left of its
 allocatable cpu, memory and number of pods is enough. Of the fitting ones the emptiest is taken. A pod that
 fits nowhere gets the condition PodScheduled=False and a FailedScheduling event, and is tried again when a
-pod goes or a node changes. Sums per node are kept from change to change, so a decision costs one look at
+pod goes or a node or a claim changes. Sums per node are kept from change to change, so a decision costs one look at
 each node.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from . import scheduler_claims
 from .api_errors import ApiError
 from .clock import Clock
 from .controller import Key, key_of
@@ -23,7 +24,7 @@ from .json_copy import copy_json
 from .pod_behavior import Behavior, behavior_of
 from .pod_resources import pod_total
 from .quantities import parse_quantity
-from .resources import NODES, PODS
+from .resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, STORAGE_CLASSES
 from .store import Store, StoreEvent, Subscription, format_time
 
 JsonObject = dict[str, Any]
@@ -82,7 +83,9 @@ class Scheduler:
                 self._forget(event.object)
             else:
                 self._note(event.object)
-        elif event.resource is NODES and _scheduling_facts(event.object) != _scheduling_facts(event.previous):
+        elif event.resource in (PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES) or (
+            event.resource is NODES and _scheduling_facts(event.object) != _scheduling_facts(event.previous)
+        ):
             self._retry_parked()
 
     def _note(self, pod: JsonObject) -> None:
@@ -122,6 +125,9 @@ class Scheduler:
 
     def _schedule(self, key: Key, pod: JsonObject) -> None:
         nodes = self.store.list(NODES)
+        if (problem := scheduler_claims.problem(self.store, pod)) is not None:
+            self._park(key, pod, f"0/{len(nodes)} nodes are available: {problem}. not found")
+            return
         amounts = {resource: pod_total(pod, "requests", resource) for resource in _COUNTED}
         unwilling = behavior_of(pod).kind is Behavior.UNSCHEDULABLE
         reasons: Counter[str] = Counter()
@@ -140,6 +146,11 @@ class Scheduler:
                 best = (load, name)
         if best is None:
             self._fail(key, pod, len(nodes), reasons)
+            return
+        if claims := scheduler_claims.waiting(self.store, pod):
+            # The pod follows when its claims have their storage, which is made for the node now chosen.
+            self._parked[key] = None
+            scheduler_claims.select_node(self.store, claims, best[1])
             return
         try:
             bound = self.store.bind(*key, best[1])
@@ -160,6 +171,11 @@ class Scheduler:
             if count
             else "no nodes available to schedule pods"
         )
+        self._park(key, pod, message)
+
+    def _park(self, key: Key, pod: JsonObject, message: str) -> None:
+        """Says why a pod waits; it is tried again when what it lacks may have come."""
+        self._parked[key] = None
         old = next(
             (entry for entry in pod["status"].get("conditions") or [] if entry["type"] == "PodScheduled"),
             None,

@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from . import persistence
+from .claims_controller import found_classes
 from .clock import Clock
 from .controllers import ControllerManager
 from .event_recorder import EventRecorder
@@ -173,6 +174,7 @@ class SimulatedCluster:
         """The objects every cluster begins with."""
         for name in _FIRST_NAMESPACES:
             self.store.create(NAMESPACES, {"metadata": {"name": name}})
+        found_classes(self.store)
         labels = {"component": "apiserver", "provider": "kubernetes"}
         port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
         self.store.create(

@@ -138,7 +138,7 @@ class Store:
         strategy.default(resource, obj)
         if manager is not None:
             self.tracker.track_update(resource, {}, obj, manager, format_time(self.now()))
-        strategy.prepare_for_create(resource, obj)
+        strategy.prepare_for_create(self, resource, obj)
         existing = self.get(resource, namespace, name)
         if existing is not None:
             deleted = bool(existing["metadata"].get("deletionTimestamp"))
@@ -310,6 +310,8 @@ class Store:
             )
         if version and version != stored["resourceVersion"]:
             raise api_errors.conflict(resource, name)
+        if not version and not resource.unconditional_update:
+            raise api_errors.version_required(resource, name)
         changed = copy_json(obj)
         changed.setdefault("apiVersion", resource.api_version)
         changed.setdefault("kind", resource.kind)

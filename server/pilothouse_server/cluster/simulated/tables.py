@@ -20,11 +20,14 @@ from .resources import (
     EVENTS,
     NAMESPACES,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     PODS,
     REPLICA_SETS,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
+    STORAGE_CLASSES,
     ResourceType,
 )
 from .selectors import format_label_selector
@@ -268,6 +271,34 @@ def _secret_cells(obj: JsonObject, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], obj["type"], len(obj.get("data") or {}), _created(obj, now)]
 
 
+def _modes(obj: JsonObject) -> str:
+    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+    return ",".join(short.get(mode, mode) for mode in obj.get("accessModes") or [])
+
+
+def _claim_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    phase = "Terminating" if "deletionTimestamp" in obj["metadata"] else status.get("phase", "")
+    capacity = (status.get("capacity") or {}).get("storage", "")
+    return [obj["metadata"]["name"], phase, spec.get("volumeName", ""), capacity, _modes(status),
+            spec.get("storageClassName", ""), "<unset>", _created(obj, now), spec.get("volumeMode", "")]  # fmt: skip
+
+
+def _volume_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    phase = "Terminating" if "deletionTimestamp" in obj["metadata"] else status.get("phase", "")
+    claim = spec.get("claimRef")
+    return [obj["metadata"]["name"], spec["capacity"]["storage"], _modes(spec), spec["persistentVolumeReclaimPolicy"],
+            phase, f"{claim['namespace']}/{claim['name']}" if claim else "", spec.get("storageClassName", ""),
+            "<unset>", status.get("reason", ""), _created(obj, now), spec.get("volumeMode", "")]  # fmt: skip
+
+
+def _storage_class_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    default = (obj["metadata"].get("annotations") or {}).get("storageclass.kubernetes.io/is-default-class") == "true"
+    return [obj["metadata"]["name"] + (" (default)" if default else ""), obj["provisioner"], obj["reclaimPolicy"],
+            obj["volumeBindingMode"], bool(obj.get("allowVolumeExpansion")), _created(obj, now)]  # fmt: skip
+
+
 def _service_account_cells(obj: JsonObject, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], len(obj.get("secrets") or []), _created(obj, now)]
 
@@ -331,6 +362,15 @@ _TABLES: dict[ResourceType, tuple[list[Column], Cells]] = {
     SECRETS: (_columns("Name", "Type", "Data", "Age", integers=("Data",)), _secret_cells),
     SERVICE_ACCOUNTS: (_columns("Name", "Secrets", "Age", integers=("Secrets",)), _service_account_cells),
     ENDPOINTS: (_columns("Name", "Endpoints", "Age"), _endpoints_cells),
+    PERSISTENT_VOLUME_CLAIMS: (
+        _columns("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass", "VolumeAttributesClass",
+                 "Age", wide=("VolumeMode",)), _claim_cells),
+    PERSISTENT_VOLUMES: (
+        _columns("Name", "Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim", "StorageClass",
+                 "VolumeAttributesClass", "Reason", "Age", wide=("VolumeMode",)), _volume_cells),
+    STORAGE_CLASSES: (
+        _columns("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
+        _storage_class_cells),
     ENDPOINT_SLICES: (_columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _endpoint_slice_cells),
 }  # fmt: skip
 _DEFAULT_TABLE: tuple[list[Column], Cells] = (_columns("Name", "Created At"), _default_cells)

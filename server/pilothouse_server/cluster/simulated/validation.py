@@ -13,13 +13,35 @@ import orjson
 
 from . import api_errors
 from .api_errors import Cause
-from .resources import CONFIG_MAPS, DEPLOYMENTS, PODS, REPLICA_SETS, SECRETS, SERVICES, ResourceType
+from .claims import claim_unchanged, class_unchanged, validate_claim, validate_class, validate_volume
+from .resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    LEASES,
+    LIMIT_RANGES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    REPLICA_SETS,
+    RESOURCE_QUOTAS,
+    SECRETS,
+    SERVICES,
+    STORAGE_CLASSES,
+    ResourceType,
+)
 from .selectors import selector_matches
 from .validation_config import (
     config_map_unchanged,
     secret_unchanged,
     validate_config_map,
     validate_secret,
+)
+from .validation_limits import (
+    validate_autoscaler,
+    validate_lease,
+    validate_limit_range,
+    validate_resource_quota,
 )
 from .validation_metadata import (
     invalid_value,
@@ -240,11 +262,20 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[Cause]]] = {
     SERVICES: _validate_service,
     CONFIG_MAPS: validate_config_map,
     SECRETS: validate_secret,
+    PERSISTENT_VOLUME_CLAIMS: validate_claim,
+    PERSISTENT_VOLUMES: validate_volume,
+    STORAGE_CLASSES: validate_class,
+    RESOURCE_QUOTAS: validate_resource_quota,
+    LIMIT_RANGES: validate_limit_range,
+    LEASES: validate_lease,
+    HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
 }
 _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[Cause]]] = {
     DEPLOYMENTS: _selector_unchanged,
     REPLICA_SETS: _selector_unchanged,
     PODS: validate_pod_update,
+    PERSISTENT_VOLUME_CLAIMS: claim_unchanged,
+    STORAGE_CLASSES: class_unchanged,
     SERVICES: _service_unchanged,
     CONFIG_MAPS: config_map_unchanged,
     SECRETS: secret_unchanged,
