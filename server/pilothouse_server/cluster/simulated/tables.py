@@ -272,7 +272,7 @@ def _secret_cells(obj: JsonObject, now: datetime) -> list[Any]:
 
 
 def _modes(obj: JsonObject) -> str:
-    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX"}
     return ",".join(short.get(mode, mode) for mode in obj.get("accessModes") or [])
 
 
@@ -294,7 +294,8 @@ def _volume_cells(obj: JsonObject, now: datetime) -> list[Any]:
 
 
 def _storage_class_cells(obj: JsonObject, now: datetime) -> list[Any]:
-    default = (obj["metadata"].get("annotations") or {}).get("storageclass.kubernetes.io/is-default-class") == "true"
+    annotations = obj["metadata"].get("annotations") or {}
+    default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
     return [obj["metadata"]["name"] + (" (default)" if default else ""), obj["provisioner"], obj["reclaimPolicy"],
             obj["volumeBindingMode"], bool(obj.get("allowVolumeExpansion")), _created(obj, now)]  # fmt: skip
 
