@@ -42,13 +42,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         7,
-        r"body\.groups\.(authorization\.k8s\.io|batch|coordination\.k8s\.io|rbac\.authorization\.k8s\.io)",
-        _NOT_SIMULATED,
-    ),
-    KnownDifference(
-        _DISCOVERY,
-        8,
-        r"body\.resources\.(limitranges|resourcequotas|resourcequotas/status)",
+        r"body\.groups\.(authorization\.k8s\.io|batch|rbac\.authorization\.k8s\.io)",
         _NOT_SIMULATED,
     ),
     KnownDifference(
@@ -64,33 +58,26 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"|pods/binding|services/status)",
         _CUT,
     ),
-    KnownDifference(_DISCOVERY, 7, r"body\.groups\.storage\.k8s\.io", _CUT),
+    KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|storage\.k8s\.io)", _CUT),
     KnownDifference(_DISCOVERY, 9, r"body\.resources\.statefulsets(/scale|/status)?", _NOT_SIMULATED),
     KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
     KnownDifference(
-        _DISCOVERY, 11, "status|header.content-type|body", "no kind of the group coordination.k8s.io"
-    ),
-    KnownDifference(
         _DISCOVERY,
         13,
-        r"body\.items\[0\]\.versions\[0\]\.resources\."
-        r"(limitranges|resourcequotas)",
-        _NOT_SIMULATED,
-    ),
-    KnownDifference(
-        _DISCOVERY,
-        13,
-        r"body\.items\[0\]\.versions\[0\]\.resources\.(persistentvolumeclaims|pods|serviceaccounts|services)\.subresources.*",
+        r"body\.items\.core\.versions\[0\]\.resources\.(persistentvolumeclaims|pods|serviceaccounts|services)\.subresources.*",
         "subresources that the simulator does not have",
     ),
     KnownDifference(
-        _DISCOVERY, 13, r"body\.items\[0\]\.versions\[0\]\.resources\.(endpoints|persistentvolumes)", _CUT
+        _DISCOVERY, 13, r"body\.items\.core\.versions\[0\]\.resources\.(endpoints|persistentvolumes)", _CUT
+    ),
+    KnownDifference(
+        _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.statefulsets", _NOT_SIMULATED
     ),
     KnownDifference(
         _DISCOVERY,
         14,
-        r"body\.items\.length|body\.items\[[12]\]\.(metadata\.name|versions\[0\]\.resources\.(events|jobs|endpointslices|leases))",
-        "other groups, because other kinds",
+        r"body\.items\.(autoscaling|batch|discovery\.k8s\.io|events\.k8s\.io|storage\.k8s\.io)",
+        "other groups, because other kinds, and because the recording was cut",
     ),
     KnownDifference(
         _DISCOVERY,

@@ -17,6 +17,7 @@ from .endpoints import EndpointController
 from .event_recorder import EventRecorder
 from .garbage_collector import GarbageCollector
 from .namespaces import NamespaceController
+from .quota_controller import ResourceQuotaController
 from .replica_sets import ReplicaSetController
 from .resources import DEPLOYMENTS, REPLICA_SETS
 from .store import Store, Subscription
@@ -44,6 +45,7 @@ class ControllerManager:
             collector,
             EndpointController(*parts),
             StorageController(*parts),
+            ResourceQuotaController(*parts),
         ]
 
     async def run(self) -> None:

@@ -10,17 +10,21 @@ import random
 from typing import Any
 
 from . import claims
+from .limit_ranges import fill_defaults
 from .quantities import parse_quantity
 from .resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     EVENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    LIMIT_RANGES,
     NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     SECRETS,
     SERVICES,
     STORAGE_CLASSES,
@@ -71,6 +75,14 @@ def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
             obj["type"] = "Opaque"
         if "data" in obj and not obj["data"]:
             obj.pop("data")
+    elif resource is RESOURCE_QUOTAS:
+        obj.setdefault("spec", {})
+        obj.setdefault("status", {})
+    elif resource is LIMIT_RANGES:
+        fill_defaults(obj)
+    elif resource is HORIZONTAL_POD_AUTOSCALERS:
+        obj.setdefault("spec", {}).setdefault("minReplicas", 1)
+        obj.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
 
 
 def drop_empty_metadata(metadata: JsonObject) -> None:

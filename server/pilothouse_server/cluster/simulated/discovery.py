@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from .representation import json_response, parse_accept
-from .resources import EVENTS, EVENTS_GROUP_ALIAS, REGISTRY, ResourceType, Subresource
+from .resources import EVENTS, EVENTS_GROUP_ALIAS, GROUP_VERSIONS, REGISTRY, ResourceType, Subresource
 
 JsonObject = dict[str, Any]
 
@@ -33,7 +33,6 @@ VERSION: JsonObject = {
     "compiler": "gc",
     "platform": "linux/amd64",
 }
-_GROUP_ORDER = ("apps", "events.k8s.io", "storage.k8s.io", "discovery.k8s.io")
 
 
 def resources_of(group: str) -> list[ResourceType]:
@@ -43,18 +42,23 @@ def resources_of(group: str) -> list[ResourceType]:
     return sorted((entry for entry in REGISTRY if entry.group == group), key=lambda entry: entry.plural)
 
 
+def version_of(group: str) -> str:
+    """The version of a group; empty where the server has none."""
+    return "v1" if not group else GROUP_VERSIONS.get(group, "")
+
+
 def has_group_version(group: str, version: str) -> bool:
     """Whether the server has this group in this version."""
-    return version == "v1" and (group == "" or group in _GROUP_ORDER)
+    return version == version_of(group)
 
 
 def has_group(group: str) -> bool:
     """Whether the server has this named group."""
-    return group in _GROUP_ORDER
+    return group in GROUP_VERSIONS
 
 
 def _group(name: str) -> JsonObject:
-    version = {"groupVersion": f"{name}/v1", "version": "v1"}
+    version = {"groupVersion": f"{name}/{version_of(name)}", "version": version_of(name)}
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
@@ -76,7 +80,7 @@ def api_versions(address: str) -> JsonObject:
 
 def group_list() -> JsonObject:
     """GET /apis."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in _GROUP_ORDER]}
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUP_VERSIONS]}
 
 
 def group(name: str) -> JsonObject:
@@ -107,7 +111,7 @@ def resource_list(group_name: str) -> JsonObject:
     head: JsonObject = {"kind": "APIResourceList"}
     if group_name:
         head["apiVersion"] = "v1"
-    group_version = f"{group_name}/v1" if group_name else "v1"
+    group_version = f"{group_name}/{version_of(group_name)}" if group_name else "v1"
     return {**head, "groupVersion": group_version, "resources": entries}
 
 
@@ -129,7 +133,7 @@ def aggregated(groups: tuple[str, ...]) -> JsonObject:
     items: list[JsonObject] = []
     for name in groups:
         resources = [_aggregated_resource(name, resource) for resource in resources_of(name)]
-        version = {"version": "v1", "resources": resources, "freshness": "Current"}
+        version = {"version": version_of(name), "resources": resources, "freshness": "Current"}
         items.append({"metadata": {"name": name} if name else {}, "versions": [version]})
     return {
         "kind": "APIGroupDiscoveryList",
@@ -198,7 +202,7 @@ def answer(request: web.Request, parts: list[str]) -> web.Response | None:
         return json_response(api_versions(request.host))
     if parts == ["apis"]:
         if wants_aggregated(request):
-            return aggregated_response(request, _GROUP_ORDER)
+            return aggregated_response(request, tuple(GROUP_VERSIONS))
         return json_response(group_list())
     if parts == ["api", "v1"]:
         return json_response(resource_list(""))

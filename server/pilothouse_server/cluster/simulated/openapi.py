@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from .discovery import resources_of
+from .discovery import resources_of, version_of
 from .resources import ResourceType
 from .schema import ListType, MapType, Scalar, SchemaType, Struct, go_type_name, schema_of
 
 JsonObject = dict[str, Any]
 
-_GROUPS = ("", "apps", "discovery.k8s.io", "storage.k8s.io")
+_GROUPS = ("", "apps", "autoscaling", "coordination.k8s.io", "discovery.k8s.io", "storage.k8s.io")
 _SCALARS: dict[str, JsonObject] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},
     "bool": {"type": "boolean"},
     "float": {"type": "number"},
     "time": {"type": "string", "format": "date-time"},
+    "micro time": {"type": "string", "format": "date-time"},
     "quantity": {"type": "string"},
     "any": {"x-kubernetes-int-or-string": True},
 }
@@ -29,7 +30,7 @@ _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 
 def _base(group: str) -> str:
-    return f"apis/{group}/v1" if group else "api/v1"
+    return f"apis/{group}/{version_of(group)}" if group else "api/v1"
 
 
 def root() -> JsonObject:

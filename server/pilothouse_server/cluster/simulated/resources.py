@@ -33,6 +33,7 @@ class ResourceType:
 
     `generation_on_annotations`: annotations raise metadata.generation too (Deployments).
     `graceful_deletion`: DELETE first sets a deletion time in the future (Pods).
+    `unconditional_update`: PUT without a resourceVersion overwrites; otherwise it is refused.
     `storage_version_hash`: opaque value shown by discovery.
     """
 
@@ -49,6 +50,7 @@ class ResourceType:
     has_generation: bool = False
     generation_on_annotations: bool = False
     graceful_deletion: bool = False
+    unconditional_update: bool = True
     storage_version_hash: str = ""
 
     @property
@@ -128,6 +130,23 @@ CONFIG_MAPS = ResourceType(
 SECRETS = ResourceType(
     "", "v1", "secrets", "Secret", singular="secret", storage_version_hash="S6u1pOWzb84=",
 )  # fmt: skip
+RESOURCE_QUOTAS = ResourceType(
+    "", "v1", "resourcequotas", "ResourceQuota", singular="resourcequota", short_names=("quota",),
+    subresource_types=(_status("ResourceQuota"),), storage_version_hash="8uhSgffRX6w=",
+)  # fmt: skip
+LIMIT_RANGES = ResourceType(
+    "", "v1", "limitranges", "LimitRange", singular="limitrange", short_names=("limits",),
+    storage_version_hash="EBKMFVe6cwo=",
+)  # fmt: skip
+LEASES = ResourceType(
+    "coordination.k8s.io", "v1", "leases", "Lease", singular="lease", unconditional_update=False,
+    storage_version_hash="gqkMMb/YqFM=",
+)  # fmt: skip
+HORIZONTAL_POD_AUTOSCALERS = ResourceType(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler",
+    singular="horizontalpodautoscaler", short_names=("hpa",), categories=("all",),
+    subresource_types=(_status("HorizontalPodAutoscaler"),), storage_version_hash="qwQve8ut294=",
+)  # fmt: skip
 PERSISTENT_VOLUME_CLAIMS = ResourceType(
     "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", singular="persistentvolumeclaim",
     short_names=("pvc",), subresource_types=(_status("PersistentVolumeClaim"),),
@@ -158,11 +177,15 @@ ENDPOINT_SLICES = ResourceType(
 
 REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
-    SERVICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, DEPLOYMENTS, REPLICA_SETS, ENDPOINT_SLICES,
-    STORAGE_CLASSES,
+    SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, HORIZONTAL_POD_AUTOSCALERS, LEASES,
+    ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES,
 )  # fmt: skip
 
-GROUP_ORDER = ("", "apps", "events.k8s.io", "storage.k8s.io", "discovery.k8s.io")
+# The named groups in the order discovery shows them, each with its one version.
+GROUP_VERSIONS = {
+    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "storage.k8s.io": "v1", "coordination.k8s.io": "v1",
+    "discovery.k8s.io": "v1",
+}  # fmt: skip
 
 # Events are one storage under two addresses: `v1` and `events.k8s.io/v1`.
 EVENTS_GROUP_ALIAS = ("events.k8s.io", "v1", "events")

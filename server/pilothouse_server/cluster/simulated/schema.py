@@ -21,7 +21,7 @@ TYPES_FILE = Path(__file__).with_name("schema_types.json")
 
 @dataclass(frozen=True, eq=False)
 class Scalar:
-    """A primitive: `str`, `int`, `bool`, `float`, `any`, `time`, `quantity`."""
+    """A primitive: `str`, `int`, `bool`, `float`, `any`, `time`, `micro time`, `quantity`."""
 
     kind: str
 
@@ -88,6 +88,7 @@ LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("V1ServiceStatus", "conditions"): ("type",),
     ("V1ServiceAccount", "secrets"): ("name",),
     ("V1ObjectMeta", "ownerReferences"): ("uid",),
+    ("V2HorizontalPodAutoscalerStatus", "conditions"): ("type",),
 }
 SET_LISTS = frozenset({("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs")})
 ATOMIC_STRUCTS = frozenset({
@@ -103,7 +104,9 @@ QUANTITY_MAPS = frozenset({
     "requests", "limits", "capacity", "allocatable", "overhead", "hard", "used", "allocatedResources",
     "default", "defaultRequest", "max", "min", "maxLimitRequestRatio",
 })  # fmt: skip
-QUANTITIES = frozenset({"sizeLimit", "divisor"})
+QUANTITIES = frozenset({"sizeLimit", "divisor", "averageValue"})
+# Times with exactly six digits of the second.
+MICRO_TIMES = frozenset({"acquireTime", "renewTime"})
 KEY_DEFAULTS: dict[tuple[str, str], Any] = {
     ("V1ContainerPort", "protocol"): "TCP",
     ("V1ServicePort", "protocol"): "TCP",
@@ -148,10 +151,12 @@ def _resolve(kind: str, owner: str, field_name: str) -> SchemaType:
         return MapType(_resolve(kind[4:], owner, field_name), (owner, field_name) in ATOMIC_MAPS)
     if kind in _types():
         return _STRUCTS.get(kind) or struct(kind)
+    if field_name in MICRO_TIMES:
+        return Scalar("micro time")
     return Scalar("quantity" if field_name in QUANTITIES else kind)
 
 
-_ROOT_NAMES = {"Event": "CoreV1Event"}
+_ROOT_NAMES = {"Event": "CoreV1Event", "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler"}
 
 
 def schema_of(resource: ResourceType) -> Struct:
@@ -167,7 +172,7 @@ def struct_of_kind(kind: str) -> Struct:
 
 def go_type_name(type_name: str) -> str:
     """`DeploymentSpec` for V1DeploymentSpec: how the real server's messages call a type."""
-    for prefix in ("CoreV1", "V1"):
+    for prefix in ("CoreV1", "V1", "V2"):
         if type_name.startswith(prefix):
             return type_name[len(prefix) :]
     return type_name

@@ -23,6 +23,7 @@ ROOTS = (
     "V1Pod", "V1ReplicaSet", "V1Scale", "V1Secret", "V1Service", "V1ServiceAccount", "V1Lease", "V1Job",
     "V1PersistentVolume", "V1PersistentVolumeClaim", "V1ResourceQuota", "V1LimitRange", "V1StatefulSet",
     "V1StorageClass",
+    "V2HorizontalPodAutoscaler",
 )  # fmt: skip
 
 _PRIMITIVES = {"str": "str", "int": "int", "bool": "bool", "float": "float", "object": "any", "datetime": "time",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from . import api_errors, claims, services
+from . import api_errors, claims, limit_ranges, quotas, services
 from .defaults import admit_pod, apply_defaults, drop_empty_metadata, quality_of_service
 from .json_copy import copy_json
 from .resources import (
@@ -21,6 +21,7 @@ from .resources import (
     PERSISTENT_VOLUMES,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     SECRETS,
     SERVICES,
     ResourceType,
@@ -66,17 +67,18 @@ def default(resource: ResourceType, obj: JsonObject) -> None:
     apply_defaults(resource, obj)
 
 
-def prepare_for_create(resource: ResourceType, obj: JsonObject) -> None:
+def prepare_for_create(store: Store, resource: ResourceType, obj: JsonObject) -> None:
     """Sets what a new object of the kind begins with, and checks it."""
     if resource is NAMESPACES:
         obj["spec"] = {"finalizers": ["kubernetes"]}
         obj["status"] = {"phase": "Active"}
     elif resource is PODS:
         admit_pod(obj)
+        limit_ranges.fill_pod(store, obj)
         obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}
     elif resource is REPLICA_SETS:
         obj["status"] = {"replicas": 0}
-    elif resource is DEPLOYMENTS:
+    elif resource in (DEPLOYMENTS, RESOURCE_QUOTAS):
         obj["status"] = {}
     elif resource in (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES):
         claims.begin(resource, obj)
@@ -127,12 +129,18 @@ def prepare_status_update(resource: ResourceType, obj: JsonObject, sent: JsonObj
 def allocate(
     store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> None:
-    """Hands out what is limited: addresses and ports to a Service (refused with 422), growth to a claim (403)."""
+    """Takes what a write needs from what is limited: 403 by limit ranges and quotas, 422 by a Service's ports."""
     claims.admit(store, resource, obj, old)
+    if old is None:
+        limit_ranges.check(store, resource, obj)
+    # Quotas first say whether there is room, and are charged when nothing else can refuse.
+    quotas.admit(store, resource, obj, old, dry_run=True)
     if resource is SERVICES:
         causes = services.allocate_service(store.allocators, obj, old, dry_run=dry_run)
         if causes:
             raise api_errors.invalid(resource, obj["metadata"]["name"], causes)
+    if not dry_run:
+        quotas.admit(store, resource, obj, old, dry_run=False)
 
 
 def release(store: Store, resource: ResourceType, obj: JsonObject) -> None:

@@ -17,10 +17,14 @@ from .claims import claim_unchanged, class_unchanged, validate_claim, validate_c
 from .resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    LEASES,
+    LIMIT_RANGES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     SECRETS,
     SERVICES,
     STORAGE_CLASSES,
@@ -32,6 +36,12 @@ from .validation_config import (
     secret_unchanged,
     validate_config_map,
     validate_secret,
+)
+from .validation_limits import (
+    validate_autoscaler,
+    validate_lease,
+    validate_limit_range,
+    validate_resource_quota,
 )
 from .validation_metadata import (
     invalid_value,
@@ -255,6 +265,10 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[Cause]]] = {
     PERSISTENT_VOLUME_CLAIMS: validate_claim,
     PERSISTENT_VOLUMES: validate_volume,
     STORAGE_CLASSES: validate_class,
+    RESOURCE_QUOTAS: validate_resource_quota,
+    LIMIT_RANGES: validate_limit_range,
+    LEASES: validate_lease,
+    HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
 }
 _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[Cause]]] = {
     DEPLOYMENTS: _selector_unchanged,
