@@ -135,6 +135,11 @@ def failed(error: grpc.aio.AioRpcError, answers: Sequence[Any] = ()) -> Outcome:
     return Outcome(error.code().name, error.details() or "", trailing, tuple(status.details), tuple(answers))
 
 
+def token_of(caller: Caller) -> str:
+    """The token of a caller."""
+    return dict(caller.metadata)["authorization"].removeprefix("Bearer ")
+
+
 def put(request: Any, path: str, value: str) -> None:
     """Sets the text field of a request at a dotted path."""
     *parents, last = path.split(".")

@@ -117,7 +117,14 @@ _NAMESPACES: dict[str, Fields] = {
     "DeleteNamespace": {"name": OWN, "cascade": True},
     "GetQuotaUsage": {"name": OWN},
     "GetCluster": {"name": "local"},
-    **_nothing("ListNamespaces", "WatchNamespaces", "ListClusters"),
+    # Nobody listens there: tried out and refused, as far as a request gets without a cluster of its own.
+    "RegisterCluster": {
+        "cluster": {"name": target("RegisterCluster")},
+        "credentials": {"address": {"apiServer": "http://127.0.0.1:1", "token": "some-token"}},
+    },
+    "UpdateCluster": {"name": "local", "cluster": {"displayName": "Here"}, "updateMask": "displayName"},
+    "DeregisterCluster": {"name": target("DeregisterCluster")},
+    **_nothing("ListNamespaces", "WatchNamespaces", "ListClusters", "GetRequiredRights"),
 }
 _CONTAINERS: dict[str, Fields] = {
     "CreateContainer": {"namespace": OWN, "container": workload(target("CreateContainer"))},
@@ -126,7 +133,8 @@ _CONTAINERS: dict[str, Fields] = {
     **_updating("UpdateContainer", "container", {"image": "nginx:1.28"}, "image"),
     **_on_target("DeleteContainer", "StartContainer", "StopContainer", "PauseContainer"),
     **_on_target("ResumeContainer", "RestartContainer"),
-    **_of_web("GetContainer", "ListStatusHistory"),
+    "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
+    **_of_web("GetContainer", "ListStatusHistory", "StreamLogs"),
     **_in_namespace("ListContainers", "WatchContainers", "ListImages"),
 }
 _STORAGE: dict[str, Fields] = {

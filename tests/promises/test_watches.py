@@ -14,7 +14,7 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_server.rpc import watch
 from pilothouse_server.store.feed import FeedEvent
 from tests.harness import eventually, running_server
-from tests.promises.calling import Caller
+from tests.promises.calling import Caller, token_of
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN
 from tests.promises.world import World
@@ -30,11 +30,6 @@ async def second_server(world: World, directory: Path) -> AsyncIterator[Caller]:
     """Another server on the same database, and the administrator's session used there."""
     async with running_server(world.server.database, directory, with_cluster=False) as other:
         yield Caller(other.channel(), token_of(world.admin))
-
-
-def token_of(caller: Caller) -> str:
-    """The token of a caller."""
-    return dict(caller.metadata)["authorization"].removeprefix("Bearer ")
 
 
 async def write(world: World, callers: Sequence[Caller], number: int, mutations: int) -> None:
@@ -63,7 +58,7 @@ async def race(
     rule = world.rule("WatchContainers")
     request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
     followers = [
-        Follower(rule, callers[index % 2 :] + callers[: index % 2], request, index)
+        Follower(rule, [*callers[index % 2 :], *callers[: index % 2]], request, index)
         for index in range(watchers)
     ]
     tasks = [asyncio.create_task(follower.run()) for follower in followers]

@@ -1,0 +1,234 @@
+"""Promise 3, the rules of one watch: filters, tokens, horizon, bookmarks, slow readers, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2
+
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.rpc import pipeline
+from tests.conftest import Database
+from tests.harness import eventually, running_server
+from tests.promises.calling import Caller, Outcome, failed, token_of
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import FOREIGN, World, quiet_world
+
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+
+
+async def take(stream: AsyncIterator[Any], count: int) -> list[tuple[str, str]]:
+    """The next answers of a watch: what happened, and to what."""
+    async with asyncio.timeout(10):
+        return [_short(await anext(stream)) for _ in range(count)]
+
+
+def _short(answer: Any) -> tuple[str, str]:
+    kind = resource.ChangeType.Name(answer.change_type).removeprefix("CHANGE_TYPE_")
+    return kind, answer.container.name
+
+
+async def make(world: World, name: str, **fields: Any) -> None:
+    """A container in the own namespace."""
+    container = {"name": name, "image": "nginx:1.27", **fields}
+    await world.must("CreateContainer", {"namespace": OWN, "container": container})
+
+
+async def relabel(world: World, name: str, labels: Mapping[str, str]) -> None:
+    """Other labels for a container."""
+    fields = {"namespace": OWN, "name": name, "container": {"labels": dict(labels)}, "updateMask": "labels"}
+    await world.must("UpdateContainer", fields)
+
+
+async def resumed(world: World, caller: Caller, token: str, **fields: Any) -> Outcome:
+    """What a watch with a token begins with."""
+    rule = world.rule("WatchContainers")
+    request = {"namespace": OWN, "bookmarkPeriodSeconds": 1, "resumeToken": token, **fields}
+    return await caller.invoke(rule, request_for(rule, request))
+
+
+async def token_now(world: World, **fields: Any) -> str:
+    """The resume token of a watch that begins now."""
+    rule = world.rule("WatchContainers")
+    async with world.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream:
+        async with asyncio.timeout(10):
+            async for answer in stream:
+                if answer.resume_token:
+                    return str(answer.resume_token)
+    raise AssertionError("the watch ended before it was in step")
+
+
+async def open_watch(
+    world: World, caller: Caller, fields: Mapping[str, Any]
+) -> tuple[asyncio.Task[Outcome], asyncio.Event]:
+    """A watch that is read to its end, and what is set once it is in step."""
+    rule = world.rule("WatchContainers")
+    synced = asyncio.Event()
+
+    async def read() -> Outcome:
+        async with caller.watching(rule, request_for(rule, dict(fields))) as stream:
+            try:
+                async for answer in stream:
+                    if answer.change_type == resource.CHANGE_TYPE_SYNCED:
+                        synced.set()
+            except grpc.aio.AioRpcError as error:
+                return failed(error)
+        return Outcome("OK")
+
+    return asyncio.create_task(read()), synced
+
+
+async def test_an_object_that_leaves_the_filter_is_deleted_for_its_watcher(world: World) -> None:
+    await make(world, "a", labels={"tier": "front"})
+    await make(world, "b")
+    rule = world.rule("WatchContainers")
+    by_label = request_for(rule, {"namespace": OWN, "labelSelector": "tier=front"})
+    by_status = request_for(rule, {"namespace": OWN, "status": "CONTAINER_STATUS_STOPPED"})
+    by_name = request_for(rule, {"namespace": OWN, "name": "b"})
+    async with (
+        world.admin.watching(rule, by_label) as labelled,
+        world.admin.watching(rule, by_status) as stopped,
+        world.admin.watching(rule, by_name) as named,
+    ):
+        assert await take(labelled, 2) == [(ADDED, "a"), ("SYNCED", "")]
+        assert await take(stopped, 1) == [("SYNCED", "")]
+        assert await take(named, 2) == [(ADDED, "b"), ("SYNCED", "")]
+        await relabel(world, "b", {"tier": "front"})
+        await relabel(world, "a", {"tier": "back"})
+        await relabel(world, "b", {"tier": "front", "x": "y"})
+        await world.must("StopContainer", {"namespace": OWN, "name": "a"})
+        await world.must("StartContainer", {"namespace": OWN, "name": "a"})
+        assert await take(labelled, 3) == [(ADDED, "b"), (DELETED, "a"), (MODIFIED, "b")]
+        assert await take(stopped, 2) == [(ADDED, "a"), (DELETED, "a")]
+        assert await take(named, 2) == [(MODIFIED, "b"), (MODIFIED, "b")]
+
+
+async def test_a_token_belongs_to_its_caller_and_filter(world: World) -> None:
+    token = await token_now(world)
+    assert (await resumed(world, world.admin, token)).code == "OK"
+    other = await world.make_user("other", {OWN: "viewer"})
+    for outcome in (
+        await resumed(world, other, token),
+        await resumed(world, world.admin, token, labelSelector="a=b"),
+        await resumed(world, world.admin, token, namespace=FOREIGN),
+        await resumed(world, world.admin, token, name="web"),
+        await resumed(world, world.admin, "nonsense"),
+        await resumed(world, world.admin, token[:-1] + "~"),
+    ):
+        assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
+
+
+async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: World) -> None:
+    token = await token_now(world)
+    for name in ("a", "b", "c"):
+        await make(world, name)
+    async with world.sql() as sql:
+        await sql.execute("UPDATE stream_head SET oldest_revision = revision")
+        oldest = await sql.fetchval("SELECT oldest_revision FROM stream_head")
+        outcome = await resumed(world, world.admin, token)
+        assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_HORIZON")
+        assert str(oldest) in outcome.message
+        fresh = await token_now(world)
+        watching, synced = await open_watch(world, world.admin, {"namespace": OWN})
+        await asyncio.wait_for(synced.wait(), 10)
+        await sql.fetchval("SELECT begin_new_history()")
+    # An open watch learns of it by itself, and a token of before is refused.
+    outcome = await asyncio.wait_for(watching, 5)
+    assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
+    outcome = await resumed(world, world.admin, fresh)
+    assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
+
+
+async def test_changed_grants_end_a_watch_over_all_that_is_visible(world: World) -> None:
+    somebody = await world.make_user("somebody", {OWN: "viewer", FOREIGN: "viewer"})
+    rule = world.rule("WatchContainers")
+    request = request_for(rule, {"bookmarkPeriodSeconds": 1})
+    watching, synced = await open_watch(world, somebody, {"bookmarkPeriodSeconds": 1})
+    await asyncio.wait_for(synced.wait(), 10)
+    async with somebody.watching(rule, request) as stream:
+        token = (await anext(stream)).resume_token
+    await world.must("RevokeRole", {"username": "somebody", "role": "viewer", "namespace": FOREIGN})
+    outcome = await asyncio.wait_for(watching, 5)
+    assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
+
+    async def refused() -> bool:
+        return (await resumed(world, somebody, token, namespace="")).reason == "WATCH_CHANGED"
+
+    await eventually(refused, seconds=2)
+
+
+async def test_an_idle_watch_sends_bookmarks_to_go_on_from(world: World) -> None:
+    rule = world.rule("WatchContainers")
+    request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
+    async with world.admin.watching(rule, request) as stream:
+        assert await take(stream, 1) == [("SYNCED", "")]
+        # Changes of others move the bookmark on without an answer of their own.
+        fields = {"namespace": FOREIGN, "container": {"name": "far", "image": "nginx"}}
+        await world.must("CreateContainer", fields)
+        async with asyncio.timeout(5):
+            bookmark = await anext(stream)
+    async with world.sql() as sql:
+        assert bookmark.revision == await sql.fetchval("SELECT revision FROM stream_head")
+    await make(world, "later")
+    outcome = await resumed(world, world.admin, bookmark.resume_token)
+    assert _short(outcome.answer) == (ADDED, "later")
+
+
+async def test_a_watch_goes_on_after_a_restart_of_the_server(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        token = await token_now(world)
+        await make(world, "while-away")
+        session = token_of(world.admin)
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        again = World(server, world.rules, Caller(server.channel(), session))
+        assert _short((await resumed(again, again.admin, token)).answer) == (ADDED, "while-away")
+
+
+async def test_a_reader_that_is_too_slow_is_told_where_to_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "WRITE_TIMEOUT_SECONDS", 0.3)
+    rule = world.rule("WatchContainers")
+    # A window that does not grow, so that little is enough to fill it.
+    narrow = grpc.aio.insecure_channel(
+        world.server.address,
+        options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
+    )
+    reader = Caller(narrow, token_of(world.admin))
+    seen: list[int] = []
+    outcome = Outcome("OK")
+    async with reader.watching(rule, request_for(rule, {"namespace": OWN})) as stream:
+        assert (await take(stream, 1)) == [("SYNCED", "")]
+        for number in range(12):
+            await make(world, f"big-{number}", annotations={f"p{part}": "x" * 30_000 for part in range(4)})
+
+        async def ended() -> bool:
+            async with world.sql() as sql:
+                count = "SELECT count(*) FROM operation_logs WHERE error_code = 'RESOURCE_EXHAUSTED'"
+                return bool(await sql.fetchval(count))
+
+        await eventually(ended, seconds=10)
+        try:
+            async with asyncio.timeout(10):
+                async for answer in stream:
+                    seen += [answer.revision]
+        except grpc.aio.AioRpcError as error:
+            outcome = failed(error)
+    await narrow.close()
+    assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "SLOW_CONSUMER")
+    info = outcome.detail(error_details_pb2.ErrorInfo)
+    assert info is not None
+    async with world.sql() as sql:
+        rows = await sql.fetch("SELECT revision FROM events WHERE resource_type = 'container' ORDER BY 1")
+    everything = [row["revision"] for row in rows]
+    assert len(seen) < len(everything)
+    again = request_for(rule, {"namespace": OWN, "resumeToken": info.metadata["resume_token"]})
+    rest = await world.admin.invoke(rule, again, most=len(everything) - len(seen))
+    assert seen + [answer.revision for answer in rest.answers] == everything
