@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from itertools import count
 
+import pytest
 import pytest_asyncio
 
 from pilothouse.namespace.v1 import namespace_pb2
@@ -45,18 +46,23 @@ class Place:
         """Returns when these config maps and secrets are as wanted on the cluster."""
 
         async def settled() -> bool:
-            found = [item async for item in self.client.config.list_config_maps(namespace=self.name)]
-            found += [item async for item in self.client.config.list_secrets(namespace=self.name)]
-            return all(not item.reconciling for item in found if item.name in names)
+            config = self.client.config
+            waiting = [
+                item.name async for item in config.list_config_maps(namespace=self.name) if item.reconciling
+            ]
+            waiting += [
+                item.name async for item in config.list_secrets(namespace=self.name) if item.reconciling
+            ]
+            return not set(waiting) & set(names)
 
         await eventually(settled, what=f"{names} applied")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_server(
-    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: object
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    directory = tmp_path_factory.mktemp("config")  # type: ignore[attr-defined]
+    directory = tmp_path_factory.mktemp("config")
     async with (
         new_database(postgres, template_database.name) as database,
         running_server(database, directory) as server,

@@ -1,0 +1,293 @@
+"""Promise 7: what is declared secret turns up nowhere.
+
+A server in a process of its own, logging at DEBUG, works on a PostgreSQL of its own that logs every statement
+with its parameters. Marked values go through every secret field of every method that reflection shows, in
+requests that are valid, malformed, denied and replayed. Then everything that was written is searched: the logs
+of both, statement statistics, every row of every table, every error. What the server itself hands out as
+secret (tokens, keys) is searched for, too. The positive control sends a mark through a field that is public:
+the same search must find it in each of these places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc.aio
+import yaml
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_migrations import runner
+from pilothouse_migrations.databases import ensure_database
+from pilothouse_migrations.roles import ensure_roles
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.rpc.method_rules import Rule
+from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secrets_of
+from tests.conftest import Database, addresses, connection
+from tests.harness import eventually
+from tests.promises.calling import Caller, Outcome, served
+from tests.promises.requests import REQUESTS, request_for
+
+NAME = "canaries"
+CONTROL = "Public9ControlV2k"
+TALKATIVE = {
+    "fsync": "off",
+    "log_statement": "all",
+    "log_min_duration_statement": "0",
+    "log_parameter_max_length": "-1",
+    "log_parameter_max_length_on_error": "-1",
+    "log_error_verbosity": "verbose",
+    "pg_stat_statements.track": "all",
+}
+
+
+class Sent:
+    """What was sent and handed out as secret, and what came back."""
+
+    def __init__(self) -> None:
+        self.marks: list[str] = []
+        self.handed_out: set[str] = set()
+        self.errors: list[str] = []
+
+    def mark(self) -> str:
+        """A new value; it would pass for a password."""
+        self.marks.append(f"{MARK}{len(self.marks):05d}Ab-9!")
+        return self.marks[-1]
+
+    def came_back(self, rule: Rule, outcome: Outcome) -> None:
+        self.errors.append(f"{rule.name}: {outcome.shown} {outcome.details}")
+        for answer in outcome.answers:
+            texts = set(secrets_of(answer))
+            # A secret of ours comes back by RevealSecret alone; what else is secret was made by the server.
+            if rule.name != "RevealSecret":
+                self.handed_out |= texts
+                assert not found_in(answer.SerializeToString(), [MARK]), rule.name
+
+
+@asynccontextmanager
+async def server_process(
+    database: Database, cluster: SimulatedCluster, directory: Path, password: str
+) -> AsyncIterator[tuple[str, Path]]:
+    """The command `pilothouse serve`, at DEBUG; answers its address and where all it says goes."""
+    kubeconfig, log = directory / "kubeconfig.yaml", directory / "server.log"
+    kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig()))
+    settings = {
+        "LISTEN": "127.0.0.1:0",
+        "DATA_DIR": str(directory / "data"),
+        "DATABASE_URL": database.app_dsn,
+        "SYSTEM_DATABASE_URL": database.system_dsn,
+        "MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+        "KUBECONFIG": str(kubeconfig),
+        "LOG_LEVEL": "DEBUG",
+        "BOOTSTRAP_PASSWORD": password,
+    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")}
+    environment |= {f"PILOTHOUSE_{name}": value for name, value in settings.items()}
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "pilothouse_client", "serve", env=environment, stdout=file, stderr=file
+        )
+    try:
+
+        async def address() -> str:
+            assert process.returncode is None, log.read_text()
+            _, found, rest = log.read_text().partition("serves gRPC on ")
+            return rest.split()[0] if found and "\n" in rest else ""
+
+        yield await eventually(address, seconds=30, what="the server serves"), log
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 30)
+
+
+async def everything(database: Database, postgres: EmbeddedPostgres, log: Path) -> dict[str, bytes]:
+    """All that was written, by where: logs, statistics, and every table with every row as text."""
+    places = {"server log": log.read_bytes(), "postgresql log": postgres.log_path.read_bytes()}
+    async with connection(database.admin_dsn) as admin:
+        statements = await admin.fetch("SELECT query FROM pg_stat_statements")
+        places["pg_stat_statements"] = "\n".join(row["query"] for row in statements).encode()
+        tables = await admin.fetch(
+            "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE c.relkind IN ('r', 'm') AND n.nspname = 'public'"
+        )
+        for table in tables:
+            rows = await admin.fetch(f"SELECT t::text AS row FROM {table['name']} AS t")
+            places[f"table {table['name']}"] = "\n".join(row["row"] for row in rows).encode()
+    return places
+
+
+async def valid_uses(client: AsyncClient, sent: Sent) -> None:
+    """What people do with secrets, each through its own call."""
+    identity, config = client.identity, client.config
+    password, newer, newest = sent.mark(), sent.mark(), sent.mark()
+    user = identity_pb2.User(username="carol", email="carol@example.org")
+    await identity.create_user(user=user, password=password, request_id=str(uuid4()))
+    async with AsyncClient(client.address, username="carol", password=password) as carol:
+        await carol.identity.change_password(current_password=password, new_password=newer)
+    await identity.reset_password(username="carol", new_password=newest)
+    await client.namespaces.create(namespace=namespace_pb2.Namespace(name="own"))
+    secret = config_pb2.Secret(
+        name="app", data={"bytes": sent.mark().encode()}, string_data={"text": sent.mark()}
+    )
+    identifier = str(uuid4())
+    for _ in range(2):
+        await config.create_secret(namespace="own", secret=secret, request_id=identifier)
+    await config.update_secret(
+        namespace="own",
+        name="app",
+        secret=config_pb2.Secret(string_data={"text": sent.mark()}),
+        update_mask=FieldMask(paths=["string_data"]),
+        request_id=str(uuid4()),
+    )
+    revealed = await config.reveal_secret(namespace="own", name="app")
+    assert found_in(revealed.data["text"], [MARK])
+    await config.rotate_keys()
+
+    async def applied() -> bool:
+        return not (await config.get_secret(namespace="own", name="app")).reconciling
+
+    await eventually(applied, what="the secret on the cluster")
+    # The control: a field that is public, in a call of the same kind.
+    shown = config_pb2.ConfigMap(name=CONTROL.lower(), data={"text": CONTROL})
+    await config.create_config_map(namespace="own", config_map=shown)
+
+
+async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sent: Sent) -> int:
+    """Every secret field of every method: as it should be, and in every way that it should not."""
+    paths = 0
+    for rule in rules.values():
+        for path in secret_paths(rule.request_class.DESCRIPTOR):
+            paths += 1
+            for number, caller in enumerate(callers):
+                for request in (*_requests(rule, path, sent), *_broken_bodies(rule, path, sent)):
+                    if number and not isinstance(request, bytes):
+                        # Who may not call at all is refused whatever is in the request: one of each will do.
+                        sent.came_back(rule, await caller.invoke(rule, request, timeout=10))
+                        break
+                    sent.came_back(rule, await caller.invoke(rule, request, timeout=10))
+    return paths
+
+
+def _requests(rule: Rule, path: Any, sent: Sent) -> list[Any]:
+    made = []
+    for value, key in (
+        (sent.mark(), "key"),
+        (sent.mark() * 100_000, "key"),
+        (f"{sent.mark()}\0", "key"),
+        ("short", sent.mark()),
+        ("short", f"{sent.mark()}/../x"),
+    ):
+        request = request_for(rule, REQUESTS.get(rule.name, {}))
+        put(request, path, value, key=key)
+        made.append(request)
+    for field in ("name", "namespace", "username", "request_id"):
+        if field not in rule.request_class.DESCRIPTOR.fields_by_name:
+            continue
+        request = request_for(rule, REQUESTS.get(rule.name, {}))
+        put(request, path, sent.mark())
+        if isinstance(getattr(request, field), str):
+            setattr(request, field, "not/a../name")
+            made.append(request)
+    if "request_id" in rule.request_class.DESCRIPTOR.fields_by_name:
+        identifier = str(uuid4())
+        for _ in range(2):
+            request = request_for(rule, REQUESTS.get(rule.name, {}))
+            put(request, path, sent.mark())
+            request.request_id = identifier
+            made.append(request)
+    return made
+
+
+def _broken_bodies(rule: Rule, path: Any, sent: Sent) -> list[bytes]:
+    request = rule.request_class()
+    put(request, path, sent.mark())
+    body = request.SerializeToString()
+    return [body[:-1], body + b"\xff", b"\x08" + body]
+
+
+async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(tmp_path / "postgres", settings=TALKATIVE)
+    await postgres.start()
+    try:
+        await ensure_database(postgres.dsn(), NAME)
+        database = addresses(postgres, NAME)
+        await ensure_roles(database.admin_dsn)
+        await runner.upgrade(database.maintenance_dsn)
+        async with connection(database.admin_dsn) as admin:
+            await admin.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        async with SimulatedCluster(speed=10) as cluster:
+            await _search(postgres, database, cluster, tmp_path)
+    finally:
+        await postgres.stop()
+
+
+async def _search(
+    postgres: EmbeddedPostgres, database: Database, cluster: SimulatedCluster, directory: Path
+) -> None:
+    sent = Sent()
+    password = sent.mark()
+    async with server_process(database, cluster, directory, password) as (address, log):
+        async with (
+            AsyncClient(address, username="admin", password=password) as client,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            await valid_uses(client, sent)
+            rules = await served(channel)
+            stranger = Caller(channel)
+            login = rules["/pilothouse.identity.v1.IdentityService/Login"]
+            tokens = []
+            for _ in range(2):
+                answer = await stranger.invoke(
+                    login, identity_pb2.LoginRequest(username="admin", password=password)
+                )
+                sent.came_back(login, answer)
+                tokens.append(answer.answer.access_token)
+            callers = [Caller(channel, tokens[0]), stranger, Caller(channel, sent.mark())]
+            assert await through_every_field(rules, callers, sent) > 10
+            try:
+                await client.config.get_secret(namespace="own", name=CONTROL.lower())
+            except PilothouseError as error:
+                sent.errors.append(str(error))
+        async with connection(database.admin_dsn) as admin:
+            await admin.execute(f"SELECT 1 /* {CONTROL} */")
+    places = await everything(database, postgres, log)
+    places["errors"] = "\n".join(sent.errors).encode()
+
+    leaks = {where: found_in(content, [MARK, *sent.handed_out]) for where, content in places.items()}
+    assert {where: texts for where, texts in leaks.items() if texts} == {}
+    # The control: the same search finds what may be found, wherever it may be.
+    control = {where for where, content in places.items() if found_in(content, [CONTROL, CONTROL.lower()])}
+    partitions = {"table operation_logs" if "operation_logs" in where else where for where in control}
+    expected = {"postgresql log", "pg_stat_statements", "errors", "table config_maps", "table operation_logs"}
+    assert expected <= partitions
+    assert any(where.startswith("table events") for where in control)
+    assert address.encode() in places["server log"]
+    # Tokens were handed out and looked for; idempotency rows were kept and searched.
+    assert len(sent.handed_out) >= 4
+    assert places["table idempotency_keys"]
+
+
+def test_the_search_knows_every_form() -> None:
+    secret = f"{MARK}00000Ab-9!"
+    for number, form in enumerate(forms(secret)):
+        assert found_in(b'{"x": "' + form + b'"}', [secret]), number
+    for beside in ("", "a", "ab", "abc"):
+        encoded = base64.b64encode(f"{beside}{secret}{beside}".encode())
+        assert found_in(encoded, [secret])
+        assert found_in(encoded, [MARK])
+    assert found_in(b"before " + MARK.encode() + b" after", [MARK])
+    assert found_in((b"\x0a\x10" + secret.encode()).hex().encode(), [MARK])
+    assert not found_in(b"nothing of the kind", [MARK, secret])
