@@ -21,7 +21,9 @@ _FAULT = 1
 _USAGE = 2
 _LONGEST_PAUSE_SECONDS = 2.0
 
-app = typer.Typer(help="Key-encryption keys: add, list, rotate, remove.", no_args_is_help=True)
+app = typer.Typer(
+    help="Key-encryption keys: add, list, rotate, remove.", no_args_is_help=True, add_completion=False
+)
 _File = Annotated[Path | None, typer.Option("--file", help="Key file; default: the one of the settings.")]
 
 

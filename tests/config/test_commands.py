@@ -1,0 +1,184 @@
+"""`pilothouse configs`, `secrets`, `keys` and `apply` against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pilothouse.container.v1 import container_pb2
+from tests.config.conftest import Place
+
+MANIFEST = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, labels: {app: web}}
+data: {mode: fast}
+binaryData: {raw: AP8=}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: login}
+type: kubernetes.io/basic-auth
+data: {username: YWRtaW4=}
+stringData: {password: s3cret-value}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: main
+        image: nginx:1.27
+        env:
+        - name: MODE
+          valueFrom: {configMapKeyRef: {name: settings, key: mode}}
+        - name: PASSWORD
+          valueFrom: {secretKeyRef: {name: login, key: password}}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture
+def command(place: Place, tmp_path: Path) -> Command:
+    """Runs the command as the administrator in the place's namespace."""
+
+    async def run(*arguments: str, stdin: bytes = b"") -> Ended:
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")},
+            "PILOTHOUSE_SERVER": place.server.address,
+            "PILOTHOUSE_TOKEN": await place.server.token(),
+            "PILOTHOUSE_NAMESPACE": place.name,
+            "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
+            "PILOTHOUSE_SECRET_KEY_FILE": str(place.server.application.settings.key_file),
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pilothouse_client",
+            *arguments,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin)
+        return Ended(process.returncode or 0, out.decode(), err.decode())
+
+    return run
+
+
+async def test_secrets_from_files_standard_input_and_the_line(
+    place: Place, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "cert").write_bytes(b"\x00\xff")
+    made = await command(
+        "secrets", "create", "app", "--from-file", f"tls={tmp_path / 'cert'}", "--from-file", "pin=-",
+        "--from-literal", "user=x=y", stdin=b"12\n",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert (await command("secrets", "reveal", "app", "--key", "pin")).out == "12\n"
+    shown = await command("secrets", "reveal", "app")
+    assert "x=y" in shown.out
+    assert "(2 bytes; use --key)" in shown.out
+    for arguments in (("get", "app", "-o", "yaml"), ("list",), ("list", "-o", "json")):
+        assert "x=y" not in (await command("secrets", *arguments)).out
+    changed = await command("secrets", "update", "app", "--from-literal", "user=z")
+    assert changed.code == 0, changed.err
+    values = await place.client.config.reveal_secret(namespace=place.name, name="app")
+    assert dict(values.data) == {"tls": b"\x00\xff", "pin": b"12\n", "user": b"z"}
+    refused = await command("secrets", "create", "other", "--from-literal", "only-a-value")
+    assert refused.code == 2
+    assert "only-a-value" not in refused.err
+    assert (await command("secrets", "delete", "app", "--yes")).code == 0
+
+
+async def test_configs_keep_what_an_update_does_not_name(place: Place, command: Command) -> None:
+    made = await command("configs", "create", "app", "--from-literal", "a=1", "--from-literal", "b=2")
+    assert made.code == 0, made.err
+    assert (await command("configs", "update", "app", "--from-literal", "b=3", "--remove", "a")).code == 0
+    assert (await command("configs", "get", "app", "--key", "b")).out == "3"
+    assert (await command("configs", "get", "app", "--key", "a")).code == 1
+    shown = yaml.safe_load((await command("configs", "get", "app", "-o", "yaml")).out)
+    assert shown["data"] == {"b": "3"}
+    assert "app" in (await command("configs", "list")).out
+
+
+async def test_apply_brings_both_before_the_container_that_reads_them(place: Place, command: Command) -> None:
+    tried = await command("apply", "-f", "-", "--dry-run", stdin=MANIFEST.encode())
+    assert tried.code == 0, tried.err
+    assert "configmap/settings created (dry run)" in tried.out
+    assert "container/web created (dry run)" in tried.out
+    assert [item async for item in place.client.config.list_secrets(namespace=place.name)] == []
+    applied = await command("apply", "-f", "-", "--wait", stdin=MANIFEST.encode())
+    assert applied.code == 0, applied.err
+    assert applied.out.splitlines()[:3] == [
+        "configmap/settings created", "secret/login created", "container/web created",
+    ]  # fmt: skip
+    web = await place.client.containers.get(namespace=place.name, name="web")
+    assert web.status == container_pb2.CONTAINER_STATUS_RUNNING
+    again = await command("apply", "-f", "-", stdin=MANIFEST.encode())
+    assert again.out.splitlines()[:3] == [
+        "configmap/settings unchanged", "secret/login unchanged", "container/web unchanged",
+    ]  # fmt: skip
+    changed = MANIFEST.replace("s3cret-value", "another-value").replace("mode: fast", "mode: slow")
+    tried = await command("apply", "-f", "-", "--dry-run", stdin=changed.encode())
+    assert "+  mode: slow" in tried.out
+    assert "secret/login updated (dry run)" in tried.out
+    done = await command("apply", "-f", "-", stdin=changed.encode())
+    assert done.out.splitlines()[:2] == ["configmap/settings updated", "secret/login updated"]
+    values = await place.client.config.reveal_secret(namespace=place.name, name="login")
+    assert dict(values.data) == {"username": b"admin", "password": b"another-value"}
+    assert not any("-value" in each for run in (tried, applied, again, done) for each in (run.out, run.err))
+
+
+async def test_apply_refuses_what_is_wrong_and_shows_no_value(place: Place, command: Command) -> None:
+    wrong = """\
+apiVersion: v1
+kind: Secret
+metadata: {name: login}
+data: {a: not-base64-s3cret!, b: 1234567890}
+stringData: {c: 9876543210}
+"""
+    refused = await command("apply", "-f", "-", stdin=wrong.encode())
+    assert refused.code == 3
+    for path in ("data[a]", "data[b]", "stringData[c]"):
+        assert path in refused.err
+    for value in ("s3cret", "1234567890", "9876543210"):
+        assert value not in refused.err
+
+
+async def test_keys_are_added_rotated_and_removed(command: Command) -> None:
+    await command("secrets", "create", "app", "--from-literal", "a=1")
+    (old,) = (await command("keys", "list")).out.split()
+    assert (await command("keys", "add")).code == 0
+    new, second = (await command("keys", "list")).out.split()
+    assert second == old
+    assert (await command("keys", "remove", new)).code == 1
+    # A key that was added is not used before the rotation.
+    assert old in (await command("secrets", "get", "app", "-o", "json")).out
+    rotated = await command("keys", "rotate", "--batch-size", "1")
+    assert (rotated.code, rotated.out) == (0, f"everything is encrypted under key {new}\n")
+    assert new in (await command("secrets", "get", "app", "-o", "json")).out
+    assert (await command("keys", "remove", old)).code == 0
+    assert (await command("secrets", "reveal", "app", "--key", "a")).out == "1"
