@@ -43,7 +43,7 @@ from pilothouse_server.cluster.objects import (
     T,
     Version,
 )
-from pilothouse_server.cluster.transport import DEFAULT_LIMITS, Limits, Transport, decode
+from pilothouse_server.cluster.transport import DEFAULT_LIMITS, JSON, METADATA, Limits, Transport, decode
 from pilothouse_server.cluster.usage import StatsSummary
 from pilothouse_server.cluster.watch_lines import split_lines
 
@@ -170,7 +170,11 @@ class ClusterClient:
             if continue_token:
                 query["continue"] = continue_token
             body = await self._transport.request(
-                "GET", resource.path(namespace), query, seconds=self.limits.list_seconds
+                "GET",
+                resource.path(namespace),
+                query,
+                accept=METADATA if resource.metadata_only else JSON,
+                seconds=self.limits.list_seconds,
             )
             listed = decode(body, _Items[resource.type])  # type: ignore[name-defined]
             continue_token = listed.metadata.continue_

@@ -17,6 +17,7 @@ CONFIG_UID = f"{DOMAIN}/config-uid"
 NAMESPACE = f"{DOMAIN}/namespace"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "pilothouse"
+OWNED_SELECTOR = CONFIG_UID
 
 
 def config_map(

@@ -285,6 +285,8 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
     kind: str
     type: type[T]
     namespaced: bool = True
+    # Lists ask for the metadata alone: what an object holds does not even travel.
+    metadata_only: bool = False
 
     @property
     def api_version(self) -> str:
@@ -312,6 +314,8 @@ SERVICES = Resource("/api/v1", "services", "Service", Service)
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)
+CONFIG_MAP_METADATA = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject, metadata_only=True)
+SECRET_METADATA = Resource("/api/v1", "secrets", "Secret", KubernetesObject, metadata_only=True)
 DEPLOYMENTS = Resource("/apis/apps/v1", "deployments", "Deployment", Deployment)
 REPLICA_SETS = Resource("/apis/apps/v1", "replicasets", "ReplicaSet", ReplicaSet)
 HORIZONTAL_POD_AUTOSCALERS = Resource(

@@ -20,6 +20,7 @@ from pilothouse_server.cluster.objects import Manifest
 from pilothouse_server.cluster.rate_limit import RateLimit
 
 JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 V = TypeVar("V")
 
 
@@ -83,13 +84,14 @@ class Transport:
         *,
         body: Manifest | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         seconds: float | None = None,
     ) -> bytes:
         timeout = aiohttp.ClientTimeout(
             total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
         )
         async with self.answer(
-            method, path, query, body=body, content_type=content_type, timeout=timeout
+            method, path, query, body=body, content_type=content_type, accept=accept, timeout=timeout
         ) as response:
             return await response.read()
 
@@ -102,12 +104,13 @@ class Transport:
         *,
         body: Manifest | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a request, if it is below 400; released at the end. Raises ClusterError."""
         await self._rate.acquire(self._limits.request_seconds)
         url = self.server + path + ("?" + urlencode(query) if query else "")
-        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": self._api.user_agent}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)

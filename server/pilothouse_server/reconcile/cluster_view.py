@@ -151,7 +151,12 @@ class ClusterView:
 
 def container_uid(value: KubernetesObject) -> str | None:
     """The container an object says it belongs to; None without a label that is a UUID: anybody can set labels."""
-    text = value.metadata.label(manifests.CONTAINER_UID)
+    return labelled_uid(value, manifests.CONTAINER_UID)
+
+
+def labelled_uid(value: KubernetesObject, label: str) -> str | None:
+    """The UUID that a label holds; None without one."""
+    text = value.metadata.label(label)
     try:
         return str(UUID(text)) if text else None
     except ValueError:

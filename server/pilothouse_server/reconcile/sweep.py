@@ -1,11 +1,11 @@
-"""Deletes objects of ours on a cluster that belong to no container any more.
+"""Deletes objects of ours on a cluster that belong to no container, config map or secret any more.
 
 They come about where a server was frozen between its claim and its apply, or where the database was restored from a
 backup. Four things must hold before anything is deleted: the object is in a Kubernetes namespace that carries the uid
 of a living namespace of *this* database (another installation may use the same cluster), it is not older than that
-namespace (what a deregistered cluster was left with is not deleted when its namespace is taken over again), its
-container has not been in the database for a while, and it is not there at the moment of deletion. The deletion names
-the object's uid.
+namespace (what a deregistered cluster was left with is not deleted when its namespace is taken over again), what
+it belongs to has not been in the database for a while, and it is not there at the moment of deletion. The deletion
+names the object's uid. Of config maps and secrets the sweep sees the metadata alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from typing import Any
 import msgspec
 import structlog
 
-from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster import manifest_config, manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES, KubernetesObject, Resource
+from pilothouse_server.cluster.objects import (
+    CONFIG_MAP_METADATA,
+    DEPLOYMENTS,
+    SECRET_METADATA,
+    SERVICES,
+    KubernetesObject,
+    Resource,
+)
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.reconcile.cluster_view import container_uid
+from pilothouse_server.reconcile.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observer import Observer
 from pilothouse_server.reconcile.repository import namespaces as homes
 from pilothouse_server.reconcile.repository import observed as written_back
+from pilothouse_server.reconcile.repository.configs import known_config_uids
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -82,7 +90,7 @@ class Sweep:
             *((DEPLOYMENTS, deployment) for deployment in deployments),
             *((SERVICES, service) for service in services),
         ]
-        orphans = await self._orphans(candidates)
+        orphans = await self._orphans(candidates) + await self._config_orphans()
         for resource, orphan in orphans:
             metadata = orphan.metadata
             log.warning(
@@ -111,6 +119,27 @@ class Sweep:
             and uid not in known
             and candidate.metadata.deletion_timestamp is None
             and self._is_home(candidate, ours)
+        ]
+
+    async def _config_orphans(self) -> list[tuple[Resource[Any], KubernetesObject]]:
+        candidates: dict[str, list[tuple[Resource[Any], KubernetesObject]]] = {}
+        for resource in (CONFIG_MAP_METADATA, SECRET_METADATA):
+            listed = await self._client.list(resource, label_selector=manifest_config.OWNED_SELECTOR)
+            for item in listed.items:
+                uid = labelled_uid(item, manifest_config.CONFIG_UID)
+                if uid is not None and self._is_old(item) and item.metadata.deletion_timestamp is None:
+                    candidates.setdefault(uid, []).append((resource, item))
+        if not candidates:
+            return []
+        async with self._store.system_read() as transaction:
+            known = await known_config_uids(transaction, sorted(candidates))
+            ours = await homes.homes(transaction, self._cluster_name)
+        return [
+            each
+            for uid, found in candidates.items()
+            if uid not in known
+            for each in found
+            if self._is_home(each[1], ours)
         ]
 
     def _is_home(self, candidate: KubernetesObject, ours: dict[str, homes.Home]) -> bool:

@@ -1,6 +1,8 @@
-"""Whether what a container reads was brought to its cluster."""
+"""Config maps and secrets as the reconciler asks for them: which there are, and which a container waits for."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from sqlalchemy import text
 
@@ -24,6 +26,18 @@ WHERE EXISTS (SELECT FROM environment_variables AS e
               WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name)
 LIMIT 1
 """)
+
+
+_KNOWN = text("""
+SELECT CAST(uid AS text) AS uid FROM config_maps WHERE uid = ANY(CAST(:uids AS uuid[]))
+UNION ALL SELECT CAST(uid AS text) FROM secrets WHERE uid = ANY(CAST(:uids AS uuid[]))
+""")
+
+
+async def known_config_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Those of `uids` (which must be UUIDs) that are config maps or secrets."""
+    rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
+    return {row.uid for row in rows}
 
 
 async def waits_for_configs(transaction: ReadTransaction, container: Container) -> bool:

@@ -1,0 +1,51 @@
+"""What carries our label and belongs to no row goes; all else stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.manifest_config import CONFIG_UID
+from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS
+from pilothouse_server.reconcile.sweep import SweepSettings
+from tests.conftest import Database
+from tests.harness import QUICK, eventually, running_server
+
+EAGER = msgspec.structs.replace(QUICK, sweep=SweepSettings(period_seconds=0.1, grace_seconds=0.0))
+
+
+async def test_orphans_go_and_what_is_somebodys_stays(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, reconciler=EAGER) as server:
+        assert server.cluster is not None
+        client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="test")
+        try:
+            await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+            secret = pb.Secret(name="ours", data={"a": b"1"})
+            await server.admin.config.create_secret(namespace="shop", secret=secret)
+
+            async def applied() -> bool:
+                return await client.find(SECRETS, "shop", "ours") is not None
+
+            await eventually(applied, what="ours on the cluster")
+            for name, labels in (("orphan", {CONFIG_UID: str(uuid4())}), ("foreign", {CONFIG_UID: "no-uid"})):
+                for resource in (SECRETS, CONFIG_MAPS):
+                    metadata = {"name": name, "namespace": "shop", "labels": labels}
+                    await client.apply(
+                        resource, {"apiVersion": "v1", "kind": resource.kind, "metadata": metadata}
+                    )
+
+            async def swept() -> bool:
+                left = [await client.find(each, "shop", "orphan") for each in (SECRETS, CONFIG_MAPS)]
+                return left == [None, None]
+
+            await eventually(swept, what="the orphans gone")
+            assert await client.find(SECRETS, "shop", "ours") is not None
+            assert await client.find(SECRETS, "shop", "foreign") is not None
+            assert await client.find(CONFIG_MAPS, "shop", "foreign") is not None
+        finally:
+            await client.close()
