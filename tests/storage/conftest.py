@@ -1,0 +1,148 @@
+"""One server with a cluster for all tests here; each works in a namespace of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_client import AsyncClient
+from pilothouse_client.errors import NotFoundError
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.conftest import Database, new_database
+from tests.harness import Server, eventually, running_server
+
+JsonObject = dict[str, Any]
+
+_numbers = count(1)
+
+
+class Place:
+    """A namespace on the server, and what its cluster has of it."""
+
+    def __init__(self, server: Server, cluster: SimulatedCluster, name: str) -> None:
+        self.server = server
+        self.client: AsyncClient = server.admin
+        self.store = cluster.store
+        self.cluster = cluster
+        self.name = name
+
+    async def make(self, name: str = "data", **fields: Any) -> pb.Volume:
+        """A volume; a claim of 1Gi unless told otherwise."""
+        if "type" not in fields:
+            fields = {"type": pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, "size": "1Gi", **fields}
+        volume = pb.Volume(name=name, **fields)
+        return await self.client.storage.create_volume(namespace=self.name, volume=volume)
+
+    async def get(self, name: str = "data") -> pb.Volume:
+        """The volume as it is now."""
+        return await self.client.storage.get_volume(namespace=self.name, name=name)
+
+    async def resize(self, size: str, name: str = "data") -> pb.Volume:
+        """Asks for another size."""
+        return await self.client.storage.update_volume(
+            namespace=self.name,
+            name=name,
+            volume=pb.Volume(size=size),
+            update_mask=FieldMask(paths=["size"]),
+        )
+
+    async def run(self, *mounts: container_pb2.VolumeMount, name: str = "web", **fields: Any) -> None:
+        """A container."""
+        container = container_pb2.Container(name=name, image="nginx:1.27", volume_mounts=mounts, **fields)
+        await self.client.containers.create(namespace=self.name, container=container)
+
+    async def volume(self, condition: Callable[[pb.Volume], bool], name: str = "data") -> pb.Volume:
+        """The volume, once the condition holds."""
+
+        async def holds() -> pb.Volume | None:
+            found = await self.get(name)
+            return found if condition(found) else None
+
+        found = await eventually(holds, what=f"what was expected of volume {name}")
+        assert found is not None
+        return found
+
+    async def container(
+        self, condition: Callable[[container_pb2.Container], bool], name: str = "web"
+    ) -> container_pb2.Container:
+        """The container, once the condition holds."""
+
+        async def holds() -> container_pb2.Container | None:
+            found = await self.client.containers.get(namespace=self.name, name=name)
+            return found if condition(found) else None
+
+        found = await eventually(holds, what=f"what was expected of {name}")
+        assert found is not None
+        return found
+
+    async def running(self, name: str = "web") -> container_pb2.Container:
+        """The container, once it runs as it is wanted."""
+        return await self.container(
+            lambda each: each.status == container_pb2.CONTAINER_STATUS_RUNNING and not each.reconciling, name
+        )
+
+    async def gone(self, name: str = "data") -> None:
+        """Returns when the volume is no more."""
+
+        async def missing() -> bool:
+            try:
+                await self.get(name)
+            except NotFoundError:
+                return True
+            return False
+
+        await eventually(missing, what=f"the end of volume {name}")
+
+    def pod_volumes(self, resource: Any, name: str = "web") -> dict[str, JsonObject]:
+        """The volumes in the pod template of a container's Deployment, by name."""
+        found = self.store.get(resource, self.name, name)
+        assert found is not None
+        volumes = found["spec"]["template"]["spec"].get("volumes") or []
+        return {volume["name"]: {k: v for k, v in volume.items() if k != "name"} for volume in volumes}
+
+
+def applied(volume: pb.Volume, kind: str = "Applied") -> resource_pb2.Condition | None:
+    """A condition of a volume; None where it has none of this type."""
+    return next((each for each in volume.conditions if each.type == kind), None)
+
+
+def mount(volume: str = "data", path: str = "/data", **fields: Any) -> container_pb2.VolumeMount:
+    """A mount of a container."""
+    return container_pb2.VolumeMount(volume=volume, mount_path=path, **fields)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_server(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    directory = tmp_path_factory.mktemp("storage")
+    async with (
+        new_database(postgres, template_database.name) as database,
+        running_server(database, directory) as server,
+    ):
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def place(shared_server: Server) -> Place:
+    """A new namespace, active on the cluster."""
+    name = f"stock-{next(_numbers)}"
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+
+    async def there() -> bool:
+        found = await shared_server.admin.namespaces.get(name=name)
+        return found.phase == "Active"
+
+    await eventually(there, what="the namespace on the cluster")
+    assert shared_server.cluster is not None
+    return Place(shared_server, shared_server.cluster, name)

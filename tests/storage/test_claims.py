@@ -1,0 +1,254 @@
+"""Claims on their cluster: bound, waiting and saying why, growing, refused, lost, deleted, taken along."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_client.errors import FailedPreconditionError, NotFoundError
+from pilothouse_server.cluster.claims import VOLUME_UID
+from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
+from pilothouse_server.cluster.simulated.json_copy import copy_json
+from pilothouse_server.cluster.simulated.resources import (
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    RESOURCE_QUOTAS,
+    STORAGE_CLASSES,
+)
+from tests.harness import eventually
+from tests.storage.conftest import Place, applied, mount
+
+BOUND, AVAILABLE, FAILED = pb.VOLUME_STATUS_BOUND, pb.VOLUME_STATUS_AVAILABLE, pb.VOLUME_STATUS_FAILED
+TRUE, FALSE = resource_pb2.CONDITION_STATUS_TRUE, resource_pb2.CONDITION_STATUS_FALSE
+
+
+def on_cluster(place: Place, name: str = "data") -> dict[str, object] | None:
+    return place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, name)
+
+
+def make_class(place: Place, **fields: object) -> str:
+    name = f"class-{place.name}"
+    body = {"metadata": {"name": name}, "provisioner": PROVISIONER, **fields}
+    place.store.create(STORAGE_CLASSES, body)
+    return name
+
+
+async def bound(place: Place, **fields: object) -> pb.Volume:
+    """A claim that is bound at once."""
+    await place.make(storage_class=make_class(place, **fields))
+    return await place.volume(lambda each: each.status == BOUND and not each.reconciling)
+
+
+async def test_a_claim_comes_to_its_cluster_and_is_bound(place: Place) -> None:
+    storage_class = make_class(place)
+    made = await place.make(
+        storage_class=storage_class,
+        access_mode=pb.ACCESS_MODE_READ_WRITE_MANY,
+        labels={"tier": "db"},
+        annotations={"note": "x"},
+    )
+    volume = await place.volume(lambda each: each.status == BOUND and not each.reconciling)
+    assert (volume.capacity, volume.reason, volume.message) == ("1Gi", "", "")
+    condition = applied(volume)
+    assert condition is not None
+    assert condition.status == TRUE
+    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    assert claim is not None
+    assert claim["metadata"]["labels"].items() >= {"tier": "db", VOLUME_UID: made.uid}.items()
+    assert claim["metadata"]["annotations"]["note"] == "x"
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert claim["spec"]["storageClassName"] == storage_class
+
+
+async def test_a_pending_claim_says_why(place: Place) -> None:
+    await place.make()
+    waiting = await place.volume(lambda each: each.reason == "WaitForFirstConsumer")
+    assert waiting.status == AVAILABLE
+    assert waiting.message == "waiting for first consumer to be created before binding"
+    await place.make("other", storage_class="missing")
+    failing = await place.volume(lambda each: each.reason == "ProvisioningFailed", "other")
+    assert failing.message == 'storageclass.storage.k8s.io "missing" not found'
+
+
+async def test_a_container_waits_for_its_claim_and_recovers_by_itself(place: Place) -> None:
+    name = f"class-{place.name}"
+    await place.make(storage_class=name)
+    await place.run(mount())
+    waiting = await place.container(lambda each: each.reason == "Unschedulable")
+    assert waiting.status == container_pb2.CONTAINER_STATUS_PENDING
+    assert "unbound immediate PersistentVolumeClaims" in waiting.message
+    make_class(place)
+    await place.running()
+    assert (await place.get()).status == BOUND
+
+
+async def test_a_claim_grows_where_its_class_allows_it(place: Place) -> None:
+    await bound(place, allowVolumeExpansion=True)
+    changed = await place.resize("3Gi")
+    assert changed.reconciling
+    grown = await place.volume(lambda each: each.capacity == "3Gi" and not each.reconciling)
+    assert grown.status == BOUND
+
+
+async def test_a_growth_that_is_under_way_shows_as_resizing(place: Place) -> None:
+    # Nobody enlarges a volume that somebody made by hand.
+    storage_class = make_class(place, allowVolumeExpansion=True, provisioner="example.com/by-hand")
+    volume = {
+        "metadata": {"name": f"pv-{place.name}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": storage_class,
+            "hostPath": {"path": "/mnt"},
+        },
+    }
+    place.store.create(PERSISTENT_VOLUMES, volume)
+    await place.make(storage_class=storage_class)
+    await place.volume(lambda each: each.status == BOUND and not each.reconciling)
+    await place.resize("3Gi")
+    growing = await place.volume(lambda each: _is(each, "Resizing", TRUE) and not each.reconciling)
+    assert (growing.status, growing.size, growing.capacity) == (BOUND, "3Gi", "1Gi")
+    found = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    assert found is not None
+    claim = copy_json(found)
+    claim["status"]["capacity"] = {"storage": "3Gi"}
+    place.store.update_status(PERSISTENT_VOLUME_CLAIMS, claim, "resizer")
+    grown = await place.volume(lambda each: _is(each, "Resizing", FALSE))
+    assert grown.capacity == "3Gi"
+
+
+def _is(volume: pb.Volume, kind: str, status: resource_pb2.ConditionStatus.ValueType) -> bool:
+    condition = applied(volume, kind)
+    return condition is not None and condition.status == status
+
+
+async def test_a_growth_that_the_cluster_refuses_shows_its_words_and_can_be_taken_back(place: Place) -> None:
+    await bound(place)
+    await place.resize("3Gi")
+    refused = await place.volume(lambda each: _is(each, "Applied", FALSE))
+    words = (
+        'persistentvolumeclaims "data" is forbidden: only dynamically provisioned pvc can be resized and the '
+        "storageclass that provisions the pvc must support resize"
+    )
+    assert (refused.status, refused.capacity) == (BOUND, "1Gi")
+    assert (refused.reason, refused.message) == ("Forbidden", words)
+    assert _is(refused, "Resizing", FALSE)
+    assert not refused.reconciling
+    await place.resize("1Gi")
+    back = await place.volume(lambda each: _is(each, "Applied", TRUE) and not each.reconciling)
+    assert (back.status, back.reason, back.message) == (BOUND, "", "")
+
+
+async def test_a_claim_over_the_quota_of_the_cluster_is_refused_and_comes_when_there_is_room(
+    place: Place,
+) -> None:
+    quota = {
+        "metadata": {"name": "no-claims", "namespace": place.name},
+        "spec": {"hard": {"persistentvolumeclaims": "0"}},
+    }
+    place.store.create(RESOURCE_QUOTAS, quota)
+
+    async def counted() -> bool:
+        stored = place.store.get(RESOURCE_QUOTAS, place.name, "no-claims")
+        return stored is not None and "hard" in stored["status"]
+
+    await eventually(counted, what="the quota to hold")
+    await place.make()
+    refused = await place.volume(lambda each: each.status == FAILED)
+    assert refused.reason == "Forbidden"
+    assert "exceeded quota: no-claims" in refused.message
+    place.store.delete(RESOURCE_QUOTAS, place.name, "no-claims")
+    changed = await place.client.storage.update_volume(
+        namespace=place.name,
+        name="data",
+        volume=pb.Volume(size="512Mi"),
+        update_mask=FieldMask(paths=["size"]),
+    )
+    assert changed.size == "512Mi"
+    there = await place.volume(lambda each: _is(each, "Applied", TRUE) and not each.reconciling)
+    assert there.status == AVAILABLE
+
+
+async def test_a_claim_of_somebody_else_is_left_alone(place: Place) -> None:
+    body = {
+        "metadata": {"name": "data", "namespace": place.name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}},
+    }
+    place.store.create(PERSISTENT_VOLUME_CLAIMS, body)
+    await place.make()
+    refused = await place.volume(lambda each: each.status == FAILED)
+    assert refused.reason == "NameTaken"
+    await place.client.storage.delete_volume(namespace=place.name, name="data")
+    await place.gone()
+    assert on_cluster(place) is not None
+
+
+async def test_a_lost_claim_has_failed(place: Place) -> None:
+    await bound(place)
+    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    assert claim is not None
+    place.store.remove(PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
+    touched = copy_json(claim)
+    touched["metadata"]["annotations"]["looked-at"] = "again"
+    place.store.update(PERSISTENT_VOLUME_CLAIMS, touched)
+    lost = await place.volume(lambda each: each.status == FAILED)
+    assert lost.reason == "Lost"
+
+
+async def test_a_claim_that_others_delete_is_made_again(place: Place) -> None:
+    await bound(place)
+    first = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    assert first is not None
+    place.store.delete(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+
+    async def another() -> bool:
+        found = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+        return found is not None and bool(found["metadata"]["uid"] != first["metadata"]["uid"])
+
+    await eventually(another, what="another claim")
+    await place.volume(lambda each: each.status == BOUND and not each.reconciling)
+
+
+async def test_a_deleted_claim_stays_until_no_pod_uses_it(place: Place) -> None:
+    await bound(place)
+    await place.run(mount())
+    await place.running()
+    with pytest.raises(FailedPreconditionError):
+        await place.client.storage.delete_volume(namespace=place.name, name="data")
+    # The container's mount is gone from the wish at once, its pod is not.
+    await place.client.storage.detach_volume(namespace=place.name, name="data", container="web")
+    marked = await place.client.storage.delete_volume(namespace=place.name, name="data")
+    assert marked.status == pb.VOLUME_STATUS_DELETED
+    assert marked.HasField("delete_time")
+    with pytest.raises(FailedPreconditionError):
+        await place.client.storage.attach_volume(
+            namespace=place.name, name="data", container="web", mount_path="/x"
+        )
+    await place.gone()
+    assert on_cluster(place) is None
+    with pytest.raises(NotFoundError):
+        await place.get()
+
+
+async def test_a_namespace_takes_its_claims_along(place: Place) -> None:
+    await bound(place)
+    await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
+    await place.run(mount(), mount("scratch", "/s"))
+    await place.running()
+    with pytest.raises(FailedPreconditionError) as refused:
+        await place.client.namespaces.delete(name=place.name)
+    assert refused.value.metadata["volumes"] == "2"
+    await place.client.namespaces.delete(name=place.name, cascade=True)
+
+    async def ended() -> bool:
+        try:
+            await place.client.namespaces.get(name=place.name)
+        except NotFoundError:
+            return True
+        return False
+
+    await eventually(ended, what="the end of the namespace")
+    assert on_cluster(place) is None
