@@ -38,6 +38,7 @@ VERBS = {
     "namespaces": ("namespaces", "Units of tenancy, with quotas."),
     "clusters": ("clusters", "The Kubernetes clusters."),
     "containers": ("containers", "Workloads: create, change, start, stop, watch."),
+    "volumes": ("volumes", "Storage that containers mount: claims, files, folders."),
     "configs": ("configs", "Configuration that containers read."),
     "secrets": ("secrets", "Encrypted configuration that containers read."),
     "images": ("images", "Images that containers use."),

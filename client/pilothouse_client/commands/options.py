@@ -40,6 +40,9 @@ def _names(list_names: Callable[[Any, str], list[str]]) -> Callable[[str], list[
 complete_container = _names(
     lambda client, namespace: [each.name for each in client.containers.list(namespace=namespace)]
 )
+complete_volume = _names(
+    lambda client, namespace: [each.name for each in client.storage.list_volumes(namespace=namespace)]
+)
 complete_namespace = _names(lambda client, _namespace: [each.name for each in client.namespaces.list()])
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to write the result.")]

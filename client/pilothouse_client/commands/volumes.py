@@ -1,0 +1,290 @@
+"""`pilothouse volumes`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Watch,
+    Yes,
+    complete_container,
+    complete_volume,
+    confirm,
+    enum_number,
+    namespace_or_all,
+    namespace_or_default,
+    pairs,
+)
+from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.values import enum_label, moment
+
+app = typer.Typer(
+    no_args_is_help=True, help="Storage that containers mount: claims, files, folders.", rich_markup_mode=None
+)
+
+
+def _size(volume: Any) -> str:
+    if volume.capacity and volume.capacity != volume.size:
+        return f"{volume.capacity} of {volume.size}"
+    return str(volume.size)
+
+
+def _why(volume: Any) -> str:
+    stale = f"stale since {moment(volume.stale_since)}" if volume.HasField("stale_since") else ""
+    gone = "being deleted" if volume.HasField("delete_time") else ""
+    return "; ".join(filter(None, (volume.reason, stale, gone)))
+
+
+COLUMNS: list[Column[Any]] = [
+    Column("NAMESPACE", lambda volume: volume.namespace),
+    Column("NAME", lambda volume: volume.name),
+    Column("TYPE", lambda volume: enum_label(volume, "type").lower()),
+    Column("STATUS", lambda volume: enum_label(volume, "status")),
+    Column("SIZE", _size),
+    Column("ACCESS", lambda volume: enum_label(volume, "access_mode").lower()),
+    Column("CLASS", lambda volume: volume.storage_class),
+    Column("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
+    Column("REASON", _why),
+    Column("CREATED", lambda volume: moment(volume.create_time)),
+]
+_Name = Annotated[
+    str, typer.Argument(help="Name of the volume.", autocompletion=complete_volume, metavar="VOLUME")
+]
+_Container = Annotated[
+    str,
+    typer.Argument(help="Name of the container.", autocompletion=complete_container, metavar="CONTAINER"),
+]
+_Size = Annotated[
+    str, typer.Option("--size", help="Such as 10Gi; of a claim, or the most an emptyDir holds.")
+]
+_MountPath = Annotated[
+    str, typer.Option("--mount-path", help="Where attach mounts it unless told otherwise.")
+]
+_Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE.")]
+_Annotations = Annotated[list[str] | None, typer.Option("--annotation", help="KEY=VALUE.")]
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    namespace: Namespace = "",
+    type_: Annotated[
+        str,
+        typer.Option("--type", help="persistent-volume-claim, config-map, secret, empty-dir or host-path."),
+    ] = "persistent-volume-claim",
+    size: _Size = "",
+    storage_class: Annotated[str, typer.Option("--storage-class", help="Of a claim.")] = "",
+    access_mode: Annotated[
+        str, typer.Option("--access-mode", help="read-write-once, read-only-many or read-write-many.")
+    ] = "",
+    source: Annotated[str, typer.Option("--source", help="The config map or secret to show as files.")] = "",
+    host_path: Annotated[str, typer.Option("--host-path", help="The folder of the node.")] = "",
+    medium: Annotated[str, typer.Option("--medium", help="Memory, for an emptyDir in memory.")] = "",
+    mount_path: _MountPath = "",
+    label: _Labels = None,
+    annotation: _Annotations = None,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a volume; a claim of storage unless --type says otherwise."""
+    volume = pb.Volume(
+        name=name,
+        type=pb.VolumeType.ValueType(enum_number(pb.VolumeType, type_, "--type")),
+        size=size,
+        storage_class=storage_class,
+        access_mode=pb.AccessMode.ValueType(enum_number(pb.AccessMode, access_mode, "--access-mode")),
+        source_name=source,
+        host_path=host_path,
+        medium=medium,
+        mount_path=mount_path,
+        labels=pairs(label or [], "--label"),
+        annotations=pairs(annotation or [], "--annotation"),
+    )
+    with connect() as client:
+        made = client.storage.create_volume(
+            namespace=namespace_or_default(namespace), volume=volume, validate_only=validate_only
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
+    """Show a volume, or watch it."""
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        if not watch:
+            show(client.storage.get_volume(namespace=where, name=name), COLUMNS, output)
+            return
+        with client.storage.watch_volumes(namespace=where, name=name) as changes:
+            show_changes(changes, COLUMNS, output)
+
+
+@app.command("list")
+def list_volumes(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = "",
+    status: Annotated[str, typer.Option("--status", help="Such as bound.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List volumes, or watch them. Filter by name, type, status, storage_class, labels.KEY."""
+    where = namespace_or_all(namespace, all_namespaces)
+    number = pb.VolumeStatus.ValueType(enum_number(pb.VolumeStatus, status, "--status"))
+    with connect() as client:
+        if watch:
+            if filter_ or order_by or limit:
+                raise CommandError(
+                    "--watch goes with --selector and --status, not with --filter, --order-by, --limit", 2
+                )
+            with client.storage.watch_volumes(
+                namespace=where, label_selector=selector, status=number
+            ) as changes:
+                show_changes(changes, COLUMNS, output)
+            return
+        if number:
+            # Parentheses: the filter may hold an OR.
+            wanted = f"status = {pb.VolumeStatus.Name(number).removeprefix('VOLUME_STATUS_')}"
+            filter_ = f"({filter_}) AND {wanted}" if filter_ else wanted
+        volumes = client.storage.list_volumes(
+            namespace=where, label_selector=selector, filter=filter_, order_by=order_by
+        )
+        show_all(volumes, COLUMNS, output, limit)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    namespace: Namespace = "",
+    size: _Size = "",
+    mount_path: Annotated[str | None, typer.Option("--mount-path", help="Where attach mounts it.")] = None,
+    label: _Labels = None,
+    annotation: _Annotations = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a volume. A claim can grow, where its storage class allows it. Labels and annotations are replaced."""
+    paths = [
+        path
+        for path, asked in (
+            ("size", bool(size)),
+            ("mount_path", mount_path is not None),
+            ("labels", label is not None),
+            ("annotations", annotation is not None),
+        )
+        if asked
+    ]
+    if not paths:
+        raise CommandError("say what to change", 2)
+    volume = pb.Volume(
+        size=size,
+        mount_path=mount_path or "",
+        labels=pairs(label or [], "--label"),
+        annotations=pairs(annotation or [], "--annotation"),
+    )
+    with connect() as client:
+        changed = client.storage.update_volume(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            volume=volume,
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(changed, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete a volume, with what a claim holds. One that is mounted is refused."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        confirm(f"Delete the volume {name} of {where} with all it holds?", yes)
+    with connect() as client:
+        gone = client.storage.delete_volume(
+            namespace=where, name=name, etag=etag, validate_only=validate_only
+        )
+    show(gone, COLUMNS, output)
+
+
+@app.command("attach")
+def attach(
+    name: _Name,
+    container: _Container,
+    namespace: Namespace = "",
+    mount_path: Annotated[str, typer.Option("--mount-path", help="Default: the volume's own.")] = "",
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Nobody in the container may write.")
+    ] = False,
+    sub_path: Annotated[str, typer.Option("--sub-path", help="A folder of the volume; default all.")] = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Mount a volume into a container. Its pods are replaced for it."""
+    with connect() as client:
+        answer = client.storage.attach_volume(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            container=container,
+            mount_path=mount_path,
+            read_only=read_only,
+            sub_path=sub_path,
+            validate_only=validate_only,
+        )
+    _say_replaced(container, answer.restarts)
+    show(answer.volume, COLUMNS, output)
+
+
+@app.command("detach")
+def detach(
+    name: _Name,
+    container: _Container,
+    namespace: Namespace = "",
+    mount_path: Annotated[str, typer.Option("--mount-path", help="Only this mount; default all.")] = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take a volume out of a container. Its pods are replaced for it."""
+    with connect() as client:
+        answer = client.storage.detach_volume(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            container=container,
+            mount_path=mount_path,
+            validate_only=validate_only,
+        )
+    _say_replaced(container, answer.restarts)
+    show(answer.volume, COLUMNS, output)
+
+
+def _say_replaced(container: str, pods: int) -> None:
+    """To people, so that the result stays alone on standard output."""
+    if pods:
+        typer.echo(f"{container}: {pods} {'pod is' if pods == 1 else 'pods are'} replaced", err=True)
