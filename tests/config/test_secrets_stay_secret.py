@@ -33,6 +33,7 @@ from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
 from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secrets_of
 from tests.conftest import Database, addresses, connection
@@ -169,7 +170,7 @@ async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sen
     """Every secret field of every method: as it should be, and in every way that it should not."""
     paths = 0
     for rule in rules.values():
-        for path in secret_paths(rule.request_class.DESCRIPTOR):
+        for path in secret_paths(descriptor_of(rule.request_class)):
             paths += 1
             for number, caller in enumerate(callers):
                 for request in (*_requests(rule, path, sent), *_broken_bodies(rule, path, sent)):
@@ -229,14 +230,28 @@ async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path)
         async with connection(database.admin_dsn) as admin:
             await admin.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         async with SimulatedCluster(speed=10) as cluster:
-            await _search(postgres, database, cluster, tmp_path)
+            sent, places, address = await _everything_sent(postgres, database, cluster, tmp_path)
     finally:
         await postgres.stop()
 
+    leaks = {where: found_in(content, [MARK, *sent.handed_out]) for where, content in places.items()}
+    assert {where: texts for where, texts in leaks.items() if texts} == {}
+    # The control: the same search finds what may be found, wherever it may be.
+    control = {where for where, content in places.items() if found_in(content, [CONTROL, CONTROL.lower()])}
+    partitions = {"table operation_logs" if "operation_logs" in where else where for where in control}
+    expected = {"postgresql log", "pg_stat_statements", "errors", "table config_maps", "table operation_logs"}
+    assert expected <= partitions
+    assert any(where.startswith("table events") for where in control)
+    assert address.encode() in places["server log"]
+    # Tokens were handed out and looked for; idempotency rows were kept and searched.
+    assert len(sent.handed_out) >= 4
+    assert places["table idempotency_keys"]
 
-async def _search(
+
+async def _everything_sent(
     postgres: EmbeddedPostgres, database: Database, cluster: SimulatedCluster, directory: Path
-) -> None:
+) -> tuple[Sent, dict[str, bytes], str]:
+    """Sends everything; answers what was sent, all that was written, and the server's address."""
     sent = Sent()
     password = sent.mark()
     async with server_process(database, cluster, directory, password) as (address, log):
@@ -266,18 +281,7 @@ async def _search(
     places = await everything(database, postgres, log)
     places["errors"] = "\n".join(sent.errors).encode()
 
-    leaks = {where: found_in(content, [MARK, *sent.handed_out]) for where, content in places.items()}
-    assert {where: texts for where, texts in leaks.items() if texts} == {}
-    # The control: the same search finds what may be found, wherever it may be.
-    control = {where for where, content in places.items() if found_in(content, [CONTROL, CONTROL.lower()])}
-    partitions = {"table operation_logs" if "operation_logs" in where else where for where in control}
-    expected = {"postgresql log", "pg_stat_statements", "errors", "table config_maps", "table operation_logs"}
-    assert expected <= partitions
-    assert any(where.startswith("table events") for where in control)
-    assert address.encode() in places["server log"]
-    # Tokens were handed out and looked for; idempotency rows were kept and searched.
-    assert len(sent.handed_out) >= 4
-    assert places["table idempotency_keys"]
+    return sent, places, address
 
 
 def test_the_search_knows_every_form() -> None:
