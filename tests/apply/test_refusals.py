@@ -48,8 +48,8 @@ NOT = "cannot be represented"
             f"web.yaml:7: deployment/web: spec.replica: {NOT}; did you mean 'replicas'?",
         ),
         (
-            web(pod="volumes:\n- name: data\n  persistentVolumeClaim: {claimName: data}"),
-            f"web.yaml:15: deployment/web: spec.template.spec.volumes[0].persistentVolumeClaim: {NOT}",
+            web(pod="volumes:\n- name: data\n  nfs: {server: a, path: /}"),
+            f"web.yaml:15: deployment/web: spec.template.spec.volumes[0].nfs: {NOT}",
         ),
         (
             web(pod="volumes: [{name: a, projected: {}}]"),
@@ -321,7 +321,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
     text = "---\n".join(
         [
             web(
-                pod="hostNetwork: true\nvolumes: [{name: data, hostPath: {path: /data}}]",
+                pod="hostNetwork: true\nvolumes: [{name: data, nfs: {path: /data}}]",
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
             WEB.replace("name: web", "name: pair", 1) + "      - {name: second, image: x}\n",
@@ -335,7 +335,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
     assert problems.refused(skip_unsupported=True) == ()
     assert [(each.subject, each.path) for each in problems.skipped(skip_unsupported=True)] == [
         ("deployment/web", "spec.template.spec.hostNetwork"),
-        ("deployment/web", "spec.template.spec.volumes[0].hostPath"),
+        ("deployment/web", "spec.template.spec.volumes[0].nfs"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
         ("deployment/pair", "spec.template.spec.containers[1]"),
         ("job/settings", ""),

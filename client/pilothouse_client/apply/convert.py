@@ -1,7 +1,7 @@
 """Sorts documents by kind and converts each.
 
-Deployments, Services, ServiceAccounts, ConfigMaps and Secrets have a place on the platform; a `v1` List stands
-for its items. Every other kind is reported by name.
+Deployments, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the
+platform; a `v1` List stands for its items. Every other kind is reported by name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pilothouse_client.apply.convert_config import convert_config_map, convert_secret
 from pilothouse_client.apply.convert_deployment import convert_deployment
 from pilothouse_client.apply.convert_service import convert_account, convert_service
+from pilothouse_client.apply.convert_volume import convert_claim
 from pilothouse_client.apply.documents import Document
 from pilothouse_client.apply.fields import Fields
 from pilothouse_client.apply.manifest import Manifest
@@ -22,8 +23,9 @@ SERVICE = ("v1", "Service")
 SERVICE_ACCOUNT = ("v1", "ServiceAccount")
 CONFIG_MAP = ("v1", "ConfigMap")
 SECRET = ("v1", "Secret")
+CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
-_SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET)
+_SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
 def convert(documents: Iterable[Document], namespace: str, problems: Problems) -> Manifest:
@@ -54,6 +56,7 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     manifest.services = [each for each in manifest.services if each.reporter.usable]
     manifest.accounts = [each for each in manifest.accounts if each.reporter.usable]
     manifest.configs = [each for each in manifest.configs if each.reporter.usable]
+    manifest.claims = [each for each in manifest.claims if each.reporter.usable]
     return manifest
 
 
@@ -66,6 +69,8 @@ def _convert_one(identity: tuple[str, str], root: Fields, namespace: str, manife
         manifest.accounts.append(convert_account(root, namespace))
     elif identity == CONFIG_MAP:
         manifest.configs.append(convert_config_map(root, namespace))
+    elif identity == CLAIM:
+        manifest.claims.append(convert_claim(root, namespace))
     else:
         manifest.configs.append(convert_secret(root, namespace))
     # Written by the cluster. Only an empty one is accepted, like every field that says nothing.

@@ -9,6 +9,8 @@ tools state them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Protocol
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.fields import Fields, Item
@@ -108,23 +110,36 @@ def resources(fields: Fields) -> pb.Resources | None:
     return result if result.ByteSize() else None
 
 
-def mounts(fields: Fields, volumes: set[str], skipped: set[str]) -> list[pb.VolumeMount]:
-    """Where volumes appear. `volumes` are those of the pod, `skipped` those of them that were reported."""
+class MountedAs(Protocol):
+    """What a volume of the pod is called on the platform, and whether all its mounts are read-only."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def read_only(self) -> bool: ...
+
+
+def mounts(fields: Fields, volumes: Mapping[str, MountedAs | None]) -> list[pb.VolumeMount]:
+    """Where volumes appear. `volumes` are those of the pod, None for those that were reported."""
     result: list[pb.VolumeMount] = []
     for item in fields.items("volumeMounts"):
         with item.fields() as entry:
             entry.only_default("mountPropagation", "None")
             entry.only_default("recursiveReadOnly", "Disabled")
+            name = entry.text("name", required=True)
             mount = pb.VolumeMount(
-                volume=entry.text("name", required=True),
                 mount_path=entry.text("mountPath", required=True),
                 read_only=bool(entry.boolean("readOnly")),
                 sub_path=entry.text("subPath"),
             )
-        if mount.volume in skipped:
-            item.unsupported(f"mounts the volume {mount.volume!r}, which cannot be represented")
-        elif mount.volume and mount.volume not in volumes:
-            item.invalid(f"expected the name of a volume of the pod, found {mount.volume!r}")
+        volume = volumes.get(name)
+        if volume is not None:
+            mount.volume, mount.read_only = volume.name, mount.read_only or volume.read_only
+            result.append(mount)
+        elif name in volumes:
+            item.unsupported(f"mounts the volume {name!r}, which cannot be represented")
+        elif name:
+            item.invalid(f"expected the name of a volume of the pod, found {name!r}")
         else:
             result.append(mount)
     return result
@@ -242,13 +257,13 @@ def seccomp_profile(fields: Fields) -> pb.SeccompProfile | None:
         )
 
 
-def init_container(item: Item, volumes: set[str], skipped: set[str]) -> pb.InitContainer:
+def init_container(item: Item, volumes: Mapping[str, MountedAs | None]) -> pb.InitContainer:
     """A container that runs before the main one, and to its end."""
     with item.fields() as fields:
         result = pb.InitContainer(
             name=fields.text("name", required=True),
             env=environment(fields),
-            volume_mounts=mounts(fields, volumes, skipped),
+            volume_mounts=mounts(fields, volumes),
             resources=resources(fields),
             security_context=security_context(fields),
         )

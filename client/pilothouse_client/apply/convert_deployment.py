@@ -10,11 +10,20 @@ with two values is refused.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply import convert_container as one
+from pilothouse_client.apply.convert_volume import PodVolume, pod_volumes
 from pilothouse_client.apply.fields import Fields, Item, TextEntry, texts_of
-from pilothouse_client.apply.manifest import DNS_LABEL, DeclaredPort, Metadata, Workload, metadata
+from pilothouse_client.apply.manifest import (
+    DNS_LABEL,
+    DeclaredPort,
+    Metadata,
+    VolumeObject,
+    Workload,
+    metadata,
+)
 
 _INT64_MAXIMUM = 2**63 - 1
 
@@ -39,12 +48,12 @@ def convert_deployment(root: Fields, namespace: str) -> Workload:
                 stated.only_default("name")
             pod_labels = texts_of(pods.labels)
             with template.fields("spec", required=True) as pod:
-                declared = _pod(pod, container)
+                declared, volumes = _pod(pod, container)
         with spec.fields("selector", required=True) as selector:
             _check_selector(selector, pod_labels)
     _unite(root, own, pods, container)
     _drop_platform_labels(root, own, pods, container)
-    return Workload(root.place, root.reporter, container, declared, pod_labels)
+    return Workload(root.place, root.reporter, container, declared, pod_labels, volumes)
 
 
 def _rollout(spec: Fields) -> None:
@@ -109,8 +118,8 @@ def _drop_platform_labels(root: Fields, own: Metadata, pods: Metadata, container
                 root.reporter.unsupported(entry.place, entry.path, message)
 
 
-def _pod(pod: Fields, container: pb.Container) -> list[DeclaredPort]:
-    """Fill in what the pod says; answers the ports it declares."""
+def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list[VolumeObject]]:
+    """Fill in what the pod says; answers the ports it declares, and the volumes that it implies."""
     _pod_defaults(pod)
     account = pod.text("serviceAccountName")
     # The older name of the same field; serialisers write both.
@@ -128,30 +137,23 @@ def _pod(pod: Fields, container: pb.Container) -> list[DeclaredPort]:
     if rights is not None:
         container.pod_security_context.CopyFrom(rights)
 
-    skipped: set[str] = set()
-    volumes: set[str] = set()
-    for item in pod.items("volumes"):
-        name, folder = _volume(item)
-        volumes.add(name)
-        if folder is None:
-            skipped.add(name)
-        else:
-            container.empty_dirs.append(folder)
+    volumes = pod_volumes(pod)
+    container.empty_dirs.extend(volumes.empty_dirs)
     for item in pod.items("initContainers"):
-        container.init_containers.append(one.init_container(item, volumes, skipped))
+        container.init_containers.append(one.init_container(item, volumes.by_name))
 
     mains = list(pod.items("containers"))
     if not mains and not pod.present:
-        return []
+        return [], []
     if not mains:
         message = "expected a list with a container, found none"
         pod.reporter.invalid(pod.place_of("containers"), pod.path_of("containers"), message)
-        return []
+        return [], []
     for item in mains[1:]:
         with_name = item.fields().text("name")
         message = f"cannot be represented: a second container ({with_name or 'unnamed'}) beside the main one"
         pod.reporter.unusable(item.place, item.path, message)
-    return _main_container(mains[0], container, volumes, skipped)
+    return _main_container(mains[0], container, volumes.by_name), volumes.implied
 
 
 def _pod_defaults(pod: Fields) -> None:
@@ -168,13 +170,13 @@ def _pod_defaults(pod: Fields) -> None:
 
 
 def _main_container(
-    item: Item, container: pb.Container, volumes: set[str], skipped: set[str]
+    item: Item, container: pb.Container, volumes: Mapping[str, PodVolume | None]
 ) -> list[DeclaredPort]:
     with item.fields() as main:
         container.pod_container_name = main.text("name", required=True)
         one.command_and_image(main, container)
         container.env.extend(one.environment(main))
-        container.volume_mounts.extend(one.mounts(main, volumes, skipped))
+        container.volume_mounts.extend(one.mounts(main, volumes))
         resources = one.resources(main)
         if resources is not None:
             container.resources.CopyFrom(resources)
@@ -215,26 +217,6 @@ def port_protocol(port: Fields) -> pb.Protocol.ValueType | None:
         )
         return None
     return pb.PROTOCOL_UDP if text == "UDP" else pb.PROTOCOL_TCP
-
-
-def _volume(item: Item) -> tuple[str, pb.EmptyDir | None]:
-    """Name and emptyDir of a volume; None, and a problem, where it is of another type."""
-    volume = item.fields()
-    name = volume.text("name", required=True)
-    others = [each for each in volume.names() if each not in ("name", "emptyDir")]
-    for other in others:
-        volume.reporter.unsupported(volume.place_of(other), volume.path_of(other))
-    if others:
-        return name, None
-    if not volume.has("emptyDir"):
-        # A volume without a source is an emptyDir in Kubernetes, too.
-        return name, pb.EmptyDir(name=name)
-    with volume.fields("emptyDir") as folder:
-        medium = folder.text("medium")
-        if medium not in ("", "Memory"):
-            folder.reporter.unsupported(folder.place_of("medium"), folder.path_of("medium"))
-            medium = ""
-        return name, pb.EmptyDir(name=name, medium=medium, size_limit=one.quantity(folder, "sizeLimit"))
 
 
 def _toleration(item: Item) -> pb.Toleration:

@@ -34,6 +34,8 @@ class Outcome:
     done: Counter[Action] = field(default_factory=Counter)
     # Kind and name of the config maps and secrets that were made.
     made_configs: set[tuple[str, str]] = field(default_factory=set)
+    # Names of the volumes that were made.
+    made_volumes: set[str] = field(default_factory=set)
 
     @property
     def summary(self) -> str:
@@ -109,6 +111,10 @@ def _without_made(container: pb.Container, outcome: Outcome) -> pb.Container:
         for variable in variables:
             if (kinds.get(variable.value_from, ""), variable.source_name) in outcome.made_configs:
                 variable.optional = True
+    mounted = {mount.volume for mount in checked.volume_mounts}
+    mounted |= {mount.volume for init in checked.init_containers for mount in init.volume_mounts}
+    # A folder of its own stands for a volume that is not there yet: what is checked is where it is mounted.
+    checked.empty_dirs.extend(pb.EmptyDir(name=name) for name in sorted(mounted & outcome.made_volumes))
     return checked
 
 

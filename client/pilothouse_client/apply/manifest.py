@@ -12,6 +12,7 @@ from typing import Literal
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.fields import Fields, TextEntry
 from pilothouse_client.apply.problems import Place, Reporter
 
@@ -28,6 +29,20 @@ class DeclaredPort:
     host_port: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeObject:
+    """A volume: a PersistentVolumeClaim, or what a pod's volume implies."""
+
+    place: Place
+    reporter: Reporter
+    message: storage_pb2.Volume
+    implied: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.message.name
+
+
 @dataclass(slots=True)
 class Workload:
     """A Deployment as a container without ports; its reporter files what is found out later."""
@@ -37,6 +52,8 @@ class Workload:
     container: pb.Container
     declared: list[DeclaredPort]
     pod_labels: dict[str, str]
+    # What the volumes of its pods imply: config maps, secrets and folders of the node to be mounted.
+    volumes: list[VolumeObject] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -101,6 +118,12 @@ class Manifest:
     services: list[Service] = field(default_factory=list)
     accounts: list[Account] = field(default_factory=list)
     configs: list[ConfigObject] = field(default_factory=list)
+    claims: list[VolumeObject] = field(default_factory=list)
+
+    @property
+    def volumes(self) -> list[VolumeObject]:
+        """The claims, and what the workloads' pods imply."""
+        return [*self.claims, *(volume for workload in self.workloads for volume in workload.volumes)]
 
 
 # Annotations that the cluster or kubectl writes; on the pods they would only mislead.

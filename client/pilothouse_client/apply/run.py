@@ -2,7 +2,7 @@
 
 Everything that can be found out from the files alone, and from what the server has, is found out before
 anything is changed: one problem refuses the whole input. After that each object stands for itself: config
-maps and secrets first, then the containers, which may read them.
+maps and secrets first, then volumes, which may show them, then the containers, which may use all of these.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.problems import Problems
 from pilothouse_client.apply.rollout import wait
+from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_volumes
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
 
@@ -66,12 +67,16 @@ def apply(
     planned = _planned(client, options, complain, standard_input)
     if planned is None:
         return Result.REFUSED
-    config_steps, steps = planned
+    config_steps, volume_steps, steps = planned
     outcome = Outcome()
     configs = ConfigExecutor(
         client.config, options.namespace, dry_run=options.dry_run, say=say, complain=complain
     )
     configs.carry_out(config_steps, outcome)
+    volumes = VolumeExecutor(
+        client.storage, options.namespace, dry_run=options.dry_run, say=say, complain=complain
+    )
+    volumes.carry_out(volume_steps, outcome)
     executor = Executor(
         client.containers, options.namespace, dry_run=options.dry_run, say=say, complain=complain
     )
@@ -88,7 +93,7 @@ def apply(
 
 def _planned(
     client: Nouns[BlockingTransport], options: Options, complain: Say, standard_input: IO[bytes] | None
-) -> tuple[list[ConfigStep], list[Step]] | None:
+) -> tuple[list[ConfigStep], list[VolumeStep], list[Step]] | None:
     """The steps to take; None if the input is refused, after every reason was given."""
     problems = Problems()
     documents = load(options.sources, problems, standard_input)
@@ -106,12 +111,13 @@ def _planned(
     existing = [container for container in listed if not container.HasField("delete_time")]
     steps = plan(attach(manifest, existing), existing, problems)
     config_steps = _planned_configs(client, manifest, options, problems)
+    volume_steps = _planned_volumes(client, manifest, options, problems)
     if problems.refused(options.skip_unsupported):
         _refuse(problems, options, complain)
         return None
     for problem in problems.skipped(options.skip_unsupported):
         complain(f"skipped: {problem}")
-    return config_steps, steps
+    return config_steps, volume_steps, steps
 
 
 def _planned_configs(
@@ -127,6 +133,17 @@ def _planned_configs(
     if "secret" in kinds:
         secrets = config.list_secrets(namespace=where, page_size=_PAGE_SIZE)
     return plan_configs(manifest.configs, config_maps, secrets, problems)
+
+
+def _planned_volumes(
+    client: Nouns[BlockingTransport], manifest: Manifest, options: Options, problems: Problems
+) -> list[VolumeStep]:
+    """As with configuration: the volumes on the server are asked for only where the manifest speaks of any."""
+    wanted = manifest.volumes
+    if not wanted:
+        return []
+    existing = client.storage.list_volumes(namespace=options.namespace, page_size=_PAGE_SIZE)
+    return plan_volumes(wanted, existing, problems)
 
 
 def _refuse(problems: Problems, options: Options, complain: Say) -> None:

@@ -1,0 +1,185 @@
+"""Volumes of an `apply`: what has to be done, and doing it.
+
+They come after the config maps and secrets that they show, and before the containers that mount them. Claims are
+documents of their own and are changed where they differ; what only a pod's volume implies is made where it is
+missing. What cannot change of a volume and would have to is a problem.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_client.apply.canonical import amount
+from pilothouse_client.apply.execute import Outcome, Say, ends_the_run
+from pilothouse_client.apply.manifest import VolumeObject
+from pilothouse_client.apply.plan import Action
+from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.errors import PilothouseError
+from pilothouse_client.nouns.storage import Storage
+from pilothouse_client.transport import BlockingTransport
+
+_SHOWN = (
+    "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "labels", "annotations",
+)  # fmt: skip
+# Field of the message -> where a claim's document says it.
+_FIXED = {
+    "type": "",
+    "storage_class": "spec.storageClassName",
+    "access_mode": "spec.accessModes",
+    "host_path": "",
+    "source_name": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeStep:
+    """One volume: `before` is the server's, None if there is none; `update_mask` is what is sent."""
+
+    wanted: VolumeObject
+    before: pb.Volume | None = None
+    update_mask: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        return f"volume/{self.wanted.name}"
+
+    @property
+    def action(self) -> Action:
+        if self.before is None:
+            return Action.CREATE
+        return Action.UPDATE if self.update_mask else Action.NOTHING
+
+
+def plan_volumes(
+    wanted: Iterable[VolumeObject], existing: Iterable[pb.Volume], problems: Problems
+) -> list[VolumeStep]:
+    """One step each, in the order given; what several pods imply alike is one."""
+    on_server = {volume.name: volume for volume in existing if not volume.HasField("delete_time")}
+    steps: dict[str, VolumeStep] = {}
+    for each in wanted:
+        first = steps.get(each.name)
+        if first is not None:
+            if first.wanted.message != each.message:
+                words = f"another volume is called {each.name!r}; first at {first.wanted.place}"
+                problems.add(Problem(each.place, each.reporter.subject, "", words))
+            continue
+        before = on_server.get(each.name)
+        if before is not None:
+            _check_fixed(each, before, problems)
+        steps[each.name] = VolumeStep(each, before, () if before is None else _mask(each, before))
+    return list(steps.values())
+
+
+class VolumeExecutor:
+    """Carries out steps in one namespace. With `dry_run` the server checks everything and writes nothing."""
+
+    def __init__(
+        self, storage: Storage[BlockingTransport], namespace: str, *, dry_run: bool, say: Say, complain: Say
+    ) -> None:
+        self._storage = storage
+        self._namespace = namespace
+        self._dry_run = dry_run
+        self._say = say
+        self._complain = complain
+
+    def carry_out(self, steps: Iterable[VolumeStep], outcome: Outcome) -> None:
+        """Each step in order, with a line for each; what came of it is added to the outcome.
+
+        Raises:
+            UnauthenticatedError, UnavailableError: the server cannot be asked.
+        """
+        suffix = " (dry run)" if self._dry_run else ""
+        for step in steps:
+            if self._dry_run and step.action is not Action.NOTHING:
+                self._say(_difference(step).rstrip("\n"))
+            try:
+                self._carry_out(step, outcome)
+            except PilothouseError as error:
+                if ends_the_run(error):
+                    raise
+                outcome.failed.append(step.subject)
+                self._complain(f"{step.wanted.place}: {step.subject} failed: {error}")
+                continue
+            if step.action is Action.CREATE:
+                outcome.made_volumes.add(step.wanted.name)
+            outcome.done[step.action] += 1
+            self._say(f"{step.subject} {step.action.value}{suffix}")
+
+    def _carry_out(self, step: VolumeStep, outcome: Outcome) -> None:
+        message, before = step.wanted.message, step.before
+        if before is None:
+            if self._dry_run and _shows_what_is_made(message, outcome):
+                # Its source is not there to be checked: this dry run would have made it first.
+                return
+            self._storage.create_volume(
+                namespace=self._namespace, volume=message, validate_only=self._dry_run
+            )
+        elif step.update_mask:
+            self._storage.update_volume(
+                namespace=self._namespace,
+                name=message.name,
+                volume=message,
+                update_mask=FieldMask(paths=step.update_mask),
+                etag=before.etag,
+                validate_only=self._dry_run,
+            )
+
+
+def _shows_what_is_made(volume: pb.Volume, outcome: Outcome) -> bool:
+    kinds = {pb.VOLUME_TYPE_CONFIG_MAP: "config_map", pb.VOLUME_TYPE_SECRET: "secret"}
+    return (kinds.get(volume.type, ""), volume.source_name) in outcome.made_configs
+
+
+def _check_fixed(wanted: VolumeObject, before: pb.Volume, problems: Problems) -> None:
+    for name, path in _FIXED.items():
+        value = getattr(wanted.message, name)
+        # What is not stated is left to the server.
+        if not value or value == getattr(before, name):
+            continue
+        current = json_format.MessageToDict(before, preserving_proto_field_name=True).get(name, "")
+        words = f"volume {wanted.name!r} cannot be changed: its {name} is {current!r} on the server; delete it first"
+        problems.add(Problem(wanted.place, wanted.reporter.subject, path, words))
+
+
+def _mask(wanted: VolumeObject, before: pb.Volume) -> tuple[str, ...]:
+    if wanted.implied:
+        return ()
+    message = wanted.message
+    paths = [name for name in ("labels", "annotations") if getattr(before, name) != getattr(message, name)]
+    if amount(before.size, "1") != amount(message.size, "1"):
+        paths.insert(0, "size")
+    return tuple(paths)
+
+
+def _difference(step: VolumeStep) -> str:
+    """A unified diff from what the server has to what is wanted, as YAML."""
+    before, after = step.before, pb.Volume()
+    after.CopyFrom(step.wanted.message if before is None else before)
+    for name in step.update_mask:
+        after.ClearField(name)  # type: ignore[arg-type]
+        after.MergeFrom(_only(step.wanted.message, name))
+    lines = difflib.unified_diff(
+        [] if before is None else _lines(before),
+        _lines(after),
+        "/dev/null" if before is None else f"{step.subject} (server)",
+        f"{step.subject} ({step.wanted.place})",
+    )
+    return "".join(lines)
+
+
+def _only(volume: pb.Volume, name: str) -> pb.Volume:
+    return pb.Volume(**{name: getattr(volume, name)})
+
+
+def _lines(volume: pb.Volume) -> list[str]:
+    fields: dict[str, Any] = json_format.MessageToDict(volume, preserving_proto_field_name=True)
+    shown = {name: fields[name] for name in _SHOWN if name in fields}
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100).splitlines(keepends=True)

@@ -1,0 +1,195 @@
+"""Claims, and the volumes of pods: what they become on the platform, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from tests.apply.manifests import NAMESPACE, documents, found, web
+
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_client.apply.convert import convert
+from pilothouse_client.apply.manifest import Manifest
+from pilothouse_client.apply.plan import Action
+from pilothouse_client.apply.problems import Problems
+from pilothouse_client.apply.volumes import plan_volumes
+
+CLAIM = """\
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, labels: {tier: db}}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: fast
+  resources: {requests: {storage: 1024Mi}}
+"""
+EVERY = web(
+    pod="""\
+volumes:
+- {name: a, persistentVolumeClaim: {claimName: data, readOnly: true}}
+- {name: b, configMap: {name: settings, defaultMode: 0644}}
+- {name: c, secret: {secretName: keys}}
+- {name: d, hostPath: {path: /var/log}}
+- {name: e, emptyDir: {}}
+initContainers:
+- name: first
+  image: busybox:1
+  volumeMounts: [{name: b, mountPath: /b}]
+""",
+    container="""\
+volumeMounts:
+- {name: a, mountPath: /a}
+- {name: b, mountPath: /b, subPath: x}
+- {name: c, mountPath: /c, readOnly: true}
+- {name: d, mountPath: /d}
+- {name: e, mountPath: /e}
+""",
+)
+
+
+def manifest(*texts: str) -> Manifest:
+    problems = Problems()
+    result = convert(documents(*texts), NAMESPACE, problems)
+    assert not problems.all, problems.all
+    return result
+
+
+def claim() -> pb.Volume:
+    (only,) = manifest(CLAIM).volumes
+    return only.message
+
+
+def test_a_claim_is_a_volume() -> None:
+    assert claim() == pb.Volume(
+        name="data",
+        type=pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
+        size="1024Mi",
+        access_mode=pb.ACCESS_MODE_READ_WRITE_ONCE,
+        storage_class="fast",
+        labels={"tier": "db"},
+    )
+
+
+def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
+    result = manifest(CLAIM, EVERY)
+    (workload,) = result.workloads
+    mounts = [(mount.volume, mount.mount_path, mount.read_only) for mount in workload.container.volume_mounts]
+    (folder,) = (each.name for each in result.volumes if each.name.startswith("hostpath-"))
+    assert mounts == [
+        ("data", "/a", True),
+        ("configmap-settings", "/b", False),
+        ("secret-keys", "/c", True),
+        (folder, "/d", False),
+        ("e", "/e", False),
+    ]
+    assert workload.container.init_containers[0].volume_mounts[0].volume == "configmap-settings"
+    assert [each.name for each in workload.container.empty_dirs] == ["e"]
+    implied = {each.name: each.message for each in result.volumes if each.implied}
+    assert implied == {
+        "configmap-settings": pb.Volume(
+            name="configmap-settings", type=pb.VOLUME_TYPE_CONFIG_MAP, source_name="settings"
+        ),
+        "secret-keys": pb.Volume(name="secret-keys", type=pb.VOLUME_TYPE_SECRET, source_name="keys"),
+        folder: pb.Volume(name=folder, type=pb.VOLUME_TYPE_HOST_PATH, host_path="/var/log"),
+    }
+
+
+def test_long_sources_have_short_names_that_differ() -> None:
+    names = set()
+    for source in ("a" * 60 + "x", "a" * 60 + "y"):
+        text = web(pod=f"volumes: [{{name: v, configMap: {{name: {source}}}}}]")
+        (volume,) = manifest(text).volumes
+        assert len(volume.name) <= 63
+        names.add(volume.name)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CLAIM.replace("[ReadWriteOnce]", "[]"), "spec.accessModes: expected an access mode, found none"),
+        (
+            CLAIM.replace("[ReadWriteOnce]", "[ReadWriteOnce, ReadOnlyMany]"),
+            "spec.accessModes: cannot be represented: 2 access modes; expected one",
+        ),
+        (
+            CLAIM.replace("ReadWriteOnce", "ReadWriteOncePod"),
+            "spec.accessModes: cannot be represented: ReadWriteOncePod",
+        ),
+        (
+            CLAIM.replace("{storage: 1024Mi}", "{}"),
+            "spec.resources.requests.storage: expected a size, found none",
+        ),
+        (
+            CLAIM.replace("fast", '""'),
+            "spec.storageClassName: cannot be represented: a claim without any storage class",
+        ),
+        (CLAIM + "  volumeMode: Block\n", "spec.volumeMode: cannot be represented"),
+        (CLAIM + "  volumeName: pv1\n", "spec.volumeName: cannot be represented"),
+        (
+            web(pod="volumes: [{name: a, configMap: {name: b, items: [{key: c, path: d}]}}]"),
+            "spec.template.spec.volumes[0].configMap.items: cannot be represented",
+        ),
+        (
+            web(pod="volumes: [{name: a, secret: {secretName: b, optional: true}}]"),
+            "spec.template.spec.volumes[0].secret.optional: cannot be represented",
+        ),
+        (
+            web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),
+            "spec.template.spec.volumes[0].configMap.name: cannot be represented: "
+            "the platform knows no configmap of the name 'b.c'",
+        ),
+        (
+            web(pod="volumes: [{name: a, hostPath: {path: /x, type: Directory}}]"),
+            "spec.template.spec.volumes[0].hostPath.type: cannot be represented",
+        ),
+        (
+            web(pod="volumes: [{name: a, emptyDir: {}, hostPath: {path: /x}}]"),
+            "spec.template.spec.volumes[0]: expected one source, found hostPath and emptyDir",
+        ),
+        (
+            web(pod="volumes: [{name: a, persistentVolumeClaim: {claimName: b}}, {name: b, emptyDir: {}}]"),
+            "spec.template.spec.volumes: cannot be represented: volume 'a' and an emptyDir are both called 'b'",
+        ),
+    ],
+)
+def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
+    assert [problem.split(": ", 2)[2] for problem in found(text)] == [expected]
+
+
+def plan(text: str, *existing: pb.Volume) -> tuple[list[tuple[str, Action, tuple[str, ...]]], list[str]]:
+    problems = Problems()
+    steps = plan_volumes(manifest(text).volumes, existing, problems)
+    return (
+        [(step.wanted.name, step.action, step.update_mask) for step in steps],
+        [problem.message for problem in problems.all],
+    )
+
+
+def test_only_what_differs_is_changed() -> None:
+    same = claim()
+    same.size = "1Gi"
+    assert plan(CLAIM) == ([("data", Action.CREATE, ())], [])
+    assert plan(CLAIM, same) == ([("data", Action.NOTHING, ())], [])
+    smaller = claim()
+    smaller.size, smaller.labels["tier"] = "512Mi", "web"
+    assert plan(CLAIM, smaller) == ([("data", Action.UPDATE, ("size", "labels"))], [])
+
+
+def test_what_cannot_change_is_a_problem() -> None:
+    other = claim()
+    other.storage_class = "slow"
+    _, problems = plan(CLAIM, other)
+    assert problems == [
+        "volume 'data' cannot be changed: its storage_class is 'slow' on the server; delete it first"
+    ]
+    taken = pb.Volume(name="configmap-settings", type=pb.VOLUME_TYPE_EMPTY_DIR)
+    _, problems = plan(EVERY, taken)
+    assert problems[0].startswith("volume 'configmap-settings' cannot be changed: its type is")
+
+
+def test_pods_that_show_the_same_share_a_volume() -> None:
+    text = "---\n".join(
+        web(pod="volumes: [{name: v, configMap: {name: settings}}]", name=name) for name in ("one", "two")
+    )
+    steps, problems = plan(text)
+    assert steps == [("configmap-settings", Action.CREATE, ())]
+    assert problems == []
