@@ -140,6 +140,8 @@ async def furnish(world: World, *namespaces: str) -> None:
         for method, before in _BEFORE.items():
             if any(rule.name == method for rule in world.rules.values()):
                 fields = {"namespace": namespace, "name": target(method)}
+                if "mountPath" in REQUESTS[before]:
+                    fields["mountPath"] = "/elsewhere"
                 await world.must(before, {**REQUESTS[before], **fields})
     for method in ("UpdateUser", "DeleteUser", "ResetPassword", "GrantRole", "RevokeRole"):
         await world.must("CreateUser", {"user": requests.user(target(method)), "password": PASSWORD})

@@ -45,8 +45,10 @@ class Call:
 
     __slots__ = (
         "_actor",
+        "_lock_holder",
         "_unit",
         "_write_as_system",
+        "_wrote_as_caller",
         "authentication_error",
         "client_ip",
         "deadline",
@@ -96,6 +98,9 @@ class Call:
         self.handler_reached = False
         self.trailing_metadata: dict[str, str] = {}
         self._unit: UnitOfWork | None = None
+        # The transaction that holds the lock of a `request_id` where the change is made by another one.
+        self._lock_holder: UnitOfWork | None = None
+        self._wrote_as_caller = False
         self._actor: Actor | None = None
         self._write_as_system = False
 
@@ -131,6 +136,11 @@ class Call:
         """The one transaction of a mutation, opened on first use; the kernel commits it after the
         handler has answered.
         """
+        self._wrote_as_caller = True
+        return await self.replay_transaction()
+
+    async def replay_transaction(self) -> Transaction:
+        """The same, for the look at whether the call is a replay; the handler may still choose another role."""
         assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
         if self._unit is None:
             self._unit = self._new_unit()
@@ -139,18 +149,25 @@ class Call:
     async def system_transaction(self) -> Transaction:
         """The same, as the system role.
 
-        For what row-level security forbids the caller by design, such as own sessions.
+        For what row-level security forbids the caller by design, such as own sessions. The lock that keeps
+        another call with this `request_id` waiting stays where it was taken, until `release_lock`.
         """
-        if self._unit is None:
-            self._write_as_system = True
+        assert not self._wrote_as_caller, "the call has a transaction as the caller already"
+        if not self._write_as_system:
+            self._lock_holder, self._write_as_system = self._unit, True
             self._unit = self._new_unit()
-        assert self._write_as_system, "the call has a transaction as the caller already"
+        assert self._unit is not None
         return await self._unit.begin(savepoint=self.validate_only)
 
     async def transaction_if_none(self) -> None:
         """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
         if self._unit is None:
-            await self.transaction()
+            await self.replay_transaction()
+
+    async def release_lock(self) -> None:
+        """Lets another call with this `request_id` look for the answer; called when all is committed or undone."""
+        if self._lock_holder is not None:
+            await self._lock_holder.rollback()
 
     def read(
         self, *, snapshot: bool = False, replica: bool = False

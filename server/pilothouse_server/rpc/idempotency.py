@@ -38,7 +38,7 @@ class IdempotencyKeeper:
         request_id = None if call.principal is None or call.validate_only else call.request_id
         if request_id is None:
             return await proceed()
-        transaction = await call.transaction()
+        transaction = await call.replay_transaction()
         stored = await idempotency_keys.find(transaction, call.user_id, request_id)
         if stored is None:
             return await proceed()

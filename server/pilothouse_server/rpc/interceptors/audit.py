@@ -82,6 +82,8 @@ class AuditLayer:
                 await call.unit.rollback()
             await self._record_failure(call, error)
             raise
+        finally:
+            await call.release_lock()
         return answer
 
     async def _unary(self, call: Call, proceed: Proceed) -> bytes:

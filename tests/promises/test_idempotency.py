@@ -1,0 +1,141 @@
+"""A mutation with a `request_id` happens once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from pilothouse_server.rpc.idempotency import IdempotencyKeeper
+from pilothouse_server.store import idempotency_keys
+from tests.conftest import Database
+from tests.harness import PASSWORD, running_server
+from tests.promises import requests
+from tests.promises.calling import Caller, token_of
+from tests.promises.requests import OWN
+from tests.promises.tables import RECORDS, contents
+from tests.promises.world import World, furnished, quiet_world
+
+# A replay is an operation of its own, with a record of its own.
+BESIDE = {*RECORDS, "operations"}
+
+
+def creation(name: str = "once", **fields: Any) -> requests.Fields:
+    """A request to make a container, under an id of its own unless one is given."""
+    request = {"namespace": OWN, "requestId": str(uuid4()), "container": requests.workload(name)}
+    return {**request, **fields}
+
+
+async def changed_by_replays(world: World) -> list[str]:
+    """Makes every mutation that has a `request_id` twice; answers what the second one changed or said."""
+    faults: list[str] = []
+    async with world.sql() as sql:
+        for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
+            if not (rule.mutates and rule.has_request_id):
+                continue
+            request = world.request(rule)
+            request.request_id = str(uuid4())
+            first = await world.caller_of(rule).invoke(rule, request)
+            before = await contents(sql, BESIDE)
+            second = await world.caller_of(rule).invoke(rule, request)
+            if (first.code, second.code) != ("OK", "OK"):
+                faults.append(f"{rule.name}: {first.code}, {second.code} {second.message}")
+                continue
+            after = await contents(sql, BESIDE)
+            faults += [
+                f"{rule.name} changed {table} again" for table in before if after[table] != before[table]
+            ]
+            if first.answer != second.answer and "secret" not in rule.name.lower():
+                faults.append(f"{rule.name} answered otherwise")
+    return faults
+
+
+async def test_a_replay_answers_and_changes_nothing(world: World) -> None:
+    await furnished(world)
+    assert await changed_by_replays(world) == []
+
+
+async def test_a_replay_that_is_done_again_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await furnished(world)
+
+    async def nothing(*_arguments: object) -> None:
+        return None
+
+    monkeypatch.setattr(idempotency_keys, "find", nothing)
+    monkeypatch.setattr(IdempotencyKeeper, "row", lambda *_arguments: None)
+    assert "CreateContainer: OK, ALREADY_EXISTS" in " ".join(await changed_by_replays(world))
+
+
+async def test_another_body_or_method_under_the_same_id_is_refused(world: World) -> None:
+    first = creation()
+    await world.must("CreateContainer", first)
+    for method, fields in (
+        ("CreateContainer", creation("other", requestId=first["requestId"])),
+        ("StopContainer", {"namespace": OWN, "name": "once", "requestId": first["requestId"]}),
+    ):
+        outcome = await world.call(method, fields)
+        assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+    # An id is its caller's own.
+    other = await world.make_user("other", {OWN: "developer"})
+    await world.must("CreateContainer", creation("theirs", requestId=first["requestId"]), other)
+
+
+async def test_of_many_at_once_one_happens(world: World) -> None:
+    request = creation()
+    outcomes = await asyncio.gather(*(world.call("CreateContainer", request) for _ in range(10)))
+    assert {outcome.code for outcome in outcomes} == {"OK"}
+    assert len({outcome.answer.container.uid for outcome in outcomes}) == 1
+    async with world.sql() as sql:
+        assert await sql.fetchval("SELECT count(*) FROM containers WHERE name = 'once'") == 1
+        assert await sql.fetchval("SELECT count(*) FROM events WHERE resource_name = 'once'") == 1
+
+
+async def test_a_failure_is_not_kept_and_validation_is_no_first_time(world: World) -> None:
+    missing = {"namespace": OWN, "name": "later", "requestId": str(uuid4())}
+    assert (await world.call("StopContainer", missing)).code == "NOT_FOUND"
+    checked = creation("later")
+    await world.must("CreateContainer", {**checked, "validateOnly": True})
+    await world.must("CreateContainer", checked)
+    await world.must("StopContainer", missing)
+
+
+async def test_who_may_no_longer_call_gets_no_replay(world: World) -> None:
+    somebody = await world.make_user("somebody", {OWN: "developer"})
+    request = creation()
+    await world.must("CreateContainer", request, somebody)
+    assert (await world.call("CreateContainer", request, somebody)).code == "OK"
+    await world.must("RevokeRole", {"username": "somebody", "role": "developer", "namespace": OWN})
+    async with asyncio.timeout(1):
+        while (await world.call("CreateContainer", request, somebody)).code == "OK":
+            continue
+    outcome = await world.call("CreateContainer", request, somebody)
+    assert (outcome.code, outcome.reason) == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
+
+
+async def test_no_secret_is_kept_for_replays(world: World) -> None:
+    request = {"user": requests.user("made"), "password": PASSWORD, "requestId": str(uuid4())}
+    await world.must("CreateUser", request)
+    await world.must("CreateUser", request)
+    outcome = await world.call("CreateUser", {**request, "password": "another password altogether"})
+    assert outcome.reason == "REQUEST_ID_REUSED"
+    async with world.sql() as sql:
+        kept = await sql.fetch("SELECT to_jsonb(k)::text AS row, response FROM idempotency_keys AS k")
+    assert kept
+    for row in kept:
+        assert PASSWORD not in row["row"]
+        assert PASSWORD.encode() not in row["response"]
+
+
+async def test_a_replay_is_answered_after_a_restart(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = creation()
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        first = await world.must("CreateContainer", request)
+        session = token_of(world.admin)
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        again = World(server, world.rules, Caller(server.channel(), session))
+        assert await again.must("CreateContainer", request) == first
