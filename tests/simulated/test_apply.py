@@ -8,6 +8,7 @@ from typing import Any
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .replay import Replay, check, replay
+from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -33,6 +34,7 @@ def _named_web(run: Replay) -> JsonObject:
     return body
 
 
+@virtual_time
 async def test_server_side_apply_is_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(
@@ -60,6 +62,7 @@ def _deployment(annotation_length: int = 0, value_length: int = 0) -> JsonObject
     }
 
 
+@virtual_time
 async def test_refusals_of_bad_bodies_are_as_recorded() -> None:
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "big"}}
     async with SimulatedCluster(speed=20) as cluster:
@@ -100,6 +103,7 @@ def _scale(run: Replay) -> JsonObject:
     return body
 
 
+@virtual_time
 async def test_patches_put_and_scale_are_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(

@@ -34,6 +34,7 @@ from pilothouse_server.cluster.simulated.resources import (
 )
 from pilothouse_server.cluster.simulated.store import Store
 
+from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import change, condition, container, deployment, exists, is_ready, pod, pods_of, stored
 
@@ -45,6 +46,7 @@ def _replica_set(name: str, replicas: int) -> JsonObject:
     return {"metadata": body["metadata"], "spec": body["spec"]}
 
 
+@virtual_time
 async def test_a_replica_set_keeps_its_number_of_pods() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 3))
@@ -57,6 +59,7 @@ async def test_a_replica_set_keeps_its_number_of_pods() -> None:
         await until(cluster, lambda: len(cluster.store.list(PODS, "default")) == 1)
 
 
+@virtual_time
 async def test_a_replica_set_adopts_pods_with_its_labels() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("web"))
@@ -68,6 +71,7 @@ async def test_a_replica_set_adopts_pods_with_its_labels() -> None:
         assert len(pods_of(cluster, "web")) == 1
 
 
+@virtual_time
 async def test_the_least_useful_pods_go_first() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 2))
@@ -82,6 +86,7 @@ async def test_the_least_useful_pods_go_first() -> None:
         assert {entry["metadata"]["name"] for entry in pods_of(cluster, "web")} == ready
 
 
+@virtual_time
 async def test_endpoints_follow_address_readiness_and_deletion() -> None:
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     main = container(readinessProbe=probe, ports=[{"name": "web", "containerPort": 8080}])
@@ -114,6 +119,7 @@ async def test_endpoints_follow_address_readiness_and_deletion() -> None:
         await until(cluster, lambda: not exists(cluster, ENDPOINTS, "web"))
 
 
+@virtual_time
 async def test_pods_are_spread_over_the_nodes() -> None:
     async with SimulatedCluster(nodes=3, speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 9))
@@ -122,6 +128,7 @@ async def test_pods_are_spread_over_the_nodes() -> None:
         assert set(nodes.values()) == {3}
 
 
+@virtual_time
 async def test_a_pod_waits_for_room_and_takes_it() -> None:
     half = {"requests": {"cpu": "40"}}
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
@@ -145,6 +152,7 @@ async def test_a_pod_waits_for_room_and_takes_it() -> None:
         ({}, {"nodeSelector": {"disk": "fast"}}, "affinity/selector"),
     ],
 )
+@virtual_time
 async def test_nodes_that_do_not_suit_are_left_out(node: JsonObject, spec: JsonObject, problem: str) -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         change(cluster, NODES, "node-0", **node)
@@ -160,6 +168,7 @@ async def test_nodes_that_do_not_suit_are_left_out(node: JsonObject, spec: JsonO
         await until(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
 
 
+@virtual_time
 async def test_tolerations_open_tainted_nodes() -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         change(cluster, NODES, "node-0", taints=[{"key": "a", "value": "b", "effect": "NoSchedule"}])

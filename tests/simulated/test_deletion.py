@@ -16,6 +16,7 @@ from pilothouse_server.cluster.simulated.resources import (
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import check, replay
+from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import condition, deployment, exists, is_complete, pods_of, replica_sets_of, stored
 
@@ -28,6 +29,7 @@ _RACING = frozenset({16, 20})
 _TOO_EARLY = frozenset({26})
 
 
+@virtual_time
 async def test_deletion_is_as_recorded() -> None:
     async with recorded_cluster(8, stop=1.2, remove=0.9) as cluster:
         differences = await replay(cluster, _DELETION, varying=NODE_VALUES, racing=_RACING, skip=_TOO_EARLY)
@@ -39,6 +41,7 @@ async def _rolled_out(cluster: SimulatedCluster, replicas: int = 2) -> None:
     await until(cluster, lambda: is_complete(cluster, "web"))
 
 
+@virtual_time
 async def test_background_deletion_removes_the_owner_first() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _rolled_out(cluster)
@@ -53,6 +56,7 @@ async def test_background_deletion_removes_the_owner_first() -> None:
         assert owners == [DEPLOYMENTS, REPLICA_SETS, PODS, PODS]
 
 
+@virtual_time
 async def test_foreground_deletion_removes_dependents_first() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _rolled_out(cluster)
@@ -67,6 +71,7 @@ async def test_foreground_deletion_removes_dependents_first() -> None:
         assert owners == [PODS, PODS, REPLICA_SETS, DEPLOYMENTS]
 
 
+@virtual_time
 async def test_orphans_are_left_and_adopted_again() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _rolled_out(cluster)
@@ -79,6 +84,7 @@ async def test_orphans_are_left_and_adopted_again() -> None:
         assert len(replica_sets_of(cluster, "web")) == 1
 
 
+@virtual_time
 async def test_dependents_without_any_owner_left_are_collected() -> None:
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "gone"}
     foreign = {"apiVersion": "example.com/v1", "kind": "Thing", "name": "owner", "uid": "unknown"}
@@ -91,6 +97,7 @@ async def test_dependents_without_any_owner_left_are_collected() -> None:
         assert exists(cluster, CONFIG_MAPS, "foreign")
 
 
+@virtual_time
 async def test_a_reference_to_a_lost_owner_goes_while_another_owner_stays() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         owners = [
@@ -119,6 +126,7 @@ async def test_a_reference_to_a_lost_owner_goes_while_another_owner_stays() -> N
         await until(cluster, lambda: not exists(cluster, CONFIG_MAPS, "shared"))
 
 
+@virtual_time
 async def test_a_namespace_takes_its_content_along() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "short"}})
@@ -138,6 +146,7 @@ async def test_a_namespace_takes_its_content_along() -> None:
         assert not any(obj["metadata"].get("namespace") == "short" for _, obj in cluster.store.objects())
 
 
+@virtual_time
 async def test_a_namespace_says_which_finalizer_holds_it() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "held"}})
@@ -159,6 +168,7 @@ async def test_a_namespace_says_which_finalizer_holds_it() -> None:
         await until(cluster, lambda: cluster.store.get(NAMESPACES, None, "held") is None)
 
 
+@virtual_time
 async def test_the_default_service_account_comes_back() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await until(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .replay import check, replay
+from .virtual_time import virtual_time
 
 _DISCOVERY = "01-version-and-discovery"
 
 
+@virtual_time
 async def test_discovery_is_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(

@@ -17,6 +17,7 @@ from pilothouse_server.cluster.simulated.resources import PODS
 
 from .recordings import load
 from .replay import create
+from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]
@@ -190,6 +191,7 @@ def _causes(status: JsonObject) -> list[tuple[Any, Any]]:
     return [(cause.get("reason"), cause["message"] if cause.get("reason") else "") for cause in causes]
 
 
+@virtual_time
 async def test_conversations_are_as_recorded() -> None:
     conversations = [
         (number, exchange)
@@ -204,6 +206,7 @@ async def test_conversations_are_as_recorded() -> None:
         await _converse(cluster, *conversations[-1])
 
 
+@virtual_time
 async def test_refusals_are_as_recorded() -> None:
     async with _cluster() as cluster:
         headers = {"authorization": f"Bearer {cluster.token}"}
@@ -226,6 +229,7 @@ async def test_refusals_are_as_recorded() -> None:
                     assert text == recorded["text"]
 
 
+@virtual_time
 async def test_base64_messages_are_as_recorded() -> None:
     query = [
         ("stdout", "true"),
@@ -263,6 +267,7 @@ async def test_base64_messages_are_as_recorded() -> None:
         ("echo ${nothing:-else}; unset; exit 300", "else\n", "sh: unset: not found\n", 44),
     ],
 )
+@virtual_time
 async def test_a_shell_does_what_shells_do(script: str, output: str, errors: str, code: int) -> None:
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         await create(cluster, "/api/v1/namespaces", {"metadata": {"name": "rec-logs"}})
@@ -271,6 +276,7 @@ async def test_a_shell_does_what_shells_do(script: str, output: str, errors: str
         assert await _run(cluster, "sh", "-c", script) == (output, errors, code)
 
 
+@virtual_time
 async def test_an_error_in_the_grammar_is_told() -> None:
     async with _cluster() as cluster:
         for script in ("echo 'a", "if true", "| cat", "echo >", "done", "for i in a; echo"):
@@ -279,6 +285,7 @@ async def test_an_error_in_the_grammar_is_told() -> None:
             assert errors.startswith("sh: syntax error: ")
 
 
+@virtual_time
 async def test_the_environment_is_that_of_the_container() -> None:
     async with _cluster() as cluster:
         env = [
@@ -298,6 +305,7 @@ async def test_the_environment_is_that_of_the_container() -> None:
         assert await _run(cluster, "printenv", "NOTHING", pod="env") == ("", "", 1)
 
 
+@virtual_time
 async def test_a_terminal_echoes_edits_and_interrupts() -> None:
     query = [("stdin", "true"), ("stdout", "true"), ("tty", "true"), ("command", "cat")]
     async with _cluster() as cluster:
@@ -312,6 +320,7 @@ async def test_a_terminal_echoes_edits_and_interrupts() -> None:
             assert (await conversation.to_the_end())["status"] == "Success"
 
 
+@virtual_time
 async def test_much_input_goes_through() -> None:
     sent = bytes(range(256)) * 4096
     query = [("stdin", "true"), ("stdout", "true"), ("command", "cat")]
@@ -327,6 +336,7 @@ async def test_much_input_goes_through() -> None:
     assert conversation.channels[1] == sent
 
 
+@virtual_time
 async def test_a_program_ends_when_its_client_goes() -> None:
     script = "echo begin; sleep 5; echo late > /tmp/late"
     query = [("stdout", "true"), ("command", "sh"), ("command", "-c"), ("command", script)]

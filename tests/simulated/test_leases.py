@@ -11,6 +11,7 @@ from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .recordings import load
 from .replay import Body, Replay, check, create, replay
+from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -32,6 +33,7 @@ def _body(version: str | None, **spec: Any) -> Body:
     return body
 
 
+@virtual_time
 async def test_leases_are_as_recorded() -> None:
     last = load(_LEASE)["exchanges"][11]["response"]["body"]["spec"]
     bodies = {
@@ -56,6 +58,7 @@ async def test_leases_are_as_recorded() -> None:
         ({"scaleTargetRef": {"kind": "Deployment"}}, "spec.scaleTargetRef.name"),
     ],
 )
+@virtual_time
 async def test_an_autoscaler_that_makes_no_sense_is_refused(changed: JsonObject, field: str) -> None:
     path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}

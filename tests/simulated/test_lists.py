@@ -7,6 +7,7 @@ from typing import Any
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .replay import check, create, replay
+from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -31,6 +32,7 @@ async def _prepare(cluster: SimulatedCluster) -> None:
     await create(cluster, f"{_NAMESPACE}/pods", _pod("on-node", nodeName="node-0"))
 
 
+@virtual_time
 async def test_lists_are_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(

@@ -15,6 +15,7 @@ from pilothouse_server.cluster.simulated.resources import PODS
 
 from .recorded_cluster import recorded_cluster
 from .replay import check, create, replay
+from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]
@@ -60,6 +61,7 @@ async def _make_recorded_pods(cluster: SimulatedCluster) -> None:
     await create(cluster, path, _pod("pending", [huge]))
 
 
+@virtual_time
 async def test_logs_are_as_recorded() -> None:
     async with recorded_cluster(8) as cluster:
         differences = await replay(cluster, _LOGS, prepare=_make_recorded_pods, skip=_FOLLOWED | _TIMED)
@@ -87,6 +89,7 @@ async def _text(cluster: SimulatedCluster, name: str, **options: Any) -> str:
     return "".join(await _chunks(await read_log(cluster.kubelets, "default", name, **options)))
 
 
+@virtual_time
 async def test_following_sends_each_line_and_ends_after_the_container() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "brief", "for i in 1 2 3; do echo $i; sleep 1; done", restartPolicy="Never")
@@ -98,6 +101,7 @@ async def test_following_sends_each_line_and_ends_after_the_container() -> None:
         assert _status(cluster, "brief")["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
 
 
+@virtual_time
 async def test_following_ends_when_the_pod_is_removed_by_force() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "endless", "while true; do echo tick; sleep 1; done")
@@ -110,6 +114,7 @@ async def test_following_ends_when_the_pod_is_removed_by_force() -> None:
         assert set(rest) <= {b"tick\n"}
 
 
+@virtual_time
 async def test_timestamps_are_those_of_the_lines() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "timed", "echo a; sleep 2; echo b; sleep 100")
@@ -124,6 +129,7 @@ async def test_timestamps_are_those_of_the_lines() -> None:
         assert await _text(cluster, "timed", since_seconds=3600) == "a\nb\n"
 
 
+@virtual_time
 async def test_a_restarted_container_keeps_the_log_of_its_run_before() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "again", "echo up; sleep 1; exit 1")
@@ -136,6 +142,7 @@ async def test_a_restarted_container_keeps_the_log_of_its_run_before() -> None:
     [(None, None, "1\n2\n3\n"), (2, None, "2\n3\n"), (9, None, "1\n2\n3\n"), (0, None, ""), (None, 3, "1\n2"),
      (2, 1, "2")],
 )  # fmt: skip
+@virtual_time
 async def test_tail_and_limit(tail: int | None, limit: int | None, expected: str) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "three", "echo 1; echo 2; echo 3; sleep 100")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .replay import check, replay
+from .virtual_time import virtual_time
 
 _NAMESPACES = "02-namespaces"
 
 
+@virtual_time
 async def test_namespaces_live_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(cluster, _NAMESPACES)

@@ -13,6 +13,7 @@ from pilothouse_server.cluster.simulated.pod_behavior import PodBehavior
 from pilothouse_server.cluster.simulated.pod_programs import program_of
 from pilothouse_server.cluster.simulated.resources import DEPLOYMENTS, EVENTS, NODES, PODS
 
+from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import (
     BEHAVIOR,
@@ -50,6 +51,7 @@ def _reasons(cluster: SimulatedCluster, name: str = "one") -> list[str]:
     ("policy", "behavior", "phase"),
     [("Never", "exit:0", "Succeeded"), ("Never", "exit:3", "Failed"), ("OnFailure", "exit:0", "Succeeded")],
 )
+@virtual_time
 async def test_a_pod_that_ends_has_a_final_phase(policy: str, behavior: str, phase: str) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: behavior}, restartPolicy=policy))
@@ -59,6 +61,7 @@ async def test_a_pod_that_ends_has_a_final_phase(policy: str, behavior: str, pha
         assert condition(stored(cluster, PODS, "one"), "Ready")["reason"] == reason
 
 
+@virtual_time
 async def test_failures_are_restarted_on_failure() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: "exit:1"}, restartPolicy="OnFailure"))
@@ -75,6 +78,7 @@ async def test_failures_are_restarted_on_failure() -> None:
         ("image-pull-error", "ImagePullBackOff"),
     ],
 )
+@virtual_time
 async def test_an_annotation_chooses_the_failure(behavior: str, reason: str) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: behavior}))
@@ -83,6 +87,7 @@ async def test_an_annotation_chooses_the_failure(behavior: str, reason: str) -> 
         assert (last.get("reason") == "OOMKilled") == (behavior == "oom")
 
 
+@virtual_time
 async def test_an_annotation_makes_a_pod_unschedulable() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: "unschedulable"}))
@@ -94,6 +99,7 @@ async def test_an_annotation_makes_a_pod_unschedulable() -> None:
         assert "nodeName" not in stored(cluster, PODS, "one")["spec"]
 
 
+@virtual_time
 async def test_init_containers_run_one_by_one_before_the_main_one() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         initial = [container("first", "sleep 1"), container("second", "sleep 1")]
@@ -114,6 +120,7 @@ async def test_init_containers_run_one_by_one_before_the_main_one() -> None:
         assert condition(stored(cluster, PODS, "one"), "Initialized")["status"] == "True"
 
 
+@virtual_time
 async def test_a_failing_init_container_keeps_the_pod_pending() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", initContainers=[container("init", "exit 1")]))
@@ -128,6 +135,7 @@ async def test_a_failing_init_container_keeps_the_pod_pending() -> None:
         assert _state(cluster)["waiting"]["reason"] == "PodInitializing"
 
 
+@virtual_time
 async def test_a_sidecar_runs_beside_and_ends_with_the_main_container() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         side = container("side", restartPolicy="Always")
@@ -139,6 +147,7 @@ async def test_a_sidecar_runs_beside_and_ends_with_the_main_container() -> None:
         assert "terminated" in _state(cluster, field="initContainerStatuses")
 
 
+@virtual_time
 async def test_a_readiness_probe_delays_readiness_by_its_initial_delay() -> None:
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 3, "periodSeconds": 1}
     async with SimulatedCluster(speed=20) as cluster:
@@ -150,6 +159,7 @@ async def test_a_readiness_probe_delays_readiness_by_its_initial_delay() -> None
         assert cluster.clock.elapsed() - running > 2.5
 
 
+@virtual_time
 async def test_start_seconds_let_probes_fail_at_first() -> None:
     probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
     annotations = {"simulate.pilothouse.dev/start-seconds": "3"}
@@ -159,6 +169,7 @@ async def test_start_seconds_let_probes_fail_at_first() -> None:
         assert "Unhealthy" in _reasons(cluster)
 
 
+@virtual_time
 async def test_a_startup_probe_comes_before_started_and_ready() -> None:
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     async with SimulatedCluster(speed=20) as cluster:
@@ -171,6 +182,7 @@ async def test_a_startup_probe_comes_before_started_and_ready() -> None:
 
 
 @pytest.mark.parametrize("probed", [True, False])
+@virtual_time
 async def test_readiness_that_fails_leaves_the_pod_running_and_unready(probed: bool) -> None:
     probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
     main = container(readinessProbe=probe) if probed else container()
@@ -183,6 +195,7 @@ async def test_readiness_that_fails_leaves_the_pod_running_and_unready(probed: b
         assert ("Unhealthy" in _reasons(cluster)) == probed
 
 
+@virtual_time
 async def test_a_process_that_ignores_term_is_killed_after_the_grace_period() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         main = container("main", "sleep 1000")
@@ -202,6 +215,7 @@ async def test_a_process_that_ignores_term_is_killed_after_the_grace_period() ->
         assert last["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
 
 
+@virtual_time
 async def test_a_pod_deleted_while_it_starts_goes_too() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one"))
@@ -210,6 +224,7 @@ async def test_a_pod_deleted_while_it_starts_goes_too() -> None:
         await until(cluster, lambda: not exists(cluster, PODS, "one"))
 
 
+@virtual_time
 async def test_addresses_are_unique_and_come_back() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 5))
@@ -218,6 +233,7 @@ async def test_addresses_are_unique_and_come_back() -> None:
         assert len(addresses) == 5
 
 
+@virtual_time
 async def test_a_pulled_image_is_pulled_once_and_listed_on_the_node() -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         cluster.store.create(PODS, pod("one", container(image="example.com/app:3")))
@@ -234,6 +250,7 @@ async def test_a_pulled_image_is_pulled_once_and_listed_on_the_node() -> None:
         await until(cluster, listed)
 
 
+@virtual_time
 async def test_pods_go_on_after_a_restart_of_the_simulator(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
@@ -254,6 +271,7 @@ async def test_pods_go_on_after_a_restart_of_the_simulator(tmp_path: Path) -> No
         await until(cluster, lambda: not pods_of(cluster, "web"))
 
 
+@virtual_time
 async def test_a_container_started_long_before_a_restart_keeps_its_start(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     async with SimulatedCluster(speed=20, state_path=path) as cluster:

@@ -13,6 +13,7 @@ from pilothouse_server.cluster.simulated.resources import PODS
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .recordings import load
 from .replay import check, replay
+from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -21,30 +22,36 @@ _SPEED = 12.0
 _COUNTS = frozenset({"count"})
 
 
+@virtual_time
 async def test_a_running_pod_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED) as cluster:
         differences = await replay(cluster, "05-pod-running", varying=NODE_VALUES)
     check("05-pod-running", differences)
 
 
+@virtual_time
 async def test_an_unschedulable_pod_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED) as cluster:
         differences = await replay(cluster, "05-pod-unschedulable", varying=NODE_VALUES)
     check("05-pod-unschedulable", differences)
 
 
+@virtual_time
 async def test_an_oom_killed_pod_is_as_recorded() -> None:
-    async with recorded_cluster(_SPEED) as cluster:
+    # The recording was read milliseconds before the back-off was shown.
+    async with recorded_cluster(_SPEED, show_back_off=1.2) as cluster:
         differences = await replay(cluster, "05-pod-oomkilled", varying=NODE_VALUES)
     check("05-pod-oomkilled", differences)
 
 
+@virtual_time
 async def test_a_crash_loop_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED, end_back_off=2.8) as cluster:
         differences = await replay(cluster, "05-pod-crashloop", varying=NODE_VALUES | _COUNTS)
     check("05-pod-crashloop", differences)
 
 
+@virtual_time
 async def test_an_image_that_cannot_be_pulled_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED, end_back_off=4.0) as cluster:
         differences = await replay(
@@ -122,6 +129,7 @@ async def _live(cluster: SimulatedCluster, recording: JsonObject, until: int) ->
         "05-pod-readiness-failing",
     ],
 )
+@virtual_time
 async def test_a_pod_takes_each_recorded_step_in_order(name: str) -> None:
     recording = load(name)
     lines = next(

@@ -22,6 +22,7 @@ from pilothouse_server.cluster.simulated.resources import (
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import Replay, check, replay
+from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]
@@ -42,13 +43,14 @@ async def _in_a_long_pause(run: Replay) -> None:
             event for event in cluster.store.list(EVENTS, _NAMESPACE) if event["reason"] == "FailedCreate"
         ]
         last = max(parse_time(event["lastTimestamp"]) for event in failures)
-        return (cluster.clock.now() - last).total_seconds() > 4.0
+        # Its pauses double from 5 ms; `last` is cut to whole seconds. This is in that of 5.1 s, or in a later one.
+        return (cluster.clock.now() - last).total_seconds() > 3.7
 
     await until(cluster, quiet)
 
 
 async def _still_two(run: Replay) -> None:
-    await run.cluster.clock.sleep(1.5)
+    await run.cluster.clock.sleep(0.8)
     deployment = run.cluster.store.get(DEPLOYMENTS, _NAMESPACE, "web")
     assert deployment is not None
     assert deployment["status"]["replicas"] == 2
@@ -58,6 +60,7 @@ async def _deployment_goes(run: Replay) -> None:
     run.cluster.store.delete(DEPLOYMENTS, _NAMESPACE, "web", propagation_policy="Background")
 
 
+@virtual_time
 async def test_quotas_and_limit_ranges_are_as_recorded() -> None:
     async with recorded_cluster(10.0) as cluster:
         differences = await replay(
@@ -79,10 +82,10 @@ async def test_quotas_and_limit_ranges_are_as_recorded() -> None:
     assert {event["involvedObject"]["kind"] for event in failures} == {"ReplicaSet"}
 
 
-def _pod(name: str, *, node_selector: bool = True, **resources: JsonObject) -> JsonObject:
-    """A pod that no node takes, so that its amounts stay."""
+def _pod(name: str, resources: JsonObject, *, runs: bool = False) -> JsonObject:
+    """A pod that no node takes unless it `runs`, so that its amounts stay."""
     spec: JsonObject = {"containers": [{"name": "c", "image": "busybox:1", "resources": resources}]}
-    if node_selector:
+    if not runs:
         spec["nodeSelector"] = {"no": "node"}
     return {"metadata": {"name": name, "namespace": "team"}, "spec": spec}
 
@@ -100,19 +103,20 @@ def _used(cluster: SimulatedCluster) -> JsonObject:
     return dict(quota["status"].get("used") or {})
 
 
+@virtual_time
 async def test_what_goes_or_ends_gives_its_amounts_back() -> None:
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         await _with_quota(cluster, {"pods": "2", "requests.cpu": "1", "limits.memory": "1Gi"})
         amounts = {"requests": {"cpu": "400m"}, "limits": {"cpu": "400m", "memory": "256Mi"}}
-        ending = _pod("ending", node_selector=False, **amounts)
+        ending = _pod("ending", amounts, runs=True)
         ending["spec"]["restartPolicy"] = "Never"
         ending["spec"]["containers"][0]["command"] = ["true"]
         cluster.store.create(PODS, ending)
-        cluster.store.create(PODS, _pod("waiting", **amounts))
+        cluster.store.create(PODS, _pod("waiting", amounts))
         with pytest.raises(
             ApiError, match=r"exceeded quota: quota, requested: pods=1,requests\.cpu=400m, used"
         ):
-            cluster.store.create(PODS, _pod("third", **amounts))
+            cluster.store.create(PODS, _pod("third", amounts))
         await until(
             cluster, lambda: _used(cluster) == {"pods": "1", "requests.cpu": "400m", "limits.memory": "256Mi"}
         )
@@ -122,6 +126,7 @@ async def test_what_goes_or_ends_gives_its_amounts_back() -> None:
         )
 
 
+@virtual_time
 async def test_a_refused_write_and_a_dry_run_are_not_charged() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         await _with_quota(cluster, {"configmaps": "3", "services.nodeports": "1", "count/secrets": "0"})
@@ -144,6 +149,7 @@ async def test_a_refused_write_and_a_dry_run_are_not_charged() -> None:
         await until(cluster, lambda: _used(cluster)["services.nodeports"] == "0")
 
 
+@virtual_time
 async def test_limit_ranges_bound_the_sum_of_a_pod_and_the_ratio() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "team"}})
@@ -154,14 +160,14 @@ async def test_limit_ranges_bound_the_sum_of_a_pod_and_the_ratio() -> None:
         bounds = {"metadata": {"name": "bounds", "namespace": "team"}, "spec": {"limits": limits}}
         cluster.store.create(LIMIT_RANGES, bounds)
         good = {"requests": {"memory": "64Mi"}, "limits": {"cpu": "600m", "memory": "128Mi"}}
-        cluster.store.create(PODS, _pod("good", **good))
-        twice = _pod("twice", **good)
+        cluster.store.create(PODS, _pod("good", good))
+        twice = _pod("twice", good)
         twice["spec"]["containers"].append({**twice["spec"]["containers"][0], "name": "d"})
         with pytest.raises(ApiError, match=r"maximum cpu usage per Pod is 1, but limit is 1\.2"):
             cluster.store.create(PODS, twice)
         steep = {"requests": {"memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
         with pytest.raises(ApiError, match="memory max limit to request ratio per Container is 2"):
-            cluster.store.create(PODS, _pod("steep", **steep))
+            cluster.store.create(PODS, _pod("steep", steep))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +178,7 @@ async def test_limit_ranges_bound_the_sum_of_a_pod_and_the_ratio() -> None:
         ({"pods": "-1"}, "spec.hard[pods]"),
     ],
 )
+@virtual_time
 async def test_a_quota_that_makes_no_sense_is_refused(hard: JsonObject, field: str) -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         quota = {"metadata": {"name": "quota", "namespace": "default"}, "spec": {"hard": hard}}

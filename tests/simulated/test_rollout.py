@@ -12,6 +12,7 @@ from pilothouse_server.cluster.simulated.resources import DEPLOYMENTS, PODS
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import Body, Replay, check, replay
+from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import (
     REVISION,
@@ -54,6 +55,7 @@ def _as_answered(index: int) -> Body:
     return body
 
 
+@virtual_time
 async def test_a_whole_rollout_is_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
         bodies = {index: _as_answered(index) for index in _APPLIES}
@@ -61,6 +63,7 @@ async def test_a_whole_rollout_is_as_recorded() -> None:
     check(_ROLLOUT, differences)
 
 
+@virtual_time
 async def test_a_stalled_rollout_is_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
         differences = await replay(cluster, _STALLED, varying=NODE_VALUES)
@@ -71,6 +74,7 @@ async def test_a_stalled_rollout_is_as_recorded() -> None:
     ("surge", "unavailable", "most", "least"),
     [("25%", "25%", 5, 3), (0, 1, 4, 3), (4, 0, 8, 4), ("100%", "100%", 8, 0)],
 )
+@virtual_time
 async def test_a_rolling_update_keeps_within_surge_and_unavailability(
     surge: int | str, unavailable: int | str, most: int, least: int
 ) -> None:
@@ -93,6 +97,7 @@ async def test_a_rolling_update_keeps_within_surge_and_unavailability(
     assert min(ready for _, ready in counts) >= least
 
 
+@virtual_time
 async def test_recreate_ends_all_old_pods_before_a_new_one_begins() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 2, strategy={"type": "Recreate"}))
@@ -114,6 +119,7 @@ async def test_recreate_ends_all_old_pods_before_a_new_one_begins() -> None:
     assert frozenset({"busybox:2"}) in images
 
 
+@virtual_time
 async def test_a_paused_deployment_scales_but_does_not_roll() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1))
@@ -127,6 +133,7 @@ async def test_a_paused_deployment_scales_but_does_not_roll() -> None:
         assert {entry["spec"]["containers"][0]["image"] for entry in pods_of(cluster, "web")} == {"busybox:2"}
 
 
+@virtual_time
 async def test_scaling_in_the_middle_of_a_rollout_is_shared_out() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         rolling = {"maxSurge": 3, "maxUnavailable": 2}
@@ -144,6 +151,7 @@ def _sizes(cluster: SimulatedCluster) -> list[int]:
     return [int(entry["spec"]["replicas"]) for entry in replica_sets_of(cluster, "web")]
 
 
+@virtual_time
 async def test_old_replica_sets_are_kept_up_to_the_history_limit() -> None:
     async with SimulatedCluster(speed=40) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1, revisionHistoryLimit=1))
@@ -157,6 +165,7 @@ async def test_old_replica_sets_are_kept_up_to_the_history_limit() -> None:
         assert kept == ["3", "4"]
 
 
+@virtual_time
 async def test_min_ready_seconds_delay_availability() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1, minReadySeconds=5))
@@ -167,6 +176,7 @@ async def test_min_ready_seconds_delay_availability() -> None:
         assert cluster.clock.elapsed() - ready > 3.5
 
 
+@virtual_time
 async def test_a_hundred_deployments_at_once_all_run() -> None:
     async with SimulatedCluster(speed=4) as cluster:
         for number in range(100):

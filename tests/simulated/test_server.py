@@ -17,6 +17,8 @@ import yaml
 from pilothouse_server.cluster.simulated import FaultPlan, SimulatedCluster
 from pilothouse_server.cluster.simulated.schema_build import TYPES_FILE, render
 
+from .virtual_time import virtual_time
+
 JsonObject = dict[str, Any]
 
 _NAMESPACES = "/api/v1/namespaces"
@@ -122,6 +124,7 @@ async def _wait_for_pods(session: aiohttp.ClientSession, count: int) -> list[Jso
             await asyncio.sleep(0.01)
 
 
+@virtual_time
 async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
     state = tmp_path / "state" / "cluster.json"
     deployment = {
@@ -163,6 +166,7 @@ async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
     assert line["object"]["reason"] == "Expired"
 
 
+@virtual_time
 async def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "cluster.json"
     state.write_text('{"format": 99}')

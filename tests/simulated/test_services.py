@@ -8,6 +8,7 @@ from typing import Any
 from pilothouse_server.cluster.simulated import SimulatedCluster
 
 from .replay import Replay, check, create, replay
+from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -35,6 +36,7 @@ async def _deploy(run: Replay) -> None:
     await create(run.cluster, "/apis/apps/v1/namespaces/rec-svc/deployments", body)
 
 
+@virtual_time
 async def test_services_are_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(

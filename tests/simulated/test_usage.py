@@ -20,6 +20,7 @@ from pilothouse_server.cluster.simulated.stats import UsageReporter
 from .recorded_cluster import recorded_cluster
 from .recordings import load
 from .replay import check, replay
+from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]
@@ -70,6 +71,7 @@ def _pod_report(summary: JsonObject, name: str) -> JsonObject:
     return report
 
 
+@virtual_time
 async def test_refusals_around_usage_are_as_recorded() -> None:
     async with recorded_cluster(20) as cluster:
         differences = await replay(
@@ -79,6 +81,7 @@ async def test_refusals_around_usage_are_as_recorded() -> None:
 
 
 @pytest.mark.parametrize(("exchange", "query"), [(0, {}), (1, {"only_cpu_and_memory": "true"})])
+@virtual_time
 async def test_the_summary_is_shaped_as_recorded(exchange: int, query: dict[str, str]) -> None:
     recorded = load(_USAGE)["exchanges"][exchange]["response"]["body"]
     async with recorded_cluster(20) as cluster:
@@ -95,6 +98,7 @@ async def test_the_summary_is_shaped_as_recorded(exchange: int, query: dict[str,
         ]
 
 
+@virtual_time
 async def test_the_metrics_are_shaped_as_recorded() -> None:
     recorded = load(_USAGE)["exchanges"][2]["response"]["text"]
     async with recorded_cluster(20) as cluster:
@@ -114,6 +118,7 @@ async def test_the_metrics_are_shaped_as_recorded() -> None:
     assert names == [line.split(" ")[2] for line in recorded.splitlines() if line.startswith("# TYPE")]
 
 
+@virtual_time
 async def test_counters_grow_by_the_level_of_the_annotation() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "busy", cpu="250m", memory="64Mi", resources={"limits": {"memory": "128Mi"}})
@@ -132,6 +137,7 @@ async def test_counters_grow_by_the_level_of_the_annotation() -> None:
     assert second["memory"]["availableBytes"] == 64 * 2**20
 
 
+@virtual_time
 async def test_usage_stays_within_limits() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "greedy", cpu="4", resources={"limits": {"cpu": "500m", "memory": "32Mi"}})
@@ -142,6 +148,7 @@ async def test_usage_stays_within_limits() -> None:
     assert report["memory"]["workingSetBytes"] <= 32 * 2**20
 
 
+@virtual_time
 async def test_memory_above_the_limit_ends_in_an_oom_kill() -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         _run(cluster, "hungry", memory="64Mi", resources={"limits": {"memory": "32Mi"}})
@@ -155,6 +162,7 @@ async def test_memory_above_the_limit_ends_in_an_oom_kill() -> None:
         await until(cluster, lambda: last_reason() == "OOMKilled")
 
 
+@virtual_time
 async def test_the_node_counter_keeps_what_removed_pods_used() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "gone", cpu="8")

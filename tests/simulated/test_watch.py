@@ -12,6 +12,7 @@ from pilothouse_server.cluster.simulated.json_copy import copy_json
 from pilothouse_server.cluster.simulated.resources import CONFIG_MAPS
 
 from .replay import Replay, check, create, replay
+from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -25,6 +26,7 @@ async def _prepare(cluster: SimulatedCluster) -> None:
         await create(cluster, "/api/v1/namespaces/rec-watch/configmaps", body)
 
 
+@virtual_time
 async def test_watches_are_as_recorded() -> None:
     async with SimulatedCluster(speed=6) as cluster:
         differences = await replay(cluster, _WATCH, prepare=_prepare, exact_streams=True)
@@ -52,6 +54,7 @@ async def _change_and_compact(run: Replay) -> None:
     store.history.compact(first - 1)
 
 
+@virtual_time
 async def test_expired_versions_are_as_recorded() -> None:
     async with SimulatedCluster(speed=60) as cluster:
         differences = await replay(
@@ -66,6 +69,7 @@ async def test_expired_versions_are_as_recorded() -> None:
     check(_EXPIRED, differences)
 
 
+@virtual_time
 async def test_a_watch_from_a_compacted_version_ends_with_expired() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         headers = {"authorization": f"Bearer {cluster.token}"}
@@ -88,6 +92,7 @@ async def test_a_watch_from_a_compacted_version_ends_with_expired() -> None:
     assert lines[0]["object"]["reason"] == "Expired"
 
 
+@virtual_time
 async def test_a_continue_token_of_a_compacted_version_offers_another_one() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         headers = {"authorization": f"Bearer {cluster.token}"}
@@ -109,6 +114,7 @@ async def test_a_continue_token_of_a_compacted_version_offers_another_one() -> N
     assert {"b", "c", "d"} <= {item["metadata"]["name"] for item in rest["items"]}
 
 
+@virtual_time
 async def test_dropped_watches_break_off_in_the_middle() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         headers = {"authorization": f"Bearer {cluster.token}"}

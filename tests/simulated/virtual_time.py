@@ -1,0 +1,70 @@
+"""Tests in virtual time: waiting costs nothing, and how loaded the machine is changes nothing.
+
+The loop of such a test has a clock of its own that stands still while anything can be done, and jumps to the next
+timer when nothing can. A recording of half a minute is replayed at its own pace in a fraction of a second, and a
+step of a controller never comes too late for the request that was sent after it.
+
+It fits where everything that happens, happens in this process: a cluster and its clients on one loop. Where another
+process takes part (kubectl), time has to be real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec
+
+Parameters = ParamSpec("Parameters")
+
+# Bytes written to a socket may take a moment until the other end of it becomes readable.
+_SETTLE_SECONDS = 0.001
+_STUCK_SECONDS = 60.0
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Instead of waiting for a timer, moves the loop's time to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            ready = super().select(_STUCK_SECONDS)
+            if not ready:
+                raise RuntimeError("nothing is due and nothing comes: this test waits for ever")
+            return ready
+        ready = super().select(0)
+        if ready or timeout <= 0:
+            return ready
+        ready = super().select(_SETTLE_SECONDS)
+        if not ready:
+            self.now += timeout
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only while it has nothing to do."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def virtual_time(test: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:
+    """Makes a test of a coroutine function that is run in virtual time."""
+
+    @functools.wraps(test)
+    def run(*arguments: Parameters.args, **named: Parameters.kwargs) -> None:
+        async def whole() -> None:
+            await test(*arguments, **named)
+
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(whole())
+
+    return run
