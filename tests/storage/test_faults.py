@@ -1,0 +1,196 @@
+"""What must be survived: a kill after any write to the cluster, a cluster that is away, a watch that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
+from pilothouse_server.cluster.simulated.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
+from pilothouse_server.reconcile import reconcile_volume
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.health import HealthSettings
+from pilothouse_server.reconcile.noun import Noun
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
+from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.storage import operations, repository
+from pilothouse_server.storage.model import Volume
+from tests.cluster.waiting import eventually
+from tests.conftest import Database
+from tests.harness import QUICK, running_server
+from tests.reconcile.world import World, world
+from tests.storage.conftest import Place
+
+VOLUMES: Mapping[str, Noun] = {**NOUNS, "volume": reconcile_volume}
+# Soon over, as the next server has to wait for it.
+SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of ours runs after this."""
+
+
+class DyingClient:
+    """A client whose process is killed just after the cluster has done its first write."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in ("apply", "delete"):
+            return method
+
+        async def write(*arguments: Any, **keywords: Any) -> Any:
+            await method(*arguments, **keywords)
+            raise Killed
+
+        return write
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def here(database: Database) -> AsyncIterator[World]:
+    async with world(database) as made:
+        made.store.renderers["volume"] = lambda entity: msgspec.json.encode(entity.name)
+        made.cluster.store.create(
+            STORAGE_CLASSES,
+            {"metadata": {"name": "quick"}, "provisioner": PROVISIONER, "allowVolumeExpansion": True},
+        )
+        yield made
+
+
+@asynccontextmanager
+async def reconciling(here: World) -> AsyncIterator[None]:
+    clusters = Clusters(here.connect)
+    settings = msgspec.structs.replace(QUICK, worker=SHORT)
+    reconciler = Reconciler(here.store, clusters, None, settings, nouns={"volume": reconcile_volume})
+    running = asyncio.ensure_future(reconciler.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await clusters.close()
+
+
+async def seen(here: World) -> Volume | None:
+    async with here.store.system_read() as transaction:
+        return await repository.find(transaction, "shop", "data")
+
+
+async def settled(here: World) -> None:
+    """Until nothing is left to do."""
+    await eventually(
+        lambda: seen(here),
+        lambda row: row is None or (not row.reconciling and row.observed.capacity == row.size),
+    )
+
+
+async def make(here: World) -> None:
+    wanted = Volume(name="data", type="persistent_volume_claim", size="1Gi", storage_class="quick")
+    await here.change(lambda tx: operations.create(tx, "shop", wanted, may_use_host_paths=False))
+
+
+async def grow(here: World) -> None:
+    def grown(stored: Volume) -> Volume:
+        return msgspec.structs.replace(stored, size="2Gi")
+
+    await here.change(lambda tx: operations.change(tx, "shop", "data", grown, lambda _: None))
+
+
+async def delete(here: World) -> None:
+    await here.change(lambda tx: operations.delete(tx, "shop", "data", lambda _: None))
+
+
+async def die(here: World) -> None:
+    """Let one server work until it is killed after its write."""
+    client = await here.connect("local")
+
+    async def connect(_: str) -> Any:
+        return DyingClient(client)
+
+    async def claimed() -> list[queue.Work]:
+        async with here.store.system_write("test") as transaction:
+            return await queue.claim(
+                transaction, "local", rows=10, owner="dying", lease_seconds=SHORT.lease_seconds
+            )
+
+    worker = Worker(here.store, Clusters(connect), OwnChanges(), SHORT, nouns=VOLUMES)
+    (work,) = [each for each in await eventually(claimed, bool) if each.resource_type == "volume"]
+    with pytest.raises(Killed):
+        await worker.reconcile(work)
+
+
+def sizes(here: World) -> list[str]:
+    claims = here.cluster.store.list(PERSISTENT_VOLUME_CLAIMS, "shop")
+    return [claim["spec"]["resources"]["requests"]["storage"] for claim in claims]
+
+
+@pytest.mark.parametrize(
+    ("operation", "before", "after"),
+    [(make, [], ["1Gi"]), (grow, ["1Gi"], ["2Gi"]), (delete, ["1Gi"], [])],
+)
+async def test_killed_after_a_write_the_next_server_finishes(
+    here: World, operation: Callable[[World], Awaitable[None]], before: list[str], after: list[str]
+) -> None:
+    await here.namespace()
+    async with reconciling(here):
+        await eventually(here.seen_namespace, lambda row: row is not None and not row.reconciling)
+        if before:
+            await make(here)
+            await settled(here)
+    assert sizes(here) == before
+    await operation(here)
+    await die(here)
+    async with reconciling(here):
+        await settled(here)
+    assert sizes(here) == after
+    assert (await seen(here) is None) == (after == [])
+
+
+async def test_claims_of_a_cluster_that_is_away_are_stale_until_it_is_back(
+    database: Database, tmp_path: Path
+) -> None:
+    health = HealthSettings(probe_seconds=0.05, answer_seconds=1.0)
+    settings: ReconcilerSettings = msgspec.structs.replace(QUICK, health=health)
+    async with running_server(database, tmp_path, reconciler=settings) as server:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+        assert server.cluster is not None
+        place = Place(server, server.cluster, "shop")
+        name = "quick"
+        server.cluster.store.create(STORAGE_CLASSES, {"metadata": {"name": name}, "provisioner": PROVISIONER})
+        await place.make(storage_class=name)
+        await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
+        await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND and not each.reconciling)
+        server.cluster.faults.refuse_connections = True
+        server.cluster.faults.drop_watches()
+        stale = await place.volume(lambda each: each.HasField("stale_since"))
+        assert stale.status == pb.VOLUME_STATUS_BOUND
+        # What has no object on the cluster cannot be stale.
+        assert not (await place.get("scratch")).HasField("stale_since")
+        await place.make("later", storage_class=name)
+        server.cluster.faults.clear()
+        await place.volume(lambda each: not each.HasField("stale_since"))
+        await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND, "later")
+
+
+async def test_what_happens_while_a_watch_is_broken_is_seen(place: Place) -> None:
+    name = f"class-{place.name}"
+    await place.make(storage_class=name)
+    await place.volume(lambda each: each.reason == "ProvisioningFailed")
+    place.cluster.faults.drop_watches()
+    place.cluster.faults.fail_next(3)
+    place.store.create(STORAGE_CLASSES, {"metadata": {"name": name}, "provisioner": PROVISIONER})
+    await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND and not each.reconciling)
