@@ -67,7 +67,9 @@ class _AccessModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessMode
     ACCESS_MODE_UNSPECIFIED: _AccessMode.ValueType  # 0
     """Not given; a claim takes READ_WRITE_ONCE."""
     ACCESS_MODE_READ_WRITE_ONCE: _AccessMode.ValueType  # 1
-    """One node reads and writes."""
+    """One node reads and writes. Pods that are placed on another node wait there, with the reason, until the storage is
+    free; with several replicas, or during a rolling restart, that may be until somebody stops the pods that hold it.
+    """
     ACCESS_MODE_READ_ONLY_MANY: _AccessMode.ValueType  # 2
     """Many nodes read."""
     ACCESS_MODE_READ_WRITE_MANY: _AccessMode.ValueType  # 3
@@ -79,7 +81,9 @@ class AccessMode(_AccessMode, metaclass=_AccessModeEnumTypeWrapper):
 ACCESS_MODE_UNSPECIFIED: AccessMode.ValueType  # 0
 """Not given; a claim takes READ_WRITE_ONCE."""
 ACCESS_MODE_READ_WRITE_ONCE: AccessMode.ValueType  # 1
-"""One node reads and writes."""
+"""One node reads and writes. Pods that are placed on another node wait there, with the reason, until the storage is
+free; with several replicas, or during a rolling restart, that may be until somebody stops the pods that hold it.
+"""
 ACCESS_MODE_READ_ONLY_MANY: AccessMode.ValueType  # 2
 """Many nodes read."""
 ACCESS_MODE_READ_WRITE_MANY: AccessMode.ValueType  # 3
@@ -204,7 +208,9 @@ class Volume(_message.Message):
     storage_class: _builtins.str
     """For a claim: default the cluster's; immutable."""
     size: _builtins.str
-    """For a claim, required, and may grow; for an emptyDir the most it may hold, default no limit. A Kubernetes quantity."""
+    """For a claim, required, greater than zero, and may grow; for an emptyDir the most it may hold, default no limit, and
+    changes only while it is not mounted. A Kubernetes quantity.
+    """
     access_mode: Global___AccessMode.ValueType
     """For a claim: default READ_WRITE_ONCE; immutable."""
     mount_path: _builtins.str
@@ -249,7 +255,9 @@ class Volume(_message.Message):
 
     @_builtins.property
     def mounted_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Containers that mount it."""
+        """Containers that mount it, also by their init containers, less those being deleted. A watch is told of what
+        AttachVolume and DetachVolume change of it, not of what changes of the containers themselves do.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -109,8 +109,10 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateVolume(self, request, context):
-        """Changes a volume: labels, annotations, and a greater `size` of a claim (its storage class must allow growth; a smaller
-        one is INVALID_ARGUMENT).
+        """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim (a smaller one is
+        INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
+        the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
+        `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,20 +120,25 @@ class StorageServiceServicer:
 
     def DeleteVolume(self, request, context):
         """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
+        A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttachVolume(self, request, context):
-        """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many.
+        """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
+        mounted so already is left as it is. FAILED_PRECONDITION if something else is mounted at the path
+        (MOUNT_PATH_TAKEN); PERMISSION_DENIED for HOST_PATH without `storage.host_path`. Claims of READ_ONLY_MANY are
+        mounted read-only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DetachVolume(self, request, context):
-        """Takes a mount away. The pods are replaced for it.
+        """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
+        (reason VOLUME_NOT_MOUNTED) if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,15 +44,25 @@ class StorageServiceStub:
     ListVolumes: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListVolumesRequest, _storage_pb2.ListVolumesResponse]
     """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.UpdateVolumeRequest, _storage_pb2.UpdateVolumeResponse]
-    """Changes a volume: labels, annotations, and a greater `size` of a claim (its storage class must allow growth; a smaller
-    one is INVALID_ARGUMENT).
+    """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim (a smaller one is
+    INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
+    the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
+    `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
     """
     DeleteVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]
-    """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise."""
+    """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
+    A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+    """
     AttachVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]
-    """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many."""
+    """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
+    mounted so already is left as it is. FAILED_PRECONDITION if something else is mounted at the path
+    (MOUNT_PATH_TAKEN); PERMISSION_DENIED for HOST_PATH without `storage.host_path`. Claims of READ_ONLY_MANY are
+    mounted read-only.
+    """
     DetachVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DetachVolumeRequest, _storage_pb2.DetachVolumeResponse]
-    """Takes a mount away. The pods are replaced for it."""
+    """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
+    (reason VOLUME_NOT_MOUNTED) if there is none.
+    """
     WatchVolumes: _grpc.UnaryStreamMultiCallable[_storage_pb2.WatchVolumesRequest, _storage_pb2.WatchVolumesResponse]
     """Watches volumes. The contract is that of ContainerService.WatchContainers."""
 
@@ -72,15 +82,25 @@ class StorageServiceAsyncStub(StorageServiceStub):
     ListVolumes: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListVolumesRequest, _storage_pb2.ListVolumesResponse]  # type: ignore[assignment]
     """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.UpdateVolumeRequest, _storage_pb2.UpdateVolumeResponse]  # type: ignore[assignment]
-    """Changes a volume: labels, annotations, and a greater `size` of a claim (its storage class must allow growth; a smaller
-    one is INVALID_ARGUMENT).
+    """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim (a smaller one is
+    INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
+    the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
+    `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
     """
     DeleteVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]  # type: ignore[assignment]
-    """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise."""
+    """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
+    A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+    """
     AttachVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]  # type: ignore[assignment]
-    """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many."""
+    """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
+    mounted so already is left as it is. FAILED_PRECONDITION if something else is mounted at the path
+    (MOUNT_PATH_TAKEN); PERMISSION_DENIED for HOST_PATH without `storage.host_path`. Claims of READ_ONLY_MANY are
+    mounted read-only.
+    """
     DetachVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.DetachVolumeRequest, _storage_pb2.DetachVolumeResponse]  # type: ignore[assignment]
-    """Takes a mount away. The pods are replaced for it."""
+    """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
+    (reason VOLUME_NOT_MOUNTED) if there is none.
+    """
     WatchVolumes: _aio.UnaryStreamMultiCallable[_storage_pb2.WatchVolumesRequest, _storage_pb2.WatchVolumesResponse]  # type: ignore[assignment]
     """Watches volumes. The contract is that of ContainerService.WatchContainers."""
 
@@ -121,8 +141,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.UpdateVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.UpdateVolumeResponse, _abc.Awaitable[_storage_pb2.UpdateVolumeResponse]]:
-        """Changes a volume: labels, annotations, and a greater `size` of a claim (its storage class must allow growth; a smaller
-        one is INVALID_ARGUMENT).
+        """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim (a smaller one is
+        INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
+        the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
+        `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
         """
 
     @_abc_1.abstractmethod
@@ -131,7 +153,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.DeleteVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.DeleteVolumeResponse, _abc.Awaitable[_storage_pb2.DeleteVolumeResponse]]:
-        """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise."""
+        """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
+        A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+        """
 
     @_abc_1.abstractmethod
     def AttachVolume(
@@ -139,7 +163,11 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.AttachVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.AttachVolumeResponse, _abc.Awaitable[_storage_pb2.AttachVolumeResponse]]:
-        """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many."""
+        """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
+        mounted so already is left as it is. FAILED_PRECONDITION if something else is mounted at the path
+        (MOUNT_PATH_TAKEN); PERMISSION_DENIED for HOST_PATH without `storage.host_path`. Claims of READ_ONLY_MANY are
+        mounted read-only.
+        """
 
     @_abc_1.abstractmethod
     def DetachVolume(
@@ -147,7 +175,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.DetachVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.DetachVolumeResponse, _abc.Awaitable[_storage_pb2.DetachVolumeResponse]]:
-        """Takes a mount away. The pods are replaced for it."""
+        """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
+        (reason VOLUME_NOT_MOUNTED) if there is none.
+        """
 
     @_abc_1.abstractmethod
     def WatchVolumes(
