@@ -13,7 +13,7 @@ from pilothouse_client import PilothouseError
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 
-SCRIPT = "i=0; while true; do echo line $i; i=$((i+1)); sleep 1; done"
+SCRIPT = "for i in " + " ".join(map(str, range(40))) + "; do echo line $i; sleep 1; done; sleep 3600"
 
 
 async def running(server: Server, name: str, **fields: object) -> None:
