@@ -181,7 +181,7 @@ class Application:
         services = (
             NamespaceService(watches, page_key, self.cluster_access, nouns),
             ContainerService(watches, page_key, self.clusters.client),
-            StorageService(watches, page_key),
+            StorageService(watches, page_key, self.clusters.client),
             ConfigService(watches, page_key, self.envelopes),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.live_usage, page_key),

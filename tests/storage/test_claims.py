@@ -142,6 +142,28 @@ async def test_a_growth_that_the_cluster_refuses_shows_its_words_and_can_be_take
     assert (back.status, back.reason, back.message) == (BOUND, "", "")
 
 
+async def test_validate_only_asks_the_cluster_and_changes_nothing(place: Place) -> None:
+    await bound(place)
+    with pytest.raises(FailedPreconditionError) as refused:
+        await place.client.storage.update_volume(
+            namespace=place.name,
+            name="data",
+            volume=pb.Volume(size="3Gi"),
+            update_mask=FieldMask(paths=["size"]),
+            validate_only=True,
+        )
+    assert refused.value.reason == "CLUSTER_REFUSED"
+    assert "only dynamically provisioned pvc can be resized" in refused.value.message
+    assert (await place.get()).size == "1Gi"
+    fine = await place.client.storage.create_volume(
+        namespace=place.name,
+        volume=pb.Volume(name="more", type=pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, size="1Gi"),
+        validate_only=True,
+    )
+    assert fine.name == "more"
+    assert on_cluster(place, "more") is None
+
+
 async def test_a_claim_over_the_quota_of_the_cluster_is_refused_and_comes_when_there_is_room(
     place: Place,
 ) -> None:

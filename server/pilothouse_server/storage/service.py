@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from google.protobuf.message import Message
 
 from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
@@ -14,6 +15,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
 from pilothouse_server.storage import messages, operations
+from pilothouse_server.storage.asking import check_on_cluster
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
@@ -24,9 +26,10 @@ class StorageService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["StorageService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect) -> None:
         self._watches = watches
         self._page_key = page_key
+        self._connect = connect
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """Makes a volume."""
@@ -36,6 +39,8 @@ class StorageService:
             messages.wanted(request.volume),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
+        if call.validate_only:
+            await check_on_cluster(self._connect, created)
         return pb.CreateVolumeResponse(volume=_shown(call, created))
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
@@ -69,6 +74,8 @@ class StorageService:
             messages.merger(request.volume, paths),
             _etag_check(request.etag or request.volume.etag),
         )
+        if call.validate_only:
+            await check_on_cluster(self._connect, changed)
         return pb.UpdateVolumeResponse(volume=_shown(call, changed))
 
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
