@@ -204,7 +204,10 @@ class BlockingTransport:
     ) -> AnswerStream[Response]:
         self._check_open()
         call = self._callable(method, self._channel.stream_stream)
-        return _BlockingStream[Response](call(requests, timeout=timeout, metadata=tuple(metadata)))
+        if not isinstance(requests, Iterable):
+            raise TypeError("a blocking client takes requests from an iterable that blocks")
+        stream = call(iter(requests), timeout=timeout, metadata=tuple(metadata))
+        return _BlockingStream[Response](stream)
 
     async def sleep(self, seconds: float) -> None:
         # A client that another thread closes does not sleep on.

@@ -1,0 +1,132 @@
+"""Programs run in containers: output, input, exit code, the record, and the end of the right to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from tests.harness import Server, eventually
+from tests.main_job.command import logged_in
+
+
+@pytest.fixture
+async def web(server: Server) -> Server:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.containers.create(
+        namespace="demo", container=pb.Container(name="web", image="busybox:1.37", command=["sleep", "3600"])
+    )
+
+    async def runs() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        return found.status == pb.CONTAINER_STATUS_RUNNING
+
+    await eventually(runs)
+    return server
+
+
+def start(*command: str, stdin: bool = False, record: bool = False) -> pb.ExecRequest:
+    return pb.ExecRequest(
+        start=pb.ExecStart(namespace="demo", name="web", command=command, stdin=stdin, record_content=record)
+    )
+
+
+async def run(client: AsyncClient, requests: Sequence[pb.ExecRequest]) -> tuple[bytes, bytes, pb.ExecResult]:
+    out, err, result = b"", b"", pb.ExecResult(exit_code=-100)
+    async with asyncio.timeout(20), client.containers.exec(requests) as answers:
+        async for answer in answers:
+            out += answer.stdout
+            err += answer.stderr
+            if answer.HasField("result"):
+                result = answer.result
+    return out, err, result
+
+
+async def test_output_and_exit_code(web: Server) -> None:
+    out, err, result = await run(web.admin, [start("sh", "-c", "echo out; echo err >&2; exit 7")])
+    assert (out, err, result.exit_code) == (b"out\n", b"err\n", 7)
+    _, _, result = await run(web.admin, [start("/nosuch")])
+    assert result.exit_code == -1
+    assert "/nosuch" in result.message
+
+
+async def test_input_is_passed_on_and_kept_only_if_asked(web: Server) -> None:
+    said = [pb.ExecRequest(stdin=b"hello\n"), pb.ExecRequest(close_stdin=True)]
+    for record in (False, True):
+        out, _, result = await run(web.admin, [start("cat", stdin=True, record=record), *said])
+        assert (out, result.exit_code) == (b"hello\n", 0)
+
+    async def closed() -> list[dict[str, Any]]:
+        records: list[dict[str, Any]] = [
+            dict(item.metadata.items())
+            async for item in web.admin.audit.list_operations(filter='action = "exec"', order_by="start_time")
+            if item.metadata["stream_event"] == "closed"
+        ]
+        return records if len(records) == 2 else []
+
+    without, with_content = await eventually(closed)
+    assert "stdin" not in without
+    assert with_content["stdin"] == "hello\n"
+    assert with_content["stdout"] == "hello\n"
+
+
+async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
+    user = await web.user("dora", {"demo": "developer"})
+    never: asyncio.Event = asyncio.Event()
+
+    async def silent() -> AsyncIterator[pb.ExecRequest]:
+        yield start("sleep", "600")
+        await never.wait()
+
+    async def converse() -> None:
+        async with asyncio.timeout(15), user.containers.exec(silent()) as answers:
+            async for answer in answers:
+                assert answer.HasField("started")
+                await web.admin.identity.revoke_role(username="dora", role="developer", namespace="demo")
+
+    with pytest.raises(PilothouseError) as ended:
+        await converse()
+    assert ended.value.reason == "NAMESPACE_NOT_FOUND"
+
+
+async def test_refusals(web: Server) -> None:
+    viewer = await web.user("vera", {"demo": "viewer"})
+    with pytest.raises(PilothouseError) as refused:
+        await run(viewer, [start("true")])
+    assert refused.value.metadata["permission"] == "container.exec"
+    for requests, reason in (
+        ([], "REQUIRED"),
+        ([pb.ExecRequest(stdin=b"x")], "REQUIRED"),
+        (
+            [pb.ExecRequest(start=pb.ExecStart(namespace="demo", name="none", command=["x"]))],
+            "CONTAINER_NOT_FOUND",
+        ),
+    ):
+        with pytest.raises(PilothouseError) as refused:
+            await run(web.admin, requests)
+        assert refused.value.reason == reason
+    await web.admin.containers.stop(namespace="demo", name="web")
+
+    async def no_pod() -> bool:
+        try:
+            await run(web.admin, [start("true")])
+        except PilothouseError as error:
+            return error.reason == "NOT_RUNNING"
+        return False
+
+    await eventually(no_pod)
+
+
+async def test_by_the_command(web: Server, tmp_path: Path) -> None:
+    shell = await logged_in(web, tmp_path)
+    where = ("containers", "exec", "web", "--namespace", "demo")
+    done = await shell.run(*where, "--", "sh", "-c", "echo out; exit 3")
+    assert (done.code, done.output) == (3, "out\n"), done.errors
+    piped = await shell.run(*where, "-i", "--", "cat", given="from here\n")
+    assert (piped.code, piped.output) == (0, "from here\n")

@@ -1,0 +1,286 @@
+"""What runs on a cluster already is taken over by one command, and not one pod is restarted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_server.cluster.client import ClusterClient
+from tests.harness import Server, eventually
+from tests.main_job.command import logged_in
+
+DEPLOYMENTS = "/apis/apps/v1/namespaces/legacy/deployments"
+SERVICES = "/api/v1/namespaces/legacy/services"
+PODS = "/api/v1/namespaces/legacy/pods"
+
+
+class Kubectl:
+    """Somebody who works on the cluster without the platform."""
+
+    def __init__(self, server: Server) -> None:
+        assert server.cluster is not None
+        token = server.cluster.kubeconfig()["users"][0]["user"]["token"]
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._url = server.cluster.url
+
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "json"
+    ) -> Any:
+        """One request that must succeed."""
+        headers = self._headers | {"Content-Type": f"application/{kind}"}
+        data = None if body is None else json.dumps(body)
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.request(method, self._url + path + "?fieldManager=kubectl", data=data) as answer,
+        ):
+            assert answer.status < 300, await answer.text()
+            return await answer.json()
+
+    async def pods(self) -> dict[str, str]:
+        """Name -> uid of every pod that is not on its way out."""
+        items = (await self.ask("GET", PODS))["items"]
+        return {
+            pod["metadata"]["name"]: pod["metadata"]["uid"]
+            for pod in items
+            if "deletionTimestamp" not in pod["metadata"]
+        }
+
+
+def deployment(name: str, *, image: str = "nginx", replicas: int = 2, **pod: Any) -> dict[str, Any]:
+    """As a person writes it: the tag left out, a name for the port, a probe, a literal and a reference."""
+    labels = {"app": name, "app.kubernetes.io/managed-by": "Helm"}
+    main = {
+        "name": "server",
+        "image": image,
+        "env": [
+            {"name": "MODE", "value": "fast"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "ports": [{"containerPort": 8080, "name": "http"}],
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "128Mi"}},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 5},
+        "securityContext": {"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": labels, "annotations": {"owner": "team-a"}},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": labels | {"tier": "front"}},
+                "spec": {"containers": [main], "terminationGracePeriodSeconds": 5, **pod},
+            },
+        },
+    }
+
+
+def service(name: str, **spec: Any) -> dict[str, Any]:
+    ports = [{"port": 80, "targetPort": "http", "name": "web"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": ports, **spec},
+    }
+
+
+async def legacy(server: Server) -> Kubectl:
+    """A Kubernetes namespace with a past, and a namespace of the platform over it."""
+    kubectl = Kubectl(server)
+    await kubectl.ask(
+        "POST",
+        "/api/v1/namespaces",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "legacy"}},
+    )
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="legacy"), adopt=True)
+    return kubectl
+
+
+async def running(server: Server, name: str) -> pb.Container:
+    async def look() -> pb.Container | None:
+        found = await server.admin.containers.get(namespace="legacy", name=name)
+        done = found.status == pb.CONTAINER_STATUS_RUNNING and not found.reconciling
+        return found if done else None
+
+    found = await eventually(look)
+    assert found is not None
+    return found
+
+
+async def all_run(kubectl: Kubectl, name: str, replicas: int) -> None:
+    async def ready() -> bool:
+        found = await kubectl.ask("GET", f"{DEPLOYMENTS}/{name}")
+        return bool(found["status"].get("readyReplicas") == replicas)
+
+    await eventually(ready)
+
+
+def condition(container: pb.Container, type_: str) -> Any:
+    return next(item for item in container.conditions if item.type == type_)
+
+
+async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
+    server: Server, tmp_path: Path
+) -> None:
+    kubectl = await legacy(server)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("web"))
+    await kubectl.ask("POST", SERVICES, service("web"))
+    await all_run(kubectl, "web", 2)
+    pods = await kubectl.pods()
+    there = await kubectl.ask("GET", f"{DEPLOYMENTS}/web")
+    front = await kubectl.ask("GET", f"{SERVICES}/web")
+
+    shell = await logged_in(server, tmp_path)
+    said = await shell.succeed("containers", "import", "-n", "legacy", "--validate-only")
+    assert "web" in said
+    assert [item async for item in server.admin.containers.list(namespace="legacy")] == []
+    (result,) = await shell.read("containers", "import", "-n", "legacy")
+    assert result["deployment"] == result["container"]["name"] == "web"
+    assert result["problems"] == result["notes"] == []
+
+    found = await running(server, "web")
+    assert found.ready_replicas == 2
+    assert found.pod_name in pods
+    assert found.replica_set_name
+    assert (found.image, found.replicas) == ("nginx", 2)
+    assert found.drift_policy == pb.DRIFT_POLICY_REPAIR
+    assert condition(found, "Drifted").message == ""
+    assert condition(found, "Drifted").reason == "InSync"
+    assert {port.service_name for port in found.ports} == {"web", ""}
+    after = await kubectl.ask("GET", f"{DEPLOYMENTS}/web")
+    assert after["spec"] == there["spec"]
+    assert after["metadata"]["labels"] == there["metadata"]["labels"] | {
+        "pilothouse.dev/container-uid": found.uid
+    }
+    assert (await kubectl.ask("GET", f"{SERVICES}/web"))["spec"] == front["spec"]
+    assert await kubectl.pods() == pods
+
+    # From here on it is a container like any other.
+    await server.admin.containers.restart(namespace="legacy", name="web")
+
+    async def replaced() -> bool:
+        now = await kubectl.pods()
+        return len(now) == 2 and not now.keys() & pods.keys()
+
+    await eventually(replaced)
+    assert (await running(server, "web")).pod_name not in pods
+    await server.admin.containers.stop(namespace="legacy", name="web")
+
+    async def none_left() -> bool:
+        return not await kubectl.pods()
+
+    await eventually(none_left)
+    await server.admin.containers.delete(namespace="legacy", name="web")
+
+    async def gone() -> bool:
+        deployments = (await kubectl.ask("GET", DEPLOYMENTS))["items"]
+        services = (await kubectl.ask("GET", SERVICES))["items"]
+        return not deployments and not services
+
+    await eventually(gone)
+
+
+async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Server, tmp_path: Path) -> None:
+    kubectl = await legacy(server)
+    two = deployment("two", replicas=1)
+    two["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "envoy:1"})
+    affine = deployment("affine", replicas=1, hostNetwork=True)
+    affine["spec"]["strategy"] = {"type": "Recreate"}
+    stored = deployment(
+        "stored", replicas=1, volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    )
+    for each in (two, affine, stored):
+        await kubectl.ask("POST", DEPLOYMENTS, each)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("taken", replicas=1))
+    await server.admin.containers.create(
+        namespace="legacy", container=pb.Container(name="other", image="a:1")
+    )
+    shell = await logged_in(server, tmp_path)
+    outcome = await shell.run(
+        "containers", "import", "two", "affine", "stored", "absent", "taken", "-n", "legacy", "-o", "json"
+    )
+    assert outcome.code == 1
+    results = {item["deployment"]: item for item in json.loads(outcome.output)}
+    problems = {name: " ".join(item.get("problems", [])) for name, item in results.items()}
+    assert "spec.template.spec.containers: a container is one, here are 2: server, side" in problems["two"]
+    assert "spec.template.spec.hostNetwork" in problems["affine"]
+    assert "spec.strategy" in problems["affine"]
+    assert "volumes[data].persistentVolumeClaim" in problems["stored"]
+    assert problems["absent"] == "there is no such Deployment"
+    assert "container" in results["taken"]
+    names = [item.name async for item in server.admin.containers.list(namespace="legacy")]
+    assert sorted(names) == ["other", "taken"]
+    untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/two")
+    assert "pilothouse.dev/container-uid" not in untouched["metadata"]["labels"]
+
+
+async def test_pods_that_an_apply_would_change_are_left_and_reported(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubectl = await legacy(server)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("odd", replicas=1))
+    await all_run(kubectl, "odd", 1)
+    pods = await kubectl.pods()
+    there = await kubectl.ask("GET", f"{DEPLOYMENTS}/odd")
+    real = ClusterClient.dry_run
+
+    async def mutating(self: ClusterClient, *arguments: Any, **keywords: Any) -> Any:
+        """As where an admission webhook sets another value than the one that is there."""
+        after = await real(self, *arguments, **keywords)
+        after["spec"]["template"]["spec"]["containers"][0]["image"] = "mirror/nginx"
+        return after
+
+    monkeypatch.setattr(ClusterClient, "dry_run", mutating)
+    answer = await server.admin.containers.import_(namespace="legacy", names=["odd"])
+    (result,) = answer.results
+    assert result.container.drift_policy == pb.DRIFT_POLICY_REPORT
+    assert "drift policy REPORT" in result.notes[0]
+    assert 'containers[name="server"].image' in result.notes[0]
+    found = await running(server, "odd")
+    assert condition(found, "Drifted").status == resource_pb2.CONDITION_STATUS_TRUE
+    assert (await kubectl.ask("GET", f"{DEPLOYMENTS}/odd"))["spec"] == there["spec"]
+    assert await kubectl.pods() == pods
+
+
+async def test_a_service_of_several_and_an_odd_one_are_left_alone(server: Server) -> None:
+    kubectl = await legacy(server)
+    for name in ("blue", "green"):
+        await kubectl.ask("POST", DEPLOYMENTS, deployment(name, replicas=1))
+    both = service("both", selector={"tier": "front"})
+    lost = service("lost", selector={"app": "blue"}, ports=[{"port": 80, "targetPort": "nowhere"}])
+    for each in (both, lost):
+        await kubectl.ask("POST", SERVICES, each)
+    answer = await server.admin.containers.import_(namespace="legacy")
+    notes = {item.deployment: " ".join(item.notes) for item in answer.results}
+    assert "Service both: it stands in front of blue, green" in notes["blue"]
+    assert "Service lost: port 80: the pods have no port named nowhere" in notes["blue"]
+    assert notes["green"].startswith("Service both")
+    assert all(not port.service_name for item in answer.results for port in item.container.ports)
+
+
+async def test_an_import_asks_for_its_own_permission_and_says_when_the_cluster_is_away(
+    server: Server,
+) -> None:
+    await legacy(server)
+    viewer = await server.user("viewer", {"legacy": "viewer"})
+    with pytest.raises(PilothouseError) as refused:
+        await viewer.containers.import_(namespace="legacy")
+    assert refused.value.code.name == "PERMISSION_DENIED"
+    assert server.cluster is not None
+    server.cluster.faults.refuse_connections = True
+    with pytest.raises(PilothouseError) as away:
+        await server.admin.containers.import_(namespace="legacy")
+    assert away.value.code.name == "UNAVAILABLE"
+    assert "local" in str(away.value)
+    server.cluster.faults.clear()
