@@ -35,6 +35,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import Column, show, show_all
 from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_client.retry import RetryPolicy
 
 app = typer.Typer(no_args_is_help=True, help="The Kubernetes clusters.", rich_markup_mode=None)
 COLUMNS: list[Column[Any]] = [
@@ -53,6 +54,8 @@ _RIGHTS: list[Column[Any]] = [
     Column("OPTIONAL", lambda right: "yes" if right.optional else ""),
     Column("FOR", lambda right: right.purpose),
 ]
+# A cluster that does not answer is told at once: whoever gives an address waits for the answer, and may mend it.
+_ONCE = RetryPolicy(attempts=1)
 _Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
 _Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
@@ -82,7 +85,7 @@ def register(
         raise CommandError("give --kubeconfig, --api-server with --token-stdin, or --in-cluster", 2)
     cluster = pb.Cluster(name=name, display_name=display_name or "", labels=pairs(label or [], "--label"))
     with connect() as client:
-        answer = client.namespaces.register_cluster(
+        answer = client.with_options(retry=_ONCE).namespaces.register_cluster(
             cluster=cluster, credentials=given, validate_only=validate_only
         )
     show(answer.cluster, COLUMNS, output)
@@ -117,7 +120,7 @@ def update(
     if not paths and given is None:
         raise CommandError("say what to change", 2)
     with connect() as client:
-        answer = client.namespaces.update_cluster(
+        answer = client.with_options(retry=_ONCE).namespaces.update_cluster(
             name=name,
             cluster=cluster,
             update_mask=FieldMask(paths=paths) if paths else None,

@@ -169,7 +169,7 @@ def refusal(error: ClusterError) -> PilothouseError:
 
 
 def _unreachable(message: str) -> Unavailable:
-    return Unavailable(message, reason="CLUSTER_UNREACHABLE", retry_after_seconds=5.0)
+    return Unavailable(message, reason="CLUSTER_UNREACHABLE")
 
 
 def _rights_missing(name: str, needed: list[Right]) -> FailedPrecondition:
