@@ -142,7 +142,8 @@ async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
                 await subscription.next_batch()
         subscription.close()
         _claim(cluster)
-        await _until(cluster, PODS, "default", "user", phase="Running")
+        pod = await _until(cluster, PODS, "default", "user", phase="Running")
+        assert pod["spec"]["nodeName"]
 
 
 async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_along() -> None:
@@ -219,4 +220,5 @@ async def test_a_claim_whose_volume_vanished_is_lost() -> None:
         changed = _stored(cluster)
         changed["metadata"]["annotations"]["looked-at"] = "again"
         cluster.store.update(PERSISTENT_VOLUME_CLAIMS, changed)
-        await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Lost")
+        lost = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Lost")
+        assert "capacity" not in lost["status"]

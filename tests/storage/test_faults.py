@@ -193,4 +193,5 @@ async def test_what_happens_while_a_watch_is_broken_is_seen(place: Place) -> Non
     place.cluster.faults.drop_watches()
     place.cluster.faults.fail_next(3)
     place.store.create(STORAGE_CLASSES, {"metadata": {"name": name}, "provisioner": PROVISIONER})
-    await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND and not each.reconciling)
+    bound = await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND and not each.reconciling)
+    assert bound.capacity == "1Gi"
