@@ -1,6 +1,6 @@
 """Processes of a measurement, and how they are spoken to: a line of JSON each way.
 
-    child = await Child.start("benchmarks.loads.calls", cores)
+    child = await Child.start("benchmarks.loads.calls", environment, cores)
     answer = await child.ask("run", seconds=2.0)
 
 The other side is a module that ends in `answering({"run": run, ...})`, where each handler is an async function from
@@ -36,12 +36,15 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, module: str, cores: frozenset[int] = frozenset()) -> Child:
+    async def start(
+        cls, module: str, environment: Mapping[str, str], cores: frozenset[int] = frozenset()
+    ) -> Child:
         """Starts `python -m module` on these cores."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             module,
+            env=environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LONGEST_ANSWER,

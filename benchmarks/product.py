@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -63,11 +62,6 @@ class Product:
                 *(program or COMMAND),
                 *arguments,
                 env={
-                    **{
-                        name: value
-                        for name, value in os.environ.items()
-                        if not name.startswith("PILOTHOUSE_")
-                    },
                     "PILOTHOUSE_LISTEN": "127.0.0.1:0",
                     "PILOTHOUSE_DATA_DIR": str(data_directory),
                     "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,

@@ -17,7 +17,7 @@ import asyncpg
 
 from benchmarks import population
 from benchmarks.child import Child
-from benchmarks.machine import Cores, pin
+from benchmarks.machine import Cores, environment, pin
 from benchmarks.product import Product
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
@@ -34,9 +34,13 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured: runs of each arm, seconds of a run with a load, and the sizes that are compared."""
+    """How much is measured: runs of each arm, seconds of a run with a load, and the sizes that are compared.
+
+    `bring_ups` are the runs of what begins with a server and a cluster that are new.
+    """
 
     runs: int
+    bring_ups: int
     seconds: float
     containers: tuple[int, ...]
     watchers: tuple[int, ...]
@@ -44,9 +48,9 @@ class Scale:
     usage_containers: int
 
 
-QUICK = Scale(5, 0.5, (1_000,), (10, 100), (10_000, 100_000), 50)
-DEFAULT = Scale(5, 2.0, (1_000, 100_000), (10, 100, 1_000), (10_000, 100_000, 1_000_000), 1_000)
-FULL = Scale(9, 4.0, (1_000, 100_000), (10, 100, 1_000), (10_000, 100_000, 1_000_000), 1_000)
+QUICK = Scale(3, 1, 0.5, (1_000,), (100,), (10_000,), 50)
+DEFAULT = Scale(5, 3, 2.0, (1_000, 100_000), (10, 100, 1_000), (10_000, 100_000, 1_000_000), 1_000)
+FULL = Scale(9, 5, 4.0, (1_000, 100_000), (10, 100, 1_000), (10_000, 100_000, 1_000_000), 1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,11 @@ class World:
             pin(postgres.process_id, cores.database)
         return world
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the processes that are started."""
+        return environment(self.directory / "compiled")
+
     async def close(self) -> None:
         """Stops PostgreSQL."""
         await self.postgres.stop()
@@ -102,12 +111,18 @@ class World:
             return str(await connection.fetchval("SHOW server_version"))
 
     @asynccontextmanager
-    async def database(self, containers: int = 0) -> AsyncIterator[Database]:
-        """A database with so many containers, a copy that may be changed, dropped at the end of the block."""
+    async def database(self, containers: int = 0, *, reconciled: bool = False) -> AsyncIterator[Database]:
+        """A database with so many containers, a copy that may be changed, dropped at the end of the block.
+
+        Work for the reconciler is never due in it, unless it shall be `reconciled`.
+        """
         if containers not in self._filled:
             self._filled[containers] = await self._fill(containers)
         made = await self._create(f"copy_{next(self._numbers)}", self._filled[containers].name)
         try:
+            if reconciled:
+                async with connected(made.superuser) as connection:
+                    await connection.execute("DROP TRIGGER never_due ON reconcile_work")
             yield made
         finally:
             async with connected(self.postgres.dsn()) as admin:
@@ -157,6 +172,7 @@ class World:
         product = await Product.start(
             data_directory,
             {
+                **self.environment,
                 "PILOTHOUSE_DATABASE_URL": database.app,
                 "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system,
                 "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance,
@@ -177,7 +193,7 @@ class World:
         async with AsyncExitStack() as stack:
             started = []
             for module, cores in wanted:
-                child = await Child.start(f"benchmarks.{module}", cores)
+                child = await Child.start(f"benchmarks.{module}", self.environment, cores)
                 stack.push_async_callback(child.stop)
                 started.append(child)
             yield tuple(started)

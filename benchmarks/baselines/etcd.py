@@ -1,7 +1,7 @@
 """etcd as a baseline: one server on a free port, and its messages, of which three are needed and written by hand.
 
-Field numbers are those of etcd's `rpc.proto`: `PutRequest` { key = 1, value = 2 }, `WatchRequest` { create_request = 1 },
-`WatchCreateRequest` { key = 1 }.
+Field numbers are those of etcd's `rpc.proto`: `PutRequest` { key = 1, value = 2 },
+`WatchRequest` { create_request = 1 } and `WatchCreateRequest` { key = 1 }.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.measure import Figure
-from benchmarks.rows import reading, watching, writing
+from benchmarks.rows import clusters, fresh, listing, reading, standing, usage, watching, writing
 from benchmarks.world import World
 
 
@@ -25,4 +25,13 @@ ROWS: Mapping[str, Row] = {
     "3": Row("the audit record of a mutation", writing.audit),
     "4": Row("events to many watchers", watching.fan_out),
     "5": Row("commit to delivery", watching.latency),
+    "6": Row("usage samples stored", usage.record_usage),
+    "7": Row("first look at a cluster", clusters.observation),
+    "8": Row("a late page of a list", listing.list_operations),
+    "9": Row("a month of usage", usage.query_usage),
+    "10": Row("two server processes", standing.processes),
+    "11": Row("memory", standing.memory),
+    "12": Row("start", standing.start),
+    "containers": Row("a hundred containers until they run", clusters.hundred_containers),
+    "clone": Row("clone and make run, which installs all packages", fresh.make_run, usual=False),
 }

@@ -38,7 +38,7 @@ async def _get_container(world: World, containers: int) -> Figure:
         token = await product.tenant_token()
         echo = await bare.ask("start", answer=b64encode(await one_answer(product.address, token)).decode())
         common = {
-            "requests": [b64encode(request).decode() for request in _REQUESTS],
+            "requests": encoded_requests(),
             "concurrency": _CONCURRENCY,
             "seconds": world.scale.seconds,
         }
@@ -57,6 +57,11 @@ async def _get_container(world: World, containers: int) -> Figure:
         pairs.spread,
         ("≥", 0.5),
     )
+
+
+def encoded_requests() -> list[str]:
+    """Requests for containers of the active namespaces, as children are given them."""
+    return [b64encode(request).decode() for request in _REQUESTS]
 
 
 async def one_answer(address: str, token: str) -> bytes:

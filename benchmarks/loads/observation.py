@@ -1,0 +1,71 @@
+"""The product's first look at a cluster: list, decode, group by container; and how long its event loop stands still.
+
+In this process alone, because what is measured is how long until the product knows all pods, not how long until it
+has told others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from benchmarks.child import answering
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.objects import PODS
+from pilothouse_server.reconcile.cluster_view import ClusterView
+from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.reconcile.own_changes import OwnChanges
+
+_TICK_SECONDS = 0.001
+
+
+async def observe(kubeconfig: dict[str, Any]) -> list[float]:
+    """Seconds until all pods are known, how many, and the longest that the loop was held, in milliseconds."""
+    client = await ClusterClient.from_kubeconfig(kubeconfig, name="measured", allow_files=False)
+    failures: list[ClusterError] = []
+    view = ClusterView(OwnChanges(), lambda: None)
+    informer = Informer(client, PODS, manifests.MANAGED_SELECTOR, view.pod_changed, failures.append)
+    held = Held()
+    try:
+        async with asyncio.timeout(60):
+            ticking = asyncio.create_task(held.tick())
+            began = time.perf_counter()
+            running = asyncio.create_task(informer.run())
+            await informer.synced.wait()
+            taken = time.perf_counter() - began
+            ticking.cancel()
+            running.cancel()
+            await asyncio.gather(ticking, running, return_exceptions=True)
+        if failures:
+            raise failures[0]
+        return [taken, len(informer.objects), held.longest * 1000]
+    finally:
+        await client.close()
+
+
+class Held:
+    """The longest time that a task which wants to run every millisecond was kept from it."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def tick(self) -> None:
+        """Looks at the clock until cancelled."""
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = time.perf_counter()
+            self.longest = max(self.longest, now - last - _TICK_SECONDS)
+            last = now
+
+
+def main() -> None:
+    """The process."""
+    answering({"observe": observe})
+
+
+if __name__ == "__main__":
+    main()
