@@ -83,7 +83,13 @@ async def make_box(connection: asyncpg.Connection, namespace: str, name: str, **
             namespace,
         )
     image = await connection.fetchval("SELECT register_image(NULL, 'nginx', '1.27', NULL)")
-    given = {"name": name, "kubernetes_name": name, "namespace_id": home, "image_id": image} | columns
+    given = {
+        "name": name,
+        "kubernetes_name": name,
+        "namespace_id": home,
+        "image_id": image,
+        "spec": '{"image": "nginx:1.27"}',
+    } | columns
     places = ", ".join(f"${index}" for index in range(1, len(given) + 1))
     made = await connection.fetchval(
         f"INSERT INTO containers ({', '.join(given)}) VALUES ({places}) RETURNING id", *given.values()
