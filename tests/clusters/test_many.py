@@ -1,0 +1,72 @@
+"""Several clusters at once: each fails, waits and comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from tests.clusters.given import QUICK, another_cluster, has_status, place, register, runs
+from tests.conftest import Database
+from tests.harness import eventually, running_server
+
+SLOW_SECONDS = 5.0
+# More than the workers of one cluster, so that the slow one is busy with all it has.
+MANY = 12
+
+
+async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
+    database: Database, tmp_path: Path
+) -> None:
+    async with (
+        another_cluster() as quick,
+        another_cluster() as slow,
+        another_cluster() as away,
+        running_server(database, tmp_path, with_cluster=False, reconciler=QUICK) as server,
+    ):
+        for name, cluster in (("quick", quick), ("slow", slow), ("away", away)):
+            await register(server, name, cluster)
+        await place(server, "away", "away-shop")
+        before = await runs(server, "away-shop")
+        assert not before.HasField("stale_since")
+        away.faults.refuse_connections = True
+        away.faults.drop_watches()
+        slow.faults.latency_seconds = SLOW_SECONDS
+        for number in range(MANY):
+            for cluster in ("away", "slow"):
+                await server.admin.namespaces.create(
+                    namespace=pb.Namespace(name=f"{cluster}-{number}", cluster_name=cluster)
+                )
+        lost = await has_status(server, "away", pb.CLUSTER_STATUS_UNREACHABLE)
+        assert lost.reason == "Unreachable"
+        assert lost.HasField("stale_since")
+
+        async def stale() -> bool:
+            container = await server.admin.containers.get(namespace="away-shop", name="web")
+            namespace = await server.admin.namespaces.get(name="away-shop")
+            return container.HasField("stale_since") and namespace.HasField("stale_since")
+
+        await eventually(stale)
+        # The quick one has finished while the slow one has not had time for what a container takes.
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(place(server, "slow", "slow-shop"))
+            await place(server, "quick", "quick-shop")
+            assert not waiting.done()
+            slow.faults.latency_seconds = 0.0
+        quick_seen = await server.admin.namespaces.get_cluster(name="quick")
+        assert quick_seen.status == pb.CLUSTER_STATUS_HEALTHY
+        assert not quick_seen.HasField("stale_since")
+
+        away.faults.refuse_connections = False
+        await has_status(server, "away", pb.CLUSTER_STATUS_HEALTHY)
+
+        async def caught_up() -> bool:
+            listed = [each async for each in server.admin.namespaces.list(filter='cluster_name = "away"')]
+            return len(listed) == MANY + 1 and all(each.phase == "Active" for each in listed)
+
+        await eventually(caught_up, seconds=60.0)
+
+        async def fresh() -> bool:
+            return not (await runs(server, "away-shop")).HasField("stale_since")
+
+        await eventually(fresh)
