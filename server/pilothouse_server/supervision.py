@@ -49,7 +49,7 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception as error:
             FAILURES.labels(name).inc()
-            log.error("background task failed", task=name, error=type(error).__name__, exc_info=True)
+            log.exception("background task failed", task=name, error=type(error).__name__)
         if loop.time() - started > _SETTLED_SECONDS:
             delay = 0.1
         await asyncio.sleep(delay)

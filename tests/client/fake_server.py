@@ -14,7 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -102,11 +102,15 @@ class FakeServer:
     ) -> None:
         from tests.client import fake_identity, fake_services
 
-        # Two servers must not share a port: a client would reach either.
+        # The fakes serve what the client's tests call, not every RPC. Two servers must not share a port: a client would reach either.
         server = grpc.aio.server(interceptors=[_Gate(self)], options=[("grpc.so_reuseport", 0)])
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self), server)
-        namespace_pb2_grpc.add_NamespaceServiceServicer_to_server(fake_services.Namespaces(self), server)
-        container_pb2_grpc.add_ContainerServiceServicer_to_server(fake_services.Containers(self), server)
+        namespace_pb2_grpc.add_NamespaceServiceServicer_to_server(
+            cast("Any", fake_services.Namespaces)(self), server
+        )
+        container_pb2_grpc.add_ContainerServiceServicer_to_server(
+            cast("Any", fake_services.Containers)(self), server
+        )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(fake_services.Audit(self), server)
         metrics_pb2_grpc.add_MetricsServiceServicer_to_server(fake_services.Metrics(self), server)
         port = (

@@ -36,20 +36,8 @@ FIRST = (
     ("pilothouse containers history storefront --namespace cafe", "PAUSED"),
     ("pilothouse can-i container.delete --namespace cafe", "yes"),
 )
-BUF_LOGIN = (
-    "buf curl --http2-prior-knowledge --protocol grpc --data "
-    """'{"username": "admin", "password": "'"$PASSWORD"'"}' """
-    "http://127.0.0.1:50051/pilothouse.identity.v1.IdentityService/Login"
-)
-BUF_LIST = (
-    'buf curl --http2-prior-knowledge --protocol grpc --header "authorization: Bearer $TOKEN" --data '
-    """'{"namespace": "cafe"}' """
-    "http://127.0.0.1:50051/pilothouse.container.v1.ContainerService/ListContainers"
-)
-GRPCURL_WATCH = (
-    """grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{"namespace": "cafe"}' """
-    "127.0.0.1:50051 pilothouse.container.v1.ContainerService/WatchContainers"
-)
+# Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
+BUF_LOGIN, BUF_LIST, GRPCURL_WATCH = (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
 WITH_KUBECONFIG = "PILOTHOUSE_KUBECONFIG=~/.kube/config pilothouse serve --dev"
 INIT = "pilothouse migrate init --admin-url postgresql://postgres@db.example.org/pilothouse"
 URLS = (

@@ -34,9 +34,7 @@ def logs(
     name: Annotated[str, typer.Argument(help="Name of the container; or use --selector.")] = "",
     namespace: Namespace = "",
     selector: Selector = "",
-    follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on with what is written later.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is written later.")] = False,
     previous: Annotated[bool, typer.Option("--previous", help="Of the run before the last restart.")] = False,
     tail: Annotated[
         int, typer.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
