@@ -102,7 +102,8 @@ class FakeServer:
     ) -> None:
         from tests.client import fake_identity, fake_services
 
-        # The fakes serve what the client's tests call, not every RPC. Two servers must not share a port: a client would reach either.
+        # The fakes serve what the client's tests call, not every RPC.
+        # Two servers must not share a port: a client would reach either.
         server = grpc.aio.server(interceptors=[_Gate(self)], options=[("grpc.so_reuseport", 0)])
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self), server)
         namespace_pb2_grpc.add_NamespaceServiceServicer_to_server(
