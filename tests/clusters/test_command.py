@@ -1,0 +1,70 @@
+"""`pilothouse clusters` as an administrator runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from tests.clusters.given import another_cluster, kubeconfig, role
+from tests.conftest import Database
+from tests.harness import PASSWORD, running_server
+from tests.main_job.command import Shell
+
+
+async def test_a_cluster_from_its_registration_to_its_end(database: Database, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    async with (
+        another_cluster(tls=True) as cluster,
+        running_server(database, tmp_path, with_cluster=False) as server,
+    ):
+        logged_in = await shell.run(
+            "login", "--server", server.address, "--user", "admin", "--password-stdin", given=PASSWORD
+        )
+        assert logged_in.code == 0, logged_in.errors
+
+        # What the kubeconfig names as files is sent as content: the server reads none.
+        document = kubeconfig(cluster)
+        entry = document["clusters"][0]["cluster"]
+        del entry["certificate-authority-data"]
+        entry["certificate-authority"] = "ca.pem"
+        document["users"][0]["user"] = {"tokenFile": str(tmp_path / "token")}
+        document["users"].append({"name": "other", "user": {"exec": {"command": "not-ours"}}})
+        (tmp_path / "ca.pem").write_bytes(cluster.authority.certificate)
+        (tmp_path / "token").write_text(cluster.token + "\n")
+        file = tmp_path / "config"
+        file.write_text(yaml.safe_dump(document))
+        made = await shell.run(
+            "clusters", "register", "second", "--kubeconfig", str(file), "--label", "a=b", "-o", "json"
+        )
+        assert made.code == 0, made.errors
+        shown = json.loads(made.output)
+        assert (shown["version"], shown["labels"]) == ("v1.36.2", {"a": "b"})
+        assert cluster.token not in made.output
+
+        # The token comes by standard input; what the cluster denies is told beside the result.
+        cluster.users.add("narrow", "narrow", role("get pods/log"))
+        given = ("--api-server", cluster.url, "--token-stdin", "--ca-file", str(tmp_path / "ca.pem"))
+        changed = await shell.run("clusters", "update", "second", *given, given="narrow\n")
+        assert changed.code == 0, changed.errors
+        assert "denies: get pods/log (for logs)" in changed.errors
+        asked = await shell.run("clusters", "rbac", "second", "-o", "json")
+        assert [right["resource"] for right in json.loads(asked.output) if right["denied"]] == ["pods/log"]
+        printed = await shell.run("clusters", "rbac")
+        kinds = [each["kind"] for each in yaml.safe_load_all(printed.output)]
+        assert kinds == ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
+
+        wrong = await shell.run("clusters", "register", "third", *given, given="wrong\n")
+        assert wrong.code != 0
+        assert "does not accept the credentials" in wrong.errors
+        nothing = await shell.run("clusters", "register", "third")
+        assert nothing.code == 2
+        assert "--kubeconfig" in nothing.errors
+
+        unsure = await shell.run("clusters", "deregister", "second")
+        assert unsure.code == 2
+        gone = await shell.run("clusters", "deregister", "second", "--objects", "orphan", "--yes")
+        assert gone.code == 0, gone.errors
+        listed = await shell.run("clusters", "list", "-o", "json")
+        assert [each["name"] for each in json.loads(listed.output)] == ["local"]
