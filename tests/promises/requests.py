@@ -128,6 +128,7 @@ _NAMESPACES: dict[str, Fields] = {
 }
 _CONTAINERS: dict[str, Fields] = {
     "CreateContainer": {"namespace": OWN, "container": workload(target("CreateContainer"))},
+    "ImportContainers": {"namespace": OWN, "names": [target("ImportContainers")]},
     "GetImage": {"image": "nginx:1.27"},
     "DeleteImage": {"image": UNUSED_IMAGE},
     **_updating("UpdateContainer", "container", {"image": "nginx:1.28"}, "image"),

@@ -1,7 +1,7 @@
 """A platform to try every RPC on: two namespaces that are alike, one that is gone, users of every role.
 
 `own` is where the users have their grants, `FOREIGN` where they have none, `GONE` was deleted after they had one in it,
-and `MISSING` never was. There is no cluster and no reconciler: nothing changes but what is asked for.
+and `MISSING` never was. There is a cluster that only answers, and no reconciler: nothing changes but what is asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
@@ -114,7 +116,7 @@ async def quiet_world(
         )
     async with (
         SimulatedCluster(nodes=1) as cluster,
-        running_server(database, directory, with_cluster=False, **settings) as server,
+        running_server(database, directory, cluster=cluster, **settings) as server,
     ):
         channel = server.channel()
         world = World(server, await served(channel), Caller(channel))
@@ -127,7 +129,34 @@ async def quiet_world(
         }
         for namespace in (OWN, FOREIGN):
             await world.must("CreateNamespace", {"namespace": {"name": namespace}})
+            await _run_already(cluster, namespace)
         yield world
+
+
+async def _run_already(cluster: SimulatedCluster, namespace: str) -> None:
+    """Puts a Deployment that is nobody's on the cluster, for the import."""
+    client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="local")
+    name = target("ImportContainers")
+    labels = {"app": name}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]},
+    }
+    try:
+        await client.apply(
+            NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        )
+        await client.apply(
+            DEPLOYMENTS,
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"selector": {"matchLabels": labels}, "template": template},
+            },
+        )
+    finally:
+        await client.close()
 
 
 async def furnish(world: World, *namespaces: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands import container_actions, container_live
+from pilothouse_client.commands import container_actions, container_import, container_live
 from pilothouse_client.commands import container_spec as spec
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
@@ -47,6 +47,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Workloads: create, change, start, stop, watch.", rich_markup_mode=None
 )
 container_actions.add_to(app)
+app.command("import")(container_import.import_deployments)
 container_live.add_to(app)
 _Args = Annotated[list[str] | None, typer.Argument(help="Arguments in place of the image's, after --.")]
 

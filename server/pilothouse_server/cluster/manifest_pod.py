@@ -93,7 +93,8 @@ def _variable(variable: EnvVar) -> Manifest:
         # An empty value is sent: the variable is then set, and empty.
         return {"name": variable.name, "value": variable.value}
     if variable.value_from == "field_ref":
-        source: Manifest = {"fieldRef": {"fieldPath": variable.source_key}}
+        # One value to server-side apply: without the version that the API fills in it would be another.
+        source: Manifest = {"fieldRef": {"apiVersion": "v1", "fieldPath": variable.source_key}}
     else:
         key = "configMapKeyRef" if variable.value_from == "config_map" else "secretKeyRef"
         source = {key: {"name": variable.source_name, "key": variable.source_key}}

@@ -76,7 +76,9 @@ async def check_references(
         mounts += [(f"{at}.volume_mounts[{i}]", item) for i, item in enumerate(init.volume_mounts)]
     kinds: tuple[tuple[SourceKind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
     for kind, words in kinds:
-        needed = {item.source_name for _, item in env if item.value_from == kind and not item.optional}
+        # What an imported Deployment reads stands on the cluster beside the platform.
+        reads = () if wanted.imported else env
+        needed = {item.source_name for _, item in reads if item.value_from == kind and not item.optional}
         missing = await repository.missing_sources(transaction, wanted.namespace_id, kind, needed)
         for field, item in env:
             if item.value_from == kind and item.source_name in missing:

@@ -10,8 +10,9 @@ from google.protobuf.message import Message
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.live import program
-from pilothouse_server.containers import live, messages, operations
+from pilothouse_server.containers import importing, live, messages, operations
 from pilothouse_server.containers.admission import HOST_PATH_PERMISSION
+from pilothouse_server.containers.asking import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
@@ -52,6 +53,8 @@ class ContainerService:
             messages.wanted(request.container),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
+        if call.validate_only:
+            await check_on_cluster(self._connect, created)
         return pb.CreateContainerResponse(container=_shown(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
@@ -90,6 +93,8 @@ class ContainerService:
             _etag_check(request.etag or request.container.etag),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
+        if call.validate_only:
+            await check_on_cluster(self._connect, changed)
         return pb.UpdateContainerResponse(container=_shown(call, changed))
 
     async def DeleteContainer(
@@ -100,6 +105,19 @@ class ContainerService:
             await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
         )
         return pb.DeleteContainerResponse(container=_shown(call, marked))
+
+    async def ImportContainers(
+        self, request: pb.ImportContainersRequest, call: Call
+    ) -> pb.ImportContainersResponse:
+        """Takes existing Deployments over. The cluster is asked before the transaction begins."""
+        async with call.read() as reading:
+            namespace = await namespaces.locate(reading, request.namespace)
+        call.describe(namespace_id=namespace.id)
+        namespaces.refuse_inactive(namespace)
+        candidates = await importing.read(self._connect, namespace, request.names, request.label_selector)
+        taken = await importing.take_over(await call.transaction(), request.namespace, candidates)
+        call.describe(imported=[item.deployment for item in taken if item.container is not None])
+        return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
 
     async def StartContainer(
         self, request: pb.StartContainerRequest, call: Call

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.messages.conversation import conversation
+from pilothouse_server.containers.messages.imported import imported_container
 from pilothouse_server.containers.messages.live import log_entry
 from pilothouse_server.containers.messages.shown import (
     container,
@@ -21,6 +22,7 @@ __all__ = [
     "container",
     "conversation",
     "image",
+    "imported_container",
     "log_entry",
     "merger",
     "render",

@@ -1985,6 +1985,110 @@ class ResumeContainerResponse(_message.Message):
 Global___ResumeContainerResponse: _TypeAlias = ResumeContainerResponse  # noqa: Y015
 
 @_typing.final
+class ImportContainersRequest(_message.Message):
+    """Names the Deployments to take over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    label_selector: _builtins.str
+    """Kubernetes label selector over the Deployments; default all."""
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Say what would be imported; write nothing but the audit record."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of Deployments; at most 100. Empty means all that belong to no container."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        label_selector: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "names", b"names", "namespace", b"namespace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportContainersRequest: _TypeAlias = ImportContainersRequest  # noqa: Y015
+
+@_typing.final
+class ImportedContainer(_message.Message):
+    """What became of one Deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def container(self) -> Global___Container:
+        """The container that it became; unset if it was not imported."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it was not imported, each beginning with the field that stands in the way."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is worth knowing of one that was: Services that were left alone, and why its drift policy is REPORT."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        container: Global___Container | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "deployment", b"deployment", "notes", b"notes", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedContainer: _TypeAlias = ImportedContainer  # noqa: Y015
+
+@_typing.final
+class ImportContainersResponse(_message.Message):
+    """The answer of ImportContainers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedContainer]:
+        """One for each Deployment that was named, or found."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ImportedContainer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportContainersResponse: _TypeAlias = ImportContainersResponse  # noqa: Y015
+
+@_typing.final
 class RestartContainerRequest(_message.Message):
     """Names a container to restart."""
 

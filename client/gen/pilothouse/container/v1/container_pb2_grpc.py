@@ -64,6 +64,11 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.DeleteContainerRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.DeleteContainerResponse.FromString,
                 _registered_method=True)
+        self.ImportContainers = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/ImportContainers',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ImportContainersRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ImportContainersResponse.FromString,
+                _registered_method=True)
         self.StartContainer = channel.unary_unary(
                 '/pilothouse.container.v1.ContainerService/StartContainer',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.StartContainerRequest.SerializeToString,
@@ -167,6 +172,18 @@ class ContainerServiceServicer:
     def DeleteContainer(self, request, context):
         """Deletes a container: its objects are deleted in the foreground, and it is listed, with `delete_time` set, until they
         are gone. Deleting one that is being deleted is OK and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportContainers(self, request, context):
+        """Takes existing Deployments of the namespace's Kubernetes namespace over, with the Services in front of their pods, and without
+        restarting a pod: they keep their selector and their pods' labels. Answers with what the cluster says: waits for it.
+        Each Deployment stands for itself: one that cannot be represented, or whose name or share of the quota is not free, stays as
+        it is and `problems` says why. One whose pods an apply would change is imported with DRIFT_POLICY_REPORT.
+        UNAVAILABLE if the cluster does not answer; FAILED_PRECONDITION if it does not let us look, or if the namespace is inactive or
+        being deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,6 +311,11 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.DeleteContainer,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.DeleteContainerRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.DeleteContainerResponse.SerializeToString,
+            ),
+            'ImportContainers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportContainers,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ImportContainersRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ImportContainersResponse.SerializeToString,
             ),
             'StartContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.StartContainer,
@@ -496,6 +518,33 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/DeleteContainer',
             pilothouse_dot_container_dot_v1_dot_container__pb2.DeleteContainerRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.DeleteContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportContainers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/ImportContainers',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ImportContainersRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ImportContainersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,14 @@ class ContainerServiceStub:
     """Deletes a container: its objects are deleted in the foreground, and it is listed, with `delete_time` set, until they
     are gone. Deleting one that is being deleted is OK and changes nothing.
     """
+    ImportContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ImportContainersRequest, _container_pb2.ImportContainersResponse]
+    """Takes existing Deployments of the namespace's Kubernetes namespace over, with the Services in front of their pods, and without
+    restarting a pod: they keep their selector and their pods' labels. Answers with what the cluster says: waits for it.
+    Each Deployment stands for itself: one that cannot be represented, or whose name or share of the quota is not free, stays as
+    it is and `problems` says why. One whose pods an apply would change is imported with DRIFT_POLICY_REPORT.
+    UNAVAILABLE if the cluster does not answer; FAILED_PRECONDITION if it does not let us look, or if the namespace is inactive or
+    being deleted.
+    """
     StartContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.StartContainerRequest, _container_pb2.StartContainerResponse]
     """Starts a stopped container with the replicas it had. Nothing changes if it is started. FAILED_PRECONDITION (reason ILLEGAL_TRANSITION,
     names the current state) if it is paused.
@@ -118,6 +126,14 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     DeleteContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.DeleteContainerRequest, _container_pb2.DeleteContainerResponse]  # type: ignore[assignment]
     """Deletes a container: its objects are deleted in the foreground, and it is listed, with `delete_time` set, until they
     are gone. Deleting one that is being deleted is OK and changes nothing.
+    """
+    ImportContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ImportContainersRequest, _container_pb2.ImportContainersResponse]  # type: ignore[assignment]
+    """Takes existing Deployments of the namespace's Kubernetes namespace over, with the Services in front of their pods, and without
+    restarting a pod: they keep their selector and their pods' labels. Answers with what the cluster says: waits for it.
+    Each Deployment stands for itself: one that cannot be represented, or whose name or share of the quota is not free, stays as
+    it is and `problems` says why. One whose pods an apply would change is imported with DRIFT_POLICY_REPORT.
+    UNAVAILABLE if the cluster does not answer; FAILED_PRECONDITION if it does not let us look, or if the namespace is inactive or
+    being deleted.
     """
     StartContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.StartContainerRequest, _container_pb2.StartContainerResponse]  # type: ignore[assignment]
     """Starts a stopped container with the replicas it had. Nothing changes if it is started. FAILED_PRECONDITION (reason ILLEGAL_TRANSITION,
@@ -211,6 +227,20 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_container_pb2.DeleteContainerResponse, _abc.Awaitable[_container_pb2.DeleteContainerResponse]]:
         """Deletes a container: its objects are deleted in the foreground, and it is listed, with `delete_time` set, until they
         are gone. Deleting one that is being deleted is OK and changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportContainers(
+        self,
+        request: _container_pb2.ImportContainersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.ImportContainersResponse, _abc.Awaitable[_container_pb2.ImportContainersResponse]]:
+        """Takes existing Deployments of the namespace's Kubernetes namespace over, with the Services in front of their pods, and without
+        restarting a pod: they keep their selector and their pods' labels. Answers with what the cluster says: waits for it.
+        Each Deployment stands for itself: one that cannot be represented, or whose name or share of the quota is not free, stays as
+        it is and `problems` says why. One whose pods an apply would change is imported with DRIFT_POLICY_REPORT.
+        UNAVAILABLE if the cluster does not answer; FAILED_PRECONDITION if it does not let us look, or if the namespace is inactive or
+        being deleted.
         """
 
     @_abc_1.abstractmethod

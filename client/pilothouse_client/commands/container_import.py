@@ -1,0 +1,51 @@
+"""`pilothouse containers import`: existing Deployments taken over without restarting a pod."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Format,
+    Namespace,
+    Output,
+    Selector,
+    ValidateOnly,
+    namespace_or_default,
+)
+from pilothouse_client.commands.output import Column, show_all
+
+_COLUMNS: list[Column[Any]] = [
+    Column("DEPLOYMENT", lambda result: result.deployment),
+    Column("CONTAINER", lambda result: result.container.name if result.HasField("container") else "-"),
+    Column("IMPORTED", lambda result: "yes" if result.HasField("container") else "no"),
+    Column("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
+]
+_EXIT_NOT_ALL = 1
+
+
+def import_deployments(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names of Deployments; without any, all that are nobody's.", metavar="[DEPLOYMENT]..."
+        ),
+    ] = None,
+    namespace: Namespace = "",
+    selector: Selector = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take existing Deployments over, without restarting a pod. Exits 1 if one that was named is not."""
+    with connect() as client:
+        answer = client.containers.import_(
+            namespace=namespace_or_default(namespace),
+            names=names or [],
+            label_selector=selector,
+            validate_only=validate_only,
+        )
+        show_all(answer.results, _COLUMNS, output)
+        if names and any(not result.HasField("container") for result in answer.results):
+            raise typer.Exit(_EXIT_NOT_ALL)

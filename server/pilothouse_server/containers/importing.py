@@ -1,0 +1,228 @@
+"""Takes existing Deployments of a Kubernetes namespace over, without restarting a pod.
+
+    read (outside any transaction): convert each Deployment, ask the cluster what our first apply would change
+    take_over (one transaction): a row for each that can be, work for the reconciler, which puts our label on it
+
+A Deployment that the model cannot represent stays as it is, with the reasons. One whose pods our apply would change
+although the model has everything is imported with the drift policy REPORT: then the reconciler leaves out what differs.
+A Service whose meaning our apply would change is left alone, and its ports are not the container's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from uuid import uuid4
+
+import msgspec
+
+from pilothouse_server.cluster import field_paths, manifests
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError, Refused
+from pilothouse_server.cluster.importing import Converted, convert, without_services
+from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
+from pilothouse_server.containers import admission, operations, repository, rules
+from pilothouse_server.containers.asking import refusal, within
+from pilothouse_server.containers.live import Connect
+from pilothouse_server.containers.model import Container
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.image_reference import ImageReference
+
+# Each Deployment takes a few calls of the cluster.
+SECONDS = 60.0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A Deployment that was looked at. `container` None: it is not imported, `problems` say why.
+
+    `notes`: what is worth knowing of one that is imported.
+    """
+
+    deployment: str
+    container: Container | None = None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def read(
+    connect: Connect, namespace: Namespace, names: Sequence[str], selector: str
+) -> list[Candidate]:
+    """The Deployments of these names, or all that are nobody's, as they would be taken over.
+
+    Raises:
+        Unavailable: the cluster does not answer in time.
+        FailedPrecondition: it does not let us look.
+    """
+    cluster = namespace.cluster_name
+    try:
+        client = await connect(cluster)
+        return await within(_read(client, namespace, names, selector), cluster, SECONDS)
+    except ClusterError as error:
+        raise refusal(error, cluster) from error
+
+
+async def take_over(
+    transaction: Transaction, namespace_name: str, candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """Make containers of those that can be; each stands for itself. Answers them with their rows.
+
+    Raises:
+        NotFound: the namespace.
+        FailedPrecondition: it is inactive or being deleted.
+    """
+    namespace = await admission.locked_namespace(transaction, namespace_name)
+    namespaces.refuse_inactive(namespace)
+    return [await _take_over(transaction, namespace, candidate) for candidate in candidates]
+
+
+async def _take_over(transaction: Transaction, namespace: Namespace, candidate: Candidate) -> Candidate:
+    if candidate.container is None:
+        return candidate
+    try:
+        wanted = msgspec.structs.replace(
+            candidate.container,
+            uid="",
+            namespace_id=namespace.id,
+            namespace=namespace.name,
+            cluster_name=namespace.cluster_name,
+            kubernetes_namespace=namespace.kubernetes_name,
+        )
+        if await repository.find(transaction, namespace.name, wanted.name) is not None:
+            return _refused(candidate, [f'container "{wanted.name}" exists already'])
+        wanted = await admission.check_references(transaction, wanted, None, may_use_host_paths=False)
+        share = rules.quota_share(wanted)
+        await admission.check_quota(transaction, namespace, share, leave_out=None)
+    except PilothouseError as error:
+        return _refused(candidate, _words(error))
+    image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
+    made = await repository.insert_container(transaction, wanted, image_id, share)
+    await repository.add_history(transaction, made, None, "user")
+    transaction.emit(operations.event(made, "added"))
+    await transaction.enqueue("container", made.id, made.cluster_name, made.namespace_id)
+    return msgspec.structs.replace(candidate, container=made)
+
+
+async def _read(
+    client: ClusterClient, namespace: Namespace, names: Sequence[str], selector: str
+) -> list[Candidate]:
+    where = namespace.kubernetes_name
+    listed = await client.list(DEPLOYMENTS, where, label_selector=selector)
+    there = {item.metadata.name: item for item in listed.items}
+    wanted = list(names) or [
+        name for name, item in there.items() if not item.metadata.label(manifests.CONTAINER_UID)
+    ]
+    services = await client.list(SERVICES, where) if wanted else None
+    whole = [
+        await client.read(SERVICES, where, service.metadata.name)
+        for service in (services.items if services else ())
+    ]
+    found = []
+    for name in dict.fromkeys(wanted):
+        if name not in there:
+            found.append(Candidate(name, problems=("there is no such Deployment",)))
+            continue
+        found.append(await _candidate(client, namespace, name, whole, _shared(whole, there.values())))
+    return found
+
+
+def _shared(services: Sequence[Manifest], deployments: Collection[Deployment]) -> dict[str, str]:
+    """Services that stand in front of several Deployments' pods: they are no one container's."""
+    shared: dict[str, str] = {}
+    for service in services:
+        selector = service.get("spec", {}).get("selector") or {}
+        owners = [
+            deployment.metadata.name
+            for deployment in deployments
+            if selector and selector.items() <= (deployment.spec.template.metadata.labels or {}).items()
+        ]
+        if len(owners) > 1:
+            shared[service["metadata"]["name"]] = f"it stands in front of {', '.join(sorted(owners))}"
+    return shared
+
+
+async def _candidate(
+    client: ClusterClient,
+    namespace: Namespace,
+    name: str,
+    services: Sequence[Manifest],
+    shared: dict[str, str],
+) -> Candidate:
+    live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
+    converted = convert(live, services)
+    if converted.problems:
+        return Candidate(name, problems=converted.problems)
+    converted = without_services(converted, _of(converted, shared))
+    try:
+        # The uid is not known yet, and nothing that counts depends on it.
+        container = rules.checked(_named(converted.container, namespace))
+    except PilothouseError as error:
+        return Candidate(name, problems=tuple(_words(error)))
+    try:
+        changed = await _changed_by_apply(client, container, live)
+        reasons = await _unlike_services(client, container, services)
+    except Refused as error:
+        return Candidate(name, problems=(f"the cluster would refuse it: {error.message}",))
+    converted = without_services(msgspec.structs.replace(converted, container=container), reasons)
+    container, notes = converted.container, list(converted.left_alone)
+    if changed:
+        container = msgspec.structs.replace(container, drift_policy="report")
+        notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
+    return Candidate(name, container, notes=tuple(notes))
+
+
+def _of(converted: Converted, reasons: dict[str, str]) -> dict[str, str]:
+    taken_over = converted.container.spec.taken_over
+    names = {service.name for service in taken_over.services} if taken_over else set()
+    return {name: why for name, why in reasons.items() if name in names}
+
+
+def _named(container: Container, namespace: Namespace) -> Container:
+    return msgspec.structs.replace(
+        container,
+        uid=str(uuid4()),
+        namespace=namespace.name,
+        cluster_name=namespace.cluster_name,
+        kubernetes_namespace=namespace.kubernetes_name,
+    )
+
+
+async def _changed_by_apply(client: ClusterClient, container: Container, live: Manifest) -> list[str]:
+    """Fields of the pod template that our apply would change; none is what we want. Raises Refused."""
+    manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
+    after = await client.dry_run(DEPLOYMENTS, manifest, force=True)
+    if after["spec"]["template"] == live["spec"]["template"]:
+        return []
+    template = ".spec.template"
+    paths = [path for path in field_paths.differing(manifest, live, after) if path.startswith(template)]
+    return paths or [template]
+
+
+async def _unlike_services(
+    client: ClusterClient, container: Container, services: Sequence[Manifest]
+) -> dict[str, str]:
+    """Services that would not stay what they are, and why."""
+    there = {service["metadata"]["name"]: service for service in services}
+    unlike: dict[str, str] = {}
+    for manifest in manifests.services(container):
+        name = manifest["metadata"]["name"]
+        try:
+            after = await client.dry_run(SERVICES, manifest, force=True)
+        except Refused as error:
+            unlike[name] = error.message
+            continue
+        if after["spec"] != there[name]["spec"]:
+            changed = ", ".join(field_paths.differing(manifest, there[name], after))
+            unlike[name] = f"an apply would change {changed or '.spec'}"
+    return unlike
+
+
+def _refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
+    return msgspec.structs.replace(candidate, container=None, problems=tuple(problems), notes=())
+
+
+def _words(error: PilothouseError) -> list[str]:
+    if error.violations:
+        return [f"{violation.field}: {violation.description}" for violation in error.violations]
+    return [error.message]

@@ -1,0 +1,17 @@
+"""What became of Deployments that were to be imported."""
+
+from __future__ import annotations
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.containers.importing import Candidate
+from pilothouse_server.containers.messages.shown import container
+
+
+def imported_container(candidate: Candidate) -> pb.ImportedContainer:
+    """One Deployment's outcome."""
+    return pb.ImportedContainer(
+        deployment=candidate.deployment,
+        container=None if candidate.container is None else container(candidate.container),
+        problems=candidate.problems,
+        notes=candidate.notes,
+    )
