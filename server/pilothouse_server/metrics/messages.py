@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import model
@@ -14,14 +13,17 @@ from pilothouse_server.metrics.operations import Recording, Report, TopBy
 from pilothouse_server.rpc import wire
 
 TOP_BY: Mapping[int, TopBy] = {pb.TOP_BY_UNSPECIFIED: "cpu", pb.TOP_BY_CPU: "cpu", pb.TOP_BY_MEMORY: "memory"}
-# The server's own time until a container is found for a sample that names one.
-_NO_TIME = datetime.fromtimestamp(0, tz=UTC)
+_EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
 def recording(message: pb.UsageSample) -> Recording:
     """A sample from outside, its container not looked up yet."""
     given = message.HasField
-    moment = wire.moment(message.timestamp) if given("timestamp") else None
+    moment = None
+    if given("timestamp"):
+        # Tens of thousands come a second, and this is several times as fast as the general way.
+        time = message.timestamp
+        moment = _EPOCH + timedelta(0, time.seconds, time.nanos // 1000)
     return Recording(
         message.namespace,
         message.container,
@@ -29,7 +31,7 @@ def recording(message: pb.UsageSample) -> Recording:
         model.Sample(
             container_id=0,
             namespace_id=0,
-            timestamp=moment or _NO_TIME,
+            timestamp=moment or _EPOCH,
             pods=1,
             cpu_cores_used=message.cpu_cores_used,
             memory_bytes_used=message.memory_bytes_used,
@@ -95,31 +97,25 @@ def watch_answer(value: model.StoredSample) -> bytes:
     return pb.WatchUsageResponse(samples=[usage_sample(value)]).SerializeToString()
 
 
-def series(subject: model.Subject, points: Sequence[model.Point]) -> pb.UsageSeries:
+def series(subject: model.Subject, points: Iterable[model.Point]) -> pb.UsageSeries:
     """The usage of one container over time."""
-    return pb.UsageSeries(
-        namespace=subject.namespace,
-        container=subject.container,
-        container_uid=subject.container_uid,
-        points=_points(points),
+    message = pb.UsageSeries(
+        namespace=subject.namespace, container=subject.container, container_uid=subject.container_uid
     )
-
-
-def _points(points: Iterable[model.Point]) -> list[pb.UsagePoint]:
-    return [
-        pb.UsagePoint(
-            timestamp=Timestamp(seconds=point.at),
-            samples=point.samples,
-            cpu_cores_avg=point.cpu_cores_avg,
-            cpu_cores_max=point.cpu_cores_max,
-            memory_bytes_avg=point.memory_bytes_avg,
-            memory_bytes_max=point.memory_bytes_max,
-            network_bytes_rx=point.network_bytes_rx,
-            network_bytes_tx=point.network_bytes_tx,
-            disk_bytes_max=point.disk_bytes_max,
-        )
-        for point in points
-    ]
+    add = message.points.add
+    for point in points:
+        # Setting the fields one by one takes a third of the time of giving them to the constructor.
+        shown = add()
+        shown.timestamp.seconds = point.at
+        shown.samples = point.samples
+        shown.cpu_cores_avg = point.cpu_cores_avg
+        shown.cpu_cores_max = point.cpu_cores_max
+        shown.memory_bytes_avg = point.memory_bytes_avg
+        shown.memory_bytes_max = point.memory_bytes_max
+        shown.network_bytes_rx = point.network_bytes_rx
+        shown.network_bytes_tx = point.network_bytes_tx
+        shown.disk_bytes_max = point.disk_bytes_max
+    return message
 
 
 def container_details(value: model.ContainerDetails) -> pb.ContainerDetails:

@@ -234,7 +234,12 @@ async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int])
     until = await rolled_until(transaction)
     by_day = _clamped(until["day"] if steps.step % DAY == 0 else None, steps.start, steps.end)
     by_hour = _clamped(until["hour"] if steps.step % HOUR == 0 else None, by_day, steps.end)
-    statement = _points(by_day > steps.start, by_hour > by_day, steps.end > by_hour)
+    statement = _points(
+        steps.step if steps.step in (HOUR, DAY) else 0,
+        by_day > steps.start,
+        by_hour > by_day,
+        steps.end > by_hour,
+    )
     parameters = {
         "ids": list(ids),
         "step": steps.step,
@@ -253,37 +258,50 @@ def _clamped(until: int | None, lower: int, upper: int) -> int:
     return lower if until is None else min(max(until, lower), upper)
 
 
+_SHOWN = """CAST(extract(epoch FROM {at}) AS bigint) AS at, CAST(samples AS bigint) AS samples,
+    coalesce(CAST(cpu_cores_avg AS float8), 0), coalesce(CAST(cpu_cores_max AS float8), 0),
+    CAST(coalesce(memory_bytes_avg, 0) AS bigint), coalesce(memory_bytes_max, 0),
+    CAST(coalesce(network_bytes_rx, 0) AS bigint), CAST(coalesce(network_bytes_tx, 0) AS bigint),
+    coalesce(disk_bytes_max, 0)"""
+
+
 @cache
-def _points(days: bool, hours: bool, samples: bool) -> TextClause:
-    """The statement that reads steps from those of the three sources that the range touches."""
+def _points(whole: int, days: bool, hours: bool, samples: bool) -> TextClause:
+    """The statement that reads steps from those of the three sources that the range touches.
+
+    Roll-ups of the length `whole`, in seconds, are steps themselves; everything else is added up to steps.
+    """
     columns = _ROLLED.replace("namespace_id, ", "")
-    sources = []
-    for wanted, table, lower, upper in (
-        (days, "container_usage_daily", "start", "by_day"),
-        (hours, "container_usage_hourly", "by_day", "by_hour"),
+    shown: list[str] = []
+    sources: list[str] = []
+    for wanted, length, table, lower, upper in (
+        (days, DAY, "container_usage_daily", "start", "by_day"),
+        (hours, HOUR, "container_usage_hourly", "by_day", "by_hour"),
     ):
-        if wanted:
-            sources.append(
-                f"SELECT {columns} FROM {table} WHERE container_id = ANY (CAST(:ids AS bigint[])) "  # noqa: S608
-                f"AND bucket >= to_timestamp(:{lower}) AND bucket < to_timestamp(:{upper})"
-            )
+        if not wanted:
+            continue
+        source = (
+            f"FROM {table} WHERE container_id = ANY (CAST(:ids AS bigint[])) "
+            f"AND bucket >= to_timestamp(:{lower}) AND bucket < to_timestamp(:{upper})"
+        )
+        if length == whole:
+            shown.append(f"SELECT container_id, {_SHOWN.format(at='bucket')} {source}")
+        else:
+            sources.append(f"SELECT {columns} {source}")
     if samples:
         sources.append(
             "SELECT container_id, timestamp, 1, cpu_cores_used, cpu_cores_used, memory_bytes_used, memory_bytes_used, "
             "rx, tx, disk_bytes_used FROM samples"
         )
-    with_samples = f"{_SAMPLES}, " if samples else ""
-    return text(f"""
-WITH {with_samples}sources ({columns}) AS ({" UNION ALL ".join(sources)}), binned (
+    parts = [_SAMPLES] if samples else []
+    if sources:
+        parts.append(f"""sources ({columns}) AS ({" UNION ALL ".join(sources)}), binned (
     container_id, at, samples, cpu_cores_avg, cpu_cores_max, memory_bytes_avg, memory_bytes_max, network_bytes_rx,
     network_bytes_tx, disk_bytes_max) AS (
     SELECT container_id,
         date_bin(make_interval(secs => :step), bucket, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS at, {_WEIGHTED}
     FROM sources GROUP BY container_id, at
-)
-SELECT container_id, CAST(extract(epoch FROM at) AS bigint), CAST(samples AS bigint),
-    coalesce(CAST(cpu_cores_avg AS float8), 0), coalesce(CAST(cpu_cores_max AS float8), 0),
-    CAST(coalesce(memory_bytes_avg, 0) AS bigint), coalesce(memory_bytes_max, 0),
-    CAST(coalesce(network_bytes_rx, 0) AS bigint), CAST(coalesce(network_bytes_tx, 0) AS bigint),
-    coalesce(disk_bytes_max, 0)
-FROM binned ORDER BY container_id, at""")  # noqa: S608 - made of the constants above
+)""")  # noqa: S608 - made of the constants above
+        shown.append(f"SELECT container_id, {_SHOWN.format(at='at')} FROM binned")  # noqa: S608
+    with_parts = f"WITH {', '.join(parts)} " if parts else ""
+    return text(f"{with_parts}{' UNION ALL '.join(shown)} ORDER BY container_id, at")
