@@ -6,6 +6,7 @@ HTTP at `/simulator/faults` when the simulator runs alone.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,13 +18,20 @@ from .api_errors import ApiError
 JsonObject = dict[str, Any]
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class FaultPlan:
     """What goes wrong, and how often.
 
     `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
     with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
-    belongs to code 429. Requests to `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
+    belongs to code 429. `storage_stalled` lets the storage behind the server not answer. `restart` (kill, seconds
+    away) is given by the server. Requests to `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
     """
 
     latency_seconds: float = 0.0
@@ -32,12 +40,42 @@ class FaultPlan:
     refuse_connections: bool = False
     retry_after_seconds: int = 1
     randomness: random.Random = field(default_factory=random.Random)
+    restart: Callable[[bool, float], None] | None = None
     _failures: list[int] = field(default_factory=list)
+    _lost_answers: int = 0
+    _flows: asyncio.Event = field(default_factory=_set_event)
     _drop_watches: list[Callable[[], None]] = field(default_factory=list)
 
     def fail_next(self, count: int, code: int = 500) -> None:
         """The next `count` requests answer with `code`."""
         self._failures.extend([code] * count)
+
+    def lose_answers(self, count: int) -> None:
+        """The next `count` writes are done and answered 504, as by a server whose storage took too long."""
+        self._lost_answers += count
+
+    def next_answer_is_lost(self) -> bool:
+        """Whether the answer of this write, which has been done, shall be lost."""
+        if self._lost_answers == 0:
+            return False
+        self._lost_answers -= 1
+        return True
+
+    @property
+    def storage_stalled(self) -> bool:
+        """Whether the storage does not answer. See `stalling` for what that means for each request."""
+        return not self._flows.is_set()
+
+    @storage_stalled.setter
+    def storage_stalled(self, stalled: bool) -> None:
+        if stalled:
+            self._flows.clear()
+        else:
+            self._flows.set()
+
+    async def storage_flows(self) -> None:
+        """Waits until the storage answers."""
+        await self._flows.wait()
 
     def drop_watches(self) -> None:
         """Ends all open watches in the middle of their body, as a server that is killed."""
@@ -47,8 +85,9 @@ class FaultPlan:
     def clear(self) -> None:
         """Back to a healthy cluster."""
         self.latency_seconds = self.error_rate = 0.0
-        self.refuse_connections = False
+        self.refuse_connections = self.storage_stalled = False
         self._failures.clear()
+        self._lost_answers = 0
 
     def on_drop_watches(self, drop: Callable[[], None]) -> Callable[[], None]:
         """Registers an open watch; the result unregisters it."""
@@ -76,8 +115,14 @@ class FaultPlan:
                 setattr(self, name, float(value))
             elif name in ("error_code", "retry_after_seconds"):
                 setattr(self, name, int(value))
-            elif name == "refuse_connections":
-                self.refuse_connections = bool(value)
+            elif name in ("refuse_connections", "storage_stalled"):
+                setattr(self, name, bool(value))
+            elif name == "lose_answers":
+                self.lose_answers(int(value))
+            elif name == "restart":
+                if self.restart is None:
+                    raise ValueError("this server cannot be restarted")
+                self.restart(bool(value.get("kill", False)), float(value.get("down_seconds", 2.0)))
             elif name == "fail_next":
                 self.fail_next(int(value["count"]), int(value.get("code", 500)))
             elif name == "drop_watches":
@@ -98,4 +143,6 @@ class FaultPlan:
             "refuse_connections": self.refuse_connections,
             "retry_after_seconds": self.retry_after_seconds,
             "failures_to_come": len(self._failures),
+            "answers_to_lose": self._lost_answers,
+            "storage_stalled": self.storage_stalled,
         }

@@ -27,6 +27,7 @@ from .routes_options import boolean
 from .routes_read import get_object, list_objects
 from .routes_subresources import bind_pod, evict_pod, finalize_namespace, handle_scale, write_status
 from .routes_write import create_object, delete_collection, delete_object, patch_object, replace_object
+from .stalling import timed_out, with_storage
 from .users import ACCESS_REVIEWS, ANONYMOUS, Users
 from .watch import watch_objects
 
@@ -34,6 +35,7 @@ Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamRespon
 
 _HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 _HEALTH_CHECKS = ("ping", "log", "informer-sync", "storage-readiness", "shutdown")
+_STORAGE_CHECK_SECONDS = 2.0
 _ANONYMOUS_PATHS = _HEALTH_PATHS | {"/version"}
 
 
@@ -61,11 +63,17 @@ class ApiRoutes:
         path = request.path
         if path == "/simulator/faults":
             return await self._handle_faults(request)
+        transport = request.transport
+        if transport is None:
+            return web.Response(status=503)
+        if self._is_closing():
+            transport.abort()
+            return web.Response(status=503)
+        self._context.busy.add(transport)
         try:
             if path not in _HEALTH_PATHS:
                 if faults.refuse_connections:
-                    if request.transport is not None:
-                        request.transport.abort()
+                    transport.abort()
                     return web.Response(status=503)
                 if faults.latency_seconds:
                     await asyncio.sleep(faults.latency_seconds)
@@ -75,10 +83,17 @@ class ApiRoutes:
             response = await self._dispatch(request)
         except ApiError as error:
             response = json_response(error.status, error.code, list(error.headers.items()))
+        finally:
+            self._context.busy.discard(transport)
+        if self._is_closing():
+            response.force_close()
         if not response.prepared:
             response.headers["Audit-Id"] = str(uuid.uuid4())
             response.headers["Cache-Control"] = "no-cache, private"
         return response
+
+    def _is_closing(self) -> bool:
+        return self._context.closing
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path
@@ -86,7 +101,7 @@ class ApiRoutes:
         if path not in _ANONYMOUS_PATHS or "Authorization" in request.headers:
             user = self._users.authenticate(request)
         if path in _HEALTH_PATHS:
-            return self._health(request)
+            return await self._health(request)
         parts = path.strip("/").split("/")
         document = discovery.answer(request, parts)
         if document is not None:
@@ -100,7 +115,13 @@ class ApiRoutes:
         if target is None:
             return self._unknown(parts)
         self._users.authorize(user, request, target)
-        return await self._handler(request, target)(self._context, request, target)
+        handler = self._handler(request, target)
+        response = await with_storage(
+            self._context, request, target, lambda: handler(self._context, request, target)
+        )
+        if request.method not in ("GET", "HEAD") and self._context.faults.next_answer_is_lost():
+            return timed_out()
+        return response
 
     @staticmethod
     def _unknown(parts: list[str]) -> web.StreamResponse:
@@ -111,11 +132,25 @@ class ApiRoutes:
             raise api_errors.unknown_resource()
         return web.Response(status=404, text="404 page not found\n")
 
-    def _health(self, request: web.Request) -> web.Response:
-        if "verbose" not in request.query:
+    async def _health(self, request: web.Request) -> web.Response:
+        path = request.path
+        if not self._users.roles_loaded:
+            message = f'forbidden: User "{ANONYMOUS.name}" cannot get path "{path}"'
+            raise api_errors.failure(403, message, "Forbidden", {})
+        failed = ""
+        if path == "/livez" and self._context.faults.storage_stalled:
+            await self._context.clock.sleep(_STORAGE_CHECK_SECONDS)
+            failed = "storage-readiness"
+        elif path == "/readyz" and not self._context.ready:
+            failed = "informer-sync"
+        if "verbose" not in request.query and not failed:
             return web.Response(text="ok")
-        lines = "".join(f"[+]{name} ok\n" for name in _HEALTH_CHECKS)
-        return web.Response(text=f"{lines}{request.path.strip('/')} check passed\n")
+        lines = "".join(
+            f"[-]{name} failed: reason withheld\n" if name == failed else f"[+]{name} ok\n"
+            for name in _HEALTH_CHECKS
+        )
+        result = "failed" if failed else "passed"
+        return web.Response(text=f"{lines}{path.strip('/')} check {result}\n", status=500 if failed else 200)
 
     def _handler(self, request: web.Request, target: Target) -> Handler:
         method, resource = request.method, target.resource

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -14,6 +15,9 @@ from .representation import Presenter, negotiate
 from .resources import ENDPOINTS, NAMESPACES, ResourceType
 from .store import Store
 from .tables import build_table
+
+if TYPE_CHECKING:
+    from .watch import WatchStream
 
 JsonObject = dict[str, Any]
 
@@ -38,12 +42,21 @@ class Target:
 
 @dataclass
 class ApiContext:
-    """Shared by all handlers of one server."""
+    """Shared by all handlers of one server.
+
+    `closing`: it has been told to end, and its watches are silent. `ready`: what /readyz says. `late_writes` are under
+    way though their requests have been answered.
+    """
 
     store: Store
     clock: Clock
     faults: FaultPlan
-    streams: set[Any] = field(default_factory=set)
+    streams: set[WatchStream] = field(default_factory=set)
+    # Connections on which a request is being answered.
+    busy: set[asyncio.BaseTransport] = field(default_factory=set)
+    late_writes: set[asyncio.Future[web.StreamResponse]] = field(default_factory=set)
+    closing: bool = False
+    ready: bool = True
 
     def presenter(self, request: web.Request, target: Target) -> Presenter:
         """How to answer this request; 406 when the client accepts nothing that can be served."""

@@ -28,12 +28,15 @@ PATCH_TYPES = frozenset({
     APPLY_TYPE, "application/json-patch+json", "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 })  # fmt: skip
+_BODY = web.RequestKey("body", bytes)
 _SERVICE_ACCOUNT_WAIT_SECONDS = 2.0
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body; 413 above 3 MiB."""
+    """The body; 413 above 3 MiB. It may be asked for again."""
+    if _BODY in request:
+        return request[_BODY]
     body = await request.content.read(BODY_LIMIT_BYTES + 1) if request.can_read_body else b""
     while request.can_read_body and len(body) <= BODY_LIMIT_BYTES and not request.content.at_eof():
         chunk = await request.content.read(BODY_LIMIT_BYTES + 1 - len(body))
@@ -44,6 +47,7 @@ async def read_body(request: web.Request) -> bytes:
         raise api_errors.failure(
             413, f"Request entity too large: limit is {BODY_LIMIT_BYTES}", "RequestEntityTooLarge"
         )
+    request[_BODY] = body
     return body
 
 

@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from . import persistence
 from .claims_controller import found_classes
 from .clock import Clock
@@ -24,6 +22,7 @@ from .controllers import ControllerManager
 from .event_recorder import EventRecorder
 from .faults import FaultPlan
 from .kubelet import Kubelets
+from .listener import ApiListener
 from .resources import NAMESPACES, SERVICES
 from .routes import ApiRoutes
 from .routes_context import ApiContext
@@ -36,7 +35,6 @@ JsonObject = dict[str, Any]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-_SHUTDOWN_SECONDS = 2.0
 
 
 class SimulatedCluster:
@@ -76,7 +74,7 @@ class SimulatedCluster:
         self._controllers = ControllerManager(self.store, self.clock, self._recorder)
         self._scheduler = Scheduler(self.store, self.clock, self._recorder)
         self.kubelets = Kubelets(self.store, self.clock, self._recorder, nodes=nodes)
-        self._runner: web.AppRunner | None = None
+        self._listener: ApiListener | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._saving: asyncio.Task[None] | None = None
 
@@ -109,24 +107,22 @@ class SimulatedCluster:
             self._saving = asyncio.create_task(saving, name="simulated-persistence")
             self._saving.add_done_callback(_report_failure)
         routes = ApiRoutes(self._context, self.users, kubelets=self.kubelets)
-        application = web.Application(client_max_size=0)
-        application.router.add_route("*", "/{path:.*}", routes.handle)
-        self._runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True
+        tls = self._authority.server_context() if self._authority is not None else None
+        self._listener = ApiListener(
+            self._context, self.users, routes, host=self._host, port=self._port, tls=tls
         )
-        await self._runner.setup()
-        context = self._authority.server_context() if self._authority is not None else None
-        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=context)
-        await site.start()
-        port = self._runner.addresses[0][1]
-        self.url = f"{'https' if self._authority is not None else 'http'}://{self._host}:{port}"
+        await self._listener.start()
+        self.faults.restart = self._listener.restart_later
+        scheme = "https" if self._authority is not None else "http"
+        self.url = f"{scheme}://{self._host}:{self._listener.port}"
 
     async def stop(self) -> None:
         """Ends open watches, stops listening, stops the controllers and saves. Safe to call twice."""
         self.faults.drop_watches()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        self.faults.storage_stalled = False
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.close()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -144,6 +140,12 @@ class SimulatedCluster:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    @property
+    def api_server(self) -> ApiListener:
+        """The listening server, to be killed, stopped and started again; only while the cluster runs."""
+        assert self._listener is not None, "this cluster does not run"
+        return self._listener
 
     @property
     def authority(self) -> Authority:

@@ -80,7 +80,7 @@ class History:
     """The last changes of the store, oldest first, at most `length` of them."""
 
     def __init__(self, length: int) -> None:
-        self.compacted_revision = 0
+        self.compacted_revision = self._watched_from = 0
         self._length = length
         self._events: deque[StoreEvent] = deque()
 
@@ -92,8 +92,9 @@ class History:
 
     def after(self, resource: ResourceType, revision: int) -> Sequence[StoreEvent]:
         """The changes of the type after `revision`, oldest first. Refuses a compacted revision with 410."""
-        if revision < self.compacted_revision:
-            raise expired(f"too old resource version: {revision} ({self.compacted_revision})")
+        oldest = max(self.compacted_revision, self._watched_from)
+        if revision < oldest:
+            raise expired(f"too old resource version: {revision} ({oldest})")
         found = [*self._back_to(resource, revision)]
         found.reverse()
         return found
@@ -103,6 +104,10 @@ class History:
         if revision < self.compacted_revision:
             raise expired("The resourceVersion for the provided list is too old.")
         return self._back_to(resource, revision)
+
+    def forget_for_watches(self, revision: int) -> None:
+        """No watch begins before `revision` any more; lists of the past still do. A fresh server's cache is so."""
+        self._watched_from = revision
 
     def compact(self, revision: int) -> None:
         """Forgets the changes up to `revision`."""

@@ -72,7 +72,7 @@ class WatchStream:
         self._predicate = predicate
         self._start = start
         self._first = True
-        self._dropped = False
+        self._dropped = self._finished = False
         self._task: asyncio.Task[Any] | None = None
         self._subscription: Subscription = context.store.subscribe(target.resource)
 
@@ -81,6 +81,11 @@ class WatchStream:
         self._dropped = True
         if self._task is not None:
             self._task.cancel()
+
+    def finish(self) -> None:
+        """Ends the stream as if its time were over."""
+        self._finished = True
+        self._subscription.close()
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """Sends the stream until its time is over, the client leaves or it is dropped."""
@@ -126,6 +131,15 @@ class WatchStream:
         while True:
             deadline = end if next_bookmark is None else min(end, began + next_bookmark / speed)
             batch = await self._wait(deadline)
+            if self._finished:
+                if self._options.bookmarks:
+                    await response.write(self._bookmark())
+                return
+            if self._context.closing:
+                next_bookmark = None
+                continue
+            if batch and self._context.faults.storage_stalled:
+                await self._context.faults.storage_flows()
             lines = [
                 self._line(*seen)
                 for event in batch
