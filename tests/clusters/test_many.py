@@ -33,9 +33,9 @@ async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
         away.faults.drop_watches()
         slow.faults.latency_seconds = SLOW_SECONDS
         for number in range(MANY):
-            for cluster in ("away", "slow"):
+            for name in ("away", "slow"):
                 await server.admin.namespaces.create(
-                    namespace=pb.Namespace(name=f"{cluster}-{number}", cluster_name=cluster)
+                    namespace=pb.Namespace(name=f"{name}-{number}", cluster_name=name)
                 )
         lost = await has_status(server, "away", pb.CLUSTER_STATUS_UNREACHABLE)
         assert lost.reason == "Unreachable"

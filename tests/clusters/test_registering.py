@@ -180,7 +180,7 @@ async def test_only_administrators_register(serving: Server, cluster: SimulatedC
         )
     for change in (operator.namespaces.update_cluster, operator.namespaces.deregister_cluster):
         with pytest.raises(errors.PermissionDeniedError):
-            await change(name="local")  # type: ignore[operator]
+            await change(name="local")
     assert (await operator.namespaces.get_required_rights()).rights
 
 
