@@ -20,8 +20,8 @@ from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError, Refused
 from pilothouse_server.cluster.importing import Converted, convert, without_services
 from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
+from pilothouse_server.clusters.refusals import refusal, within
 from pilothouse_server.containers import admission, operations, repository, rules
-from pilothouse_server.containers.asking import refusal, within
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import PilothouseError

@@ -13,6 +13,7 @@ from pilothouse_server.clusters.service import ClusterCalls
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.errors import invalid
 from pilothouse_server.namespaces import messages, operations
+from pilothouse_server.namespaces.asking import check_on_cluster
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -50,6 +51,8 @@ class NamespaceService(ClusterCalls):
             may_adopt=call.caller.allows("*"),
         )
         _describe(call, created)
+        if call.validate_only:
+            await check_on_cluster(self._access.connect, created)
         return pb.CreateNamespaceResponse(namespace=messages.namespace(created))
 
     async def GetNamespace(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
@@ -85,6 +88,8 @@ class NamespaceService(ClusterCalls):
             _etag_check(request.etag or request.namespace.etag),
         )
         _describe(call, changed)
+        if call.validate_only:
+            await check_on_cluster(self._access.connect, changed)
         return pb.UpdateNamespaceResponse(namespace=messages.namespace(changed))
 
     async def DeleteNamespace(

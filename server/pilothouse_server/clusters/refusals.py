@@ -1,0 +1,60 @@
+"""What a caller who waits for a cluster hears of it: its answer in time, or its own words of refusal.
+
+Only few calls wait for a cluster (`validate_only`, import); what the reconciler meets shows as conditions instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from pilothouse_server.cluster.errors import ClusterError, Invalid, Refused, Throttled, Unreachable
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PilothouseError,
+    Unavailable,
+    Violation,
+)
+
+T = TypeVar("T")
+
+SECONDS = 10.0
+
+
+async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> T:
+    """The outcome of calls of a cluster, if they come in time. Raises ClusterError."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise Unreachable(f"cluster {cluster!r} did not answer within {seconds:g} s") from None
+
+
+def refusal(error: ClusterError, cluster: str) -> PilothouseError:
+    """The error for the caller: the cluster's own words, with the fields that it names.
+
+    InvalidArgument where it finds an object wrong; FailedPrecondition where a quota, a policy, a right or a name that
+    is taken stands in the way, or the credentials are not accepted; Unavailable where it does not answer.
+    """
+    metadata = {"cluster": cluster}
+    if isinstance(error, Unreachable | Throttled):
+        return Unavailable(
+            f'cluster "{cluster}" does not answer: {error.message}',
+            reason="CLUSTER_UNAVAILABLE",
+            metadata=metadata,
+            retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),
+        )
+    causes = error.causes if isinstance(error, Refused) else ()
+    violations = [Violation(cause.field, cause.reason, cause.message) for cause in causes if cause.field]
+    metadata |= {"cluster_reason": error.reason}
+    if violations:
+        metadata["fields"] = ",".join(violation.field for violation in violations)
+    kind = InvalidArgument if isinstance(error, Invalid) else FailedPrecondition
+    return kind(
+        f'cluster "{cluster}" refuses: {error.message}',
+        reason="CLUSTER_REFUSED",
+        metadata=metadata,
+        violations=violations,
+    )

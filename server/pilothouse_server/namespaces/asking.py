@@ -1,0 +1,34 @@
+"""Asks a namespace's cluster what it would say to it: the part of `validate_only` that only the cluster can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.dry_run import dry_run_namespace
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.clusters.refusals import refusal, within
+from pilothouse_server.namespaces.model import Namespace
+
+Connect = Callable[[str], Awaitable[ClusterClient]]
+
+
+async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
+    """Have the namespace's cluster try it out, and change nothing. `connect` makes a client of its own.
+
+    Raises:
+        InvalidArgument: the cluster finds it wrong; with its words and the fields it names.
+        FailedPrecondition: the cluster refuses it, or the name is somebody else's there.
+        Unavailable: the cluster does not answer.
+    """
+    name = namespace.cluster_name
+    try:
+        client = await connect(name)
+        try:
+            await within(dry_run_namespace(client, namespace), name)
+        finally:
+            with suppress(Exception):
+                await client.close()
+    except ClusterError as error:
+        raise refusal(error, name) from error

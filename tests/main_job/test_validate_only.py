@@ -1,0 +1,176 @@
+"""`validate_only` answers with what the cluster says, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES
+from tests.harness import Server, eventually
+from tests.main_job.command import logged_in
+
+
+def served(name: str, node_port: int) -> pb.Container:
+    port = pb.Port(container_port=80, node_port=node_port, service_type=pb.SERVICE_TYPE_NODE_PORT)
+    return pb.Container(name=name, image="nginx:1.27", ports=[port])
+
+
+async def demo(server: Server) -> ClusterClient:
+    """A namespace that is on the cluster, and a client of the cluster; a node port is taken."""
+    assert server.cluster is not None
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.containers.create(namespace="demo", container=served("first", 30123))
+
+    async def running() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="first")
+        return found.status == pb.CONTAINER_STATUS_RUNNING
+
+    await eventually(running)
+    return await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
+
+
+async def refusal(call: Any) -> PilothouseError:
+    with pytest.raises(PilothouseError) as refused:
+        await call
+    return refused.value
+
+
+async def test_the_clusters_refusal_is_told_with_its_words_and_fields(server: Server) -> None:
+    client = await demo(server)
+    containers = server.admin.containers
+    try:
+        good = await containers.create(
+            namespace="demo", container=served("second", 30124), validate_only=True
+        )
+        assert good.name == "second"
+        error = await refusal(
+            containers.create(namespace="demo", container=served("second", 30123), validate_only=True)
+        )
+        assert (error.code.name, error.reason) == ("INVALID_ARGUMENT", "CLUSTER_REFUSED")
+        assert "provided port is already allocated" in str(error)
+        assert "spec.ports[0].nodePort" in error.metadata["fields"]
+        taken = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "theirs", "namespace": "demo"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "theirs"}},
+                "template": {
+                    "metadata": {"labels": {"app": "theirs"}},
+                    "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]},
+                },
+            },
+        }
+        await client.apply(DEPLOYMENTS, taken)
+        error = await refusal(
+            containers.create(
+                namespace="demo",
+                container=pb.Container(name="theirs", image="nginx:1.27"),
+                validate_only=True,
+            )
+        )
+        assert error.code.name == "FAILED_PRECONDITION"
+        assert "does not belong to this container" in str(error)
+        # An update is tried out as well, and what would be made anew is no refusal.
+        port = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
+        changed = await containers.update(
+            namespace="demo",
+            name="first",
+            container=pb.Container(ports=[port]),
+            update_mask=FieldMask(paths=["ports"]),
+            validate_only=True,
+        )
+        assert changed.ports[0].service_type == pb.SERVICE_TYPE_HEADLESS
+        assert [item.name async for item in containers.list(namespace="demo")] == ["first"]
+        assert [item.metadata.name for item in (await client.list(DEPLOYMENTS, "demo")).items] == [
+            "first",
+            "theirs",
+        ]
+    finally:
+        await client.close()
+
+
+async def test_namespaces_are_tried_out_too(server: Server) -> None:
+    client = await demo(server)
+    namespaces = server.admin.namespaces
+    try:
+        theirs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "theirs"}}
+        await client.apply(NAMESPACES, theirs)
+        wanted = namespace_pb2.Namespace(name="theirs")
+        error = await refusal(namespaces.create(namespace=wanted, validate_only=True))
+        assert error.code.name == "FAILED_PRECONDITION"
+        assert "not managed by Pilothouse" in str(error)
+        assert (await namespaces.create(namespace=wanted, adopt=True, validate_only=True)).name == "theirs"
+        changed = await namespaces.update(
+            name="demo",
+            namespace=namespace_pb2.Namespace(labels={"a": "b"}),
+            update_mask=FieldMask(paths=["labels"]),
+            validate_only=True,
+        )
+        assert dict(changed.labels) == {"a": "b"}
+        found = await client.get(NAMESPACES, None, "demo")
+        assert found.metadata.label("a") == ""
+    finally:
+        await client.close()
+
+
+async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
+    client = await demo(server)
+    await client.close()
+    assert server.cluster is not None
+    server.cluster.faults.refuse_connections = True
+    wanted = pb.Container(name="second", image="nginx:1.27")
+    error = await refusal(
+        server.admin.containers.create(namespace="demo", container=wanted, validate_only=True)
+    )
+    assert (error.code.name, error.metadata["cluster"]) == ("UNAVAILABLE", "local")
+    error = await refusal(
+        server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="more"), validate_only=True)
+    )
+    assert (error.code.name, error.metadata["cluster"]) == ("UNAVAILABLE", "local")
+    # What is asked for in earnest waits for no cluster.
+    await server.admin.containers.create(namespace="demo", container=wanted)
+    server.cluster.faults.clear()
+
+
+async def test_apply_dry_run_tells_each_containers_refusal(server: Server, tmp_path: Path) -> None:
+    client = await demo(server)
+    await client.close()
+    documents = [
+        f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      containers: [{{name: main, image: "nginx:1.27", ports: [{{containerPort: 80}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  type: NodePort
+  selector: {{app: {name}}}
+  ports: [{{port: 80, nodePort: {port}}}]
+"""
+        for name, port in (("bad", 30123), ("good", 30125))
+    ]
+    file = tmp_path / "two.yaml"
+    file.write_text("---".join(documents))
+    shell = await logged_in(server, tmp_path)
+    outcome = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
+    assert outcome.code != 0
+    assert "container/bad failed" in outcome.errors
+    assert "already allocated" in outcome.errors
+    assert "container/good" in outcome.output
+    assert "image: nginx:1.27" in outcome.output
