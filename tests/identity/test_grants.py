@@ -51,7 +51,7 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
     assert set(roles) == {"admin", "operator", "developer", "viewer"}
     assert list(roles["admin"].permissions) == ["*"]
     for name in ("operator", "developer"):
-        assert list(roles[name].excluded_permissions) == ["config.reveal"]
+        assert set(roles[name].excluded_permissions) == {"config.reveal", "storage.host_path"}
     for request in (
         ("UpdateRole", _update_role("viewer", "*")),
         ("DeleteRole", pb.DeleteRoleRequest(name="viewer")),
