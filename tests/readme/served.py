@@ -25,6 +25,7 @@ class Shell:
     address: str
     directory: Path
     variables: dict[str, str] = field(default_factory=dict)
+    directory_of_files: Path = ROOT
 
     async def run(self, line: str, given: str = "", *, succeeds: bool = True) -> str:
         """Runs a line by bash; what it printed."""
@@ -32,7 +33,7 @@ class Shell:
             "bash",
             "-ceu",
             line.replace(README_ADDRESS, self.address),
-            cwd=ROOT,
+            cwd=self.directory_of_files,
             env={**environment(self.directory), **self.variables},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -38,6 +38,11 @@ FIRST = (
 )
 # Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
 BUF_LOGIN, BUF_LIST, GRPCURL_WATCH = (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
+FURTHER = (
+    ("pilothouse clusters rbac", "ClusterRole"),
+    ("pilothouse clusters register second --kubeconfig second.yaml", "second"),
+    ("pilothouse namespaces create far --cluster second", "second"),
+)
 WITH_KUBECONFIG = "PILOTHOUSE_KUBECONFIG=~/.kube/config pilothouse serve --dev"
 INIT = "pilothouse migrate init --admin-url postgresql://postgres@db.example.org/pilothouse"
 URLS = (
@@ -87,6 +92,19 @@ async def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
             shell = Shell(address, tmp_path)
             await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
             assert cluster.url in await shell.run("pilothouse clusters get local -o json")
+
+
+async def test_further_clusters(tmp_path: Path) -> None:
+    variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
+    async with (
+        SimulatedCluster(speed=10.0) as cluster,
+        serving("pilothouse serve --dev", tmp_path, variables) as address,
+    ):
+        (tmp_path / "second.yaml").write_text(yaml.safe_dump(cluster.kubeconfig()))
+        shell = Shell(address, tmp_path, directory_of_files=tmp_path)
+        await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
+        for line, said in FURTHER:
+            assert said in await shell.run(line), line
 
 
 async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
