@@ -192,9 +192,12 @@ async def test_a_new_token_is_used_without_a_restart(serving: Server, cluster: S
     )
     await place(serving, "second", "shop")
     before = await has_status(serving, "second", pb.CLUSTER_STATUS_HEALTHY)
+    async with serving.database.system() as sql:
+        await sql.execute("UPDATE clusters SET credentials_expires_at = '2026-01-02Z' WHERE name = 'second'")
     cluster.users.remove(first)
     lost = await has_status(serving, "second", pb.CLUSTER_STATUS_UNAUTHORIZED)
     assert lost.reason == "Unauthorized"
+    assert lost.message.endswith("its credentials expired on 2026-01-02T00:00:00Z")
     assert lost.HasField("stale_since")
     await serving.admin.namespaces.create(namespace=pb.Namespace(name="later", cluster_name="second"))
     cluster.users.add(second, "pilothouse")

@@ -17,32 +17,30 @@ _VERSIONS = text(
     "FROM clusters WHERE deleted_at IS NULL ORDER BY name"
 )
 
+# Both speak of the row itself, not of a copy joined to it: where they wait for somebody who deregisters the cluster, it
+# is the row as that left it that counts.
 _HEALTHY = text("""
 UPDATE clusters
-SET status = CASE WHEN deregistering THEN status ELSE 'healthy' END,
-    reason = CASE WHEN deregistering THEN 'NamespacesRemain' END,
-    message = CASE WHEN deregistering THEN 'its namespaces are being deleted' END,
+SET status = CASE WHEN status = 'deregistering' THEN status ELSE 'healthy' END,
+    reason = CASE WHEN status = 'deregistering' THEN 'NamespacesRemain' END,
+    message = CASE WHEN status = 'deregistering' THEN 'its namespaces are being deleted' END,
     version = :version, last_seen_at = now(), stale_since = NULL,
     updated_at = CASE WHEN status = 'healthy' THEN updated_at ELSE now() END
-FROM (SELECT id AS row_id, status = 'deregistering' AS deregistering FROM clusters) AS former
-WHERE former.row_id = id AND name = :name AND deleted_at IS NULL
+WHERE name = :name AND deleted_at IS NULL
 """)
 
-_UNHEALTHY = text("""
+_SEEN_STATUS = "CASE WHEN status = 'deregistering' THEN status ELSE CAST(:status AS text) END"
+_SEEN_MESSAGE = """CAST(:message AS text) || CASE WHEN credentials_expires_at <= now() THEN
+    '; its credentials expired on '
+    || to_char(credentials_expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') ELSE '' END"""
+_UNHEALTHY = text(f"""
 UPDATE clusters
-SET status = seen.status, reason = seen.reason, message = seen.message,
+SET status = {_SEEN_STATUS}, reason = :reason, message = {_SEEN_MESSAGE},
     stale_since = COALESCE(stale_since, now()), updated_at = now()
-FROM (
-    SELECT id AS row_id, CAST(:reason AS text) AS reason,
-        CASE WHEN status = 'deregistering' THEN status ELSE CAST(:status AS text) END AS status,
-        CAST(:message AS text) || CASE WHEN credentials_expires_at <= now() THEN
-            '; its credentials expired on '
-            || to_char(credentials_expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') ELSE '' END AS message
-    FROM clusters) AS seen
-WHERE seen.row_id = id AND name = :name AND deleted_at IS NULL
-  AND (clusters.status, clusters.reason, clusters.message, stale_since IS NULL)
-      IS DISTINCT FROM (seen.status, seen.reason, seen.message, false)
-""")
+WHERE name = :name AND deleted_at IS NULL
+  AND (status, reason, message, stale_since IS NULL)
+      IS DISTINCT FROM ({_SEEN_STATUS}, CAST(:reason AS text), {_SEEN_MESSAGE}, false)
+""")  # noqa: S608 - our own constants
 
 # Rows that somebody holds are taken in the next round.
 _MARK = """
