@@ -20,7 +20,7 @@ from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Proceed
 from pilothouse_server.store import idempotency_keys
-from pilothouse_server.store.unit_of_work import Idempotency
+from pilothouse_server.store.append import Idempotency
 
 
 class IdempotencyKeeper:

@@ -134,7 +134,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call.send = context.write
         try:
             answer = await runner(call)
-        except CallFailed as failure:
+        except Exception as error:  # noqa: BLE001 - told without its words, and logged where it is known
+            failure = error if isinstance(error, CallFailed) else _UNTOLD
             context.set_trailing_metadata((*call.trailing_metadata.items(), *failure.trailing))
             await context.abort(failure.code, failure.message)
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
@@ -149,6 +150,10 @@ class CallFailed(Exception):
         self.code = code
         self.message = message
         self.trailing = trailing
+
+
+# For a failure of the outermost layers themselves, as of a log that cannot be written: grpc would tell its words.
+_UNTOLD = CallFailed(grpc.StatusCode.INTERNAL, "internal error", ())
 
 
 def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -> Runner:

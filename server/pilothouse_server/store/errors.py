@@ -68,6 +68,18 @@ def translated() -> Iterator[None]:
         raise database_unavailable() from None
 
 
+@contextmanager
+def connecting() -> Iterator[None]:
+    """The same around the taking of a connection, where the system's own errors mean the database too: a socket
+    that is not there, a name that is not known.
+    """
+    try:
+        with translated():
+            yield
+    except OSError:
+        raise database_unavailable() from None
+
+
 def _translate(error: DBAPIError) -> PilothouseError | None:
     cause = _driver_error(error)
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):

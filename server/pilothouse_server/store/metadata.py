@@ -8,4 +8,4 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData
 
-METADATA = MetaData(schema="public")
+METADATA = MetaData(schema="public", naming_convention={"pk": "pk_%(table_name)s"})

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.settings import Settings
-from pilothouse_server.store.errors import translated
+from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.partitions import AUDIT_LOG, USAGE, PartitionBusyError, Partitions
 from pilothouse_server.store.unit_of_work import Store
 
@@ -59,7 +59,7 @@ class PeriodicWork:
             await asyncio.sleep(periodic.period_seconds)
 
     async def _once(self, periodic: Periodic) -> None:
-        with translated():
+        with connecting():
             async with self._store.database.maintenance.connect() as connection:
                 taken = await connection.execute(
                     text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),

@@ -29,10 +29,11 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from pilothouse_server.store import audit_chain
+from pilothouse_server.store import append
+from pilothouse_server.store.append import Appended, Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import Database, uncancelled
-from pilothouse_server.store.errors import translated
+from pilothouse_server.store.errors import connecting, translated
 
 Kind = Literal["added", "modified", "deleted"]
 Renderer = Callable[[Any], bytes]
@@ -40,11 +41,6 @@ Renderer = Callable[[Any], bytes]
 _BEGIN = text(
     "SELECT set_config('app.current_user_id', :user_id, true), "
     "set_config('app.operation_id', :operation_id, true), transaction_timestamp() AS now"
-)
-_APPEND = text(
-    "SELECT first_revision, last_revision, first_sequence, last_sequence FROM append_changes("
-    "CAST(CAST(:audit AS text) AS jsonb), CAST(CAST(:events AS text) AS jsonb), "
-    "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
 )
 _ENQUEUE = text(
     "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at) "
@@ -127,41 +123,6 @@ class Transaction(ReadTransaction):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """What answers a replay of the same `request_id`."""
-
-    user_id: int
-    request_id: UUID
-    method: str
-    request_hmac: bytes
-    response: bytes
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """The row of `operations` of a mutation."""
-
-    operation_id: UUID
-    user_id: int | None
-    method: str
-    resource_type: str
-    resource_id: int | None
-    namespace_id: int | None
-    request_id: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Where a commit stands: 0 where there was no event or no record."""
-
-    first_revision: int
-    last_revision: int
-    first_sequence: int
-    last_sequence: int
-
-
 class UnitOfWork:
     """A transaction that is opened on first use and committed or rolled back exactly once."""
 
@@ -189,8 +150,9 @@ class UnitOfWork:
         With `savepoint` its work can be undone before the commit.
         """
         if self.transaction is None:
-            with translated():
+            with connecting():
                 self._connection = await self._engine.connect()
+            with translated():
                 now = await _identify(self._connection, self._actor.user_id, self._operation_id)
                 if savepoint:
                     self._savepoint = await self._connection.begin_nested()
@@ -253,16 +215,16 @@ class UnitOfWork:
             return Appended(0, 0, 0, 0)
         row = (
             await transaction.connection.execute(
-                _APPEND,
+                append.STATEMENT,
                 {
-                    "audit": audit_json(audit),
+                    "audit": append.audit_json(audit),
                     "events": orjson.dumps(
                         [self._event(event, transaction) for event in transaction.events]
                     ).decode(),
                     "operation": None if operation is None else orjson.dumps(operation).decode(),
                     "idempotency": None
                     if idempotency is None
-                    else _idempotency_json(idempotency, self._operation_id),
+                    else append.idempotency_json(idempotency, self._operation_id),
                 },
             )
         ).one()
@@ -302,30 +264,6 @@ async def _discard(connection: AsyncConnection) -> None:
         await connection.invalidate()
     finally:
         await connection.close()
-
-
-def audit_json(records: Sequence[AuditRecord]) -> str:
-    """The records as `append_changes` takes them, each with its hash."""
-    rows = []
-    for record in records:
-        row = record.as_row()
-        digest = audit_chain.record_hash(row)
-        rows.append({**row, "record_hash": digest.hex()})
-    return orjson.dumps(rows).decode()
-
-
-def _idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:
-    return orjson.dumps(
-        {
-            "user_id": idempotency.user_id,
-            "request_id": str(idempotency.request_id),
-            "method": idempotency.method,
-            "request_hmac": base64.b64encode(idempotency.request_hmac).decode(),
-            "response": base64.b64encode(idempotency.response).decode(),
-            "operation_id": str(operation_id),
-            "expires_at": audit_chain.canonical_time(idempotency.expires_at),
-        }
-    ).decode()
 
 
 async def _identify(connection: AsyncConnection, user_id: int | None, operation_id: UUID | None) -> datetime:
@@ -404,8 +342,9 @@ class Store:
 async def _reading(
     engine: AsyncEngine, user_id: int | None, snapshot: bool
 ) -> AsyncIterator[ReadTransaction]:
-    with translated():
+    with connecting():
         connection = await engine.connect()
+    with translated():
         try:
             if snapshot:
                 await connection.execution_options(

@@ -23,10 +23,10 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.pipeline import Proceed
 from pilothouse_server.rpc.status import HTTP_STATUS
+from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.errors import translated
-from pilothouse_server.store.unit_of_work import Operation
 
 
 class RecordWriter(Protocol):
