@@ -212,7 +212,9 @@ def _convert_scalar(kind: Scalar, value: Any, path: str, owner: str) -> Any:
     if kind.kind in ("str", "time", "micro time"):
         _expect(isinstance(value, str), value, path, owner, "string")
         if kind.kind == "micro time" and not _MICRO_TIME.fullmatch(value):
-            raise _TypeMismatchError(f'parsing time "{value}" as "2006-01-02T15:04:05.000000Z07:00": cannot parse')
+            raise _TypeMismatchError(
+                f'parsing time "{value}" as "2006-01-02T15:04:05.000000Z07:00": cannot parse'
+            )
     elif kind.kind == "bool":
         _expect(isinstance(value, bool), value, path, owner, "bool")
     elif kind.kind == "int":
