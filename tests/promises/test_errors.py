@@ -1,0 +1,177 @@
+"""What a failure may say: always a reason, never a word of SQL, of a stack or of a password."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from google.rpc import error_details_pb2 as details
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from pilothouse_server import log_lines
+from pilothouse_server.containers import operations as containers
+from tests.harness import eventually
+from tests.promises.calling import Outcome
+from tests.promises.requests import OWN, workload
+from tests.promises.test_recorded_calls import GARBAGE
+from tests.promises.world import World, furnished
+
+PASSWORD = "hunter2-and-more"
+TELLTALE = re.compile(r"select |insert |asyncpg|sqlalchemy|traceback|\.py\b|" + PASSWORD, re.IGNORECASE)
+
+
+def lacks(outcome: Outcome) -> list[str]:
+    """What an error does not say that it should, or says that it should not."""
+    info = outcome.detail(details.ErrorInfo)
+    found = []
+    if info is None or info.domain != "pilothouse" or not re.fullmatch(r"[A-Z][A-Z0-9_]+", info.reason):
+        found.append("no ErrorInfo")
+    if outcome.reason in ("INVALID_FIELD", "REQUIRED"):
+        bad = outcome.detail(details.BadRequest)
+        if bad is None or not all(item.field and item.description for item in bad.field_violations):
+            found.append("no BadRequest")
+    if outcome.code == "UNAVAILABLE" and outcome.detail(details.RetryInfo) is None:
+        found.append("no RetryInfo")
+    if TELLTALE.search(outcome.message) or any(TELLTALE.search(str(item.value)) for item in outcome.details):
+        found.append(f"tells {outcome.message}")
+    return found
+
+
+async def poor_errors(world: World) -> list[str]:
+    """Fails every RPC in several ways; answers which errors are poor."""
+    nobody = await world.make_user("nobody")
+    faults = []
+    for rule in world.rules.values():
+        for caller, request in (
+            (world.stranger, GARBAGE),
+            (world.admin, GARBAGE),
+            (nobody, world.request(rule)),
+            (world.admin, b""),
+        ):
+            if rule.name == "Logout" and caller is world.admin:
+                continue
+            outcome = await caller.invoke(rule, request, timeout=1.0 if rule.streams else 30.0)
+            if outcome.code not in ("OK", "DEADLINE_EXCEEDED"):
+                faults += [f"{rule.name} {outcome.code}: {lack}" for lack in lacks(outcome)]
+    return faults
+
+
+async def test_every_error_carries_its_reason(world: World) -> None:
+    await furnished(world)
+    assert await poor_errors(world) == []
+
+
+async def test_many_violations_fit_into_the_trailers(world: World) -> None:
+    env = [{"name": f"bad name {number} {'é' * 50}"} for number in range(500)]
+    fields = {"namespace": OWN, "container": {**workload("web"), "env": env}}
+    outcome = await world.call("CreateContainer", fields)
+    assert (outcome.code, lacks(outcome)) == ("INVALID_ARGUMENT", [])
+    assert sum(len(detail.value) for detail in outcome.details) < 8000
+
+
+def _fails_with(error: Exception) -> Any:
+    async def fail(*_arguments: Any) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def server_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What the server logs as it is set up to; the set-up is taken back."""
+    root, written = logging.getLogger(), io.StringIO()
+    handlers, level = list(root.handlers), root.level
+    monkeypatch.setattr(sys, "stderr", written)
+    log_lines.configure("DEBUG", request.param)
+    yield written
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("server_log", ["text", "json"], indirect=True)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProgrammingError("SELECT password FROM users WHERE x = :x", {"x": PASSWORD}, Exception(PASSWORD)),
+        RuntimeError(f"login with {PASSWORD} failed at /srv/app.py"),
+        KeyError(PASSWORD),
+    ],
+    ids=["database", "runtime", "lookup"],
+)
+async def test_an_unforeseen_exception_leaks_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, server_log: io.StringIO, error: Exception
+) -> None:
+    monkeypatch.setattr(containers, "locate", _fails_with(error))
+    monkeypatch.setattr(containers, "create", _fails_with(error))
+    for name, fields in (
+        ("GetContainer", {"namespace": OWN, "name": "web"}),
+        ("CreateContainer", {"namespace": OWN, "container": workload("web")}),
+    ):
+        outcome = await world.call(name, fields)
+        assert (outcome.code, outcome.reason, lacks(outcome)) == ("INTERNAL", "INTERNAL", [])
+        info = outcome.detail(details.ErrorInfo)
+        assert info is not None
+        assert info.metadata["operation_id"] == outcome.trailing["pilothouse-operation-id"]
+    logged = server_log.getvalue()
+    assert "call failed unexpectedly" in logged
+    assert PASSWORD not in logged
+    async with world.sql() as sql:
+        kept = await sql.fetchval("SELECT string_agg(o::text, '') FROM operation_logs AS o")
+        assert PASSWORD not in kept
+
+
+async def open_work(world: World) -> list[str]:
+    """Connections of the server that are in a transaction, by what they did last."""
+    async with world.sql() as sql:
+        rows = await sql.fetch(
+            "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name LIKE 'pilothouse-%' AND state <> 'idle'"
+        )
+    return [f"{row['state']}: {row['query'][:80]}" for row in rows]
+
+
+def connections(world: World) -> int:
+    """Connections that the pools of the server have given out."""
+    engines = world.server.application.database
+    return sum(engine.pool.checkedout() for engine in (engines.app, engines.system))  # type: ignore[attr-defined]
+
+
+async def test_a_storm_of_cancellations_leaves_nothing_open(world: World) -> None:
+    await furnished(world)
+    get, update, watch = (world.rule(name) for name in ("GetContainer", "UpdateContainer", "WatchContainers"))
+    for wave in range(8):
+        calls = [
+            world.admin.open(rule, world.request(rule).SerializeToString())
+            for rule in (get, update, watch)
+            for _ in range(15)
+        ]
+        tasks = [asyncio.ensure_future(anext(aiter(call)) if call in calls[30:] else call) for call in calls]
+        # Cancelled at another place of their way each time.
+        for _ in range(wave * 12):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def settled() -> bool:
+        return not await open_work(world) and connections(world) == 0
+
+    await eventually(settled, seconds=10)
+    await world.must("GetContainer", {"namespace": OWN, "name": "web"})
+
+
+async def test_a_connection_that_is_not_given_back_is_found(world: World) -> None:
+    kept = await world.server.application.database.app.connect()
+    await kept.execute(text("SELECT 1"))
+    assert connections(world) >= 1
+    assert any(item.startswith("idle in transaction") for item in await open_work(world))
+    await kept.close()
