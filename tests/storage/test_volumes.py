@@ -20,6 +20,7 @@ from pilothouse_client.errors import (
     PermissionDeniedError,
 )
 from pilothouse_client.streams import ChangeKind
+from tests.harness import eventually
 from tests.storage.conftest import Place, mount
 
 CLAIM = pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
@@ -214,7 +215,16 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
     await place.client.identity.grant_role(
         username=f"dev-{place.name}", role=f"mounter-{place.name}", namespace=place.name
     )
-    await developer.storage.attach_volume(namespace=place.name, name="logs", container="web")
+
+    async def allowed() -> bool:
+        # A grant is known within a second.
+        try:
+            await developer.storage.attach_volume(namespace=place.name, name="logs", container="web")
+        except PermissionDeniedError:
+            return False
+        return True
+
+    await eventually(allowed)
 
 
 async def test_validate_only_writes_nothing(place: Place) -> None:
