@@ -17,9 +17,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, connection
@@ -129,12 +131,14 @@ async def quiet_world(
         }
         for namespace in (OWN, FOREIGN):
             await world.must("CreateNamespace", {"namespace": {"name": namespace}})
-            await _run_already(cluster, namespace)
+            await _run_already(world, cluster, namespace)
         yield world
 
 
-async def _run_already(cluster: SimulatedCluster, namespace: str) -> None:
-    """Puts a Deployment that is nobody's on the cluster, for the import."""
+async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) -> None:
+    """Puts the namespace on the cluster, as the reconciler would, and a Deployment that is nobody's, to import."""
+    async with world.server.application.store.system_read() as transaction:
+        found = await namespaces.locate(transaction, namespace)
     client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="local")
     name = target("ImportContainers")
     labels = {"app": name}
@@ -143,9 +147,7 @@ async def _run_already(cluster: SimulatedCluster, namespace: str) -> None:
         "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]},
     }
     try:
-        await client.apply(
-            NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-        )
+        await client.apply(NAMESPACES, manifests.namespace(found))
         await client.apply(
             DEPLOYMENTS,
             {
