@@ -9,9 +9,9 @@ import pytest
 
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.errors import NotFound
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
+from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.containers import operations as containers
-from pilothouse_server.containers.model import Port
+from pilothouse_server.containers.model import ContainerSpec, Port
 from tests.cluster.containers import container as model
 from tests.cluster.waiting import eventually
 from tests.reconcile.world import World
@@ -44,6 +44,20 @@ async def test_pods_in_trouble_are_shown_with_the_reason(
         row = await here.until(lambda row: row.observed.status == status and row.observed.reason in reasons)
         assert row.observed.message
         assert row.observed.ready_replicas == 0
+        # Not ready yet is the ordinary way to ready; any other reason is worth a line of the history.
+        if reason != "ContainersNotReady":
+            told = await here.rows("SELECT reason FROM container_status_history")
+            assert {entry["reason"] for entry in told} & set(reasons)
+
+
+async def test_reasons_that_take_turns_are_one_line_of_the_history(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        row = await here.create(annotations={BEHAVIOR: "image-pull-error"})
+        for reason in ("ErrImagePull", "ImagePullBackOff"):
+            await here.until(lambda row, reason=reason: row.observed.reason == reason)  # type: ignore[misc]
+    history = await here.rows("SELECT reason FROM container_status_history WHERE container_id = $1", row.id)
+    assert sum(entry["reason"] in ("ErrImagePull", "ImagePullBackOff") for entry in history) == 1
 
 
 async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
@@ -278,6 +292,26 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
         await eventually(lambda: client.find(SERVICES, "shop", "orphan"), lambda found: found is None)
         assert await client.find(DEPLOYMENTS, "other", "web") is not None
         assert await client.find(SERVICES, "other", "orphan") is not None
+
+
+async def test_a_service_account_goes_when_no_container_names_it(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(spec=ContainerSpec(service_account="old"))
+        await here.create("other", spec=ContainerSpec(service_account="kept"))
+        await here.running()
+        theirs = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "theirs", "namespace": "shop"},
+        }
+        await client.apply(SERVICE_ACCOUNTS, theirs)
+        await here.update(spec=ContainerSpec(service_account="new"))
+        await eventually(lambda: client.find(SERVICE_ACCOUNTS, "shop", "old"), lambda found: found is None)
+        await here.running()
+        there = {account.metadata.name for account in (await client.list(SERVICE_ACCOUNTS, "shop")).items}
+        assert there == {"default", "kept", "new", "theirs"}
 
 
 async def test_two_servers_share_the_work_and_one_observes(here: World) -> None:

@@ -36,7 +36,7 @@ from tests.conftest import Database
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
-    observer=ObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3),
+    observer=ObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3),
     health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
     sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
     usage_period_seconds=0.3,

@@ -43,10 +43,12 @@ from pilothouse_server.containers.model import Container, NamespaceId, Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.cluster_view import ClusterView, Objects
 from pilothouse_server.reconcile.foreign_pods import ForeignPods
+from pilothouse_server.reconcile.images import Images
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.leadership import under_lease
 from pilothouse_server.reconcile.leased_client import LeaseLost
 from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.repository import images
 from pilothouse_server.reconcile.repository import namespaces as homes
 from pilothouse_server.reconcile.repository import observed as written_back
 from pilothouse_server.reconcile.repository import work as queue
@@ -66,6 +68,8 @@ class ObserverSettings(msgspec.Struct, frozen=True):
     # A pod that does not start and does not say why: when its events are asked for, and how often again.
     unexplained_seconds: float = 2.0
     events_again_seconds: float = 15.0
+    # A node lists an image some time after it has pulled it.
+    node_seconds: float = 20.0
 
 
 class PodOwner(msgspec.Struct, frozen=True):
@@ -103,6 +107,7 @@ class Observer:
         # What was written last, so that only differences are.
         self._pods_written: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
+        self._images = Images(client, settings.node_seconds)
         self._events: dict[str, tuple[Event, ...]] = {}
         self._events_asked: dict[str, float] = {}
         # Containers that objects speak of and the database does not know -> since when.
@@ -210,6 +215,30 @@ class Observer:
             else:
                 self._forget(uid)
         await self._explain(locked, seen)
+        await self._write_images(locked)
+
+    async def _write_images(self, containers: list[Container]) -> None:
+        """Note what the pods run, where it is not noted yet."""
+        found = []
+        for container in containers:
+            objects = self.view.containers.get(container.uid) or Objects()
+            news = self._images.news(container, objects.pods.values())
+            if news is not None:
+                found.append((container, news))
+        if not found:
+            return
+        # Nodes are asked before the transaction begins.
+        seen = [(c, news, await self._images.describe(c, news)) for c, news in found if not news.failed]
+        async with self._transaction() as transaction:
+            await images.write_failed(transaction, [int(c.id) for c, news in found if news.failed])
+            await images.write_seen(transaction, [described for _, _, described in seen])
+        for container, news in found:
+            if news.failed:
+                self._images.note(container, news, complete=True)
+        for container, news, described in seen:
+            known = described.size_bytes is not None
+            if self._images.note(container, news, complete=known) == "again":
+                self.view.mark(container.uid, in_seconds=self._settings.node_seconds)
 
     def _observe(self, container: Container, now: datetime) -> Observation:
         objects = self.view.containers.get(container.uid) or Objects()
@@ -248,6 +277,7 @@ class Observer:
     def _forget(self, uid: str) -> None:
         for memory in (self._pods_written, self._owners, self._events, self._events_asked):
             memory.pop(uid, None)
+        self._images.forget(uid)
         if uid in self.view.containers:
             self.unknown.setdefault(uid, monotonic())
         else:

@@ -25,6 +25,7 @@ from pilothouse_server.cluster.objects import (
     CONFIG_MAP_METADATA,
     DEPLOYMENTS,
     SECRET_METADATA,
+    SERVICE_ACCOUNTS,
     SERVICES,
     KubernetesObject,
     Resource,
@@ -91,6 +92,7 @@ class Sweep:
             *((SERVICES, service) for service in services),
         ]
         orphans = await self._orphans(candidates) + await self._config_orphans()
+        orphans += await self._unused_accounts()
         for resource, orphan in orphans:
             metadata = orphan.metadata
             log.warning(
@@ -140,6 +142,26 @@ class Sweep:
             if uid not in known
             for each in found
             if self._is_home(each[1], ours)
+        ]
+
+    async def _unused_accounts(self) -> list[tuple[Resource[Any], KubernetesObject]]:
+        """Service accounts that we made and no container names any more."""
+        listed = await self._client.list(SERVICE_ACCOUNTS, label_selector=manifests.MANAGED_SELECTOR)
+        candidates = [
+            account
+            for account in listed.items
+            if self._is_old(account) and account.metadata.deletion_timestamp is None
+        ]
+        if not candidates:
+            return []
+        async with self._store.system_read() as transaction:
+            used = await written_back.service_accounts(transaction, self._cluster_name)
+            ours = await homes.homes(transaction, self._cluster_name)
+        return [
+            (SERVICE_ACCOUNTS, account)
+            for account in candidates
+            if (account.metadata.namespace, account.metadata.name) not in used
+            and self._is_home(account, ours)
         ]
 
     def _is_home(self, candidate: KubernetesObject, ours: dict[str, homes.Home]) -> bool:

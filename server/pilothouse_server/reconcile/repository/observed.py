@@ -19,12 +19,15 @@ import msgspec
 import orjson
 from sqlalchemy import text
 
-from pilothouse_server.cluster.pod_observation import PodObservation
+from pilothouse_server.cluster.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
 Trigger = Literal["system", "kubernetes"]
+# Stations on the ordinary way to a running pod.
+ORDINARY_REASONS = ORDINARY | {"Creating", "ReplicasNotReady", "ContainersNotReady", "Scaling", "Terminating"}
+PULL_REASONS = {"ErrImagePull", "ImagePullBackOff"}
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -116,6 +119,12 @@ WHERE n.cluster_name = :cluster_name
 
 _KNOWN = text("SELECT uid::text AS uid FROM containers WHERE uid = ANY(CAST(:uids AS uuid[]))")
 
+_ACCOUNTS = text("""
+SELECT DISTINCT n.kubernetes_name, c.spec ->> 'service_account' AS account
+FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE n.cluster_name = :cluster_name AND c.spec ->> 'service_account' IS NOT NULL
+""")
+
 _ACCOUNT_USED = text("""
 SELECT 1 FROM containers
 WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' = :name LIMIT 1
@@ -148,7 +157,7 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
         history = [
             _history_row(change, trigger)
             for change in significant
-            if change.observed.status != change.container.observed.status
+            if change.observed.status != change.container.observed.status or _tells_more(change)
         ]
         if history:
             await transaction.connection.execute(_HISTORY, {"rows": _json(history)})
@@ -174,6 +183,12 @@ async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[s
     """Those of `uids` (which must be UUIDs) that are containers."""
     rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
     return {row.uid for row in rows}
+
+
+async def service_accounts(transaction: ReadTransaction, cluster_name: str) -> set[tuple[str, str]]:
+    """Kubernetes namespace and name of every service account that containers of a cluster name."""
+    rows = await transaction.connection.execute(_ACCOUNTS, {"cluster_name": cluster_name})
+    return {(row.kubernetes_name, row.account) for row in rows}
 
 
 async def service_account_used_by_others(transaction: ReadTransaction, container: Container) -> bool:
@@ -210,6 +225,15 @@ def _written(change: Change, transaction: Transaction) -> Container:
         observed_generation=change.observed_generation,
         updated_at=transaction.now,
     )
+
+
+def _tells_more(change: Change) -> bool:
+    """Whether the cluster now says why, or says another why, while the status stays."""
+    before, now = change.container.observed.reason, change.observed.reason
+    if change.observed.status not in ("pending", "failed") or now in ORDINARY_REASONS:
+        return False
+    # The two take turns at every attempt.
+    return now != before and not {now, before} <= PULL_REASONS
 
 
 def _row(change: Change) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""Which image a container's pods really run: digest, size, platform, or that it cannot be pulled.
+
+The digest is in a pod's status, size and platform are in that of its node. Nodes are asked only when something new is
+to be written, and seldom: the list of their images is long, and it is behind their pods by seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Literal
+
+import msgspec
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.objects import NODES, ContainerStatus, Node, Pod
+from pilothouse_server.containers.model import Container
+from pilothouse_server.reconcile.repository.images import ImageSeen
+from pilothouse_server.values.image_reference import ImageReference
+
+PULL_FAILURES = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+)
+# A node lists only its largest images: a size that does not come is given up.
+TRIES = 10
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """`digest` as a pod on `node` runs it under the runtime's `name`; `failed`: it cannot be pulled."""
+
+    image: str
+    digest: str = ""
+    name: str = ""
+    node: str = ""
+    failed: bool = False
+
+
+class Images:
+    """What was written last by container, and the nodes that were asked, each at most once in `node_seconds`."""
+
+    def __init__(self, client: ClusterClient, node_seconds: float) -> None:
+        self._client = client
+        self._node_seconds = node_seconds
+        self._written: dict[str, tuple[Sighting, int]] = {}
+        self._nodes: dict[str, tuple[float, Node | None]] = {}
+
+    def forget(self, uid: str) -> None:
+        """The container is gone."""
+        self._written.pop(uid, None)
+
+    def news(self, container: Container, pods: Iterable[Pod]) -> Sighting | None:
+        """What is to be written of a container's image; None where nothing is known, or nothing new."""
+        found = sighting(container, pods)
+        written, tries = self._written.get(container.uid, (None, 0))
+        if found is None or (written is not None and _same(written, found) and tries == 0):
+            return None
+        return found
+
+    async def describe(self, container: Container, found: Sighting) -> ImageSeen:
+        """Complete what a pod says with what its node says. A node that cannot be asked is passed over."""
+        seen = ImageSeen(int(container.id), found.digest)
+        node = await self._node(found.node)
+        if node is None:
+            return seen
+        sizes = (i.size_bytes for i in node.status.images if _is_named(i.names, found))
+        info = node.status.node_info
+        return msgspec.structs.replace(
+            seen,
+            size_bytes=next(sizes, None),
+            architecture=info.architecture or None,
+            os=info.operating_system or None,
+        )
+
+    def note(self, container: Container, found: Sighting, *, complete: bool) -> Literal["done", "again"]:
+        """It was written. `again`: its node may know more in a while."""
+        written, tries = self._written.get(container.uid, (None, 0))
+        left = tries - 1 if written is not None and _same(written, found) and tries > 0 else TRIES
+        left = 0 if complete else left
+        self._written[container.uid] = (found, left)
+        return "again" if left else "done"
+
+    async def _node(self, name: str) -> Node | None:
+        asked, node = self._nodes.get(name, (0.0, None))
+        if not name or (asked and monotonic() - asked < self._node_seconds):
+            return node
+        # Perhaps we may not read nodes; what is known already stays known.
+        with suppress(ClusterError):
+            node = await self._client.find(NODES, None, name)
+        self._nodes[name] = (monotonic(), node)
+        return node
+
+
+def sighting(container: Container, pods: Iterable[Pod]) -> Sighting | None:
+    """What the pods that were made of the wanted image tell of it; one that runs before one that cannot pull it."""
+    failed = None
+    for pod in pods:
+        if pod.metadata.deletion_timestamp is not None:
+            continue
+        main = next((c for c in pod.spec.containers if c.name == container.spec.pod_container_name), None)
+        if main is None or main.image != container.image:
+            continue
+        status = next((s for s in pod.status.container_statuses if s.name == main.name), ContainerStatus())
+        digest = ImageReference.parse(container.image).digest or digest_of(status.image_id)
+        if status.image_id and digest:
+            return Sighting(container.image, digest, status.image, pod.spec.node_name)
+        waiting = status.state.waiting
+        if waiting is not None and waiting.reason in PULL_FAILURES:
+            failed = Sighting(container.image, failed=True)
+    return failed
+
+
+def digest_of(image_id: str) -> str:
+    """The digest in a runtime's `imageID`.
+
+    That of the repository, or where the image never came from one (it was loaded by hand) that of its configuration.
+    """
+    digest = image_id.rpartition("@")[2].rpartition("//")[2]
+    return digest if digest.startswith("sha256:") else ""
+
+
+def _same(one: Sighting, other: Sighting) -> bool:
+    """Whichever node runs it."""
+    return (one.image, one.digest, one.failed) == (other.image, other.digest, other.failed)
+
+
+def _is_named(names: tuple[str, ...] | None, found: Sighting) -> bool:
+    return any(name == found.name or name.partition("@")[2] == found.digest for name in names or ())

@@ -1,0 +1,69 @@
+"""What nodes report of images, written to the rows of the images that containers use.
+
+A tag stands for another digest after another pull, so a digest is a row of its own, and the container is pointed to
+it. That changes nothing of what is wanted: the image that was asked for stands in the container's document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import orjson
+from sqlalchemy import text
+
+from pilothouse_server.store.unit_of_work import Transaction
+
+
+class ImageSeen(msgspec.Struct, frozen=True):
+    """The image that a container's pods run; what is not known is None."""
+
+    container_id: int
+    digest: str
+    size_bytes: int | None = None
+    architecture: str | None = None
+    os: str | None = None
+
+
+# Rows are made in one order by everybody: observers of several clusters may see the same images at once.
+_SEEN = text("""
+WITH seen AS (
+    SELECT r.*, i.repository, i.name, i.tag
+    FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+        container_id bigint, digest text, size_bytes bigint, architecture text, os text)
+    JOIN containers AS c ON c.id = r.container_id
+    JOIN container_images AS i ON i.id = c.image_id),
+known AS (
+    INSERT INTO container_images AS i (repository, name, tag, digest, size_bytes, architecture, os)
+    SELECT DISTINCT ON (repository, name, tag, digest)
+        repository, name, tag, digest, size_bytes, architecture, os
+    FROM seen ORDER BY repository, name, tag, digest, size_bytes NULLS LAST
+    ON CONFLICT ON CONSTRAINT uq_container_images_reference DO UPDATE
+    SET size_bytes = COALESCE(EXCLUDED.size_bytes, i.size_bytes),
+        architecture = COALESCE(EXCLUDED.architecture, i.architecture), os = COALESCE(EXCLUDED.os, i.os),
+        status = 'available'
+    RETURNING id, repository, name, tag, digest)
+UPDATE containers AS c SET image_id = known.id
+FROM seen JOIN known ON known.repository IS NOT DISTINCT FROM seen.repository AND known.name = seen.name
+    AND known.tag IS NOT DISTINCT FROM seen.tag AND known.digest = seen.digest
+WHERE c.id = seen.container_id AND c.image_id <> known.id
+""")
+
+_FAILED = text("""
+UPDATE container_images SET status = 'error'
+WHERE status = 'available'
+  AND id IN (SELECT image_id FROM containers WHERE id = ANY(CAST(:container_ids AS bigint[])))
+""")
+
+
+async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> None:
+    """Note what the pods of these containers run."""
+    if seen:
+        rows = orjson.dumps([msgspec.to_builtins(each) for each in seen]).decode()
+        await transaction.connection.execute(_SEEN, {"rows": rows})
+
+
+async def write_failed(transaction: Transaction, container_ids: Sequence[int]) -> None:
+    """Note that the images of these containers cannot be pulled."""
+    if container_ids:
+        await transaction.connection.execute(_FAILED, {"container_ids": list(container_ids)})

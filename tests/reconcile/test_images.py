@@ -1,0 +1,95 @@
+"""What nodes report of images, without a word changed of what is wanted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pilothouse_server.cluster.objects import (
+    ContainerState,
+    ContainerStatus,
+    ObjectMeta,
+    Pod,
+    PodContainer,
+    PodSpec,
+    PodState,
+    Waiting,
+)
+from pilothouse_server.reconcile.images import Sighting, sighting
+from tests.cluster.containers import container as model
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import World
+
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+
+
+async def images(here: World) -> dict[str, dict[str, Any]]:
+    """The image rows in use, by container."""
+    rows = await here.rows(
+        "SELECT c.name AS container, i.* FROM containers AS c JOIN container_images AS i ON i.id = c.image_id"
+    )
+    return {row["container"]: row for row in rows}
+
+
+async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        made = await here.create()
+        await here.create("again")
+        await here.running()
+        await here.running("again")
+        found = await eventually(
+            lambda: images(here),
+            lambda rows: all(row["digest"] and row["size_bytes"] for row in rows.values()),
+        )
+        web = found["web"]
+        assert web["digest"].startswith("sha256:")
+        assert (web["name"], web["tag"], web["status"]) == ("nginx", "1.27", "available")
+        assert (web["architecture"], web["os"]) == ("amd64", "linux")
+        assert found["again"]["id"] == web["id"]
+        row = await here.running()
+        assert (row.image, row.generation, row.resource_version) == (
+            "nginx:1.27",
+            made.generation,
+            made.resource_version,
+        )
+        # Another image is another row, and learns its own digest.
+        await here.update(image="nginx:1.28")
+        moved = await eventually(
+            lambda: images(here), lambda rows: rows["web"]["tag"] == "1.28" and rows["web"]["digest"]
+        )
+        assert moved["web"]["digest"] != web["digest"]
+
+
+async def test_an_image_that_cannot_be_pulled_says_so(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(image="nowhere/nothing:1", annotations={BEHAVIOR: "image-pull-error"})
+        found = await eventually(lambda: images(here), lambda rows: rows["web"]["status"] == "error")
+        assert found["web"]["digest"] is None
+
+
+def _pod(template_image: str, status: ContainerStatus, *, deleting: bool = False) -> Pod:
+    gone = datetime.now(UTC) if deleting else None
+    return Pod(
+        metadata=ObjectMeta(name="web-1", deletion_timestamp=gone),
+        spec=PodSpec("node-1", (PodContainer("main", template_image),)),
+        status=PodState(container_statuses=(status,)),
+    )
+
+
+def test_only_pods_of_the_wanted_image_count() -> None:
+    subject = model(image="nginx:1.28")
+    digest = "docker.io/library/nginx@sha256:aa"
+    running = ContainerStatus(name="main", image="docker.io/library/nginx:1.28", image_id=digest)
+    waiting = ContainerStatus(name="main", state=ContainerState(waiting=Waiting("ImagePullBackOff")))
+    loaded = ContainerStatus(name="main", image="nginx:1.28", image_id="sha256:bb")
+    seen = Sighting("nginx:1.28", "sha256:aa", "docker.io/library/nginx:1.28", "node-1")
+    assert sighting(subject, [_pod("nginx:1.27", running)]) is None
+    assert sighting(subject, [_pod("nginx:1.28", running, deleting=True)]) is None
+    assert sighting(subject, [_pod("nginx:1.28", loaded)]) == Sighting(
+        "nginx:1.28", "sha256:bb", "nginx:1.28", "node-1"
+    )
+    assert sighting(subject, [_pod("nginx:1.28", running)]) == seen
+    assert sighting(subject, [_pod("nginx:1.28", waiting)]) == Sighting("nginx:1.28", failed=True)
+    assert sighting(subject, [_pod("nginx:1.28", waiting), _pod("nginx:1.28", running)]) == seen
