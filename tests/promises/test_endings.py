@@ -153,7 +153,11 @@ async def test_a_call_that_is_cut_during_the_drain_is_not_left_open(world: World
         await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", OWN)
         call = caller.open(rule, world.request(rule).SerializeToString())
         answer = asyncio.ensure_future(call)
-        await asyncio.sleep(0.2)
+
+        async def waits() -> bool:
+            return bool(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await eventually(waits)
         await channel.close()
         await asyncio.gather(answer, return_exceptions=True)
 
