@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.worker import Worker, WorkerSettings
 from tests.cluster.waiting import eventually
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.world import World
 
 # Soon over, as the next server has to wait for it.
 LONG = WorkerSettings(lease_seconds=60.0)
@@ -118,6 +119,12 @@ async def renamed_port(here: World) -> None:
     await here.update(ports=(Port(container_port=80, service_name="other", service_port=80),), replicas=1)
 
 
+async def headless(here: World) -> None:
+    """The Service is made anew: killed in between there is none."""
+    port = Port(container_port=80, service_name="web", service_port=80, service_type="Headless")
+    await here.update(ports=(port,))
+
+
 async def stopped(here: World) -> None:
     await here.move(containers.stop)
 
@@ -134,36 +141,51 @@ async def settled(here: World) -> None:
 OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
     "create": make,
     "update": renamed_port,
+    "headless": headless,
     "stop": stopped,
     "delete": deleted,
 }
 
 
+@asynccontextmanager
+async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]:
+    """The part of another server that finishes work; nothing is observed, so that it starts at once."""
+
+    async def connect(_: str) -> ClusterClient:
+        return client
+
+    running = asyncio.ensure_future(Worker(here.store, Clusters(connect), OwnChanges(), SHORT).run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_killed_at_every_write(here: World, operation: str) -> None:
     """After each write: that is also before the next, and after the last it is before the write-back."""
-    settings = msgspec.structs.replace(QUICK, worker=SHORT)
     client = await here.connect("local")
     await here.namespace()
-    async with here.reconciling(settings):
+    async with next_server(here, client):
         await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
 
     async def prepared() -> None:
         if operation != "create":
             await make(here)
-            async with here.reconciling(settings):
+            async with next_server(here, client):
                 await settled(here)
 
     async def cleared() -> None:
         if await here.seen() is not None:
             await deleted(here)
-        async with here.reconciling(settings):
+        async with next_server(here, client):
             await eventually(here.seen, lambda row: row is None)
         assert await on_cluster(client) == {}
 
     await prepared()
     await OPERATIONS[operation](here)
-    async with here.reconciling(settings):
+    async with next_server(here, client):
         await settled(here)
     undisturbed = await on_cluster(client)
     assert bool(undisturbed) == (operation != "delete")
@@ -174,7 +196,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
         await prepared()
         await OPERATIONS[operation](here)
         died = await die_at(here, step)
-        async with here.reconciling(settings):
+        async with next_server(here, client):
             await settled(here)
         assert await on_cluster(client) == undisturbed, f"killed at write {step}"
         await cleared()
@@ -182,7 +204,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
             break
         step += 1
     # The checker sees something: there were writes to be killed at.
-    assert step >= {"create": 5, "update": 4, "stop": 2, "delete": 3}[operation]
+    assert step >= {"create": 5, "update": 4, "headless": 4, "stop": 2, "delete": 3}[operation]
 
 
 async def test_a_frozen_server_cannot_write_back(here: World) -> None:
