@@ -173,3 +173,25 @@ async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
             if rule.permission and not rule.namespace_of(world.request(rule)):
                 outcome = await nobody.invoke(rule, b"")
                 assert outcome.code == "PERMISSION_DENIED", rule.name
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="users are locked FOR UPDATE, which the foreign key of the records waits for while it holds the stream head",
+)
+async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(world: World) -> None:
+    somebody = await world.make_user("somebody", {OWN: "viewer"})
+    async with world.sql() as sql:
+        for number in range(15):
+            fields = {
+                "username": "somebody",
+                "user": {"fullName": f"Name {number}"},
+                "updateMask": "fullName",
+            }
+            await asyncio.gather(
+                world.call("UpdateUser", fields),
+                *(world.call("CreateRole", {"role": {"name": "x"}}, somebody) for _ in range(10)),
+            )
+            deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+            assert await sql.fetchval(deadlocks) == 0
+    assert world.server.application.audit_writer.lost == 0

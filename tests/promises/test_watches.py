@@ -117,7 +117,7 @@ async def test_no_event_is_lost_twice_or_out_of_order(world: World, tmp_path: Pa
 @pytest.mark.soak
 async def test_no_event_is_lost_in_a_long_race(world: World, tmp_path: Path) -> None:
     async with second_server(world, tmp_path) as other:
-        assert await race(world, [world.admin, other], writers=16, each=600, watchers=20) == []
+        assert await race(world, [world.admin, other], writers=16, each=300, watchers=20) == []
 
 
 async def test_a_watch_that_loses_events_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ batch that holds it is committed. The queue has a bound: a read that finds it fu
 be recorded fails. What is not written is counted in `lost`, and exported as a metric.
 
 A batch that the database refuses is written again record by record, so that one which cannot be stored does
-not take others with it. A batch that has begun is finished whatever is cancelled meanwhile, and `close`
-waits for it.
+not take others with it; one that met another change (a deadlock) is written again as it is. A batch that has
+begun is finished whatever is cancelled meanwhile, and `close` waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import deque
 import structlog
 from prometheus_client import Counter
 
-from pilothouse_server.errors import Unavailable
+from pilothouse_server.errors import Aborted, Unavailable
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.unit_of_work import Store
@@ -30,6 +30,7 @@ LOST = Counter("pilothouse_audit_records_lost_total", "Audit records that could 
 
 _BATCH = 256
 _GATHER_SECONDS = 0.1
+_ATTEMPTS = 5
 
 _Waiting = tuple[AuditRecord, asyncio.Future[None] | None]
 
@@ -104,9 +105,14 @@ class AuditWriter:
         if batch:
             await self._keep(batch)
 
-    async def _keep(self, batch: list[_Waiting]) -> None:
+    async def _keep(self, batch: list[_Waiting], attempts: int = _ATTEMPTS) -> None:
         try:
             await self._append([record for record, _ in batch])
+        except Aborted as error:
+            if attempts > 1:
+                await self._keep(batch, attempts - 1)
+            else:
+                self._give_up(batch, error)
         except Exception as error:  # noqa: BLE001 - the writer outlives every batch; its calls are told
             if len(batch) == 1 or isinstance(error, Unavailable):
                 self._give_up(batch, error)
