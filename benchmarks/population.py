@@ -3,9 +3,9 @@
 They are what the product would have written, as far as the statements that are measured look at them. They are
 written by the superuser, so no row-level security slows it down.
 
-The trigger on `reconcile_work` is the one thing that differs from the product's own schema: work is written as always
-and then never due. Without it the reconciler would try, in the middle of a measurement of calls, to reach a cluster
-that is not there.
+Two things keep the reconciler out of measurements of calls, since the cluster of these rows is not there. A trigger on
+`reconcile_work`: work is written as always and then never due. And a lease that another server seems to hold: it is the
+one that watches the cluster, so this one does not find it away and mark each of its containers stale, with an event.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ FROM (SELECT format('tenant-%s', i) AS name, '{{"containers": 10000000}}'::jsonb
       UNION ALL SELECT '{WATCHED}', NULL) AS wanted;
 INSERT INTO container_images (name, tag) SELECT 'image-' || i, '1.0' FROM generate_series(0, 19) AS i;
 
+INSERT INTO leases (name, owner, epoch, expires_at) VALUES ('observe/{CLUSTER}', 'another', 1, 'infinity');
 CREATE FUNCTION never_due() RETURNS trigger LANGUAGE plpgsql
     AS $$ BEGIN NEW.due_at := 'infinity'; RETURN NEW; END $$;
 CREATE TRIGGER never_due BEFORE INSERT OR UPDATE ON reconcile_work FOR EACH ROW EXECUTE FUNCTION never_due();

@@ -52,7 +52,7 @@ class Product:
         """Starts it and returns when it says that it serves.
 
         Raises:
-            RuntimeError: it ends instead; the text is the end of its log.
+            RuntimeError: it ends instead; the text is the last line of its log.
         """
         data_directory.mkdir(parents=True, exist_ok=data_kept)
         log = data_directory / "log.txt"
@@ -79,7 +79,9 @@ class Product:
             while line := (await process.stdout.readline()).decode():
                 if line.startswith(_SAYS):
                     return cls(process, line.removeprefix(_SAYS).strip(), spawned, log)
-        raise RuntimeError(f"the server ended with {await process.wait()}: {log.read_text()[-2000:]}")
+        code = await process.wait()
+        words = log.read_text().strip().splitlines() or ["it said nothing"]
+        raise RuntimeError(f"the server ended with {code}: {words[-1]}")
 
     @property
     def process_id(self) -> int:

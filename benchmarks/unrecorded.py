@@ -12,7 +12,7 @@ from typing import Any
 from pilothouse_client.cli import main as command
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.interceptors import audit
-from pilothouse_server.store import unit_of_work
+from pilothouse_server.store import append
 
 
 def _no_record(*_arguments: Any, **_named: Any) -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     for module, name, replacement in (
         (audit, "_record", _no_record),
         (redaction, "body", _no_body),
-        (unit_of_work, "audit_json", _no_rows),
+        (append, "audit_json", _no_rows),
     ):
         if not hasattr(module, name):
             raise RuntimeError(f"{module.__name__} has no {name} to replace: this must follow the product")

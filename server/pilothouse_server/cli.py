@@ -45,14 +45,18 @@ def serve(
 async def _serve(settings: Settings, *, dev: bool) -> None:
     # These import half a second's worth of libraries, which no other verb needs.
     from pilothouse_server.app import Application
-    from pilothouse_server.development import Development
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     kubeconfigs = _kubeconfigs(settings)
-    surroundings = Development(settings, kubeconfigs) if dev else None
+    surroundings = None
+    if dev:
+        # Only here, for it brings the whole simulated cluster.
+        from pilothouse_server.development import Development
+
+        surroundings = Development(settings, kubeconfigs)
     try:
         if surroundings is not None:
             settings = await surroundings.start()
