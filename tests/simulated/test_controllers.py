@@ -33,8 +33,8 @@ from pilothouse_server.cluster.simulated.resources import (
     SERVICES,
 )
 from pilothouse_server.cluster.simulated.store import Store
+from tests.virtual_time import virtual_time
 
-from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import change, condition, container, deployment, exists, is_ready, pod, pods_of, stored
 

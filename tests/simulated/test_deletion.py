@@ -13,10 +13,10 @@ from pilothouse_server.cluster.simulated.resources import (
     REPLICA_SETS,
     SERVICE_ACCOUNTS,
 )
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import check, replay
-from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import condition, deployment, exists, is_complete, pods_of, replica_sets_of, stored
 

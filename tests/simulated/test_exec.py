@@ -14,10 +14,10 @@ import pytest
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.resources import PODS
+from tests.virtual_time import virtual_time
 
 from .recordings import load
 from .replay import create
-from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
+from tests.virtual_time import virtual_time
 
 from .recordings import load
 from .replay import Body, Replay, check, create, replay
-from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
+from tests.virtual_time import virtual_time
 
 from .replay import check, create, replay
-from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

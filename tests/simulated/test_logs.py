@@ -12,10 +12,10 @@ from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.clock import parse_time
 from pilothouse_server.cluster.simulated.logs import LogAnswer, read_log
 from pilothouse_server.cluster.simulated.resources import PODS
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import recorded_cluster
 from .replay import check, create, replay
-from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]

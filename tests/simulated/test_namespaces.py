@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
+from tests.virtual_time import virtual_time
 
 from .replay import check, replay
-from .virtual_time import virtual_time
 
 _NAMESPACES = "02-namespaces"
 

@@ -14,10 +14,10 @@ import pytest
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.json_copy import copy_json
 from pilothouse_server.cluster.simulated.resources import CONFIG_MAPS, NAMESPACES
+from tests.virtual_time import virtual_time
 
 from .recordings import load
 from .replay import create
-from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]

@@ -12,8 +12,8 @@ from pilothouse_server.cluster.simulated.clock import parse_time
 from pilothouse_server.cluster.simulated.pod_behavior import PodBehavior
 from pilothouse_server.cluster.simulated.pod_programs import program_of
 from pilothouse_server.cluster.simulated.resources import DEPLOYMENTS, EVENTS, NODES, PODS
+from tests.virtual_time import virtual_time
 
-from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import (
     BEHAVIOR,

@@ -9,11 +9,11 @@ import pytest
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.resources import PODS
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .recordings import load
 from .replay import check, replay
-from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

@@ -19,10 +19,10 @@ from pilothouse_server.cluster.simulated.resources import (
     RESOURCE_QUOTAS,
     SERVICES,
 )
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import Replay, check, replay
-from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]

@@ -9,10 +9,10 @@ import pytest
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.resources import DEPLOYMENTS, PODS
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import Body, Replay, check, replay
-from .virtual_time import virtual_time
 from .waiting import until
 from .workloads import (
     REVISION,

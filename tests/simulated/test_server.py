@@ -16,8 +16,7 @@ import yaml
 
 from pilothouse_server.cluster.simulated import FaultPlan, SimulatedCluster
 from pilothouse_server.cluster.simulated.schema_build import TYPES_FILE, render
-
-from .virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -124,7 +123,6 @@ async def _wait_for_pods(session: aiohttp.ClientSession, count: int) -> list[Jso
             await asyncio.sleep(0)
 
 
-@virtual_time
 async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
     state = tmp_path / "state" / "cluster.json"
     deployment = {

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 from pilothouse_server.cluster.simulated import SimulatedCluster
+from tests.virtual_time import virtual_time
 
 from .replay import Replay, check, create, replay
-from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

@@ -16,11 +16,11 @@ from pilothouse_server.cluster.simulated.clock import parse_time
 from pilothouse_server.cluster.simulated.pod_usage import Level
 from pilothouse_server.cluster.simulated.resources import PODS
 from pilothouse_server.cluster.simulated.stats import UsageReporter
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import recorded_cluster
 from .recordings import load
 from .replay import check, replay
-from .virtual_time import virtual_time
 from .waiting import until
 
 JsonObject = dict[str, Any]

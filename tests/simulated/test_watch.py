@@ -10,9 +10,9 @@ import aiohttp
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.json_copy import copy_json
 from pilothouse_server.cluster.simulated.resources import CONFIG_MAPS
+from tests.virtual_time import virtual_time
 
 from .replay import Replay, check, create, replay
-from .virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

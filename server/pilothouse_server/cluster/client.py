@@ -7,10 +7,10 @@ watch is an async iterator that ends when the server ends it; following it with 
 the observer's business.
 
 Traps of the API that this module knows:
-  * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body; * an
-  apply with a wrong type is answered 500 without reason (see `errors`); * watch lines may exceed 4 MiB and
-  may be cut off in the middle, so lines are split here and a last line without its
-    end is dropped: the watch is resumed from the version before it;
+  * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body;
+  * an apply with a wrong type is answered 500 without reason (see `errors`);
+  * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line
+    without its end is dropped: the watch is resumed from the version before it;
   * a stopped server leaves watches open and silent for a minute, so silence longer than a bookmark's period
     (`watch_idle_seconds`) ends them.
 """

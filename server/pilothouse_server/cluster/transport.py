@@ -15,7 +15,14 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 
-from pilothouse_server.cluster.errors import NotTrusted, Status, Unreachable, from_response, from_status
+from pilothouse_server.cluster.errors import (
+    NotTrusted,
+    Refused,
+    Status,
+    Unreachable,
+    from_response,
+    from_status,
+)
 from pilothouse_server.cluster.objects import Manifest
 from pilothouse_server.cluster.rate_limit import RateLimit
 
@@ -156,6 +163,9 @@ class Transport:
             async with asyncio.timeout(self._limits.request_seconds):
                 socket = await opening
         except aiohttp.WSServerHandshakeError as error:
+            if error.status == 500:
+                # The node's answer, in no Status, for a container that does not run (any more).
+                raise Refused("the container does not run", code=500) from error
             raise from_status(
                 Status(message=f"the cluster refused the connection: {error.message}"), code=error.status
             ) from error

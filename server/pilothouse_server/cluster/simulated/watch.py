@@ -117,6 +117,8 @@ class WatchStream:
         seconds = self._options.timeout_seconds
         duration = float(seconds) if seconds else random.uniform(*_DEFAULT_TIMEOUT_SECONDS)
         end = began + duration / speed
+        if self._start and self._context.faults.storage_stalled:
+            await self._context.faults.storage_flows()
         try:
             first_lines = self._initial()
         except ApiError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import selectors
+import time
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
@@ -29,6 +30,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._moved = time.monotonic()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
@@ -38,10 +40,13 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         ready = super().select(0)
         if ready or timeout <= 0:
+            if time.monotonic() - self._moved > _STUCK_SECONDS:
+                raise RuntimeError("time stands still: this test polls without a pause, or works for too long")
             return ready
         ready = super().select(_SETTLE_SECONDS)
         if not ready:
             self.now += timeout
+            self._moved = time.monotonic()
         return ready
 
 
