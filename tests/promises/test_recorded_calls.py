@@ -175,10 +175,6 @@ async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
                 assert outcome.code == "PERMISSION_DENIED", rule.name
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="users are locked FOR UPDATE, which the foreign key of the records waits for while it holds the stream head",
-)
 async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(world: World) -> None:
     somebody = await world.make_user("somebody", {OWN: "viewer"})
     async with world.sql() as sql:

@@ -83,7 +83,8 @@ async def find(transaction: ReadTransaction, username: str, *, lock: bool = Fals
     """The living user of this name in whatever case, if the caller sees them; `lock` holds the row."""
     query = _users().where(USERS.c.username_normalized == normalise_username(username))
     if lock:
-        query = query.with_for_update(of=USERS)
+        # NO KEY UPDATE: the records' foreign key on users would wait for more while it holds the stream head.
+        query = query.with_for_update(key_share=True, of=USERS)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _user(row)
 
@@ -92,7 +93,8 @@ async def get(transaction: ReadTransaction, user_id: int, *, lock: bool = False)
     """The living user with this id; `lock` holds the row."""
     query = _users().where(USERS.c.id == user_id)
     if lock:
-        query = query.with_for_update(of=USERS)
+        # NO KEY UPDATE: the records' foreign key on users would wait for more while it holds the stream head.
+        query = query.with_for_update(key_share=True, of=USERS)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _user(row)
 
