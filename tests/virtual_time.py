@@ -41,7 +41,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout <= 0:
             if time.monotonic() - self._moved > _STUCK_SECONDS:
-                raise RuntimeError("time stands still: this test polls without a pause, or works for too long")
+                raise RuntimeError(
+                    "time stands still: this test polls without a pause, or works for too long"
+                )
             return ready
         ready = super().select(_SETTLE_SECONDS)
         if not ready:
@@ -59,6 +61,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+
+async def pass_time(seconds: float) -> None:
+    """Lets virtual time pass. A loop of real time is refused: there, what a test waits for is a condition."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop), "time is real here: wait for a condition, with a deadline"
+    passed = loop.create_future()
+    loop.call_later(seconds, passed.set_result, None)
+    await passed
 
 
 def virtual_time(test: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:

@@ -15,7 +15,7 @@ from pilothouse_server.cluster.objects import CONFIG_MAPS, KubernetesObject
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated import resources as simulated
 from pilothouse_server.reconcile.informer import Informer
-from tests.virtual_time import virtual_time
+from tests.virtual_time import pass_time, virtual_time
 
 JsonObject = dict[str, Any]
 
@@ -58,7 +58,7 @@ class _Followed:
         for _ in range(int(seconds * 20)):
             if self.knows(name, version):
                 return
-            await asyncio.sleep(0.05)
+            await pass_time(0.05)
         raise AssertionError(f"{name} is not known after {seconds} s")
 
 
@@ -85,7 +85,7 @@ async def test_what_changed_while_the_server_was_killed_is_known_soon_after() ->
         _create(cluster, "before")
         await cluster.api_server.kill()
         version = _create(cluster, "meanwhile")
-        await asyncio.sleep(20)
+        await pass_time(20)
         assert not followed.knows("meanwhile", version)
         assert followed.failures
         assert {type(error) for error in followed.failures} == {Unreachable}
@@ -98,7 +98,7 @@ async def test_watches_that_live_on_silently_are_taken_up_when_they_end() -> Non
     async with _connected() as (cluster, client), _following(client) as followed:
         await cluster.api_server.terminate()
         version = _create(cluster, "meanwhile")
-        await asyncio.sleep(50)
+        await pass_time(50)
         assert not followed.knows("meanwhile", version)
         await cluster.api_server.start_again()
         await followed.until_known("meanwhile", version, 20)
@@ -109,9 +109,9 @@ async def test_a_watch_that_is_silent_for_ever_is_given_up_after_the_time_of_boo
     async with _connected() as (cluster, client), _following(client) as followed:
         cluster.faults.storage_stalled = True
         version = _create(cluster, "meanwhile")
-        await asyncio.sleep(client.limits.watch_idle_seconds - 5)
+        await pass_time(client.limits.watch_idle_seconds - 5)
         assert followed.failures == []
-        await asyncio.sleep(120)
+        await pass_time(120)
         assert not followed.knows("meanwhile", version)
         assert {type(error) for error in followed.failures} == {Unreachable}
         cluster.faults.storage_stalled = False
