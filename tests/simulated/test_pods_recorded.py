@@ -20,6 +20,7 @@ JsonObject = dict[str, Any]
 _SPEED = 12.0
 # How often a kubelet says that it backs off depends on when it looks.
 _COUNTS = frozenset({"count"})
+_READ_SECONDS = 2.0
 
 
 @virtual_time
@@ -58,6 +59,36 @@ async def test_an_image_that_cannot_be_pulled_is_as_recorded() -> None:
             cluster, "05-pod-imagepull", varying=NODE_VALUES | _COUNTS, read_deadline_seconds=1.0
         )
     check("05-pod-imagepull", differences)
+
+
+@pytest.mark.parametrize(
+    ("name", "timings"),
+    [
+        ("05-pod-completed", {}),
+        ("05-pod-configerror-configmap", {}),
+        ("05-pod-configerror-secret", {}),
+        ("05-pod-deadline-exceeded", {}),
+        ("05-pod-evicted-by-api", {}),
+        ("05-pod-failed", {}),
+        ("05-pod-force-delete", {}),
+        ("05-pod-image-never", {}),
+        ("05-pod-init-failing", {}),
+        ("05-pod-invalid-image-name", {}),
+        ("05-pod-liveness-failing", {}),
+        ("05-pod-readiness-failing", {}),
+        ("05-pod-start-error", {"end_back_off": 3.7}),
+        ("05-pod-terminating-grace", {}),
+        ("05-pod-two-containers", {}),
+        ("05-pod-volume-configmap-missing", {}),
+    ],
+)
+@virtual_time
+async def test_a_pods_life_is_as_recorded(name: str, timings: dict[str, float]) -> None:
+    async with recorded_cluster(1.0, **timings) as cluster:
+        differences = await replay(
+            cluster, name, varying=NODE_VALUES | _COUNTS, read_deadline_seconds=_READ_SECONDS
+        )
+    check(name, differences)
 
 
 def _step(pod: JsonObject) -> JsonObject:

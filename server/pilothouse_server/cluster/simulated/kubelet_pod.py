@@ -13,10 +13,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .api_errors import ApiError
+from .clock import parse_time
 from .exec_environment import environment_of
-from .pod_behavior import Behavior, behavior_of, pull_failure
-from .pod_containers import Container, Role, containers_of, restore
-from .pod_programs import KILLED, exec_fails
+from .pod_behavior import Behavior, behavior_of
+from .pod_containers import Attempt, Container, Role, containers_of, restore
+from .pod_preparation import mount_volumes, prepare
+from .pod_probes import is_found_dead, needs_probing, probe, until_dead
+from .pod_programs import KILLED, start_failure
 from .pod_status import Sandbox, build_status
 from .quantities import parse_quantity
 from .resources import PODS
@@ -58,9 +61,22 @@ class PodWorker:
         deleted."""
         if self.pod["status"].get("phase") in ("Succeeded", "Failed"):
             return
+        deadline = self.pod["spec"].get("activeDeadlineSeconds")
+        if deadline is None:
+            await self._live()
+            return
+        elapsed = (self.node.clock.now() - parse_time(self.sandbox.start_time)).total_seconds()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - elapsed) / self.node.clock.speed):
+                await self._live()
+        except TimeoutError:
+            await self._exceed_deadline()
+
+    async def _live(self) -> None:
         timings = self.node.timings
         if not self.sandbox.is_up:
             self.publish()
+            await mount_volumes(self)
             async with self.node.start_slots:
                 await self.node.clock.sleep(timings.sandbox)
             self.sandbox.is_up = True
@@ -91,7 +107,7 @@ class PodWorker:
         self.publish()
         running = [container for container in self.containers if container.is_running]
         for container in running:
-            self._event(container, "Killing", f"Stopping container {container.name}")
+            self.event(container, "Killing", f"Stopping container {container.name}")
         stubborn = [entry for entry in running if entry.current and entry.current.program.on_term is None]
         if running:
             await clock.sleep(min(timings.stop, grace) if stubborn else timings.stop)
@@ -119,10 +135,26 @@ class PodWorker:
         if stored is not None and stored["metadata"]["uid"] == self.uid:
             self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
 
+    async def _exceed_deadline(self) -> None:
+        """Fails a pod that was active for longer than it may be."""
+        message = "Pod was active on the node longer than the specified deadline"
+        self.pod_event("DeadlineExceeded", message)
+        self.sandbox.failure = ("DeadlineExceeded", message)
+        for container in self.containers:
+            if container.is_running and container.current is not None:
+                self.event(container, "Killing", f"Stopping container {container.name}")
+                code = container.current.program.on_term
+                container.end(self.node.clock.now(), KILLED if code is None else code)
+        await self.node.clock.sleep(self.node.timings.stop)
+        self.pod_event("DeadlineExceeded", message)
+        self.sandbox.is_up = False
+        self.publish(over=True)
+
     def release(self) -> None:
         """Ends what may still run and gives the pod's address back. The pod is gone from the API."""
         for container in self.containers:
             if container.is_running:
+                self.event(container, "Killing", f"Stopping container {container.name}")
                 container.end(self.node.clock.now(), KILLED)
         if self.sandbox.pod_ip:
             self.node.addresses.give_back(self.sandbox.pod_ip)
@@ -174,11 +206,12 @@ class PodWorker:
             await self._back_off(container)
         while True:
             if not container.is_running:
-                await self._pull(container)
+                await prepare(self, container)
                 await self._start(container)
-            if running is not None:
-                running.set()
-            await self._run_to_end(container)
+            if container.is_running:
+                if running is not None:
+                    running.set()
+                await self._run_to_end(container)
             restarts = self._restarts(container)
             if restarts and container.restarts > 0:
                 self._back_off_event(container)
@@ -198,51 +231,22 @@ class PodWorker:
             return failed and policy != "Never"
         return policy == "Always" or (policy == "OnFailure" and failed)
 
-    async def _pull(self, container: Container) -> None:
-        """Makes sure the image is there; tries for ever, with growing pauses, where it cannot be pulled."""
-        image, clock, timings = container.spec["image"], self.node.clock, self.node.timings
-        pause = _FIRST_BACK_OFF_SECONDS
-        while (failure := pull_failure(self.behavior, image)) is not None:
-            self._event(container, "Pulling", f'Pulling image "{image}"')
-            await clock.sleep(timings.create)
-            message = f'Failed to pull image "{image}": {failure}'
-            self._event(container, "Failed", message, warning=True)
-            self._event(container, "Failed", "Error: ErrImagePull", warning=True)
-            container.waiting = ("ErrImagePull", failure)
-            self.publish()
-            await clock.sleep(timings.show_back_off)
-            self._event(container, "BackOff", f'Back-off pulling image "{image}"')
-            self._event(container, "Failed", "Error: ImagePullBackOff", warning=True)
-            message = f'Back-off pulling image "{image}": ErrImagePull: {failure}'
-            container.waiting = ("ImagePullBackOff", message)
-            self.publish()
-            await clock.sleep(pause + timings.end_back_off)
-            pause = min(pause * 2, _LONGEST_BACK_OFF_SECONDS)
-        if self.node.has_image(image) and container.spec.get("imagePullPolicy") != "Always":
-            message = f'Container image "{image}" already present on machine and can be accessed by the pod'
-            self._event(container, "Pulled", message)
-            return
-        self._event(container, "Pulling", f'Pulling image "{image}"')
-        await clock.sleep(timings.pull)
-        size = self.node.add_image(image)
-        took = f"{int(timings.pull * 1000)}ms"
-        self._event(
-            container,
-            "Pulled",
-            f'Successfully pulled image "{image}" in {took} ({took} including waiting). '
-            f"Image size: {size} bytes.",
-        )
-
     async def _start(self, container: Container) -> None:
         clock, timings = self.node.clock, self.node.timings
         await clock.sleep(timings.create)
-        self._event(container, "Created", "Container created")
+        self.event(container, "Created", "Container created")
+        if (why := start_failure(self.behavior, container.spec)) is not None:
+            await clock.sleep(timings.start)
+            container.fail_to_start(self.uid, self.behavior, clock.now(), why)
+            self.event(container, "Failed", f"Error: {why}", warning=True)
+            self.publish()
+            return
         has_probe = "readinessProbe" in container.spec or "startupProbe" in container.spec
         is_main = container.role is Role.MAIN
         await clock.sleep(timings.start + (self.behavior.start_seconds if is_main and not has_probe else 0))
         attempt = container.begin(self.uid, self.behavior, clock.now())
         attempt.environment = environment_of(self.node.store, self.pod, container.spec)
-        self._event(container, "Started", "Container started")
+        self.event(container, "Started", "Container started")
         container.started = "startupProbe" not in container.spec
         never_ready = is_main and self.behavior.kind is Behavior.READINESS_FAILING
         container.ready = not has_probe and not never_ready and container.role is not Role.INIT
@@ -255,16 +259,39 @@ class PodWorker:
             return
         ends_at, code, reason = self._end_of(container)
         async with asyncio.TaskGroup() as tasks:
-            probing = tasks.create_task(self._probe(container)) if self._needs_probing(container) else None
-            if ends_at is None:
-                await asyncio.Event().wait()
-            else:
-                elapsed = (clock.now() - attempt.started_at).total_seconds()
-                await clock.sleep(ends_at - elapsed)
-            if probing is not None:
-                probing.cancel()
-        container.end(attempt.started_at + timedelta(seconds=ends_at or 0.0), code, reason)
+            waits = [tasks.create_task(self._until(attempt, ends_at))]
+            if is_found_dead(container):
+                waits.append(tasks.create_task(until_dead(self, container)))
+            probing = [tasks.create_task(probe(self, container))] if needs_probing(container) else []
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            ended = waits[0].done()
+            for task in [*waits, *probing]:
+                task.cancel()
+        if ends_at is None or not ended:
+            await self._kill_dead(container)
+            return
+        container.end(attempt.started_at + timedelta(seconds=ends_at), code, reason)
         await clock.sleep(self.node.timings.notice)
+
+    async def _until(self, attempt: Attempt, ends_at: float | None) -> None:
+        """Waits until so many seconds after the start of an attempt; for ever without a number."""
+        if ends_at is None:
+            await asyncio.Event().wait()
+        else:
+            elapsed = (self.node.clock.now() - attempt.started_at).total_seconds()
+            await self.node.clock.sleep(ends_at - elapsed)
+
+    async def _kill_dead(self, container: Container) -> None:
+        """Ends a container whose liveness probe has failed; it is started again at once."""
+        attempt, clock = container.current, self.node.clock
+        if attempt is None:
+            return
+        message = f"Container {container.name} failed liveness probe, will be restarted"
+        self.event(container, "Killing", message)
+        code = attempt.program.on_term
+        grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
+        await clock.sleep(grace if code is None else min(grace, self.node.timings.start))
+        container.end(clock.now(), KILLED if code is None else code)
 
     def _end_of(self, container: Container) -> tuple[float | None, int, str]:
         """When the running attempt ends (seconds after its start, None: never), with which code and
@@ -282,53 +309,6 @@ class PodWorker:
         if program.end is None:
             return None, 0, ""
         return program.end[0], program.end[1], ""
-
-    # Probes
-
-    def _needs_probing(self, container: Container) -> bool:
-        if container.role is Role.INIT:
-            return False
-        return not (container.started and container.ready) and (
-            "readinessProbe" in container.spec or "startupProbe" in container.spec
-        )
-
-    async def _probe(self, container: Container) -> None:
-        """Lets the container become started and ready as its probes would find it."""
-        startup = container.spec.get("startupProbe")
-        if startup is not None and not container.started:
-            await self._until_success(container, startup, "Startup")
-            container.started = True
-            if "readinessProbe" not in container.spec:
-                container.ready = self.behavior.kind is not Behavior.READINESS_FAILING
-            self.publish()
-        readiness = container.spec.get("readinessProbe")
-        if readiness is not None:
-            await self._until_success(container, readiness, "Readiness")
-            container.ready = True
-            self.publish()
-
-    async def _until_success(self, container: Container, probe: JsonObject, kind: str) -> None:
-        clock, attempt = self.node.clock, container.current
-        if attempt is None:
-            return
-
-        def elapsed() -> float:
-            return (clock.now() - attempt.started_at).total_seconds()
-
-        await clock.sleep(float(probe.get("initialDelaySeconds", 0)) + 0.05 - elapsed())
-        successes = 0
-        failing = kind == "Readiness" and self.behavior.kind is Behavior.READINESS_FAILING
-        failing |= exec_fails((probe.get("exec") or {}).get("command") or [])
-        while True:
-            if failing or elapsed() < self.behavior.start_seconds:
-                successes = 0
-                message = f"{kind} probe failed: the simulated container does not serve"
-                self._event(container, "Unhealthy", message, warning=True)
-            else:
-                successes += 1
-                if successes >= int(probe.get("successThreshold", 1)):
-                    return
-            await clock.sleep(float(probe.get("periodSeconds", 10)))
 
     # Ends
 
@@ -354,19 +334,26 @@ class PodWorker:
         metadata = self.pod["metadata"]
         place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
         message = f"Back-off restarting failed container {container.name} in pod {place}"
-        self._event(container, "BackOff", message, warning=True)
+        self.event(container, "BackOff", message, warning=True)
 
     async def _complete(self) -> None:
         """Ends what still runs beside the main containers and reports the final phase."""
         for container in self.containers:
             if container.is_running:
-                self._event(container, "Killing", f"Stopping container {container.name}")
+                self.event(container, "Killing", f"Stopping container {container.name}")
                 container.end(self.node.clock.now(), 0)
         await self.node.clock.sleep(self.node.timings.notice)
         self.sandbox.is_up = False
         self.publish()
 
-    def _event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
+    def pod_event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event of the pod as a whole."""
+        self.node.recorder.record(
+            PODS, self.pod, reason, message, component=KUBELET, host=self.node.name, warning=warning
+        )
+
+    def event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event of one container."""
         self.node.recorder.record(
             PODS,
             self.pod,

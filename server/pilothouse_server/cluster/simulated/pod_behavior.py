@@ -1,8 +1,9 @@
 """How a simulated pod behaves: read from the annotations of the pod (usually of its template).
 
 `simulate.pilothouse.dev/behavior` is one of `run` (default), `crash-loop`, `image-pull-error`, `oom`,
-`unschedulable`, `exit:<code>` and `readiness-failing`. Beside it: `…/cpu` and `…/memory` (quantities) set
-the level of usage of each main container, `…/start-seconds` the time a container needs until it serves.
+`unschedulable`, `exit:<code>`, `readiness-failing` and `start-error`. Beside it: `…/cpu` and `…/memory`
+(quantities) set the level of usage of each main container, `…/start-seconds` the time a container needs until
+it serves.
 
 Without annotations two natural causes work too: an image on a host under the reserved top-level domain
 `.invalid` cannot be pulled, and a memory level above the container's limit ends in an OOM kill. What nobody
@@ -33,6 +34,7 @@ class Behavior(StrEnum):
     UNSCHEDULABLE = "unschedulable"
     EXIT = "exit"
     READINESS_FAILING = "readiness-failing"
+    START_ERROR = "start-error"
 
 
 @dataclass(frozen=True)

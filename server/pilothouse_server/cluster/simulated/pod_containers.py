@@ -16,10 +16,13 @@ from typing import Any
 
 from .clock import parse_time
 from .pod_behavior import PodBehavior
-from .pod_programs import Program, program_of
+from .pod_programs import START_FAILED, Program, program_of
 from .pod_resources import is_sidecar
 
 JsonObject = dict[str, Any]
+
+
+_NEVER = "1970-01-01T00:00:00Z"
 
 
 class Role(StrEnum):
@@ -34,6 +37,7 @@ class Role(StrEnum):
 class Attempt:
     """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end.
 
+    `message` tells more about the end. `has_run` is False where the program could not be started.
     `environment` is that of its start, None where it is not known any more; `files` are those that programs run in it
     have written.
     """
@@ -47,13 +51,16 @@ class Attempt:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     environment: dict[str, str] | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+    message: str = ""
+    has_run: bool = True
 
     def terminated(self) -> JsonObject:
         """The `terminated` state of this attempt."""
         return {
             "exitCode": self.exit_code,
             "reason": self.reason,
-            "startedAt": _seconds(self.started_at),
+            **({"message": self.message} if self.message else {}),
+            "startedAt": _seconds(self.started_at) if self.has_run else _NEVER,
             "finishedAt": _seconds(self.finished_at or self.started_at),
             "containerID": self.container_id,
         }
@@ -106,12 +113,20 @@ class Container:
         self.ready = self.started = False
         return self.current
 
+    def fail_to_start(self, pod_uid: str, behavior: PodBehavior, now: datetime, why: str) -> None:
+        """The next attempt, whose program does not start."""
+        attempt = self.begin(pod_uid, behavior, now)
+        attempt.has_run, attempt.message = False, why
+        self.end(now, START_FAILED, "StartError")
+        self.waiting = ("RunContainerError", why)
+
     def end(self, now: datetime, exit_code: int, reason: str = "") -> None:
         """Ends the running attempt. The reason follows from the code unless given."""
         if self.current is not None and self.current.finished_at is None:
             self.current.finished_at = now
             self.current.exit_code = exit_code
             self.current.reason = reason or ("Completed" if exit_code == 0 else "Error")
+            self.current.message = self.current.message or self.current.program.termination_message
             self.current.over.set()
         self.started = False
         self.ready = self.role is Role.INIT and exit_code == 0

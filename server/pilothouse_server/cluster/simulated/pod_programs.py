@@ -22,6 +22,7 @@ from .quantities import parse_quantity
 JsonObject = dict[str, Any]
 
 KILLED = 137
+START_FAILED = 128
 _SHELLS = frozenset({"sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash"})
 _TOOLS = frozenset({"true", "false", "sleep", "echo"})
 _MOST_STEPS = 10_000
@@ -34,7 +35,7 @@ class Program:
     """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each
     repetition, with its start and period. `end`: when it ends by itself and with which code. `memory` is
     the most bytes it takes (0: as its usage level says). `on_term`: the code it ends with on TERM, None
-    when it ignores TERM.
+    when it ignores TERM. `termination_message` is what it leaves in /dev/termination-log.
     """
 
     lines: tuple[tuple[float, str], ...] = ()
@@ -45,6 +46,7 @@ class Program:
     memory: int = 0
     memory_at: float = 0.0
     on_term: int | None = 0
+    termination_message: str = ""
 
     def output(self, until: float) -> Iterator[tuple[float, str]]:
         """The lines written up to so many seconds after the start, in order."""
@@ -104,6 +106,20 @@ def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -
     )
 
 
+def start_failure(behavior: PodBehavior, container: JsonObject) -> str | None:
+    """Why the command of a container does not exist; None where it does. `nosuch` stands for all that do not."""
+    command = container.get("command") or []
+    if behavior.kind is Behavior.START_ERROR:
+        command = command or ["/nosuch"]
+    elif not command or command[0].rpartition("/")[2] != "nosuch":
+        return None
+    return (
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+        f'unable to start container process: exec: "{command[0]}": stat {command[0]}: no such file or directory: '
+        "unknown"
+    )
+
+
 def exec_fails(command: list[str]) -> bool:
     """Whether a command, as a probe runs it, is known to end with a failure."""
     program = _program_of_command(command)
@@ -139,6 +155,7 @@ class _Script:
         self.on_term: int | None = None
         self.memory = 0
         self.memory_at = 0.0
+        self.termination_message = ""
         self.background_until = 0.0
         self.cycle: tuple[tuple[float, str], ...] = ()
         self.cycle_start = 0.0
@@ -162,6 +179,7 @@ class _Script:
             memory=self.memory,
             memory_at=self.memory_at,
             on_term=self.on_term,
+            termination_message=self.termination_message,
         )
 
     def _block(self, position: int, end: int) -> None:
@@ -235,7 +253,9 @@ class _Script:
             return
         name, arguments = words[0], words[1:]
         self.last_code = 0
-        if name == "echo":
+        if name == "echo" and arguments[-2:] == [">", "/dev/termination-log"]:
+            self.termination_message = " ".join(arguments[:-2]) + "\n"
+        elif name == "echo":
             self.lines.append((self.time, " ".join(arguments)))
         elif name == "sleep" and len(arguments) == 1 and re.fullmatch(r"\d+(\.\d+)?", arguments[0]):
             seconds = float(arguments[0])

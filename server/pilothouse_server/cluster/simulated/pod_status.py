@@ -24,12 +24,15 @@ _CONDITION_ORDER = (
 
 @dataclass
 class Sandbox:
-    """The pod's place on its node. `pod_ip` is empty until the network is up."""
+    """The pod's place on its node. `pod_ip` is empty until the network is up. `failure` is why the whole pod
+    has failed: reason and message.
+    """
 
     host_ip: str
     start_time: str
     pod_ip: str = ""
     is_up: bool = False
+    failure: tuple[str, str] | None = None
 
 
 def build_status(
@@ -38,13 +41,18 @@ def build_status(
     """The status to report. `over`: nothing of the pod will run again, so its phase is final."""
     old = pod["status"]
     finished = _is_finished(pod, containers, over=over)
-    phase = _phase(pod, containers, finished=finished and not sandbox.is_up)
+    failed = sandbox.failure is not None
+    phase = "Failed" if failed and finished else _phase(pod, containers, finished=finished and not sandbox.is_up)
     status: JsonObject = {"observedGeneration": pod["metadata"]["generation"], "phase": phase}
+    if sandbox.failure is not None:
+        status["reason"], status["message"] = sandbox.failure
     if "reason" in old and over:
         status |= {key: old[key] for key in ("reason", "message") if key in old}
     # A kubelet that never saw the containers fails the pod without looking at its conditions again.
     seen = not any(container.role is Role.MAIN and container.current is None for container in containers)
-    status["conditions"] = _conditions(pod, containers, sandbox, now, finished=finished and seen)
+    status["conditions"] = _conditions(
+        pod, containers, sandbox, now, finished=finished and seen, failed=failed and finished
+    )
     status |= {"hostIP": sandbox.host_ip, "hostIPs": [{"ip": sandbox.host_ip}]}
     if sandbox.pod_ip:
         status |= {"podIP": sandbox.pod_ip, "podIPs": [{"ip": sandbox.pod_ip}]}
@@ -116,9 +124,9 @@ def _incomplete(containers: list[Container]) -> list[str]:
 
 
 def _conditions(
-    pod: JsonObject, containers: list[Container], sandbox: Sandbox, now: datetime, *, finished: bool
+    pod: JsonObject, containers: list[Container], sandbox: Sandbox, now: datetime, *, finished: bool, failed: bool
 ) -> list[JsonObject]:
-    phase = _phase(pod, containers, finished=finished)
+    phase = "Failed" if failed else _phase(pod, containers, finished=finished)
     incomplete = _incomplete(containers)
     unready = [
         container.name for container in containers if container.role is not Role.INIT and not container.ready
