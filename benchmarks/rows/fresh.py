@@ -29,8 +29,9 @@ async def make_run(world: World) -> AsyncIterator[Figure]:
         yield Figure("clone", what, reason="git and make are needed")
         return
     project = Path(__file__).resolve().parents[2]
-    # A folder of another name than the database's: sockets have short paths only.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        # Begun by root, PostgreSQL runs as another user, who must reach its programs.
+        Path(directory).chmod(0o755)
         clone = Path(directory) / "clone"
         began = time.monotonic()
         git = await asyncio.create_subprocess_exec("git", "clone", "--quiet", str(project), str(clone))
