@@ -18,6 +18,7 @@ from pilothouse_server.cluster.simulated.resources import (
     STORAGE_CLASSES,
     ResourceType,
 )
+from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster
 from .replay import check, replay
@@ -34,12 +35,14 @@ async def _without_classes(cluster: SimulatedCluster) -> None:
         cluster.store.delete(STORAGE_CLASSES, None, storage_class["metadata"]["name"])
 
 
+@virtual_time
 async def test_claims_are_as_recorded() -> None:
     async with recorded_cluster(12.0) as cluster:
         differences = await replay(cluster, _CLAIMS, prepare=_without_classes, varying=NODE_VALUES)
     check(_CLAIMS, differences)
 
 
+@virtual_time
 async def test_a_pod_whose_claim_is_missing_is_as_recorded() -> None:
     async with recorded_cluster(12.0) as cluster:
         differences = await replay(cluster, _MISSING, varying=NODE_VALUES, names={"0/11 nodes": "0/1 nodes"})
@@ -114,6 +117,7 @@ def _reasons(cluster: SimulatedCluster, name: str) -> list[str]:
     return [event["reason"] for event in events if event["involvedObject"]["name"] == name]
 
 
+@virtual_time
 async def test_the_default_class_provides_on_first_use() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         created = _claim(cluster)
@@ -133,6 +137,7 @@ async def test_the_default_class_provides_on_first_use() -> None:
         assert "ProvisioningSucceeded" in _reasons(cluster, "data")
 
 
+@virtual_time
 async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _pod(cluster)
@@ -146,6 +151,7 @@ async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
         assert pod["spec"]["nodeName"]
 
 
+@virtual_time
 async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_along() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
@@ -161,6 +167,7 @@ async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_a
         await _gone(cluster, PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
 
 
+@virtual_time
 async def test_a_bound_claim_grows_where_its_class_allows_it() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
@@ -177,6 +184,7 @@ async def test_a_bound_claim_grows_where_its_class_allows_it() -> None:
             _grow(cluster, "2Gi")
 
 
+@virtual_time
 async def test_a_pending_claim_does_not_change_its_size() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
@@ -184,6 +192,7 @@ async def test_a_pending_claim_does_not_change_its_size() -> None:
             _grow(cluster, "3Gi")
 
 
+@virtual_time
 async def test_an_immediate_class_needs_no_pod_and_retains_where_it_says_so() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         standard = cluster.store.get(STORAGE_CLASSES, None, "standard")
@@ -200,6 +209,7 @@ async def test_an_immediate_class_needs_no_pod_and_retains_where_it_says_so() ->
         await _until(cluster, PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"], phase="Released")
 
 
+@virtual_time
 async def test_a_claim_whose_volume_vanished_is_lost() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(
