@@ -21,6 +21,9 @@ Parameters = ParamSpec("Parameters")
 
 # Bytes written to a socket may take a moment until the other end of it becomes readable.
 _SETTLE_SECONDS = 0.001
+# Before a long jump, which would carry everything past its deadline, a loaded machine is given more.
+_LONG_JUMP_SECONDS = 0.5
+_LONG_SETTLE_SECONDS = 0.025
 _STUCK_SECONDS = 60.0
 
 
@@ -45,7 +48,7 @@ class _JumpingSelector(selectors.DefaultSelector):
                     "time stands still: this test polls without a pause, or works for too long"
                 )
             return ready
-        ready = super().select(_SETTLE_SECONDS)
+        ready = super().select(_LONG_SETTLE_SECONDS if timeout > _LONG_JUMP_SECONDS else _SETTLE_SECONDS)
         if not ready:
             self.now += timeout
             self._moved = time.monotonic()
