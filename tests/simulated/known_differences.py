@@ -109,10 +109,7 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"lines\[notready\.18eb0114875ec156\]\.types\.length",
         "a probe that was under way when its container was killed",
     ),
-    *(
-        KnownDifference(f"05-pod-{life}", None, _POD_AMOUNTS, _POD_AMOUNTS_REASON)
-        for life in _LIVES
-    ),
+    *(KnownDifference(f"05-pod-{life}", None, _POD_AMOUNTS, _POD_AMOUNTS_REASON) for life in _LIVES),
     KnownDifference(
         "05-pod-imagepull",
         None,

@@ -42,7 +42,9 @@ def build_status(
     old = pod["status"]
     finished = _is_finished(pod, containers, over=over)
     failed = sandbox.failure is not None
-    phase = "Failed" if failed and finished else _phase(pod, containers, finished=finished and not sandbox.is_up)
+    phase = (
+        "Failed" if failed and finished else _phase(pod, containers, finished=finished and not sandbox.is_up)
+    )
     status: JsonObject = {"observedGeneration": pod["metadata"]["generation"], "phase": phase}
     if sandbox.failure is not None:
         status["reason"], status["message"] = sandbox.failure
@@ -124,7 +126,13 @@ def _incomplete(containers: list[Container]) -> list[str]:
 
 
 def _conditions(
-    pod: JsonObject, containers: list[Container], sandbox: Sandbox, now: datetime, *, finished: bool, failed: bool
+    pod: JsonObject,
+    containers: list[Container],
+    sandbox: Sandbox,
+    now: datetime,
+    *,
+    finished: bool,
+    failed: bool,
 ) -> list[JsonObject]:
     phase = "Failed" if failed else _phase(pod, containers, finished=finished)
     incomplete = _incomplete(containers)
