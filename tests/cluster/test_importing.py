@@ -214,11 +214,14 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
         await client.apply(SERVICES, each)
     there = [await client.read(SERVICES, "shop", name) for name in ("front", "other")]
     converted = convert(await client.read(DEPLOYMENTS, "shop", "web"), there)
-    found = msgspec.structs.replace(converted.container, uid=subject.uid)
+    found = msgspec.structs.replace(converted.container, uid=subject.uid, namespace_uid="u")
     (manifest,) = manifests.services(found)
     after = await client.dry_run(SERVICES, manifest, force=True)
     assert after["spec"] == there[0]["spec"]
-    assert after["metadata"]["labels"] == {manifests.CONTAINER_UID: subject.uid}
+    assert after["metadata"]["labels"] == {
+        manifests.CONTAINER_UID: subject.uid,
+        manifests.NAMESPACE_UID: "u",
+    }
     # A port that is added later stands in front of the same pods.
     added = Port(9090, name="admin", service_name="admin", service_port=9090)
     more = manifests.services(msgspec.structs.replace(found, ports=(*found.ports, added)))

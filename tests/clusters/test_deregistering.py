@@ -13,6 +13,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
 from pilothouse_client.streams import ChangeKind
+from pilothouse_server.cluster.manifests import NAMESPACE_UID
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.cluster.simulated.resources import DEPLOYMENTS, NAMESPACES, PODS
 from tests.clusters.given import QUICK, another_cluster, place, register
@@ -31,13 +32,6 @@ async def serving(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def cluster() -> AsyncIterator[SimulatedCluster]:
     async with another_cluster() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def own_time() -> AsyncIterator[SimulatedCluster]:
-    """A cluster whose clock is that of the database: ages are compared."""
-    async with SimulatedCluster(nodes=1) as running:
         yield running
 
 
@@ -74,9 +68,8 @@ async def test_a_cluster_in_use_is_refused_with_the_counts(
 
 
 async def test_what_is_orphaned_stays_on_the_cluster_for_good(
-    serving: Server, own_time: SimulatedCluster
+    serving: Server, cluster: SimulatedCluster
 ) -> None:
-    cluster = own_time
     registered = await register(serving, "second", cluster)
     await place(serving, "second", "shop")
     await serving.admin.config.create_config_map(
@@ -116,9 +109,11 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
         return (await serving.admin.namespaces.get(name="shop")).phase == "Active"
 
     await eventually(adopted)
-    # The sweep goes over it: what is nobody's and younger than the namespace goes, what was left there does not.
+    # The sweep goes over it: what is nobody's and was made for this namespace goes, what was left there does not.
     (left,) = cluster.store.list(DEPLOYMENTS, "shop")
-    metadata = {"name": "stray", "namespace": "shop", "labels": left["metadata"]["labels"]}
+    (home,) = (each for each in cluster.store.list(NAMESPACES, None) if each["metadata"]["name"] == "shop")
+    labels = left["metadata"]["labels"] | {NAMESPACE_UID: home["metadata"]["labels"][NAMESPACE_UID]}
+    metadata = {"name": "stray", "namespace": "shop", "labels": labels}
     cluster.store.create(DEPLOYMENTS, {"metadata": metadata, "spec": left["spec"]})
 
     async def swept() -> bool:

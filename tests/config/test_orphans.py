@@ -10,7 +10,7 @@ import msgspec
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.manifest_config import CONFIG_UID
+from pilothouse_server.cluster.manifest_config import CONFIG_UID, NAMESPACE_UID
 from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS
 from pilothouse_server.reconcile.sweep import SweepSettings
 from tests.conftest import Database
@@ -32,7 +32,14 @@ async def test_orphans_go_and_what_is_somebodys_stays(database: Database, tmp_pa
                 return await client.find(SECRETS, "shop", "ours") is not None
 
             await eventually(applied, what="ours on the cluster")
-            for name, labels in (("orphan", {CONFIG_UID: str(uuid4())}), ("foreign", {CONFIG_UID: "no-uid"})):
+            ours = await client.find(SECRETS, "shop", "ours")
+            assert ours is not None
+            home = {NAMESPACE_UID: ours.metadata.label(NAMESPACE_UID)}
+            for name, labels in (
+                ("orphan", {CONFIG_UID: str(uuid4()), **home}),
+                ("foreign", {CONFIG_UID: "no-uid", **home}),
+                ("elsewhere", {CONFIG_UID: str(uuid4()), NAMESPACE_UID: str(uuid4())}),
+            ):
                 for resource in (SECRETS, CONFIG_MAPS):
                     metadata = {"name": name, "namespace": "shop", "labels": labels}
                     await client.apply(
@@ -45,7 +52,7 @@ async def test_orphans_go_and_what_is_somebodys_stays(database: Database, tmp_pa
 
             await eventually(swept, what="the orphans gone")
             assert await client.find(SECRETS, "shop", "ours") is not None
-            assert await client.find(SECRETS, "shop", "foreign") is not None
-            assert await client.find(CONFIG_MAPS, "shop", "foreign") is not None
+            for name in ("foreign", "elsewhere"):
+                assert await client.find(CONFIG_MAPS, "shop", name) is not None
         finally:
             await client.close()

@@ -277,13 +277,17 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
-        await eventually(lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is not None)
+        home = await eventually(
+            lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is not None
+        )
+        assert home is not None
         for namespace in ("shop", "other"):
             if namespace == "other":
                 manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}}
                 await here.apply_as("other", "/api/v1/namespaces/other", manifest)
             orphan = model(
                 kubernetes_namespace=namespace,
+                namespace_uid=home.metadata.label(manifests.NAMESPACE_UID),
                 ports=(Port(container_port=1, service_name="orphan", service_port=1),),
             )
             await client.apply(DEPLOYMENTS, manifests.deployment(orphan))

@@ -15,6 +15,7 @@ from pilothouse_server.cluster.objects import Manifest
 DOMAIN = "pilothouse.dev"
 CONFIG_UID = f"{DOMAIN}/config-uid"
 NAMESPACE = f"{DOMAIN}/namespace"
+NAMESPACE_UID = f"{DOMAIN}/namespace-uid"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "pilothouse"
 OWNED_SELECTOR = CONFIG_UID
@@ -55,6 +56,7 @@ def config_metadata(
     name: str,
     kubernetes_namespace: str,
     namespace: str,
+    namespace_uid: str,
     uid: str,
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
@@ -64,7 +66,13 @@ def config_metadata(
         {
             "name": name,
             "namespace": kubernetes_namespace,
-            "labels": {**labels, MANAGED_BY: MANAGER, NAMESPACE: namespace[:63], CONFIG_UID: uid},
+            "labels": {
+                **labels,
+                MANAGED_BY: MANAGER,
+                NAMESPACE: namespace[:63],
+                NAMESPACE_UID: namespace_uid,
+                CONFIG_UID: uid,
+            },
             "annotations": dict(annotations),
         }
     )

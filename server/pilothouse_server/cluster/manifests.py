@@ -55,10 +55,11 @@ def container_labels(container: Container) -> dict[str, str]:
 
 def object_labels(container: Container) -> dict[str, str]:
     """What the Deployment and the Services of a container carry."""
+    home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
-        return container_labels(container)
+        return {**container_labels(container), **home}
     # Others find these objects by labels of their own, `managed-by` among them.
-    return {**container.labels, CONTAINER_UID: container.uid}
+    return {**container.labels, CONTAINER_UID: container.uid, **home}
 
 
 def deployment(
@@ -70,9 +71,8 @@ def deployment(
     for making a Deployment that must not start a pod before it is scaled.
     """
     taken_over = container.spec.taken_over
-    labels = object_labels(container)
     annotations = dict(container.annotations)
-    template_labels = labels if taken_over is None else taken_over.pod_labels
+    template_labels = container_labels(container) if taken_over is None else taken_over.pod_labels
     template_annotations = dict(annotations if taken_over is None else taken_over.pod_annotations)
     if container.spec.restarted_at is not None:
         template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)
@@ -94,7 +94,7 @@ def deployment(
             {
                 "name": container.kubernetes_name,
                 "namespace": container.kubernetes_namespace,
-                "labels": labels,
+                "labels": object_labels(container),
                 "annotations": annotations,
             }
         ),
@@ -129,7 +129,9 @@ def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
         "metadata": {
             "name": name,
             "namespace": container.kubernetes_namespace,
-            "labels": object_labels(container) if found is None else {CONTAINER_UID: container.uid},
+            "labels": object_labels(container)
+            if found is None
+            else {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid},
         },
         "spec": spec,
     }
@@ -183,7 +185,11 @@ def service_account(container: Container) -> Manifest | None:
         "metadata": {
             "name": name,
             "namespace": container.kubernetes_namespace,
-            "labels": {MANAGED_BY: MANAGER, NAMESPACE: _label_value(container.namespace)},
+            "labels": {
+                MANAGED_BY: MANAGER,
+                NAMESPACE: _label_value(container.namespace),
+                NAMESPACE_UID: container.namespace_uid,
+            },
         },
     }
 

@@ -30,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
     cluster_name: str = ""
     kubernetes_namespace: str = ""
+    namespace_uid: str = ""
     kubernetes_name: str = ""
     immutable: bool = False
     labels: dict[str, str] = {}

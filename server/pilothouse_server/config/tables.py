@@ -69,6 +69,7 @@ HOMES = table(
     column("name", String(63)),
     column("cluster_name", String(100)),
     column("kubernetes_name", String(63)),
+    column("uid", UUID()),
     schema="public",
 )
 CREATORS = table(

@@ -88,6 +88,7 @@ async def _take_over(transaction: Transaction, namespace: Namespace, candidate: 
             namespace=namespace.name,
             cluster_name=namespace.cluster_name,
             kubernetes_namespace=namespace.kubernetes_name,
+            namespace_uid=namespace.uid,
         )
         if await repository.find(transaction, namespace.name, wanted.name) is not None:
             return _refused(candidate, [f'container "{wanted.name}" exists already'])
@@ -185,6 +186,7 @@ def _named(container: Container, namespace: Namespace) -> Container:
         namespace=namespace.name,
         cluster_name=namespace.cluster_name,
         kubernetes_namespace=namespace.kubernetes_name,
+        namespace_uid=namespace.uid,
     )
 
 

@@ -276,6 +276,7 @@ class Container(Value, frozen=True):
     kubernetes_namespace: str
     kubernetes_name: str
     image: str
+    namespace_uid: str = ""
     display_name: str = ""
     env: tuple[EnvVar, ...] = ()
     ports: tuple[Port, ...] = ()

@@ -83,6 +83,7 @@ async def create(
         namespace=namespace.name,
         cluster_name=namespace.cluster_name,
         kubernetes_namespace=namespace.kubernetes_name,
+        namespace_uid=namespace.uid,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
     wanted = await admission.check_references(

@@ -163,6 +163,7 @@ HOMES = table(
     column("name", String(63)),
     column("cluster_name", String(100)),
     column("kubernetes_name", String(63)),
+    column("uid", UUID()),
     schema="public",
 )
 VOLUMES = table(

@@ -207,6 +207,7 @@ def _manifest(config: Config, values: Values) -> Manifest:
         name=config.kubernetes_name,
         kubernetes_namespace=config.kubernetes_namespace,
         namespace=config.namespace,
+        namespace_uid=config.namespace_uid,
         uid=config.uid,
         labels=config.labels,
         annotations=config.annotations,

@@ -1,11 +1,12 @@
 """Deletes objects of ours on a cluster that belong to no container, config map or secret any more.
 
 They come about where a server was frozen between its claim and its apply, or where the database was restored from a
-backup. Four things must hold before anything is deleted: the object is in a Kubernetes namespace that carries the uid
-of a living namespace of *this* database (another installation may use the same cluster), it is not older than that
-namespace (what a deregistered cluster was left with is not deleted when its namespace is taken over again), what
-it belongs to has not been in the database for a while, and it is not there at the moment of deletion. The deletion
-names the object's uid. Of config maps and secrets the sweep sees the metadata alone.
+backup. Four things must hold before anything is deleted: the Kubernetes namespace that the object is in carries the
+uid of a living namespace of *this* database (another installation may use the same cluster), the object carries that
+uid too (what a deregistered cluster was left with is not deleted when its namespace is taken over again; ages would
+not tell, for the cluster has a clock of its own), what it belongs to has not been in the database for a while, and it
+is not there at the moment of deletion. The deletion names the object's uid. Of config maps and secrets the sweep sees
+the metadata alone.
 """
 
 from __future__ import annotations
@@ -168,14 +169,11 @@ class Sweep:
         kubernetes_name = candidate.metadata.namespace
         there = self._observer.namespaces.get(("", kubernetes_name))
         home = ours.get(kubernetes_name)
-        created = candidate.metadata.creation_timestamp
         return (
             there is not None
             and home is not None
             and there.metadata.label(manifests.NAMESPACE_UID) == home.uid
-            and created is not None
-            # The cluster's clock counts whole seconds.
-            and created >= home.created_at.replace(microsecond=0)
+            and candidate.metadata.label(manifests.NAMESPACE_UID) == home.uid
         )
 
     def _is_old(self, candidate: KubernetesObject) -> bool:

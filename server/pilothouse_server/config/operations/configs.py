@@ -132,6 +132,7 @@ def placed(wanted: C, namespace: Namespace) -> C:
         namespace=namespace.name,
         cluster_name=namespace.cluster_name,
         kubernetes_namespace=namespace.kubernetes_name,
+        namespace_uid=namespace.uid,
         kubernetes_name=wanted.name,
     )
 

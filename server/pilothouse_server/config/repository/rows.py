@@ -27,6 +27,7 @@ def selected(kind: Kind) -> Select[Any]:
         HOMES.c.name.label("namespace_name"),
         HOMES.c.cluster_name,
         HOMES.c.kubernetes_name.label("kubernetes_namespace"),
+        HOMES.c.uid.label("namespace_uid"),
         CREATORS.c.username.label("creator"),
     ).select_from(
         # An ended namespace holds nothing, so its rows need not be told apart here.
@@ -83,6 +84,7 @@ def _common(row: Row[Any]) -> dict[str, Any]:
         "namespace": row.namespace_name,
         "cluster_name": row.cluster_name,
         "kubernetes_namespace": row.kubernetes_namespace,
+        "namespace_uid": str(row.namespace_uid),
         "kubernetes_name": row.kubernetes_name,
         "immutable": row.immutable,
         "labels": row.labels,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 import orjson
 from sqlalchemy import text
@@ -33,7 +31,7 @@ LIMIT 1
 """)
 
 _BY_KUBERNETES_NAMES = text("""
-SELECT kubernetes_name, id, uid::text AS uid, created_at FROM namespaces
+SELECT kubernetes_name, id, uid::text AS uid FROM namespaces
 WHERE cluster_name = :cluster_name AND deleted_at IS NULL
 """)
 
@@ -43,7 +41,6 @@ class Home(msgspec.Struct, frozen=True):
 
     id: int
     uid: str
-    created_at: datetime
 
 
 async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:
@@ -101,4 +98,4 @@ async def delete(transaction: Transaction, namespace: Namespace) -> None:
 async def homes(transaction: ReadTransaction, cluster_name: str) -> dict[str, Home]:
     """Kubernetes name → namespace, of a cluster's living namespaces."""
     rows = await transaction.connection.execute(_BY_KUBERNETES_NAMES, {"cluster_name": cluster_name})
-    return {row.kubernetes_name: Home(row.id, row.uid, row.created_at) for row in rows}
+    return {row.kubernetes_name: Home(row.id, row.uid) for row in rows}
