@@ -27,7 +27,7 @@ run: setup
 	@exec $(BIN)/pilothouse serve --dev
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 soak: setup
 	$(BIN)/pytest -m soak

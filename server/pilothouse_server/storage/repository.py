@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, Text, cast, delete, func, insert, select, update
+from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.engine import Row
 
@@ -45,29 +45,68 @@ _FILTERS = {
 _ORDERS = {"name": OrderField(VOLUMES.c.name), "create_time": OrderField(VOLUMES.c.created_at)}
 
 
+def _whole_volumes() -> Select[Any]:
+    mounted_by = (
+        select(
+            func.coalesce(
+                func.array_agg(aggregate_order_by(CONTAINERS.c.name.distinct(), CONTAINERS.c.name)),
+                cast([], ARRAY(Text)),
+            )
+        )
+        .select_from(CONTAINER_VOLUMES.join(CONTAINERS, CONTAINERS.c.id == CONTAINER_VOLUMES.c.container_id))
+        .where(CONTAINER_VOLUMES.c.volume_id == VOLUMES.c.id, CONTAINERS.c.deletion_requested_at.is_(None))
+        .scalar_subquery()
+    )
+    return select(
+        VOLUMES,
+        HOMES.c.name.label("namespace_name"),
+        HOMES.c.cluster_name,
+        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
+        CREATORS.c.username.label("creator"),
+        mounted_by.label("mounted_by"),
+    ).select_from(
+        # An ended namespace holds nothing, so its rows need not be told apart here.
+        VOLUMES.join(HOMES, HOMES.c.id == VOLUMES.c.namespace_id).outerjoin(
+            CREATORS, CREATORS.c.id == VOLUMES.c.created_by
+        )
+    )
+
+
+_WHOLE = _whole_volumes()
+_NAMED = (HOMES.c.name == bindparam("namespace"), VOLUMES.c.name == bindparam("name"))
+_IDENTIFIED = VOLUMES.c.id == bindparam("volume_id")
+_FIND = _WHOLE.where(*_NAMED)
+_GET = _WHOLE.where(_IDENTIFIED)
+# Locked before it is read: what mounts it would be shown as that was before the wait for the lock.
+_LOCK = select(VOLUMES.c.id).join(HOMES, HOMES.c.id == VOLUMES.c.namespace_id)
+_LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
+_LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
+
+
 async def find(
     transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
 ) -> Volume | None:
     """The volume of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
-    query = _whole().where(HOMES.c.name == namespace, VOLUMES.c.name == name)
+    named = {"namespace": namespace, "name": name}
     if lock:
-        query = query.with_for_update(of=VOLUMES, key_share=True)
-    row = (await transaction.connection.execute(query)).one_or_none()
+        locked = (await transaction.connection.execute(_LOCK_NAMED, named)).scalar_one_or_none()
+        return None if locked is None else await get(transaction, locked)
+    row = (await transaction.connection.execute(_FIND, named)).one_or_none()
     return None if row is None else _volume(row)
 
 
 async def get(transaction: ReadTransaction, volume_id: int, *, lock: bool = False) -> Volume | None:
     """The volume with this id."""
-    query = _whole().where(VOLUMES.c.id == volume_id)
-    if lock:
-        query = query.with_for_update(of=VOLUMES, key_share=True)
-    row = (await transaction.connection.execute(query)).one_or_none()
+    identified = {"volume_id": volume_id}
+    if lock and (await transaction.connection.execute(_LOCK_IDENTIFIED, identified)).first() is None:
+        return None
+    row = (await transaction.connection.execute(_GET, identified)).one_or_none()
     return None if row is None else _volume(row)
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Volume]:
     """The volumes with these ids, in the order of their ids; missing ones are left out."""
-    query = _whole().where(VOLUMES.c.id.in_(ids)).order_by(VOLUMES.c.id)
+    query = _WHOLE.where(VOLUMES.c.id.in_(ids)).order_by(VOLUMES.c.id)
     return [_volume(row) for row in (await transaction.connection.execute(query)).all()]
 
 
@@ -80,7 +119,7 @@ async def list_volumes(
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Volume], str]:
     """One page of the volumes of one namespace or of those among `visible`, and the token of the next."""
-    query = _narrowed(_whole(), namespace_id, selector, visible).where(compile_filter(page.filter, _FILTERS))
+    query = _narrowed(_WHOLE, namespace_id, selector, visible).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, token = finish_page(rows, order, page)
@@ -97,7 +136,7 @@ async def stream_volumes(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Volume]:
     """Every volume that matches, by namespace and name."""
-    query = _narrowed(_whole(), namespace_id, selector, visible)
+    query = _narrowed(_WHOLE, namespace_id, selector, visible)
     query = query.order_by(VOLUMES.c.namespace_id, VOLUMES.c.name)
     if name:
         query = query.where(VOLUMES.c.name == name)
@@ -194,33 +233,6 @@ async def _stored(transaction: ReadTransaction, volume_id: int) -> Volume:
     found = await get(transaction, volume_id)
     assert found is not None, "a row that was just written can be read back"
     return found
-
-
-def _whole() -> Select[Any]:
-    mounted_by = (
-        select(
-            func.coalesce(
-                func.array_agg(aggregate_order_by(CONTAINERS.c.name.distinct(), CONTAINERS.c.name)),
-                cast([], ARRAY(Text)),
-            )
-        )
-        .select_from(CONTAINER_VOLUMES.join(CONTAINERS, CONTAINERS.c.id == CONTAINER_VOLUMES.c.container_id))
-        .where(CONTAINER_VOLUMES.c.volume_id == VOLUMES.c.id, CONTAINERS.c.deletion_requested_at.is_(None))
-        .scalar_subquery()
-    )
-    return select(
-        VOLUMES,
-        HOMES.c.name.label("namespace_name"),
-        HOMES.c.cluster_name,
-        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
-        CREATORS.c.username.label("creator"),
-        mounted_by.label("mounted_by"),
-    ).select_from(
-        # An ended namespace holds nothing, so its rows need not be told apart here.
-        VOLUMES.join(HOMES, HOMES.c.id == VOLUMES.c.namespace_id).outerjoin(
-            CREATORS, CREATORS.c.id == VOLUMES.c.created_by
-        )
-    )
 
 
 def _volume(row: Row[Any]) -> Volume:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
-from pilothouse_server.containers.model import (
-    Container,
-)
+from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository.parts import columns_of, insert_parts
-from pilothouse_server.containers.repository.rows import container_of, whole_containers
+from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
     CONTAINER_VOLUMES,
@@ -46,6 +44,16 @@ _FILTERS = {
     "image": FilterField(CONTAINER_IMAGES.c.name),
     "labels": FilterField(CONTAINERS.c.labels, FilterKind.LABELS),
 }
+_NAMED = (HOMES.c.name == bindparam("namespace"), CONTAINERS.c.name == bindparam("name"))
+_IDENTIFIED = CONTAINERS.c.id == bindparam("container_id")
+_FIND = WHOLE.where(*_NAMED)
+_GET = WHOLE.where(_IDENTIFIED)
+# A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
+# that was before the wait, or misses the row altogether.
+_LOCK = select(CONTAINERS.c.id).join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id)
+_LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=CONTAINERS)
+_LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS)
+_LOCK_FREE = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS, skip_locked=True)
 _ORDERS = {
     "name": OrderField(CONTAINERS.c.name),
     "create_time": OrderField(CONTAINERS.c.created_at),
@@ -59,10 +67,11 @@ async def find(
     """The container of this name, if the caller reaches it; `lock` holds its row until the
     transaction ends.
     """
-    query = whole_containers().where(HOMES.c.name == namespace, CONTAINERS.c.name == name)
+    named = {"namespace": namespace, "name": name}
     if lock:
-        query = query.with_for_update(of=CONTAINERS)
-    row = (await transaction.connection.execute(query)).one_or_none()
+        locked = (await transaction.connection.execute(_LOCK_NAMED, named)).scalar_one_or_none()
+        return None if locked is None else await get(transaction, locked)
+    row = (await transaction.connection.execute(_FIND, named)).one_or_none()
     return None if row is None else container_of(row)
 
 
@@ -70,16 +79,18 @@ async def get(
     transaction: ReadTransaction, container_id: int, *, lock: bool = False, skip_locked: bool = False
 ) -> Container | None:
     """The container with this id."""
-    query = whole_containers().where(CONTAINERS.c.id == container_id)
+    identified = {"container_id": container_id}
     if lock:
-        query = query.with_for_update(of=CONTAINERS, skip_locked=skip_locked)
-    row = (await transaction.connection.execute(query)).one_or_none()
+        statement = _LOCK_FREE if skip_locked else _LOCK_IDENTIFIED
+        if (await transaction.connection.execute(statement, identified)).first() is None:
+            return None
+    row = (await transaction.connection.execute(_GET, identified)).one_or_none()
     return None if row is None else container_of(row)
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Container]:
     """The containers with these ids, in the order of their ids; missing ones are left out."""
-    query = whole_containers().where(CONTAINERS.c.id.in_(ids)).order_by(CONTAINERS.c.id)
+    query = WHOLE.where(CONTAINERS.c.id.in_(ids)).order_by(CONTAINERS.c.id)
     return [container_of(row) for row in (await transaction.connection.execute(query)).all()]
 
 
@@ -94,9 +105,7 @@ async def list_containers(
     """One page of the containers of one namespace or of those among `visible`, and the token of the
     next.
     """
-    query = _narrowed(whole_containers(), namespace_id, selector, visible).where(
-        compile_filter(page.filter, _FILTERS)
-    )
+    query = _narrowed(WHOLE, namespace_id, selector, visible).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, token = finish_page(rows, order, page)
@@ -113,7 +122,7 @@ async def stream_containers(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Container]:
     """Every container that matches, by namespace and name."""
-    query = _narrowed(whole_containers(), namespace_id, selector, visible).order_by(
+    query = _narrowed(WHOLE, namespace_id, selector, visible).order_by(
         CONTAINERS.c.namespace_id, CONTAINERS.c.name
     )
     if name:

@@ -39,8 +39,7 @@ from pilothouse_server.containers.tables import (
 )
 
 
-def whole_containers() -> Select[Any]:
-    """Every container that the transaction's role reaches, with its parts."""
+def _whole_containers() -> Select[Any]:
     env = (
         select(
             func.jsonb_agg(
@@ -82,13 +81,17 @@ def whole_containers() -> Select[Any]:
     )
 
 
+# Every container that the transaction's role reaches, with its parts.
+WHOLE = _whole_containers()
+
+
 def _present(document: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON without its missing values, which the model has defaults for."""
     return {name: value for name, value in document.items() if value is not None}
 
 
 def container_of(row: Row[Any]) -> Container:
-    """The value of a row of `whole_containers`."""
+    """The value of a row of `WHOLE`."""
     spec = dict(row.spec)
     image = spec.pop("image")
     mounts = msgspec.convert(spec.pop("volume_mounts", ()), tuple[VolumeMount, ...])
