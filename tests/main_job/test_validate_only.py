@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES
+from tests.conftest import connection
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 
@@ -138,6 +140,43 @@ async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
     # What is asked for in earnest waits for no cluster.
     await server.admin.containers.create(namespace="demo", container=wanted)
     server.cluster.faults.clear()
+
+
+async def test_a_cluster_that_is_waited_for_holds_up_nobody_else(server: Server) -> None:
+    client = await demo(server)
+    await client.close()
+    assert server.cluster is not None
+    server.cluster.faults.storage_stalled = True
+    tried = asyncio.create_task(
+        server.admin.containers.update(
+            namespace="demo",
+            name="first",
+            container=pb.Container(replicas=2),
+            update_mask=FieldMask(paths=["replicas"]),
+            validate_only=True,
+        )
+    )
+
+    async def waits() -> bool:
+        """The transaction of the trial stays open, for its record."""
+        async with connection(server.database.admin_dsn) as sql:
+            found = await sql.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilothouse-app'"
+                " AND datname = current_database() AND state = 'idle in transaction'"
+            )
+            return bool(found == 1)
+
+    await eventually(waits)
+    await server.admin.containers.update(
+        namespace="demo",
+        name="first",
+        container=pb.Container(replicas=3),
+        update_mask=FieldMask(paths=["replicas"]),
+    )
+    assert not tried.done()
+    server.cluster.faults.storage_stalled = False
+    assert (await tried).replicas == 2
+    assert (await server.admin.containers.get(namespace="demo", name="first")).replicas == 3
 
 
 async def test_apply_dry_run_tells_each_containers_refusal(server: Server, tmp_path: Path) -> None:

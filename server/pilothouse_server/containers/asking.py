@@ -1,7 +1,7 @@
 """Asks a container's cluster what it would say to it: the part of `validate_only` that only the cluster can answer.
 
-The server-side dry run of every object checks schema, admission, quota and immutable fields. It happens in a
-transaction that is rolled back afterwards, so it has a deadline of its own.
+The server-side dry run of every object checks schema, admission, quota and immutable fields. What was written to try
+it out is undone before, so that no lock is held while a cluster is waited for.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class ContainerService:
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         if call.validate_only:
+            await call.undo_work()
             await check_on_cluster(self._connect, created)
         return pb.CreateContainerResponse(container=_shown(call, created))
 
@@ -94,6 +95,7 @@ class ContainerService:
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         if call.validate_only:
+            await call.undo_work()
             await check_on_cluster(self._connect, changed)
         return pb.UpdateContainerResponse(container=_shown(call, changed))
 

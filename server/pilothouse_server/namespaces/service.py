@@ -52,6 +52,7 @@ class NamespaceService(ClusterCalls):
         )
         _describe(call, created)
         if call.validate_only:
+            await call.undo_work()
             await check_on_cluster(self._access.connect, created)
         return pb.CreateNamespaceResponse(namespace=messages.namespace(created))
 
@@ -89,6 +90,7 @@ class NamespaceService(ClusterCalls):
         )
         _describe(call, changed)
         if call.validate_only:
+            await call.undo_work()
             await check_on_cluster(self._access.connect, changed)
         return pb.UpdateNamespaceResponse(namespace=messages.namespace(changed))
 

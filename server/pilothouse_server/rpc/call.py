@@ -164,6 +164,11 @@ class Call:
         if self._unit is None:
             await self.replay_transaction()
 
+    async def undo_work(self) -> None:
+        """Takes back what `validate_only` wrote to try it out, and frees the locks; its record is still to come."""
+        if self._unit is not None:
+            await self._unit.undo_work()
+
     async def release_lock(self) -> None:
         """Lets another call with this `request_id` look for the answer; called when all is committed or undone."""
         if self._lock_holder is not None:

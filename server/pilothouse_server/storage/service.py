@@ -40,6 +40,7 @@ class StorageService:
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         if call.validate_only:
+            await call.undo_work()
             await check_on_cluster(self._connect, created)
         return pb.CreateVolumeResponse(volume=_shown(call, created))
 
@@ -75,6 +76,7 @@ class StorageService:
             _etag_check(request.etag or request.volume.etag),
         )
         if call.validate_only:
+            await call.undo_work()
             await check_on_cluster(self._connect, changed)
         return pb.UpdateVolumeResponse(volume=_shown(call, changed))
 

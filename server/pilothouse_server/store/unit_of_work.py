@@ -162,12 +162,13 @@ class UnitOfWork:
         return self.transaction
 
     async def undo_work(self) -> None:
-        """Takes back everything since the savepoint; the transaction stays open for its record."""
+        """Takes back everything since the savepoint, once; the transaction stays open for its record."""
         assert self.transaction is not None
-        assert self._savepoint is not None
         self.transaction.events.clear()
-        with translated():
-            await self._savepoint.rollback()
+        if (savepoint := self._savepoint) is not None:
+            self._savepoint = None
+            with translated():
+                await savepoint.rollback()
 
     async def commit(
         self,

@@ -66,7 +66,7 @@ class AuditLayer:
             await call.transaction_if_none()
             assert call.unit is not None
             if call.validate_only:
-                await call.unit.undo_work()
+                await call.undo_work()
             record = _record(call, None, response=redaction.body(call.rule.response_class.FromString(answer)))
             await call.unit.commit(
                 audit=[record],
