@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -157,26 +158,29 @@ async def test_a_cluster_that_is_waited_for_holds_up_nobody_else(server: Server)
         )
     )
 
-    async def waits() -> bool:
-        """The transaction of the trial stays open, for its record."""
+    async def trial() -> object:
+        """The transaction of the trial, which stays open for its record; longer than between two statements."""
         async with connection(server.database.admin_dsn) as sql:
-            found = await sql.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilothouse-app'"
+            return await sql.fetchval(
+                "SELECT xact_start FROM pg_stat_activity WHERE application_name = 'pilothouse-app'"
                 " AND datname = current_database() AND state = 'idle in transaction'"
+                " AND clock_timestamp() - state_change > interval '0.5 seconds'"
             )
-            return bool(found == 1)
 
-    await eventually(waits)
-    await server.admin.containers.update(
-        namespace="demo",
-        name="first",
-        container=pb.Container(replicas=3),
-        update_mask=FieldMask(paths=["replicas"]),
-    )
-    assert not tried.done()
+    async def free() -> bool:
+        async with server.database.owner() as sql:
+            try:
+                await sql.execute("SELECT 1 FROM containers WHERE name = 'first' FOR UPDATE NOWAIT")
+            except asyncpg.LockNotAvailableError:
+                return False
+            return True
+
+    waiting = await eventually(trial)
+    await eventually(free, seconds=5.0)
+    assert await trial() == waiting
     server.cluster.faults.storage_stalled = False
     assert (await tried).replicas == 2
-    assert (await server.admin.containers.get(namespace="demo", name="first")).replicas == 3
+    assert (await server.admin.containers.get(namespace="demo", name="first")).replicas == 1
 
 
 async def test_apply_dry_run_tells_each_containers_refusal(server: Server, tmp_path: Path) -> None:
