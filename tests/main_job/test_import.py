@@ -161,7 +161,8 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     after = await kubectl.ask("GET", f"{DEPLOYMENTS}/web")
     assert after["spec"] == there["spec"]
     assert after["metadata"]["labels"] == there["metadata"]["labels"] | {
-        "pilothouse.dev/container-uid": found.uid
+        "pilothouse.dev/container-uid": found.uid,
+        "pilothouse.dev/namespace-uid": (await server.admin.namespaces.get(name="legacy")).uid,
     }
     assert (await kubectl.ask("GET", f"{SERVICES}/web"))["spec"] == front["spec"]
     assert await kubectl.pods() == pods
