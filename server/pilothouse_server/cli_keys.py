@@ -70,7 +70,9 @@ def remove(key_id: Annotated[str, typer.Argument(help="As `list` shows it.")], f
 @app.command("rotate")
 def rotate(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=10_000)] = 1000,
-    timeout: Annotated[float, typer.Option("--wait-timeout", min=0.1, help="Seconds at most.")] = 600.0,
+    timeout: Annotated[
+        float, typer.Option("--wait-timeout", min=0.1, help="Seconds at most without progress.")
+    ] = 10.0,
 ) -> None:
     """Wrap every data key by the newest key of the server's key file. May be cut off and called again."""
     from pilothouse_client.commands.invocation import connect
@@ -84,7 +86,7 @@ def rotate(
                 break
             typer.echo(f"{answer.rotated} rotated, {answer.remaining} remain", err=True)
             if answer.rotated:
-                pause = 0.05
+                ends, pause = time.monotonic() + timeout, 0.05
                 continue
             # What is left may be written by somebody at the moment.
             if time.monotonic() > ends:

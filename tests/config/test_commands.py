@@ -182,3 +182,21 @@ async def test_keys_are_added_rotated_and_removed(command: Command) -> None:
     assert new in (await command("secrets", "get", "app", "-o", "json")).out
     assert (await command("keys", "remove", old)).code == 0
     assert (await command("secrets", "reveal", "app", "--key", "a")).out == "1"
+
+
+async def test_a_rotation_that_cannot_end_says_so(command: Command, place: Place) -> None:
+    await command("secrets", "create", "bad", "--from-literal", "a=1")
+    async with place.server.database.owner() as owner:
+        await owner.execute(
+            "UPDATE secrets SET data_key = decode('01', 'hex') WHERE name = 'bad' AND namespace_id ="
+            " (SELECT id FROM namespaces WHERE name = $1)",
+            place.name,
+        )
+    assert (await command("keys", "add")).code == 0
+    stuck = await command("keys", "rotate", "--wait-timeout", "0.2")
+    assert stuck.code == 1
+    assert "1 data keys could not be rotated" in stuck.err
+    await place.client.config.delete_secret(namespace=place.name, name="bad")
+    new, old = (await command("keys", "list")).out.split()
+    assert (await command("keys", "rotate")).out == f"everything is encrypted under key {new}\n"
+    assert (await command("keys", "remove", old)).code == 0
