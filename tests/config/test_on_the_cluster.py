@@ -201,17 +201,28 @@ async def test_what_others_change_of_ours_is_taken_back_and_their_own_stays(plac
     await place.cluster.merge_patch(
         CONFIG_MAPS, place.name, "app", {"data": {"ours": "changed", "theirs": "x"}}
     )
-    await place.client.config.update_config_map(
-        namespace=place.name,
-        name="app",
-        config_map=pb.ConfigMap(labels={"look": "again"}),
-        update_mask=FieldMask(paths=["labels"]),
-    )
-    await place.applied("app")
+
+    async def taken_back() -> bool:
+        found = await place.config_map_on_cluster("app")
+        return found is not None and found["data"] == {"ours": "1", "theirs": "x"}
+
+    await eventually(taken_back, what="our value again")
     found = await place.config_map_on_cluster("app")
     assert found is not None
-    assert found["data"]["ours"] == "1"
     assert FIELD_MANAGER in {each["manager"] for each in found["metadata"]["managedFields"]}
+
+
+async def test_what_others_delete_comes_back(place: Place) -> None:
+    await make_secret(place)
+    before = await place.secret_on_cluster("app")
+    assert before is not None
+    await place.cluster.delete(SECRETS, place.name, "app", uid=before["metadata"]["uid"])
+
+    async def is_back() -> bool:
+        found = await place.secret_on_cluster("app")
+        return found is not None and found["data"] == before["data"]
+
+    await eventually(is_back, what="the secret again")
 
 
 async def test_an_unreadable_ciphertext_is_told_and_nothing_is_applied(place: Place) -> None:

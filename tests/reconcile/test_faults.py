@@ -190,6 +190,41 @@ async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
         await here.running()
 
 
+async def test_a_service_that_others_delete_or_change_comes_back(here: World) -> None:
+    client = await here.connect("local")
+    ports = (Port(container_port=80, service_name="web", service_port=80),)
+
+    async def changed(uid: str) -> None:
+        await eventually(
+            lambda: client.find(SERVICES, "shop", "web"),
+            lambda found: found is not None and found.metadata.uid != uid,
+        )
+
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(ports=ports)
+        await here.running()
+        first = await client.get(SERVICES, "shop", "web")
+        await client.delete(SERVICES, "shop", "web", uid=first.metadata.uid, propagation="Background")
+        await changed(first.metadata.uid)
+        there = await client.read(SERVICES, "shop", "web")
+        theirs = {"spec": {"selector": {"app": "theirs"}}}
+        await here.apply_as("meddler", "/api/v1/namespaces/shop/services/web", _service(theirs))
+        await eventually(
+            lambda: client.read(SERVICES, "shop", "web"),
+            lambda found: found["spec"]["selector"] == there["spec"]["selector"],
+        )
+    # While nobody watches.
+    second = await client.get(SERVICES, "shop", "web")
+    await client.delete(SERVICES, "shop", "web", uid=second.metadata.uid, propagation="Background")
+    async with here.reconciling():
+        await changed(second.metadata.uid)
+
+
+def _service(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, **fields}
+
+
 async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():

@@ -24,6 +24,7 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.health import HealthSettings
 from pilothouse_server.reconcile.observer import ObserverSettings
+from pilothouse_server.reconcile.part_observer import PartObserverSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.reconcile.sweep import SweepSettings
 from pilothouse_server.reconcile.worker import WorkerSettings
@@ -37,6 +38,7 @@ from tests.conftest import Database
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
     observer=ObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3),
+    parts=PartObserverSettings(gather_seconds=0.05, again_seconds=0.2),
     health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
     sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
     usage_period_seconds=0.3,

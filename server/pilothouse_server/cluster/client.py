@@ -43,7 +43,7 @@ from pilothouse_server.cluster.objects import (
     T,
     Version,
 )
-from pilothouse_server.cluster.transport import DEFAULT_LIMITS, JSON, METADATA, Limits, Transport, decode
+from pilothouse_server.cluster.transport import DEFAULT_LIMITS, Limits, Transport, accepted, decode
 from pilothouse_server.cluster.usage import StatsSummary
 from pilothouse_server.cluster.watch_lines import split_lines
 
@@ -173,7 +173,7 @@ class ClusterClient:
                 "GET",
                 resource.path(namespace),
                 query,
-                accept=METADATA if resource.metadata_only else JSON,
+                accept=accepted(resource.metadata_only, listed=True),
                 seconds=self.limits.list_seconds,
             )
             listed = decode(body, _Items[resource.type])  # type: ignore[name-defined]
@@ -230,7 +230,11 @@ class ClusterClient:
             sock_read=self.limits.watch_idle_seconds,
         )
         async with self._transport.answer(
-            "GET", resource.path(namespace), query, timeout=timeout
+            "GET",
+            resource.path(namespace),
+            query,
+            accept=accepted(resource.metadata_only),
+            timeout=timeout,
         ) as response:
             async for line in split_lines(response.content.iter_any()):
                 yield _event(line, resource.type)

@@ -285,7 +285,7 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
     kind: str
     type: type[T]
     namespaced: bool = True
-    # Lists ask for the metadata alone: what an object holds does not even travel.
+    # Lists and watches ask for the metadata alone: what an object holds does not even travel.
     metadata_only: bool = False
 
     @property

@@ -27,8 +27,13 @@ from pilothouse_server.cluster.objects import Manifest
 from pilothouse_server.cluster.rate_limit import RateLimit
 
 JSON = "application/json"
-METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 V = TypeVar("V")
+
+
+def accepted(metadata_only: bool, *, listed: bool = False) -> str:
+    """The `Accept` header: JSON, or the metadata of the objects alone; a watch tells single objects, not a list."""
+    return _METADATA.format("List" if listed else "") if metadata_only else JSON
 
 
 class Limits(msgspec.Struct, frozen=True):

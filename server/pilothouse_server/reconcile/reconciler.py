@@ -27,6 +27,7 @@ from pilothouse_server.reconcile.leased_client import LeaseLost
 from pilothouse_server.reconcile.noun import Noun
 from pilothouse_server.reconcile.observer import Observer, ObserverSettings
 from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.part_observer import PartObserver, PartObserverSettings
 from pilothouse_server.reconcile.repository import clusters as registered
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
@@ -43,6 +44,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     worker: WorkerSettings = WorkerSettings()
     observer: ObserverSettings = ObserverSettings()
     claims: ClaimObserverSettings = ClaimObserverSettings()
+    parts: PartObserverSettings = PartObserverSettings()
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
     usage_period_seconds: float = 10.0
@@ -131,10 +133,12 @@ class Reconciler:
         client = await self._connected(name)
         observer = Observer(self._store, client, name, lease, self._own_changes, self._settings.observer)
         claims = ClaimObserver(self._store, client, name, lease, self._settings.claims)
+        parts = PartObserver(self._store, client, name, lease, self._settings.parts)
         sweep = Sweep(self._store, client, name, observer, self._settings.sweep)
         async with asyncio.TaskGroup() as group:
             group.create_task(observer.run(), name=f"observer {name}")
             group.create_task(claims.run(), name=f"claims {name}")
+            group.create_task(parts.run(), name=f"parts {name}")
             group.create_task(sweep.run(), name=f"sweep {name}")
             if self._usage_sink is not None:
                 usage = UsageCollector(

@@ -1,0 +1,36 @@
+"""Who must show something on a cluster beside a Deployment or a claim."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import text
+
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+Owner = Literal["container", "config_map", "secret"]
+
+# What was never applied has its own work to do; what is being deleted, too.
+_OWNERS = text("""
+SELECT 'container' AS type, c.id, CAST(c.uid AS text) AS uid
+FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND c.observed_generation > 0
+  AND c.deletion_requested_at IS NULL
+  AND EXISTS (SELECT FROM port_mappings AS p WHERE p.container_id = c.id AND p.service_type <> 'None')
+UNION ALL
+SELECT 'config_map', m.id, CAST(m.uid AS text)
+FROM config_maps AS m JOIN namespaces AS n ON n.id = m.namespace_id
+WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND m.observed_generation > 0
+  AND m.deletion_requested_at IS NULL
+UNION ALL
+SELECT 'secret', s.id, CAST(s.uid AS text)
+FROM secrets AS s JOIN namespaces AS n ON n.id = s.namespace_id
+WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND s.observed_generation > 0
+  AND s.deletion_requested_at IS NULL
+""")
+
+
+async def owners(transaction: ReadTransaction, cluster_name: str) -> dict[str, tuple[Owner, int]]:
+    """Everything on this cluster that must show a Service, a config map or a secret: uid → type and id."""
+    rows = await transaction.connection.execute(_OWNERS, {"cluster_name": cluster_name})
+    return {row.uid: (row.type, row.id) for row in rows}
