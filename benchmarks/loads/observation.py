@@ -15,6 +15,7 @@ from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.objects import PODS
+from pilothouse_server.garbage import collect_seldom
 from pilothouse_server.reconcile.cluster_view import ClusterView
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.own_changes import OwnChanges
@@ -64,6 +65,7 @@ class Held:
 
 def main() -> None:
     """The process."""
+    collect_seldom()
     answering({"observe": observe})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Coroutine
@@ -18,6 +17,7 @@ from pilothouse_migrations.databases import DatabaseRefusedError
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
+from pilothouse_server.garbage import collect_seldom
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
 
 _FAULT = 1
@@ -64,6 +64,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
         application = Application(settings, kubeconfigs)
         try:
             port = await application.start()
+            collect_seldom()
             made = application.bootstrap
             _welcome(settings, port, made.random_password if made else None, dev=dev)
             await stopping.wait()
@@ -143,8 +144,6 @@ def simulate_cluster(
     state: Annotated[Path | None, typer.Option(help="File that keeps the cluster between runs.")] = None,
 ) -> None:
     """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C."""
-    # Objects of the cluster live long and form no cycles: seldom collections spare its watches long pauses.
-    gc.set_threshold(100_000, 50, 1000)
     log_lines.configure("INFO", "text")
     _run(_simulate(port, nodes, speed, state))
 
@@ -155,6 +154,7 @@ async def _simulate(port: int, nodes: int, speed: float, state: Path | None) -> 
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    collect_seldom()
     async with SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state) as cluster:
         typer.echo(yaml.safe_dump(cluster.kubeconfig(), sort_keys=False))
         await stopping.wait()

@@ -17,6 +17,7 @@ Traps of the API that this module knows:
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -160,27 +161,29 @@ class ClusterClient:
 
         Raises Expired where the snapshot aged: begin again.
         """
-        continue_token = ""
-        while True:
-            query = _present(
-                limit=str(self.limits.page_size),
-                labelSelector=label_selector,
-                fieldSelector=field_selector,
+
+        limit, path = str(self.limits.page_size), resource.path(namespace)
+        accept, seconds = accepted(resource.metadata_only, listed=True), self.limits.list_seconds
+
+        def ask(token: str) -> asyncio.Task[bytes]:
+            query = _present(limit=limit, labelSelector=label_selector, fieldSelector=field_selector)
+            query |= {"continue": token} if token else {}
+            return asyncio.create_task(
+                self._transport.request("GET", path, query, accept=accept, seconds=seconds)
             )
-            if continue_token:
-                query["continue"] = continue_token
-            body = await self._transport.request(
-                "GET",
-                resource.path(namespace),
-                query,
-                accept=accepted(resource.metadata_only, listed=True),
-                seconds=self.limits.list_seconds,
-            )
-            listed = decode(body, _Items[resource.type])  # type: ignore[name-defined]
-            continue_token = listed.metadata.continue_
-            yield Page(tuple(listed.items or ()), listed.metadata.resource_version, continue_token)
-            if not continue_token:
-                return
+
+        asked: asyncio.Task[bytes] | None = ask("")
+        try:
+            while asked is not None:
+                listed = decode(await asked, _Items[resource.type])  # type: ignore[name-defined]
+                token = listed.metadata.continue_
+                # The cluster works at the next page while this one is taken in.
+                asked = ask(token) if token else None
+                yield Page(tuple(listed.items or ()), listed.metadata.resource_version, token)
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
 
     async def list(
         self,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from uuid import UUID
 
 import msgspec
 import structlog
@@ -33,6 +32,7 @@ from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.objects import EVENTS, Event
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.reconcile.cluster_view import labelled_uid
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.leadership import under_lease
 from pilothouse_server.reconcile.leased_client import LeaseLost
@@ -102,7 +102,7 @@ class ClaimObserver:
 
     def _changed(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         for there in (old, new):
-            uid = None if there is None else _volume_uid(there)
+            uid = None if there is None else labelled_uid(there, VOLUME_UID)
             if there is None or uid is None:
                 continue
             claims = self._claims.setdefault(uid, {})
@@ -239,12 +239,3 @@ class ClaimObserver:
     def _forget(self, uid: str) -> None:
         self._events.pop(uid, None)
         self._events_asked.pop(uid, None)
-
-
-def _volume_uid(found: PersistentVolumeClaim) -> str | None:
-    """The volume a claim says it belongs to; None without a label that is a UUID: anybody can set labels."""
-    label = found.metadata.label(VOLUME_UID)
-    try:
-        return str(UUID(label)) if label else None
-    except ValueError:
-        return None

@@ -7,9 +7,9 @@ throughout: informers call it from their loops, the observer reads it between aw
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from time import monotonic
-from uuid import UUID
 
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
@@ -17,6 +17,8 @@ from pilothouse_server.reconcile.own_changes import OwnChanges
 
 # Our own applies are noted when they are written back, a moment after their watch event.
 SUSPECT_SECONDS = 1.0
+# As we write them.
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Objects:
@@ -157,7 +159,4 @@ def container_uid(value: KubernetesObject) -> str | None:
 def labelled_uid(value: KubernetesObject, label: str) -> str | None:
     """The UUID that a label holds; None without one."""
     text = value.metadata.label(label)
-    try:
-        return str(UUID(text)) if text else None
-    except ValueError:
-        return None
+    return text if _UUID.fullmatch(text) else None

@@ -1,0 +1,18 @@
+"""How often the interpreter looks for garbage in cycles.
+
+A full collection goes over every object that is tracked, and holds the event loop meanwhile: 50 ms and more with all
+modules loaded. What stands at the start of a server lives to its end, and what a server keeps after (structs of
+clusters' objects, events) forms no cycles, so it is collected seldom, and what was loaded at the start never again.
+"""
+
+from __future__ import annotations
+
+import gc
+
+
+def collect_seldom() -> None:
+    """To be called once, when all is loaded."""
+    gc.collect()
+    gc.freeze()
+    # The young are few at a time, as thousands of them that all live on, the pods of a cluster, take milliseconds.
+    gc.set_threshold(5_000, 5, 1_000)
