@@ -143,6 +143,7 @@ class Application:
         self._supervisor.start("audit writer", self.audit_writer.run)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
+        self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("live usage", self.live_usage.run)
         roll_up = Periodic("roll up usage", metrics.ROLL_UP_SECONDS, lambda: metrics.roll_up(self.store))
         periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), roll_up])

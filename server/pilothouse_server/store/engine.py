@@ -25,6 +25,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pilothouse_server.settings import Settings
+from pilothouse_server.store.idle_connections import IdleConnections, ShrinkingPool
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Database:
     maintenance: AsyncEngine
     direct_dsn: str
     replica: AsyncEngine | None = None
+    idle_connections: int = 10
 
     @classmethod
     def connect(cls, settings: Settings) -> Database:
@@ -99,7 +101,15 @@ class Database:
                 if settings.replica_database_url
                 else None
             ),
+            idle_connections=min(settings.pool_idle_connections, opened),
         )
+
+    async def close_unneeded(self) -> None:
+        """Gives up connections that nobody needs, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for engine in (self.app, self.system, self.replica):
+                if engine is not None:
+                    group.create_task(IdleConnections(engine, self.idle_connections).run())
 
     async def close(self) -> None:
         """Closes every pool."""
@@ -117,12 +127,12 @@ def _engine(
     statement_timeout: float | None = None,
     role: str = "",
 ) -> AsyncEngine:
-    idle = min(settings.pool_idle_connections, open_connections)
     seconds = settings.statement_timeout_seconds if statement_timeout is None else statement_timeout
     engine = create_async_engine(
         asyncpg_url(dsn),
-        pool_size=idle,
-        max_overflow=open_connections - idle,
+        poolclass=ShrinkingPool,
+        pool_size=open_connections,
+        max_overflow=0,
         pool_recycle=int(settings.pool_max_lifetime_seconds),
         pool_timeout=5.0,
         pool_use_lifo=True,

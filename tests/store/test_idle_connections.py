@@ -1,0 +1,56 @@
+"""A pool keeps what is in use, and of what nobody needs only a few."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from sqlalchemy import text
+
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.idle_connections import IdleConnections
+from tests.conftest import Database
+
+OPEN, IDLE = 6, 2
+
+
+async def test_what_a_whole_period_did_not_need_is_closed(database: Database) -> None:
+    settings = Settings(
+        database_url=database.app_dsn,
+        system_database_url=database.system_dsn,
+        maintenance_database_url=database.maintenance_dsn,
+        pool_open_connections=OPEN,
+        pool_idle_connections=IDLE,
+    )
+    engines = Engines.connect(settings)
+    unneeded = IdleConnections(engines.app, IDLE)
+
+    async def use(count: int) -> set[int]:
+        """Backends of so many connections that are in use at once."""
+        async with AsyncExitStack() as stack:
+            used = [await stack.enter_async_context(engines.app.connect()) for _ in range(count)]
+            query = text("SELECT pg_backend_pid()")
+            return {(await each.execute(query)).scalar_one() for each in used}
+
+    try:
+        first = await use(OPEN)
+        # What came back is used again, nothing is opened anew.
+        assert await use(OPEN) == first
+        unneeded.begin()
+        await use(OPEN)
+        assert await unneeded.close_unneeded() == 0
+        unneeded.begin()
+        await asyncio.gather(use(1), use(1))
+        assert await use(4) < first
+        assert await unneeded.close_unneeded() == 0
+        unneeded.begin()
+        await use(1)
+        assert await unneeded.close_unneeded() == OPEN - 1 - IDLE
+        unneeded.begin()
+        assert await unneeded.close_unneeded() == 1
+        assert await use(IDLE) < first
+        unneeded.begin()
+        assert await unneeded.close_unneeded() == 0
+    finally:
+        await engines.close()
