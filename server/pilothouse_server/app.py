@@ -44,6 +44,7 @@ from pilothouse_server.reconcile import reconcile_volume
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.reconcile_config import ConfigNoun
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
+from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.rpc import interceptors, method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
@@ -51,7 +52,7 @@ from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings import PREFIX, Settings, SettingsError
 from pilothouse_server.storage import messages as storage_messages
 from pilothouse_server.storage import operations as volumes
 from pilothouse_server.storage.service import StorageService
@@ -110,7 +111,11 @@ class Application:
             self.store,
             self.clusters,
             self.usage,
-            reconciler or ReconcilerSettings(usage_period_seconds=settings.usage_period_seconds),
+            reconciler
+            or ReconcilerSettings(
+                worker=WorkerSettings(workers_per_cluster=settings.reconcile_workers),
+                usage_period_seconds=settings.usage_period_seconds,
+            ),
             nouns={
                 "config_map": ConfigNoun("config_map", self.envelopes),
                 "secret": ConfigNoun("secret", self.envelopes),
@@ -130,14 +135,14 @@ class Application:
             pilothouse_migrations.runner.MigrationError: the schema is not this release's.
             DeclarationError: the proto files leave something open.
             Unavailable: the database is away, or holds values that the key file cannot open.
-            RuntimeError: the address is taken.
+            SettingsError: the address is taken.
         """
-        dsn = self.settings.maintenance_database_url or self.settings.database_url
-        await runner.check(plain_dsn(dsn))
+        await self._check_schema()
         await rotation.ensure_active(self.store, self.envelopes)
+        self._server, port = self._build_server()
+        # Not before the address is ours: a password that is made here is shown once.
         self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
         await self._register_clusters()
-        self._server, port = self._build_server()
         self.feed.on_grants_changed = self.authenticator.invalidate
         self.feed.on_changes = self.reconciler.wake
         self._supervisor.start("audit writer", self.audit_writer.run)
@@ -166,6 +171,14 @@ class Application:
         await self.authenticator.close()
         self._passwords.close()
         await self.database.close()
+
+    async def _check_schema(self) -> None:
+        dsn = self.settings.maintenance_database_url or self.settings.database_url
+        try:
+            await runner.check(plain_dsn(dsn))
+        except OSError as error:
+            name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
+            raise SettingsError(f"{PREFIX}{name}: the database does not answer: {error}") from None
 
     def _build_server(self) -> tuple[GrpcServer, int]:
         page_key = self._keys.derive("page-token")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import yaml
@@ -19,6 +20,9 @@ from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
 from pilothouse_server.garbage import collect_seldom
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from pilothouse_server.app import Application
 
 _FAULT = 1
 _USAGE = 2
@@ -63,10 +67,14 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
             kubeconfigs = surroundings.kubeconfigs
         application = Application(settings, kubeconfigs)
         try:
-            port = await application.start()
+            try:
+                port = await application.start()
+            except BaseException:
+                if (password := _password_made(application)) is not None:
+                    typer.echo(f"administrator admin, password {password} (made now, shown once)")
+                raise
             collect_seldom()
-            made = application.bootstrap
-            _welcome(settings, port, made.random_password if made else None, dev=dev)
+            _welcome(settings, port, _password_made(application), dev=dev)
             await stopping.wait()
             typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
         finally:
@@ -74,6 +82,10 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
     finally:
         if surroundings is not None:
             await surroundings.stop()
+
+
+def _password_made(application: Application) -> str | None:
+    return application.bootstrap.random_password if application.bootstrap else None
 
 
 def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) -> None:
@@ -87,16 +99,25 @@ def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) 
             "  (made now, shown once, kept nowhere)",
         ]
     if dev:
+        command = _own_command()
         lines += [
             "",
             "Try next, in another terminal:",
-            f"  pilothouse login --server {address} --user admin",
-            "  pilothouse namespaces create demo",
-            "  pilothouse containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
-            "  pilothouse containers list --namespace demo --watch",
-            "  pilothouse audit tail",
+            f"  {command} login --server {address} --user admin",
+            f"  {command} namespaces create demo",
+            f"  {command} containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
+            f"  {command} containers list --namespace demo --watch",
+            f"  {command} audit tail",
         ]
     typer.echo("\n".join(lines))
+
+
+def _own_command() -> str:
+    """How the command is called from here: by its path where that is not searched."""
+    own = Path(sys.argv[0])
+    if shutil.which(own.name) is not None:
+        return own.name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 @migrate.command("init")

@@ -62,8 +62,13 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(line: str, directory: Path, variables: Mapping[str, str]) -> AsyncIterator[str]:
-    """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would."""
+async def serving(
+    line: str, directory: Path, variables: Mapping[str, str], printed: list[str] | None = None
+) -> AsyncIterator[str]:
+    """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would.
+
+    `printed` is given what it prints until the password of a new administrator, if it makes one.
+    """
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-ceu",
@@ -74,7 +79,7 @@ async def serving(line: str, directory: Path, variables: Mapping[str, str]) -> A
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
-    said: list[str] = []
+    said: list[str] = [] if printed is None else printed
     draining = None
     try:
         async with asyncio.timeout(90):
@@ -85,6 +90,8 @@ async def serving(line: str, directory: Path, variables: Mapping[str, str]) -> A
                 said.append(text)
                 found = _LISTENING.search(text)
                 address = found[1] if found else ""
+            while printed is not None and " password " not in said[-1]:
+                said.append((await process.stdout.readline()).decode())
         draining = asyncio.create_task(process.stdout.read())
         yield address
     finally:

@@ -9,7 +9,6 @@ silently).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,7 +22,7 @@ from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings import PREFIX, Settings, SettingsError
 
 # Health, and reflection for `grpcurl` and `buf curl`.
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -94,7 +93,7 @@ def build(
     """Makes the server and binds its address; answers it with the port (of use where 0 was asked for).
 
     Raises:
-        RuntimeError: the address is taken or not ours.
+        SettingsError: the address is taken, not ours or none, or the files for TLS cannot be used.
     """
     server = grpc.aio.server(
         interceptors=(pipeline,),
@@ -142,13 +141,15 @@ def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHand
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
-    if settings.tls_certificate_file is None or settings.tls_key_file is None:
-        return int(server.add_insecure_port(settings.listen))
-    credentials = grpc.ssl_server_credentials(
-        [(_bytes(settings.tls_key_file), _bytes(settings.tls_certificate_file))]
-    )
-    return int(server.add_secure_port(settings.listen, credentials))
-
-
-def _bytes(path: Path) -> bytes:
-    return path.read_bytes()
+    try:
+        if settings.tls_certificate_file is None or settings.tls_key_file is None:
+            return int(server.add_insecure_port(settings.listen))
+        pair = (settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())
+        return int(server.add_secure_port(settings.listen, grpc.ssl_server_credentials([pair])))
+    except RuntimeError:
+        raise SettingsError(
+            f"{PREFIX}LISTEN: {settings.listen} cannot be listened on: something else listens there, or it is no"
+            " HOST:PORT of this machine"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}TLS_CERTIFICATE_FILE, {PREFIX}TLS_KEY_FILE: {error}") from None

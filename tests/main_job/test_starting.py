@@ -1,0 +1,58 @@
+"""`pilothouse serve` where it cannot start: one line that says why, and nothing spent."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Database
+from tests.readme.served import Shell, serving
+
+_PASSWORD = re.compile(r"password +(\S+)")
+
+
+def variables(database: Database) -> dict[str, str]:
+    return {
+        "PILOTHOUSE_DATABASE_URL": database.app_dsn,
+        "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
+        "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+    }
+
+
+async def test_a_taken_address_is_told_and_costs_no_password(database: Database, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        shell = Shell("", tmp_path, {**variables(database), "PILOTHOUSE_LISTEN": listen})
+        said = await shell.run("pilothouse serve", succeeds=False)
+    assert f"PILOTHOUSE_LISTEN: {listen} cannot be listened on" in said
+    assert "Traceback" not in said
+    printed: list[str] = []
+    async with serving("pilothouse serve", tmp_path, variables(database), printed) as address:
+        shown = _PASSWORD.search("".join(printed))
+        assert shown is not None
+        shell = Shell(address, tmp_path)
+        login = f"pilothouse login --server {address} --user admin --password-stdin"
+        assert "logged in" in await shell.run(login, shown[1] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LISTEN", "nonsense"),
+        ("MAINTENANCE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none"),
+        ("TLS_CERTIFICATE_FILE", "absent.pem"),
+    ],
+)
+async def test_a_setting_that_cannot_be_used_is_named(
+    database: Database, tmp_path: Path, name: str, value: str
+) -> None:
+    changed = {f"PILOTHOUSE_{name}": value}
+    if name.startswith("TLS"):
+        changed["PILOTHOUSE_TLS_KEY_FILE"] = "absent.key"
+    shell = Shell("", tmp_path, {"PILOTHOUSE_LISTEN": "127.0.0.1:0", **variables(database), **changed})
+    said = await shell.run("pilothouse serve", succeeds=False)
+    assert f"PILOTHOUSE_{name}" in said
+    assert "Traceback" not in said
