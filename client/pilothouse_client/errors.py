@@ -48,7 +48,8 @@ class PilothouseError(Exception):
 
     `code` is the gRPC code, `message` says what to do, `reason` is the UPPER_SNAKE word programs compare,
     `metadata` its values, `violations` the fields at fault, `retry_delay` the seconds the server asks to wait
-    (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server).
+    (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server),
+    `never_sent` whether it surely did not, so that repeating it is safe whatever it does.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PilothouseError(Exception):
         violations: Sequence[FieldViolation] = (),
         retry_delay: float | None = None,
         operation_id: str = "",
+        never_sent: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -70,29 +72,35 @@ class PilothouseError(Exception):
         self.violations: tuple[FieldViolation, ...] = tuple(violations)
         self.retry_delay = retry_delay
         self.operation_id = operation_id
+        self.never_sent = never_sent
 
     def __str__(self) -> str:
         label = f"{self.code.name} ({self.reason})" if self.reason else self.code.name
-        fields = "".join(f"; {violation.field}: {violation.description}" for violation in self.violations)
-        return f"{label}: {self.message}{fields}"
+        headline, fields = self.told_once
+        return f"{label}: " + "; ".join(
+            [*([headline] if headline else []), *(f"{each.field}: {each.description}" for each in fields)]
+        )
+
+    @property
+    def told_once(self) -> tuple[str, tuple[FieldViolation, ...]]:
+        """The message, and the violations that it does not tell.
+
+        The server sums its violations up by the first of them and a count, and a cluster's words hold the rules
+        that it names: told side by side, the same sentences would stand there twice. A sum of several gives way
+        to them: the message is then empty.
+        """
+        if not self.violations:
+            return self.message, ()
+        first = self.violations[0]
+        if self.message.startswith(f"{first.field}: {first.description}"):
+            return (self.message, ()) if len(self.violations) == 1 else ("", self.violations)
+        return self.message, tuple(each for each in self.violations if each.description not in self.message)
 
     @property
     def from_server(self) -> bool:
         """Whether the server itself said so; otherwise gRPC or a proxy did, and the server may never have
         seen the call."""
         return bool(self.reason)
-
-    @property
-    def never_sent(self) -> bool:
-        """Whether the call surely did not reach a server, so that repeating it is safe whatever it does.
-
-        gRPC tells that only by its text: no connection could be made to any address.
-        """
-        return (
-            self.code is grpc.StatusCode.UNAVAILABLE
-            and not self.from_server
-            and "failed to connect to all addresses" in self.message
-        )
 
 
 class InvalidArgumentError(PilothouseError):
@@ -176,16 +184,32 @@ class FailedCall(Protocol):
     def trailing_metadata(self) -> Any: ...
 
 
-def from_failed_call(call: FailedCall) -> PilothouseError:
-    """Decodes a failed call. Details that cannot be read are left out: the code and the message still
-    stand."""
+def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
+    """Decodes a failed call to the server at `address`. Details that cannot be read are left out: the code and the
+    message still stand."""
     details: dict[str, Any] = {}
     for key, value in call.trailing_metadata() or ():
         if key == STATUS_METADATA_KEY:
             details |= _decode_status(value)
         elif key == OPERATION_METADATA_KEY:
             details["operation_id"] = value if isinstance(value, str) else value.decode("ascii", "replace")
-    return error_of(call.code(), call.details() or "", **details)
+    message = call.details() or ""
+    if call.code() is grpc.StatusCode.UNAVAILABLE and "reason" not in details:
+        unanswered = _unanswered(message, address)
+        if unanswered:
+            return error_of(call.code(), unanswered, **details, never_sent=True)
+    return error_of(call.code(), message, **details)
+
+
+def _unanswered(words: str, address: str) -> str:
+    """What to say where no connection could be made; empty if one was. gRPC tells that only by its text."""
+    if words.startswith("DNS resolution failed"):
+        return f"no server answers at {address}: the name cannot be resolved"
+    if "failed to connect to all addresses" not in words:
+        return ""
+    _, failed, why = words.partition("Ssl handshake failed")
+    # Somebody does listen there: what keeps the two from speaking is worth the library's words.
+    return f"no server answers at {address}" + (f" by TLS: handshake failed{why}" if failed else "")
 
 
 def _decode_status(value: bytes) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -67,11 +66,6 @@ def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Toke
 
 def _seconds(timestamp: Timestamp) -> float:
     return timestamp.seconds + timestamp.nanos / 1e9
-
-
-def local_time(seconds: float) -> datetime:
-    """A Unix time as a date with the zone of this machine."""
-    return datetime.fromtimestamp(seconds, tz=UTC).astimezone()
 
 
 class TokenStore(Protocol):

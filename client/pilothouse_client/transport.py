@@ -115,8 +115,9 @@ class _BlockingLock:
 
 
 class _BlockingStream(Generic[Response]):
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, address: str) -> None:
         self._call = call
+        self._address = address
 
     async def read(self) -> Response | None:
         try:
@@ -125,7 +126,7 @@ class _BlockingStream(Generic[Response]):
             return None
         except grpc.RpcError as error:
             # The iterator raises the call itself; only its type at run time says so.
-            raise from_failed_call(error) from None
+            raise from_failed_call(error, self._address) from None
         return answer
 
     def cancel(self) -> None:
@@ -136,6 +137,7 @@ class BlockingTransport:
     """Calls that block the thread; may be shared by threads."""
 
     def __init__(self, target: Target) -> None:
+        self._address = target.address
         self._channel = (
             grpc.insecure_channel(target.address, target.options())
             if target.tls is None
@@ -166,7 +168,7 @@ class BlockingTransport:
         try:
             response: Response = call(request, timeout=timeout, metadata=tuple(metadata))
         except grpc.RpcError as error:
-            raise from_failed_call(error) from None
+            raise from_failed_call(error, self._address) from None
         return response
 
     async def stream(
@@ -178,7 +180,9 @@ class BlockingTransport:
     ) -> AnswerStream[Response]:
         self._check_open()
         call = self._callable(method, self._channel.unary_stream)
-        return _BlockingStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)))
+        return _BlockingStream[Response](
+            call(request, timeout=timeout, metadata=tuple(metadata)), self._address
+        )
 
     async def collect(
         self,
@@ -192,7 +196,7 @@ class BlockingTransport:
         try:
             response: Response = call(iter(requests), timeout=timeout, metadata=tuple(metadata))
         except grpc.RpcError as error:
-            raise from_failed_call(error) from None
+            raise from_failed_call(error, self._address) from None
         return response
 
     async def converse(
@@ -207,7 +211,7 @@ class BlockingTransport:
         if not isinstance(requests, Iterable):
             raise TypeError("a blocking client takes requests from an iterable that blocks")
         stream = call(iter(requests), timeout=timeout, metadata=tuple(metadata))
-        return _BlockingStream[Response](stream)
+        return _BlockingStream[Response](stream, self._address)
 
     async def sleep(self, seconds: float) -> None:
         # A client that another thread closes does not sleep on.
@@ -238,14 +242,15 @@ def _raise_unless_task_cancelled() -> None:
 
 
 class _AsyncStream(Generic[Response]):
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, address: str) -> None:
         self._call = call
+        self._address = address
 
     async def read(self) -> Response | None:
         try:
             answer = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise from_failed_call(error) from None
+            raise from_failed_call(error, self._address) from None
         except asyncio.CancelledError:
             _raise_unless_task_cancelled()
             raise
@@ -260,6 +265,7 @@ class AsyncTransport:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._address = target.address
         self._channel: grpc.aio.Channel | None = None
         self._callables: dict[str, Any] = {}
         self._closed = False
@@ -299,7 +305,7 @@ class AsyncTransport:
         try:
             response: Response = await call(request, timeout=timeout, metadata=tuple(metadata))
         except grpc.aio.AioRpcError as error:
-            raise from_failed_call(error) from None
+            raise from_failed_call(error, self._address) from None
         except asyncio.CancelledError:
             _raise_unless_task_cancelled()
             raise
@@ -313,7 +319,9 @@ class AsyncTransport:
         timeout: float | None,
     ) -> AnswerStream[Response]:
         call = self._callable(method, "unary_stream")
-        return _AsyncStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)))
+        return _AsyncStream[Response](
+            call(request, timeout=timeout, metadata=tuple(metadata)), self._address
+        )
 
     async def collect(
         self,
@@ -326,7 +334,7 @@ class AsyncTransport:
         try:
             response: Response = await call(iter(requests), timeout=timeout, metadata=tuple(metadata))
         except grpc.aio.AioRpcError as error:
-            raise from_failed_call(error) from None
+            raise from_failed_call(error, self._address) from None
         except asyncio.CancelledError:
             _raise_unless_task_cancelled()
             raise
@@ -340,7 +348,9 @@ class AsyncTransport:
         timeout: float | None,
     ) -> AnswerStream[Response]:
         call = self._callable(method, "stream_stream")
-        return _AsyncStream[Response](call(requests, timeout=timeout, metadata=tuple(metadata)))
+        return _AsyncStream[Response](
+            call(requests, timeout=timeout, metadata=tuple(metadata)), self._address
+        )
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

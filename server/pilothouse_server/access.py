@@ -56,7 +56,6 @@ class Principal:
     username: str
     grants: tuple[Grant, ...]
     session_id: UUID | None = None
-    api_key_id: int | None = None
 
     def allows(self, permission: str, namespace: str | None = None) -> bool:
         """Whether `permission` is held in `namespace`; None asks about all namespaces at once.
@@ -77,10 +76,6 @@ class Principal:
     def reaches(self, namespace: str) -> bool:
         """Whether any grant, whatever it holds, lets the caller know that `namespace` exists."""
         return any(grant.namespace in (None, namespace) for grant in self.living_grants())
-
-    def reaches_all(self) -> bool:
-        """Whether the caller has a grant over all namespaces."""
-        return any(grant.namespace is None for grant in self.living_grants())
 
     def namespaces_with(self, permission: str) -> frozenset[int] | None:
         """Ids of the namespaces in which `permission` is held; None means every one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tests.conventions.sources import Source
@@ -20,6 +21,9 @@ MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.-])/(work|farm|root)/")
 REGISTRY_HOST = re.compile(r"\b(pypi|pythonhosted|npmjs|debian)\.(org|com)\b")
 LEFT_OPEN = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|\bHACK\b")
 FENCE = re.compile(r"^(`{3,})(\w*)")
+WORD = re.compile(r"[A-Za-z_]\w*")
+# Of the client library: every method of the API has one, also those that it calls by itself.
+FOR_CALLERS = {"refresh_session"}
 SHELLS = {"console", "sh", "bash", "shell"}
 
 Check = Callable[[Sequence[Source]], Iterable[str]]
@@ -153,6 +157,31 @@ def commands(readme: Source) -> Iterator[tuple[int, str]]:
             begun = []
 
 
+def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
+    """What nobody names is dead; what a caller outside may name is its documentation's to show."""
+    words = Counter(word for source in sources for word in WORD.findall(source.text))
+    for source in sources:
+        if not source.path.startswith(("server/", "client/", "migrations/")) or not source.is_python:
+            continue
+        for name, line in _bound(source.tree.body):
+            if words[name] == 1 and name not in FOR_CALLERS and not name.startswith("__"):
+                yield f"{source.path}:{line}: {name} is used nowhere: delete it"
+
+
+def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
+    """Names that a module and its classes bind; what a decorator registers at the top is used by it."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
+            yield node.name, node.lineno
+        elif isinstance(node, ast.ClassDef):
+            yield node.name, node.lineno
+            yield from _bound(node.body)
+        elif isinstance(node, ast.Assign):
+            yield from ((each.id, node.lineno) for each in node.targets if isinstance(each, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node.lineno
+
+
 CHECKS: Sequence[Check] = (
     file_length,
     telling_names,
@@ -163,4 +192,5 @@ CHECKS: Sequence[Check] = (
     no_machine_paths,
     no_registry_hosts,
     readme_commands_are_tested,
+    nothing_unused,
 )

@@ -71,6 +71,11 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("README.md", "```sh\n# a comment\npilothouse never-tested\n```"),
         Source("README.md", "```sh\n# a comment\npilothouse is-tested\n```"),
     ),
+    (
+        checks.nothing_unused,
+        Source("server/a.py", "class Used:\n    dead: int = 0\n\nUsed()"),
+        Source("server/a.py", "class Used:\n    kept: int = 0\n\nUsed().kept"),
+    ),
 ]
 A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n')
 

@@ -62,9 +62,10 @@ def _report_call(error: Exception) -> int:
 
     assert isinstance(error, PilothouseError)
     code = error.code.name
-    words = error.message or code.lower().replace("_", " ")
+    headline, violations = error.told_once
+    words = headline or ("these fields are wrong" if violations else code.lower().replace("_", " "))
     _say(f"{words} [{error.reason or code}]")
-    for violation in error.violations:
+    for violation in violations:
         # The rule comes in words; its name, where there is one, is for searching.
         rule = f" ({violation.reason})" if violation.reason else ""
         typer.echo(f"  {violation.field}: {violation.description}{rule}", err=True)

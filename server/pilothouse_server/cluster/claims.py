@@ -42,8 +42,6 @@ class ClaimResources(Partial, frozen=True, rename="camel"):
 
 
 class ClaimSpec(Partial, frozen=True, rename="camel"):
-    storage_class_name: str = ""
-    volume_name: str = ""
     resources: ClaimResources = ClaimResources()
 
 

@@ -61,7 +61,6 @@ class KubernetesObject(Partial, frozen=True, rename="camel"):
 class ListMeta(Partial, frozen=True, rename="camel"):
     resource_version: str = ""
     continue_: str = msgspec.field(name="continue", default="")
-    remaining_item_count: int | None = None
 
 
 class ObjectCondition(Partial, frozen=True, rename="camel"):
@@ -223,7 +222,6 @@ class Event(KubernetesObject, frozen=True, rename="camel"):
     reason: str = ""
     message: str = ""
     count: int | None = None
-    first_timestamp: datetime | None = None
     last_timestamp: datetime | None = None
     event_time: datetime | None = None
 
@@ -241,7 +239,6 @@ class NodeImage(Partial, frozen=True, rename="camel"):
 class NodeInfo(Partial, frozen=True, rename="camel"):
     architecture: str = ""
     operating_system: str = ""
-    kubelet_version: str = ""
 
 
 class NodeState(Partial, frozen=True, rename="camel"):

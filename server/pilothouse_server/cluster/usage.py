@@ -25,7 +25,6 @@ class Stats(msgspec.Struct, frozen=True, rename="camel"):
 class CpuStats(Stats, frozen=True, rename="camel"):
     time: datetime | None = None
     usage_nano_cores: int | None = None
-    usage_core_nano_seconds: int | None = None
 
 
 class MemoryStats(Stats, frozen=True, rename="camel"):

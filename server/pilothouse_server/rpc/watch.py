@@ -33,11 +33,6 @@ from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
-_CHANGE = {
-    "added": resource.CHANGE_TYPE_ADDED,
-    "modified": resource.CHANGE_TYPE_MODIFIED,
-    "deleted": resource.CHANGE_TYPE_DELETED,
-}
 
 
 @dataclass(frozen=True, slots=True)

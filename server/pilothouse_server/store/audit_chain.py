@@ -21,8 +21,6 @@ from uuid import UUID
 
 import msgspec
 
-GENESIS = bytes(32)
-
 
 class AuditRecord(msgspec.Struct, kw_only=True):
     """One row of `operation_logs`, before the database gives it its place. Bodies are redacted already."""

@@ -93,11 +93,6 @@ class Container:
         """Whether an attempt runs now."""
         return self.current is not None and self.current.finished_at is None
 
-    @property
-    def last_result(self) -> Attempt | None:
-        """The attempt that ended last."""
-        return self.previous if self.is_running else self.current
-
     def begin(self, pod_uid: str, behavior: PodBehavior, now: datetime) -> Attempt:
         """Starts the next attempt."""
         if self.current is not None:

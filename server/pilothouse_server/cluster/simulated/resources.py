@@ -24,7 +24,6 @@ class Subresource:
     verbs: tuple[str, ...]
     group: str = ""
     version: str = ""
-    in_classic_discovery: bool = True
 
 
 @dataclass(frozen=True, eq=False)
