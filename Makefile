@@ -10,6 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := .venv/packages.stamp
 STAMP := .venv/installed.stamp
+SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 # The interpreter is the one named above; uv fetches none.
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -63,5 +64,5 @@ $(PACKAGES): requirements.lock
 	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.lock.txt
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(SYNC) || { echo "once more, with the certificate authorities of this machine"; UV_SYSTEM_CERTS=1 $(SYNC); }
 	@touch $@
