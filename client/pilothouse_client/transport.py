@@ -319,9 +319,7 @@ class AsyncTransport:
         timeout: float | None,
     ) -> AnswerStream[Response]:
         call = self._callable(method, "unary_stream")
-        return _AsyncStream[Response](
-            call(request, timeout=timeout, metadata=tuple(metadata)), self._address
-        )
+        return _AsyncStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)), self._address)
 
     async def collect(
         self,

@@ -184,7 +184,7 @@ class _Failed:
 
 @given(status=st.binary(max_size=200))
 def test_details_that_cannot_be_read_do_not_hide_the_error(status: bytes) -> None:
-    error = from_failed_call(_Failed(status))
+    error = from_failed_call(_Failed(status), "127.0.0.1:50051")
     assert isinstance(error, pilothouse_client.NotFoundError)
     assert error.message == "gone"
     assert all(isinstance(violation, FieldViolation) for violation in error.violations)
