@@ -164,7 +164,42 @@ def simulate_cluster(
     speed: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
     state: Annotated[Path | None, typer.Option(help="File that keeps the cluster between runs.")] = None,
 ) -> None:
-    """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C."""
+    """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C.
+
+    \b
+      pilothouse simulate-cluster > k.yaml &
+      KUBECONFIG=k.yaml kubectl get nodes
+      PILOTHOUSE_KUBECONFIG=k.yaml pilothouse serve --dev
+
+    It speaks HTTPS; its certificate and token are new in each run, and in the kubeconfig.
+
+    What becomes of a pod is said by its annotation simulate.pilothouse.dev/behavior:
+
+    \b
+      run                it serves (as without the annotation)
+      crash-loop         its containers fail again and again
+      exit:CODE          its containers end with this code
+      oom                its containers are killed for their memory
+      start-error        its containers cannot be started
+      readiness-failing  it runs and never gets ready
+      image-pull-error   its images cannot be pulled
+      unschedulable      no node takes it
+
+    Beside it simulate.pilothouse.dev/cpu and /memory are quantities of usage, and /start-seconds is the time
+    that a container needs until it serves.
+
+    Faults of the whole cluster are set by a POST of JSON to /simulator/faults, and shown by a GET:
+
+    \b
+      echo '{"latency_seconds": 2}' | kubectl create --raw /simulator/faults -f -
+      latency_seconds, error_rate, error_code   every answer, or a share of them
+      fail_next {"count", "code"}               the next answers
+      lose_answers                              the next writes are done and answered 504
+      retry_after_seconds                       what a code 429 says
+      refuse_connections, storage_stalled       true, and false again
+      restart {"kill", "down_seconds"}          the API server goes and comes back
+      drop_watches, clear                       true: at once
+    """
     log_lines.configure("INFO", "text")
     _run(_simulate(port, nodes, speed, state))
 
@@ -176,7 +211,9 @@ async def _simulate(port: int, nodes: int, speed: float, state: Path | None) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     collect_seldom()
-    async with SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state) as cluster:
+    # kubectl sends no token over plain HTTP.
+    cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state, tls=True)
+    async with cluster:
         typer.echo(yaml.safe_dump(cluster.kubeconfig(), sort_keys=False))
         await stopping.wait()
 

@@ -1,4 +1,4 @@
-"""kubectl against the simulated cluster: what a person would try first.
+"""kubectl against `pilothouse simulate-cluster`: what a person would try first.
 
 Skipped where kubectl is not installed (Debian: package `kubectl`).
 """
@@ -6,6 +6,7 @@ Skipped where kubectl is not installed (Debian: package `kubectl`).
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -13,9 +14,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import yaml
 
-from pilothouse_server.cluster.simulated import SimulatedCluster
+from .program import simulate_cluster
 
 _KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(_KUBECTL is None, reason="kubectl is not installed")
@@ -46,10 +46,10 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 class Kubectl:
     """Runs kubectl with the kubeconfig of one cluster."""
 
-    def __init__(self, folder: Path, cluster: SimulatedCluster) -> None:
+    def __init__(self, folder: Path, kubeconfig_text: str) -> None:
         self.folder = folder
         kubeconfig = folder / "kubeconfig.yaml"
-        kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig()))
+        kubeconfig.write_text(kubeconfig_text)
         (folder / "shop.yaml").write_text(_MANIFEST)
         # A home of its own: kubectl caches discovery by server address.
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "HOME": str(folder)}
@@ -81,8 +81,8 @@ class Kubectl:
 
 @pytest_asyncio.fixture
 async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
-    async with SimulatedCluster(speed=5, tls=True) as cluster:
-        yield Kubectl(tmp_path, cluster)
+    async with simulate_cluster("--speed", "5") as text:
+        yield Kubectl(tmp_path, text)
 
 
 async def test_apply_rolls_out_and_shows_tables(kubectl: Kubectl) -> None:
@@ -141,3 +141,14 @@ async def test_scale_restart_and_delete(kubectl: Kubectl) -> None:
     await kubectl("-n", "shop", "delete", "deployment", "web", "--wait=true", "--timeout=20s")
     await kubectl("delete", "namespace", "shop", "--timeout=20s")
     assert await kubectl("get", "namespaces", "shop", "--ignore-not-found") == ""
+
+
+async def test_pods_behave_as_annotated_and_faults_are_set(kubectl: Kubectl) -> None:
+    annotation = "simulate.pilothouse.dev/behavior=image-pull-error"
+    await kubectl("run", "box", "--image=busybox:1", f"--annotations={annotation}")
+    waiting = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff"
+    await kubectl("wait", waiting, "pod/box", "--timeout=20s")
+    (kubectl.folder / "faults.json").write_text('{"latency_seconds": 0.01, "error_code": 503}')
+    await kubectl("create", "--raw", "/simulator/faults", "-f", "faults.json")
+    shown = json.loads(await kubectl("get", "--raw", "/simulator/faults"))
+    assert (shown["latency_seconds"], shown["error_code"]) == (0.01, 503)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,15 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
+from typer.testing import CliRunner
 
+from pilothouse_client.cli import app
 from pilothouse_server.cluster.simulated import FaultPlan, SimulatedCluster
+from pilothouse_server.cluster.simulated.pod_behavior import PREFIX, Behavior
 from pilothouse_server.cluster.simulated.schema_build import TYPES_FILE, render
 from tests.virtual_time import virtual_time
+
+from .program import simulate_cluster
 
 JsonObject = dict[str, Any]
 
@@ -172,22 +177,21 @@ async def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
         await SimulatedCluster(state_path=state).start()
 
 
-async def test_the_program_prints_a_kubeconfig_and_ends_on_a_signal() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "pilothouse_server.cluster.simulated", "--nodes", "1", "--token", "secret"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    text = b""
-    async with asyncio.timeout(30):
-        while b"current-context" not in text:
-            text += await process.stdout.readline()
-        process.terminate()
-        assert await process.wait() == 0
-    kubeconfig = yaml.safe_load(text)
-    assert kubeconfig["users"][0]["user"]["token"] == "secret"
-    assert kubeconfig["clusters"][0]["cluster"]["server"].startswith("https://127.0.0.1:")
+async def test_the_command_prints_a_kubeconfig_and_ends_on_a_signal() -> None:
+    async with simulate_cluster("--nodes", "1") as text:
+        kubeconfig = yaml.safe_load(text)
+    (entry,) = kubeconfig["clusters"]
+    # kubectl sends no token over plain HTTP, and trusts nobody it is not told of.
+    assert entry["cluster"]["server"].startswith("https://127.0.0.1:")
+    assert base64.b64decode(entry["cluster"]["certificate-authority-data"]).startswith(b"-----BEGIN")
+    assert kubeconfig["users"][0]["user"]["token"]
+
+
+def test_the_help_of_the_command_names_behaviours_and_faults() -> None:
+    shown = CliRunner().invoke(app, ["simulate-cluster", "--help"]).output
+    faults = FaultPlan().to_json().keys() - {"failures_to_come", "answers_to_lose"}
+    for word in (PREFIX + "behavior", *Behavior, "/simulator/faults", *faults):
+        assert word in shown, word
 
 
 def test_the_schema_is_that_of_the_kubernetes_models() -> None:
