@@ -87,7 +87,7 @@ class MetricsService:
     ) -> AsyncIterator[pb.WatchUsageResponse | bytes]:
         """Streams samples as they are stored."""
         async with self._live.watching() as position:
-            async with call.read() as transaction:
+            async with call.read(snapshot=True) as transaction:
                 interest = Interest(
                     call.visible_namespaces,
                     await _namespace_id(call, transaction, request.namespace),
@@ -135,7 +135,7 @@ class MetricsService:
         self, request: pb.ListTopContainersRequest, call: Call
     ) -> pb.ListTopContainersResponse:
         """Lists the containers that use most."""
-        async with call.read() as transaction:
+        async with call.read(snapshot=True) as transaction:
             found = await operations.top(
                 transaction,
                 messages.TOP_BY[request.by],

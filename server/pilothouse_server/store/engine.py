@@ -153,14 +153,14 @@ def _engine(
             },
         },
     )
-    _drop_idle(engine, settings.pool_max_idle_seconds)
+    _drop_useless(engine, settings.pool_max_idle_seconds)
     return engine
 
 
-def _drop_idle(engine: AsyncEngine, seconds: float) -> None:
-    """SQLAlchemy's pool has no idle time-out.
+def _drop_useless(engine: AsyncEngine, seconds: float) -> None:
+    """SQLAlchemy's pool has no idle time-out, and does not see that the server closed a connection.
 
-    A connection unused for `seconds` is replaced when next asked for.
+    One that was unused for `seconds`, or that the driver knows to be closed, is replaced when next asked for.
     """
 
     @event.listens_for(engine.sync_engine, "checkin")
@@ -168,7 +168,9 @@ def _drop_idle(engine: AsyncEngine, seconds: float) -> None:
         record.info["idle_since"] = time.monotonic()
 
     @event.listens_for(engine.sync_engine, "checkout")
-    def check(_connection: Any, record: Any, _proxy: Any) -> None:
+    def check(connection: Any, record: Any, _proxy: Any) -> None:
         idle_since = record.info.pop("idle_since", None)
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
         if idle_since is not None and time.monotonic() - idle_since > seconds:
             raise DisconnectionError

@@ -64,7 +64,12 @@ def translated() -> Iterator[None]:
         if translation is None:
             raise
         raise translation from None
-    except (ConnectionError, TimeoutError, asyncpg.PostgresConnectionError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        translation = _meaning(error)
+        if translation is None:
+            raise
+        raise translation from None
+    except (ConnectionError, TimeoutError):
         raise database_unavailable() from None
 
 
@@ -81,7 +86,12 @@ def connecting() -> Iterator[None]:
 
 
 def _translate(error: DBAPIError) -> PilothouseError | None:
-    cause = _driver_error(error)
+    translation = _meaning(_driver_error(error))
+    away = isinstance(error, InterfaceError | OperationalError) or error.connection_invalidated
+    return database_unavailable() if translation is None and away else translation
+
+
+def _meaning(cause: BaseException | None) -> PilothouseError | None:
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
         factory = _constraints.get(cause.constraint_name or "")
         return factory() if factory else None
@@ -93,13 +103,7 @@ def _translate(error: DBAPIError) -> PilothouseError | None:
         return Unavailable(
             "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
         )
-    if (
-        isinstance(cause, _AWAY)
-        or isinstance(error, InterfaceError | OperationalError)
-        or error.connection_invalidated
-    ):
-        return database_unavailable()
-    return None
+    return database_unavailable() if isinstance(cause, _AWAY) else None
 
 
 def _driver_error(error: DBAPIError) -> BaseException | None:

@@ -42,6 +42,10 @@ _BEGIN = text(
     "SELECT set_config('app.current_user_id', :user_id, true), "
     "set_config('app.operation_id', :operation_id, true), transaction_timestamp() AS now"
 )
+_LOOK = (
+    "BEGIN READ ONLY; SELECT set_config('app.current_user_id', '{}', true), "
+    "set_config('app.operation_id', '', true)"
+)
 _ENQUEUE = text(
     "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at) "
     "VALUES (:resource_type, :resource_id, :cluster_name, :namespace_id, "
@@ -83,7 +87,13 @@ class ReadTransaction:
     """An open transaction that only reads. Repositories alone touch `connection`."""
 
     connection: AsyncConnection
-    now: datetime
+    _began: datetime | None = None
+
+    @property
+    def now(self) -> datetime:
+        """When it began, by the database's clock; short reads do not ask for it."""
+        assert self._began is not None, "only writes and snapshots know the time"
+        return self._began
 
 
 @dataclass(slots=True)
@@ -312,17 +322,18 @@ class Store:
     async def read(
         self, user_id: int, *, snapshot: bool = False, replica: bool = False
     ) -> AsyncIterator[ReadTransaction]:
-        """A read as the app role, under the user's row-level security; `snapshot` sees one moment
-        throughout.
+        """A read as the app role, under the user's row-level security.
+
+        `snapshot` sees one moment throughout, and knows what time it is there.
         """
         engine = (self.database.replica or self.database.app) if replica else self.database.app
-        async with _reading(engine, user_id, snapshot) as transaction:
+        async with _reading(engine, user_id) if snapshot else _looking(engine, user_id) as transaction:
             yield transaction
 
     @asynccontextmanager
     async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:
         """A read of the server itself: every row."""
-        async with _reading(self.database.system, None, snapshot) as transaction:
+        async with _reading(self.database.system, None, snapshot=snapshot) as transaction:
             yield transaction
 
     @asynccontextmanager
@@ -341,7 +352,7 @@ class Store:
 
 @asynccontextmanager
 async def _reading(
-    engine: AsyncEngine, user_id: int | None, snapshot: bool
+    engine: AsyncEngine, user_id: int | None, *, snapshot: bool = True
 ) -> AsyncIterator[ReadTransaction]:
     with connecting():
         connection = await engine.connect()
@@ -354,6 +365,39 @@ async def _reading(
             yield ReadTransaction(connection, await _identify(connection, user_id, None))
         finally:
             await uncancelled(_end_read(connection))
+
+
+@asynccontextmanager
+async def _looking(engine: AsyncEngine, user_id: int) -> AsyncIterator[ReadTransaction]:
+    """The same for the many short reads: the transaction begins and learns who asks in one round trip.
+
+    The driver is told not to begin transactions of its own; a simple query holds several statements, and no
+    parameters, but the id is a number of ours.
+    """
+    with connecting():
+        connection = await engine.connect()
+    with translated():
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await driver.execute(_LOOK.format(int(user_id)))
+            yield ReadTransaction(connection)
+        finally:
+            await uncancelled(_end_look(connection))
+
+
+async def _end_look(connection: AsyncConnection) -> None:
+    try:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute("ROLLBACK")
+    except BaseException:
+        # Whatever state it is in, nobody else may go on in this transaction.
+        await connection.invalidate()
+        raise
+    finally:
+        await connection.close()
 
 
 async def _end_read(connection: AsyncConnection) -> None:
