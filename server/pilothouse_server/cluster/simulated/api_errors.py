@@ -231,6 +231,23 @@ def not_acceptable() -> ApiError:
     )
 
 
+def form_not_acceptable() -> ApiError:
+    """406: the media type can be served, but not in the form that its parameters ask for."""
+    return failure(
+        406,
+        "only the following media types are accepted: application/json, application/yaml, "
+        "application/vnd.kubernetes.protobuf",
+        "NotAcceptable",
+    )
+
+
+def unfit_form(asked: str, what: str, type_name: str) -> ApiError:
+    """406: the form asked for is one of lists and this is none, or the other way round."""
+    return failure(
+        406, f"you requested {asked}, but the requested object is {what} ({type_name})", "NotAcceptable"
+    )
+
+
 def internal_error(message: str) -> ApiError:
     """500 without reason or details: how the real server answers a body that apply cannot convert."""
     return failure(500, message)

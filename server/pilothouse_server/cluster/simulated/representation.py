@@ -2,6 +2,11 @@
 
 Only JSON is spoken. A client that prefers protobuf or YAML and also accepts JSON gets JSON, as a real server
 that lacks an encoding would do; one that accepts nothing else gets 406.
+
+Metadata has two forms, `PartialObjectMetadata` of a single object and `…List` of a list. As in the real server (its
+`handlers/response.go`) either is agreed on for any request, and whether it fits is seen only once there is something
+to convert: the wrong one is 406 where that is an answer of its own, after a write has been done. A watch has begun
+with 200 by then, so it ends without a word at its first event.
 """
 
 from __future__ import annotations
@@ -17,15 +22,15 @@ from . import api_errors
 from .resources import ResourceType
 
 JsonObject = dict[str, Any]
-Form = Literal["object", "metadata", "table"]
+Form = Literal["object", "metadata", "metadata list", "table"]
 
 NEW_EVENTS_VERSION = "events.k8s.io/v1"
 _FORMS: dict[str, Form] = {
-    "": "object",
     "Table": "table",
     "PartialObjectMetadata": "metadata",
-    "PartialObjectMetadataList": "metadata",
+    "PartialObjectMetadataList": "metadata list",
 }
+_FORM_PARAMETERS = frozenset({"as", "g", "v"})
 
 
 def parse_accept(header: str) -> list[tuple[str, dict[str, str]]]:
@@ -41,13 +46,24 @@ def parse_accept(header: str) -> list[tuple[str, dict[str, str]]]:
 
 def negotiate(header: str | None) -> Form:
     """The form of the answer; raises 406 when nothing acceptable can be served."""
-    accepted = parse_accept(header or "*/*")
-    for media_type, parameters in accepted:
-        if media_type in ("application/json", "*/*", "application/*"):
-            form = _FORMS.get(parameters.get("as", ""))
-            if form is not None and parameters.get("v", "v1") in ("v1", "v1beta1", "v2"):
-                return form
-    raise api_errors.not_acceptable()
+    accepted = [
+        parameters
+        for media_type, parameters in parse_accept(header or "*/*")
+        if media_type in ("application/json", "*/*", "application/*")
+    ]
+    if not accepted:
+        raise api_errors.not_acceptable()
+    for parameters in accepted:
+        if not _FORM_PARAMETERS & parameters.keys():
+            return "object"
+        form = _FORMS.get(parameters.get("as", ""))
+        if (
+            form is not None
+            and parameters.get("g") == "meta.k8s.io"
+            and parameters.get("v") in ("v1", "v1beta1")
+        ):
+            return form
+    raise api_errors.form_not_acceptable()
 
 
 def json_response(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> web.Response:
@@ -101,7 +117,9 @@ class Presenter:
     api_version: str
 
     def one(self, obj: JsonObject) -> JsonObject:
-        """A single object."""
+        """A single object; raises 406 where a list was asked for."""
+        if self.form == "metadata list":
+            raise api_errors.unfit_form("PartialObjectMetadataList", "not a list", self._type(""))
         if self.form == "metadata":
             return metadata_only(obj)
         if self.form == "table":
@@ -113,13 +131,19 @@ class Presenter:
     def _converted(self, obj: JsonObject) -> JsonObject:
         return as_new_event(obj) if self.api_version == NEW_EVENTS_VERSION else obj
 
+    def _type(self, suffix: str) -> str:
+        """The name that a real server's own type has, which its words let see."""
+        return f"*{self.resource.group.partition('.')[0] or 'core'}.{self.resource.kind}{suffix}"
+
     def many(self, objects: list[JsonObject], metadata: JsonObject) -> JsonObject:
-        """A list with its list metadata."""
+        """A list with its list metadata; raises 406 where a single object was asked for."""
+        if self.form == "metadata":
+            raise api_errors.unfit_form("PartialObjectMetadata", "a list", self._type("List"))
         if self.form == "table":
             table = self.build_table(self.resource, objects, True)
             table["metadata"] = metadata
             return table
-        if self.form == "metadata":
+        if self.form == "metadata list":
             kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
             items = [metadata_only(obj) for obj in objects]
         else:

@@ -53,6 +53,10 @@ def selected(event: StoreEvent, predicate: Predicate | None) -> tuple[str, JsonO
     return None
 
 
+class _UnfitFormError(Exception):
+    """An event cannot be shown in the form that was asked for."""
+
+
 class WatchStream:
     """One open watch."""
 
@@ -97,7 +101,9 @@ class WatchStream:
         try:
             await response.prepare(request)
             with suppress(ConnectionError):
-                await self._send(response)
+                # What cannot be shown in the form asked for ends the stream; nobody is told why.
+                with suppress(_UnfitFormError):
+                    await self._send(response)
                 await response.write_eof()
         except asyncio.CancelledError:
             if not self._dropped:
@@ -218,6 +224,8 @@ class WatchStream:
         return self._line("BOOKMARK", obj)
 
     def _line(self, kind: str, obj: JsonObject) -> bytes:
+        if self._presenter.form == "metadata list" and kind != "ERROR":
+            raise _UnfitFormError
         document = self._presenter.event(kind, obj, first=self._first)
         self._first = False
         return orjson.dumps(document) + b"\n"
