@@ -16,6 +16,7 @@ from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, SERVICE, WEB, web
 from tests.client.fake_server import FakeServer
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import Client, NotFoundError, UnauthenticatedError
 from pilothouse_client.apply.run import Options, Result, apply
 
@@ -67,16 +68,21 @@ def stored(fake: FakeServer, name: str = "web") -> pb.Container:
     return row
 
 
+def in_earnest(fake: FakeServer, method: str) -> int:
+    """How many calls of a method were no trials."""
+    return sum(not call.request.validate_only for call in fake.calls_of(method))
+
+
 async def test_what_is_applied_is_there_and_applying_again_changes_nothing(
     fake: FakeServer, run: Run
 ) -> None:
     assert await run(WEB + "---\n" + SERVICE) is Result.DONE
-    assert run.said == ["container/web created", "1 created"]
+    assert run.said == ["container/web created (with service/web)", "1 created"]
     assert stored(fake).image == "nginx:1.27"
     assert await run(WEB + "---\n" + SERVICE) is Result.DONE
-    assert run.said == ["container/web unchanged", "1 unchanged"]
+    assert run.said == ["container/web unchanged (with service/web)", "1 unchanged"]
     assert run.complained == []
-    assert len(fake.calls_of("CreateContainer")) == 1
+    assert in_earnest(fake, "CreateContainer") == 1
     assert fake.calls_of("UpdateContainer") == []
 
 
@@ -87,35 +93,73 @@ async def test_a_change_sends_the_fields_that_differ_against_the_state_it_was_pl
     stored(fake).etag = "seen"
     assert await run(WEB.replace("1.27", "1.28")) is Result.DONE
     assert run.said == ["container/web updated", "1 updated"]
-    (call,) = fake.calls_of("UpdateContainer")
-    assert (list(call.request.update_mask.paths), call.request.etag) == (["image"], "seen")
+    trial, call = fake.calls_of("UpdateContainer")
+    assert (trial.request.validate_only, call.request.validate_only) == (True, False)
+    for sent in (trial.request, call.request):
+        assert (list(sent.update_mask.paths), sent.etag) == (["image"], "seen")
     assert stored(fake).image == "nginx:1.28"
 
 
 async def test_files_of_one_application_may_be_applied_one_by_one(fake: FakeServer, run: Run) -> None:
     await run(WEB)
     await run(SERVICE)
-    assert run.said == ["container/web updated", "1 updated"]
+    assert run.said == ["container/web updated (with service/web)", "1 updated"]
     assert [port.service_name for port in stored(fake).ports] == ["web"]
     await run(WEB)
     assert run.said == ["container/web unchanged", "1 unchanged"]
 
 
-async def test_a_refused_container_does_not_hold_up_the_others(fake: FakeServer, run: Run) -> None:
-    violations = (("container.image", "must be an image such as nginx:1.27"),)
-    message = "container.image: must be an image such as nginx:1.27"
+async def test_a_refusal_of_the_server_refuses_the_whole_input(fake: FakeServer, run: Run) -> None:
+    description = "must be an image such as nginx:1.27"
     fake.fail(
         "CreateContainer",
         grpc.StatusCode.INVALID_ARGUMENT,
         reason="INVALID_CONTAINER",
-        message=message,
-        violations=violations,
+        message=f"container.image: {description}",
+        violations=(("container.image", description),),
     )
-    assert await run("---\n".join([web(name="first"), web(name="second")])) is Result.FAILED
+    assert await run(WEB) is Result.REFUSED
+    assert run.said == []
+    assert run.complained == [
+        f"stdin:1: container/web: container.image: {description} [INVALID_CONTAINER]",
+        "nothing was applied: one problem",
+    ]
+    assert in_earnest(fake, "CreateContainer") == 0
+
+
+async def test_what_could_not_be_tried_is_applied_and_a_late_refusal_does_not_hold_up_the_others(
+    fake: FakeServer, run: Run
+) -> None:
+    away: dict[str, Any] = {"reason": "CLUSTER_UNAVAILABLE", "message": 'cluster "local" does not answer', "retry_delay": 1.0}
+    text = "---\n".join([web(name="first"), web(name="second")])
+    fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=2, **away)
+    fake.fail("CreateContainer", grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_CONTAINER", message="no")
+    assert await run(text) is Result.FAILED
     assert run.said == ["container/second created", "1 created, 1 failed"]
+    assert run.complained == ["stdin:1: container/first failed: INVALID_ARGUMENT (INVALID_CONTAINER): no"]
+    # Who only wants to know is told that nobody could tell.
+    fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, **away)
+    assert await run(text, dry_run=True) is Result.FAILED
     (complaint,) = run.complained
-    assert complaint.startswith("stdin:1: container/first failed: INVALID_ARGUMENT (INVALID_CONTAINER): ")
-    assert "must be an image such as nginx:1.27" in complaint
+    assert complaint.startswith("container/first could not be tried: UNAVAILABLE (CLUSTER_UNAVAILABLE): ")
+
+
+async def test_a_file_that_exceeds_the_quota_only_as_a_whole_is_refused_whole(
+    fake: FakeServer, run: Run
+) -> None:
+    quota = namespace_pb2.ResourceQuota(cpu="1")
+    await fake.commit("namespace", NAMESPACE, namespace_pb2.Namespace(name=NAMESPACE, resource_quota=quota))
+    some = "resources: {requests: {cpu: 300m}}"
+    documents = [web(container=some, name=name) for name in ("first", "second")]
+    # The server counts 500m used.
+    assert await run("---\n".join(documents)) is Result.REFUSED
+    words = "does not fit into the namespace's quota beside the rest of the file: cpu 500m used, 1 allowed"
+    assert run.complained == [
+        f"stdin:20: container/second: {words}",
+        "nothing was applied: one problem",
+    ]
+    assert in_earnest(fake, "CreateContainer") == 0
+    assert await run(documents[0]) is Result.DONE
 
 
 async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
@@ -240,7 +284,7 @@ async def test_an_unknown_namespace_and_a_lost_session_are_the_callers_to_handle
     fake.fail("CreateContainer", grpc.StatusCode.UNAUTHENTICATED, reason="TOKEN_EXPIRED", times=3)
     with pytest.raises(UnauthenticatedError):
         await run("---\n".join([web(name="first"), web(name="second")]))
-    assert len(fake.calls_of("CreateContainer")) == 1
+    assert in_earnest(fake, "CreateContainer") == 0
 
 
 async def test_an_empty_input_is_no_success(run: Run) -> None:

@@ -174,7 +174,8 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
         changed.CopyFrom(row)
         request.update_mask.MergeMessage(request.container, changed, True, True)
         changed.generation += 1
-        await self.fake.commit("container", (request.namespace, request.name), changed)
+        if not request.validate_only:
+            await self.fake.commit("container", (request.namespace, request.name), changed)
         return containers.UpdateContainerResponse(container=changed)
 
     async def DeleteContainer(self, request: Any, context: Any) -> Any:

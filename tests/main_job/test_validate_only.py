@@ -212,8 +212,8 @@ spec:
     file.write_text("---".join(documents))
     shell = await logged_in(server, tmp_path)
     outcome = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
-    assert outcome.code != 0
-    assert "container/bad failed" in outcome.errors
+    assert outcome.code == 3
+    assert "container/bad: " in outcome.errors
     assert "already allocated" in outcome.errors
     assert "container/good" in outcome.output
     assert "image: nginx:1.27" in outcome.output

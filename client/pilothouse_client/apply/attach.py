@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.manifest import DeclaredPort, Manifest, Service, Workload
+from pilothouse_client.apply.manifest import Account, DeclaredPort, Manifest, Service, Workload
 from pilothouse_client.apply.problems import Place
 
 NO_SERVICE = pb.SERVICE_TYPE_NONE
@@ -28,7 +28,7 @@ class Wanted:
 
     `fields` names the fields of Container that the input decides; None means all that a manifest can say.
     `releases` are services that the container gives up to another one, which therefore must be changed later
-    than this.
+    than this. `along` names the documents that are no objects of the platform but parts of this container.
     """
 
     place: Place
@@ -36,6 +36,7 @@ class Wanted:
     fields: frozenset[str] | None = None
     releases: frozenset[str] = field(default_factory=frozenset)
     takes: frozenset[str] = field(default_factory=frozenset)
+    along: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -63,7 +64,8 @@ def attach(manifest: Manifest, existing: Sequence[pb.Container]) -> list[Wanted]
         container = pb.Container()
         container.CopyFrom(workload.container)
         container.ports.extend(_with_node_ports(ports, before))
-        wanted.append(_wanted(workload.place, container, None, before))
+        accounts = [each for each in manifest.accounts if each.name == container.service_account]
+        wanted.append(_wanted(workload.place, container, None, before, [*services, *accounts]))
     for container in others:
         services = [each for each in manifest.services if owners.get(each.name) == container.name]
         if not services and not any(_service_of(port, container) in served for port in container.ports):
@@ -71,7 +73,7 @@ def attach(manifest: Manifest, existing: Sequence[pb.Container]) -> list[Wanted]
         ports = _ports(_declared(container), services, _kept(container, served), container.name)
         changed = pb.Container(name=container.name, ports=_with_node_ports(ports, container))
         place = services[0].place if services else _place_of_moved(manifest, container)
-        wanted.append(_wanted(place, changed, frozenset({"ports"}), container))
+        wanted.append(_wanted(place, changed, frozenset({"ports"}), container, services))
     return wanted
 
 
@@ -85,10 +87,12 @@ def _wanted(
     container: pb.Container,
     fields: frozenset[str] | None,
     before: pb.Container | None,
+    along: Iterable[Service | Account],
 ) -> Wanted:
     old = {_service_of(port, before) for port in before.ports} - {""} if before is not None else set()
     new = {_service_of(port, container) for port in container.ports} - {""}
-    return Wanted(place, container, fields, frozenset(old - new), frozenset(new - old))
+    names = tuple(each.reporter.subject for each in along)
+    return Wanted(place, container, fields, frozenset(old - new), frozenset(new - old), names)
 
 
 def _service_of(port: pb.Port, container: pb.Container) -> str:

@@ -68,14 +68,11 @@ def plan_configs(
 
 
 class ConfigExecutor:
-    """Carries out steps in one namespace. With `dry_run` the server checks everything and writes nothing."""
+    """Carries out steps in one namespace."""
 
-    def __init__(
-        self, config: Config[BlockingTransport], namespace: str, *, dry_run: bool, say: Say, complain: Say
-    ) -> None:
+    def __init__(self, config: Config[BlockingTransport], namespace: str, *, say: Say, complain: Say) -> None:
         self._config = config
         self._namespace = namespace
-        self._dry_run = dry_run
         self._say = say
         self._complain = complain
 
@@ -85,43 +82,47 @@ class ConfigExecutor:
         Raises:
             UnauthenticatedError, UnavailableError: the server cannot be asked.
         """
-        suffix = " (dry run)" if self._dry_run else ""
         for step in steps:
             try:
-                after = self._carry_out(step)
+                after = send(self._config, self._namespace, step)
             except PilothouseError as error:
                 if ends_the_run(error):
                     raise
                 outcome.failed.append(step.subject)
                 self._complain(f"{step.wanted.place}: {step.subject} failed: {error}")
                 continue
-            action = Action.CREATE if step.before is None else Action.UPDATE
-            if step.before is not None and after.etag == step.before.etag:
-                action = Action.NOTHING
-            if self._dry_run and action is not Action.NOTHING:
-                self._say(_difference(step, after).rstrip("\n"))
-            if action is Action.CREATE:
-                outcome.made_configs.add((step.wanted.kind, step.wanted.name))
+            action = action_of(step, after)
             outcome.done[action] += 1
-            self._say(f"{step.subject} {action.value}{suffix}")
+            self._say(f"{step.subject} {action.value}")
 
-    def _carry_out(self, step: ConfigStep) -> pb.ConfigMap | pb.Secret:
-        message, before = step.wanted.message, step.before
-        where: dict[str, Any] = {"namespace": self._namespace, "validate_only": self._dry_run}
-        if before is None:
-            if isinstance(message, pb.ConfigMap):
-                return self._config.create_config_map(config_map=message, **where)
-            return self._config.create_secret(secret=message, **where)
-        if not step.update_mask:
-            return before
-        where |= {
-            "name": step.wanted.name,
-            "update_mask": FieldMask(paths=step.update_mask),
-            "etag": before.etag,
-        }
+
+def action_of(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> Action:
+    """What a step came to, by what the server answered."""
+    if step.before is None:
+        return Action.CREATE
+    return Action.NOTHING if after.etag == step.before.etag else Action.UPDATE
+
+
+def send(
+    config: Config[BlockingTransport], namespace: str, step: ConfigStep, *, validate_only: bool = False
+) -> pb.ConfigMap | pb.Secret:
+    """Have the server take one step; answers the object then. Raises PilothouseError."""
+    message, before = step.wanted.message, step.before
+    where: dict[str, Any] = {"namespace": namespace, "validate_only": validate_only}
+    if before is None:
         if isinstance(message, pb.ConfigMap):
-            return self._config.update_config_map(config_map=message, **where).config_map
-        return self._config.update_secret(secret=message, **where).secret
+            return config.create_config_map(config_map=message, **where)
+        return config.create_secret(secret=message, **where)
+    if not step.update_mask:
+        return before
+    where |= {
+        "name": step.wanted.name,
+        "update_mask": FieldMask(paths=step.update_mask),
+        "etag": before.etag,
+    }
+    if isinstance(message, pb.ConfigMap):
+        return config.update_config_map(config_map=message, **where).config_map
+    return config.update_secret(secret=message, **where).secret
 
 
 def _check_type(wanted: ConfigObject, before: pb.Secret, message: pb.Secret, problems: Problems) -> None:
@@ -137,7 +138,7 @@ def _mask(wanted: ConfigObject, before: pb.ConfigMap | pb.Secret) -> tuple[str, 
     return ("data", *paths) if wanted.kind == "secret" else tuple(paths)
 
 
-def _difference(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> str:
+def difference(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> str:
     """A unified diff from what the server has to what it would have, as YAML."""
     lines = difflib.unified_diff(
         [] if step.before is None else _lines(step.before),

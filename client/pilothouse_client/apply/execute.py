@@ -1,8 +1,8 @@
 """Brings the planned steps to the server, one container at a time.
 
-A container that the server refuses does not keep the others from being applied: each is one transaction of
-its own there, as each object is to Kubernetes. Only what makes every further call fail as well (no session,
-no connection) ends the run.
+All of them passed a trial before. One that the server refuses all the same, because something changed in between,
+does not keep the others from being applied: each is one transaction of its own there, as each object is to
+Kubernetes. Only what makes every further call fail as well (no session, no connection) ends the run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.plan import Action, Step, difference
+from pilothouse_client.apply.plan import Action, Step
 from pilothouse_client.errors import PilothouseError, UnauthenticatedError, UnavailableError
 from pilothouse_client.nouns.containers import Containers
 from pilothouse_client.transport import BlockingTransport
@@ -32,10 +32,6 @@ class Outcome:
     applied: dict[str, pb.Container] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     done: Counter[Action] = field(default_factory=Counter)
-    # Kind and name of the config maps and secrets that were made.
-    made_configs: set[tuple[str, str]] = field(default_factory=set)
-    # Names of the volumes that were made.
-    made_volumes: set[str] = field(default_factory=set)
 
     @property
     def summary(self) -> str:
@@ -45,20 +41,13 @@ class Outcome:
 
 
 class Executor:
-    """Carries out steps in one namespace. With `dry_run` the server checks everything and writes nothing."""
+    """Carries out steps in one namespace."""
 
     def __init__(
-        self,
-        containers: Containers[BlockingTransport],
-        namespace: str,
-        *,
-        dry_run: bool,
-        say: Say,
-        complain: Say,
+        self, containers: Containers[BlockingTransport], namespace: str, *, say: Say, complain: Say
     ) -> None:
         self._containers = containers
         self._namespace = namespace
-        self._dry_run = dry_run
         self._say = say
         self._complain = complain
 
@@ -68,54 +57,43 @@ class Executor:
         Raises:
             UnauthenticatedError, UnavailableError: the server cannot be asked; the lines said tell what was done.
         """
-        suffix = " (dry run)" if self._dry_run else ""
         for step in steps:
-            if self._dry_run and step.action is not Action.NOTHING:
-                self._say(difference(step).rstrip("\n"))
             try:
-                container = self._carry_out(step, outcome)
+                container = send(self._containers, self._namespace, step)
             except PilothouseError as error:
                 if ends_the_run(error):
                     raise
                 outcome.failed.append(step.name)
-                self._complain(f"{step.wanted.place}: container/{step.name} failed: {error}")
+                self._complain(f"{step.wanted.place}: {step.subject} failed: {error}")
             else:
                 outcome.applied[step.name] = container
                 outcome.done[step.action] += 1
-                self._say(f"container/{step.name} {step.action.value}{suffix}")
-
-    def _carry_out(self, step: Step, outcome: Outcome) -> pb.Container:
-        container = _without_made(step.wanted.container, outcome) if self._dry_run else step.wanted.container
-        if step.before is None:
-            return self._containers.create(
-                namespace=self._namespace, container=container, validate_only=self._dry_run
-            )
-        if step.action is Action.NOTHING:
-            return step.before
-        return self._containers.update(
-            namespace=self._namespace,
-            name=step.name,
-            container=container,
-            update_mask=FieldMask(paths=step.update_mask),
-            etag=step.before.etag,
-            validate_only=self._dry_run,
-        )
+                self._say(line(step))
 
 
-def _without_made(container: pb.Container, outcome: Outcome) -> pb.Container:
-    """The container as a server can check it that has not got what this dry run would have made first."""
-    kinds = {pb.ENV_VALUE_FROM_CONFIG_MAP: "config_map", pb.ENV_VALUE_FROM_SECRET: "secret"}
-    checked = pb.Container()
-    checked.CopyFrom(container)
-    for variables in (checked.env, *(init.env for init in checked.init_containers)):
-        for variable in variables:
-            if (kinds.get(variable.value_from, ""), variable.source_name) in outcome.made_configs:
-                variable.optional = True
-    mounted = {mount.volume for mount in checked.volume_mounts}
-    mounted |= {mount.volume for init in checked.init_containers for mount in init.volume_mounts}
-    # A folder of its own stands for a volume that is not there yet: what is checked is where it is mounted.
-    checked.empty_dirs.extend(pb.EmptyDir(name=name) for name in sorted(mounted & outcome.made_volumes))
-    return checked
+def line(step: Step) -> str:
+    """What became of a container, and of the Services and ServiceAccounts that are part of it here."""
+    along = f" (with {', '.join(step.wanted.along)})" if step.wanted.along else ""
+    return f"{step.subject} {step.action.value}{along}"
+
+
+def send(
+    containers: Containers[BlockingTransport], namespace: str, step: Step, *, validate_only: bool = False
+) -> pb.Container:
+    """Have the server take one step; answers the container then. Raises PilothouseError."""
+    container = step.wanted.container
+    if step.before is None:
+        return containers.create(namespace=namespace, container=container, validate_only=validate_only)
+    if step.action is Action.NOTHING:
+        return step.before
+    return containers.update(
+        namespace=namespace,
+        name=step.name,
+        container=container,
+        update_mask=FieldMask(paths=step.update_mask),
+        etag=step.before.etag,
+        validate_only=validate_only,
+    )
 
 
 def ends_the_run(error: PilothouseError) -> bool:

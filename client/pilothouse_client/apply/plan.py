@@ -44,6 +44,10 @@ class Step:
     def name(self) -> str:
         return self.wanted.name
 
+    @property
+    def subject(self) -> str:
+        return f"container/{self.name}"
+
 
 def plan(wanted: Iterable[Wanted], existing: Sequence[pb.Container], problems: Problems) -> list[Step]:
     """One step per container. A service that moves from one container to another is given up before it is taken.

@@ -1,8 +1,9 @@
 """`pilothouse apply` from its arguments to its exit code; the command itself only reads the arguments.
 
-Everything that can be found out from the files alone, and from what the server has, is found out before
-anything is changed: one problem refuses the whole input. After that each object stands for itself: config
-maps and secrets first, then volumes, which may show them, then the containers, which may use all of these.
+Everything that can be found out from the files alone, from what the server has, and by asking it to try every step
+is found out before anything is changed: one problem refuses the whole input. After that each object stands for
+itself: config maps and secrets first, then volumes, which may show them, then the containers, which may use all of
+these.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from dataclasses import dataclass
 from typing import IO
 
 from pilothouse.config.v1 import config_pb2
+from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import Executor, Outcome, Say
 from pilothouse_client.apply.manifest import Manifest
-from pilothouse_client.apply.plan import Step, plan
+from pilothouse_client.apply.plan import plan
+from pilothouse_client.apply.preview import preview
 from pilothouse_client.apply.problems import Problems
+from pilothouse_client.apply.quota import check_quota
 from pilothouse_client.apply.rollout import wait
+from pilothouse_client.apply.trial import Steps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_volumes
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
@@ -64,23 +69,25 @@ def apply(
     Raises:
         PilothouseError: the server cannot be asked, or the namespace is not there.
     """
-    planned = _planned(client, options, complain, standard_input)
+    problems = Problems()
+    planned = _planned(client, options, problems, complain, standard_input)
     if planned is None:
         return Result.REFUSED
-    config_steps, volume_steps, steps = planned
+    steps, namespace = planned
+    trial = try_out(client, options.namespace, steps, problems)
+    if namespace.HasField("resource_quota"):
+        usage = client.namespaces.get_quota_usage.send(
+            namespace_pb2.GetQuotaUsageRequest(name=options.namespace)
+        )
+        check_quota(steps.containers, usage, trial.refused, problems)
     outcome = Outcome()
-    configs = ConfigExecutor(
-        client.config, options.namespace, dry_run=options.dry_run, say=say, complain=complain
-    )
-    configs.carry_out(config_steps, outcome)
-    volumes = VolumeExecutor(
-        client.storage, options.namespace, dry_run=options.dry_run, say=say, complain=complain
-    )
-    volumes.carry_out(volume_steps, outcome)
-    executor = Executor(
-        client.containers, options.namespace, dry_run=options.dry_run, say=say, complain=complain
-    )
-    executor.carry_out(steps, outcome)
+    if options.dry_run:
+        preview(steps, trial, outcome, say, complain)
+    if problems.refused(options.skip_unsupported):
+        _refuse(problems, options, complain)
+        return Result.REFUSED
+    if not options.dry_run:
+        _carry_out(client, options.namespace, steps, outcome, say, complain)
     running = True
     if options.wait and not options.dry_run:
         applied = list(outcome.applied.values())
@@ -91,11 +98,22 @@ def apply(
     return Result.DONE if running else Result.NOT_RUNNING
 
 
+def _carry_out(
+    client: Nouns[BlockingTransport], namespace: str, steps: Steps, outcome: Outcome, say: Say, complain: Say
+) -> None:
+    ConfigExecutor(client.config, namespace, say=say, complain=complain).carry_out(steps.configs, outcome)
+    VolumeExecutor(client.storage, namespace, say=say, complain=complain).carry_out(steps.volumes, outcome)
+    Executor(client.containers, namespace, say=say, complain=complain).carry_out(steps.containers, outcome)
+
+
 def _planned(
-    client: Nouns[BlockingTransport], options: Options, complain: Say, standard_input: IO[bytes] | None
-) -> tuple[list[ConfigStep], list[VolumeStep], list[Step]] | None:
-    """The steps to take; None if the input is refused, after every reason was given."""
-    problems = Problems()
+    client: Nouns[BlockingTransport],
+    options: Options,
+    problems: Problems,
+    complain: Say,
+    standard_input: IO[bytes] | None,
+) -> tuple[Steps, namespace_pb2.Namespace] | None:
+    """The steps to take and where; None if the input is refused, after every reason was given."""
     documents = load(options.sources, problems, standard_input)
     manifest = convert(documents, options.namespace, problems)
     if not documents and not problems.all:
@@ -105,19 +123,21 @@ def _planned(
     if problems.refused(options.skip_unsupported):
         _refuse(problems, options, complain)
         return None
-    client.namespaces.get(name=options.namespace)
+    namespace = client.namespaces.get(name=options.namespace)
     listed = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in listed if not container.HasField("delete_time")]
-    steps = plan(attach(manifest, existing), existing, problems)
-    config_steps = _planned_configs(client, manifest, options, problems)
-    volume_steps = _planned_volumes(client, manifest, options, problems)
+    steps = Steps(
+        containers=plan(attach(manifest, existing), existing, problems),
+        configs=_planned_configs(client, manifest, options, problems),
+        volumes=_planned_volumes(client, manifest, options, problems),
+    )
     if problems.refused(options.skip_unsupported):
         _refuse(problems, options, complain)
         return None
     for problem in problems.skipped(options.skip_unsupported):
         complain(f"skipped: {problem}")
-    return config_steps, volume_steps, steps
+    return steps, namespace
 
 
 def _planned_configs(

@@ -79,14 +79,13 @@ def plan_volumes(
 
 
 class VolumeExecutor:
-    """Carries out steps in one namespace. With `dry_run` the server checks everything and writes nothing."""
+    """Carries out steps in one namespace."""
 
     def __init__(
-        self, storage: Storage[BlockingTransport], namespace: str, *, dry_run: bool, say: Say, complain: Say
+        self, storage: Storage[BlockingTransport], namespace: str, *, say: Say, complain: Say
     ) -> None:
         self._storage = storage
         self._namespace = namespace
-        self._dry_run = dry_run
         self._say = say
         self._complain = complain
 
@@ -96,46 +95,36 @@ class VolumeExecutor:
         Raises:
             UnauthenticatedError, UnavailableError: the server cannot be asked.
         """
-        suffix = " (dry run)" if self._dry_run else ""
         for step in steps:
-            if self._dry_run and step.action is not Action.NOTHING:
-                self._say(_difference(step).rstrip("\n"))
             try:
-                self._carry_out(step, outcome)
+                send(self._storage, self._namespace, step)
             except PilothouseError as error:
                 if ends_the_run(error):
                     raise
                 outcome.failed.append(step.subject)
                 self._complain(f"{step.wanted.place}: {step.subject} failed: {error}")
                 continue
-            if step.action is Action.CREATE:
-                outcome.made_volumes.add(step.wanted.name)
             outcome.done[step.action] += 1
-            self._say(f"{step.subject} {step.action.value}{suffix}")
-
-    def _carry_out(self, step: VolumeStep, outcome: Outcome) -> None:
-        message, before = step.wanted.message, step.before
-        if before is None:
-            if self._dry_run and _shows_what_is_made(message, outcome):
-                # Its source is not there to be checked: this dry run would have made it first.
-                return
-            self._storage.create_volume(
-                namespace=self._namespace, volume=message, validate_only=self._dry_run
-            )
-        elif step.update_mask:
-            self._storage.update_volume(
-                namespace=self._namespace,
-                name=message.name,
-                volume=message,
-                update_mask=FieldMask(paths=step.update_mask),
-                etag=before.etag,
-                validate_only=self._dry_run,
-            )
+            self._say(f"{step.subject} {step.action.value}")
 
 
-def _shows_what_is_made(volume: pb.Volume, outcome: Outcome) -> bool:
-    kinds = {pb.VOLUME_TYPE_CONFIG_MAP: "config_map", pb.VOLUME_TYPE_SECRET: "secret"}
-    return (kinds.get(volume.type, ""), volume.source_name) in outcome.made_configs
+def send(
+    storage: Storage[BlockingTransport], namespace: str, step: VolumeStep, *, validate_only: bool = False
+) -> pb.Volume:
+    """Have the server take one step; answers the volume then. Raises PilothouseError."""
+    message, before = step.wanted.message, step.before
+    if before is None:
+        return storage.create_volume(namespace=namespace, volume=message, validate_only=validate_only)
+    if not step.update_mask:
+        return before
+    return storage.update_volume(
+        namespace=namespace,
+        name=message.name,
+        volume=message,
+        update_mask=FieldMask(paths=step.update_mask),
+        etag=before.etag,
+        validate_only=validate_only,
+    )
 
 
 def _check_fixed(wanted: VolumeObject, before: pb.Volume, problems: Problems) -> None:
@@ -159,7 +148,7 @@ def _mask(wanted: VolumeObject, before: pb.Volume) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _difference(step: VolumeStep) -> str:
+def difference(step: VolumeStep) -> str:
     """A unified diff from what the server has to what is wanted, as YAML."""
     before, after = step.before, pb.Volume()
     after.CopyFrom(step.wanted.message if before is None else before)

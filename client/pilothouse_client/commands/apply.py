@@ -37,11 +37,11 @@ def command(
         typer.Option("--skip-unsupported", help="Go on without what cannot be represented, and list it."),
     ] = False,
 ) -> None:
-    """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps
-    and Secrets.
+    """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps,
+    Secrets and PersistentVolumeClaims.
 
-    Whatever cannot be represented is refused by name, with its file and line, before anything is changed.
-    Applying the same again changes nothing.
+    Whatever cannot be represented, and whatever the server or the cluster would refuse, is refused with its
+    file and line before anything is changed. Applying the same again changes nothing.
     """
     sources = [*(files or ()), *(more_files or ())]
     if not sources:

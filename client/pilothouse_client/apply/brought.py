@@ -1,0 +1,71 @@
+"""What a file brings itself: a step of the same file may count on it before it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client.apply.configs import ConfigStep
+from pilothouse_client.apply.plan import Step
+from pilothouse_client.apply.volumes import VolumeStep
+from pilothouse_client.errors import PilothouseError
+
+_KIND_OF_VARIABLE = {pb.ENV_VALUE_FROM_CONFIG_MAP: "config_map", pb.ENV_VALUE_FROM_SECRET: "secret"}
+_KIND_OF_VOLUME = {
+    storage_pb2.VOLUME_TYPE_CONFIG_MAP: "config_map",
+    storage_pb2.VOLUME_TYPE_SECRET: "secret",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """`configs`: kind and name of those that are made; `volumes`: names of those that are made; `services`: names
+    of those that a container gives up, so that another may take them."""
+
+    configs: frozenset[tuple[str, str]]
+    volumes: frozenset[str]
+    services: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, configs: Iterable[ConfigStep], volumes: Iterable[VolumeStep], containers: Iterable[Step]
+    ) -> Brought:
+        """What these steps bring."""
+        return cls(
+            frozenset((step.wanted.kind, step.wanted.name) for step in configs if step.before is None),
+            frozenset(step.wanted.name for step in volumes if step.before is None),
+            frozenset(name for step in containers for name in step.wanted.releases),
+        )
+
+    def checkable(self, step: Step) -> Step:
+        """The step as a server can check it that has not got yet what this file brings first."""
+        checked = pb.Container()
+        checked.CopyFrom(step.wanted.container)
+        for variables in (checked.env, *(init.env for init in checked.init_containers)):
+            for variable in variables:
+                if (_KIND_OF_VARIABLE.get(variable.value_from, ""), variable.source_name) in self.configs:
+                    variable.optional = True
+        mounted = {mount.volume for mount in checked.volume_mounts}
+        mounted |= {mount.volume for init in checked.init_containers for mount in init.volume_mounts}
+        made = sorted(mounted & self.volumes)
+        # A folder of its own stands for a volume that is not there yet: what is checked is where it is mounted.
+        checked.empty_dirs.extend(pb.EmptyDir(name=name) for name in made)
+        mask = step.update_mask
+        if made and mask and "empty_dirs" not in mask:
+            mask = (*mask, "empty_dirs")
+        return replace(step, wanted=replace(step.wanted, container=checked), update_mask=mask)
+
+    def excuses_volume(self, step: VolumeStep, error: PilothouseError) -> bool:
+        """Whether the server misses nothing but what the file brings for a volume to show."""
+        message = step.wanted.message
+        source = (_KIND_OF_VOLUME.get(message.type, ""), message.source_name)
+        return error.reason == "SOURCE_NOT_FOUND" and source in self.configs
+
+    def excuses_container(self, error: PilothouseError, *, smaller: bool) -> bool:
+        """Whether a refusal ends with the steps before. `smaller`: some step makes room in the quota; what is left
+        of it then is counted over all steps."""
+        if error.reason == "SERVICE_ALREADY_EXISTS":
+            return error.metadata.get("service", "") in self.services
+        return error.reason == "QUOTA_EXCEEDED" and smaller

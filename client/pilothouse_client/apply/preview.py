@@ -1,0 +1,54 @@
+"""What a dry run says: the difference of every step that the trial let pass, and what would be done of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse_client.apply import configs, plan, volumes
+from pilothouse_client.apply.execute import Outcome, Say, line
+from pilothouse_client.apply.plan import Action
+from pilothouse_client.apply.trial import Steps, Trial
+
+_SUFFIX = " (dry run)"
+
+
+def preview(steps: Steps, trial: Trial, outcome: Outcome, say: Say, complain: Say) -> None:
+    """Show the steps; what they would come to is added to the outcome, those that nobody judged as failed."""
+
+    def show(subject: str, action: Action, told: str, difference: Callable[[], str]) -> None:
+        if subject in trial.refused:
+            return
+        if action is not Action.NOTHING:
+            say(difference().rstrip("\n"))
+        if subject in trial.unjudged:
+            outcome.failed.append(subject)
+            complain(f"{subject} could not be tried: {trial.unjudged[subject]}")
+            return
+        outcome.done[action] += 1
+        say(told + _SUFFIX)
+
+    for config in steps.configs:
+        after = trial.answers.get(config.subject, config.before or config.wanted.message)
+        assert isinstance(after, config_pb2.ConfigMap | config_pb2.Secret)
+        action = configs.action_of(config, after)
+        show(
+            config.subject,
+            action,
+            f"{config.subject} {action.value}",
+            lambda step=config, after=after: configs.difference(step, after),  # type: ignore[misc]
+        )
+    for volume in steps.volumes:
+        show(
+            volume.subject,
+            volume.action,
+            f"{volume.subject} {volume.action.value}",
+            lambda step=volume: volumes.difference(step),  # type: ignore[misc]
+        )
+    for container in steps.containers:
+        show(
+            container.subject,
+            container.action,
+            line(container),
+            lambda step=container: plan.difference(step),  # type: ignore[misc]
+        )

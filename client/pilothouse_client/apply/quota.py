@@ -1,0 +1,90 @@
+"""Whether a whole file fits into its namespace's quota, counted as the server counts.
+
+A container's share is its request, or where it names none its limit, times its replicas; init containers run before
+the main one, so the greatest counts. The steps are counted in the order in which they will be taken, because the
+server refuses the first one that does not fit then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client.apply.canonical import amount
+from pilothouse_client.apply.plan import Step
+from pilothouse_client.apply.problems import Problem, Problems
+
+_RESOURCES = ("containers", "cpu", "memory")
+
+
+def check_quota(
+    steps: Iterable[Step],
+    usage: namespace_pb2.GetQuotaUsageResponse,
+    refused: Iterable[str],
+    problems: Problems,
+) -> None:
+    """The first step that does not fit beside those before it becomes a problem. `refused`: subjects of steps that
+    have a problem already, and are not counted."""
+    left_out = set(refused)
+    limits = _amounts(usage.quota)
+    total = _amounts(usage.used)
+    for step in steps:
+        if step.subject in left_out:
+            continue
+        for resource, more in zip(_RESOURCES, _growth(step), strict=True):
+            total[resource] += more
+            limit = limits[resource]
+            if more > 0 and limit and total[resource] > limit:
+                words = (
+                    f"does not fit into the namespace's quota beside the rest of the file: {resource} "
+                    f"{_shown(usage.used, resource)} used, {_shown(usage.quota, resource)} allowed"
+                )
+                problems.add(Problem(step.wanted.place, step.subject, "", words))
+                return
+
+
+def shrinks(step: Step) -> bool:
+    """Whether a step leaves more of the quota than there was."""
+    return any(more < 0 for more in _growth(step))
+
+
+def _growth(step: Step) -> tuple[Decimal, ...]:
+    if step.before is None:
+        return tuple(_share(step.wanted.container))
+    if not step.update_mask:
+        return (Decimal(0),) * len(_RESOURCES)
+    after = pb.Container()
+    after.CopyFrom(step.before)
+    FieldMask(paths=step.update_mask).MergeMessage(step.wanted.container, after, True, True)
+    return tuple(new - old for new, old in zip(_share(after), _share(step.before), strict=True))
+
+
+def _share(container: pb.Container) -> tuple[Decimal, ...]:
+    cpu = memory = Decimal(0)
+    for each in (container.resources, *(init.resources for init in container.init_containers)):
+        cpu = max(cpu, _number(each.cpu_request or each.cpu_limit, "0.001"))
+        memory = max(memory, _number(each.memory_request or each.memory_limit, "1"))
+    replicas = container.replicas if container.HasField("replicas") else 1
+    return Decimal(1), cpu * replicas, memory * replicas
+
+
+def _amounts(quota: namespace_pb2.ResourceQuota) -> dict[str, Decimal]:
+    return {
+        "containers": Decimal(quota.containers),
+        "cpu": _number(quota.cpu, "0.001"),
+        "memory": _number(quota.memory, "1"),
+    }
+
+
+def _number(text: str, smallest: str) -> Decimal:
+    """What cannot be read counts nothing: the trial of its container has said so."""
+    plain = amount(text, smallest)
+    return Decimal(plain) if plain.replace(".", "", 1).isdigit() else Decimal(0)
+
+
+def _shown(quota: namespace_pb2.ResourceQuota, resource: str) -> str:
+    return str(getattr(quota, resource)) or "0"

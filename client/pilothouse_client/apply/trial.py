@@ -1,0 +1,160 @@
+"""Has the server, and through it the cluster, check every step before the first one is taken.
+
+Each step is sent with `validate_only`, several at a time. Whatever is refused becomes a problem of its document, so
+that a file is applied whole or not at all. Three kinds of refusal say nothing against a file:
+
+- What it reads, mounts or takes over from another container is not there (or not free) yet because the same file
+  brings it. What a step reads is left out of what is tried (`checkable` of each kind), or the refusal is excused.
+- The cluster is away or slow. In earnest the server accepts the step all the same and reconciles later.
+- Somebody else's change was met at the very moment.
+
+Quota is counted over the sum of the steps, which no trial of one of them can.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from pilothouse_client.apply import configs, execute, volumes
+from pilothouse_client.apply.brought import Brought
+from pilothouse_client.apply.plan import Step
+from pilothouse_client.apply.problems import Place, Problem, Problems
+from pilothouse_client.apply.quota import shrinks
+from pilothouse_client.client import Nouns
+from pilothouse_client.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    PilothouseError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from pilothouse_client.retry import RetryPolicy
+from pilothouse_client.transport import BlockingTransport
+
+# The server holds a transaction and asks the cluster for each.
+_AT_ONCE = 8
+# The server gives its cluster ten seconds.
+_SECONDS_EACH = 15.0
+# A cluster that does not answer must not hold up a large file by the number of its steps.
+_SECONDS_TO_BEGIN = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Everything that one `apply` shall do, in the order of doing it."""
+
+    configs: Sequence[configs.ConfigStep]
+    volumes: Sequence[volumes.VolumeStep]
+    containers: Sequence[Step]
+
+
+@dataclass(slots=True)
+class Trial:
+    """What came of it, by the step's subject: the server's answers, its refusals, and why some were not judged."""
+
+    answers: dict[str, Message] = field(default_factory=dict)
+    refused: dict[str, PilothouseError] = field(default_factory=dict)
+    unjudged: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    subject: str
+    place: Place
+    call: Callable[[], Message]
+    excuses: Callable[[PilothouseError], bool] = lambda _error: False
+
+
+def try_out(client: Nouns[BlockingTransport], namespace: str, steps: Steps, problems: Problems) -> Trial:
+    """Try every step; what is refused is added to the problems.
+
+    Raises:
+        UnauthenticatedError: nothing more can be asked.
+    """
+    # One attempt each: that the cluster is away is an answer here, not something to wait for.
+    patient = client.with_options(timeout=_SECONDS_EACH, retry=RetryPolicy(attempts=1))
+    attempts = list(_attempts(patient, namespace, steps))
+    trial = Trial()
+    begun = time.monotonic()
+
+    def attempt(one: _Attempt) -> Message | PilothouseError | None:
+        if time.monotonic() - begun > _SECONDS_TO_BEGIN:
+            return None
+        try:
+            return one.call()
+        except PilothouseError as error:
+            return error
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for one, outcome in zip(attempts, threads.map(attempt, attempts), strict=True):
+            if outcome is None:
+                trial.unjudged[one.subject] = "there was no time for it"
+            elif isinstance(outcome, Message):
+                trial.answers[one.subject] = outcome
+            elif isinstance(outcome, UnauthenticatedError):
+                raise outcome
+            elif _says_nothing(outcome):
+                trial.unjudged[one.subject] = str(outcome)
+            elif not one.excuses(outcome):
+                trial.refused[one.subject] = outcome
+                _add(problems, one, outcome)
+    return trial
+
+
+def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: Steps) -> Iterable[_Attempt]:
+    """Steps that change nothing have nothing to be refused."""
+    brought = Brought.of(steps.configs, steps.volumes, steps.containers)
+    smaller = any(shrinks(step) for step in steps.containers)
+    for config in steps.configs:
+        if config.before is None or config.update_mask:
+            yield _Attempt(
+                config.subject,
+                config.wanted.place,
+                lambda step=config: configs.send(client.config, namespace, step, validate_only=True),  # type: ignore[misc]
+            )
+    for volume in steps.volumes:
+        if volume.before is None or volume.update_mask:
+            yield _Attempt(
+                volume.subject,
+                volume.wanted.place,
+                lambda step=volume: volumes.send(client.storage, namespace, step, validate_only=True),  # type: ignore[misc]
+                lambda error, step=volume: brought.excuses_volume(step, error),  # type: ignore[misc]
+            )
+    for container in steps.containers:
+        if container.before is None or container.update_mask:
+            checked = brought.checkable(container)
+            yield _Attempt(
+                container.subject,
+                container.wanted.place,
+                lambda step=checked: execute.send(  # type: ignore[misc]
+                    client.containers, namespace, step, validate_only=True
+                ),
+                lambda error: brought.excuses_container(error, smaller=smaller),
+            )
+
+
+def _says_nothing(error: PilothouseError) -> bool:
+    """Whether a trial failed for a reason that has nothing to do with what was tried."""
+    if isinstance(error, UnavailableError | DeadlineExceededError):
+        return True
+    if isinstance(error, AbortedError):
+        return error.reason == "CONCURRENT_CHANGE"
+    if isinstance(error, ResourceExhaustedError):
+        # A rate, not a quota.
+        return error.retry_delay is not None
+    # The cluster does not accept the platform's credentials: away, as far as this file is concerned.
+    return error.metadata.get("cluster_reason") == "Unauthorized"
+
+
+def _add(problems: Problems, one: _Attempt, error: PilothouseError) -> None:
+    headline, fields = error.told_once
+    if headline:
+        problems.add(Problem(one.place, one.subject, "", f"{headline} [{error.reason or error.code.name}]"))
+    for violation in fields:
+        problems.add(Problem(one.place, one.subject, violation.field, violation.description))
