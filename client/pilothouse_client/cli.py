@@ -22,6 +22,8 @@ from pilothouse_client.commands.invocation import Invocation, current
 
 _ENTRY_POINT_GROUP = "pilothouse.commands"
 _COMMANDS = "pilothouse_client.commands"
+# Completion is installed for the whole command.
+_ONCE_AT_THE_TOP = ("install_completion", "show_completion")
 
 # Verb -> module and help. A module that is not there hides its verb.
 VERBS = {
@@ -87,16 +89,28 @@ def _click_command(verb: str, made: Any) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         single.command(verb)(made)
         made = single
+    # Help is alike everywhere, whoever made the verb.
+    made.rich_markup_mode = None
     command = typer.main.get_command(made)
     command.name = verb
+    command.params = [each for each in command.params if each.name not in _ONCE_AT_THE_TOP]
+    _tell_whole(command)
     return command
+
+
+def _tell_whole(group: Any) -> None:
+    """In a group's help a command's line ends with "…" at the edge of the terminal, unless it is a short help of the
+    command's own: that is wrapped."""
+    for command in getattr(group, "commands", {}).values():
+        command.short_help = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
+        _tell_whole(command)
 
 
 class _UnloadedVerb(TyperCommand):
     """Stands for a verb in help and completion until it is called."""
 
     def __init__(self, origin: _Origin, text: str) -> None:
-        super().__init__(origin.verb, help=text, rich_markup_mode=None)
+        super().__init__(origin.verb, help=text, short_help=text, rich_markup_mode=None)
         self.origin = origin
 
 

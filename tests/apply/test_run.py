@@ -130,7 +130,7 @@ async def test_a_refusal_of_the_server_refuses_the_whole_input(fake: FakeServer,
 async def test_what_could_not_be_tried_is_applied_and_a_late_refusal_does_not_hold_up_the_others(
     fake: FakeServer, run: Run
 ) -> None:
-    away: dict[str, Any] = {"reason": "CLUSTER_UNAVAILABLE", "message": 'cluster "local" does not answer', "retry_delay": 1.0}
+    away: dict[str, Any] = {"reason": "CLUSTER_UNAVAILABLE", "message": "away", "retry_delay": 1.0}
     text = "---\n".join([web(name="first"), web(name="second")])
     fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=2, **away)
     fake.fail("CreateContainer", grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_CONTAINER", message="no")

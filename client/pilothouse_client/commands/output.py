@@ -149,23 +149,31 @@ def _of_resource(column: Column[Any]) -> Column[Any]:
 
 
 class _GrowingTable:
-    """Lines up what comes before the first flush, then keeps those widths and writes line by line."""
+    """Lines up what comes before the first flush, then writes line by line.
+
+    What is written cannot be moved any more, so a wider row widens its columns from there on. The headings wait
+    for the first row: alone they would tell no width.
+    """
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         self._rows: list[list[str]] = []
         self._widths: list[int] | None = None
+        self._flushed = False
 
     def add(self, row: Any) -> None:
         self._rows.append([column.text(row) for column in self._columns])
-        if self._widths is not None:
+        if self._flushed:
             self.flush()
 
     def flush(self) -> None:
+        self._flushed = True
+        if not self._rows:
+            return
         if self._widths is None:
-            headings = [column.heading for column in self._columns]
-            self._rows.insert(0, headings)
-            self._widths = _widths(self._rows)
+            self._rows.insert(0, [column.heading for column in self._columns])
+            self._widths = [0] * len(self._columns)
+        self._widths = _widths([[" " * width for width in self._widths], *self._rows])
         for row in self._rows:
             typer.echo(_line(row, self._widths))
         self._rows.clear()
@@ -177,6 +185,20 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def fitted(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, dispensable: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns that fit into a line of `width` characters: those that are `dispensable` go, the first named
+    first, until the rest fits."""
+    kept = list(range(len(headings)))
+    needed = _widths([headings, *rows])
+    for heading in dispensable:
+        if sum(needed[index] for index in kept) + 2 * (len(kept) - 1) <= width:
+            break
+        kept.remove(headings.index(heading))
+    return [headings[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def _write_table(rows: list[list[str]], columns: Columns) -> None:
@@ -191,14 +213,14 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
     Console().print(rich_table(headings, rows))
 
 
-def rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """A table for the terminal; known states are coloured."""
+def rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, one_line: bool = False) -> Any:
+    """A table for the terminal; known states are coloured. `one_line`: what is too long is cut, not wrapped."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
     for row in rows:
         # Text, not a string: markup in names must not be interpreted.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))

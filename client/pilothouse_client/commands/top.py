@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 import sys
+import time
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +14,7 @@ import typer
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import AllNamespaces, Format, Namespace, Output, namespace_or_all
-from pilothouse_client.commands.output import Column, as_data, rich_table, show_all
+from pilothouse_client.commands.output import Column, as_data, fitted, rich_table, show_all
 from pilothouse_client.commands.values import moment, optional, size
 
 if TYPE_CHECKING:
@@ -33,8 +36,17 @@ COLUMNS: list[Column[Any]] = [
     ),
     Column("MEASURED", lambda sample: moment(sample.timestamp)),
 ]
-# A container that has not been measured for so long is taken off the live table; samples come every 15 s.
+# Where the terminal is too narrow for all.
+_DISPENSABLE = ("MEASURED", "SENT", "RECEIVED", "MEMORY %", "CPU %", "NAMESPACE")
+# A container that has not been measured for so long is taken off the live table; the server measures every 10 s unless
+# it is set up otherwise.
 _FORGET_SECONDS = 300
+
+
+# Three times the server's period.
+FIRST_SAMPLE_SECONDS = 30.0
+# How many of the newest running containers are looked at.
+_NEWEST = 100
 
 
 class By(enum.StrEnum):
@@ -62,10 +74,43 @@ def command(
             _write_samples(client, where)
         elif once or output is not Format.TABLE or not sys.stdout.isatty():
             order = pb.TOP_BY_CPU if by is By.CPU else pb.TOP_BY_MEMORY
+            await_first_samples(client, where)
             samples = client.metrics.list_top_containers(namespace=where, by=order, page_size=limit)
-            show_all(samples, COLUMNS, output)
+            if not samples:
+                typer.echo("no running container has been measured so far", err=True)
+            if samples or output is not Format.TABLE:
+                show_all(samples, COLUMNS, output)
         else:
             _live(client, where, by, limit)
+
+
+def await_first_samples(client: Client, namespace: str) -> None:
+    """Waits, up to FIRST_SAMPLE_SECONDS, until what began to run just now has been measured once: it would be missing.
+
+    Where nothing did there is nothing to wait for but a first sample of anything that runs.
+    """
+    from pilothouse_client.errors import DeadlineExceededError, PermissionDeniedError
+
+    since = time.time() - FIRST_SAMPLE_SECONDS
+    awaited: set[str] = set()
+    # Who may see usage but no containers cannot be told which of them are missing.
+    with suppress(PermissionDeniedError):
+        running = client.containers.list(
+            namespace=namespace, filter="status = RUNNING", order_by="create_time desc", page_size=_NEWEST
+        )
+        newest = list(islice(running, _NEWEST))
+        if not newest:
+            return
+        awaited = {each.uid for each in newest if each.started_at.seconds >= since}
+    seen: set[str] = set()
+    with (
+        suppress(DeadlineExceededError),
+        client.with_options(timeout=FIRST_SAMPLE_SECONDS).metrics.watch_usage(namespace=namespace) as answers,
+    ):
+        for answer in answers:
+            seen.update(sample.container_uid for sample in answer.samples)
+            if seen and awaited <= seen:
+                return
 
 
 def _write_samples(client: Client, namespace: str) -> None:
@@ -84,12 +129,21 @@ def _live(client: Client, namespace: str, by: By, limit: int) -> None:
     newest: dict[str, pb.UsageSample] = {}
     with (
         client.metrics.watch_usage(namespace=namespace) as answers,
-        Live(rich_table([column.heading for column in COLUMNS], []), auto_refresh=False, screen=True) as live,
+        Live("waiting for the first sample", auto_refresh=False, screen=True) as live,
     ):
         for answer in answers:
             newest.update({sample.container_uid: sample for sample in answer.samples})
-            rows = [[column.text(sample) for column in COLUMNS] for sample in ordered(newest, by, limit)]
-            live.update(rich_table([column.heading for column in COLUMNS], rows), refresh=True)
+            if newest:
+                # The width is asked for each time: a terminal can be resized.
+                table = live_table(ordered(newest, by, limit), live.console.width)
+                live.update(table, refresh=True)
+
+
+def live_table(samples: list[pb.UsageSample], width: int) -> Any:
+    """A line a sample, whatever the width of the terminal."""
+    rows = [[column.text(sample) for column in COLUMNS] for sample in samples]
+    headings, rows = fitted([column.heading for column in COLUMNS], rows, width, _DISPENSABLE)
+    return rich_table(headings, rows, one_line=True)
 
 
 def ordered(newest: dict[str, pb.UsageSample], by: By, limit: int) -> list[pb.UsageSample]:

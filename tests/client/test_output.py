@@ -1,0 +1,129 @@
+"""What people read: tables that stay lined up, lines that fit, errors that say a thing once, help that is whole."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse_client.commands import top
+from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.output import Column, Columns, show_changes
+from pilothouse_client.errors import FieldViolation, error_of
+from pilothouse_client.streams import Change, ChangeKind
+from tests.client.command import Command
+from tests.client.fake_server import FakeServer
+
+COLUMNS: Columns = [Column("NAME", lambda row: row.name), Column("STATUS", lambda row: row.status)]
+SYNCED: Change[container_pb2.Container] = Change(ChangeKind.SYNCED, container_pb2.Container(), 1, "1")
+
+
+def change(name: str) -> Change[container_pb2.Container]:
+    return Change(
+        ChangeKind.ADDED,
+        container_pb2.Container(name=name, status=container_pb2.CONTAINER_STATUS_STOPPED),
+        1,
+        "1",
+    )
+
+
+def test_a_table_that_begins_empty_is_lined_up(capsys: pytest.CaptureFixture[str]) -> None:
+    show_changes([SYNCED, change("storefront"), change("a"), change("the-longest")], COLUMNS, Format.TABLE)
+    assert capsys.readouterr().out.splitlines() == [
+        "CHANGE  NAME        STATUS",
+        "ADDED   storefront  4",
+        "ADDED   a           4",
+        "ADDED   the-longest  4",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_sample_is_one_line_on_every_terminal(width: int) -> None:
+    samples = [
+        metrics_pb2.UsageSample(
+            namespace="a-namespace-of-a-usual-length",
+            container=name,
+            cpu_usage_percent=12.5,
+            memory_bytes_used=1 << 30,
+            memory_usage_percent=50.0,
+            network_bytes_rx=1 << 40,
+            network_bytes_tx=1 << 40,
+            timestamp=Timestamp(seconds=1_700_000_000),
+        )
+        for name in ("web", "productcatalogservice", "x" * 63)
+    ]
+    console = Console(width=width, record=True)
+    console.print(top.live_table(samples[:2], width))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 3
+    assert all(name in text for name, text in zip(("web", "productcatalogservice"), lines[1:], strict=True))
+    assert ("MEASURED" in lines[0]) is (width == 200)
+    console.print(top.live_table(samples, width))
+    assert len(console.export_text().splitlines()) == 4
+
+
+def test_each_rule_is_told_once() -> None:
+    first = FieldViolation("container.image", "must be given", "required")
+    second = FieldViolation("container.name", "must be given", "required")
+    summary = "container.image: must be given"
+
+    def told(message: str, *violations: FieldViolation) -> str:
+        return str(error_of(grpc.StatusCode.INVALID_ARGUMENT, message, reason="BAD", violations=violations))
+
+    assert told(summary, first) == f"INVALID_ARGUMENT (BAD): {summary}"
+    both = told(f"{summary} (and 1 more)", first, second)
+    assert both == f"INVALID_ARGUMENT (BAD): {summary}; container.name: must be given"
+    cluster = FieldViolation("spec.ports[0].nodePort", "provided port is already allocated")
+    words = 'cluster "local" refuses: spec.ports[0].nodePort: provided port is already allocated'
+    assert told(words, cluster) == f"INVALID_ARGUMENT (BAD): {words}"
+
+
+async def test_a_field_error_of_a_command_is_one_line(fake: FakeServer, logged_in: Command) -> None:
+    summary = "namespace.name: must be given"
+    fake.fail(
+        "GetContainer",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        reason="REQUIRED",
+        message=summary,
+        violations=[("namespace.name", "must be given")],
+    )
+    assert (await logged_in("containers", "get", "web")).err == f"error: {summary} [REQUIRED]\n"
+
+
+async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Command) -> None:
+    await fake.stop()
+    ended = await logged_in("whoami")
+    assert (ended.code, ended.err) == (9, f"error: no server answers at {fake.address} [UNAVAILABLE]\n")
+
+
+async def test_usage_is_waited_for_until_what_has_just_begun_to_run_is_measured(
+    fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Timestamp()
+    begun.GetCurrentTime()
+    running = container_pb2.Container(name="web", namespace="shop", uid="another", started_at=begun)
+    # Nothing runs: nothing to wait for.
+    await logged_in("top", "-n", "shop", "--once")
+    assert fake.calls_of("WatchUsage") == []
+    await fake.commit("container", ("shop", "web"), running)
+    monkeypatch.setattr(top, "FIRST_SAMPLE_SECONDS", 0.3)
+    ended = await logged_in("top", "-n", "shop", "--once")
+    assert ended.code == 0
+    (watched,) = fake.calls_of("WatchUsage")
+    assert watched.time_left is not None
+    assert watched.time_left < 1
+
+
+@pytest.mark.parametrize("verb", [(), ("containers",), ("containers", "logs"), ("migrate",), ("clusters",)])
+async def test_help_is_plain_and_whole(
+    pilothouse: Command, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = (await pilothouse(*verb, "--help")).out
+    assert told.startswith("Usage: ")
+    assert "..." not in told.replace("[ARGS]...", "").replace("NAME...", "")
+    assert "─" not in told
+    assert ("--install-completion" in told) is (verb == ())
