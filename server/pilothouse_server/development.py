@@ -2,9 +2,10 @@
 that one command is enough to try it.
 
 Everything lives under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
-simulated cluster, kept too), `master.key`. The first start makes the roles, migrates and goes on; a later
-one only migrates. A database or a kubeconfig that is configured is used instead of the one that would be
-brought along.
+simulated cluster, kept too), `master.key`. Only its owner may enter the folder where it is made here;
+PostgreSQL, which is another user where root starts all, gets in nonetheless (`embedded.account`). The first
+start makes the roles, migrates and goes on; a later one only migrates. A database or a kubeconfig that is
+configured is used instead of the one that would be brought along.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Development:
             OSError: the data folder cannot be made.
         """
         settings = self._settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not settings.database_url:
             settings = await self._start_postgres(settings)
         if not self.kubeconfigs:

@@ -47,7 +47,7 @@ class KeyRing:
             SettingsError: the file is not there, not lines of 32 bytes in hexadecimal, or readable by others.
         """
         if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, [secrets.token_bytes(_LENGTH)])
         return cls(_read(path), path)
 

@@ -1,9 +1,10 @@
-"""`pilothouse serve` where it cannot start: one line that says why, and nothing spent."""
+"""`pilothouse serve` where it cannot start: one line that says why, nothing spent. And what it leaves on the disk."""
 
 from __future__ import annotations
 
 import re
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,14 @@ async def test_a_setting_that_cannot_be_used_is_named(
     said = await shell.run("pilothouse serve", succeeds=False)
     assert f"PILOTHOUSE_{name}" in said
     assert "Traceback" not in said
+
+
+async def test_the_data_folder_is_closed_to_others(tmp_path: Path) -> None:
+    """PostgreSQL is in it too, as another user where root starts all."""
+    folder = tmp_path / "data"
+    async with serving("pilothouse serve --dev", tmp_path, {"PILOTHOUSE_DATA_DIR": str(folder)}):
+        pass
+    made = {path.name: path.stat().st_mode for path in (folder, *folder.iterdir())}
+    assert made.keys() == {"data", "cluster.json", "master.key", "postgres"}
+    open_to_others = [f"{stat.filemode(mode)} {name}" for name, mode in made.items() if mode & 0o077]
+    assert not open_to_others

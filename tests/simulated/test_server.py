@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,24 @@ async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
                 line = json.loads(await response.content.readline())
     assert [pod["metadata"]["uid"] for pod in after] == [pod["metadata"]["uid"] for pod in before]
     assert line["object"]["reason"] == "Expired"
+
+
+@virtual_time
+async def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
+    """It holds the values of Secrets."""
+    state = tmp_path / "folder" / "cluster.json"
+    async with SimulatedCluster(state_path=state):
+        pass
+    assert [stat.filemode(path.stat().st_mode) for path in (state.parent, state)] == [
+        "drwx------",
+        "-rw-------",
+    ]
+    # As an earlier release left them, in the middle of a write.
+    state.chmod(0o644)
+    state.with_name("cluster.json.new").touch(mode=0o644)
+    async with SimulatedCluster(state_path=state):
+        pass
+    assert stat.filemode(state.stat().st_mode) == "-rw-------"
 
 
 @virtual_time

@@ -1,8 +1,8 @@
 """Saving the store to a JSON file and loading it again, so that a restarted simulator finds its cluster.
 
 The file is written to a neighbour first and renamed over the old one, so that a crash leaves one whole state or
-the other. History is not kept: after a restart every older version is compacted, as in a real API server whose
-watch cache is new.
+the other. Only its owner may read it, for it holds the values of Secrets. History is not kept: after a restart
+every older version is compacted, as in a real API server whose watch cache is new.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ def snapshot(store: Store) -> bytes:
 
 def write_file(path: Path, body: bytes) -> None:
     """Replaces the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     neighbour = path.with_name(path.name + ".new")
-    with neighbour.open("wb") as stream:
+    with os.fdopen(os.open(neighbour, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        # One that a crash left may have been made with other rights.
+        os.fchmod(stream.fileno(), 0o600)
         stream.write(body)
         stream.flush()
         os.fsync(stream.fileno())
