@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import msgspec
 import pytest
 
+from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.containers import operations as containers
@@ -95,6 +97,10 @@ async def on_cluster(client: ClusterClient) -> dict[str, Any]:
             for chosen in ("clusterIP", "clusterIPs"):
                 spec.pop(chosen, None)
             labels = {k: v for k, v in whole["metadata"].get("labels", {}).items() if "uid" not in k}
+            template = spec.get("template", {}).get("metadata", {})
+            # The moment of a restart is another each time.
+            if manifests.RESTARTED_AT in template.get("annotations", {}):
+                template["annotations"][manifests.RESTARTED_AT] = "then"
             text = msgspec.json.encode(spec).decode()
             result[f"{resource.kind}/{thing.metadata.name}"] = (labels, _without_uids(text))
     return result
@@ -129,6 +135,22 @@ async def stopped(here: World) -> None:
     await here.move(containers.stop)
 
 
+async def started(here: World) -> None:
+    await here.move(containers.start)
+
+
+async def resumed(here: World) -> None:
+    await here.move(containers.resume)
+
+
+async def paused(here: World) -> None:
+    await here.change(lambda tx: containers.pause(tx, "shop", "web", "suspend"))
+
+
+async def restarted(here: World) -> None:
+    await here.move(containers.restart)
+
+
 async def deleted(here: World) -> None:
     await here.delete()
 
@@ -143,8 +165,16 @@ OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
     "update": renamed_port,
     "headless": headless,
     "stop": stopped,
+    "pause": paused,
+    "start": started,
+    "resume": resumed,
+    "restart": restarted,
     "delete": deleted,
 }
+
+
+# What comes from a state that another operation leads to.
+BEFORE = {"start": stopped, "resume": paused}
 
 
 @asynccontextmanager
@@ -175,6 +205,9 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
             await make(here)
             async with next_server(here, client):
                 await settled(here)
+                if operation in BEFORE:
+                    await BEFORE[operation](here)
+                    await settled(here)
 
     async def cleared() -> None:
         if await here.seen() is not None:
@@ -204,7 +237,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
             break
         step += 1
     # The checker sees something: there were writes to be killed at.
-    assert step >= {"create": 5, "update": 4, "headless": 4, "stop": 2, "delete": 3}[operation]
+    assert step >= {"create": 5, "update": 4, "headless": 4, "delete": 3}.get(operation, 2)
 
 
 async def test_a_frozen_server_cannot_write_back(here: World) -> None:
@@ -216,7 +249,7 @@ async def test_a_frozen_server_cannot_write_back(here: World) -> None:
     (frozen,) = await claimed(here)
     loaded = await reconcile_container.load(here.store, frozen)
     assert loaded is not None
-    client = LeasedClient(await here.connect("local"), 30)
+    client = LeasedClient(await here.connect("local"), monotonic() + 30)
     outcome = await reconcile_container.act(client, loaded)
     await here.update(image="nginx:1.28")
     async with here.reconciling():
@@ -228,8 +261,33 @@ async def test_a_frozen_server_cannot_write_back(here: World) -> None:
     assert await here.seen() == before
 
 
+async def test_a_claim_is_held_for_as_long_as_the_work_takes(here: World) -> None:
+    """Each answer takes longer than the lease; nobody else starts the work anew."""
+    await here.namespace()
+    async with here.reconciling():
+        await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+    await here.create()
+    here.cluster.faults.latency_seconds = 1.5
+    client = await here.connect("local")
+    quick = msgspec.structs.replace(SHORT, lease_seconds=1.0)
+
+    async def connect(_: str) -> ClusterClient:
+        return client
+
+    workers = [Worker(here.store, Clusters(connect), OwnChanges(), quick) for _ in range(2)]
+    running = [asyncio.ensure_future(worker.run()) for worker in workers]
+    try:
+        await eventually(here.seen, lambda row: row is not None and not row.reconciling, seconds=60)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+    (row,) = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
+    assert row["lease_epoch"] == 1
+
+
 async def test_a_lease_that_ran_out_stops_the_next_write(here: World) -> None:
-    client = LeasedClient(await here.connect("local"), 0.0)
+    client = LeasedClient(await here.connect("local"), monotonic())
     with pytest.raises(LeaseLost):
         await client.apply(DEPLOYMENTS, {"metadata": {"name": "x", "namespace": "y"}})
 

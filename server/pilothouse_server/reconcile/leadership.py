@@ -24,7 +24,8 @@ from pilothouse_server.store.unit_of_work import Store, Transaction
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 15.0
+# What a killed server watched is watched by nobody for so long.
+LEASE_SECONDS = 5.0
 
 
 async def lead(
@@ -51,7 +52,7 @@ async def lead(
                 log.exception("work under a lease failed", lease=name)
             finally:
                 await _give_up(store, lease)
-        await asyncio.sleep(seconds / 10 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        await asyncio.sleep(seconds / 5 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
 
 @asynccontextmanager

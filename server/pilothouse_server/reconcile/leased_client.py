@@ -22,9 +22,14 @@ class LeaseLost(Exception):
 class LeasedClient:
     """The calls that reconciliation makes; every write first checks the lease. Raises LeaseLost and ClusterError."""
 
-    def __init__(self, client: ClusterClient, lease_seconds: float) -> None:
+    def __init__(self, client: ClusterClient, ends: float) -> None:
+        """`ends`: when the lease does, by the monotonic clock, less a margin."""
         self._client = client
-        self._ends = monotonic() + lease_seconds
+        self._ends = ends
+
+    def renewed(self, ends: float) -> None:
+        """The lease was renewed until then."""
+        self._ends = ends
 
     def check(self) -> None:
         """Raise LeaseLost once the lease has run out."""

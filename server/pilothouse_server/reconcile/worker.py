@@ -3,8 +3,9 @@
     claim (SKIP LOCKED, epoch) -> load -> act on the cluster, outside any transaction -> write back under the epoch
 
 Each cluster has its own number of workers, so that one that is slow or away holds up no other. Every server runs this;
-the claims share the work. Killed anywhere, the lease runs out and the next claim starts the same actions again, each of
-which may be repeated. A failure is due again after a pause that grows; a mutation makes it due at once.
+the claims share the work. A claim's lease is short, and renewed while the work is done. Killed anywhere, it runs out
+and the next claim starts the same actions again, each of which may be repeated. A failure is due again after a pause
+that grows; a mutation makes it due at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -32,6 +34,8 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
+# The share of a lease after which nothing is begun any more: an answer takes time to arrive.
+_SAFE = 0.75
 NOUNS: Mapping[str, Noun] = {"container": reconcile_container, "namespace": reconcile_namespace}
 
 
@@ -40,7 +44,9 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     workers_per_cluster: int = 8
     poll_seconds: float = 0.25
-    lease_seconds: float = 60.0
+    # What a killed server had claimed waits so long. Nobody waits longer than `act_seconds` for a cluster.
+    lease_seconds: float = 4.0
+    act_seconds: float = 45.0
     resync_seconds: float = 3600.0
 
 
@@ -64,6 +70,7 @@ class Worker:
         self._settings = settings
         self._clock = clock
         self._busy: Counter[str] = Counter()
+        self._acting: dict[Work, LeasedClient] = {}
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -73,14 +80,17 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled. A database that is away is waited for."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew_claims(), name="renew claims")
             failures = 0
             while True:
                 self._wake.clear()
                 try:
+                    claimed_at = self._clock()
                     for work in await self._claim():
                         self._busy[work.cluster_name] += 1
                         group.create_task(
-                            self._do(work), name=f"reconcile {work.resource_type} {work.resource_id}"
+                            self._do(work, claimed_at),
+                            name=f"reconcile {work.resource_type} {work.resource_id}",
                         )
                     failures = 0
                     pause = self._settings.poll_seconds
@@ -113,18 +123,42 @@ class Worker:
                 )
         return claimed
 
-    async def _do(self, work: Work) -> None:
+    async def _renew_claims(self) -> None:
+        """Most work is done before it would be renewed."""
+        seconds = self._settings.lease_seconds
+        before: set[Work] = set()
+        while True:
+            await asyncio.sleep(seconds / 4)
+            claims = [work for work in self._acting if work in before]
+            before = set(self._acting)
+            if not claims:
+                continue
+            asked = self._clock()
+            try:
+                async with self._store.system_write("reconciler") as transaction:
+                    renewed = await queue.renew(transaction, claims, lease_seconds=seconds)
+            except PilothouseError as error:
+                log.warning("claims cannot be renewed", reason=error.reason)
+                continue
+            for work in renewed:
+                if (client := self._acting.get(work)) is not None:
+                    client.renewed(asked + seconds * _SAFE)
+
+    async def _do(self, work: Work, claimed_at: float) -> None:
         try:
-            await self.reconcile(work)
+            await self.reconcile(work, claimed_at)
         finally:
             self._busy[work.cluster_name] -= 1
             # A worker is free; perhaps more work waits than could be claimed.
             self.wake()
 
-    async def reconcile(self, work: Work) -> None:
-        """One claimed row, from its loading to its release. Logs what fails; raises nothing but cancellation."""
+    async def reconcile(self, work: Work, claimed_at: float | None = None) -> None:
+        """One row, claimed just now or at that time, from its loading to its release.
+
+        Logs what fails; raises nothing but cancellation.
+        """
         try:
-            await self._reconcile(work)
+            await self._reconcile(work, self._clock() if claimed_at is None else claimed_at)
         except LeaseLost:
             log.warning("lease lost", resource_type=work.resource_type, resource_id=work.resource_id)
             await self._ask_again(work)
@@ -137,9 +171,7 @@ class Worker:
             )
             await self._give_up(work)
 
-    async def _reconcile(self, work: Work) -> None:
-        # Some of the lease is kept back for writing the result.
-        act_seconds = self._settings.lease_seconds * 0.75
+    async def _reconcile(self, work: Work, claimed_at: float) -> None:
         noun = self._nouns[work.resource_type]
         loaded = await noun.load(self._store, work)
         if loaded is None:
@@ -147,9 +179,7 @@ class Worker:
             return
         outcome: object
         try:
-            client = LeasedClient(await self._clusters.client(work.cluster_name), act_seconds)
-            async with asyncio.timeout(act_seconds):
-                outcome = await noun.act(client, loaded)
+            outcome = await self._act(noun, work, loaded, claimed_at)
         except TimeoutError:
             outcome = Unreachable(f"cluster {work.cluster_name!r} did not answer in time")
         except ClusterError as error:
@@ -176,6 +206,16 @@ class Worker:
                 await queue.release(transaction, work, due_in_seconds=resync if again is None else again)
         if written.own_change is not None:
             self._own_changes.note(*written.own_change)
+
+    async def _act(self, noun: Noun, work: Work, loaded: Any, claimed_at: float) -> object:
+        ends = claimed_at + self._settings.lease_seconds * _SAFE
+        async with asyncio.timeout(self._settings.act_seconds):
+            client = LeasedClient(await self._clusters.client(work.cluster_name), ends)
+            self._acting[work] = client
+            try:
+                return await noun.act(client, loaded)
+            finally:
+                del self._acting[work]
 
     async def _try_again(self, work: Work, error: ClusterError) -> None:
         """Nothing is written of a failure that is likely to be over at the next attempt."""

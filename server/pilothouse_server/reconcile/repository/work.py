@@ -1,14 +1,16 @@
 """The work queue: one row per resource whose cluster state may differ from what is wanted.
 
-A row is claimed for `lease_seconds` under a new epoch. The claim moves `due_at` to the lease's end; a mutation that
-comes meanwhile moves it back to now, and that is how `release` knows that there is more to do. Rows stay, due again
-after a long time, so that epochs never start again while their resource lives and drift is looked for now and then.
+A row is claimed for `lease_seconds` under a new epoch, and for longer while it is worked at. The claim moves `due_at`
+to the lease's end; a mutation that comes meanwhile moves it back to now, and that is how `release` knows that there is
+more to do. Rows stay, due again after a long time, so that epochs never start again while their resource lives and
+drift is looked for now and then.
 
 Lock order, the same as in every mutation: the resource's row first, its work row second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -50,6 +52,22 @@ SET lease_owner = :owner, lease_epoch = work.lease_epoch + 1,
 FROM due WHERE work.resource_type = due.resource_type AND work.resource_id = due.resource_id
 RETURNING work.resource_type, work.resource_id, work.cluster_name, work.namespace_id, work.attempts,
     work.lease_owner, work.lease_epoch
+""")
+
+# Rows that a mutation or the writing back has locked are left for the next round: the order of locks stays as it is.
+_RENEW = text("""
+WITH held AS (
+    SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
+    JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), CAST(:owners AS text[]))
+      AS claim (resource_type, resource_id, lease_epoch, lease_owner)
+      USING (resource_type, resource_id, lease_epoch, lease_owner)
+    FOR UPDATE OF work SKIP LOCKED)
+UPDATE reconcile_work AS work
+SET leased_until = statement_timestamp() + make_interval(secs => :lease_seconds),
+    due_at = CASE WHEN work.due_at < work.leased_until THEN work.due_at
+             ELSE statement_timestamp() + make_interval(secs => :lease_seconds) END
+FROM held WHERE work.resource_type = held.resource_type AND work.resource_id = held.resource_id
+RETURNING work.resource_type, work.resource_id
 """)
 
 _HOLD = text("""
@@ -118,6 +136,20 @@ async def claim(
     parameters = {"cluster_name": cluster_name, "rows": rows, "owner": owner, "lease_seconds": lease_seconds}
     claimed = await transaction.connection.execute(_CLAIM, parameters)
     return [Work(*row) for row in claimed]
+
+
+async def renew(transaction: Transaction, claims: Sequence[Work], *, lease_seconds: float) -> list[Work]:
+    """Hold claims for longer; answers those that are still held and were renewed."""
+    parameters = {
+        "types": [work.resource_type for work in claims],
+        "ids": [work.resource_id for work in claims],
+        "epochs": [work.lease_epoch for work in claims],
+        "owners": [work.lease_owner for work in claims],
+        "lease_seconds": lease_seconds,
+    }
+    rows = await transaction.connection.execute(_RENEW, parameters)
+    renewed = {(row.resource_type, row.resource_id) for row in rows}
+    return [work for work in claims if (work.resource_type, work.resource_id) in renewed]
 
 
 async def hold(transaction: Transaction, work: Work) -> bool:
