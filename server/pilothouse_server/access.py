@@ -10,7 +10,7 @@ allowed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -56,6 +56,8 @@ class Principal:
     username: str
     grants: tuple[Grant, ...]
     session_id: UUID | None = None
+    # Permission -> namespaces; a watch asks for every event. Only where no grant expires.
+    _namespaces: dict[str, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
 
     def allows(self, permission: str, namespace: str | None = None) -> bool:
         """Whether `permission` is held in `namespace`; None asks about all namespaces at once.
@@ -79,17 +81,19 @@ class Principal:
 
     def namespaces_with(self, permission: str) -> frozenset[int] | None:
         """Ids of the namespaces in which `permission` is held; None means every one."""
-        ids: set[int] = set()
-        for grant in self.living_grants():
-            if grant.holds(permission):
-                if grant.namespace_id is None:
-                    return None
-                ids.add(grant.namespace_id)
-        return frozenset(ids)
+        if permission in self._namespaces:
+            return self._namespaces[permission]
+        living = self.living_grants()
+        holding = {grant.namespace_id for grant in living if grant.holds(permission)}
+        found = None if None in holding else frozenset(each for each in holding if each is not None)
+        if living is self.grants:
+            self._namespaces[permission] = found
+        return found
 
     def living_grants(self) -> tuple[Grant, ...]:
         """The grants that have not expired by now."""
         if not any(grant.expires_at for grant in self.grants):
+            # This very tuple: the answer of no other moment will differ.
             return self.grants
         now = datetime.now(UTC)
         return tuple(grant for grant in self.grants if grant.expires_at is None or grant.expires_at > now)
