@@ -97,7 +97,13 @@ class Database:
             ),
             direct_dsn=plain_dsn(settings.direct_database_url or system_dsn),
             replica=(
-                _engine(settings.replica_database_url, settings, "replica", opened)
+                _engine(
+                    settings.replica_database_url,
+                    settings,
+                    "replica",
+                    opened,
+                    role="" if separate else "pilothouse_app",
+                )
                 if settings.replica_database_url
                 else None
             ),
