@@ -10,11 +10,13 @@ from pilothouse_server.cluster.errors import (
     Expired,
     FieldConflict,
     Forbidden,
+    InternalError,
     Invalid,
     NotFound,
     Refused,
     Status,
     Throttled,
+    TooLarge,
     Unauthorized,
     Unreachable,
     from_response,
@@ -122,7 +124,7 @@ def test_throttling_says_when_to_come_again() -> None:
 def test_every_code_has_a_kind_and_words() -> None:
     for code in range(400, 600):
         error = from_status(Status(), code=code)
-        assert isinstance(error, Refused | Unreachable | Throttled | Unauthorized | Expired)
+        assert isinstance(error, Refused | InternalError | Unreachable | Throttled | Unauthorized | Expired)
         assert str(code) in error.message
         assert error.reason.isalnum()
 
@@ -130,3 +132,29 @@ def test_every_code_has_a_kind_and_words() -> None:
 def test_an_answer_that_is_not_text_is_no_crash() -> None:
     assert isinstance(from_response(502, {}, b"\xff\xfe<html>"), Unreachable)
     assert len(from_response(400, {}, b"x" * 100_000).message) <= 4096
+
+
+def test_what_is_too_large_is_a_refusal_whichever_part_of_the_cluster_says_so() -> None:
+    for note in ("body above 3 MiB", "object above what etcd takes"):
+        error = find("03b-deployment-validation", note)
+        assert isinstance(error, TooLarge)
+        assert (error.reason, error.retryable) == ("TooLarge", False)
+        assert "too large" in error.message
+    sent = "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2716463 vs. 2097152)"
+    assert isinstance(from_status(Status(status="Failure", message=sent), code=500), TooLarge)
+
+
+def test_a_server_that_answers_is_told_from_one_that_does_not() -> None:
+    webhook = 'Internal error occurred: failed calling webhook "a.b": failed to call webhook: EOF'
+    error = from_status(Status(status="Failure", message=webhook, reason="InternalError"), code=500)
+    assert isinstance(error, InternalError)
+    assert (error.reason, error.retryable, error.message) == ("InternalError", True, webhook)
+    leaderless = "rpc error: code = Unavailable desc = etcdserver: leader changed"
+    assert isinstance(from_status(Status(status="Failure", message=leaderless), code=500), Unreachable)
+    assert isinstance(from_response(500, {}, b"<html>proxy</html>"), Unreachable)
+
+
+def test_a_reason_is_a_word_whatever_a_webhook_says() -> None:
+    error = from_status(Status(status="Failure", message="no", reason="[too-big] not today"), code=403)
+    assert isinstance(error, Forbidden)
+    assert (error.reason, error.status_reason) == ("Forbidden", "[too-big] not today")

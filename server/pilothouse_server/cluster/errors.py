@@ -2,7 +2,9 @@
 
     ClusterError
     ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
+    │   ├── StorageStalled the API server answers, its storage does not: nothing is written, and reads are old
     │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
+    ├── InternalError      500 in the API server's own words: it answers, but what it asks in turn fails (a webhook)
     ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to come again
     ├── Unauthorized       401: the credentials are not, or no longer, accepted
     ├── CredentialsRefused the credentials cannot be used at all (malformed kubeconfig, exec plugins, expired CA ...)
@@ -12,6 +14,7 @@
         ├── Forbidden      403: access rights, quota, admission, or a namespace that is being deleted
         ├── Conflict       409: a field manager, a stale version, a precondition, a name that is taken
         └── Invalid        422 and the refusals of a body that an API server reports as 400 or, in apply, as 500
+            └── TooLarge   413, and the storage's own limit, which comes as a 500
 
 The server's shape of failures is irregular (see the recordings): `reason` and `details` may be absent, an apply with a
 wrong type is a 500 without reason, a 504 comes as text/plain without `kind`. `from_response` is the one place that
@@ -87,6 +90,17 @@ class NotTrusted(Unreachable):
     """Somebody answers whose certificate is not trusted. Next move: correct the authorities, or the address."""
 
 
+class StorageStalled(Unreachable):
+    """The server answers what it knows by heart. Next move: wait for its storage."""
+
+
+class InternalError(ClusterError):
+    """The server answers and could not do it: mostly an admission webhook that fails. Next move: again, later.
+
+    Not Unreachable: what is known of the cluster stays fresh, and other calls are answered.
+    """
+
+
 class Throttled(ClusterError):
     """Asked too often. Next move: wait `retry_after_seconds`."""
 
@@ -127,7 +141,8 @@ class Refused(ClusterError):
 
     @property
     def reason(self) -> str:
-        return self.status_reason or type(self).__name__
+        # A webhook may put anything there, whole sentences among it.
+        return self.status_reason if self.status_reason.isalnum() else type(self).__name__
 
 
 class NotFound(Refused):
@@ -185,11 +200,24 @@ class Invalid(Refused):
     """The object was looked at and refused; `causes` names the fields where the server did."""
 
 
+class TooLarge(Invalid):
+    """The object is larger than the cluster takes."""
+
+    @property
+    def reason(self) -> str:
+        return type(self).__name__
+
+
 _DENIED = re.compile(r'User "[^"]*" cannot (\S+) resource "([^"]*)" in API group "([^"]*)"')
 MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
 MESSAGE_LIMIT = 4096
 # How an apply says that its body is wrong: a 500 without reason, but with one of these words.
 MALFORMED_APPLY = ("failed to create typed patch object", "failed to create manager", "unable to decode")
+# How an object above the storage's limit (1.5 MiB unless configured) is refused: a 500 without reason. Above 2 MiB it
+# is the API server's own client of the storage that says so.
+TOO_LARGE = ("request is too large", "trying to send message larger than")
+# A storage without a leader is an outage, though the API server tells it in a Status.
+STORAGE = "etcdserver:"
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
 
 _status = msgspec.json.Decoder(Status, strict=False)
@@ -220,8 +248,12 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
         return Unauthorized(message)
     if code == 429:
         return Throttled(message, retry_after_seconds=_seconds(retry_after, details.retry_after_seconds))
+    if code == 413 or (code >= 500 and any(words in status.message for words in TOO_LARGE)):
+        return TooLarge(message, code=code, status_reason=status.reason, causes=details.causes)
     if code >= 500 and not _malformed_apply(code, status):
-        return Unreachable(message)
+        # Proxies in between answer 500 too, but in no Status.
+        answers = code == 500 and status.status == "Failure" and STORAGE not in status.message
+        return InternalError(message) if answers else Unreachable(message)
     words = {"code": code, "status_reason": status.reason, "causes": details.causes}
     if code == 404:
         return NotFound(message, **words)  # type: ignore[arg-type]
@@ -229,7 +261,7 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
         return Forbidden(message, **words)  # type: ignore[arg-type]
     if code == 409:
         return Conflict(message, fields=_fields(details.causes), **words)  # type: ignore[arg-type]
-    if code in (400, 413, 422, 500):
+    if code in (400, 422, 500):
         return Invalid(message, **words)  # type: ignore[arg-type]
     return Refused(message, **words)  # type: ignore[arg-type]
 

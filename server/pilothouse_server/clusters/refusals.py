@@ -9,7 +9,14 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from pilothouse_server.cluster.errors import ClusterError, Invalid, Refused, Throttled, Unreachable
+from pilothouse_server.cluster.errors import (
+    ClusterError,
+    InternalError,
+    Invalid,
+    Refused,
+    Throttled,
+    Unreachable,
+)
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -36,12 +43,14 @@ def refusal(error: ClusterError, cluster: str) -> PilothouseError:
     """The error for the caller: the cluster's own words, with the fields that it names.
 
     InvalidArgument where it finds an object wrong; FailedPrecondition where a quota, a policy, a right or a name that
-    is taken stands in the way, or the credentials are not accepted; Unavailable where it does not answer.
+    is taken stands in the way, or the credentials are not accepted; Unavailable where it does not answer, or something
+    that it asks in turn does not.
     """
     metadata = {"cluster": cluster}
-    if isinstance(error, Unreachable | Throttled):
+    if isinstance(error, Unreachable | Throttled | InternalError):
+        does = "fails" if isinstance(error, InternalError) else "does not answer"
         return Unavailable(
-            f'cluster "{cluster}" does not answer: {error.message}',
+            f'cluster "{cluster}" {does}: {error.message}',
             reason="CLUSTER_UNAVAILABLE",
             metadata=metadata,
             retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),

@@ -24,7 +24,14 @@ import msgspec
 
 from pilothouse_server.cluster import live
 from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError, NotFound, Refused, Throttled, Unreachable
+from pilothouse_server.cluster.errors import (
+    ClusterError,
+    InternalError,
+    NotFound,
+    Refused,
+    Throttled,
+    Unreachable,
+)
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.errors import (
     FailedPrecondition,
@@ -240,9 +247,10 @@ def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
     UNAVAILABLE where it does not answer, else its own words.
     """
     metadata = {"cluster": cluster}
-    if isinstance(error, Unreachable | Throttled):
+    if isinstance(error, Unreachable | Throttled | InternalError):
+        does = "fails" if isinstance(error, InternalError) else "does not answer"
         return Unavailable(
-            f'cluster "{cluster}" does not answer: {error}',
+            f'cluster "{cluster}" {does}: {error}',
             reason="CLUSTER_UNAVAILABLE",
             metadata=metadata,
             retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),

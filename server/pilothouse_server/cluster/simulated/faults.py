@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import api_errors
+from .admission import Webhook
 from .api_errors import ApiError
 
 JsonObject = dict[str, Any]
@@ -30,8 +31,9 @@ class FaultPlan:
 
     `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
     with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
-    belongs to code 429. `storage_stalled` lets the storage behind the server not answer. `restart` (kill, seconds
-    away) is given by the server. Requests to `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
+    belongs to code 429. `webhooks` refuse writes (see `admission`). `storage_stalled` lets the storage behind the
+    server not answer. `restart` (kill, seconds away) is given by the server. Requests to `/simulator`, `/livez`,
+    `/readyz` and `/healthz` are spared.
     """
 
     latency_seconds: float = 0.0
@@ -41,6 +43,7 @@ class FaultPlan:
     retry_after_seconds: int = 1
     randomness: random.Random = field(default_factory=random.Random)
     restart: Callable[[bool, float], None] | None = None
+    webhooks: list[Webhook] = field(default_factory=list)
     _failures: list[int] = field(default_factory=list)
     _lost_answers: int = 0
     _flows: asyncio.Event = field(default_factory=_set_event)
@@ -87,6 +90,7 @@ class FaultPlan:
         self.latency_seconds = self.error_rate = 0.0
         self.refuse_connections = self.storage_stalled = False
         self._failures.clear()
+        self.webhooks.clear()
         self._lost_answers = 0
 
     def on_drop_watches(self, drop: Callable[[], None]) -> Callable[[], None]:
@@ -125,6 +129,10 @@ class FaultPlan:
                 self.restart(bool(value.get("kill", False)), float(value.get("down_seconds", 2.0)))
             elif name == "fail_next":
                 self.fail_next(int(value["count"]), int(value.get("code", 500)))
+            elif name == "webhooks":
+                self.webhooks[:] = [
+                    Webhook(**{**entry, "resources": tuple(entry["resources"])}) for entry in value
+                ]
             elif name == "drop_watches":
                 if value:
                     self.drop_watches()
@@ -145,4 +153,5 @@ class FaultPlan:
             "failures_to_come": len(self._failures),
             "answers_to_lose": self._lost_answers,
             "storage_stalled": self.storage_stalled,
+            "webhooks": [asdict(webhook) for webhook in self.webhooks],
         }

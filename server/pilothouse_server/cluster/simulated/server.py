@@ -63,6 +63,7 @@ class SimulatedCluster:
         self.faults = faults or FaultPlan()
         self.clock = Clock(speed)
         self.store = Store(self.clock.now, history_length=history_length)
+        self.store.webhooks = self.faults.webhooks
         self.token = token or secrets.token_urlsafe(24)
         self.users = Users(self.token)
         self.url = ""

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from . import api_errors, strategy
+from .admission import Webhook
 from .api_errors import ApiError, Cause
 from .apply_tracking import FieldTracker
 from .json_copy import copy_json, share_unchanged
@@ -72,6 +73,7 @@ class Store:
         self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
         self._subscriptions: set[Subscription] = set()
         self.allocators = strategy.Allocators()
+        self.webhooks: list[Webhook] = []
 
     # Reading
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from . import api_errors, claims, limit_ranges, quotas, services
+from . import admission, api_errors, claims, limit_ranges, quotas, services
 from .defaults import admit_pod, apply_defaults, drop_empty_metadata, quality_of_service
 from .json_copy import copy_json
 from .resources import (
@@ -129,7 +129,8 @@ def prepare_status_update(resource: ResourceType, obj: JsonObject, sent: JsonObj
 def allocate(
     store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> None:
-    """Takes what a write needs from what is limited: 403 by limit ranges and quotas, 422 by a Service's ports."""
+    """Admission, and what a write takes of what is limited: 403 by limit ranges and quotas, 422 by ports."""
+    admission.check(store, resource, obj, old)
     claims.admit(store, resource, obj, old)
     if old is None:
         limit_ranges.check(store, resource, obj)

@@ -62,6 +62,7 @@ from .validation_pods import (
 JsonObject = dict[str, Any]
 
 STORAGE_LIMIT_BYTES = 1536 * 1024
+SENT_LIMIT_BYTES = 2 * 1024 * 1024
 _IMMUTABLE = "field is immutable"
 
 
@@ -88,8 +89,17 @@ def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) ->
 
 
 def check_size(obj: JsonObject) -> None:
-    """The largest object the storage takes (1.5 MiB)."""
-    if len(orjson.dumps(obj)) > STORAGE_LIMIT_BYTES:
+    """The largest object the storage takes (1.5 MiB). Above 2 MiB the API server does not even send it.
+
+    Unlike the real one this server says so in a dry run, too, which is where somebody who tries out wants to hear it.
+    """
+    size = len(orjson.dumps(obj))
+    if size > SENT_LIMIT_BYTES:
+        raise api_errors.internal_error(
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max "
+            f"({size} vs. {SENT_LIMIT_BYTES})"
+        )
+    if size > STORAGE_LIMIT_BYTES:
         raise api_errors.internal_error("etcdserver: request is too large")
 
 

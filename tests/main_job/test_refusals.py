@@ -1,0 +1,211 @@
+"""What a cluster refuses is told in its own words, is no outage, is not asked again hot, and is over when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_server.cluster.simulated import resources
+from pilothouse_server.cluster.simulated.admission import ENFORCE, Webhook
+from tests.harness import Server, eventually
+
+MEBIBYTE = 1024 * 1024
+
+
+def web(name: str = "web", **fields: Any) -> pb.Container:
+    return pb.Container(name=name, image="nginx:1.27", **fields)
+
+
+def of_size(size: int) -> pb.Container:
+    values = [pb.EnvVar(name=f"LONG_{number}", value="x" * 30_000) for number in range(size // 30_000 + 1)]
+    return web("huge", env=values)
+
+
+async def demo(server: Server) -> None:
+    assert server.cluster is not None
+    store = server.cluster.store
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+
+    async def there() -> bool:
+        return store.get(resources.NAMESPACES, None, "demo") is not None
+
+    await eventually(there)
+
+
+async def shown(
+    server: Server, holds: Callable[[pb.Container], bool], name: str = "web", seconds: float = 20.0
+) -> pb.Container:
+    async def look() -> pb.Container | None:
+        found = await server.admin.containers.get(namespace="demo", name=name)
+        return found if holds(found) else None
+
+    found = await eventually(look, seconds=seconds)
+    assert found is not None
+    return found
+
+
+def applied(container: pb.Container) -> Any:
+    return next((item for item in container.conditions if item.type == "Applied"), None)
+
+
+def running(container: pb.Container) -> bool:
+    return container.status == pb.CONTAINER_STATUS_RUNNING and not container.reason
+
+
+async def work(server: Server) -> dict[str, Any]:
+    async with server.database.system() as connection:
+        row = await connection.fetchrow(
+            "SELECT attempts, last_error, extract(epoch FROM due_at - updated_at) AS pause FROM reconcile_work "
+            "WHERE resource_type = 'container'"
+        )
+    return dict(row or {})
+
+
+def relabelled(server: Server, labels: dict[str, str]) -> None:
+    """Somebody else sets labels of the Kubernetes namespace."""
+    assert server.cluster is not None
+    namespace = server.cluster.store.get(resources.NAMESPACES, None, "demo")
+    assert namespace is not None
+    metadata = {**namespace["metadata"], "labels": {**namespace["metadata"]["labels"], **labels}}
+    server.cluster.store.update(resources.NAMESPACES, {**namespace, "metadata": metadata}, manager="them")
+
+
+# The HTTP library would have such a body sent in parts; it is bounded, and copied within a millisecond.
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (1_700_000, "etcdserver: request is too large"),
+        (2_500_000, "trying to send message larger than max"),
+        (3_300_000, "Request entity too large: limit is 3145728"),
+    ],
+)
+async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outage(
+    server: Server, size: int, words: str
+) -> None:
+    await demo(server)
+    with pytest.raises(PilothouseError) as refused:
+        await server.admin.containers.create(namespace="demo", container=of_size(size), validate_only=True)
+    assert (refused.value.code.name, refused.value.reason) == ("INVALID_ARGUMENT", "CLUSTER_REFUSED")
+    assert words in str(refused.value)
+    assert refused.value.metadata["cluster_reason"] == "TooLarge"
+    await server.admin.containers.create(namespace="demo", container=of_size(size))
+    found = await shown(server, lambda seen: applied(seen) is not None, "huge")
+    assert (found.status, found.reason) == (pb.CONTAINER_STATUS_FAILED, "TooLarge")
+    assert words in found.message
+    assert (applied(found).status, applied(found).reason) == (resource_pb2.CONDITION_STATUS_FALSE, "TooLarge")
+    # An answer has been given: nothing is under way, and the next attempt is a refusal's, not an outage's.
+    assert not found.reconciling
+    left = await work(server)
+    assert words in left["last_error"]
+    assert left["pause"] >= 1.0
+    # What fits is applied at once.
+    small = web("huge", env=[pb.EnvVar(name="LONG_0", value="x")])
+    await server.admin.containers.update(
+        namespace="demo", name="huge", container=small, update_mask=FieldMask(paths=["env"])
+    )
+    assert (await shown(server, running, "huge")).ready_replicas == 1
+
+
+async def test_a_webhook_that_denies_is_told_in_its_words_until_it_relents(server: Server) -> None:
+    await demo(server)
+    assert server.cluster is not None
+    server.cluster.faults.webhooks.append(
+        Webhook("policy.example.org", ("deployments",), "images must come from registry.example.org")
+    )
+    words = 'admission webhook "policy.example.org" denied the request: images must come from registry.example.org'
+    with pytest.raises(PilothouseError) as refused:
+        await server.admin.containers.create(namespace="demo", container=web(), validate_only=True)
+    assert (refused.value.code.name, refused.value.reason) == ("FAILED_PRECONDITION", "CLUSTER_REFUSED")
+    assert words in str(refused.value)
+    await server.admin.containers.create(namespace="demo", container=web())
+    found = await shown(server, lambda seen: seen.status == pb.CONTAINER_STATUS_FAILED)
+    assert (found.reason, found.message) == ("Forbidden", words)
+    assert applied(found).status == resource_pb2.CONDITION_STATUS_FALSE
+    server.cluster.faults.clear()
+    # By itself: nobody asks for anything.
+    assert (await shown(server, running)).message == ""
+
+
+async def test_a_webhook_that_is_away_is_no_outage_of_the_cluster(server: Server) -> None:
+    await demo(server)
+    assert server.cluster is not None
+    await server.admin.containers.create(namespace="demo", container=web("other"))
+    await shown(server, running, "other")
+    server.cluster.faults.webhooks.append(Webhook("policy.example.org", ("deployments",), fails=True))
+    with pytest.raises(PilothouseError) as failed:
+        await server.admin.containers.create(namespace="demo", container=web(), validate_only=True)
+    assert (failed.value.code.name, failed.value.metadata["cluster"]) == ("UNAVAILABLE", "local")
+    assert 'cluster "local" fails: Internal error occurred: failed calling webhook' in str(failed.value)
+    await server.admin.containers.create(namespace="demo", container=web())
+    found = await shown(server, lambda seen: applied(seen) is not None)
+    assert (found.status, found.reason) == (pb.CONTAINER_STATUS_PENDING, "InternalError")
+    assert 'failed calling webhook "policy.example.org"' in found.message
+    assert (applied(found).status, applied(found).reason) == (
+        resource_pb2.CONDITION_STATUS_UNKNOWN,
+        "InternalError",
+    )
+    other = await server.admin.containers.get(namespace="demo", name="other")
+    assert not other.HasField("stale_since")
+    assert running(other)
+    server.cluster.faults.clear()
+    await shown(server, running)
+
+
+async def test_a_webhook_that_denies_pods_shows_though_the_deployment_was_taken(server: Server) -> None:
+    await demo(server)
+    assert server.cluster is not None
+    server.cluster.faults.webhooks.append(Webhook("policy.example.org", ("pods",), "no pods today"))
+    await server.admin.containers.create(namespace="demo", container=web())
+    found = await shown(server, lambda seen: seen.reason == "FailedCreate")
+    assert found.status == pb.CONTAINER_STATUS_FAILED
+    assert found.message == 'admission webhook "policy.example.org" denied the request: no pods today'
+    assert applied(found).status == resource_pb2.CONDITION_STATUS_TRUE
+    server.cluster.faults.clear()
+    await shown(server, running, seconds=40.0)
+
+
+async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: Server) -> None:
+    await demo(server)
+    relabelled(server, {ENFORCE: "restricted"})
+    await server.admin.containers.create(namespace="demo", container=web())
+    found = await shown(server, lambda seen: seen.reason == "FailedCreate")
+    assert found.status == pb.CONTAINER_STATUS_FAILED
+    assert (
+        'is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
+        in found.message
+    )
+    assert "must set securityContext.runAsNonRoot=true" in found.message
+    failure = next(item for item in found.conditions if item.type == "ReplicaFailure")
+    assert failure.message == found.message
+    relabelled(server, {ENFORCE: "baseline"})
+    # Lowering wakes nobody: the cluster's own controller tries again after a pause that has grown.
+    await shown(server, running, seconds=40.0)
+
+
+async def test_a_limit_range_is_told_until_the_container_keeps_to_it(server: Server) -> None:
+    await demo(server)
+    assert server.cluster is not None
+    limits = {"limits": [{"type": "Container", "max": {"memory": "128Mi"}}]}
+    metadata = {"name": "small", "namespace": "demo"}
+    server.cluster.store.create(resources.LIMIT_RANGES, {"metadata": metadata, "spec": limits})
+    big = pb.Resources(memory_request="256Mi", memory_limit="256Mi")
+    await server.admin.containers.create(namespace="demo", container=web(resources=big))
+    found = await shown(server, lambda seen: seen.reason == "FailedCreate")
+    assert found.status == pb.CONTAINER_STATUS_FAILED
+    assert "maximum memory usage per Container is 128Mi, but limit is 256Mi" in found.message
+    small = pb.Resources(memory_request="64Mi", memory_limit="64Mi")
+    await server.admin.containers.update(
+        namespace="demo",
+        name="web",
+        container=pb.Container(resources=small),
+        update_mask=FieldMask(paths=["resources"]),
+    )
+    await shown(server, running)
