@@ -152,7 +152,7 @@ def commands(readme: Source) -> Iterator[tuple[int, str]]:
             if not text or text.startswith("#"):
                 continue
         begun.append(text.removesuffix("\\"))
-        if not text.endswith("\\"):
+        if not text.endswith(("\\", "|")):
             yield number, " ".join(" ".join(begun).split())
             begun = []
 

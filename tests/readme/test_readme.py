@@ -5,6 +5,7 @@ The checks of `make lint` hold the README to this file: a command that is in the
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import yaml
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from tests.readme.served import ROOT, Shell, serving
+from tests.readme.served import ROOT, Shell, environment, serving
 
 PASSWORD = "correct horse battery staple"
 
@@ -37,12 +38,24 @@ FIRST = (
     ("pilothouse can-i container.delete --namespace cafe", "yes"),
 )
 # Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
-BUF_LOGIN, BUF_LIST, GRPCURL_WATCH = (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
-FURTHER = (
-    ("pilothouse clusters rbac", "ClusterRole"),
-    ("pilothouse clusters register second --kubeconfig second.yaml", "second"),
-    ("pilothouse namespaces create far --cluster second", "second"),
+BUF_LOGIN, BUF_LIST, GRPCURL_WATCH, REGISTER, RENEW = (
+    (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
 )
+FURTHER = (
+    ("pilothouse clusters rbac | kubectl apply -f -", "ClusterRole"),
+    (REGISTER, "second"),
+    ("pilothouse clusters rbac second", "GRANTED"),
+    ("pilothouse namespaces create far --cluster second", "second"),
+    ("pilothouse clusters get second", "HEALTHY"),
+    (RENEW, "second"),
+)
+# In place of kubectl: it shows what it is given, and a token is the cluster's own.
+KUBECTL = """#!/bin/sh
+case "$1" in
+  create) cat "$HOME/token" ;;
+  *) cat ;;
+esac
+"""
 WITH_KUBECONFIG = "PILOTHOUSE_KUBECONFIG=~/.kube/config pilothouse serve --dev"
 INIT = "pilothouse migrate init --admin-url postgresql://postgres@db.example.org/pilothouse"
 URLS = (
@@ -97,14 +110,21 @@ async def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
 async def test_further_clusters(tmp_path: Path) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
     async with (
-        SimulatedCluster(speed=10.0) as cluster,
+        SimulatedCluster(speed=10.0, tls=True) as cluster,
         serving("pilothouse serve --dev", tmp_path, variables) as address,
     ):
-        (tmp_path / "second.yaml").write_text(yaml.safe_dump(cluster.kubeconfig()))
-        shell = Shell(address, tmp_path, directory_of_files=tmp_path)
+        (tmp_path / "token").write_text(cluster.token)
+        authority = cluster.kubeconfig()["clusters"][0]["cluster"]["certificate-authority-data"]
+        (tmp_path / "ca.crt").write_bytes(base64.b64decode(authority))
+        kubectl = tmp_path / "bin" / "kubectl"
+        kubectl.parent.mkdir()
+        kubectl.write_text(KUBECTL)
+        kubectl.chmod(0o755)
+        path = f"{kubectl.parent}:{environment(tmp_path)['PATH']}"
+        shell = Shell(address, tmp_path, {"HOME": str(tmp_path), "PATH": path}, directory_of_files=tmp_path)
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
         for line, said in FURTHER:
-            assert said in await shell.run(line), line
+            assert said in await shell.run(line.replace("https://10.0.0.5:6443", cluster.url)), line
 
 
 async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
