@@ -128,6 +128,21 @@ def invalid(
     )
 
 
+# Whoever finds it, a field that is not given is told alike: the words, the rule and the reason.
+MISSING = "must be given"
+REQUIRED = "REQUIRED"
+
+
+def missing(field: str) -> InvalidArgument:
+    """Return the error for a field that must be given and is empty."""
+    return invalid(field, MISSING, reason=REQUIRED)
+
+
+def missing_field(field: str) -> Violation:
+    """Return the same as one violation among others."""
+    return Violation(field, REQUIRED.lower(), MISSING)
+
+
 def not_found(kind: str, name: str) -> NotFound:
     """Return the error for a `kind` (as in `role grant`) that is not there, or that the caller may not see."""
     return NotFound(

@@ -98,7 +98,7 @@ async def test_what_cannot_be_used_is_refused_and_says_why(
             "2026-01-02",
         ),
         (by_kubeconfig("a: ["), errors.InvalidArgumentError, "CLUSTER_CREDENTIALS_REFUSED", "not YAML"),
-        (pb.ClusterCredentials(), errors.InvalidArgumentError, "INVALID_FIELD", "credentials"),
+        (pb.ClusterCredentials(), errors.InvalidArgumentError, "REQUIRED", "credentials"),
         (
             pb.ClusterCredentials(in_cluster=pb.InCluster()),
             errors.InvalidArgumentError,

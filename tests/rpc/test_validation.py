@@ -87,7 +87,7 @@ def test_the_error_names_the_first_violation_and_how_many_more() -> None:
     with pytest.raises(InvalidArgument) as caught:
         validate(containers.GetContainerRequest())
     assert caught.value.message == "namespace: must be given (and 1 more)"
-    assert caught.value.reason == "INVALID_FIELD"
+    assert caught.value.reason == "REQUIRED"
     assert caught.value.metadata == {"field": "namespace"}
 
 

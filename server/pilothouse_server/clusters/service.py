@@ -11,7 +11,7 @@ from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations import deregistration, registration
 from pilothouse_server.clusters.operations.deregistration import Nouns
-from pilothouse_server.errors import invalid
+from pilothouse_server.errors import missing
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
@@ -33,7 +33,7 @@ class ClusterCalls:
         """Tries a cluster out and registers it."""
         wanted = messages.wanted(request.cluster)
         if not wanted.name:
-            raise invalid("cluster.name", "must be set", reason="REQUIRED")
+            raise missing("cluster.name")
         credentials = messages.credentials(request.credentials)
         async with call.read() as transaction:
             await registration.refuse_taken(transaction, wanted.name)

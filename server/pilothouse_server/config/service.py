@@ -12,7 +12,7 @@ from pilothouse_server.config import messages
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
 from pilothouse_server.encryption import Envelopes
-from pilothouse_server.errors import invalid
+from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -216,7 +216,7 @@ def _shown_secret(call: Call, value: Secret) -> pb.Secret:
 
 def _require_name(field: str, name: str) -> None:
     if not name:
-        raise invalid(f"{field}.name", "must be set", reason="REQUIRED")
+        raise missing(f"{field}.name")
 
 
 async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:

@@ -23,7 +23,7 @@ from pilothouse_server.containers.model import (
     SeccompProfile,
     VolumeMount,
 )
-from pilothouse_server.errors import InvalidArgument, Violation
+from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity, normalise
 
@@ -47,6 +47,10 @@ class Findings:
     def add(self, field: str, rule: str, description: str) -> None:
         """Notes one violation."""
         self._violations.append(Violation(field, rule, description))
+
+    def missing(self, field: str) -> None:
+        """Notes a field that must be given and is empty."""
+        self._violations.append(missing_field(field))
 
     def one_of(self, field: str, value: str, allowed: Sequence[str]) -> None:
         """Notes a word that is not allowed; empty is."""
@@ -82,9 +86,9 @@ def checked(container: Container) -> Container:
     """
     found = Findings()
     if not container.name:
-        found.add("container.name", "required", "must be set")
+        found.missing("container.name")
     if not container.image:
-        found.add("container.image", "required", "must be set")
+        found.missing("container.image")
     spec = container.spec
     found.unique("container.empty_dirs", enumerate(item.name for item in spec.empty_dirs), "the name")
     for index, item in enumerate(spec.empty_dirs):

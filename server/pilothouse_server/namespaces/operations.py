@@ -62,9 +62,13 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
     kubernetes_name = wanted.kubernetes_name or wanted.name
     cluster_name = wanted.cluster_name or DEFAULT_CLUSTER
     if kubernetes_name == "default" or kubernetes_name.startswith("kube-"):
+        # The name stands for the Kubernetes name where that is not given; it is the caller's field that is named.
+        field, way_out = "namespace.kubernetes_name", ""
+        if not wanted.kubernetes_name:
+            field, way_out = "namespace.name", "; take another name, or give another kubernetes_name"
         raise invalid(
-            "namespace.kubernetes_name",
-            'must not be "default" or begin with "kube-": these belong to the cluster',
+            field,
+            f'must not be "default" or begin with "kube-": these belong to the cluster{way_out}',
             reason="RESERVED_NAME",
         )
     _check_labels(wanted.labels)

@@ -11,7 +11,7 @@ from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.operations.deregistration import Nouns
 from pilothouse_server.clusters.service import ClusterCalls
 from pilothouse_server.containers import operations as containers
-from pilothouse_server.errors import invalid
+from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.asking import check_on_cluster
 from pilothouse_server.namespaces.model import Namespace
@@ -42,7 +42,7 @@ class NamespaceService(ClusterCalls):
     ) -> pb.CreateNamespaceResponse:
         """Makes a namespace."""
         if not request.namespace.name:
-            raise invalid("namespace.name", "must be set", reason="REQUIRED")
+            raise missing("namespace.name")
         transaction = await call.transaction()
         created = await operations.create(
             transaction,

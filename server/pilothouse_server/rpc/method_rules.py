@@ -36,6 +36,7 @@ class Rule:
     audit: int
     action: str
     resource_type: str
+    namespace_field: str
     namespace_of: Callable[[Message], str]
     name_of: Callable[[Message], str]
     request_class: type[Message]
@@ -89,6 +90,7 @@ def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
         audit=declared.audit,
         action=declared.action,
         resource_type=declared.resource_type,
+        namespace_field=declared.namespace_field,
         namespace_of=_reader(declared.namespace_field),
         name_of=_reader(declared.name_field),
         request_class=request_class,

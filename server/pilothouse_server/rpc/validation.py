@@ -24,7 +24,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.errors import InvalidArgument, Violation, invalid
+from pilothouse_server.errors import REQUIRED, InvalidArgument, Violation, invalid, missing_field
 from pilothouse_server.rpc.field_checks import (
     MOST_VIOLATIONS,
     Check,
@@ -74,7 +74,7 @@ class MessageRules:
                 message.ClearField(self.output_only[number])
         missing = [name for name in self.required_truthy if not getattr(message, name)]
         missing += [name for name in self.required_present if not _is_present(message, name)]
-        violations += [Violation(prefix + name, "required", "must be given") for name in missing]
+        violations += [missing_field(prefix + name) for name in missing]
 
     def check_nested(self, message: Any, path: str, violations: list[Violation]) -> None:
         """Append the violations of a message that stands at `path`."""
@@ -233,7 +233,7 @@ def _refusal(violations: list[Violation]) -> InvalidArgument:
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     return InvalidArgument(
         f"{first.field}: {first.description}{more}",
-        reason="INVALID_FIELD",
+        reason=REQUIRED if all(each.rule == REQUIRED.lower() for each in violations) else "INVALID_FIELD",
         metadata={"field": first.field},
         violations=violations,
     )

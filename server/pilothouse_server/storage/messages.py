@@ -8,7 +8,7 @@ import msgspec
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.containers.model import AccessMode, VolumeType
-from pilothouse_server.errors import invalid
+from pilothouse_server.errors import missing
 from pilothouse_server.rpc import wire
 from pilothouse_server.storage.model import Status, Volume
 
@@ -86,7 +86,7 @@ def wanted(message: pb.Volume) -> Volume:
     """
     type_ = _TYPE_OF.get(message.type)
     if type_ is None:
-        raise invalid("volume.type", "must be set", reason="REQUIRED")
+        raise missing("volume.type")
     return Volume(
         name=message.name,
         type=type_,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pilothouse_server.containers.model import VolumeType
-from pilothouse_server.errors import InvalidArgument, Violation
+from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.values.quantity import Quantity, normalise
 
@@ -42,7 +42,7 @@ def checked(volume: Volume) -> Volume:
     """
     violations = []
     if not volume.name:
-        violations.append(Violation("volume.name", "required", "must be set"))
+        violations.append(missing_field("volume.name"))
     for field, owners in _OWNERS.items():
         if getattr(volume, field) and volume.type not in owners:
             message = f"must be empty for a volume of type {volume.type.upper()}"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.access import Principal
-from pilothouse_server.errors import FailedPrecondition, already_exists, invalid, not_found
+from pilothouse_server.errors import FailedPrecondition, already_exists, missing, not_found
 from pilothouse_server.identity.model import Role
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.repository import grants, roles
@@ -35,7 +35,7 @@ async def create(transaction: Transaction, caller: Principal, wanted: Role) -> R
         PermissionDenied: ESCALATION, it holds what the caller does not hold over all namespaces.
     """
     if not wanted.name:
-        raise invalid("role.name", "must be given", reason="REQUIRED")
+        raise missing("role.name")
     wanted = msgspec.structs.replace(
         wanted, display_name=wanted.display_name or wanted.name, permissions=_once_each(wanted.permissions)
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pilothouse_server.access import Principal
-from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, not_found
+from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, missing, not_found
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.passwords import Passwords
@@ -51,9 +51,9 @@ async def create(transaction: Transaction, wanted: User, password: str, password
         AlreadyExists: the name or the address.
     """
     if not wanted.username:
-        raise invalid("user.username", "must be given", reason="REQUIRED")
+        raise missing("user.username")
     if not wanted.email:
-        raise invalid("user.email", "must be given", reason="REQUIRED")
+        raise missing("user.email")
     _check_password("password", password, wanted.username)
     if await users.find(transaction, wanted.username) is not None:
         raise users.username_taken()
@@ -213,7 +213,7 @@ def last_administrator(username: str) -> FailedPrecondition:
 
 async def _free_email(transaction: Transaction, user: User, email: str) -> str:
     if not email:
-        raise invalid("user.email", "must be given", reason="REQUIRED")
+        raise missing("user.email")
     holder = await users.find_by_email(transaction, email)
     if holder not in (None, user.id):
         raise users.email_taken()

@@ -12,7 +12,14 @@ import asyncio
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
-from pilothouse_server.errors import PermissionDenied, PilothouseError, Unavailable, invalid, not_found
+from pilothouse_server.errors import (
+    PermissionDenied,
+    PilothouseError,
+    Unavailable,
+    invalid,
+    missing,
+    not_found,
+)
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Proceed
@@ -92,10 +99,10 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> None:
         return
     if rule.scope == options.SCOPE_NAMESPACE or namespace:
         if rule.scope == options.SCOPE_NAMESPACE and not namespace:
-            raise invalid("namespace", "must be set", reason="REQUIRED")
+            raise missing(rule.namespace_field)
         fault = names.dns_label_problem(namespace)
         if fault:
-            raise invalid("namespace", fault, rule="format.dns_label")
+            raise invalid(rule.namespace_field, fault, rule="format.dns_label")
         if not principal.reaches(namespace):
             raise not_found("namespace", namespace)
         allowed = principal.allows(rule.permission, namespace)
