@@ -1,0 +1,65 @@
+"""A cluster that denies a right: shown on the container in its own words, and gone by itself with the right granted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2 as containers
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.reconcile import backoff
+from tests.clusters.given import QUICK, another_cluster, by_kubeconfig, kubeconfig, place, role, runs
+from tests.conftest import Database
+from tests.harness import eventually, running_server
+
+_TOKEN = "narrow-token"
+_DENIED = "patch deployments.apps"
+_WORDS = (
+    'deployments.apps "web" is forbidden: User "narrow" cannot patch resource "deployments" in API group "apps" '
+    'in the namespace "shop"'
+)
+
+
+def _applied(container: containers.Container) -> resource.Condition | None:
+    return next((each for each in container.conditions if each.type == "Applied"), None)
+
+
+async def test_a_denial_is_shown_in_the_clusters_words_and_recovers(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A refusal waits for somebody to change something, here not as long.
+    monkeypatch.setattr(backoff, "TRANSIENT_FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(backoff, "REFUSED_MOST_SECONDS", 0.5)
+    async with (
+        another_cluster() as cluster,
+        running_server(database, tmp_path, with_cluster=False, reconciler=QUICK) as server,
+    ):
+        cluster.users.add(_TOKEN, "narrow", role())
+        await server.admin.namespaces.register_cluster(
+            cluster=pb.Cluster(name="narrow"),
+            credentials=by_kubeconfig(kubeconfig(cluster, token=_TOKEN)),
+        )
+        cluster.users.add(_TOKEN, "narrow", role(_DENIED))
+        await place(server, "narrow", "shop", wait=False)
+
+        async def denied() -> containers.Container | None:
+            found = await server.admin.containers.get(namespace="shop", name="web")
+            condition = _applied(found)
+            return found if condition and condition.status == resource.CONDITION_STATUS_FALSE else None
+
+        shown = await eventually(denied, seconds=60.0, what="Applied=False")
+        assert shown is not None
+        condition = _applied(shown)
+        assert condition is not None
+        assert (condition.reason, condition.message) == ("Forbidden", _WORDS)
+        assert shown.status == containers.CONTAINER_STATUS_FAILED
+        assert (shown.reason, shown.message) == ("Forbidden", _WORDS)
+
+        cluster.users.add(_TOKEN, "narrow", role())
+        healed = await runs(server, "shop")
+        condition = _applied(healed)
+        assert condition is not None
+        assert condition.status == resource.CONDITION_STATUS_TRUE
+        assert "forbidden" not in healed.message

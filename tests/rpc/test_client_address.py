@@ -1,0 +1,73 @@
+"""Whose address the audit record holds: that of the connection, or what a proxy that is trusted says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse.audit.v1 import audit_pb2, audit_pb2_grpc
+from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
+from pilothouse_server.rpc.call import client_address
+from tests.conftest import Database
+from tests.harness import Server, running_server
+
+_OURS = "127.0.0.1"
+_TRUSTED = "127.0.0.1, 10.0.0.1"
+
+
+async def _recorded(server: Server, forwarded_for: str | None) -> str:
+    """The address in the record of a call that came with this header."""
+    metadata = [("authorization", f"Bearer {await server.token()}")]
+    if forwarded_for is not None:
+        metadata.append(("x-forwarded-for", forwarded_for))
+    channel = server.channel()
+    # The asynchronous stubs are types only; at run time there is one class for both.
+    identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
+    audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
+    # A mutation, whose record is there when it answers; roles need no cluster.
+    role = identity_pb2.Role(name="some-role", permissions=["container.get"])
+    call = identity.CreateRole(identity_pb2.CreateRoleRequest(role=role), metadata=metadata)
+    await call
+    operation_id = dict(await call.trailing_metadata())["pilothouse-operation-id"]
+    request = audit_pb2.GetOperationRequest(operation_id=operation_id)
+    answer = await audit.GetOperation(request, metadata=metadata[:1])
+    return str(answer.operation.client_ip)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "header", "address"),
+    [
+        ("", None, _OURS),
+        # Whoever calls us directly may write what they like.
+        ("", "203.0.113.7", _OURS),
+        ("10.0.0.1", "203.0.113.7", _OURS),
+        (_TRUSTED, None, _OURS),
+        (_TRUSTED, "203.0.113.7", "203.0.113.7"),
+        (_TRUSTED, "2001:db8::7", "2001:db8::7"),
+        # Through two proxies, and with a beginning that the caller made up.
+        (_TRUSTED, "198.51.100.1, 203.0.113.7, 10.0.0.1", "203.0.113.7"),
+        # A proxy that is trusted says nothing that is an address.
+        (_TRUSTED, "203.0.113.7, unknown", _OURS),
+    ],
+)
+async def test_the_record_names_the_caller(
+    database: Database, tmp_path: Path, trusted: str, header: str | None, address: str
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False, trusted_proxies=trusted) as server:
+        assert await _recorded(server, header) == address
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:192.0.2.1:5000", "192.0.2.1"),
+        ("ipv6:[::1]:5000", "::1"),
+        ("ipv6:%5B::1%5D:5000", "::1"),
+        ("unix:", "unix"),
+    ],
+)
+def test_a_peer_is_read_in_each_of_its_forms(peer: str, address: str) -> None:
+    assert client_address(peer, "203.0.113.7", frozenset()) == address
+    assert client_address(peer, "203.0.113.7", frozenset({address})) == "203.0.113.7"
