@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -19,7 +20,7 @@ from pilothouse_migrations.roles import ensure_roles
 from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
 from pilothouse_server.garbage import collect_seldom
-from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, described, load
 
 if TYPE_CHECKING:
     from pilothouse_server.app import Application
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
 _FAULT = 1
 _USAGE = 2
 
+# The backspace keeps the lines of a paragraph as they are: a setting, and below it what it is.
+_SETTINGS = "Settings, with their defaults:\n\n\b\n" + "\n".join(
+    f"{variable}={default}\n" + fill(what, 74, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    for variable, default, what in described()
+)
+serve = typer.Typer()
 migrate = typer.Typer(help="Bring a database to this version's schema.", no_args_is_help=True)
 
 
-def serve(
+@serve.command(epilog=_SETTINGS)
+def _serve_until_ended(
     dev: Annotated[
         bool,
         typer.Option(
@@ -38,7 +46,7 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables PILOTHOUSE_…"""
+    """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables, listed below."""
     settings = _settings()
     log_lines.configure(settings.log_level, settings.log_format)
     if not dev and not settings.database_url:

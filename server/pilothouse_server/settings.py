@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 
@@ -43,62 +44,111 @@ class SettingsError(ValueError):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, with their defaults.
 
-    Names in lower case here are `PILOTHOUSE_` in upper case outside.
+    Names in lower case here are `PILOTHOUSE_` in upper case outside. What each is stands in its type, from where
+    `pilothouse serve --help` takes it.
     """
 
-    listen: str = "127.0.0.1:50051"
-    data_dir: Path = Path(".pilothouse")
-    bootstrap_password: str = ""
-    reflection: bool = True
-    tls_certificate_file: Path | None = None
-    tls_key_file: Path | None = None
-    metrics_listen: str = ""
-    log_level: str = "INFO"
-    log_format: str = "text"
-    trusted_proxies: str = ""
+    listen: Annotated[str, "HOST:PORT to serve gRPC on; port 0 takes a free one."] = "127.0.0.1:50051"
+    data_dir: Annotated[
+        Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
+    ] = Path(".pilothouse")
+    bootstrap_password: Annotated[
+        str, "Password of the first administrator; without it one is made and shown once."
+    ] = ""
+    reflection: Annotated[
+        bool, "Whether gRPC server reflection is served, which grpcurl and buf curl use."
+    ] = True
+    tls_certificate_file: Annotated[
+        Path | None, "PEM file of the certificate chain to serve TLS with; needs the key, too."
+    ] = None
+    tls_key_file: Annotated[Path | None, "PEM file of the key of that certificate."] = None
+    metrics_listen: Annotated[str, "HOST:PORT to serve Prometheus metrics on; empty: nowhere."] = ""
+    log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
+    log_format: Annotated[str, "text for people, json for programs."] = "text"
+    trusted_proxies: Annotated[
+        str, "Addresses, separated by commas, whose word on the client's address is taken."
+    ] = ""
 
-    database_url: str = ""
-    system_database_url: str = ""
-    maintenance_database_url: str = ""
-    direct_database_url: str = ""
-    replica_database_url: str = ""
+    database_url: Annotated[
+        str, "postgresql:// URL of the database, as pilothouse_app or one that may take on all three roles."
+    ] = ""
+    system_database_url: Annotated[str, "The same as pilothouse_system; empty: DATABASE_URL."] = ""
+    maintenance_database_url: Annotated[
+        str, "The same as pilothouse_maintenance, for migrations and partitions; empty: DATABASE_URL."
+    ] = ""
+    direct_database_url: Annotated[
+        str, "The same past a transaction pooler, for LISTEN; empty: as pilothouse_system."
+    ] = ""
+    replica_database_url: Annotated[
+        str, "A read replica, for ListOperations and QueryUsage; empty: none."
+    ] = ""
     # The pool of the seed's § 6.2.
-    pool_idle_connections: int = 10
-    pool_open_connections: int = 100
-    pool_max_lifetime_seconds: float = 3600.0
-    pool_max_idle_seconds: float = 1800.0
-    statement_timeout_seconds: float = 30.0
+    pool_idle_connections: Annotated[int, "Database connections that are kept without work."] = 10
+    pool_open_connections: Annotated[int, "Database connections at most, of each pool."] = 100
+    pool_max_lifetime_seconds: Annotated[float, "Age at which a database connection is replaced."] = 3600.0
+    pool_max_idle_seconds: Annotated[
+        float, "Time without work after which a database connection is closed."
+    ] = 1800.0
+    statement_timeout_seconds: Annotated[float, "Time after which PostgreSQL ends a statement."] = 30.0
 
-    session_access_seconds: int = 900
-    session_refresh_seconds: int = 7 * 86400
-    session_max_age_seconds: int = 30 * 86400
-    principal_cache_seconds: float = 1.0
+    session_access_seconds: Annotated[int, "Life of an access token."] = 900
+    session_refresh_seconds: Annotated[int, "Life of a refresh token that is not used."] = 7 * 86400
+    session_max_age_seconds: Annotated[int, "Age at which a session ends, however often it is refreshed."] = (
+        30 * 86400
+    )
+    principal_cache_seconds: Annotated[
+        float, "How long a token and its grants are not looked up again; at most 1."
+    ] = 1.0
 
-    grace_seconds: float = 10.0
-    max_message_bytes: int = 4 * 1024 * 1024
-    max_concurrent_streams: int = 100
-    max_concurrent_calls: int = 2000
-    max_connection_age_seconds: int = 3600
-    watch_max_lag_events: int = 10_000
-    event_ring_size: int = 4096
+    grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
+    max_message_bytes: Annotated[int, "Greatest request."] = 4 * 1024 * 1024
+    max_concurrent_streams: Annotated[int, "Calls at once on one connection."] = 100
+    max_concurrent_calls: Annotated[int, "Calls at once on this server; further ones are refused."] = 2000
+    max_connection_age_seconds: Annotated[
+        int, "Age at which a client is asked to connect anew, so that replicas share the load."
+    ] = 3600
+    watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch is ended."] = (
+        10_000
+    )
+    event_ring_size: Annotated[int, "Newest events that the server keeps in memory for its watchers."] = 4096
 
-    kubeconfig: Path | None = None
-    kubeconfig_context: str = ""
-    cluster_timeout_seconds: float = 10.0
-    usage_period_seconds: float = 10.0
-    reconcile_workers: int = 8
+    kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
+    kubeconfig_context: Annotated[str, "Its context to use; empty: the current one."] = ""
+    cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
+    usage_period_seconds: Annotated[float, "Time between two measurements of usage."] = 10.0
+    reconcile_workers: Annotated[int, "Objects of one cluster that are reconciled at once."] = 8
 
-    audit_retention_months: int = 24
-    usage_retention_days: int = 14
-    event_retention_hours: int = 24
-    idempotency_retention_hours: int = 24
+    audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
+    usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
+    event_retention_hours: Annotated[
+        int, "How long events are kept, that is, how long after a cut a watch can be resumed."
+    ] = 24
+    idempotency_retention_hours: Annotated[int, "How long a request_id is recognised."] = 24
 
-    secret_key_file: Path | None = None
+    secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
 
     @property
     def key_file(self) -> Path:
         """Where the master keys are: the file that is named, else one in the data folder."""
         return self.secret_key_file or self.data_dir / "master.key"
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Every setting as its variable, its default as one would write it, and what it is."""
+    return [
+        (f"{PREFIX}{field.name.upper()}", _written(field.default), field.type.__metadata__[0])
+        for field in msgspec.structs.fields(Settings)
+    ]
+
+
+def _is_path(annotated: Any) -> bool:
+    return "Path" in str(annotated.__origin__)
+
+
+def _written(default: object) -> str:
+    if default is None:
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
@@ -123,7 +173,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             continue
         try:
             values[name] = (
-                Path(text) if "Path" in str(field.type) else msgspec.convert(text, field.type, strict=False)
+                Path(text) if _is_path(field.type) else msgspec.convert(text, field.type, strict=False)
             )
         except msgspec.ValidationError as error:
             problems.append(f"{variable}={text!r}: {str(error).lower()}")

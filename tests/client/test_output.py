@@ -14,6 +14,7 @@ from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Column, Columns, show_changes
 from pilothouse_client.errors import FieldViolation, error_of
 from pilothouse_client.streams import Change, ChangeKind
+from pilothouse_server.settings import Settings, described
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 
@@ -117,7 +118,7 @@ async def test_usage_is_waited_for_until_what_has_just_begun_to_run_is_measured(
     assert watched.time_left < 1
 
 
-@pytest.mark.parametrize("verb", [(), ("containers",), ("containers", "logs"), ("migrate",), ("clusters",)])
+@pytest.mark.parametrize("verb", [(), ("containers",), ("containers", "logs"), ("migrate",), ("serve",)])
 async def test_help_is_plain_and_whole(
     pilothouse: Command, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
 ) -> None:
@@ -126,4 +127,16 @@ async def test_help_is_plain_and_whole(
     assert told.startswith("Usage: ")
     assert "..." not in told.replace("[ARGS]...", "").replace("NAME...", "")
     assert "─" not in told
+    assert all(len(line) <= 80 for line in told.splitlines())
     assert ("--install-completion" in told) is (verb == ())
+
+
+async def test_every_setting_is_listed_with_its_default_and_what_it_is(pilothouse: Command) -> None:
+    told = (await pilothouse("serve", "--help")).out.splitlines()
+    listed = described()
+    assert len(listed) == len(Settings.__struct_fields__)
+    for variable, default, what in listed:
+        line = told.index(f"  {variable}={default}")
+        assert told[line + 1].split() == what.split()[: len(told[line + 1].split())]
+    assert "PILOTHOUSE_LISTEN=127.0.0.1:50051" in "".join(told)
+    assert "PILOTHOUSE_REFLECTION=true" in "".join(told)
