@@ -1,8 +1,9 @@
 """Waits until a cluster has done what was asked for a container.
 
 Mutations answer before the cluster has followed, so waiting means watching. What decides is `judge`: a
-container has arrived when the generation asked for is applied and its status is the wanted one; it has failed
-when the cluster refuses it or its pods fail.
+container has arrived when the generation asked for is applied, its status is the wanted one and, where it shall
+run, its rollout has ended: old pods may serve long after a change that will never run. It has failed when the
+cluster refuses it, its pods fail or the cluster has given its rollout up.
 """
 
 from __future__ import annotations
@@ -55,33 +56,80 @@ class Verdict:
 
 
 _STATUS_OF_GOAL = {
-    Goal.RUNNING: pb.CONTAINER_STATUS_RUNNING,
     Goal.STOPPED: pb.CONTAINER_STATUS_STOPPED,
     Goal.PAUSED: pb.CONTAINER_STATUS_PAUSED,
 }
+FALSE = resource_pb2.CONDITION_STATUS_FALSE
 _BROKEN = (pb.CONTAINER_STATUS_FAILED, pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
 
 
 def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
     """Whether `seen` is where the call that answered `asked` wanted it to be."""
-    refusal = _refusal(seen)
-    # A refusal that was there when the call was answered is of an earlier state, until it is said anew.
-    if refusal is not None and refusal != _refusal(asked):
+    follows = not seen.reconciling and seen.observed_generation >= asked.generation
+    refusal = _condition(seen, "Applied", FALSE)
+    # A refusal that was there when the call was answered is of an earlier state, until that call has been dealt with.
+    if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
         return Verdict(Outcome.FAILED, f"the cluster refuses it: {refusal.message or refusal.reason}")
-    if seen.reconciling or seen.observed_generation < asked.generation or goal is Goal.DELETED:
+    if not follows or goal is Goal.DELETED:
         return Verdict(Outcome.WAITING)
-    if goal is Goal.APPLIED or seen.status == _STATUS_OF_GOAL[goal]:
+    if goal is Goal.APPLIED:
         return Verdict(Outcome.ARRIVED)
-    if goal is Goal.RUNNING and seen.status in _BROKEN:
-        return Verdict(Outcome.FAILED, " ".join(filter(None, (seen.reason, seen.message))) or "its pods fail")
-    return Verdict(Outcome.WAITING)
+    if goal is not Goal.RUNNING:
+        return Verdict(Outcome.ARRIVED if seen.status == _STATUS_OF_GOAL[goal] else Outcome.WAITING)
+    if why := failed_for_good(seen):
+        return Verdict(Outcome.FAILED, why)
+    return Verdict(Outcome.ARRIVED if runs_as_wanted(seen) else Outcome.WAITING)
 
 
-def _refusal(container: pb.Container) -> resource_pb2.Condition | None:
-    for condition in container.conditions:
-        if condition.type == "Applied" and condition.status == resource_pb2.CONDITION_STATUS_FALSE:
-            return condition
-    return None
+def runs_as_wanted(container: pb.Container) -> bool:
+    """Whether it runs and nothing of its rollout is left to do; one without replicas has nothing to run.
+
+    Only of a container whose generation was dealt with. A rollout that is held has come as far as it shall.
+    """
+    if container.status == pb.CONTAINER_STATUS_STOPPED:
+        return _wants_no_pods(container)
+    pending = _condition(container, "RolledOut", FALSE)
+    return container.status == pb.CONTAINER_STATUS_RUNNING and (
+        pending is None or pending.reason == "RolloutHeld"
+    )
+
+
+def failed_for_good(container: pb.Container) -> str:
+    """Why it will not come to run by waiting; empty where it may. Only of one whose generation was dealt with."""
+    pending = _condition(container, "RolledOut", FALSE)
+    why = " ".join(filter(None, (container.reason, container.message)))
+    if given_up(container):
+        return f"the cluster has given its rollout up: {why}"
+    # Pods of before may still fail while those that take their place are on their way.
+    passing = pending is not None and pending.reason == "RollingOut"
+    return (why or "its pods fail") if container.status in _BROKEN and not passing else ""
+
+
+def given_up(container: pb.Container) -> bool:
+    """Whether no step of its rollout came in the time that the cluster allows for one."""
+    pending = _condition(container, "RolledOut", FALSE)
+    return pending is not None and pending.reason == "ProgressDeadlineExceeded"
+
+
+def refused(container: pb.Container) -> bool:
+    """Whether the cluster refuses what is wanted."""
+    return _condition(container, "Applied", FALSE) is not None
+
+
+def starts_from_nothing(container: pb.Container) -> bool:
+    """Whether it counts as stopped only because it had no replicas: it runs as soon as it has some."""
+    stopped = container.status == pb.CONTAINER_STATUS_STOPPED and container.reason == "NoReplicas"
+    return stopped and not _wants_no_pods(container)
+
+
+def _wants_no_pods(container: pb.Container) -> bool:
+    return container.HasField("replicas") and container.replicas == 0
+
+
+def _condition(
+    container: pb.Container, type_: str, status: resource_pb2.ConditionStatus.ValueType
+) -> resource_pb2.Condition | None:
+    return next((c for c in container.conditions if c.type == type_ and c.status == status), None)
 
 
 def wait_for(
@@ -130,6 +178,8 @@ def _gone(last: pb.Container, goal: Goal) -> pb.Container:
 
 
 def _too_late(last: pb.Container, goal: Goal, timeout: float) -> str:
-    refusal = _refusal(last)
+    refusal = _condition(last, "Applied", FALSE)
     detail = " ".join(filter(None, (last.reason, refusal.message if refusal else last.message)))
-    return f"{last.name} is not {goal.value} after {timeout:g} s{': ' + detail if detail else ''}"
+    serves = goal is Goal.RUNNING and last.status == pb.CONTAINER_STATUS_RUNNING
+    missing = "has not been rolled out" if serves else f"is not {goal.value}"
+    return f"{last.name} {missing} after {timeout:g} s{': ' + detail if detail else ''}"

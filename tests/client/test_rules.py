@@ -37,7 +37,7 @@ from pilothouse_client.nouns.storage import Storage
 from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Upload, Watch
 from pilothouse_client.target import Tls, is_loopback, target_of
 from pilothouse_client.transport import run
-from pilothouse_client.waiting import Goal, Outcome, judge
+from pilothouse_client.waiting import FALSE, Goal, Outcome, judge
 
 
 @given(
@@ -258,9 +258,36 @@ def test_when_a_container_has_arrived() -> None:
     assert outcome(Goal.RUNNING, reconciling=True, conditions=[_refused("quota")]) is Outcome.FAILED
 
 
+def test_a_rollout_is_waited_for_until_it_has_ended_or_was_given_up() -> None:
+    asked = pb.Container(name="web", generation=3)
+
+    def outcome(rolled_out: str, status: int = pb.CONTAINER_STATUS_RUNNING, **state: object) -> Outcome:
+        held = resource_pb2.CONDITION_STATUS_TRUE if rolled_out == "RolledOut" else FALSE
+        condition = resource_pb2.Condition(type="RolledOut", status=held, reason=rolled_out)
+        fields = {"observed_generation": 3, "status": status, "conditions": [condition], **state}
+        return judge(asked, pb.Container(**fields), Goal.RUNNING).outcome  # type: ignore[arg-type]
+
+    assert outcome("RolledOut") is Outcome.ARRIVED
+    assert outcome("RollingOut") is Outcome.WAITING
+    assert outcome("ImagePullBackOff") is Outcome.WAITING
+    assert outcome("ProgressDeadlineExceeded") is Outcome.FAILED
+    # Of the generation before: that of the call has yet to be dealt with.
+    assert outcome("ProgressDeadlineExceeded", observed_generation=2) is Outcome.WAITING
+    assert outcome("RolloutHeld") is Outcome.ARRIVED
+    # Pods of before crash; those that take their place are on their way.
+    looping = pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF
+    assert outcome("RollingOut", looping) is Outcome.WAITING
+    assert outcome("CrashLoopBackOff", looping) is Outcome.FAILED
+    # With no replicas nothing runs, and nothing is missing.
+    assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=0) is Outcome.ARRIVED
+    assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=2) is Outcome.WAITING
+
+
 def test_a_refusal_of_an_earlier_state_does_not_count() -> None:
     asked = pb.Container(name="web", generation=3, conditions=[_refused("quota")])
     assert judge(asked, asked, Goal.RUNNING).outcome is Outcome.WAITING
+    dealt_with = pb.Container(generation=3, observed_generation=3, conditions=[_refused("quota")])
+    assert judge(asked, dealt_with, Goal.RUNNING).outcome is Outcome.FAILED
     again = pb.Container(generation=3, conditions=[_refused("image")])
     verdict = judge(asked, again, Goal.RUNNING)
     assert (verdict.outcome, verdict.why) == (Outcome.FAILED, "the cluster refuses it: image")

@@ -28,10 +28,12 @@ NOW = datetime(2026, 11, 24, 14, 30, tzinfo=UTC)
 
 
 def deployment(replicas: int = 1, **status: Any) -> Deployment:
+    """One that is rolled out, as far as `status` does not say otherwise."""
+    counts = dict.fromkeys(("replicas", "updated_replicas", "available_replicas"), replicas)
     return Deployment(
         metadata=ObjectMeta(name="web", uid="d", generation=1),
         spec=DeploymentSpec(replicas=replicas),
-        status=DeploymentState(**status),
+        status=DeploymentState(**{"observed_generation": 1, **counts, **status}),
     )
 
 
@@ -240,7 +242,7 @@ def test_a_stalled_rollout_is_a_condition_of_what_still_runs() -> None:
     )
     pods = [ready_pod(str(number)) for number in range(late.spec.replicas)]
     observed = observe(container(), late, (), pods, now=NOW).observed
-    assert observed.status == "running"
+    assert (observed.status, observed.reason) == ("running", "ProgressDeadlineExceeded")
     progressing = next(c for c in observed.conditions if c.type == "Progressing")
     assert (progressing.status, progressing.reason) == ("False", "ProgressDeadlineExceeded")
 

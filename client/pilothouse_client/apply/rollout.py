@@ -1,9 +1,9 @@
 """Waits until applied containers run, and says what they wait for meanwhile.
 
-A container has arrived when the cluster follows its present generation and all its replicas are ready. One
-that somebody has stopped or paused will not run by waiting: applying does not start it, so it counts as
+A container has arrived when the cluster follows its present generation, has rolled it out and all its replicas are
+ready. One that somebody has stopped or paused will not run by waiting: applying does not start it, so it counts as
 arrived, and is named. A reason that may pass (an image that cannot be pulled, a crash loop) does not end the
-wait, it is shown when it changes.
+wait, it is shown when it changes; one whose rollout the cluster has given up is not waited for any longer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pilothouse_client.client import Nouns
 from pilothouse_client.errors import DeadlineExceededError
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_client.waiting import given_up, refused, runs_as_wanted, starts_from_nothing
 
 _AT_REST = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
 
@@ -37,7 +38,7 @@ class Rollout:
 
     def ended(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return all(name in self._gone for name in self.missing)
+        return all(name in self._gone or self._given_up(name) for name in self.missing)
 
     def observe(self, change: Change[pb.Container]) -> Iterator[str]:
         """Take in one change of the watch; answers the lines to say about it."""
@@ -77,10 +78,19 @@ class Rollout:
 
     def _arrived(self, name: str) -> bool:
         container = self._last.get(name)
-        if container is None or name in self._gone:
+        if container is None or name in self._gone or not self._follows(container):
             return False
-        follows = container.observed_generation >= self._generations[name] and not container.reconciling
-        return follows and container.status in (pb.CONTAINER_STATUS_RUNNING, *_AT_REST)
+        at_rest = container.status in _AT_REST and not starts_from_nothing(container)
+        return at_rest or (not refused(container) and runs_as_wanted(container))
+
+    def _given_up(self, name: str) -> bool:
+        container = self._last.get(name)
+        return container is not None and self._follows(container) and given_up(container)
+
+    def _follows(self, container: pb.Container) -> bool:
+        return (
+            container.observed_generation >= self._generations[container.name] and not container.reconciling
+        )
 
 
 def wait(
@@ -113,4 +123,8 @@ def wait(
         for name in rollout.missing:
             complain("  " + rollout.line(name))
         return False
+    if rollout.missing:
+        complain("not all containers run as they should:")
+        for name in rollout.missing:
+            complain("  " + rollout.line(name))
     return not rollout.missing

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands.container_columns import ContainerName, wait_and_show
+from pilothouse_client.commands.container_columns import COLUMNS, ContainerName, wait_and_show, wait_until
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -23,7 +23,8 @@ from pilothouse_client.commands.options import (
     enum_number,
     namespace_or_default,
 )
-from pilothouse_client.waiting import Goal
+from pilothouse_client.commands.output import done, show
+from pilothouse_client.waiting import Goal, starts_from_nothing
 
 # Verb -> what it does, and what `--wait` waits for.
 _ACTIONS = {
@@ -37,7 +38,7 @@ _ACTIONS = {
 def goal_of_change(container: pb.Container) -> Goal:
     """What to wait for after a change: a container that is started shall run, any other only take the change over."""
     idle = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
-    return Goal.APPLIED if container.status in idle else Goal.RUNNING
+    return Goal.APPLIED if container.status in idle and not starts_from_nothing(container) else Goal.RUNNING
 
 
 def add_to(app: typer.Typer) -> None:
@@ -109,5 +110,12 @@ def delete(
         container = client.containers.delete(
             namespace=where, name=name, etag=etag, validate_only=validate_only
         )
-        goal = Goal.DELETED if wait and not validate_only else None
-        wait_and_show(client, container, goal, wait_timeout, output)
+        if not wait or validate_only:
+            show(container, COLUMNS, output)
+            return
+        last = wait_until(client, container, Goal.DELETED, wait_timeout)
+    if output is Format.TABLE:
+        # A row would show the last state of what is no more.
+        done(f"container {where}/{name} deleted")
+    else:
+        show(last, COLUMNS, output)

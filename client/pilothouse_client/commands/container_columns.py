@@ -66,11 +66,12 @@ def wait_and_show(
 ) -> None:
     """Shows a container, after it has reached the goal if there is one."""
     if goal is not None:
-        container = _wait(client, container, goal, timeout)
+        container = wait_until(client, container, goal, timeout)
     show(container, COLUMNS, form)
 
 
-def _wait(client: Client, container: Container, goal: Goal, timeout: float) -> Container:
+def wait_until(client: Client, container: Container, goal: Goal, timeout: float) -> Container:
+    """The container's state at the goal; tells how it does meanwhile."""
     from pilothouse_client.waiting import wait_for
 
     def words(seen: Container) -> str:

@@ -9,6 +9,8 @@ Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all
 * failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
+* running: as many pods are ready as are wanted, of whatever template. While the newest is not rolled out the reason
+  says so, as the condition `RolledOut` does (`rollout`).
 
 Pods on their way out do not count. Conditions keep their time of transition while their status stays.
 """
@@ -22,6 +24,14 @@ import msgspec
 
 from pilothouse_server.cluster.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
 from pilothouse_server.cluster.pod_observation import PodObservation, observe_pod, waits_without_saying_why
+from pilothouse_server.cluster.rollout import (
+    HELD_WORDS,
+    ROLLOUT_HELD,
+    newest_of,
+    observe_rollout,
+    reason_of,
+    witness,
+)
 from pilothouse_server.containers.model import Condition, ConditionStatus, Container, Observed, Status
 
 APPLIED = "Applied"
@@ -29,13 +39,11 @@ DRIFTED = "Drifted"
 AVAILABLE = "Available"
 PROGRESSING = "Progressing"
 REPLICA_FAILURE = "ReplicaFailure"
-ROLLOUT_HELD = "RolloutHeld"
 SUSPENDED = "Suspended"
 AUTOSCALED = "Autoscaled"
 # Conditions that the reconciler sets; an observation carries them over.
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
 
-REVISION = "deployment.kubernetes.io/revision"
 SETTLE_SECONDS = 10.0
 REASON_LIMIT = 100
 MESSAGE_LIMIT = 4096
@@ -67,13 +75,17 @@ def observe(
     """Read the objects of one container. `container.observed` holds what was seen before."""
     pods = tuple(pods)
     events = tuple(events)
-    newest = _newest(replica_sets)
+    replica_sets = tuple(replica_sets)
+    newest = newest_of(replica_sets)
     observations = sorted(
         (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
         key=lambda pod: (pod.created_at or now, pod.name),
     )
     spec_replicas = deployment.spec.replicas if deployment else 0
+    rollout = observe_rollout(container, deployment, replica_sets, observations)
     status, reason, message, recheck_seconds = _status(container, deployment, observations, now)
+    if status == "running" and not reason and rollout is not None and deployment is not None:
+        reason, message = reason_of(rollout, deployment, observations, newest)
     shown = _shown(observations, newest)
     observed = Observed(
         status=status,
@@ -89,7 +101,7 @@ def observe(
         restart_count=sum(pod.restart_count for pod in observations if not pod.deleting),
         started_at=shown.started_at if shown else None,
         finished_at=shown.finished_at if shown else None,
-        conditions=_conditions(container, deployment, now),
+        conditions=_conditions(container, deployment, rollout, now),
     )
     return Observation(
         observed=observed,
@@ -198,13 +210,8 @@ def _failure(
 def _why_pending(
     container: Container, deployment: Deployment, living: list[PodObservation], ready: int
 ) -> tuple[str, str]:
-    unready = [pod for pod in living if not pod.ready]
-    # One that says more than "in preparation" is the better witness.
-    unready.sort(
-        key=lambda pod: pod.reason in ("", "ContainersNotReady", "ContainerCreating", "PodInitializing")
-    )
-    if unready and unready[0].reason:
-        return unready[0].reason, unready[0].message
+    if (unready := witness(living)) is not None and unready.reason:
+        return unready.reason, unready.message
     if refused := _refusal(container):
         return refused
     progressing = _find(deployment.status.conditions, PROGRESSING)
@@ -213,7 +220,9 @@ def _why_pending(
     return "ReplicasNotReady", f"{ready} of {deployment.spec.replicas} replicas are ready"
 
 
-def _conditions(container: Container, deployment: Deployment | None, now: datetime) -> tuple[Condition, ...]:
+def _conditions(
+    container: Container, deployment: Deployment | None, rollout: Condition | None, now: datetime
+) -> tuple[Condition, ...]:
     before = {condition.type: condition for condition in container.observed.conditions}
     result = tuple(condition for type_, condition in before.items() if type_ in RECONCILED)
     found: list[Condition] = []
@@ -230,9 +239,13 @@ def _conditions(container: Container, deployment: Deployment | None, now: dateti
             for condition in deployment.status.conditions
         ]
         if deployment.spec.paused and container.hold_rollout:
-            found.append(
-                Condition(ROLLOUT_HELD, "True", "HoldRollout", "changes are kept back until it is resumed")
+            found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_WORDS))
+    if rollout is not None:
+        found.append(
+            msgspec.structs.replace(
+                rollout, reason=rollout.reason[:REASON_LIMIT], message=rollout.message[:MESSAGE_LIMIT]
             )
+        )
     if container.desired_state == "paused":
         found.append(Condition(SUSPENDED, "True", "Suspended"))
     for condition in found:
@@ -250,15 +263,6 @@ def _condition_status(text: str) -> ConditionStatus:
             return "False"
         case _:
             return "Unknown"
-
-
-def _newest(replica_sets: Iterable[ReplicaSet]) -> ReplicaSet | None:
-    return max(replica_sets, key=_revision, default=None)
-
-
-def _revision(replica_set: ReplicaSet) -> int:
-    revision = replica_set.metadata.annotation(REVISION)
-    return int(revision) if revision.isdecimal() else 0
 
 
 def _shown(pods: list[PodObservation], newest: ReplicaSet | None) -> PodObservation | None:

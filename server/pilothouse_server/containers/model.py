@@ -234,11 +234,14 @@ class ContainerSpec(Value, frozen=True):
 
 
 class Condition(Value, frozen=True):
+    """`made_from`: uid/generation of the cluster's object that it tells of, where that matters; not shown."""
+
     type: str
     status: ConditionStatus
     reason: str = ""
     message: str = ""
     last_transition_time: datetime | None = None
+    made_from: str = ""
 
 
 class Observed(Value, frozen=True):

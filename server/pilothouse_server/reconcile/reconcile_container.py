@@ -12,7 +12,9 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.cluster.errors import ClusterError, Conflict, NotFound, Refused
+from pilothouse_server.cluster.objects import Deployment
 from pilothouse_server.cluster.observation import APPLIED, observe, set_condition
+from pilothouse_server.cluster.rollout import applied_rollout
 from pilothouse_server.containers import adopting
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Condition, Container, Observed
@@ -126,8 +128,24 @@ def _after_success(container: Container, loaded: Loaded, result: Result, now: da
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
     elif container.wanted_replicas == 0 and deployment.spec.replicas == 0 and deployment.status.replicas == 0:
         observed = _keep_stale(container, observe(subject, deployment, now=now).observed)
+    if deployment is not None:
+        observed = _with_rollout(container, observed, deployment, now)
     waiting = result.again_seconds is not None
     return Change(container, observed, container.observed_generation if waiting else _seen(container, loaded))
+
+
+def _with_rollout(
+    container: Container, observed: Observed, deployment: Deployment, now: datetime
+) -> Observed:
+    """Told with the generation that was dealt with, or that would seem rolled out until the observer sees it."""
+    rollout = applied_rollout(container, deployment)
+    if rollout is None:
+        return observed
+    conditions = set_condition(observed.conditions, rollout, now)
+    observed = msgspec.structs.replace(observed, conditions=conditions)
+    if rollout in container.observed.conditions or rollout.status == "True" or observed.status != "running":
+        return observed
+    return msgspec.structs.replace(observed, reason=rollout.reason, message=rollout.message)
 
 
 def _after_error(

@@ -26,7 +26,15 @@ from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transac
 
 Trigger = Literal["system", "kubernetes"]
 # Stations on the ordinary way to a running pod.
-ORDINARY_REASONS = ORDINARY | {"Creating", "ReplicasNotReady", "ContainersNotReady", "Scaling", "Terminating"}
+ORDINARY_REASONS = ORDINARY | {
+    "ContainersNotReady",
+    "Creating",
+    "ReplicasNotReady",
+    "RollingOut",
+    "RolloutHeld",
+    "Scaling",
+    "Terminating",
+}
 PULL_REASONS = {"ErrImagePull", "ImagePullBackOff"}
 
 
@@ -230,7 +238,7 @@ def _written(change: Change, transaction: Transaction) -> Container:
 def _tells_more(change: Change) -> bool:
     """Whether the cluster now says why, or says another why, while the status stays."""
     before, now = change.container.observed.reason, change.observed.reason
-    if change.observed.status not in ("pending", "failed") or now in ORDINARY_REASONS:
+    if change.observed.status not in ("pending", "failed", "running") or now in ORDINARY_REASONS:
         return False
     # The two take turns at every attempt.
     return now != before and not {now, before} <= PULL_REASONS

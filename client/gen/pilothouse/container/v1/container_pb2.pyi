@@ -1113,7 +1113,9 @@ class Container(_message.Message):
     phase: _builtins.str
     """The Kubernetes phase of its newest pod."""
     reason: _builtins.str
-    """Why, a word, such as `ImagePullBackOff`."""
+    """Why, a word, such as `ImagePullBackOff`. A container that is RUNNING has one while its newest rollout has not ended (old pods may
+    serve meanwhile): what its newest pods say, else `RollingOut`, `ProgressDeadlineExceeded` or `RolloutHeld`.
+    """
     message: _builtins.str
     """Why, for people; a cluster's refusal in its own words."""
     ready_replicas: _builtins.int
@@ -1204,7 +1206,10 @@ class Container(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`."""
+        """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`. Once `observed_generation` has reached a
+        `generation`, `RolledOut` tells of that generation or a later one: TRUE when all replicas are of the newest template and available and no
+        older ones are left; FALSE with the reason `ProgressDeadlineExceeded` when the cluster has given up. Absent while stopped or paused.
+        """
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:

@@ -1,0 +1,168 @@
+"""`--wait` and rollouts: it succeeds when what was asked for has been rolled out, and tells why it has not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_server.cluster.simulated import resources
+from tests.harness import Server, eventually
+from tests.main_job.command import Shell, logged_in
+
+WHERE = ("--namespace", "shop")
+# No host answers under this top-level domain.
+NOWHERE = "registry.invalid/web:1"
+APPLIED = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: 1
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      containers: [{{name: main, image: "{image}"}}]
+"""
+
+
+async def given(server: Server, tmp_path: Path, *options: str) -> Shell:
+    shell = await logged_in(server, tmp_path)
+    await shell.succeed("namespaces", "create", "shop")
+    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", *options)
+    return shell
+
+
+def pods(server: Server) -> dict[str, str]:
+    """uid -> image of every pod that is not on its way out."""
+    assert server.cluster is not None
+    return {
+        pod["metadata"]["uid"]: pod["spec"]["containers"][0]["image"]
+        for pod in server.cluster.store.list(resources.PODS, "shop")
+        if "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+async def seen(server: Server) -> pb.Container:
+    return await server.admin.containers.get(namespace="shop", name="web")
+
+
+def rolled_out(container: pb.Container) -> resource_pb2.Condition:
+    return next(c for c in container.conditions if c.type == "RolledOut")
+
+
+def deadline(server: Server, seconds: int) -> None:
+    """Somebody sets, beside us, how long a step of the rollout may take (simulated seconds)."""
+    assert server.cluster is not None
+    deployment = server.cluster.store.get(resources.DEPLOYMENTS, "shop", "web")
+    assert deployment is not None
+    changed: dict[str, Any] = {
+        **deployment,
+        "spec": {**deployment["spec"], "progressDeadlineSeconds": seconds},
+    }
+    server.cluster.store.update(resources.DEPLOYMENTS, changed, manager="somebody")
+
+
+async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serve(
+    server: Server, tmp_path: Path
+) -> None:
+    shell = await given(server, tmp_path)
+    before = pods(server)
+    outcome = await shell.run(
+        "containers", "update", "web", *WHERE, "--image", NOWHERE, "--wait", "--wait-timeout", "5"
+    )
+    assert outcome.code == 10
+    assert "web has not been rolled out after 5 s: ImagePullBackOff" in outcome.errors
+    container = await seen(server)
+    assert container.status == pb.CONTAINER_STATUS_RUNNING
+    assert container.reason in ("ImagePullBackOff", "ErrImagePull")
+    assert container.message
+    assert not container.reconciling
+    assert rolled_out(container).status == resource_pb2.CONDITION_STATUS_FALSE
+    assert before.keys() < pods(server).keys()
+    history = await shell.read("containers", "history", "web", *WHERE)
+    assert sum(change["reason"] in ("ImagePullBackOff", "ErrImagePull") for change in history) == 1
+    assert not [change for change in history if change.get("reason") == "RollingOut"]
+    # A good image ends it: the pod that never started is replaced, and so is the old one.
+    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    assert set(pods(server).values()) == {"nginx:1.28"}
+    container = await seen(server)
+    assert (container.status, container.reason) == (pb.CONTAINER_STATUS_RUNNING, "")
+    assert rolled_out(container).status == resource_pb2.CONDITION_STATUS_TRUE
+
+
+async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
+    server: Server, tmp_path: Path
+) -> None:
+    shell = await given(server, tmp_path)
+    deadline(server, 20)
+    outcome = await shell.run("containers", "update", "web", *WHERE, "--image", NOWHERE, "--wait")
+    assert outcome.code == 10
+    assert "web: the cluster has given its rollout up: " in outcome.errors
+    assert "ImagePull" in outcome.errors
+    assert "ProgressDeadlineExceeded" in outcome.errors
+    # What it said before is of that rollout: it does not fail the next one.
+    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    assert set(pods(server).values()) == {"nginx:1.28"}
+    file = tmp_path / "web.yaml"
+    file.write_text(APPLIED.format(image=NOWHERE))
+    outcome = await shell.run("apply", "-f", str(file), *WHERE, "--wait")
+    assert outcome.code != 0
+    assert "not all containers run as they should:" in outcome.errors
+    assert "ProgressDeadlineExceeded" in outcome.errors
+    file.write_text(APPLIED.format(image="nginx:1.29"))
+    await shell.succeed("apply", "-f", str(file), *WHERE, "--wait")
+    assert set(pods(server).values()) == {"nginx:1.29"}
+
+
+async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path, "--replicas", "3")
+    for _ in range(2):
+        before = pods(server)
+        await shell.succeed("containers", "restart", "web", *WHERE, "--wait")
+        now = pods(server)
+        assert len(now) == 3
+        assert not now.keys() & before.keys()
+    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    assert list(pods(server).values()) == ["nginx:1.28"] * 3
+    history = await shell.read("containers", "history", "web", *WHERE)
+    assert not [change for change in history if change.get("reason") == "RollingOut"]
+    await shell.succeed("containers", "stop", "web", *WHERE, "--wait")
+    await shell.succeed("containers", "start", "web", *WHERE, "--wait")
+    assert len(pods(server)) == 3
+
+
+async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", "--wait")
+
+    async def none() -> bool:
+        return not pods(server)
+
+    await eventually(none)
+    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "2", "--wait")
+    assert len(pods(server)) == 2
+    assert (await seen(server)).ready_replicas == 2
+
+
+async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    before = pods(server)
+    await shell.succeed("containers", "pause", "web", *WHERE, "--mode", "hold_rollout", "--wait")
+    assert (await seen(server)).reason == ""
+    kept = await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    assert "RolloutHeld" in kept
+    assert pods(server) == before
+    await shell.succeed("containers", "resume", "web", *WHERE, "--wait")
+    assert set(pods(server).values()) == {"nginx:1.28"}
+
+
+async def test_a_deletion_that_was_waited_for_shows_no_row(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    async with asyncio.timeout(60):
+        said = await shell.succeed("containers", "delete", "web", *WHERE, "--yes", "--wait")
+    assert said == "container shop/web deleted\n"
+    assert pods(server) == {}
