@@ -1,5 +1,9 @@
 """Whether a cluster answers: asked every few seconds, written when it changes, and now and then as "last seen".
 
+Asked are the API server itself (`/version`) and, through it, its storage: while that stalls the server goes on
+answering `/version`, `/readyz` and what its caches hold, but nothing can be written. Reading one object by name always
+goes through the storage. A right that is denied, and being asked to come later, say nothing of the cluster's health.
+
 A cluster that failed twice in a row is unreachable (or refuses our credentials): its containers are marked stale, since
 what is known of them is only what was known then. They are marked in small transactions, each with its events, so
 that no lock is held for long. When the cluster answers again the marks are taken back and all work that was waiting
@@ -15,7 +19,16 @@ import msgspec
 import structlog
 
 from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError, CredentialsRefused, Forbidden, Unauthorized
+from pilothouse_server.cluster.errors import (
+    ClusterError,
+    CredentialsRefused,
+    Forbidden,
+    StorageStalled,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+)
+from pilothouse_server.cluster.objects import NAMESPACES
 from pilothouse_server.clusters.model import ClusterStatus
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.clusters import Clusters
@@ -27,6 +40,9 @@ from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
+
+# There on every cluster; where it is not, that is an answer, too.
+STORED = "kube-system"
 
 
 class HealthSettings(msgspec.Struct, frozen=True):
@@ -61,17 +77,23 @@ class Health:
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
+            pause = self._settings.probe_seconds
             try:
                 await self.probe()
+            except Throttled as error:
+                pause = max(pause, error.retry_after_seconds)
             except PilothouseError as error:
                 log.warning("health cannot be written", cluster=self._cluster_name, reason=error.reason)
-            await asyncio.sleep(self._settings.probe_seconds)
+            await asyncio.sleep(pause)
 
     async def probe(self) -> None:
-        """Ask once, and write what is new. Raises LeaseLost, PilothouseError."""
+        """Ask once, and write what is new. Raises Throttled, LeaseLost, PilothouseError."""
         try:
             client = await self._clusters.client(self._cluster_name)
             version = await self._version(client)
+            await self._check_storage(client)
+        except Throttled:
+            raise
         except ClusterError as error:
             self._failures += 1
             if self._failures >= self._settings.failures:
@@ -87,7 +109,21 @@ class Health:
             async with asyncio.timeout(self._settings.answer_seconds):
                 return await client.version()
         except TimeoutError:
-            raise ClusterError(f"cluster {self._cluster_name!r} did not answer in time") from None
+            raise Unreachable(f"cluster {self._cluster_name!r} did not answer in time") from None
+
+    async def _check_storage(self, client: ClusterClient) -> None:
+        try:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                await client.find(NAMESPACES, None, STORED)
+        except Forbidden:
+            return
+        except TimeoutError:
+            raise StorageStalled(self._stalled("no answer in time")) from None
+        except Unreachable as error:
+            raise StorageStalled(self._stalled(error.message)) from error
+
+    def _stalled(self, words: str) -> str:
+        return f"cluster {self._cluster_name!r} answers, but its storage does not: {words}"
 
     async def _write_healthy(self, version: str, *, recovered: bool) -> None:
         async with under_lease(self._store, self._lease) as transaction:
@@ -102,9 +138,10 @@ class Health:
     async def _write_away(self, error: ClusterError) -> None:
         refused = isinstance(error, Unauthorized | Forbidden | CredentialsRefused)
         status: ClusterStatus = "unauthorized" if refused else "unreachable"
-        reason = "Unreachable" if type(error) is ClusterError else error.reason
         async with under_lease(self._store, self._lease) as transaction:
-            await written_back.write_unhealthy(transaction, self._cluster_name, status, reason, error.message)
+            await written_back.write_unhealthy(
+                transaction, self._cluster_name, status, error.reason, error.message
+            )
         if self._failures == self._settings.failures:
             log.warning("cluster is away", cluster=self._cluster_name, status=status, message=error.message)
         await self._mark(stale=True)

@@ -1,0 +1,67 @@
+"""An API server that answers while its storage does not: a cluster that is away, whatever `/version` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.reconcile.health import HealthSettings
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import QUICK, World
+
+
+async def cluster_row(here: World) -> dict[str, Any]:
+    (row,) = await here.rows("SELECT status, reason, message, stale_since, last_seen_at FROM clusters")
+    return row
+
+
+async def test_a_cluster_whose_storage_stalls_is_away_until_it_flows_again(here: World) -> None:
+    settings = msgspec.structs.replace(
+        QUICK, health=HealthSettings(probe_seconds=0.1, answer_seconds=0.5, last_seen_seconds=0.1)
+    )
+    client = await here.connect("local")
+    async with here.reconciling(settings):
+        await here.namespace()
+        await here.create()
+        await here.running()
+        assert (await cluster_row(here))["status"] == "healthy"
+        here.cluster.faults.storage_stalled = True
+        assert await client.version()
+        row = await here.until(lambda row: row.observed.stale_since is not None)
+        assert row.observed.status == "running"
+        away = await cluster_row(here)
+        assert (away["status"], away["reason"]) == ("unreachable", "StorageStalled")
+        assert "answers, but its storage does not" in away["message"]
+        assert away["stale_since"] is not None
+        # What is asked for meanwhile is accepted, and done when it can be.
+        await here.create("late")
+        assert (await cluster_row(here))["last_seen_at"] == away["last_seen_at"]
+        here.cluster.faults.storage_stalled = False
+        await here.running("late")
+        await here.until(lambda row: row.observed.stale_since is None)
+        assert (await cluster_row(here))["status"] == "healthy"
+        assert (await cluster_row(here))["stale_since"] is None
+
+
+async def test_a_right_that_is_denied_says_nothing_of_the_storage(here: World) -> None:
+    rules = [{"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"]}]
+    here.cluster.users.add("narrow", "narrow", rules)
+    here.cluster.token = "narrow"
+    async with here.reconciling():
+        await eventually(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
+
+
+async def test_being_asked_to_come_later_is_no_outage_and_is_obeyed(here: World) -> None:
+    async with here.reconciling():
+        await eventually(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
+        here.cluster.faults.error_code = 429
+        here.cluster.faults.error_rate = 1.0
+        await here.namespace()
+        await here.create()
+        row = await here.until(lambda row: bool(row.observed.conditions))
+        assert row.observed.reason in ("Throttled", "WaitingForNamespace")
+        assert row.observed.stale_since is None
+        assert (await cluster_row(here))["status"] == "healthy"
+        here.cluster.faults.clear()
+        await here.running()
