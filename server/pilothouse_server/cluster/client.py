@@ -1,18 +1,15 @@
-"""The client of one cluster's API: raw answers, decoded into partial structs, errors from one closed
-hierarchy.
+"""The client of one cluster's API: raw answers, decoded into partial structs, errors from one closed hierarchy.
 
-Every call has a deadline, goes through the cluster's own connection pool and rate limit, and can be
-repeated: writes are server-side apply, scale, or deletion with preconditions. Nothing is retried here. A
-watch is an async iterator that ends when the server ends it; following it with a list after `Expired` is
-the observer's business.
+Every call has a deadline, goes through the cluster's own connection pool and rate limit, and can be repeated: writes
+are server-side apply, scale, or deletion with preconditions. Nothing is retried here. A watch is an async iterator that
+ends when the server ends it; following it with a list after `Expired` is the observer's business.
 
 Traps of the API that this module knows:
   * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body;
   * an apply with a wrong type is answered 500 without reason (see `errors`);
-  * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line
-    without its end is dropped: the watch is resumed from the version before it;
-  * a stopped server leaves watches open and silent for a minute, so silence longer than a bookmark's period
-    (`watch_idle_seconds`) ends them.
+  * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line without its
+    end is dropped: the watch is resumed from the version before it;
+  * a stopped server leaves watches open and silent for a minute, so silence longer than a bookmark's period ends them.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Generic, Literal, cast
 
 import aiohttp
@@ -91,8 +89,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 class ClusterClient:
     """One cluster. Bound to the event loop it is first used on; `close` it there.
 
-    Every method raises ClusterError (see `errors` for each kind and its next move), never the library's
-    errors.
+    Every method raises ClusterError (see `errors` for each kind and its next move), never the library's errors.
     """
 
     def __init__(self, api_client: Any, *, name: str, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -125,6 +122,10 @@ class ClusterClient:
     def server(self) -> str:
         """The API server's address."""
         return self._transport.server
+
+    def now(self) -> datetime:
+        """The time by the cluster's clock: what times that it wrote are compared with."""
+        return datetime.now(UTC) + self._transport.ahead
 
     async def close(self) -> None:
         """Close all connections; open watches end with Unreachable."""

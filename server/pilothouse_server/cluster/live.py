@@ -57,11 +57,13 @@ async def pod_log(
     follow: bool = False,
     previous: bool = False,
     since_nanoseconds: int | None = None,
+    since_seconds: int | None = None,
     tail_lines: int | None = None,
 ) -> AsyncGenerator[LogLine, None]:
     """The lines of one container of a pod, in order; with `follow` until it ends.
 
-    A line over 256 KiB is cut. Raises ClusterError: Refused where there is no such log (yet), Unreachable
+    `since_nanoseconds` is a time that the cluster wrote, `since_seconds` how long ago, whatever its clock says. A line
+    over 256 KiB is cut. Raises ClusterError: Refused where there is no such log (yet), Unreachable
     where the connection breaks.
     """
     query = {"container": container, "timestamps": "true"}
@@ -72,6 +74,8 @@ async def pod_log(
     if since_nanoseconds is not None:
         since = datetime.fromtimestamp(since_nanoseconds // _NANOSECONDS, UTC)
         query["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+    elif since_seconds is not None:
+        query["sinceSeconds"] = str(max(1, since_seconds))
     if tail_lines is not None:
         query["tailLines"] = str(tail_lines)
     path = f"{PODS.path(namespace, pod)}/log"

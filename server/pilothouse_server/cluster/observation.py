@@ -71,8 +71,12 @@ def observe(
     events: Iterable[Event] = (),
     *,
     now: datetime,
+    cluster_now: datetime | None = None,
 ) -> Observation:
-    """Read the objects of one container. `container.observed` holds what was seen before."""
+    """Read the objects of one container. `container.observed` holds what was seen before.
+
+    `cluster_now`: the time by the cluster's clock, where that is known to differ.
+    """
     pods = tuple(pods)
     events = tuple(events)
     replica_sets = tuple(replica_sets)
@@ -83,7 +87,7 @@ def observe(
     )
     spec_replicas = deployment.spec.replicas if deployment else 0
     rollout = observe_rollout(container, deployment, replica_sets, observations)
-    status, reason, message, recheck_seconds = _status(container, deployment, observations, now)
+    status, reason, message, recheck_seconds = _status(container, deployment, observations, cluster_now or now)
     if status == "running" and not reason and rollout is not None and deployment is not None:
         reason, message = reason_of(rollout, deployment, observations, newest)
     shown = _shown(observations, newest)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -69,14 +71,28 @@ def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
         raise Unreachable(f"the cluster's answer cannot be read: {error}") from error
 
 
+def clock_ahead(date: str, now: datetime) -> timedelta | None:
+    """How far a clock is ahead that an answer's `Date` was read from; None where it says nothing."""
+    try:
+        said = parsedate_to_datetime(date)
+        return (said if said.tzinfo is not None else said.replace(tzinfo=UTC)) - now
+    except (ValueError, OverflowError):
+        return None
+
+
 class Transport:
-    """Requests to one API server. Bound to the event loop it is first used on."""
+    """Requests to one API server. Bound to the event loop it is first used on.
+
+    `ahead`: how far its clock is ahead of ours (behind: below zero), to a second, by its last answer. Ages of objects
+    are told by that clock.
+    """
 
     def __init__(self, api_client: Any, *, name: str, limits: Limits) -> None:
         self.name = name
         self._limits = limits
         self._api = api_client
         self._api.user_agent = "pilothouse"
+        self.ahead = timedelta(0)
         self._rate = RateLimit(limits.requests_per_second, limits.burst)
 
     @property
@@ -105,6 +121,8 @@ class Transport:
         async with self.answer(
             method, path, query, body=body, content_type=content_type, accept=accept, timeout=timeout
         ) as response:
+            ahead = clock_ahead(response.headers.get("Date", ""), datetime.now(UTC))
+            self.ahead = self.ahead if ahead is None else ahead
             return await response.read()
 
     @asynccontextmanager

@@ -18,7 +18,8 @@ import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from math import ceil, floor
 
 import msgspec
 
@@ -195,9 +196,6 @@ class LogStream:
             begun = self.places.get(pod.name, Place())
             place = self._read[pod.name] = Place(begun.nanoseconds, begun.lines)
         passed = Place(place.nanoseconds, place.lines)
-        since = passed.nanoseconds or (
-            int(self.query.since.timestamp()) * 1_000_000_000 if self.query.since else None
-        )
         lines = live.pod_log(
             await _connected(self.connect, container),
             container.kubernetes_namespace,
@@ -205,7 +203,9 @@ class LogStream:
             container=self.query.init_container or container.spec.pod_container_name,
             follow=self.query.follow and not previous,
             previous=self.query.previous or previous,
-            since_nanoseconds=since,
+            since_nanoseconds=passed.nanoseconds or None,
+            # The caller's moment is none of the cluster's clock, which may be ahead of ours or behind.
+            since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
             tail_lines=None if passed.nanoseconds else self.query.tail_lines,
         )
         try:
@@ -228,6 +228,11 @@ class LogStream:
                 raise caller_error(error, container.cluster_name) from None
         except ClusterError as error:
             raise caller_error(error, container.cluster_name) from None
+
+
+def _seconds_ago(moment: datetime) -> int:
+    """Whole seconds, rather more than less."""
+    return ceil(datetime.now(UTC).timestamp() - floor(moment.timestamp()))
 
 
 class GoneError(Exception):

@@ -251,6 +251,7 @@ class Observer:
             pods,
             self._events.get(container.uid, ()),
             now=now,
+            cluster_now=self._client.now(),
         )
 
     def _change(self, container: Container, observation: Observation) -> Change:

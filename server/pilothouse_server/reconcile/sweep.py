@@ -12,7 +12,6 @@ the metadata alone.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -180,4 +179,4 @@ class Sweep:
         created = candidate.metadata.creation_timestamp
         if created is None:
             return False
-        return (datetime.now(UTC) - created).total_seconds() >= self._settings.grace_seconds
+        return (self._client.now() - created).total_seconds() >= self._settings.grace_seconds

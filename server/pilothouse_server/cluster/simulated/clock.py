@@ -15,13 +15,16 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """Simulated time. `speed` (> 0) is simulated seconds per real second."""
+    """Simulated time. `speed` (> 0) is simulated seconds per real second.
 
-    def __init__(self, speed: float = 1.0) -> None:
+    `ahead_seconds`: how wrong it goes from the start; below zero is behind.
+    """
+
+    def __init__(self, speed: float = 1.0, *, ahead_seconds: float = 0.0) -> None:
         if speed <= 0:
             raise ValueError(f"the speed of a clock must be above zero, not {speed}")
         self.speed = speed
-        self._origin = datetime.now(UTC)
+        self._origin = datetime.now(UTC) + timedelta(seconds=ahead_seconds)
         try:
             self._monotonic = asyncio.get_running_loop().time
         except RuntimeError:

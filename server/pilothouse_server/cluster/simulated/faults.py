@@ -32,8 +32,8 @@ class FaultPlan:
     `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
     with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
     belongs to code 429. `webhooks` refuse writes (see `admission`). `storage_stalled` lets the storage behind the
-    server not answer. `restart` (kill, seconds away) is given by the server. Requests to `/simulator`, `/livez`,
-    `/readyz` and `/healthz` are spared.
+    server not answer. `on_request` is told method and path of each request before anything else. `restart` (kill,
+    seconds away) is given by the server. Requests to `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
     """
 
     latency_seconds: float = 0.0
@@ -43,6 +43,7 @@ class FaultPlan:
     retry_after_seconds: int = 1
     randomness: random.Random = field(default_factory=random.Random)
     restart: Callable[[bool, float], None] | None = None
+    on_request: Callable[[str, str], None] | None = None
     webhooks: list[Webhook] = field(default_factory=list)
     _failures: list[int] = field(default_factory=list)
     _lost_answers: int = 0

@@ -11,6 +11,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
@@ -69,6 +70,8 @@ class ApiRoutes:
         if self._is_closing():
             transport.abort()
             return web.Response(status=503)
+        if faults.on_request is not None:
+            faults.on_request(request.method, path)
         self._context.busy.add(transport)
         try:
             if path not in _HEALTH_PATHS:
@@ -88,6 +91,7 @@ class ApiRoutes:
         if self._is_closing():
             response.force_close()
         if not response.prepared:
+            response.headers["Date"] = format_datetime(self._context.clock.now(), usegmt=True)
             response.headers["Audit-Id"] = str(uuid.uuid4())
             response.headers["Cache-Control"] = "no-cache, private"
         return response

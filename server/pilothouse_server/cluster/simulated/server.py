@@ -44,6 +44,7 @@ class SimulatedCluster:
     the bearer token of clients (random unless given). `state_path` is where the cluster is kept between runs.
     `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
     `users` are let in beside the administrator of that token.
+    `ahead_seconds` is how far its clock is ahead of the true time (below zero: behind).
     `history_length` bounds the past changes that watches can resume from.
     """
 
@@ -59,9 +60,10 @@ class SimulatedCluster:
         token: str | None = None,
         state_path: Path | None = None,
         history_length: int = DEFAULT_HISTORY_LENGTH,
+        ahead_seconds: float = 0.0,
     ) -> None:
         self.faults = faults or FaultPlan()
-        self.clock = Clock(speed)
+        self.clock = Clock(speed, ahead_seconds=ahead_seconds)
         self.store = Store(self.clock.now, history_length=history_length)
         self.store.webhooks = self.faults.webhooks
         self.token = token or secrets.token_urlsafe(24)

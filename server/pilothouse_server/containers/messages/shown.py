@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -82,7 +82,8 @@ def container(value: model.Container, now: datetime | None = None) -> pb.Contain
     )
     if observed.status == "running" and observed.started_at is not None:
         uptime = Duration()
-        uptime.FromTimedelta((now or datetime.now(UTC)) - observed.started_at)
+        # The cluster says when it started: by a clock that may be ahead.
+        uptime.FromTimedelta(max(timedelta(0), (now or datetime.now(UTC)) - observed.started_at))
         message.uptime.CopyFrom(uptime)
     return message
 

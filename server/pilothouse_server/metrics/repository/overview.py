@@ -85,7 +85,8 @@ def _details(row: Any) -> ContainerDetails:
         image_repository=row.image_repository or "",
         created_by_username=row.created_by_username or "",
         created_by_full_name=row.created_by_full_name or "",
-        uptime_seconds=_number(row.uptime_seconds),
+        # The cluster says when it started: by a clock that may be ahead.
+        uptime_seconds=None if row.uptime_seconds is None else max(0.0, float(row.uptime_seconds)),
         cpu_usage_percent=_number(row.cpu_usage_percent),
         memory_usage_percent=_number(row.memory_usage_percent),
         last_metric_timestamp=row.last_metric_timestamp,
