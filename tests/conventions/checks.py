@@ -24,6 +24,7 @@ FENCE = re.compile(r"^(`{3,})(\w*)")
 WORD = re.compile(r"[A-Za-z_]\w*")
 # Of the client library: every method of the API has one, also those that it calls by itself.
 FOR_CALLERS = {"refresh_session"}
+SETTINGS = "server/pilothouse_server/settings.py"
 SHELLS = {"console", "sh", "bash", "shell"}
 
 Check = Callable[[Sequence[Source]], Iterable[str]]
@@ -182,6 +183,29 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
             yield node.target.id, node.lineno
 
 
+def settings_are_read(sources: Sequence[Source]) -> Iterator[str]:
+    """A setting that nothing reads promises what it does not do."""
+    declared = next((source for source in sources if source.path == SETTINGS), None)
+    if declared is None:
+        return
+    read = {
+        node.attr
+        for source in sources
+        if source.is_python and source.path.startswith("server/") and source.path != SETTINGS
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("settings")
+    }
+    for node in declared.tree.body:
+        if not isinstance(node, ast.ClassDef) or node.name != "Settings":
+            continue
+        for property_ in node.body:
+            if isinstance(property_, ast.FunctionDef) and property_.name in read:
+                read |= {each.attr for each in ast.walk(property_) if isinstance(each, ast.Attribute)}
+        for name, line in _bound(node.body):
+            if name not in read:
+                yield f"{SETTINGS}:{line}: nothing reads settings.{name}: wire it to what it sets, or delete it"
+
+
 CHECKS: Sequence[Check] = (
     file_length,
     telling_names,
@@ -193,4 +217,5 @@ CHECKS: Sequence[Check] = (
     no_registry_hosts,
     readme_commands_are_tested,
     nothing_unused,
+    settings_are_read,
 )

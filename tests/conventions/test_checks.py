@@ -76,7 +76,17 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/a.py", "class Used:\n    dead: int = 0\n\nUsed()"),
         Source("server/a.py", "class Used:\n    kept: int = 0\n\nUsed().kept"),
     ),
+    (
+        checks.settings_are_read,
+        Source(checks.SETTINGS, "class Settings:\n    level: int = 0\n    depth: int = 0\n"),
+        Source(
+            checks.SETTINGS,
+            "class Settings:\n    level: int = 0\n    depth: int = 0\n\n"
+            "    def deep(self):\n        return self.depth\n",
+        ),
+    ),
 ]
+A_READER = Source("server/reader.py", '"""Reads."""\nprint(settings.level, self.settings.deep)\n')
 A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n')
 
 
@@ -84,10 +94,10 @@ A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-test
 def test_check_finds_the_broken_and_passes_the_kept(
     check: checks.Check, broken: Source, kept: Source
 ) -> None:
-    found = list(check([broken, A_TEST]))
+    found = list(check([broken, A_READER, A_TEST]))
     assert len(found) == 1
     assert found[0].startswith(f"{broken.path}:")
-    assert list(check([kept, A_TEST])) == []
+    assert list(check([kept, A_READER, A_TEST])) == []
 
 
 def test_every_check_has_a_case() -> None:
