@@ -34,10 +34,10 @@ def change(name: str) -> Change[container_pb2.Container]:
 def test_a_table_that_begins_empty_is_lined_up(capsys: pytest.CaptureFixture[str]) -> None:
     show_changes([SYNCED, change("storefront"), change("a"), change("the-longest")], COLUMNS, Format.TABLE)
     assert capsys.readouterr().out.splitlines() == [
-        "CHANGE  NAME        STATUS",
-        "ADDED   storefront  4",
-        "ADDED   a           4",
-        "ADDED   the-longest  4",
+        "CHANGE    NAME        STATUS",
+        "ADDED     storefront  4",
+        "ADDED     a           4",
+        "ADDED     the-longest  4",
     ]
 
 

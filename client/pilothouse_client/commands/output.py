@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -86,12 +86,12 @@ def _in_order(descriptor: Any, data: Any) -> Any:
     return ordered
 
 
-def show(message: Message, columns: Columns, form: Format) -> None:
-    """Writes one result."""
+def show(message: Message, columns: Columns, form: Format, beside: Mapping[str, Any] | None = None) -> None:
+    """Writes one result; `beside` is written after its fields, to programs only."""
     if form is Format.TABLE:
         show_all([message], columns, form)
     else:
-        _write_data(as_data(message), form)
+        _write_data({**as_data(message), **(beside or {})}, form)
 
 
 def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0) -> None:
@@ -172,7 +172,8 @@ class _GrowingTable:
             return
         if self._widths is None:
             self._rows.insert(0, [column.heading for column in self._columns])
-            self._widths = [0] * len(self._columns)
+            # What will stand in the first column is known before it does.
+            self._widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
         self._widths = _widths([[" " * width for width in self._widths], *self._rows])
         for row in self._rows:
             typer.echo(_line(row, self._widths))
