@@ -198,6 +198,9 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
         unanswered = _unanswered(message, address)
         if unanswered:
             return error_of(call.code(), unanswered, **details, never_sent=True)
+    # gRPC tells its own end of the time in words such as "Stream removed (Deadline Exceeded)".
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:
+        message = "the time given to the call is over"
     return error_of(call.code(), message, **details)
 
 

@@ -30,7 +30,7 @@ class Shell:
     """Runs commands with a configuration file of its own."""
 
     def __init__(self, directory: Path) -> None:
-        self._environment = {
+        self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")},
             "PILOTHOUSE_CONFIG": str(directory / "client.json"),
             "COLUMNS": "200",
@@ -44,7 +44,7 @@ class Shell:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
+            env=self.environment,
         )
 
     async def run(self, *arguments: str, given: str = "", seconds: float = 90.0) -> Outcome:

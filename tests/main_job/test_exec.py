@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from tests.harness import Server, eventually
-from tests.main_job.command import logged_in
+from tests.main_job.command import COMMAND, Shell, logged_in
+from tests.main_job.terminal import Terminal
 
 
 @pytest.fixture
@@ -130,3 +134,68 @@ async def test_by_the_command(web: Server, tmp_path: Path) -> None:
     assert (done.code, done.output) == (3, "out\n"), done.errors
     piped = await shell.run(*where, "-i", "--", "cat", given="from here\n")
     assert (piped.code, piped.output) == (0, "from here\n")
+
+
+@pytest.fixture
+async def terminal() -> AsyncIterator[Terminal]:
+    made = Terminal(rows=37, columns=101)
+    yield made
+    made.close()
+
+
+def at(terminal: Terminal, shell: Shell, *options: str) -> AbstractAsyncContextManager[Process]:
+    """A shell in the container, at this terminal."""
+    command = (*options, "containers", "exec", "web", "--namespace", "demo", "-it", "--", "sh")
+    return terminal.running(str(COMMAND), *command, env=shell.environment)
+
+
+async def test_at_a_terminal(web: Server, tmp_path: Path, terminal: Terminal) -> None:
+    shell = await logged_in(web, tmp_path)
+    async with at(terminal, shell) as process:
+        await terminal.shows(b"/ # ")
+        assert terminal.is_raw
+        terminal.type(b"stty size\r")
+        await terminal.shows(b"\r\n37 101\r\n/ # ")
+        terminal.resize(50, 120)
+
+        async def resized() -> bool:
+            terminal.type(b"stty size\r")
+            await terminal.shows(b"stty size\r\n")
+            await terminal.shows(b"/ # ")
+            return b"50 120" in terminal.shown
+
+        await eventually(resized)
+        terminal.type(b"sleep 3600\r")
+        await terminal.shows(b"sleep 3600\r\n")
+        terminal.type(b"\x03")
+        await terminal.shows(b"^C\r\n/ # ")
+        terminal.type(b"echo $?; exit 7\r")
+        await terminal.shows(b"\r\n130\r\n")
+        assert await asyncio.wait_for(process.wait(), 60) == 7
+    assert terminal.is_restored
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_a_signal_gives_the_terminal_back(
+    web: Server, tmp_path: Path, terminal: Terminal, number: signal.Signals
+) -> None:
+    shell = await logged_in(web, tmp_path)
+    async with at(terminal, shell) as process:
+        await terminal.shows(b"/ # ")
+        assert terminal.is_raw
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 60) == 128 + number
+    assert terminal.is_restored
+    assert b"Traceback" not in terminal.screen
+
+
+async def test_the_end_of_the_time_given_gives_the_terminal_back(
+    web: Server, tmp_path: Path, terminal: Terminal
+) -> None:
+    shell = await logged_in(web, tmp_path)
+    async with at(terminal, shell, "--timeout", "3") as process:
+        await terminal.shows(b"/ # ")
+        assert terminal.is_raw
+        await terminal.shows(b"error: the time given to the call is over [DEADLINE_EXCEEDED]\r\n")
+        assert await asyncio.wait_for(process.wait(), 60) == 9
+    assert terminal.is_restored

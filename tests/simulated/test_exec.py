@@ -321,6 +321,35 @@ async def test_a_terminal_echoes_edits_and_interrupts() -> None:
 
 
 @virtual_time
+async def test_an_interrupt_leads_a_shell_back_to_its_prompt() -> None:
+    query = [("stdin", "true"), ("stdout", "true"), ("tty", "true"), ("command", "sh")]
+    async with _cluster() as cluster, _exec(cluster, "box", query) as conversation:
+        seen = ""
+
+        async def turn(keys: bytes, shown: str) -> None:
+            nonlocal seen
+            await conversation.socket.send_bytes(b"\x00" + keys)
+            seen += shown
+            await conversation.until_output(seen.encode())
+
+        seen = "/ # "
+        await conversation.until_output(seen.encode())
+        await turn(b"sleep 1000\r", "sleep 1000\r\n")
+        await turn(b"\x03", "^C\r\n/ # ")
+        await turn(b"echo $?\r", "echo $?\r\n130\r\n/ # ")
+        await turn(b"half a line\x03", "half a line^C\r\n/ # ")
+        # A shell in the shell has its own prompt, and leaves its own to the outer one.
+        await turn(b"sh\r", "sh\r\n/ # ")
+        await turn(b"sleep 1000\r", "sleep 1000\r\n")
+        await turn(b"\x03", "^C\r\n/ # ")
+        await turn(b"exit 4\r", "exit 4\r\n/ # ")
+        await turn(b"\x03", "^C\r\n/ # ")
+        await conversation.socket.send_bytes(b"\x00exit 5\r")
+        status = await conversation.to_the_end()
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "5"}]
+
+
+@virtual_time
 async def test_much_input_goes_through() -> None:
     sent = bytes(range(256)) * 4096
     query = [("stdin", "true"), ("stdout", "true"), ("command", "cat")]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shutil
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.container_columns import ContainerName
+from pilothouse_client.commands.container_terminal import raw_terminal, terminal_size
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
@@ -102,11 +101,11 @@ def execute(
     keyboard = _Input(start, read=stdin)
     with (
         connect() as client,
-        _raw_terminal(keyboard, wanted=tty),
+        raw_terminal(keyboard.resized) if tty else contextlib.nullcontext(),
         client.containers.exec(keyboard) as answers,
     ):
         result = _show_output(answers)
-        keyboard.end()
+    keyboard.end()
     if result is None:
         raise CommandError("the server ended the program's output without its result")
     if result.message:
@@ -133,7 +132,7 @@ class _Input:
 
     def __init__(self, start: pb.ExecStart, *, read: bool) -> None:
         if start.tty:
-            start.terminal_size.CopyFrom(_terminal_size())
+            start.terminal_size.CopyFrom(terminal_size())
         self._queue: queue.Queue[pb.ExecRequest | None] = queue.Queue(64)
         self._queue.put(pb.ExecRequest(start=start))
         if read:
@@ -150,36 +149,14 @@ class _Input:
         self._queue.put(None)
 
     def resized(self) -> None:
-        """Tells the terminal's new size."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(pb.ExecRequest(resize=_terminal_size()))
+        """Tells the terminal's new size. Called by a handler of a signal: the main thread must not use the queue
+        meanwhile, or it would wait for itself."""
+        with contextlib.suppress(queue.Full, OSError):
+            self._queue.put_nowait(pb.ExecRequest(resize=terminal_size()))
 
     def _read(self) -> None:
-        while data := os.read(sys.stdin.fileno(), _CHUNK_BYTES):
-            self._queue.put(pb.ExecRequest(stdin=data))
+        # A terminal that has hung up answers with an error: then the input is over, too.
+        with contextlib.suppress(OSError):
+            while data := os.read(sys.stdin.fileno(), _CHUNK_BYTES):
+                self._queue.put(pb.ExecRequest(stdin=data))
         self._queue.put(pb.ExecRequest(close_stdin=True))
-
-
-def _terminal_size() -> pb.TerminalSize:
-    columns, rows = shutil.get_terminal_size()
-    return pb.TerminalSize(width=columns, height=rows)
-
-
-@contextlib.contextmanager
-def _raw_terminal(keyboard: _Input, *, wanted: bool) -> Iterator[None]:
-    """Hands keys on as they are pressed, and sizes as they change; puts the terminal back at the end."""
-    if not wanted:
-        yield
-        return
-    import termios
-    import tty as terminal
-
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    previous = signal.signal(signal.SIGWINCH, lambda *_: keyboard.resized())
-    try:
-        terminal.setraw(descriptor)
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        signal.signal(signal.SIGWINCH, previous)

@@ -63,10 +63,11 @@ class Pipe:
 
 @dataclass
 class Terminal:
-    """The size of a terminal in characters; zero until the client has told it."""
+    """The size of a terminal in characters, zero until the client has told it, and what Ctrl-C does."""
 
     width: int = 0
     height: int = 0
+    interrupt: Callable[[], object] = lambda: None
 
 
 @dataclass

@@ -27,6 +27,7 @@ from .exec_script import (
 )
 
 _MOST_STEPS = 100_000
+INTERRUPTED = 130
 SHELLS = frozenset({"sh", "ash", "bash", "/bin/sh", "/bin/ash", "/bin/bash"})
 
 Tool = Callable[[Process], Awaitable[int]]
@@ -73,14 +74,38 @@ async def _run_shell(process: Process, arguments: list[str], tools: dict[str, To
 
 
 async def _interact(shell: Shell, process: Process) -> None:
-    """Reads commands line by line; with a terminal there is a prompt before each."""
-    while True:
-        if process.terminal is not None:
+    """Reads commands line by line. With a terminal there is a prompt before each, and Ctrl-C ends the command at hand,
+    or drops the line that is typed, and leads to the next prompt."""
+    terminal = process.terminal
+    if terminal is None:
+        while await _turn(shell, process):
+            pass
+        return
+    outer = terminal.interrupt
+    turn = None
+    try:
+        while True:
             await process.stdout(b"/ # ")
-        line = await process.stdin.read_line()
-        if not line:
-            return
+            turn = asyncio.create_task(_turn(shell, process))
+            terminal.interrupt = turn.cancel
+            # Not awaited itself, so that an interrupt is told apart from the end of the session.
+            await asyncio.wait({turn})
+            if turn.cancelled():
+                shell.last_code = INTERRUPTED
+            elif not turn.result():
+                return
+    finally:
+        terminal.interrupt = outer
+        if turn is not None:
+            turn.cancel()
+
+
+async def _turn(shell: Shell, process: Process) -> bool:
+    """Runs one line; False at the end of the input."""
+    line = await process.stdin.read_line()
+    if line:
         await shell.run(line.decode(errors="replace"))
+    return bool(line)
 
 
 class Shell:

@@ -4,8 +4,8 @@ Every message begins with the number of its channel: 0 stdin, 1 stdout, 2 stderr
 terminal as JSON, and, in `v5.channel.k8s.io` only, 255 which ends the channel named by the next byte. The unversioned
 protocols know no Status: the connection just closes. As recorded, the first message is an empty one of stdout.
 
-A terminal is a line discipline: what is typed is echoed, line ends become CR LF, Ctrl-C ends the program, Ctrl-D on an
-empty line ends its input. It does no line editing.
+A terminal is a line discipline: what is typed is echoed, line ends become CR LF, Ctrl-C ends the program (of a shell
+at its prompt, what it runs), Ctrl-D on an empty line ends its input. It does no line editing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 from . import api_errors
 from .exec_environment import environment_of, files_of
 from .exec_process import Pipe, Process, Terminal
-from .exec_shell import SHELLS, Exited, NotFound, run_command
+from .exec_shell import INTERRUPTED, SHELLS, Exited, NotFound, run_command
 from .exec_tools import TOOLS
 from .kubelet import Kubelets
 from .pod_containers import Attempt, Container
@@ -40,7 +40,6 @@ _BANNER = (
     b"\r\n\r\nBusyBox v1.37.0 (simulated) built-in shell (ash)\r\n"
     b"Enter 'help' for a list of built-in commands.\r\n\r\n"
 )
-_INTERRUPTED = 130
 _INTERRUPT, _END_OF_INPUT, _ERASES = 3, 4, b"\b\x7f"
 
 
@@ -127,10 +126,10 @@ class _Session:
         self._socket = socket
         self._protocol = socket.ws_protocol or ""
         self._stdin = Pipe()
-        self._terminal = Terminal() if "tty" in wanted else None
         self._wanted = wanted
         self._line = bytearray()
         self._interrupted = asyncio.Event()
+        self._terminal = Terminal(interrupt=self._interrupted.set) if "tty" in wanted else None
 
     def process(
         self, context: ApiContext, pod: JsonObject, environment: dict[str, str], files: dict[str, bytes]
@@ -173,7 +172,7 @@ class _Session:
             elif over in done:
                 await self._finish(_exit_status(KILLED))
             elif interrupted in done:
-                await self._finish(_exit_status(_INTERRUPTED))
+                await self._finish(_exit_status(INTERRUPTED))
 
     async def _run(self, process: Process, command: list[str]) -> JsonObject:
         """The Status that tells how the program ended."""
@@ -216,9 +215,11 @@ class _Session:
         """The line discipline: echoes, edits the line, and gives whole lines to the program."""
         echo = b""
         for byte in data:
-            if byte == _INTERRUPT:
-                echo += b"^C\r\n"
-                self._interrupted.set()
+            if byte == _INTERRUPT and self._terminal is not None:
+                self._line.clear()
+                await self._send(_STDOUT, echo + b"^C\r\n")
+                echo = b""
+                self._terminal.interrupt()
             elif byte == _END_OF_INPUT:
                 if self._line:
                     await self._enter()
