@@ -29,7 +29,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from pilothouse_server.store import append
+from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Appended, Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import Database, uncancelled
@@ -38,14 +38,6 @@ from pilothouse_server.store.errors import connecting, translated
 Kind = Literal["added", "modified", "deleted"]
 Renderer = Callable[[Any], bytes]
 
-_BEGIN = text(
-    "SELECT set_config('app.current_user_id', :user_id, true), "
-    "set_config('app.operation_id', :operation_id, true), transaction_timestamp() AS now"
-)
-_LOOK = (
-    "BEGIN READ ONLY; SELECT set_config('app.current_user_id', '{}', true), "
-    "set_config('app.operation_id', '', true)"
-)
 _ENQUEUE = text(
     "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at) "
     "VALUES (:resource_type, :resource_id, :cluster_name, :namespace_id, "
@@ -111,6 +103,18 @@ class Transaction(ReadTransaction):
         """Adds an event; it gets its revision at commit, in the order of emission."""
         self.events.append(event)
 
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[None]:
+        """A part that stands or falls by itself: what raises in it leaves nothing behind, and the rest goes on."""
+        emitted = len(self.events)
+        try:
+            with translated():
+                async with self.connection.begin_nested():
+                    yield
+        except BaseException:
+            del self.events[emitted:]
+            raise
+
     async def enqueue(
         self,
         resource_type: str,
@@ -163,7 +167,7 @@ class UnitOfWork:
             with connecting():
                 self._connection = await self._engine.connect()
             with translated():
-                now = await _identify(self._connection, self._actor.user_id, self._operation_id)
+                now = await opening.identify(self._connection, self._actor.user_id, self._operation_id)
                 if savepoint:
                     self._savepoint = await self._connection.begin_nested()
             self.transaction = Transaction(
@@ -213,7 +217,7 @@ class UnitOfWork:
         """Ends the transaction, if one is open, without a trace."""
         connection = self._forget()
         if connection is not None:
-            await uncancelled(_discard(connection))
+            await uncancelled(opening.discard(connection))
 
     async def _append(
         self,
@@ -267,28 +271,6 @@ class UnitOfWork:
         return connection
 
 
-async def _discard(connection: AsyncConnection) -> None:
-    """Rolls back and gives the connection back to the pool, whatever state it is in."""
-    try:
-        await connection.rollback()
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the connection must not be used again
-        await connection.invalidate()
-    finally:
-        await connection.close()
-
-
-async def _identify(connection: AsyncConnection, user_id: int | None, operation_id: UUID | None) -> datetime:
-    row = await connection.execute(
-        _BEGIN,
-        {
-            "user_id": "" if user_id is None else str(user_id),
-            "operation_id": "" if operation_id is None else str(operation_id),
-        },
-    )
-    now: datetime = row.one().now
-    return now
-
-
 class Store:
     """Every way to the database.
 
@@ -327,14 +309,18 @@ class Store:
         `snapshot` sees one moment throughout, and knows what time it is there.
         """
         engine = (self.database.replica or self.database.app) if replica else self.database.app
-        async with _reading(engine, user_id) if snapshot else _looking(engine, user_id) as transaction:
-            yield transaction
+        if snapshot:
+            async with opening.reading(engine, user_id, snapshot=True) as (connection, began):
+                yield ReadTransaction(connection, began)
+        else:
+            async with opening.looking(engine, user_id) as connection:
+                yield ReadTransaction(connection)
 
     @asynccontextmanager
     async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:
         """A read of the server itself: every row."""
-        async with _reading(self.database.system, None, snapshot=snapshot) as transaction:
-            yield transaction
+        async with opening.reading(self.database.system, None, snapshot=snapshot) as (connection, began):
+            yield ReadTransaction(connection, began)
 
     @asynccontextmanager
     async def system_write(self, actor_name: str = "system") -> AsyncIterator[Transaction]:
@@ -348,60 +334,3 @@ class Store:
             await unit.rollback()
             raise
         await unit.commit()
-
-
-@asynccontextmanager
-async def _reading(
-    engine: AsyncEngine, user_id: int | None, *, snapshot: bool = True
-) -> AsyncIterator[ReadTransaction]:
-    with connecting():
-        connection = await engine.connect()
-    with translated():
-        try:
-            if snapshot:
-                await connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-            yield ReadTransaction(connection, await _identify(connection, user_id, None))
-        finally:
-            await uncancelled(_end_read(connection))
-
-
-@asynccontextmanager
-async def _looking(engine: AsyncEngine, user_id: int) -> AsyncIterator[ReadTransaction]:
-    """The same for the many short reads: the transaction begins and learns who asks in one round trip.
-
-    The driver is told not to begin transactions of its own; a simple query holds several statements, and no
-    parameters, but the id is a number of ours.
-    """
-    with connecting():
-        connection = await engine.connect()
-    with translated():
-        try:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
-            await driver.execute(_LOOK.format(int(user_id)))
-            yield ReadTransaction(connection)
-        finally:
-            await uncancelled(_end_look(connection))
-
-
-async def _end_look(connection: AsyncConnection) -> None:
-    try:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
-        await driver.execute("ROLLBACK")
-    except BaseException:
-        # Whatever state it is in, nobody else may go on in this transaction.
-        await connection.invalidate()
-        raise
-    finally:
-        await connection.close()
-
-
-async def _end_read(connection: AsyncConnection) -> None:
-    try:
-        await connection.rollback()
-    finally:
-        await connection.close()
