@@ -18,9 +18,11 @@ import aiohttp
 import msgspec
 
 from pilothouse_server.cluster.errors import (
+    ClusterError,
     NotTrusted,
     Refused,
     Status,
+    Throttled,
     Unreachable,
     from_response,
     from_status,
@@ -93,6 +95,7 @@ class Transport:
         self._api = api_client
         self._api.user_agent = "pilothouse"
         self.ahead = timedelta(0)
+        self._quiet_until, self._quiet_words = 0.0, ""
         self._rate = RateLimit(limits.requests_per_second, limits.burst)
 
     @property
@@ -125,6 +128,19 @@ class Transport:
             self.ahead = self.ahead if ahead is None else ahead
             return await response.read()
 
+    async def _admit(self) -> None:
+        """Raises Throttled while the server has asked not to be asked, and where our own limit cannot be kept."""
+        left = self._quiet_until - asyncio.get_running_loop().time()
+        if left > 0:
+            raise Throttled(self._quiet_words, retry_after_seconds=left)
+        await self._rate.acquire(self._limits.request_seconds)
+
+    def _quieten(self, error: ClusterError) -> None:
+        """What one request was told holds for all: the server counts them by who asks, and that is always us."""
+        if isinstance(error, Throttled):
+            until = asyncio.get_running_loop().time() + error.retry_after_seconds
+            self._quiet_until, self._quiet_words = max(self._quiet_until, until), error.message
+
     @asynccontextmanager
     async def answer(
         self,
@@ -138,7 +154,7 @@ class Transport:
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a request, if it is below 400; released at the end. Raises ClusterError."""
-        await self._rate.acquire(self._limits.request_seconds)
+        await self._admit()
         url = self.server + path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
         try:
@@ -147,27 +163,29 @@ class Transport:
             response: aiohttp.ClientResponse = answer.response
             try:
                 if response.status >= 400:
-                    raise from_response(response.status, response.headers, await response.read())
+                    error = from_response(response.status, response.headers, await response.read())
+                    self._quieten(error)
+                    raise error
                 yield response
             finally:
                 # A body read to its end gives the connection back; any other is closed with it.
                 response.release() if response.content.at_eof() else response.close()
-        except TimeoutError as error:
-            raise Unreachable(f"cluster {self.name!r} did not answer in time") from error
-        except aiohttp.ClientConnectorCertificateError as error:
+        except TimeoutError as late:
+            raise Unreachable(f"cluster {self.name!r} did not answer in time") from late
+        except aiohttp.ClientConnectorCertificateError as doubted:
             raise NotTrusted(
                 f"the certificate of cluster {self.name!r} at {self.server} is not trusted: "
-                f"{getattr(error.certificate_error, 'verify_message', '') or error.certificate_error}"
-            ) from error
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-            raise Unreachable(f"cluster {self.name!r} cannot be reached: {error}") from error
+                f"{getattr(doubted.certificate_error, 'verify_message', '') or doubted.certificate_error}"
+            ) from doubted
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as broken:
+            raise Unreachable(f"cluster {self.name!r} cannot be reached: {broken}") from broken
 
     @asynccontextmanager
     async def websocket(
         self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """An open websocket; closed at the end. Raises ClusterError where the handshake is refused."""
-        await self._rate.acquire(self._limits.request_seconds)
+        await self._admit()
         headers = {"User-Agent": self._api.user_agent}
         rest = self._api.rest_client
         if rest.pool_manager is None:

@@ -16,13 +16,14 @@ from time import monotonic
 from typing import Generic
 
 from pilothouse_server.cluster.client import ClusterClient, object_key
-from pilothouse_server.cluster.errors import ClusterError, Expired
+from pilothouse_server.cluster.errors import ClusterError, Expired, Throttled
 from pilothouse_server.cluster.objects import Resource, T
 from pilothouse_server.reconcile.backoff import after_error
 
 Key = tuple[str, str]
 # A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.
 SHORT_SECONDS = 1.0
+MOST_SECONDS = 5.0
 
 
 class Informer(Generic[T]):
@@ -68,7 +69,9 @@ class Informer(Generic[T]):
             except ClusterError as error:
                 failures = failures + 1 if monotonic() - began < 2 * SHORT_SECONDS else 1
                 self._on_failure(error)
-                await asyncio.sleep(min(5.0, after_error(error, failures)))
+                pause = after_error(error, failures)
+                # A server that says when to come again is not asked earlier.
+                await asyncio.sleep(pause if isinstance(error, Throttled) else min(MOST_SECONDS, pause))
 
     async def _list(self) -> None:
         gone = set(self.objects)

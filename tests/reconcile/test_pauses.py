@@ -1,0 +1,148 @@
+"""No hot loop: pauses grow and are bounded, an API server that says when to come again is not asked earlier."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import (
+    ClusterError,
+    Forbidden,
+    InternalError,
+    Invalid,
+    StorageStalled,
+    Throttled,
+    TooLarge,
+    Unauthorized,
+    Unreachable,
+)
+from pilothouse_server.cluster.objects import CONFIG_MAPS, NAMESPACES, KubernetesObject
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.reconcile.backoff import (
+    REFUSED_FIRST_SECONDS,
+    REFUSED_MOST_SECONDS,
+    TRANSIENT_FIRST_SECONDS,
+    TRANSIENT_MOST_SECONDS,
+    after_error,
+    backoff_seconds,
+)
+from pilothouse_server.reconcile.health import HealthSettings
+from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.reconcile.sweep import SweepSettings
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import QUICK, World
+from tests.virtual_time import pass_time, virtual_time
+
+ATTEMPTS = some.integers(min_value=1, max_value=10**9)
+TRANSIENT = some.sampled_from((Unreachable("x"), StorageStalled("x"), InternalError("x"), Unauthorized("x")))
+REFUSALS = some.sampled_from((Invalid("x", code=422), TooLarge("x", code=413), Forbidden("x", code=403)))
+
+
+@given(ATTEMPTS, some.floats(0.01, 10.0), some.floats(10.0, 1000.0))
+def test_a_pause_is_between_half_and_all_of_the_doubled_time(
+    attempts: int, first: float, most: float
+) -> None:
+    pause = backoff_seconds(attempts, first, most)
+    full = min(most, first * 2.0 ** min(attempts - 1, 64))
+    assert full / 2 <= pause <= full
+
+
+@given(ATTEMPTS, TRANSIENT)
+def test_what_fails_in_passing_is_tried_soon_and_never_hot(attempts: int, error: ClusterError) -> None:
+    assert TRANSIENT_FIRST_SECONDS / 2 <= after_error(error, attempts) <= TRANSIENT_MOST_SECONDS
+
+
+@given(ATTEMPTS, REFUSALS)
+def test_a_refusal_is_tried_less_often(attempts: int, error: ClusterError) -> None:
+    assert REFUSED_FIRST_SECONDS / 2 <= after_error(error, attempts) <= REFUSED_MOST_SECONDS
+
+
+@given(ATTEMPTS, some.floats(0.001, 300.0))
+def test_what_the_server_asks_for_is_the_least(attempts: int, seconds: float) -> None:
+    assert after_error(Throttled("later", retry_after_seconds=seconds), attempts) >= seconds
+
+
+@given(TRANSIENT, some.integers(2, 40))
+def test_pauses_grow_until_they_are_as_long_as_they_get(error: ClusterError, attempts: int) -> None:
+    # Half of one and all of the one before may meet, but never cross.
+    assert after_error(error, attempts + 1) >= after_error(error, attempts - 1) or attempts > 6
+
+
+@virtual_time
+async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
+    async with SimulatedCluster(nodes=1) as cluster:
+        client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="busy")
+        now = asyncio.get_running_loop().time
+        asked: list[float] = []
+        cluster.faults.on_request = lambda method, path: asked.append(now())
+        informer: Informer[KubernetesObject] = Informer(
+            client, CONFIG_MAPS, "", lambda old, new: None, lambda error: None, namespace="default"
+        )
+        cluster.faults.retry_after_seconds, cluster.faults.error_code = 20, 429
+        cluster.faults.error_rate = 1.0
+        following = asyncio.create_task(informer.run())
+        try:
+            for _ in range(100):
+                # Others of this server, and of its callers, keep to it too.
+                with pytest.raises(Throttled) as refused:
+                    await client.get(NAMESPACES, None, "default")
+                assert 0 < refused.value.retry_after_seconds <= 20
+                await pass_time(1.0)
+            gaps = [later - earlier for earlier, later in pairwise(asked)]
+            # Two that were under way at once may both have been told, in each of six rounds.
+            assert len(asked) <= 12
+            assert all(gap < 0.5 or gap >= 20 for gap in gaps), gaps
+            cluster.faults.clear()
+            await pass_time(45.0)
+            assert informer.synced.is_set()
+            assert (await client.get(NAMESPACES, None, "default")).metadata.name == "default"
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await client.close()
+
+
+@pytest.mark.parametrize("code", [500, 503, 504, 403])
+async def test_requests_are_few_while_everything_fails(here: World, code: int) -> None:
+    settings = msgspec.structs.replace(
+        QUICK,
+        health=HealthSettings(probe_seconds=1.0, answer_seconds=2.0),
+        sweep=SweepSettings(period_seconds=60.0, grace_seconds=0.5),
+        usage_period_seconds=60.0,
+    )
+    async with here.reconciling(settings):
+        await here.namespace()
+        for number in range(5):
+            await here.create(f"web-{number}")
+        for number in range(5):
+            await here.running(f"web-{number}")
+        asked: Counter[str] = Counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        here.cluster.faults.on_request = lambda method, path: asked.update([f"{method} {path}"])
+        here.cluster.faults.error_code, here.cluster.faults.error_rate = code, 1.0
+        here.cluster.faults.drop_watches()
+        for number in range(5):
+            await here.update(f"web-{number}", image="nginx:1.28")
+
+        async def attempts() -> int:
+            rows = await here.rows("SELECT attempts FROM reconcile_work WHERE resource_type = 'container'")
+            return min(row["attempts"] for row in rows)
+
+        await eventually(attempts, lambda least: least >= 3, seconds=60.0)
+        took = loop.time() - began
+        # One at once, and then at most one in each half of a second of the shortest pause there is.
+        assert max(asked.values()) <= 2 + 4 * took, asked
+        assert sum(asked.values()) <= 25 * (1 + took), asked
+        here.cluster.faults.clear()
+        for number in range(5):
+            await here.running(f"web-{number}")
