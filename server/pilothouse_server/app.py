@@ -52,7 +52,7 @@ from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, trusted_peers
 from pilothouse_server.storage import messages as storage_messages
 from pilothouse_server.storage import operations as volumes
 from pilothouse_server.storage.service import StorageService
@@ -194,7 +194,7 @@ class Application:
         )
         services = (
             NamespaceService(watches, page_key, self.cluster_access, nouns),
-            ContainerService(watches, page_key, self.clusters.client),
+            ContainerService(watches, page_key, self.clusters.client, self.envelopes),
             StorageService(watches, page_key, self.clusters.client),
             ConfigService(watches, page_key, self.envelopes),
             AuditService(watches, page_key),
@@ -210,7 +210,7 @@ class Application:
         retention = timedelta(hours=self.settings.idempotency_retention_hours)
         keeper = IdempotencyKeeper(self._keys.derive("idempotency"), retention=retention)
         layers = interceptors.standard_layers(AuditLayer(self.audit_writer, keeper), self._authorization)
-        trusted = frozenset(part.strip() for part in self.settings.trusted_proxies.split(",") if part.strip())
+        trusted = trusted_peers(self.settings)
         pipeline = Pipeline(rules, handlers, layers, self.store, self.authenticator, trusted_proxies=trusted)
         return build(self.settings, pipeline, rules, descriptors)
 

@@ -7,10 +7,11 @@ start.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -66,7 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     log_format: Annotated[str, "text for people, json for programs."] = "text"
     trusted_proxies: Annotated[
-        str, "Addresses, separated by commas, whose word on the client's address is taken."
+        str,
+        "Addresses and networks, separated by commas, whose word on the client's address is taken;"
+        " unix: callers over a Unix socket.",
     ] = ""
 
     database_url: Annotated[
@@ -133,6 +136,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.secret_key_file or self.data_dir / "master.key"
 
 
+TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
+
+
+def trusted_peers(settings: Settings) -> tuple[TrustedPeer, ...]:
+    """The peers of `trusted_proxies`. Raises SettingsError."""
+    found: list[TrustedPeer] = []
+    for part in filter(None, (part.strip() for part in settings.trusted_proxies.split(","))):
+        try:
+            found.append("unix" if part == "unix" else ipaddress.ip_network(part))
+        except ValueError as error:
+            raise SettingsError(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
+    return tuple(found)
+
+
 def described() -> list[tuple[str, str, str]]:
     """Every setting as its variable, its default as one would write it, and what it is."""
     return [
@@ -184,6 +201,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _checked(settings: Settings) -> Settings:
+    trusted_peers(settings)
     problems = [
         f"{PREFIX}{name.upper()} must be greater than 0"
         for name in (

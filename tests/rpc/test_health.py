@@ -46,7 +46,7 @@ async def _asked(health: Any) -> Any:
 
 
 async def test_a_draining_server_does_not_serve(database: Database, tmp_path: Path) -> None:
-    async with running_server(database, tmp_path, with_cluster=False, grace_seconds=1.0) as server:
+    async with running_server(database, tmp_path, with_cluster=False, grace_seconds=60.0) as server:
         health = _stub(server)
         watches = [health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in _NAMES]
         for watch in watches:
@@ -54,7 +54,6 @@ async def test_a_draining_server_does_not_serve(database: Database, tmp_path: Pa
         stopping = asyncio.create_task(server.application.stop())
         for watch in watches:
             assert (await watch.read()).status == _NOT_SERVING
-        # The watches hold the drain up; who only asks is told so, or by then finds the door closed.
-        assert not stopping.done()
+        # Who only asks is told so, or by then finds the door closed; nobody holds the drain up.
         assert await _asked(health) in (_NOT_SERVING, grpc.StatusCode.UNAVAILABLE)
-        await asyncio.wait_for(stopping, 10)
+        await asyncio.wait_for(stopping, 30)

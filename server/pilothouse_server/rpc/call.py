@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -244,7 +245,7 @@ def _bearer(header: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def client_address(peer: str, forwarded_for: str, trusted: frozenset[str]) -> str:
+def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]) -> str:
     """The caller's address: the connection's, or where that is a trusted proxy the last untrusted one it
     names.
 
@@ -252,13 +253,23 @@ def client_address(peer: str, forwarded_for: str, trusted: frozenset[str]) -> st
     """
     address = _peer_address(peer)
     for hop in reversed([part.strip() for part in forwarded_for.split(",") if part.strip()]):
-        if address not in trusted:
+        if not _is_trusted(address, trusted):
             break
         try:
             address = str(ipaddress.ip_address(hop))
         except ValueError:
             break
     return address
+
+
+def _is_trusted(address: str, trusted: Sequence[TrustedPeer]) -> bool:
+    if address in trusted:
+        return True
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in trusted if not isinstance(network, str))
 
 
 def _peer_address(peer: str) -> str:

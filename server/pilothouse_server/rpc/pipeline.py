@@ -29,6 +29,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import InvalidArgument, PilothouseError
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.unit_of_work import Store
 
 # A reader that takes nothing for so long is ended; its answers wait in gRPC's own bounded buffers until
@@ -67,7 +68,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         store: Store,
         authenticator: Authenticator,
         *,
-        trusted_proxies: frozenset[str] = frozenset(),
+        trusted_proxies: Sequence[TrustedPeer] = (),
     ) -> None:
         self._rules = rules
         self._runners = {method: _compose(layers, rule, handlers[method]) for method, rule in rules.items()}

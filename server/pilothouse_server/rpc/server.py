@@ -15,11 +15,11 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
+from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.settings import PREFIX, Settings, SettingsError
@@ -31,9 +31,7 @@ HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 class GrpcServer:
     """A server with every service of the product, healthy once `serving` is called."""
 
-    def __init__(
-        self, server: grpc.aio.Server, health: health_aio.HealthServicer, services: Iterable[str]
-    ) -> None:
+    def __init__(self, server: grpc.aio.Server, health: Health, services: Iterable[str]) -> None:
         self._server = server
         self._health = health
         self._services = ("", *services)
@@ -44,15 +42,13 @@ class GrpcServer:
 
     async def serving(self, healthy: bool) -> None:
         """Says by the health service whether calls are welcome, overall and for each service."""
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+        status = SERVING if healthy else NOT_SERVING
         for service in self._services:
             await self._health.set(service, status)
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes no new call, waits for those in flight, at most `grace_seconds`."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.drain()
         await self._server.stop(grace_seconds)
 
 
@@ -116,7 +112,7 @@ def build(
     names = sorted(descriptor.full_name for descriptor in services)
     for name in names:
         server.add_generic_rpc_handlers((_placeholder(name, rules),))
-    health = health_aio.HealthServicer()
+    health = Health()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)

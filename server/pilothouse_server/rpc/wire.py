@@ -1,4 +1,4 @@
-"""From values to protobuf and back, for what all nouns share: times, conditions, etags, pages."""
+"""From values to protobuf and back, for what all nouns share: times, conditions, events, etags, pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.cluster.events import KubernetesEvent
 from pilothouse_server.containers.model import Condition
 from pilothouse_server.errors import Aborted
 from pilothouse_server.rpc.call import Call
@@ -44,6 +45,23 @@ def conditions(values: Iterable[Condition]) -> list[resource.Condition]:
             reason=value.reason,
             message=value.message,
             last_transition_time=timestamp(value.last_transition_time),
+        )
+        for value in values
+    ]
+
+
+def kubernetes_events(values: Iterable[KubernetesEvent]) -> list[resource.KubernetesEvent]:
+    """Kubernetes Events as protobuf."""
+    return [
+        resource.KubernetesEvent(
+            type=value.type,
+            reason=value.reason,
+            message=value.message,
+            count=value.count,
+            first_time=timestamp(value.first_time),
+            last_time=timestamp(value.last_time),
+            object_kind=value.kind,
+            object_name=value.name,
         )
         for value in values
     ]

@@ -1,0 +1,44 @@
+"""The health service, whose watches do not outlive the server's readiness.
+
+A balancer that watches would keep a drain waiting for its whole grace: it hears that the server does not serve any
+more, and its stream ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health(aio.HealthServicer):
+    """gRPC's own service, less the watches of a server that drains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._draining = asyncio.Event()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        """Tells every change of a service's status until the server drains."""
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({watching, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+        finally:
+            draining.cancel()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        # Perhaps for the second time: whether the watch got so far is not told.
+        await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
+
+    async def drain(self) -> None:
+        """No service is served any more, whatever is set from now on, and watches end."""
+        await self.enter_graceful_shutdown()
+        self._draining.set()
