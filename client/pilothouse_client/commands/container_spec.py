@@ -203,6 +203,8 @@ def container_from_file(source: str) -> pb.Container:
     if "kind" in data and "apiVersion" in data:
         raise CommandError(f"{source} is a Kubernetes manifest: use pilothouse apply -f {source}", 2)
     try:
-        return ParseDict(data, pb.Container())
+        # What `get` shows beside the container is not of it.
+        fields = {name: value for name, value in data.items() if name not in ("events", "events_unavailable")}
+        return ParseDict(fields, pb.Container())
     except ParseError as error:
         raise CommandError(f"{source}: {error}", 2) from error

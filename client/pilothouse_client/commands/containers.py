@@ -22,6 +22,7 @@ from pilothouse_client.commands.container_columns import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.kubernetes_events import note_volumes, show_with_events
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -114,6 +115,7 @@ def create(
             namespace=namespace_or_default(namespace), container=container, validate_only=validate_only
         )
         goal = Goal.RUNNING if wait and not validate_only else None
+        note_volumes(made)
         wait_and_show(client, made, goal, wait_timeout, output)
 
 
@@ -196,6 +198,7 @@ def update(
             validate_only=validate_only,
         )
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
+        note_volumes(changed)
         wait_and_show(client, changed, goal, wait_timeout, output)
 
 
@@ -216,11 +219,15 @@ def _remove(container: pb.Container, variables: list[str], labels: list[str]) ->
 def get(
     name: ContainerName, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE
 ) -> None:
-    """Show a container, or watch it."""
+    """Show a container with what Kubernetes tells of it (events), or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:
-            show(client.containers.get(namespace=where, name=name), COLUMNS, output)
+            answer = client.containers.get.send(
+                pb.GetContainerRequest(namespace=where, name=name, include_events=True)
+            )
+            show_with_events(answer.container, answer, COLUMNS, output)
+            note_volumes(answer.container)
             return
         with client.containers.watch(namespace=where, name=name) as changes:
             show_changes(changes, COLUMNS, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.kubernetes_events import note_volumes, show_with_events
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -33,6 +35,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
 from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_client.errors import PilothouseError
 
 app = typer.Typer(
     no_args_is_help=True, help="Storage that containers mount: claims, files, folders.", rich_markup_mode=None
@@ -125,11 +128,14 @@ def create(
 
 @app.command("get")
 def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
-    """Show a volume, or watch it."""
+    """Show a volume with what Kubernetes tells of its claim (events), or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:
-            show(client.storage.get_volume(namespace=where, name=name), COLUMNS, output)
+            answer = client.storage.get_volume.send(
+                pb.GetVolumeRequest(namespace=where, name=name, include_events=True)
+            )
+            show_with_events(answer.volume, answer, COLUMNS, output)
             return
         with client.storage.watch_volumes(namespace=where, name=name) as changes:
             show_changes(changes, COLUMNS, output)
@@ -248,9 +254,10 @@ def attach(
     output: Output = Format.TABLE,
 ) -> None:
     """Mount a volume into a container. Its pods are replaced for it."""
+    where = namespace_or_default(namespace)
     with connect() as client:
         answer = client.storage.attach_volume(
-            namespace=namespace_or_default(namespace),
+            namespace=where,
             name=name,
             container=container,
             mount_path=mount_path,
@@ -258,6 +265,9 @@ def attach(
             sub_path=sub_path,
             validate_only=validate_only,
         )
+        # Whoever may attach may not look for certain; a note is not worth a failure.
+        with suppress(PilothouseError):
+            note_volumes(client.containers.get(namespace=where, name=container))
     _say_replaced(container, answer.restarts)
     show(answer.volume, COLUMNS, output)
 

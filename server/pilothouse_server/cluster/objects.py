@@ -97,7 +97,6 @@ class DeploymentState(Partial, frozen=True, rename="camel"):
     updated_replicas: int = 0
     ready_replicas: int = 0
     available_replicas: int = 0
-    unavailable_replicas: int = 0
     conditions: tuple[ObjectCondition, ...] = ()
 
 
@@ -216,19 +215,40 @@ class ObjectReference(Partial, frozen=True, rename="camel"):
     uid: str = ""
 
 
+class EventSeries(Partial, frozen=True, rename="camel"):
+    count: int = 0
+    last_observed_time: datetime | None = None
+
+
 class Event(KubernetesObject, frozen=True, rename="camel"):
+    """Of two shapes: the scheduler's have no `count` and no timestamps but `eventTime` (and `series` where repeated),
+    those of the kubelet and the controllers the other way round."""
+
     involved_object: ObjectReference = ObjectReference()
     type: str = ""
     reason: str = ""
     message: str = ""
     count: int | None = None
+    first_timestamp: datetime | None = None
     last_timestamp: datetime | None = None
     event_time: datetime | None = None
+    series: EventSeries | None = None
 
     @property
     def time(self) -> datetime | None:
-        """When it happened last: the scheduler's events have no `lastTimestamp`, the kubelet's no `eventTime`."""
-        return self.last_timestamp or self.event_time or self.metadata.creation_timestamp
+        """When it happened last."""
+        repeated = self.series.last_observed_time if self.series else None
+        return self.last_timestamp or repeated or self.event_time or self.metadata.creation_timestamp
+
+    @property
+    def first_time(self) -> datetime | None:
+        """When it happened first."""
+        return self.first_timestamp or self.event_time or self.metadata.creation_timestamp
+
+    @property
+    def times(self) -> int:
+        """How often it happened."""
+        return max(1, self.count or (self.series.count if self.series else 0))
 
 
 class NodeImage(Partial, frozen=True, rename="camel"):

@@ -22,14 +22,22 @@ from datetime import datetime
 
 import msgspec
 
+from pilothouse_server.cluster.events import TOLD_BY_EVENTS
 from pilothouse_server.cluster.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
-from pilothouse_server.cluster.pod_observation import PodObservation, observe_pod, waits_without_saying_why
+from pilothouse_server.cluster.pod_observation import (
+    ORDINARY,
+    PodObservation,
+    observe_pod,
+    waits_without_saying_why,
+)
 from pilothouse_server.cluster.rollout import (
     HELD_WORDS,
+    ROLLING_OUT,
     ROLLOUT_HELD,
     newest_of,
     observe_rollout,
     reason_of,
+    says_why,
     witness,
 )
 from pilothouse_server.containers.model import Condition, ConditionStatus, Container, Observed, Status
@@ -53,7 +61,8 @@ class Observation(msgspec.Struct, frozen=True):
     """`observed` for the container's row, `pods` for its pods' rows.
 
     `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods of which only events can
-    say why they do not start; observe again with these events.
+    say why they are not ready; observe again with these events. `troubled`: the pod that says best why not all is well,
+    though its status says why or it is up again: its events tell more.
     """
 
     observed: Observed
@@ -61,6 +70,7 @@ class Observation(msgspec.Struct, frozen=True):
     spec_replicas: int = 0
     recheck_seconds: float | None = None
     unexplained: tuple[str, ...] = ()
+    troubled: str = ""
 
 
 def observe(
@@ -87,9 +97,14 @@ def observe(
     )
     spec_replicas = deployment.spec.replicas if deployment else 0
     rollout = observe_rollout(container, deployment, replica_sets, observations)
-    status, reason, message, recheck_seconds = _status(container, deployment, observations, cluster_now or now)
+    status, reason, message, recheck_seconds = _status(
+        container, deployment, observations, cluster_now or now
+    )
     if status == "running" and not reason and rollout is not None and deployment is not None:
         reason, message = reason_of(rollout, deployment, observations, newest)
+    unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
+    if unexplained and not events and (kept := _explained_before(container, status, reason)):
+        reason, message = kept
     shown = _shown(observations, newest)
     observed = Observed(
         status=status,
@@ -112,7 +127,8 @@ def observe(
         pods=tuple(observations),
         spec_replicas=spec_replicas,
         recheck_seconds=recheck_seconds,
-        unexplained=tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod)),
+        unexplained=unexplained,
+        troubled=_troubled(container, observations),
     )
 
 
@@ -257,6 +273,27 @@ def _conditions(
         since = old.last_transition_time if old is not None and old.status == condition.status else now
         result += (msgspec.structs.replace(condition, last_transition_time=since),)
     return tuple(sorted(result, key=lambda condition: condition.type))
+
+
+def _explained_before(container: Container, status: Status, reason: str) -> tuple[str, str] | None:
+    """What events told, while there are none: they are not asked for again yet, or too old for the cluster."""
+    before = container.observed
+    silent = reason in ORDINARY or reason in ("ContainersNotReady", "ReplicasNotReady", ROLLING_OUT)
+    if not silent or before.status != status or before.reason not in TOLD_BY_EVENTS:
+        return None
+    return before.reason, before.message
+
+
+def _troubled(container: Container, pods: list[PodObservation]) -> str:
+    if container.desired_state != "running":
+        return ""
+    living = [pod for pod in pods if pod.living]
+    unready = witness(living)
+    if unready is not None and says_why(unready):
+        return unready.name
+    if sum(pod.restart_count for pod in living) > container.observed.restart_count:
+        return max(living, key=lambda pod: pod.restart_count).name
+    return ""
 
 
 def _condition_status(text: str) -> ConditionStatus:

@@ -2,8 +2,9 @@
 
 The reason is not in one place. It is sought in this order, and the first that says something wins: the pod's
 own `status.reason` (Evicted, DeadlineExceeded) -> an init container that waits or failed -> a container's
-`state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> events (FailedMount
-is told by an event only). A deletion in progress overrides them all. A pod in good order has no reason.
+`state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> events (a volume that
+cannot be attached or mounted, and what a probe finds, are told by events only). A deletion in progress overrides them
+all. A pod in good order has no reason.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import datetime
 
 import msgspec
 
+from pilothouse_server.cluster.events import explanation
 from pilothouse_server.cluster.objects import ContainerStatus, Event, ObjectCondition, Pod, Terminated
 
 CRASH_LOOP = "CrashLoopBackOff"
@@ -85,11 +87,16 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> 
 
 
 def waits_without_saying_why(pod: Pod) -> bool:
-    """Assigned to a node, not started, and its status does not say why: only its events can."""
-    if not pod.spec.node_name or pod.status.phase != "Pending" or pod.metadata.deletion_timestamp:
+    """Assigned to a node, not ready, and its status does not say why: only its events can."""
+    if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:
         return False
+    if pod.status.phase == "Running":
+        return _condition(pod.status.conditions, "Ready") != "True" and all(
+            status.state.running is not None and status.last_state.terminated is None
+            for status in pod.status.container_statuses
+        )
     statuses = pod.status.init_container_statuses + pod.status.container_statuses
-    return all(
+    return pod.status.phase == "Pending" and all(
         status.state.running is None
         and status.state.terminated is None
         and (status.state.waiting is None or status.state.waiting.reason in ORDINARY)
@@ -117,8 +124,8 @@ def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> tuple[str, str]:
     for condition in status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
             return condition.reason, condition.message
-    if not ready and (warning := _warning(events, pod.metadata.uid)):
-        return warning
+    if not ready and (told := explanation(events, pod.metadata.uid, started=status.phase == "Running")):
+        return told
     return _unready(status.conditions, ready, status.container_statuses)
 
 
@@ -160,14 +167,6 @@ def _last(container: ContainerStatus) -> tuple[str, str] | None:
 
 def _exit(ended: Terminated) -> str:
     return f"{ended.reason or 'Terminated'}, exit code {ended.exit_code}"
-
-
-def _warning(events: Iterable[Event], uid: str) -> tuple[str, str] | None:
-    warnings = [event for event in events if event.type == "Warning" and event.involved_object.uid == uid]
-    if not warnings:
-        return None
-    newest = max(warnings, key=lambda event: event.time.timestamp() if event.time else 0.0)
-    return newest.reason, newest.message
 
 
 def _unready(

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.live import program
-from pilothouse_server.containers import importing, live, messages, operations
+from pilothouse_server.containers import events, importing, live, messages, operations
 from pilothouse_server.containers.admission import HOST_PATH_PERMISSION
 from pilothouse_server.containers.asking import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
@@ -59,10 +59,18 @@ class ContainerService:
         return pb.CreateContainerResponse(container=_shown(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
-        """Answers one container."""
+        """Answers one container; its events are asked for after the transaction has ended."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-        return pb.GetContainerResponse(container=_shown(call, found))
+            pods = await operations.list_pods(transaction, found.id) if request.include_events else ()
+        response = pb.GetContainerResponse(container=_shown(call, found))
+        if request.include_events:
+            told = await events.read(
+                self._connect, found.cluster_name, found.kubernetes_namespace, events.subjects_of(found, pods)
+            )
+            response.events.extend(wire.kubernetes_events(told.events))
+            response.events_unavailable = told.unavailable
+        return response
 
     async def ListContainers(
         self, request: pb.ListContainersRequest, call: Call

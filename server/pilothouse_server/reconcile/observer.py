@@ -25,12 +25,10 @@ from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.objects import (
     DEPLOYMENTS,
-    EVENTS,
     NAMESPACES,
     PODS,
     REPLICA_SETS,
     Deployment,
-    Event,
     Namespace,
     Pod,
     ReplicaSet,
@@ -42,6 +40,7 @@ from pilothouse_server.cluster.pod_observation import PodObservation
 from pilothouse_server.containers.model import Container, NamespaceId, Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.cluster_view import ClusterView, Objects
+from pilothouse_server.reconcile.explanations import Explanations
 from pilothouse_server.reconcile.foreign_pods import ForeignPods
 from pilothouse_server.reconcile.images import Images
 from pilothouse_server.reconcile.informer import Informer
@@ -65,7 +64,7 @@ class ObserverSettings(msgspec.Struct, frozen=True):
     batch: int = 100
     gather_seconds: float = 0.05
     locked_again_seconds: float = 0.2
-    # A pod that does not start and does not say why: when its events are asked for, and how often again.
+    # A pod that is not ready: when its events are asked for, and how often again where only they say why.
     unexplained_seconds: float = 2.0
     events_again_seconds: float = 15.0
     # A node lists an image some time after it has pulled it.
@@ -108,8 +107,13 @@ class Observer:
         self._pods_written: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
-        self._events: dict[str, tuple[Event, ...]] = {}
-        self._events_asked: dict[str, float] = {}
+        self._explanations = Explanations(
+            client,
+            self.view,
+            self._failed,
+            first_seconds=settings.unexplained_seconds,
+            again_seconds=settings.events_again_seconds,
+        )
         # Containers that objects speak of and the database does not know -> since when.
         self.unknown: dict[str, float] = {}
         self.synced = asyncio.Event()
@@ -209,12 +213,13 @@ class Observer:
             known = await written_back.known_uids(transaction, left) if left else set()
         for container in locked:
             self._remember(container, seen[container.uid])
+            self._explanations.written(container, seen[container.uid])
         for uid in left:
             if uid in known:
                 self.view.mark(uid, in_seconds=self._settings.locked_again_seconds)
             else:
                 self._forget(uid)
-        await self._explain(locked, seen)
+        await self._explanations.ask({each.uid: (each, seen[each.uid]) for each in locked})
         await self._write_images(locked)
 
     async def _write_images(self, containers: list[Container]) -> None:
@@ -249,12 +254,13 @@ class Observer:
             objects.deployments.get(container.kubernetes_name),
             replica_sets,
             pods,
-            self._events.get(container.uid, ()),
+            self._explanations.events(container.uid),
             now=now,
             cluster_now=self._client.now(),
         )
 
     def _change(self, container: Container, observation: Observation) -> Change:
+        warnings, look_up = self._explanations.news(container, observation)
         unchanged = self._pods_written.get(container.uid) == observation.pods
         return Change(
             container,
@@ -262,6 +268,8 @@ class Observer:
             container.observed_generation,
             observed_replicas=observation.spec_replicas,
             pods=None if unchanged else observation.pods,
+            warnings=warnings,
+            look_up=look_up,
         )
 
     def _remember(self, container: Container, observation: Observation) -> None:
@@ -269,59 +277,18 @@ class Observer:
         self.unknown.pop(uid, None)
         self._pods_written[uid] = observation.pods
         self._owners[uid] = PodOwner(int(container.id), container.namespace_id, container.resources)
-        if not observation.unexplained:
-            self._events.pop(uid, None)
-            self._events_asked.pop(uid, None)
         if observation.recheck_seconds is not None:
             self.view.mark(uid, in_seconds=observation.recheck_seconds + 0.05)
 
     def _forget(self, uid: str) -> None:
-        for memory in (self._pods_written, self._owners, self._events, self._events_asked):
-            memory.pop(uid, None)
+        self._pods_written.pop(uid, None)
+        self._owners.pop(uid, None)
+        self._explanations.forget(uid)
         self._images.forget(uid)
         if uid in self.view.containers:
             self.unknown.setdefault(uid, monotonic())
         else:
             self.unknown.pop(uid, None)
-
-    async def _explain(self, containers: list[Container], seen: dict[str, Observation]) -> None:
-        """Ask for the events of pods that do not start and do not say why; they are observed again with these."""
-        for container in containers:
-            uid, observation = container.uid, seen[container.uid]
-            if not observation.unexplained:
-                continue
-            wait = self._seconds_until_asking(uid, observation.unexplained)
-            if wait > 0:
-                self.view.mark(uid, in_seconds=wait)
-                continue
-            self._events_asked[uid] = monotonic()
-            try:
-                listed = await self._client.list(
-                    EVENTS,
-                    container.kubernetes_namespace,
-                    field_selector=f"involvedObject.name={observation.unexplained[0]}",
-                )
-            except ClusterError as error:
-                # The rest would fail alike, and the observation must go on.
-                self._failed(error)
-                return
-            changed = listed.items != self._events.get(uid, ())
-            self._events[uid] = listed.items
-            self.view.mark(uid, in_seconds=0.0 if changed else self._settings.events_again_seconds)
-
-    def _seconds_until_asking(self, uid: str, pods: tuple[str, ...]) -> float:
-        """Most pods start within moments, and events of one that does not come slowly."""
-        asked = self._events_asked.get(uid)
-        if asked is not None:
-            return self._settings.events_again_seconds - (monotonic() - asked)
-        objects = self.view.containers.get(uid)
-        pod = objects.pods.get(pods[0]) if objects else None
-        created = pod.metadata.creation_timestamp if pod else None
-        if created is None:
-            return 0.0
-        # A clock that is behind the cluster's must not keep us waiting.
-        age = max(0.0, (datetime.now(created.tzinfo) - created).total_seconds())
-        return self._settings.unexplained_seconds - age
 
     async def _ask_for_repairs(self) -> None:
         """Have the worker look at what others changed or took away."""

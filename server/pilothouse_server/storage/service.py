@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from google.protobuf.message import Message
 
 from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_server.cluster.events import Subject
+from pilothouse_server.containers import events
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.namespaces import operations as namespaces
@@ -45,10 +47,16 @@ class StorageService:
         return pb.CreateVolumeResponse(volume=_shown(call, created))
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
-        """Answers one volume."""
+        """Answers one volume; the events of its claim are asked for after the transaction has ended."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-        return pb.GetVolumeResponse(volume=_shown(call, found))
+        response = pb.GetVolumeResponse(volume=_shown(call, found))
+        if request.include_events and found.is_claim:
+            claim = Subject("PersistentVolumeClaim", found.kubernetes_name)
+            told = await events.read(self._connect, found.cluster_name, found.kubernetes_namespace, [claim])
+            response.events.extend(wire.kubernetes_events(told.events))
+            response.events_unavailable = told.unavailable
+        return response
 
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> pb.ListVolumesResponse:
         """Lists volumes."""

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
+from pilothouse_server.containers.attaching import volumes_attachable
 from pilothouse_server.containers.messages import words
 from pilothouse_server.rpc import wire
 
@@ -16,6 +17,7 @@ from pilothouse_server.rpc import wire
 def container(value: model.Container, now: datetime | None = None) -> pb.Container:
     """A container as protobuf; `uptime` is counted to `now`."""
     observed, spec, resources = value.observed, value.spec, value.resources
+    attachable = volumes_attachable(value)
     message = pb.Container(
         name=value.name,
         display_name=value.display_name,
@@ -59,7 +61,7 @@ def container(value: model.Container, now: datetime | None = None) -> pb.Contain
         phase=observed.phase,
         reason=observed.reason,
         message=observed.message,
-        conditions=wire.conditions(observed.conditions),
+        conditions=wire.conditions((*observed.conditions, *((attachable,) if attachable else ()))),
         ready_replicas=observed.ready_replicas,
         kubernetes_name=value.kubernetes_name,
         deployment_name=observed.deployment_name,

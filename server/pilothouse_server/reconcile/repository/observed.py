@@ -19,6 +19,7 @@ import msgspec
 import orjson
 from sqlalchemy import text
 
+from pilothouse_server.cluster.events import Warned
 from pilothouse_server.cluster.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Container, Observed
@@ -39,13 +40,18 @@ PULL_REASONS = {"ErrImagePull", "ImagePullBackOff"}
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A container as loaded under lock, and what shall be written of it; `pods` None leaves its pods as they are."""
+    """A container as loaded under lock, and what shall be written of it; `pods` None leaves its pods as they are.
+
+    `warnings` are lines of the history beside the status; those that it holds already are left out where `look_up`.
+    """
 
     container: Container
     observed: Observed
     observed_generation: int
     observed_replicas: int | None = None
     pods: tuple[PodObservation, ...] | None = None
+    warnings: tuple[Warned, ...] = ()
+    look_up: bool = False
 
     @property
     def significant(self) -> bool:
@@ -90,6 +96,18 @@ SELECT r.container_id, r.namespace_id, r.previous_status, r.current_status, NULL
 FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
     container_id bigint, namespace_id bigint, previous_status text, current_status text, reason text, message text,
     triggered_by text)
+""")
+
+# As long as the cluster keeps its events.
+_WARNINGS = text("""
+INSERT INTO container_status_history
+    (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by)
+SELECT r.container_id, r.namespace_id, r.status, r.status, r.reason, r.message, 'kubernetes'
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container_id bigint, namespace_id bigint, status text, reason text, message text, look_up boolean)
+WHERE NOT r.look_up OR NOT EXISTS (
+    SELECT FROM container_status_history AS h
+    WHERE h.container_id = r.container_id AND h.reason = r.reason AND h.changed_at > now() - interval '1 hour')
 """)
 
 _PODS_GONE = text("""
@@ -169,6 +187,8 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
         ]
         if history:
             await transaction.connection.execute(_HISTORY, {"rows": _json(history)})
+    if told := [row for change in changes for row in _warning_rows(change)]:
+        await transaction.connection.execute(_WARNINGS, {"rows": _json(told)})
     await _write_pods(transaction, [change for change in changes if change.pods is not None])
     for change, container in zip(significant, written, strict=True):
         transaction.emit(_event(container, "modified", before=change.container))
@@ -265,6 +285,20 @@ def _history_row(change: Change, trigger: Trigger) -> dict[str, Any]:
         "message": change.observed.message,
         "triggered_by": trigger,
     }
+
+
+def _warning_rows(change: Change) -> list[dict[str, Any]]:
+    return [
+        {
+            "container_id": change.container.id,
+            "namespace_id": change.container.namespace_id,
+            "status": change.observed.status,
+            "reason": warning.reason,
+            "message": warning.message,
+            "look_up": change.look_up,
+        }
+        for warning in change.warnings
+    ]
 
 
 def _pod_row(container: Container, pod: PodObservation) -> dict[str, Any]:

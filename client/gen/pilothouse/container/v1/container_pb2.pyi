@@ -1206,9 +1206,11 @@ class Container(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`. Once `observed_generation` has reached a
+        """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`, `VolumesAttachable`. Once `observed_generation` has reached a
         `generation`, `RolledOut` tells of that generation or a later one: TRUE when all replicas are of the newest template and available and no
         older ones are left; FALSE with the reason `ProgressDeadlineExceeded` when the cluster has given up. Absent while stopped or paused.
+        `VolumesAttachable` is UNKNOWN (reason `ReadWriteOnce`) while several replicas want a claim of READ_WRITE_ONCE, which the pods of one node
+        get; FALSE (reason `FailedAttachVolume`) when the cluster says so; absent otherwise.
         """
 
     @_builtins.property
@@ -1311,7 +1313,10 @@ Global___Container: _TypeAlias = Container  # noqa: Y015
 
 @_typing.final
 class StatusChange(_message.Message):
-    """One change of a container's status."""
+    """One change of a container's status, or of what explains it: where the two are alike, `reason` is what the cluster tells newly. That is also
+    a Kubernetes Event of type Warning (`FailedScheduling`, `BackOff`, `Unhealthy` ...) of one of its objects, which the message begins with
+    then; once, however often the cluster repeats it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1324,7 +1329,7 @@ class StatusChange(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     previous_status: Global___ContainerStatus.ValueType
-    """Empty for the first."""
+    """Unspecified for the first."""
     current_status: Global___ContainerStatus.ValueType
     """What it became."""
     reason: _builtins.str
@@ -1499,19 +1504,25 @@ class GetContainerRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    INCLUDE_EVENTS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
     """Required."""
+    include_events: _builtins.bool
+    """Also answer what Kubernetes tells of its Deployment, ReplicaSets, pods (up to 10, those that are not ready first) and Services.
+    The cluster is asked for it, and waited for up to 3 seconds. Default false: what is stored is answered, no cluster is waited for.
+    """
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
+        include_events: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_events", b"include_events", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1524,18 +1535,30 @@ class GetContainerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTAINER_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EVENTS_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    events_unavailable: _builtins.str
+    """If asked for: why the events could not be read; empty otherwise. The container is answered all the same."""
     @_builtins.property
     def container(self) -> Global___Container:
         """As stored."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.KubernetesEvent]:
+        """If asked for: the newest Kubernetes Events of its Deployment, ReplicaSets, pods (up to 10, those that are not ready first) and Services,
+        newest first, at most 20. Not stored.
+        """
 
     def __init__(
         self,
         *,
         container: Global___Container | None = ...,
+        events: _abc.Iterable[_resource_pb2.KubernetesEvent] | None = ...,
+        events_unavailable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "events", b"events", "events_unavailable", b"events_unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -149,7 +149,8 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetContainer(self, request, context):
-        """Answers one container.
+        """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+        then: `events_unavailable` says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class ContainerServiceStub:
     FAILED_PRECONDITION if the namespace is inactive or being deleted. All or nothing.
     """
     GetContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]
-    """Answers one container."""
+    """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+    then: `events_unavailable` says so.
+    """
     ListContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]
     """Lists containers. Filter: `name`, `status`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
     UpdateContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.UpdateContainerRequest, _container_pb2.UpdateContainerResponse]
@@ -118,7 +120,9 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     FAILED_PRECONDITION if the namespace is inactive or being deleted. All or nothing.
     """
     GetContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]  # type: ignore[assignment]
-    """Answers one container."""
+    """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+    then: `events_unavailable` says so.
+    """
     ListContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]  # type: ignore[assignment]
     """Lists containers. Filter: `name`, `status`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
     UpdateContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.UpdateContainerRequest, _container_pb2.UpdateContainerResponse]  # type: ignore[assignment]
@@ -201,7 +205,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.GetContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.GetContainerResponse, _abc.Awaitable[_container_pb2.GetContainerResponse]]:
-        """Answers one container."""
+        """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+        then: `events_unavailable` says so.
+        """
 
     @_abc_1.abstractmethod
     def ListContainers(

@@ -121,3 +121,57 @@ class Condition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class KubernetesEvent(_message.Message):
+    """What Kubernetes tells of one object on the cluster: an Event. The cluster keeps it for about an hour after it was last told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    OBJECT_KIND_FIELD_NUMBER: _builtins.int
+    OBJECT_NAME_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """`Normal` or `Warning`."""
+    reason: _builtins.str
+    """CamelCase word, such as `FailedScheduling`, `FailedMount`, `BackOff`."""
+    message: _builtins.str
+    """The cluster's own words; at most 4,096 characters."""
+    count: _builtins.int
+    """How often it was told; at least 1."""
+    object_kind: _builtins.str
+    """What it is about: `Deployment`, `ReplicaSet`, `Pod`, `Service` or `PersistentVolumeClaim`."""
+    object_name: _builtins.str
+    """The Kubernetes name of what it is about."""
+    @_builtins.property
+    def first_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was told first. Unset where the cluster does not say."""
+
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was told last. Unset where the cluster does not say."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        count: _builtins.int = ...,
+        first_time: _timestamp_pb2.Timestamp | None = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+        object_kind: _builtins.str = ...,
+        object_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_time", b"first_time", "last_time", b"last_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first_time", b"first_time", "last_time", b"last_time", "message", b"message", "object_kind", b"object_kind", "object_name", b"object_name", "reason", b"reason", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KubernetesEvent: _TypeAlias = KubernetesEvent  # noqa: Y015

@@ -69,6 +69,7 @@ class _AccessModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessMode
     ACCESS_MODE_READ_WRITE_ONCE: _AccessMode.ValueType  # 1
     """One node reads and writes. Pods that are placed on another node wait there, with the reason, until the storage is
     free; with several replicas, or during a rolling restart, that may be until somebody stops the pods that hold it.
+    A container with several replicas tells it by the condition `VolumesAttachable`.
     """
     ACCESS_MODE_READ_ONLY_MANY: _AccessMode.ValueType  # 2
     """Many nodes read."""
@@ -83,6 +84,7 @@ ACCESS_MODE_UNSPECIFIED: AccessMode.ValueType  # 0
 ACCESS_MODE_READ_WRITE_ONCE: AccessMode.ValueType  # 1
 """One node reads and writes. Pods that are placed on another node wait there, with the reason, until the storage is
 free; with several replicas, or during a rolling restart, that may be until somebody stops the pods that hold it.
+A container with several replicas tells it by the condition `VolumesAttachable`.
 """
 ACCESS_MODE_READ_ONLY_MANY: AccessMode.ValueType  # 2
 """Many nodes read."""
@@ -384,19 +386,25 @@ class GetVolumeRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    INCLUDE_EVENTS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
     """Required."""
+    include_events: _builtins.bool
+    """Also answer what Kubernetes tells of its claim (other types have nothing on the cluster, so no events).
+    The cluster is asked for it, and waited for up to 3 seconds. Default false: what is stored is answered, no cluster is waited for.
+    """
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
+        include_events: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_events", b"include_events", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -409,18 +417,30 @@ class GetVolumeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VOLUME_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EVENTS_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    events_unavailable: _builtins.str
+    """If asked for: why the events could not be read; empty otherwise. The volume is answered all the same."""
     @_builtins.property
     def volume(self) -> Global___Volume:
         """As stored."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.KubernetesEvent]:
+        """If asked for: the newest Kubernetes Events of its claim (other types have nothing on the cluster, so no events),
+        newest first, at most 20. Not stored.
+        """
 
     def __init__(
         self,
         *,
         volume: Global___Volume | None = ...,
+        events: _abc.Iterable[_resource_pb2.KubernetesEvent] | None = ...,
+        events_unavailable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "events_unavailable", b"events_unavailable", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,7 +95,8 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetVolume(self, request, context):
-        """Answers one volume.
+        """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+        then: `events_unavailable` says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

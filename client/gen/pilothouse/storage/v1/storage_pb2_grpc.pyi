@@ -40,7 +40,9 @@ class StorageServiceStub:
     CreateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]
     """Makes a volume. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`."""
     GetVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetVolumeRequest, _storage_pb2.GetVolumeResponse]
-    """Answers one volume."""
+    """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+    then: `events_unavailable` says so.
+    """
     ListVolumes: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListVolumesRequest, _storage_pb2.ListVolumesResponse]
     """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.UpdateVolumeRequest, _storage_pb2.UpdateVolumeResponse]
@@ -78,7 +80,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     CreateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]  # type: ignore[assignment]
     """Makes a volume. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`."""
     GetVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetVolumeRequest, _storage_pb2.GetVolumeResponse]  # type: ignore[assignment]
-    """Answers one volume."""
+    """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+    then: `events_unavailable` says so.
+    """
     ListVolumes: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListVolumesRequest, _storage_pb2.ListVolumesResponse]  # type: ignore[assignment]
     """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.UpdateVolumeRequest, _storage_pb2.UpdateVolumeResponse]  # type: ignore[assignment]
@@ -125,7 +129,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.GetVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.GetVolumeResponse, _abc.Awaitable[_storage_pb2.GetVolumeResponse]]:
-        """Answers one volume."""
+        """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
+        then: `events_unavailable` says so.
+        """
 
     @_abc_1.abstractmethod
     def ListVolumes(

@@ -1,0 +1,51 @@
+"""What Kubernetes tells of a container or a volume, shown beside it; and what is to be known of its volumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.output import Column, Columns, as_data, show, show_all
+from pilothouse_client.commands.values import moment
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from pilothouse.container.v1.container_pb2 import Container
+
+# A short list for people; programs get all that the API answers.
+_MOST = 10
+EVENT_COLUMNS: list[Column[Any]] = [
+    Column("LAST SEEN", lambda event: moment(event.last_time)),
+    Column("TYPE", lambda event: event.type),
+    Column("EVENT", lambda event: event.reason),
+    Column("COUNT", lambda event: event.count),
+    Column("OBJECT", lambda event: f"{event.object_kind}/{event.object_name}"),
+    Column("MESSAGE", lambda event: event.message),
+]
+
+
+def show_with_events(resource: Message, answer: Any, columns: Columns, form: Format) -> None:
+    """Writes a resource and the events of the `answer` that it came with: below it, or as its fields `events` and
+    `events_unavailable`."""
+    beside = {
+        "events": [as_data(event) for event in answer.events],
+        "events_unavailable": answer.events_unavailable,
+    }
+    show(resource, columns, form, beside)
+    if form is not Format.TABLE:
+        return
+    if answer.events:
+        typer.echo()
+        show_all(answer.events, EVENT_COLUMNS, form, _MOST)
+    if answer.events_unavailable:
+        typer.echo(f"no events: {answer.events_unavailable}", err=True)
+
+
+def note_volumes(container: Container) -> None:
+    """Tells people where a container's pods cannot all have its volumes, or may not."""
+    for condition in container.conditions:
+        if condition.type == "VolumesAttachable":
+            typer.echo(f"{container.name}: {condition.reason}: {condition.message}", err=True)

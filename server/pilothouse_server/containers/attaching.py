@@ -1,0 +1,41 @@
+"""Whether all pods of a container can have its volumes at once: the condition `VolumesAttachable`.
+
+A claim of ReadWriteOnce is attached to one node. Several pods share it only where the cluster puts them on the
+same node; the others wait, and the cluster says FailedAttachVolume (Multi-Attach). That is no error, since it may do,
+so it is accepted and told: it follows from what is wanted, so the answer to the change tells it already, whether the
+cluster has been there or not.
+"""
+
+from __future__ import annotations
+
+from pilothouse_server.containers.model import Condition, Container
+
+VOLUMES_ATTACHABLE = "VolumesAttachable"
+FAILED = "FailedAttachVolume"
+_CLAIM = "persistent_volume_claim"
+
+
+def volumes_attachable(container: Container) -> Condition | None:
+    """False where the cluster says so, Unknown where several replicas want what one node gets; else there is none."""
+    observed = container.observed
+    if observed.reason == FAILED:
+        return Condition(VOLUMES_ATTACHABLE, "False", FAILED, observed.message)
+    if container.replicas < 2:
+        return None
+    mounted = {mount.volume for mount in container.all_mounts}
+    once = sorted(
+        volume.name
+        for volume in container.volumes
+        if volume.type == _CLAIM and volume.access_mode == "ReadWriteOnce" and volume.name in mounted
+    )
+    if not once:
+        return None
+    names = ", ".join(f'"{name}"' for name in once)
+    what = f"volumes {names} are" if len(once) > 1 else f"volume {names} is"
+    return Condition(
+        VOLUMES_ATTACHABLE,
+        "Unknown",
+        "ReadWriteOnce",
+        f"{what} READ_WRITE_ONCE, for the pods of one node, and {container.replicas} replicas are wanted: those that "
+        f"the cluster puts on another node do not start ({FAILED})",
+    )

@@ -1,0 +1,243 @@
+"""Kubernetes Events of a container and of a volume: with `get`, in the history, by the API and by the command."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_server.cluster.simulated import resources
+from pilothouse_server.cluster.simulated.event_recorder import EventRecorder
+from tests.harness import Server, eventually
+from tests.main_job.command import Shell, logged_in
+
+WHERE = ("--namespace", "shop")
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+
+
+async def given(server: Server, tmp_path: Path) -> Shell:
+    shell = await logged_in(server, tmp_path)
+    await shell.succeed("namespaces", "create", "shop")
+    return shell
+
+
+async def create(server: Server, **fields: Any) -> pb.Container:
+    wanted = pb.Container(**{"name": "web", "image": "nginx:1.27", **fields})
+    return await server.admin.containers.create(namespace="shop", container=wanted)
+
+
+async def get(server: Server) -> pb.GetContainerResponse:
+    request = pb.GetContainerRequest(namespace="shop", name="web", include_events=True)
+    return await server.admin.containers.get.send(request)
+
+
+async def history(server: Server) -> list[pb.StatusChange]:
+    changes = server.admin.containers.list_status_history(namespace="shop", name="web")
+    return [change async for change in changes]
+
+
+def told(server: Server, reason: str) -> Callable[[], Awaitable[list[pb.StatusChange]]]:
+    """Lines of the history with this reason."""
+
+    async def lines() -> list[pb.StatusChange]:
+        return [change for change in await history(server) if change.reason == reason]
+
+    return lines
+
+
+def shown(server: Server, reason: str) -> Callable[[], Awaitable[resource_pb2.KubernetesEvent | None]]:
+    """The newest event of this reason."""
+
+    async def event() -> resource_pb2.KubernetesEvent | None:
+        answer = await get(server)
+        assert answer.container.name == "web"
+        assert not answer.events_unavailable
+        assert len(answer.events) <= 20
+        times = [each.last_time.ToNanoseconds() for each in answer.events]
+        assert times == sorted(times, reverse=True)
+        return next((each for each in answer.events if each.reason == reason), None)
+
+    return event
+
+
+def deployment(server: Server) -> dict[str, Any]:
+    assert server.cluster is not None
+    found = server.cluster.store.get(resources.DEPLOYMENTS, "shop", "web")
+    assert found is not None
+    return found
+
+
+def mount_what_is_not_there(server: Server) -> None:
+    """Somebody, beside us, has the pods mount a secret that does not exist."""
+    assert server.cluster is not None
+    found = deployment(server)
+    template = found["spec"]["template"]
+    spec = {**template["spec"], "volumes": [{"name": "keys", "secret": {"secretName": "absent"}}]}
+    changed = {**found, "spec": {**found["spec"], "template": {**template, "spec": spec}}}
+    server.cluster.store.update(resources.DEPLOYMENTS, changed, manager="somebody")
+
+
+def waiting_pod(server: Server) -> dict[str, Any]:
+    assert server.cluster is not None
+    return next(
+        pod
+        for pod in server.cluster.store.list(resources.PODS, "shop")
+        if pod["status"]["phase"] == "Pending" and pod["spec"].get("nodeName")
+    )
+
+
+async def test_a_pod_that_finds_no_node(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    await create(server, annotations={BEHAVIOR: "unschedulable"})
+    event = await eventually(shown(server, "FailedScheduling"))
+    assert event is not None
+    assert (event.type, event.object_kind, event.count) == ("Warning", "Pod", 1)
+    assert "nodes are available" in event.message
+    (line,) = await eventually(told(server, "FailedScheduling"))
+    assert (line.previous_status, line.current_status) == (pb.CONTAINER_STATUS_PENDING,) * 2
+    assert line.message == f"Pod {event.object_name}: {event.message}"
+    assert line.triggered_by == "kubernetes"
+    (state,) = await told(server, "Unschedulable")()
+    assert "nodes are available" in state.message
+    answer = await get(server)
+    assert {each.object_kind for each in answer.events} == {"Deployment", "ReplicaSet", "Pod"}
+    # Whoever does not ask for them gets none.
+    plain = await server.admin.containers.get.send(pb.GetContainerRequest(namespace="shop", name="web"))
+    assert not plain.events
+    table = await shell.succeed("containers", "get", "web", *WHERE)
+    assert "FailedScheduling" in table
+    assert f"Pod/{event.object_name}" in table
+    data = await shell.read("containers", "get", "web", *WHERE)
+    assert data["name"] == "web"
+    assert "FailedScheduling" in {each["reason"] for each in data["events"]}
+    assert data["events_unavailable"] == ""
+    assert "reason: FailedScheduling" in await shell.succeed("containers", "get", "web", *WHERE, "-o", "yaml")
+    assert "FailedScheduling" in await shell.succeed("containers", "history", "web", *WHERE)
+
+
+async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
+    server: Server, tmp_path: Path
+) -> None:
+    shell = await given(server, tmp_path)
+    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait")
+    mount_what_is_not_there(server)
+    (line,) = await eventually(told(server, "FailedMount"))
+    assert 'secret "absent" not found' in line.message
+    assert line.current_status == pb.CONTAINER_STATUS_RUNNING
+    event = await eventually(shown(server, "FailedMount"))
+    assert event is not None
+
+    # The kubelet repeats it; that is the same event, and no further line.
+    async def repeated() -> bool:
+        again = await shown(server, "FailedMount")()
+        return again is not None and again.count > event.count
+
+    await eventually(repeated)
+    assert len(await told(server, "FailedMount")()) == 1
+    assert server.cluster is not None
+    EventRecorder(server.cluster.store, server.cluster.clock).record(
+        resources.PODS,
+        waiting_pod(server),
+        "FailedAttachVolume",
+        'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) web-1',
+        component="attachdetach-controller",
+        warning=True,
+    )
+    (line,) = await eventually(told(server, "FailedAttachVolume"), seconds=30.0)
+    assert "Multi-Attach error" in line.message
+    container = (await get(server)).container
+    assert container.reason == "FailedAttachVolume"
+    attachable = next(each for each in container.conditions if each.type == "VolumesAttachable")
+    assert attachable.status == resource_pb2.CONDITION_STATUS_FALSE
+    assert "Multi-Attach error" in attachable.message
+
+
+async def test_pods_that_a_quota_refuses(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    assert server.cluster is not None
+
+    async def there() -> bool:
+        assert server.cluster is not None
+        return server.cluster.store.get(resources.NAMESPACES, None, "shop") is not None
+
+    await create(server, name="first")
+    await eventually(there)
+    quota = {"metadata": {"name": "none", "namespace": "shop"}, "spec": {"hard": {"pods": "0"}}}
+    server.cluster.store.create(resources.RESOURCE_QUOTAS, quota)
+    await create(server)
+    event = await eventually(shown(server, "FailedCreate"))
+    assert event is not None
+    assert event.object_kind == "ReplicaSet"
+    assert "exceeded quota" in event.message
+    (line,) = await eventually(told(server, "FailedCreate"))
+    assert line.current_status == pb.CONTAINER_STATUS_FAILED
+    assert "exceeded quota" in line.message
+    assert "exceeded quota" in await shell.succeed("containers", "get", "web", *WHERE)
+
+
+async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    await create(
+        server,
+        annotations={BEHAVIOR: "readiness-failing"},
+        probes=pb.Probes(readiness=pb.Probe(period_seconds=1, exec=pb.ExecAction(command=["true"]))),
+    )
+    (line,) = await eventually(told(server, "Unhealthy"))
+    assert "Readiness probe failed" in line.message
+    assert (await get(server)).container.reason == "Unhealthy"
+    await create(server, name="other", annotations={BEHAVIOR: "crash-loop"})
+
+    async def backing_off() -> list[Any]:
+        lines = await shell.read("containers", "history", "other", *WHERE)
+        return [each for each in lines if each["reason"] == "BackOff"]
+
+    (back_off,) = await eventually(backing_off)
+    assert "Back-off restarting failed container" in back_off["message"]
+
+
+async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait")
+    await shell.succeed("volumes", "create", "files", *WHERE, "--size", "1Gi", "--storage-class", "standard")
+    assert server.cluster is not None
+    server.cluster.faults.refuse_connections = True
+    answer = await get(server)
+    assert answer.container.name == "web"
+    assert not answer.events
+    assert 'cluster "local" does not answer' in answer.events_unavailable
+    outcome = await shell.run("containers", "get", "web", *WHERE)
+    assert outcome.code == 0
+    assert outcome.output.splitlines()[1].startswith("shop")
+    assert 'no events: cluster "local" does not answer' in outcome.errors
+    data = await shell.read("volumes", "get", "files", *WHERE)
+    assert data["events"] == []
+    assert "does not answer" in data["events_unavailable"]
+
+
+async def test_a_claim_tells_too_and_several_replicas_of_it_are_told(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    await shell.succeed("volumes", "create", "data", *WHERE, "--size", "1Gi", "--storage-class", "missing")
+    request = storage_pb2.GetVolumeRequest(namespace="shop", name="data", include_events=True)
+
+    async def failing() -> list[resource_pb2.KubernetesEvent]:
+        answer = await server.admin.storage.get_volume.send(request)
+        return [each for each in answer.events if each.reason == "ProvisioningFailed"]
+
+    (event, *_) = await eventually(failing)
+    assert (event.object_kind, event.object_name) == ("PersistentVolumeClaim", "data")
+    assert "ProvisioningFailed" in await shell.succeed("volumes", "get", "data", *WHERE)
+    created = await create(server, replicas=3, volume_mounts=[pb.VolumeMount(volume="data", mount_path="/d")])
+    (attachable,) = [each for each in created.conditions if each.type == "VolumesAttachable"]
+    assert attachable.status == resource_pb2.CONDITION_STATUS_UNKNOWN
+    assert attachable.reason == "ReadWriteOnce"
+    outcome = await shell.run("containers", "update", "web", *WHERE, "--replicas", "2")
+    assert 'web: ReadWriteOnce: volume "data" is READ_WRITE_ONCE' in outcome.errors
+    await create(server, name="other", replicas=2)
+    outcome = await shell.run("volumes", "attach", "data", "other", *WHERE, "--mount-path", "/d")
+    assert outcome.code == 0
+    assert "other: ReadWriteOnce" in outcome.errors
+    outcome = await shell.run("containers", "update", "web", *WHERE, "--replicas", "1")
+    assert "ReadWriteOnce" not in outcome.errors

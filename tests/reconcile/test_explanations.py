@@ -1,0 +1,45 @@
+"""What the cluster's warnings add to the history: once, whoever observes, however often the cluster repeats itself."""
+
+from __future__ import annotations
+
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import World
+
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+
+
+async def lines(here: World, name: str, reason: str) -> int:
+    found = await here.rows(
+        "SELECT h.id FROM container_status_history AS h JOIN containers AS c ON c.id = h.container_id "
+        "WHERE c.name = $1 AND h.reason = $2",
+        name,
+        reason,
+    )
+    return len(found)
+
+
+async def told(here: World, name: str, reason: str) -> None:
+    await eventually(lambda: lines(here, name, reason), bool)
+
+
+async def test_an_observer_that_takes_over_does_not_tell_again(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create("first", annotations={BEHAVIOR: "unschedulable"})
+        await told(here, "first", "FailedScheduling")
+    async with here.reconciling():
+        # It asks for all of them in the order of their troubles, so the first was asked for when the second is told.
+        await here.create("second", annotations={BEHAVIOR: "unschedulable"})
+        await told(here, "second", "FailedScheduling")
+    assert await lines(here, "first", "FailedScheduling") == 1
+    assert await lines(here, "second", "FailedScheduling") == 1
+
+
+async def test_a_crash_loop_is_told_once_though_it_goes_on(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(annotations={BEHAVIOR: "crash-loop"})
+        await told(here, "web", "BackOff")
+        await here.until(lambda row: row.observed.restart_count >= 3)
+    assert await lines(here, "web", "BackOff") == 1
+    assert await lines(here, "web", "CrashLoopBackOff") == 1
