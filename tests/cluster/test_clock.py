@@ -54,7 +54,9 @@ async def test_a_client_tells_the_time_by_the_clusters_clock() -> None:
 def test_a_crash_loop_settles_by_the_clusters_clock(ahead: float) -> None:
     looping = container(observed=Observed(status="crash_loop_back_off", reason="CrashLoopBackOff"))
     pods = recorded.pods("05-pod-crashloop")
-    up = next(pod for pod in pods if (seen := observe_pod(pod, "main")).restart_count == 2 and seen.ready)
+    up = next(
+        pod for pod in pods if (pod_seen := observe_pod(pod, "main")).restart_count == 2 and pod_seen.ready
+    )
     started = observe_pod(up, "main").started_at
     assert started is not None
     for after, status in ((4.0, "crash_loop_back_off"), (11.0, "running")):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.connection import unprotected
 from pilothouse_server.cluster.errors import CredentialsRefused
 
 KUBECONFIG: dict[str, Any] = {
@@ -43,11 +44,35 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "half a key pair": (lambda c: user(c).update({"client-certificate-data": "AAAA"}), "without its key"),
     "no context": (lambda c: c.pop("current-context"), "no current-context"),
-    "unknown cluster": (lambda c: c.update(clusters=[]), "no cluster named 'c'"),
+    "unknown context": (lambda c: c.update({"current-context": "there"}), "no context named 'there'"),
+    "unknown cluster": (
+        lambda c: c.update(clusters=[]),
+        "no cluster named 'c', which its context 'here' names",
+    ),
+    "context without a cluster": (
+        lambda c: c["contexts"][0]["context"].pop("cluster"),
+        "context 'here' names no cluster",
+    ),
     "unknown user": (lambda c: c.update(users=None), "no user named 'u'"),
     "no server": (lambda c: cluster(c).clear(), "server address"),
     "strange server": (lambda c: cluster(c).update(server="file:///etc"), "server address"),
 }
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"server": "https://a.example"}, ""),
+        ({"server": "http://127.0.0.1:8001"}, ""),
+        ({"server": "http://[::1]:8001"}, ""),
+        ({"server": "http://a.example"}, "in the clear"),
+        ({"server": "https://a.example", "insecure-skip-tls-verify": True}, "pass for the cluster"),
+    ],
+)
+def test_a_way_that_others_can_read_is_told(entry: dict[str, Any], words: str) -> None:
+    why = unprotected(entry)
+    assert words in why
+    assert bool(why) == bool(words)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -136,7 +136,7 @@ async def test_requests_are_few_while_everything_fails(here: World, code: int) -
 
         async def attempts() -> int:
             rows = await here.rows("SELECT attempts FROM reconcile_work WHERE resource_type = 'container'")
-            return min(row["attempts"] for row in rows)
+            return int(min(row["attempts"] for row in rows))
 
         await eventually(attempts, lambda least: least >= 3, seconds=60.0)
         took = loop.time() - began

@@ -14,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 from pilothouse_server.cluster import expiry
 from pilothouse_server.cluster.errors import CredentialsRefused
@@ -33,6 +35,8 @@ DATA_KEYS = {
     "user": ("client-certificate-data", "client-key-data"),
 }
 PROGRAM_KEYS = ("exec", "auth-provider")
+# Where Kubernetes puts the service account of a pod.
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_FILE_PERIOD_SECONDS = 60.0
 
 
@@ -67,9 +71,27 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
     if not isinstance(name, str):
         raise CredentialsRefused("the kubeconfig's current-context is not text")
     chosen = _entry(kubeconfig, "contexts", "context", name)
-    cluster = _entry(kubeconfig, "clusters", "cluster", str(chosen.get("cluster", "")))
-    user_name = str(chosen.get("user", ""))
-    return cluster, _entry(kubeconfig, "users", "user", user_name) if user_name else {}
+    named = f", which its context {name!r} names"
+    if not chosen.get("cluster"):
+        raise CredentialsRefused(f"the kubeconfig's context {name!r} names no cluster")
+    cluster = _entry(kubeconfig, "clusters", "cluster", str(chosen["cluster"]), named)
+    user_name = str(chosen.get("user") or "")
+    return cluster, _entry(kubeconfig, "users", "user", user_name, named) if user_name else {}
+
+
+def unprotected(cluster: Mapping[str, Any]) -> str:
+    """Why what travels to this cluster, credentials among it, can be read or altered on the way; '' if it cannot.
+
+    Not refused: a tunnel or a test may stand before it, which nobody can tell from here.
+    """
+    address = urlsplit(str(cluster.get("server", "")))
+    if address.hostname in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    if address.scheme == "http":
+        return "its address begins with http://: credentials and secrets travel in the clear"
+    if cluster.get("insecure-skip-tls-verify"):
+        return "insecure-skip-tls-verify: whoever stands between can pass for the cluster and read the credentials"
+    return ""
 
 
 def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: bool) -> None:
@@ -108,7 +130,9 @@ def _check_base64(section: str, key: str, value: object) -> None:
         raise CredentialsRefused(f"the kubeconfig's {section} holds a {key!r} that is not base64") from None
 
 
-def _entry(kubeconfig: Mapping[str, Any], section: str, kind: str, name: str) -> dict[str, Any]:
+def _entry(
+    kubeconfig: Mapping[str, Any], section: str, kind: str, name: str, named: str = ""
+) -> dict[str, Any]:
     entries = kubeconfig.get(section) or []
     if isinstance(entries, list):
         for entry in entries:
@@ -118,7 +142,7 @@ def _entry(kubeconfig: Mapping[str, Any], section: str, kind: str, name: str) ->
                 and isinstance(entry.get(kind), Mapping)
             ):
                 return dict(entry[kind])
-    raise CredentialsRefused(f"the kubeconfig has no {kind} named {name!r}")
+    raise CredentialsRefused(f"the kubeconfig has no {kind} named {name!r}{named}")
 
 
 def _kubeconfig_client(
@@ -141,7 +165,7 @@ def _kubeconfig_client(
         # Without exec and auth-provider, which are refused, the coroutine never waits for anything.
         asyncio.run(loader.load_and_set(configuration))
         if token_file := user.get("tokenFile"):
-            _renew_from(configuration, lambda: "Bearer " + Path(token_file).read_text().strip())
+            _renew_from(configuration, Path(token_file))
         return ApiClient(configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError) as error:
         raise CredentialsRefused(f"the kubeconfig cannot be used: {error}") from error
@@ -156,25 +180,39 @@ def _with_user(contexts: list[dict[str, Any]], user: str) -> list[dict[str, Any]
 
 def _in_cluster_client(pool_size: int) -> Any:
     from kubernetes.aio.client import ApiClient, Configuration
-    from kubernetes.aio.config import ConfigException, load_incluster_config
+    from kubernetes.aio.config import ConfigException
+    from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 
     configuration = Configuration()
     configuration.connection_pool_maxsize = pool_size
+    token_file, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
     try:
-        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        # Its own renewal would end calls where the file cannot be read for a moment.
+        loader: Any = InClusterConfigLoader(  # type: ignore[no-untyped-call]
+            token_filename=str(token_file), cert_filename=str(authority), try_refresh_token=False
+        )
+        loader.load_and_set(configuration)
+        _renew_from(configuration, token_file)
         return ApiClient(configuration)
     except (ConfigException, ssl.SSLError, OSError) as error:
         raise CredentialsRefused(f"the pod's service account cannot be used: {error}") from error
 
 
-def _renew_from(configuration: Any, read: Callable[[], str]) -> None:
-    """Read a token anew every minute: bound service account tokens are replaced on disk before they expire."""
+def _renew_from(configuration: Any, token_file: Path) -> None:
+    """Read a token anew every minute: bound service account tokens are replaced on disk before they expire. One that
+    cannot be read just now leaves the one before in use. Raises OSError where the file cannot be read at first."""
+    configuration.api_key["BearerToken"] = _token_in(token_file)
     next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS
 
     def refresh(current: Any) -> None:
         nonlocal next_read
         if monotonic() >= next_read:
             next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS
-            current.api_key["BearerToken"] = read()
+            with contextlib.suppress(OSError):
+                current.api_key["BearerToken"] = _token_in(token_file)
 
     configuration.refresh_api_key_hook = refresh
+
+
+def _token_in(file: Path) -> str:
+    return "Bearer " + file.read_text().strip()

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from pilothouse_server.cluster import rights
+import structlog
+
+from pilothouse_server.cluster import connection, rights
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.credentials import Credentials
 from pilothouse_server.cluster.errors import (
@@ -35,6 +37,8 @@ from pilothouse_server.errors import (
     Violation,
 )
 from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
 
 Kubeconfigs = Mapping[str, Mapping[str, Any]]
 
@@ -75,6 +79,7 @@ class ClusterAccess:
         """A client of a registered cluster; connects to nothing yet. Raises ClusterError."""
         kubeconfig = self._configured.get(name)
         if kubeconfig is not None:
+            _warn(name, connection.select(kubeconfig, self._context or None)[0])
             return await ClusterClient.from_kubeconfig(
                 kubeconfig, name=name, context=self._context or None, allow_files=True, limits=self._limits
             )
@@ -119,6 +124,7 @@ class ClusterAccess:
         needed = [right for right in denied if not right.optional]
         if needed:
             raise _rights_missing(name, needed)
+        _warn(name, credentials.cluster)
         return TriedOut(credentials, client.server, version, tuple(denied))
 
     async def denied_rights(self, name: str) -> list[Right]:
@@ -143,6 +149,11 @@ class ClusterAccess:
         if credentials.in_cluster:
             return await ClusterClient.in_cluster(name=name, limits=self._limits)
         return await ClusterClient.from_kubeconfig(credentials.kubeconfig(), name=name, limits=self._limits)
+
+
+def _warn(name: str, cluster: Mapping[str, Any]) -> None:
+    if why := connection.unprotected(cluster):
+        log.warning("cluster is reached unprotected", cluster=name, why=why)
 
 
 def refusal(error: ClusterError) -> PilothouseError:
