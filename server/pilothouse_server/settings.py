@@ -139,10 +139,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
 
 
-def trusted_peers(settings: Settings) -> tuple[TrustedPeer, ...]:
-    """The peers of `trusted_proxies`. Raises SettingsError."""
+def trusted_peers(text: str) -> tuple[TrustedPeer, ...]:
+    """The peers that `trusted_proxies` names. Raises SettingsError."""
     found: list[TrustedPeer] = []
-    for part in filter(None, (part.strip() for part in settings.trusted_proxies.split(","))):
+    for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             found.append("unix" if part == "unix" else ipaddress.ip_network(part))
         except ValueError as error:
@@ -201,7 +201,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _checked(settings: Settings) -> Settings:
-    trusted_peers(settings)
+    trusted_peers(settings.trusted_proxies)
     problems = [
         f"{PREFIX}{name.upper()} must be greater than 0"
         for name in (
