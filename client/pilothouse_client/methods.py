@@ -48,7 +48,7 @@ class Method(Generic[Request, Response]):
         return self.path.rpartition("/")[2]
 
     def pace(self, request: Request) -> Pace:
-        """`validate_only` asks the cluster, which may be slow; nothing else waits for one."""
+        """`validate_only` asks the cluster, which may be slow; nothing else waits for one for long."""
         if self.has_validate_only and getattr(request, "validate_only", False):
             return Pace.CLUSTER
         return Pace.READ if self.read_only else Pace.MUTATION

@@ -196,6 +196,15 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
 
     (back_off,) = await eventually(backing_off)
     assert "Back-off restarting failed container" in back_off["message"]
+    liveness = pb.Probe(period_seconds=1, failure_threshold=1, exec=pb.ExecAction(command=["false"]))
+    await create(server, name="dead", probes=pb.Probes(liveness=liveness))
+
+    async def killed() -> list[Any]:
+        lines = await shell.read("containers", "history", "dead", *WHERE)
+        return [each for each in lines if each["reason"] == "Unhealthy"]
+
+    (unhealthy,) = await eventually(killed)
+    assert "Liveness probe failed" in unhealthy["message"]
 
 
 async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path) -> None:
