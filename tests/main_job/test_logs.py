@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from tests.harness import Server, eventually
+from tests.conftest import Database
+from tests.harness import Server, eventually, running_server
 from tests.main_job.command import logged_in
 
 SCRIPT = "for i in " + " ".join(map(str, range(40))) + "; do echo line $i; sleep 1; done; sleep 3600"
 
 
-async def running(server: Server, name: str, **fields: object) -> None:
+async def running(server: Server, name: str, script: str = SCRIPT, **fields: object) -> None:
     container = container_pb2.Container(
         name=name,
         image="busybox:1.37",
-        command=["sh", "-c", SCRIPT],
+        command=["sh", "-c", script],
         **fields,  # type: ignore[arg-type]
     )
     await server.admin.containers.create(namespace="demo", container=container)
@@ -108,3 +113,147 @@ async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
         return await shell.succeed("containers", "logs", "web", "--namespace", "demo", "--tail", "1")
 
     assert (await eventually(shown)).strip()
+
+
+# A look at the log every second must find every run: at ten times the speed short ones would pass between two looks.
+SLOWER = 4.0
+LINES_A_RUN = 24
+RUN = "for i in " + " ".join(map(str, range(LINES_A_RUN))) + "; do echo line $i; sleep 1; done; exit 1"
+
+
+@pytest.fixture
+async def slower(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
+    async with running_server(database, tmp_path, speed=SLOWER) as server:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+        yield server
+
+
+async def restarted(server: Server, times: int) -> None:
+    async def often_enough() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        return found.restart_count >= times
+
+    await eventually(often_enough, seconds=60.0)
+
+
+class Followed:
+    """What a followed log has told."""
+
+    def __init__(self) -> None:
+        self.token = ""
+        self.entries: list[tuple[int, bytes]] = []
+
+    async def read(self, server: Server, until: Callable[[list[bytes]], bool], **request: Any) -> None:
+        """Goes on with the log until the lines so far are enough."""
+        stream = server.admin.containers.stream_logs(
+            namespace="demo", name="web", follow=True, resume_token=self.token, **request
+        )
+        async with asyncio.timeout(60), stream as answers:
+            async for answer in answers:
+                self.entries += [(e.timestamp.ToNanoseconds(), e.line) for e in answer.entries]
+                self.token = answer.resume_token
+                if until(self.lines):
+                    return
+
+    @property
+    def lines(self) -> list[bytes]:
+        times = [time for time, _ in self.entries]
+        assert times == sorted(set(times)), "a line came twice, or late"
+        return [line for _, line in self.entries]
+
+
+def whole_runs(count: int) -> list[bytes]:
+    return [b"line %d" % number for number in range(LINES_A_RUN)] * count
+
+
+async def test_followed_across_a_restart_nothing_comes_twice_or_is_missing(slower: Server) -> None:
+    await running(slower, "web", RUN)
+    followed = Followed()
+    await followed.read(slower, lambda lines: len(lines) >= LINES_A_RUN + 5)
+    assert followed.lines == whole_runs(2)[: len(followed.lines)]
+
+
+async def test_resumed_after_a_restart_the_end_of_the_run_before_comes_first(slower: Server) -> None:
+    await running(slower, "web", RUN)
+    followed = Followed()
+    await followed.read(slower, lambda lines: len(lines) >= 3)
+    await restarted(slower, 1)
+    await followed.read(slower, lambda lines: len(lines) >= LINES_A_RUN + 2)
+    assert followed.lines == whole_runs(2)[: len(followed.lines)]
+
+
+async def test_every_run_of_a_crash_loop_is_followed_from_the_first(slower: Server) -> None:
+    container = container_pb2.Container(
+        name="web", image="busybox:1.37", command=["sh", "-c", "echo begin; echo end; exit 1"]
+    )
+    await slower.admin.containers.create(namespace="demo", container=container)
+    followed = Followed()
+    # Its log is asked for before there is any.
+    following = asyncio.create_task(followed.read(slower, lambda lines: len(lines) >= 8, tail_lines=0))
+    try:
+        await restarted(slower, 3)
+        await following
+    finally:
+        following.cancel()
+    assert followed.lines[:8] == [b"begin", b"end"] * 4
+    found = await slower.admin.containers.get(namespace="demo", name="web")
+    assert found.reason == "CrashLoopBackOff"
+    assert [entry.line for entry in await lines(slower, name="web")] == [b"begin", b"end"]
+
+
+async def test_without_its_past_a_log_begins_with_what_comes_next(slower: Server) -> None:
+    await running(slower, "web", RUN)
+
+    async def written() -> list[container_pb2.LogEntry]:
+        found = await lines(slower, name="web")
+        return found if len(found) >= 3 else []
+
+    past = await eventually(written)
+    followed = Followed()
+    await followed.read(slower, lambda lines: len(lines) >= LINES_A_RUN, tail_lines=0)
+    first = int(followed.lines[0].split()[1])
+    assert first >= len(past)
+    assert followed.lines == whole_runs(3)[first:][: len(followed.lines)]
+
+
+async def test_the_run_before_the_restart(slower: Server) -> None:
+    await running(slower, "web", RUN)
+    await restarted(slower, 1)
+    before = await lines(slower, name="web", previous=True)
+    assert [entry.line for entry in before] == whole_runs(1)
+    assert [entry.line for entry in await lines(slower, name="web", previous=True, tail_lines=2)] == [
+        entry.line for entry in before[-2:]
+    ]
+
+
+async def test_only_what_was_written_since(demo: Server) -> None:
+    await running(demo, "web", "while true; do echo tick; sleep 1; done")
+
+    async def written() -> bool:
+        return len(await lines(demo, name="web")) >= 30
+
+    await eventually(written)
+    moment = Timestamp()
+    moment.FromDatetime(datetime.now(UTC) - timedelta(seconds=5))
+    since = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="web", since_time=moment)]
+    whole = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="web")]
+    assert 3 <= len(since) < 30
+    assert since == whole[whole.index(since[0]) :][: len(since)]
+
+
+async def test_times_by_the_command(demo: Server, tmp_path: Path) -> None:
+    await running(demo, "web")
+    where = ("containers", "logs", "web", "--namespace", "demo")
+    shell = await logged_in(demo, tmp_path)
+
+    async def shown() -> list[str]:
+        found = (await shell.succeed(*where, "--timestamps")).splitlines()
+        return found if len(found) >= 2 else []
+
+    found = await eventually(shown)
+    told = await lines(demo, name="web")
+    assert found == [
+        f"{entry.timestamp.ToJsonString()} {entry.line.decode()}" for entry in told[: len(found)]
+    ]
+    recent = (await shell.succeed(*where, "--since", "1h")).splitlines()
+    assert recent[:2] == ["line 0", "line 1"]

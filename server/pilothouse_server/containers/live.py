@@ -107,6 +107,7 @@ class LogStream:
     _readers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     # How far each reader is; `places` follows when a line is passed on.
     _read: dict[str, Place] = field(default_factory=dict)
+    _present: set[str] = field(default_factory=set)
 
     async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Lines as they come, some at a time. Ends when every log has ended; with `follow` not by itself.
@@ -123,6 +124,8 @@ class LogStream:
                     return
                 for entry in batch:
                     self.places.setdefault(entry.pod, Place()).advance(entry.line.nanoseconds)
+                # Of pods that are gone there is nothing to resume; a long stream's token would grow with them.
+                self.places = {pod: place for pod, place in self.places.items() if pod in self._present}
                 yield batch
         finally:
             for task in (watcher, *self._readers.values()):
@@ -156,57 +159,90 @@ class LogStream:
 
     async def _watch_pods(self) -> None:
         """Keeps a reader for each pod; ends when the readers have ended, unless following."""
+        pods = await self._pods_to_read()
         if not self.query.follow:
-            pods = (await self.find_pods())[:MOST_PODS]
             for container, pod in pods:
-                await self._read_log(container, pod)
+                await self._read_log(container, pod, tail_lines=self.query.tail_lines)
             await self._lines.put(None)
             return
+        # Of a pod that comes later, or of one that had no log when the stream that this one resumes ended, every line
+        # is new.
+        tail_lines = None if self.places else self.query.tail_lines
         while True:
-            for container, pod in (await self.find_pods())[:MOST_PODS]:
+            for container, pod in pods:
                 if pod.name not in self._readers:
-                    reader = asyncio.create_task(self._follow(container, pod), name=f"log {pod.name}")
-                    self._readers[pod.name] = reader
+                    reader = self._follow(container, pod, tail_lines)
+                    self._readers[pod.name] = asyncio.create_task(reader, name=f"log {pod.name}")
+            tail_lines = None
             for task in [task for task in self._readers.values() if task.done()]:
                 task.result()
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            pods = await self._pods_to_read()
 
-    async def _follow(self, container: Container, pod: Pod) -> None:
-        """Reads a pod's log again and again until the pod is gone."""
+    async def _pods_to_read(self) -> Sequence[tuple[Container, Pod]]:
+        pods = (await self.find_pods())[:MOST_PODS]
+        self._present = {pod.name for _, pod in pods}
+        return pods
+
+    async def _follow(self, container: Container, pod: Pod, tail_lines: int | None) -> None:
+        """Reads a pod's log again and again until the pod is gone.
+
+        Between two readings, or since the stream that this one resumes, the container may have been started again. The
+        log asked for is then the new run's, so the run before is read first, from the place on. Where no line has been
+        seen of a log that is there, the run before is older than what was asked for, and is left out.
+        """
+        has_log = True
         while True:
             try:
-                await self._read_log(container, pod, quiet=True)
+                if self._place(pod).nanoseconds or not has_log:
+                    await self._read_log(container, pod, previous=True, quiet=True)
+                elif tail_lines == 0:
+                    # Only tells the place; without it, what comes before the next reading would be of the past, too.
+                    await self._read_log(container, pod, tail_lines=1, follow=False, quiet=True, silent=True)
+                    tail_lines = None if self._place(pod).nanoseconds else 0
+                has_log = await self._read_log(container, pod, tail_lines=tail_lines, follow=True, quiet=True)
+                tail_lines = None
             except Unavailable:
-                # The line is dead, not the log: what was missed comes by its time, from the run before if
-                # need be.
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-                if pod.name in self._read:
-                    with contextlib.suppress(PilothouseError):
-                        await self._read_log(container, pod, previous=True, quiet=True)
-                continue
+                pass  # The line is dead, not the log.
             except GoneError:
                 return
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    async def _read_log(
-        self, container: Container, pod: Pod, *, previous: bool = False, quiet: bool = False
-    ) -> None:
-        place = self._read.get(pod.name)
-        if place is None:
+    def _place(self, pod: Pod) -> Place:
+        """How far the pod's reader is."""
+        if pod.name not in self._read:
             begun = self.places.get(pod.name, Place())
-            place = self._read[pod.name] = Place(begun.nanoseconds, begun.lines)
+            self._read[pod.name] = Place(begun.nanoseconds, begun.lines)
+        return self._read[pod.name]
+
+    async def _read_log(
+        self,
+        container: Container,
+        pod: Pod,
+        *,
+        tail_lines: int | None = None,
+        follow: bool = False,
+        previous: bool = False,
+        quiet: bool = False,
+        silent: bool = False,
+    ) -> bool:
+        """Reads a log from the pod's place to its end, and tells whether there was one.
+
+        `quiet`: a missing pod raises GoneError, a missing log nothing. `silent`: the lines count as passed on.
+        """
+        place = self._place(pod)
         passed = Place(place.nanoseconds, place.lines)
         lines = live.pod_log(
             await _connected(self.connect, container),
             container.kubernetes_namespace,
             pod.name,
             container=self.query.init_container or container.spec.pod_container_name,
-            follow=self.query.follow and not previous,
+            follow=follow,
             previous=self.query.previous or previous,
             since_nanoseconds=passed.nanoseconds or None,
             # The caller's moment is none of the cluster's clock, which may be ahead of ours or behind.
             since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
-            tail_lines=None if passed.nanoseconds else self.query.tail_lines,
+            tail_lines=None if passed.nanoseconds else tail_lines,
         )
         try:
             async with contextlib.aclosing(lines) as reading:
@@ -217,7 +253,10 @@ class LogStream:
                         passed.lines -= 1
                         continue
                     place.advance(line.nanoseconds)
-                    await self._lines.put(Entry(container.name, pod.name, line))
+                    if silent:
+                        self.places.setdefault(pod.name, Place()).advance(line.nanoseconds)
+                    else:
+                        await self._lines.put(Entry(container.name, pod.name, line))
         except NotFound as error:
             if quiet:
                 raise GoneError from error
@@ -226,8 +265,10 @@ class LogStream:
             # A container that waits to start has no log yet: while following, it is asked again.
             if not quiet:
                 raise caller_error(error, container.cluster_name) from None
+            return False
         except ClusterError as error:
             raise caller_error(error, container.cluster_name) from None
+        return True
 
 
 def _seconds_ago(moment: datetime) -> int:
