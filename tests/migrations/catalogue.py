@@ -7,6 +7,10 @@ are left out where they depend on the day.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from typing import Any
+
 import asyncpg
 
 _QUERIES = (
@@ -87,9 +91,24 @@ async def tables(connection: asyncpg.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def contents(connection: asyncpg.Connection) -> dict[str, list[str]]:
-    """Table -> its rows as sorted text."""
+async def contents(connection: asyncpg.Connection) -> dict[str, list[dict[str, Any]]]:
+    """Table -> its rows, sorted."""
+    found = {}
+    for table in await tables(connection):
+        rows = await connection.fetch(f"SELECT to_jsonb(t)::text FROM {table} t")
+        found[table] = _sorted(json.loads(row[0]) for row in rows)
+    return found
+
+
+def as_before(
+    now: dict[str, list[dict[str, Any]]], rows: dict[str, list[dict[str, Any]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """What is there now of the tables and columns that `rows` has: a migration may add some."""
     return {
-        table: [row[0] for row in await connection.fetch(f"SELECT t::text FROM {table} t ORDER BY 1")]
-        for table in await tables(connection)
+        table: _sorted({column: row[column] for column in before[0]} for row in now[table])
+        for table, before in rows.items()
     }
+
+
+def _sorted(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=json.dumps)

@@ -79,16 +79,15 @@ class ClaimObservation(msgspec.Struct, frozen=True):
 
 
 def claim(volume: Volume) -> Manifest:
-    """The PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win."""
+    """The PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win.
+
+    One that was taken over gets no more of ours than the label by which it is found.
+    """
+    ours = {manifests.MANAGED_BY: manifests.MANAGER, manifests.NAMESPACE: volume.namespace[:63]}
     metadata: Manifest = {
         "name": volume.kubernetes_name,
         "namespace": volume.kubernetes_namespace,
-        "labels": {
-            **volume.labels,
-            manifests.MANAGED_BY: manifests.MANAGER,
-            manifests.NAMESPACE: volume.namespace[:63],
-            VOLUME_UID: volume.uid,
-        },
+        "labels": {**volume.labels, **({} if volume.taken_over else ours), VOLUME_UID: volume.uid},
     }
     if volume.annotations:
         metadata["annotations"] = dict(volume.annotations)
@@ -99,6 +98,14 @@ def claim(volume: Volume) -> Manifest:
     if volume.storage_class:
         spec["storageClassName"] = volume.storage_class
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def is_ours(volume: Volume, found: KubernetesObject) -> bool:
+    """Whether a claim is this volume's: it says so, or is the very one that was taken over and is nobody's yet."""
+    label = found.metadata.label(VOLUME_UID)
+    if label:
+        return label == volume.uid
+    return bool(volume.taken_over) and found.metadata.uid == volume.taken_over
 
 
 def observe_claim(

@@ -7,12 +7,12 @@ its selector and its pods' labels (`TakenOver`), because the one cannot be chang
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from pilothouse_server.cluster.importing_pod import read_pod
+from pilothouse_server.cluster.importing_pod import MainContainer, read_pod
 from pilothouse_server.cluster.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.cluster.objects import Manifest
 from pilothouse_server.cluster.reading import Fields
@@ -23,6 +23,7 @@ from pilothouse_server.containers.model import (
     Port,
     TakenOver,
     TakenOverService,
+    VolumeMount,
 )
 
 # What controllers and kubectl note on a Deployment for themselves.
@@ -35,12 +36,14 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 class Converted(msgspec.Struct, frozen=True):
     """A container as far as it could be read. `problems`: why it cannot be taken over, by field.
 
-    `left_alone`: Services in front of its pods that stay as they are, and why.
+    `left_alone`: Services in front of its pods that stay as they are, and why. `read_only`: volumes that the pods may
+    not write to, whatever a mount says.
     """
 
     container: Container
     problems: tuple[str, ...] = ()
     left_alone: tuple[str, ...] = ()
+    read_only: frozenset[str] = frozenset()
 
 
 def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converted:
@@ -80,6 +83,7 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
         env=main.env,
         ports=(*main.ports, *ports),
         volume_mounts=main.volume_mounts,
+        volumes=tuple(sorted((item.volume for item in main.volumes), key=lambda volume: volume.name)),
         resources=main.resources,
         # One that stands at zero is a stopped one; to start it means one pod.
         replicas=replicas or 1,
@@ -95,13 +99,16 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
                 pod_labels=pod_labels,
                 pod_annotations=pod_annotations,
                 services=taken_over,
+                volumes=main.order,
             ),
         ),
         imported=True,
     )
-    _check_mounts(container, problems)
+    _check_mounts(container, main, problems)
     problems += _standing(metadata)
-    return Converted(container, tuple(problems), left_alone)
+    names = {item.name: item.volume.name for item in main.volumes}
+    read_only = frozenset(item.volume.name for item in main.volumes if item.read_only)
+    return Converted(_with_mounts(container, names), tuple(problems), left_alone, read_only)
 
 
 def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:
@@ -122,6 +129,44 @@ def without_services(converted: Converted, reasons: dict[str, str]) -> Converted
     left = (*converted.left_alone, *(f"Service {name}: {why}" for name, why in reasons.items()))
     return msgspec.structs.replace(
         converted, container=msgspec.structs.replace(container, spec=spec, ports=ports), left_alone=left
+    )
+
+
+def with_volume_names(container: Container, names: Mapping[str, str]) -> Container:
+    """The same with other names of the namespace's volumes, by those that it has; its pods keep theirs."""
+    taken_over = container.spec.taken_over
+    assert taken_over is not None
+    order = tuple(
+        msgspec.structs.replace(item, volume=names.get(item.volume, item.volume))
+        for item in taken_over.volumes
+    )
+    volumes = (
+        msgspec.structs.replace(volume, name=names.get(volume.name, volume.name))
+        for volume in container.volumes
+    )
+    spec = msgspec.structs.replace(
+        container.spec, taken_over=msgspec.structs.replace(taken_over, volumes=order)
+    )
+    changed = msgspec.structs.replace(
+        container, spec=spec, volumes=tuple(sorted(volumes, key=lambda volume: volume.name))
+    )
+    return _with_mounts(changed, names)
+
+
+def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
+    def named(mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return tuple(
+            msgspec.structs.replace(mount, volume=names.get(mount.volume, mount.volume)) for mount in mounts
+        )
+
+    init_containers = tuple(
+        msgspec.structs.replace(init, volume_mounts=named(init.volume_mounts))
+        for init in container.spec.init_containers
+    )
+    return msgspec.structs.replace(
+        container,
+        volume_mounts=named(container.volume_mounts),
+        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
     )
 
 
@@ -151,13 +196,25 @@ def _theirs(values: Any) -> dict[str, str]:
     return {key: value for key, value in (values or {}).items() if not key.startswith(NOTES)}
 
 
-def _check_mounts(container: Container, problems: list[str]) -> None:
+def _check_mounts(container: Container, main: MainContainer, problems: list[str]) -> None:
     """A mount of a volume that could not be represented is no second problem, but must not be forgotten either."""
-    known = {item.name for item in container.spec.empty_dirs}
+    dirs = {item.name for item in container.spec.empty_dirs}
+    known = dirs | {item.name for item in main.volumes}
+    mounted = {mount.volume for mount in container.all_mounts}
     told = " ".join(problems)
+    here: dict[str, str] = {}
+    for item in main.volumes:
+        at, called = f"spec.template.spec.volumes[{item.name}]", item.volume.name
+        if item.name not in mounted:
+            problems.append(f"{at}: nothing mounts it, and volumes follow from their mounts")
+        if called in here:
+            problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
+        if called in dirs:
+            problems.append(f"{at}: it would be called {called} here, as an emptyDir is")
+        here[called] = item.name
     problems += [
         f"volumeMounts[{mount.mount_path}]: there is no volume {mount.volume}"
-        for mount in container.volume_mounts
+        for mount in container.all_mounts
         if mount.volume not in known and f"volumes[{mount.volume}]" not in told
     ]
 

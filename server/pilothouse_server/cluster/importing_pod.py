@@ -6,6 +6,8 @@ stays with whoever owns it, and our apply changes nothing.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from pilothouse_server.containers.model import (
     HttpGet,
     HttpHeader,
     InitContainer,
+    MountedVolume,
     PodSecurityContext,
     Port,
     Probe,
@@ -27,13 +30,31 @@ from pilothouse_server.containers.model import (
     Resources,
     SeccompProfile,
     SecurityContext,
+    TakenOverVolume,
     TcpSocket,
     Toleration,
     VolumeMount,
+    VolumeType,
 )
 from pilothouse_server.values.image_reference import ImageReference, image_problem
 
 DEFAULT_GRACE_SECONDS = 30
+# 0644 of files that show a config map or a secret.
+DEFAULT_MODE = 420
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LONGEST_NAME = 63
+
+
+class PodVolume(msgspec.Struct, frozen=True):
+    """A volume of a pod that is no emptyDir: its name there, and what it is here.
+
+    `read_only`: the pod says so of the whole claim.
+    """
+
+    name: str
+    volume: MountedVolume
+    read_only: bool = False
 
 
 class MainContainer(msgspec.Struct, frozen=True):
@@ -44,6 +65,8 @@ class MainContainer(msgspec.Struct, frozen=True):
     ports: tuple[Port, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     resources: Resources = Resources()
+    volumes: tuple[PodVolume, ...] = ()
+    order: tuple[TakenOverVolume, ...] = ()
 
 
 def read_pod(pod: Fields) -> tuple[MainContainer, ContainerSpec]:
@@ -51,13 +74,14 @@ def read_pod(pod: Fields) -> tuple[MainContainer, ContainerSpec]:
     pod.ignore("serviceAccount", restartPolicy="Always", dnsPolicy="ClusterFirst")
     pod.ignore(schedulerName="default-scheduler", enableServiceLinks=True)
     grace = pod.take("terminationGracePeriodSeconds")
+    empty_dirs, volumes, order = _volumes(pod)
     spec = ContainerSpec(
         service_account=pod.text("serviceAccountName", "default"),
         termination_grace_seconds=None if grace == DEFAULT_GRACE_SECONDS else grace,
         node_selector=pod.labels("nodeSelector"),
         pod_security_context=_pod_security(pod.part("securityContext")),
         tolerations=tuple(_toleration(item) for item in pod.items("tolerations", "key")),
-        empty_dirs=tuple(_empty_dirs(pod)),
+        empty_dirs=tuple(empty_dirs),
         init_containers=tuple(_init(item) for item in pod.items("initContainers")),
     )
     containers = pod.take("containers", [])
@@ -65,12 +89,12 @@ def read_pod(pod: Fields) -> tuple[MainContainer, ContainerSpec]:
         names = ", ".join(str(container.get("name")) for container in containers)
         pod.refuse("containers", f"a container is one, here are {len(containers)}: {names}")
         pod.close()
-        return MainContainer(), spec
+        return MainContainer(volumes=tuple(volumes), order=tuple(order)), spec
     main = Fields(containers[0], f"spec.template.spec.containers[{containers[0].get('name')}]", pod.problems)
     read, spec = _main(main, spec)
     main.close()
     pod.close()
-    return read, spec
+    return msgspec.structs.replace(read, volumes=tuple(volumes), order=tuple(order)), spec
 
 
 def _main(main: Fields, spec: ContainerSpec) -> tuple[MainContainer, ContainerSpec]:
@@ -203,14 +227,52 @@ def _mounts(container: Fields) -> tuple[VolumeMount, ...]:
     )
 
 
-def _empty_dirs(pod: Fields) -> list[EmptyDir]:
-    found = []
+def _volumes(pod: Fields) -> tuple[list[EmptyDir], list[PodVolume], list[TakenOverVolume]]:
+    """Volumes that the model has, and all of them in their order.
+
+    Of a config map or a secret it has no more than every key as a file of the default mode.
+    """
+    empty_dirs: list[EmptyDir] = []
+    volumes: list[PodVolume] = []
+    order: list[TakenOverVolume] = []
     for item in pod.items("volumes"):
         name, directory = item.text("name"), item.take("emptyDir")
         if directory is not None:
             given: dict[str, Any] = dict(directory)
-            found.append(EmptyDir(name, given.get("medium", ""), str(given.get("sizeLimit", "") or "")))
-    return found
+            empty_dirs.append(EmptyDir(name, given.get("medium", ""), str(given.get("sizeLimit", "") or "")))
+            order.append(TakenOverVolume(name, name))
+        if (claim := item.part("persistentVolumeClaim")) is not None:
+            claim_name, read_only = claim.text("claimName"), bool(claim.take("readOnly", False))
+            mounted = MountedVolume(
+                volume_name("claim", claim_name), "persistent_volume_claim", kubernetes_name=claim_name
+            )
+            volumes.append(PodVolume(name, mounted, read_only))
+            claim.close()
+        kinds: tuple[tuple[VolumeType, str, str], ...] = (
+            ("config_map", "configMap", "name"),
+            ("secret", "secret", "secretName"),
+        )
+        for kind, word, key in kinds:
+            if (shown := item.part(word)) is not None:
+                shown.ignore(defaultMode=DEFAULT_MODE)
+                source = shown.text(key)
+                called = volume_name(word.lower(), source)
+                volumes.append(PodVolume(name, MountedVolume(called, kind, source_name=source)))
+                shown.close()
+        order += [TakenOverVolume(name, each.volume.name) for each in volumes if each.name == name]
+    return empty_dirs, volumes, order
+
+
+def volume_name(word: str, source: str) -> str:
+    """What the volume of a claim or source is called here: as `pilothouse apply` calls it, so that either finds the
+    other's.
+    """
+    name = source if word == "claim" else f"{word}-{source}"
+    if len(name) <= _LONGEST_NAME and _LABEL.fullmatch(name):
+        return name
+    shown = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40].strip("-")
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+    return "-".join(part for part in (word, shown, digest) if part)
 
 
 def _probe(probe: Fields | None) -> Probe | None:

@@ -60,19 +60,19 @@ def config_metadata(
     uid: str,
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
+    taken_over: bool = False,
 ) -> Manifest:
-    """The metadata of either, with the caller's labels and ours; those that we select by win."""
+    """The metadata of either, with the caller's labels and ours; those that we select by win.
+
+    `taken_over`: no more of ours than the label by which it is found. Without the namespace's uid the sweep leaves it
+    alone: a database restored from before the import does not know it, and others may.
+    """
+    ours = {MANAGED_BY: MANAGER, NAMESPACE: namespace[:63], NAMESPACE_UID: namespace_uid}
     return _without_empty(
         {
             "name": name,
             "namespace": kubernetes_namespace,
-            "labels": {
-                **labels,
-                MANAGED_BY: MANAGER,
-                NAMESPACE: namespace[:63],
-                NAMESPACE_UID: namespace_uid,
-                CONFIG_UID: uid,
-            },
+            "labels": {**labels, **({} if taken_over else ours), CONFIG_UID: uid},
             "annotations": dict(annotations),
         }
     )

@@ -2,11 +2,13 @@
 
 Nothing said is nothing sent: empty text, empty lists and zero numbers of a probe leave the field to the API's default
 (and to other field managers). Fields for which empty or false is a statement are `None` in the model when unsaid.
+
+The pods of an imported Deployment keep the names and the order of their volumes, whatever those are called here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pilothouse_server.cluster.objects import Manifest
@@ -32,7 +34,7 @@ from pilothouse_server.containers.model import (
 
 def pod_spec(container: Container) -> Manifest:
     """The pod template's spec."""
-    spec = container.spec
+    spec, names = container.spec, _pod_names(container)
     return _said(
         {
             "serviceAccountName": spec.service_account,
@@ -40,14 +42,14 @@ def pod_spec(container: Container) -> Manifest:
             "securityContext": _pod_security_context(spec.pod_security_context),
             "nodeSelector": dict(spec.node_selector),
             "tolerations": [_toleration(toleration) for toleration in spec.tolerations],
-            "initContainers": [_init_container(init) for init in spec.init_containers],
-            "containers": [_main_container(container)],
-            "volumes": _volumes(container),
+            "initContainers": [_init_container(init, names) for init in spec.init_containers],
+            "containers": [_main_container(container, names)],
+            "volumes": _volumes(container, names),
         }
     )
 
 
-def _main_container(container: Container) -> Manifest:
+def _main_container(container: Container, names: Mapping[str, str]) -> Manifest:
     spec = container.spec
     return _said(
         {
@@ -59,7 +61,7 @@ def _main_container(container: Container) -> Manifest:
             "env": _environment(container.env),
             "ports": _container_ports(_declared_ports(container)),
             "resources": _resources(container.resources),
-            "volumeMounts": [_mount(mount) for mount in container.volume_mounts],
+            "volumeMounts": [_mount(mount, names) for mount in container.volume_mounts],
             "livenessProbe": _probe(spec.probes.liveness),
             "readinessProbe": _probe(spec.probes.readiness),
             "startupProbe": _probe(spec.probes.startup),
@@ -68,7 +70,7 @@ def _main_container(container: Container) -> Manifest:
     )
 
 
-def _init_container(init: InitContainer) -> Manifest:
+def _init_container(init: InitContainer, names: Mapping[str, str]) -> Manifest:
     return _said(
         {
             "name": init.name,
@@ -78,7 +80,7 @@ def _init_container(init: InitContainer) -> Manifest:
             "args": list(init.args),
             "env": _environment(init.env),
             "resources": _resources(init.resources),
-            "volumeMounts": [_mount(mount) for mount in init.volume_mounts],
+            "volumeMounts": [_mount(mount, names) for mount in init.volume_mounts],
             "securityContext": _security_context(init.security_context),
         }
     )
@@ -137,10 +139,11 @@ def _resources(resources: Resources) -> Manifest:
     )
 
 
-def _mount(mount: VolumeMount) -> Manifest:
+def _mount(mount: VolumeMount, names: Mapping[str, str]) -> Manifest:
     return _said(
         {
-            "name": mount.volume,
+            # One that names nothing is refused by the cluster, in words that name it.
+            "name": names.get(mount.volume, mount.volume),
             "mountPath": mount.mount_path,
             "readOnly": mount.read_only or None,
             "subPath": mount.sub_path,
@@ -148,15 +151,31 @@ def _mount(mount: VolumeMount) -> Manifest:
     )
 
 
-def _volumes(container: Container) -> list[Manifest]:
-    own: list[Manifest] = [
-        {
-            "name": empty_dir.name,
-            "emptyDir": _said({"medium": empty_dir.medium, "sizeLimit": empty_dir.size_limit}),
-        }
+def _volumes(container: Container, names: Mapping[str, str]) -> list[Manifest]:
+    sources: dict[str, Manifest] = {
+        empty_dir.name: {"emptyDir": _said({"medium": empty_dir.medium, "sizeLimit": empty_dir.size_limit})}
         for empty_dir in container.spec.empty_dirs
-    ]
-    return own + [{"name": volume.name, **_volume_source(volume)} for volume in container.volumes]
+    }
+    sources |= {volume.name: _volume_source(volume) for volume in container.volumes}
+    return [{"name": name, **sources[volume]} for volume, name in names.items()]
+
+
+def _pod_names(container: Container) -> dict[str, str]:
+    """What the volumes are called in the pods, by their names here, in the order of the pods."""
+    here = [item.name for item in container.spec.empty_dirs] + [volume.name for volume in container.volumes]
+    taken_over = container.spec.taken_over
+    brought = () if taken_over is None else taken_over.volumes
+    names = {item.volume: item.name for item in brought if item.volume in here}
+    for volume in here:
+        if volume not in names:
+            names[volume] = _free_name(volume, set(names.values()))
+    return names
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """The name itself, but where an imported pod calls another volume so."""
+    numbered = (f"{name[:60].rstrip('-')}-{number}" for number in range(2, len(taken) + 3))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
 
 
 def _volume_source(volume: MountedVolume) -> Manifest:

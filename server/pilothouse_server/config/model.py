@@ -21,7 +21,7 @@ OPAQUE = "Opaque"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What both have in common."""
+    """What both have in common. `taken_over`: uid of the object that was on the cluster before us."""
 
     id: int = 0
     uid: str = ""
@@ -32,6 +32,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     kubernetes_namespace: str = ""
     namespace_uid: str = ""
     kubernetes_name: str = ""
+    taken_over: str = ""
     immutable: bool = False
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}

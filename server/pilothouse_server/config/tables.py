@@ -27,6 +27,7 @@ def _common() -> list[Column[Any]]:
         Column("name", String(253)),
         Column("namespace_id", BigInteger),
         Column("kubernetes_name", String(253)),
+        Column("taken_over", String(64)),
         Column("data", JSONB),
         Column("immutable", Boolean),
         Column("labels", JSONB),

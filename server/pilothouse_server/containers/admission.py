@@ -76,9 +76,8 @@ async def check_references(
         mounts += [(f"{at}.volume_mounts[{i}]", item) for i, item in enumerate(init.volume_mounts)]
     kinds: tuple[tuple[SourceKind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
     for kind, words in kinds:
-        # What an imported Deployment reads stands on the cluster beside the platform.
-        reads = () if wanted.imported else env
-        needed = {item.source_name for _, item in reads if item.value_from == kind and not item.optional}
+        needed = {item.source_name for _, item in env if item.value_from == kind and not item.optional}
+        needed -= _read_beside(stored, kind)
         missing = await repository.missing_sources(transaction, wanted.namespace_id, kind, needed)
         for field, item in env:
             if item.value_from == kind and item.source_name in missing:
@@ -98,6 +97,14 @@ async def check_references(
     if not may_use_host_paths and (stored is None or _runs_other_things(wanted, stored)):
         refuse_host_paths(wanted.namespace, wanted.volumes)
     return wanted
+
+
+def _read_beside(stored: Container | None, kind: SourceKind) -> set[str]:
+    """What a container that was imported earlier reads, and stands on the cluster beside the platform."""
+    if stored is None or not stored.imported:
+        return set()
+    env = [*stored.env, *(item for init in stored.spec.init_containers for item in init.env)]
+    return {item.source_name for item in env if item.value_from == kind}
 
 
 def refuse_host_paths(namespace: str, volumes: Sequence[MountedVolume]) -> None:

@@ -3,6 +3,9 @@
     read (outside any transaction): convert each Deployment, ask the cluster what our first apply would change
     take_over (one transaction): a row for each that can be, work for the reconciler, which puts our label on it
 
+The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
+(`belongings`), each Deployment with its own: all of it, or nothing.
+
 A Deployment that the model cannot represent stays as it is, with the reasons. One whose pods our apply would change
 although the model has everything is imported with the drift policy REPORT: then the reconciler leaves out what differs.
 A Service whose meaning our apply would change is left alone, and its ports are not the container's.
@@ -10,21 +13,25 @@ A Service whose meaning our apply would change is left alone, and its ports are 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 
 from pilothouse_server.cluster import field_paths, manifests
+from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, claim
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError, Refused
-from pilothouse_server.cluster.importing import Converted, convert, without_services
+from pilothouse_server.cluster.importing import Converted, convert, with_volume_names, without_services
 from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.clusters.refusals import refusal, within
-from pilothouse_server.containers import admission, operations, repository, rules
+from pilothouse_server.containers import admission, belongings, operations, repository, rules
+from pilothouse_server.containers.belongings import Belongings, Found, Here, Made, May
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import Container
-from pilothouse_server.errors import PilothouseError
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import Transaction
@@ -37,19 +44,23 @@ SECONDS = 60.0
 class Candidate(msgspec.Struct, frozen=True):
     """A Deployment that was looked at. `container` None: it is not imported, `problems` say why.
 
-    `notes`: what is worth knowing of one that is imported.
+    `notes`: what is worth knowing of one that is imported. `made`: what was made with it of `belongings`.
     """
 
     deployment: str
     container: Container | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    belongings: Found = Found()
+    made: Made = Made()
 
 
 async def read(
-    connect: Connect, namespace: Namespace, names: Sequence[str], selector: str
+    connect: Connect, namespace: Namespace, names: Sequence[str], selector: str, here: Here, may: May
 ) -> list[Candidate]:
     """The Deployments of these names, or all that are nobody's, as they would be taken over.
+
+    `here`: what the namespace has already. `may`: whether the caller holds a permission there.
 
     Raises:
         Unavailable: the cluster does not answer in time.
@@ -58,13 +69,14 @@ async def read(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
-        return await within(_read(client, namespace, names, selector), cluster, SECONDS)
+        theirs = Belongings(client, namespace, here, may)
+        return await within(_read(client, namespace, names, selector, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
 
 
 async def take_over(
-    transaction: Transaction, namespace_name: str, candidates: Sequence[Candidate]
+    transaction: Transaction, namespace_name: str, candidates: Sequence[Candidate], envelopes: Envelopes
 ) -> list[Candidate]:
     """Make containers of those that can be; each stands for itself. Answers them with their rows.
 
@@ -74,39 +86,75 @@ async def take_over(
     """
     namespace = await admission.locked_namespace(transaction, namespace_name)
     namespaces.refuse_inactive(namespace)
-    return [await _take_over(transaction, namespace, candidate) for candidate in candidates]
+    taken = []
+    for candidate in candidates:
+        if candidate.container is not None:
+            try:
+                async with transaction.attempt():
+                    candidate = await _take_over(
+                        transaction, namespace, candidate, candidate.container, envelopes
+                    )
+            except PilothouseError as error:
+                candidate = _refused(candidate, _words(error))
+        taken.append(candidate)
+    return taken
 
 
-async def _take_over(transaction: Transaction, namespace: Namespace, candidate: Candidate) -> Candidate:
-    if candidate.container is None:
-        return candidate
-    try:
-        wanted = msgspec.structs.replace(
-            candidate.container,
-            uid="",
-            namespace_id=namespace.id,
-            namespace=namespace.name,
-            cluster_name=namespace.cluster_name,
-            kubernetes_namespace=namespace.kubernetes_name,
-            namespace_uid=namespace.uid,
-        )
-        if await repository.find(transaction, namespace.name, wanted.name) is not None:
-            return _refused(candidate, [f'container "{wanted.name}" exists already'])
-        wanted = await admission.check_references(transaction, wanted, None, may_use_host_paths=False)
-        share = rules.quota_share(wanted)
-        await admission.check_quota(transaction, namespace, share, leave_out=None)
-    except PilothouseError as error:
-        return _refused(candidate, _words(error))
+def record(taken: Sequence[Candidate]) -> dict[str, Any]:
+    """What the audit record says of an import: names alone."""
+    made = [item.made for item in taken if item.container is not None]
+    return {
+        "imported": [item.deployment for item in taken if item.container is not None],
+        "volumes": [name for each in made for name in each.volumes],
+        "config_maps": [name for each in made for name in each.config_maps],
+        "secrets": [name for each in made for name in each.secrets],
+    }
+
+
+async def _take_over(
+    transaction: Transaction,
+    namespace: Namespace,
+    candidate: Candidate,
+    container: Container,
+    envelopes: Envelopes,
+) -> Candidate:
+    if await repository.find(transaction, namespace.name, container.name) is not None:
+        raise already_exists("container", container.name)
+    names, made = await belongings.make(transaction, namespace, candidate.belongings, envelopes)
+    _refuse_alike(container, names)
+    wanted = msgspec.structs.replace(
+        with_volume_names(container, names),
+        uid="",
+        namespace_id=namespace.id,
+        namespace=namespace.name,
+        cluster_name=namespace.cluster_name,
+        kubernetes_namespace=namespace.kubernetes_name,
+        namespace_uid=namespace.uid,
+    )
+    wanted = await admission.check_references(transaction, wanted, None, may_use_host_paths=False)
+    share = rules.quota_share(wanted)
+    await admission.check_quota(transaction, namespace, share, leave_out=None)
     image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
-    made = await repository.insert_container(transaction, wanted, image_id, share)
-    await repository.add_history(transaction, made, None, "user")
-    transaction.emit(operations.event(made, "added"))
-    await transaction.enqueue("container", made.id, made.cluster_name, made.namespace_id)
-    return msgspec.structs.replace(candidate, container=made)
+    stored = await repository.insert_container(transaction, wanted, image_id, share)
+    await repository.add_history(transaction, stored, None, "user")
+    transaction.emit(operations.event(stored, "added"))
+    await transaction.enqueue("container", stored.id, stored.cluster_name, stored.namespace_id)
+    return msgspec.structs.replace(candidate, container=stored, made=made)
+
+
+def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
+    """Raises FailedPrecondition where a mount could mean two things."""
+    for directory in container.spec.empty_dirs:
+        if directory.name in names.values():
+            raise FailedPrecondition(
+                f'an emptyDir of its pods has the name of volume "{directory.name}", which they mount too',
+                reason="VOLUME_NAME_TAKEN",
+                metadata={"volume": directory.name},
+            )
 
 
 async def _read(
-    client: ClusterClient, namespace: Namespace, names: Sequence[str], selector: str
+    client: ClusterClient, namespace: Namespace, names: Sequence[str], selector: str, theirs: Belongings
 ) -> list[Candidate]:
     where = namespace.kubernetes_name
     listed = await client.list(DEPLOYMENTS, where, label_selector=selector)
@@ -124,7 +172,7 @@ async def _read(
         if name not in there:
             found.append(Candidate(name, problems=("there is no such Deployment",)))
             continue
-        found.append(await _candidate(client, namespace, name, whole, _shared(whole, there.values())))
+        found.append(await _candidate(client, namespace, name, whole, _shared(whole, there.values()), theirs))
     return found
 
 
@@ -149,20 +197,25 @@ async def _candidate(
     name: str,
     services: Sequence[Manifest],
     shared: dict[str, str],
+    theirs: Belongings,
 ) -> Candidate:
     live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
     converted = convert(live, services)
     if converted.problems:
         return Candidate(name, problems=converted.problems)
     converted = without_services(converted, _of(converted, shared))
+    with_theirs, found, problems = await theirs.of(converted)
+    if problems:
+        return Candidate(name, problems=problems)
     try:
         # The uid is not known yet, and nothing that counts depends on it.
-        container = rules.checked(_named(converted.container, namespace))
+        container = rules.checked(_named(with_theirs, namespace))
     except PilothouseError as error:
         return Candidate(name, problems=tuple(_words(error)))
     try:
         changed = await _changed_by_apply(client, container, live)
         reasons = await _unlike_services(client, container, services)
+        await _try_claims(client, namespace, found)
     except Refused as error:
         return Candidate(name, problems=(f"the cluster would refuse it: {error.message}",))
     converted = without_services(msgspec.structs.replace(converted, container=container), reasons)
@@ -170,7 +223,7 @@ async def _candidate(
     if changed:
         container = msgspec.structs.replace(container, drift_policy="report")
         notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
-    return Candidate(name, container, notes=tuple(notes))
+    return Candidate(name, container, notes=tuple(notes), belongings=found)
 
 
 def _of(converted: Converted, reasons: dict[str, str]) -> dict[str, str]:
@@ -201,6 +254,16 @@ async def _changed_by_apply(client: ClusterClient, container: Container, live: M
     return paths or [template]
 
 
+async def _try_claims(client: ClusterClient, namespace: Namespace, found: Found) -> None:
+    """Raises Refused where the cluster would not let a claim be as it is described here."""
+    for volume, is_new in found.volumes:
+        if volume.is_claim and is_new:
+            tried = msgspec.structs.replace(
+                volume, uid=str(uuid4()), kubernetes_namespace=namespace.kubernetes_name
+            )
+            await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(tried), force=True)
+
+
 async def _unlike_services(
     client: ClusterClient, container: Container, services: Sequence[Manifest]
 ) -> dict[str, str]:
@@ -221,7 +284,7 @@ async def _unlike_services(
 
 
 def _refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
-    return msgspec.structs.replace(candidate, container=None, problems=tuple(problems), notes=())
+    return msgspec.structs.replace(candidate, container=None, problems=tuple(problems), notes=(), made=Made())
 
 
 def _words(error: PilothouseError) -> list[str]:

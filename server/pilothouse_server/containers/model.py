@@ -200,10 +200,18 @@ class TakenOverService(Value, frozen=True):
     target_ports: dict[str, str] = {}
 
 
+class TakenOverVolume(Value, frozen=True):
+    """A volume of the pods: its name there, and `volume`, that of the namespace's volume or of the emptyDir."""
+
+    name: str
+    volume: str
+
+
 class TakenOver(Value, frozen=True):
     """What an imported Deployment brought along and keeps: its pods must not restart, so they are its own.
 
     `deployment_uid`: the Deployment that was imported, and no other of its name. `selector` as Kubernetes writes it.
+    `volumes` in the order of the pods, which is a part of them.
     """
 
     deployment_uid: str
@@ -211,6 +219,7 @@ class TakenOver(Value, frozen=True):
     pod_labels: dict[str, str] = {}
     pod_annotations: dict[str, str] = {}
     services: tuple[TakenOverService, ...] = ()
+    volumes: tuple[TakenOverVolume, ...] = ()
 
 
 class ContainerSpec(Value, frozen=True):

@@ -10,12 +10,13 @@ from google.protobuf.message import Message
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.live import program
-from pilothouse_server.containers import events, importing, live, messages, operations
+from pilothouse_server.containers import belongings, events, importing, live, messages, operations
 from pilothouse_server.containers.admission import HOST_PATH_PERMISSION
 from pilothouse_server.containers.asking import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
+from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import invalid
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
@@ -38,10 +39,11 @@ class ContainerService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ContainerService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect, envelopes: Envelopes) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
+        self._envelopes = envelopes
 
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, call: Call
@@ -122,11 +124,21 @@ class ContainerService:
         """Takes existing Deployments over. The cluster is asked before the transaction begins."""
         async with call.read() as reading:
             namespace = await namespaces.locate(reading, request.namespace)
+            here = await belongings.here(reading, namespace)
         call.describe(namespace_id=namespace.id)
         namespaces.refuse_inactive(namespace)
-        candidates = await importing.read(self._connect, namespace, request.names, request.label_selector)
-        taken = await importing.take_over(await call.transaction(), request.namespace, candidates)
-        call.describe(imported=[item.deployment for item in taken if item.container is not None])
+        candidates = await importing.read(
+            self._connect,
+            namespace,
+            request.names,
+            request.label_selector,
+            here,
+            lambda permission: call.caller.allows(permission, namespace.name),
+        )
+        taken = await importing.take_over(
+            await call.transaction(), request.namespace, candidates, self._envelopes
+        )
+        call.describe(**importing.record(taken))
         return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
 
     async def StartContainer(

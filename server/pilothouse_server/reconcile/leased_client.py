@@ -57,6 +57,13 @@ class LeasedClient:
         self.check()
         return await self._client.apply(resource, manifest, force=force)
 
+    async def merge_patch(
+        self, resource: Resource[Any], namespace: str | None, name: str, patch: Manifest
+    ) -> None:
+        """JSON merge patch of an object that must exist. Raises NotFound."""
+        self.check()
+        await self._client.merge_patch(resource, namespace, name, patch)
+
     async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
         """Set the replicas through the scale subresource."""
         self.check()

@@ -3,7 +3,8 @@
 Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. The
 cluster's words are kept, but not a value of ours that they might repeat.
 
-An object is ours when it carries the uid of our row; another of the same name is left alone, as `NameTaken`.
+An object is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
+name is left alone, as `NameTaken`.
 The cluster refuses to change an immutable one. Where our row is immutable too, what it says is final, so the
 object is deleted and made again (after a restored backup it may differ); elsewhere somebody else froze it,
 and the refusal is told.
@@ -211,6 +212,7 @@ def _manifest(config: Config, values: Values) -> Manifest:
         uid=config.uid,
         labels=config.labels,
         annotations=config.annotations,
+        taken_over=bool(config.taken_over),
     )
     if isinstance(config, ConfigMap):
         return manifest_config.config_map(
@@ -237,7 +239,10 @@ def _says_immutable(refusal: Invalid) -> bool:
 
 
 def _is_ours(config: Config, found: KubernetesObject) -> bool:
-    return found.metadata.label(manifest_config.CONFIG_UID) == config.uid
+    label = found.metadata.label(manifest_config.CONFIG_UID)
+    if label:
+        return label == config.uid
+    return bool(config.taken_over) and found.metadata.uid == config.taken_over
 
 
 def _waiting(reason: str, message: str, again_seconds: float) -> Result:

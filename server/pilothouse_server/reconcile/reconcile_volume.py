@@ -5,6 +5,9 @@ claim is bound is written by `claim_observer`, which sees it. A claim is ours wh
 another of the same name is left alone, as `NameTaken`. A claim that pods still use is held by its finalizer: its row
 stays until it is gone.
 
+The very claim that an import took over is ours, too. It was made by somebody else, and so the deletion of its volume
+gives it back: our label goes, the claim and its data stay.
+
 A refusal of a claim that is there already (it cannot shrink, its class does not let it grow) takes nothing away: the
 storage stays bound, and the refusal shows beside it.
 """
@@ -18,6 +21,7 @@ from pilothouse_server.cluster.claims import (
     VOLUME_UID,
     PersistentVolumeClaim,
     claim,
+    is_ours,
     observe_claim,
     refused,
 )
@@ -79,10 +83,13 @@ async def act(client: LeasedClient, loaded: Loaded) -> Result:
         )
     where = (volume.kubernetes_namespace, volume.kubernetes_name)
     found = await client.find(PERSISTENT_VOLUME_CLAIMS, *where)
-    ours = found is not None and found.metadata.label(VOLUME_UID) == volume.uid
+    ours = found is not None and is_ours(volume, found)
     leaving = found is not None and found.metadata.deletion_timestamp is not None
     if volume.deletion_requested_at is not None:
         if found is None or not ours:
+            return Result(gone=True)
+        if not leaving and found.metadata.uid == volume.taken_over:
+            await _give_back(client, found)
             return Result(gone=True)
         if not leaving:
             uid = found.metadata.uid
@@ -99,6 +106,14 @@ async def act(client: LeasedClient, loaded: Loaded) -> Result:
     loaded.found = found
     await client.apply(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
     return Result()
+
+
+async def _give_back(client: LeasedClient, found: PersistentVolumeClaim) -> None:
+    # Not by an apply that leaves fields out: where the claim grew here, its size is ours and no one else's.
+    # With its uid, so that a claim made anew meanwhile is not touched.
+    metadata = found.metadata
+    patch = {"metadata": {"uid": metadata.uid, "labels": {VOLUME_UID: None}}}
+    await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, metadata.namespace, metadata.name, patch)
 
 
 async def write_back(transaction: Transaction, work: Work, loaded: Loaded, outcome: object) -> Written:

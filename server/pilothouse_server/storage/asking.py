@@ -6,7 +6,7 @@ the cluster yet cannot be asked about: that is no refusal.
 
 from __future__ import annotations
 
-from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, VOLUME_UID, claim
+from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, claim, is_ours
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError, Conflict, NotFound
 from pilothouse_server.clusters.refusals import refusal, within
@@ -36,7 +36,7 @@ async def check_on_cluster(connect: Connect, volume: Volume) -> None:
 
 async def _dry_run(client: ClusterClient, volume: Volume) -> None:
     found = await client.find(PERSISTENT_VOLUME_CLAIMS, volume.kubernetes_namespace, volume.kubernetes_name)
-    if found is not None and found.metadata.label(VOLUME_UID) != volume.uid:
+    if found is not None and not is_ours(volume, found):
         raise Conflict(
             f"PersistentVolumeClaim {volume.kubernetes_namespace}/{volume.kubernetes_name} exists and does not belong "
             "to this volume",

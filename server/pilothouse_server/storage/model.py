@@ -33,7 +33,8 @@ class Observed(msgspec.Struct, frozen=True):
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """A volume as stored: wanted, observed and the bookkeeping between them.
 
-    `mounted_by` names the containers that mount it, less those being deleted.
+    `mounted_by` names the containers that mount it, less those being deleted. `taken_over`: uid of the claim that was
+    on the cluster before us; empty where the platform made it.
     """
 
     id: int = 0
@@ -44,6 +45,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     cluster_name: str = ""
     kubernetes_namespace: str = ""
     kubernetes_name: str = ""
+    taken_over: str = ""
     type: VolumeType
     storage_class: str = ""
     size: str = ""

@@ -3,6 +3,9 @@
 What has an object on the cluster (a claim) is brought there by the reconciler, and its row goes when the cluster has
 let it go. The other types are parts of pods: they are there when they are stored, and gone when they are deleted.
 
+A claim that an import took over (`taking_over`) was somebody's before, and so was its data. Deleting its volume gives
+it back: the platform's label goes, the claim stays on the cluster as it is.
+
 A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by whoever begins
 to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are replaced.
 """
@@ -72,7 +75,7 @@ async def create(
     namespaces.refuse_inactive(namespace)
     if await repository.find(transaction, namespace_name, wanted.name) is not None:
         raise already_exists("volume", wanted.name)
-    await _check_source(transaction, namespace_name, wanted)
+    await check_source(transaction, namespace_name, wanted)
     created = await repository.insert_volume(
         transaction,
         msgspec.structs.replace(
@@ -84,7 +87,7 @@ async def create(
             kubernetes_name=wanted.name if wanted.is_claim else "",
         ),
     )
-    await _changed(transaction, created, "added")
+    await changed(transaction, created, "added")
     return created
 
 
@@ -110,13 +113,15 @@ async def change(
     rules.check_growth(stored, wanted)
     if stored.type == "empty_dir" and wanted.size != stored.size and stored.mounted_by:
         raise _in_use(stored, "its limit is part of their pods; detach it before changing that")
-    changed = await repository.update_volume(transaction, stored, wanted)
-    await _changed(transaction, changed, "modified", stored)
-    return changed
+    written = await repository.update_volume(transaction, stored, wanted)
+    await changed(transaction, written, "modified", stored)
+    return written
 
 
 async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Volume:
     """Deletes a volume; a claim is marked for it, and one that is marked already is answered as it is.
+
+    The claim on the cluster goes, and its data with it, unless it was taken over: such a one is given back.
 
     Raises:
         NotFound: the namespace or the volume.
@@ -216,7 +221,8 @@ def event(volume: Volume, kind: Kind, before: Volume | None = None) -> Event:
     )
 
 
-async def _check_source(transaction: Transaction, namespace: str, wanted: Volume) -> None:
+async def check_source(transaction: Transaction, namespace: str, wanted: Volume) -> None:
+    """Raises InvalidArgument if the config map or secret that the volume shows is not there."""
     if wanted.type != "config_map" and wanted.type != "secret":
         return
     try:
@@ -248,7 +254,7 @@ async def _delete(transaction: Transaction, stored: Volume) -> Volume:
     if stored.deletion_requested_at is not None:
         return stored
     marked = await repository.mark_for_deletion(transaction, stored)
-    await _changed(transaction, marked, "modified", stored)
+    await changed(transaction, marked, "modified", stored)
     return marked
 
 
@@ -335,9 +341,8 @@ def _in_use(volume: Volume, advice: str) -> FailedPrecondition:
     )
 
 
-async def _changed(
-    transaction: Transaction, volume: Volume, kind: Kind, before: Volume | None = None
-) -> None:
+async def changed(transaction: Transaction, volume: Volume, kind: Kind, before: Volume | None = None) -> None:
+    """Tells watchers, and leaves work for the reconciler where the cluster has something of it."""
     transaction.emit(event(volume, kind, before))
     if volume.type == CLAIM:
         await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id)

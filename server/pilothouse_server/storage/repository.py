@@ -159,6 +159,7 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
             host_path=wanted.host_path or None,
             source_name=wanted.source_name or None,
             kubernetes_name=wanted.kubernetes_name or None,
+            taken_over=wanted.taken_over or None,
             spec={"medium": wanted.medium} if wanted.medium else {},
             # What has no object on the cluster is there as soon as it is stored.
             observed_generation=0 if wanted.is_claim else 1,
@@ -245,6 +246,7 @@ def _volume(row: Row[Any]) -> Volume:
         cluster_name=row.cluster_name,
         kubernetes_namespace=row.kubernetes_namespace,
         kubernetes_name=row.kubernetes_name or "",
+        taken_over=row.taken_over or "",
         type=row.type,
         storage_class=row.storage_class or "",
         size=row.size or "",

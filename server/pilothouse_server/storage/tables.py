@@ -23,6 +23,7 @@ VOLUMES = Table(
     Column("host_path", String(500)),
     Column("source_name", String(253)),
     Column("kubernetes_name", String(253)),
+    Column("taken_over", String(64)),
     Column("status", String(20)),
     Column("reason", String(100)),
     Column("message", Text),

@@ -12,6 +12,7 @@ from pilothouse_server.config.model import ConfigMap
 from pilothouse_server.config.operations import configs, rules
 from pilothouse_server.errors import already_exists
 from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 Merge = Callable[[ConfigMap], ConfigMap]
@@ -39,6 +40,24 @@ async def create(transaction: Transaction, namespace_name: str, wanted: ConfigMa
     created = await repository.insert_config_map(transaction, configs.placed(wanted, namespace))
     await configs.changed(transaction, "config_map", created, "added")
     return cast("ConfigMap", created)
+
+
+async def take_over(transaction: Transaction, namespace: Namespace, wanted: ConfigMap) -> bool:
+    """Makes a config map of one that is on the cluster, `wanted.taken_over`; answers whether there was none yet.
+
+    From then on it is one like any other: what others change on the cluster is taken back, and deleting it deletes the
+    ConfigMap. The caller holds the namespace's lock.
+
+    Raises:
+        InvalidArgument: as `create`.
+        FailedPrecondition: it is there, and being deleted.
+    """
+    if await configs.is_there(transaction, "config_map", namespace, wanted.name):
+        return False
+    rules.check_config_map(wanted)
+    created = await repository.insert_config_map(transaction, configs.placed(wanted, namespace))
+    await configs.changed(transaction, "config_map", created, "added")
+    return True
 
 
 async def change(

@@ -45,6 +45,14 @@ async def locate(
     return found
 
 
+async def is_there(transaction: ReadTransaction, kind: Kind, namespace: Namespace, name: str) -> bool:
+    """Whether the namespace has one of this name. Raises FailedPrecondition if it is being deleted."""
+    found = await repository.find(transaction, kind, namespace.name, name)
+    if found is not None:
+        refuse_deleting(kind, found)
+    return found is not None
+
+
 async def delete(transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check) -> Config:
     """Marks one for deletion; one that is marked is answered as it is.
 

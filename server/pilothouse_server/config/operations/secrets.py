@@ -19,6 +19,7 @@ from pilothouse_server.config.operations import configs, rules
 from pilothouse_server.encryption import Binding, Envelopes, Sealed
 from pilothouse_server.errors import already_exists, not_found
 from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -69,6 +70,29 @@ async def create(transaction: Transaction, namespace_name: str, asked: Asked, en
     created = await repository.insert_secret(transaction, wanted, sealed)
     await configs.changed(transaction, "secret", created, "added")
     return cast("Secret", created)
+
+
+async def take_over(
+    transaction: Transaction, namespace: Namespace, asked: Asked, envelopes: Envelopes
+) -> bool:
+    """Makes a secret of one that is on the cluster, `asked.secret.taken_over`; as `config_maps.take_over`.
+
+    Its values are encrypted here, before anything is written.
+
+    Raises:
+        InvalidArgument, Unavailable: as `create`.
+        FailedPrecondition: it is there, and being deleted.
+    """
+    if await configs.is_there(transaction, "secret", namespace, asked.secret.name):
+        return False
+    rules.check_secret(asked.secret.type, asked.data)
+    rules.check_labels("secret.labels", asked.secret.labels)
+    wanted = msgspec.structs.replace(asked.secret, uid=repository.new_uid(), key_sizes=_sizes(asked.data))
+    wanted = configs.placed(wanted, namespace)
+    sealed = await _seal(transaction, wanted, asked.data, envelopes)
+    created = await repository.insert_secret(transaction, wanted, sealed)
+    await configs.changed(transaction, "secret", created, "added")
+    return True
 
 
 async def change(

@@ -86,6 +86,7 @@ def _common(row: Row[Any]) -> dict[str, Any]:
         "kubernetes_namespace": row.kubernetes_namespace,
         "namespace_uid": str(row.namespace_uid),
         "kubernetes_name": row.kubernetes_name,
+        "taken_over": row.taken_over or "",
         "immutable": row.immutable,
         "labels": row.labels,
         "annotations": row.annotations,

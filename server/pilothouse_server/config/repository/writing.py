@@ -71,6 +71,7 @@ async def _insert(transaction: Transaction, kind: Kind, wanted: Config, values: 
             name=wanted.name,
             namespace_id=wanted.namespace_id,
             kubernetes_name=wanted.kubernetes_name,
+            taken_over=wanted.taken_over or None,
             created_by=transaction.actor.user_id,
             updated_by=transaction.actor.user_id,
         )

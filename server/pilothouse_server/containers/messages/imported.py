@@ -9,9 +9,10 @@ from pilothouse_server.containers.messages.shown import container
 
 def imported_container(candidate: Candidate) -> pb.ImportedContainer:
     """One Deployment's outcome."""
+    made = candidate.made.words
     return pb.ImportedContainer(
         deployment=candidate.deployment,
         container=None if candidate.container is None else container(candidate.container),
         problems=candidate.problems,
-        notes=candidate.notes,
+        notes=[*([f"imported with it: {made}"] if made else []), *candidate.notes],
     )

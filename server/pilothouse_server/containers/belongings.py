@@ -1,0 +1,259 @@
+"""What containers that are to be imported mount and read: claims, config maps and secrets of their namespace.
+
+    Needs.of      (of a container) what it names
+    Belongings    (outside any transaction) looks at the cluster for what is not here yet, each object once
+    make          (in the transaction of the import) makes rows of what was found
+
+Who may not make a volume, config map or secret does not make one by an import. The values of a Secret are not even read
+then; otherwise they go from the cluster's answer to the encryption, and are part of nothing that is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.cluster import importing_sources
+from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.errors import NotFound
+from pilothouse_server.cluster.importing import Converted
+from pilothouse_server.cluster.objects import (
+    CONFIG_MAP_METADATA,
+    CONFIG_MAPS,
+    SECRET_METADATA,
+    SECRETS,
+    Manifest,
+    Resource,
+)
+from pilothouse_server.config.model import ConfigMap, Kind
+from pilothouse_server.config.operations import config_maps, configs, secrets
+from pilothouse_server.config.operations.secrets import Asked
+from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.storage import operations as volumes
+from pilothouse_server.storage import taking_over
+from pilothouse_server.storage.model import CLAIM, Volume
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+May = Callable[[str], bool]
+
+VOLUME_PERMISSION = "storage.create"
+CONFIG_PERMISSION = "config.create"
+
+_RESOURCES = {"config_map": CONFIG_MAPS, "secret": SECRETS}
+_METADATA = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
+
+
+class Here(msgspec.Struct, frozen=True):
+    """What the namespace has already. `claims` by their names on the cluster; `showing`: a config map or secret."""
+
+    claims: dict[str, Volume] = {}
+    sources: frozenset[tuple[Kind, str]] = frozenset()
+    showing: tuple[Volume, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What one container needs; each volume with whether it may be made where it is not there yet."""
+
+    volumes: tuple[tuple[Volume, bool], ...] = ()
+    config_maps: tuple[ConfigMap, ...] = ()
+    secrets: tuple[Asked, ...] = ()
+
+
+class Made(msgspec.Struct, frozen=True):
+    """Names of what was made for one container."""
+
+    volumes: tuple[str, ...] = ()
+    config_maps: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What was made, for people; empty for nothing."""
+        kinds = (("volume", self.volumes), ("config map", self.config_maps), ("secret", self.secrets))
+        return ", ".join(f"{word} {name}" for word, names in kinds for name in names)
+
+
+async def here(transaction: ReadTransaction, namespace: Namespace) -> Here:
+    """What of a namespace an import finds made."""
+    claims: dict[str, Volume] = {}
+    showing: list[Volume] = []
+    async for volume in volumes.stream(transaction, namespace_id=namespace.id):
+        if volume.is_claim:
+            claims[volume.kubernetes_name] = volume
+        else:
+            showing.append(volume)
+    kinds: tuple[Kind, ...] = ("config_map", "secret")
+    sources = {
+        (kind, each.name)
+        for kind in kinds
+        async for each in configs.stream(transaction, kind, namespace_id=namespace.id)
+    }
+    return Here(claims, frozenset(sources), tuple(showing))
+
+
+class Belongings:
+    """One look at the cluster, for all containers of a call."""
+
+    def __init__(self, client: ClusterClient, namespace: Namespace, there: Here, may: May) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._here = there
+        self._may = may
+        self._seen: dict[tuple[str, str], Manifest | None] = {}
+
+    async def of(self, converted: Converted) -> tuple[Container, Found, tuple[str, ...]]:
+        """The container with its claims as they are, what is to be made for it, and why it cannot be.
+
+        Raises:
+            ClusterError: the cluster does not answer, or does not let us look.
+        """
+        container, problems = converted.container, list[str]()
+        mounted: list[MountedVolume] = []
+        needed: list[tuple[Volume, bool]] = []
+        for volume in container.volumes:
+            if volume.type == CLAIM:
+                seen = await self._claim(volume, volume.name in converted.read_only, problems)
+                volume = msgspec.structs.replace(volume, access_mode=seen.access_mode if seen else "")
+                if seen is not None:
+                    needed.append((msgspec.structs.replace(seen, name=volume.name), not seen.id))
+            else:
+                shows = Volume(name=volume.name, type=volume.type, source_name=volume.source_name)
+                is_here = any(taking_over.is_same(each, shows) for each in self._here.showing)
+                if not is_here:
+                    self._allowed(VOLUME_PERMISSION, f"volume {volume.name}", problems)
+                needed.append((shows, not is_here))
+            mounted.append(volume)
+        maps: list[ConfigMap] = []
+        asked: list[Asked] = []
+        for (kind, name), optional in _sources(container).items():
+            if (kind, name) in self._here.sources:
+                continue
+            if why := importing_sources.source_problem(kind, name):
+                if not optional:
+                    problems.append(f"{_RESOURCES[kind].kind} {name}: {why}")
+                continue
+            if kind == "config_map":
+                maps += await self._config_map(name, optional, problems)
+            else:
+                asked += await self._secret(name, optional, problems)
+        container = msgspec.structs.replace(container, volumes=tuple(mounted))
+        return container, Found(tuple(needed), tuple(maps), tuple(asked)), tuple(problems)
+
+    async def _claim(self, mounted: MountedVolume, read_only: bool, problems: list[str]) -> Volume | None:
+        name = mounted.kubernetes_name
+        if (stored := self._here.claims.get(name)) is not None:
+            return stored
+        if not self._allowed(VOLUME_PERMISSION, f"PersistentVolumeClaim {name}", problems):
+            return None
+        found = await self._read(PERSISTENT_VOLUME_CLAIMS, name)
+        if found is None:
+            problems.append(f"PersistentVolumeClaim {name}: there is none on the cluster")
+            return None
+        volume, told = importing_sources.read_claim(found, mounted, read_only=read_only)
+        problems += told
+        return volume
+
+    async def _config_map(self, name: str, optional: bool, problems: list[str]) -> list[ConfigMap]:
+        found = await self._source("config_map", name, optional, problems)
+        if found is None:
+            return []
+        config_map, told = importing_sources.read_config_map(found)
+        problems += told
+        return [config_map]
+
+    async def _secret(self, name: str, optional: bool, problems: list[str]) -> list[Asked]:
+        found = await self._source("secret", name, optional, problems)
+        if found is None:
+            return []
+        secret, values, told = importing_sources.read_secret(found)
+        problems += told
+        return [Asked(secret, values, {})]
+
+    async def _source(self, kind: Kind, name: str, optional: bool, problems: list[str]) -> Manifest | None:
+        resource = _RESOURCES[kind]
+        if optional and not self._may(CONFIG_PERMISSION) and not await self._exists(kind, name):
+            return None
+        if not self._allowed(CONFIG_PERMISSION, f"{resource.kind} {name}", problems):
+            return None
+        found = await self._read(resource, name)
+        if found is None and not optional:
+            problems.append(f"{resource.kind} {name}: there is none on the cluster")
+        return found
+
+    def _allowed(self, permission: str, what: str, problems: list[str]) -> bool:
+        if self._may(permission):
+            return True
+        problems.append(
+            f'{what}: permission {permission} is needed in namespace "{self._namespace.name}" to import it'
+        )
+        return False
+
+    async def _exists(self, kind: Kind, name: str) -> bool:
+        # By its metadata: what it holds does not even travel.
+        listed = await self._client.list(
+            _METADATA[kind], self._namespace.kubernetes_name, field_selector=f"metadata.name={name}"
+        )
+        return bool(listed.items)
+
+    async def _read(self, resource: Resource[Any], name: str) -> Manifest | None:
+        key = (resource.kind, name)
+        if key not in self._seen:
+            try:
+                self._seen[key] = await self._client.read(resource, self._namespace.kubernetes_name, name)
+            except NotFound:
+                self._seen[key] = None
+        return self._seen[key]
+
+
+async def make(
+    transaction: Transaction, namespace: Namespace, found: Found, envelopes: Envelopes
+) -> tuple[Mapping[str, str], Made]:
+    """Make what is not there yet: sources first, then the volumes that show them.
+
+    Answers what the volumes are called in the end, by the names that they were to have, and what was made.
+
+    Raises:
+        InvalidArgument: a rule of one of them.
+        FailedPrecondition: one is being deleted.
+        Unavailable: the active key is not in this server's key file.
+    """
+    maps = [
+        each.name for each in found.config_maps if await config_maps.take_over(transaction, namespace, each)
+    ]
+    made_secrets = [
+        asked.secret.name
+        for asked in found.secrets
+        if await secrets.take_over(transaction, namespace, asked, envelopes)
+    ]
+    names: dict[str, str] = {}
+    made_volumes = []
+    for wanted, may_make in found.volumes:
+        volume, is_new = await taking_over.take_over(transaction, namespace, wanted, may_make=may_make)
+        names[wanted.name] = volume.name
+        if is_new:
+            made_volumes.append(volume.name)
+    return names, Made(tuple(made_volumes), tuple(maps), tuple(made_secrets))
+
+
+def _sources(container: Container) -> dict[tuple[Kind, str], bool]:
+    """The config maps and secrets that a container and its volumes name, and whether it does without."""
+    named: dict[tuple[Kind, str], bool] = {}
+    for volume in container.volumes:
+        if volume.type == "config_map" or volume.type == "secret":
+            named[volume.type, volume.source_name] = False
+    for variable in _variables(container):
+        if variable.value_from == "config_map" or variable.value_from == "secret":
+            key: tuple[Kind, str] = (variable.value_from, variable.source_name)
+            named[key] = named.get(key, True) and variable.optional
+    return named
+
+
+def _variables(container: Container) -> Iterator[EnvVar]:
+    yield from container.env
+    for init in container.spec.init_containers:
+        yield from init.env

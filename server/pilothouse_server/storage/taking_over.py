@@ -1,0 +1,73 @@
+"""Volumes of what imported containers mount: a claim that is on the cluster, a config map or secret that pods show.
+
+The claim stays what it is. Its row says what was seen of it, and its uid; the reconciler puts our label on it.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+import msgspec
+
+from pilothouse_server.errors import not_found
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.storage import repository, rules
+from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.operations import changed, check_source, refuse_deleting
+from pilothouse_server.store.unit_of_work import Transaction
+
+_LONGEST_NAME = 63
+
+
+async def take_over(
+    transaction: Transaction, namespace: Namespace, wanted: Volume, *, may_make: bool
+) -> tuple[Volume, bool]:
+    """The namespace's volume for this claim or source, and whether it was made now.
+
+    One that is there is used, whatever it is called; a name that another volume has gets a number. The caller holds
+    the namespace's lock.
+
+    Raises:
+        NotFound: it is not there, and may not be made.
+        InvalidArgument: a rule between fields, or a source that is not there.
+        FailedPrecondition: the volume of this claim is being deleted.
+    """
+    names: set[str] = set()
+    async for stored in repository.stream_volumes(transaction, namespace_id=namespace.id):
+        if is_same(stored, wanted):
+            refuse_deleting(stored)
+            return stored, False
+        names.add(stored.name)
+    if not may_make:
+        raise not_found("volume", wanted.name)
+    wanted = rules.checked(wanted)
+    await check_source(transaction, namespace.name, wanted)
+    created = await repository.insert_volume(
+        transaction,
+        msgspec.structs.replace(
+            wanted,
+            name=_free(wanted.name, names),
+            namespace_id=namespace.id,
+            namespace=namespace.name,
+            cluster_name=namespace.cluster_name,
+            kubernetes_namespace=namespace.kubernetes_name,
+        ),
+    )
+    await changed(transaction, created, "added")
+    return created, True
+
+
+def is_same(stored: Volume, wanted: Volume) -> bool:
+    """Whether two volumes are the same claim, or show the same config map or secret."""
+    return (stored.type, stored.kubernetes_name, stored.source_name) == (
+        wanted.type,
+        wanted.kubernetes_name,
+        wanted.source_name,
+    )
+
+
+def _free(name: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    numbered = (f"{name[: _LONGEST_NAME - 4].rstrip('-')}-{number}" for number in count(2))
+    return next(each for each in numbered if each not in taken)
