@@ -166,15 +166,21 @@ def _default_container(container: JsonObject) -> None:
             port.pop("hostPort", None)
     for entry in container.get("env") or []:
         entry.setdefault("name", "")
-        reference = (entry.get("valueFrom") or {}).get("fieldRef")
-        if reference is not None:
-            reference.setdefault("apiVersion", "v1")
+        _default_references(entry.get("valueFrom") or {})
     for field in ("env", "ports", "volumeMounts", "command", "args", "envFrom", "volumeDevices"):
         if field in container and not container[field]:
             container.pop(field)
     for probe_name in _PROBES:
         if container.get(probe_name):
             _default_probe(container[probe_name])
+
+
+def _default_references(source: JsonObject) -> None:
+    """What of the pod itself is referred to."""
+    if source.get("fieldRef") is not None:
+        source["fieldRef"].setdefault("apiVersion", "v1")
+    if source.get("resourceFieldRef") is not None:
+        source["resourceFieldRef"].setdefault("divisor", "0")
 
 
 def _default_probe(probe: JsonObject) -> None:
@@ -200,6 +206,8 @@ def _default_volume(volume: JsonObject) -> None:
     for source in ("configMap", "secret", "projected", "downwardAPI"):
         if volume.get(source) is not None:
             volume[source].setdefault("defaultMode", 420)
+    for item in (volume.get("downwardAPI") or {}).get("items") or []:
+        _default_references(item)
     if set(volume) == {"name"}:
         volume["emptyDir"] = {}
     if volume.get("hostPath") is not None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import re
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from .quantities import parse_quantity
 from .resources import find
 
 if TYPE_CHECKING:
@@ -103,8 +105,11 @@ def _value(store: Store, pod: JsonObject, container: JsonObject, entry: JsonObje
     if "fieldRef" in origin:
         return _field(pod, str(origin["fieldRef"].get("fieldPath", "")))
     if "resourceFieldRef" in origin:
-        kind, _, name = str(origin["resourceFieldRef"].get("resource", "")).partition(".")
-        return str(((container.get("resources") or {}).get(kind) or {}).get(name, "0"))
+        reference = origin["resourceFieldRef"]
+        kind, _, name = str(reference.get("resource", "")).partition(".")
+        amount = ((container.get("resources") or {}).get(kind) or {}).get(name, "0")
+        # A whole number of divisors, rounded up; without one, of bytes or processors.
+        return str(ceil(parse_quantity(amount) / (parse_quantity(reference.get("divisor") or "0") or 1)))
     return ""
 
 

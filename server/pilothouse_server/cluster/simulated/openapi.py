@@ -23,6 +23,7 @@ _SCALARS: dict[str, JsonObject] = {
     "float": {"type": "number"},
     "time": {"type": "string", "format": "date-time"},
     "micro time": {"type": "string", "format": "date-time"},
+    "bytes": {"type": "string", "format": "byte"},
     "quantity": {"type": "string"},
     "any": {"x-kubernetes-int-or-string": True},
 }

@@ -107,6 +107,8 @@ QUANTITY_MAPS = frozenset({
 QUANTITIES = frozenset({"sizeLimit", "divisor", "averageValue"})
 # Times with exactly six digits of the second.
 MICRO_TIMES = frozenset({"acquireTime", "renewTime"})
+# Bytes, which JSON holds as base64.
+BYTE_MAPS = frozenset({("V1Secret", "data"), ("V1ConfigMap", "binaryData")})
 KEY_DEFAULTS: dict[tuple[str, str], Any] = {
     ("V1ContainerPort", "protocol"): "TCP",
     ("V1ServicePort", "protocol"): "TCP",
@@ -148,6 +150,8 @@ def _resolve(kind: str, owner: str, field_name: str) -> SchemaType:
     if kind.startswith("map:"):
         if owner in _QUANTITY_MAP_OWNERS and field_name in QUANTITY_MAPS:
             return MapType(Scalar("quantity"))
+        if (owner, field_name) in BYTE_MAPS:
+            return MapType(Scalar("bytes"))
         return MapType(_resolve(kind[4:], owner, field_name), (owner, field_name) in ATOMIC_MAPS)
     if kind in _types():
         return _STRUCTS.get(kind) or struct(kind)
