@@ -6,8 +6,10 @@ import random
 
 from pilothouse_server.cluster.errors import ClusterError, Forbidden, Refused, Throttled
 
-# What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something.
+# What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something; where it is
+# a right, a quota or a policy that is missing, somebody changes it on the cluster, and nothing tells us.
 TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
+FORBIDDEN_MOST_SECONDS = 30.0
 REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0
 
 
@@ -30,6 +32,7 @@ def after_error(error: ClusterError, attempts: int) -> float:
     """The pause after `error`; a server that says when to come again is not asked earlier."""
     refused = isinstance(error, Refused) and not error.retryable
     if refused and not is_passing_denial(error, attempts - 1):
-        return backoff_seconds(attempts, REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS)
+        most = FORBIDDEN_MOST_SECONDS if isinstance(error, Forbidden) else REFUSED_MOST_SECONDS
+        return backoff_seconds(attempts, REFUSED_FIRST_SECONDS, most)
     seconds = backoff_seconds(attempts, TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS)
     return max(seconds, error.retry_after_seconds) if isinstance(error, Throttled) else seconds
