@@ -151,6 +151,17 @@ POD = ("spec", "template", "spec")
 MAIN = (*POD, "containers", 0)
 
 
+def with_volumes(*sources: dict[str, Any]) -> Manifest:
+    """Volumes `v0`, `v1` ..., each mounted."""
+    manifest = changed((*POD, "volumes"), [{"name": f"v{i}"} | each for i, each in enumerate(sources)])
+    mounts = [{"name": f"v{i}", "mountPath": f"/{i}"} for i in range(len(sources))]
+    manifest["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts
+    return manifest
+
+
+CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
+
+
 @pytest.mark.parametrize(
     ("manifest", "told"),
     [
@@ -169,6 +180,18 @@ MAIN = (*POD, "containers", 0)
         (changed((*MAIN, "ports"), [{"containerPort": 1, "protocol": "SCTP"}]), "ports[1].protocol"),
         (changed((*MAIN, "image"), "UPPER"), "containers[main].image"),
         (changed((*MAIN, "readinessProbe"), {"httpGet": {"port": 1}, "odd": 1}), "readinessProbe.odd"),
+        (with_volumes({"secret": {"secretName": "s", "items": [{"key": "k"}]}}), "volumes[v0].secret.items"),
+        (with_volumes({"secret": {"secretName": "s", "defaultMode": 256}}), "volumes[v0].secret.defaultMode"),
+        (with_volumes({"configMap": {"name": "c", "optional": True}}), "volumes[v0].configMap.optional"),
+        (with_volumes({"projected": {"sources": []}}), "volumes[v0].projected"),
+        (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
+        (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
+        (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as an emptyDir is"),
+        (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: nothing mounts it"),
+        (
+            changed((*MAIN, "volumeMounts"), [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}]),
+            "volumeMounts[/v].subPathExpr",
+        ),
         (changed(("metadata", "deletionTimestamp"), "now"), "it is being deleted"),
         (
             changed(("metadata", "ownerReferences"), [{"kind": "Operator", "name": "x", "controller": True}]),

@@ -147,9 +147,10 @@ async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Se
     assert [item async for item in server.admin.storage.list_volumes(namespace="legacy")] == []
     assert [item async for item in server.admin.config.list_secrets(namespace="legacy")] == []
     (result,) = await shell.read("containers", "import", "shop", "-n", "legacy")
-    assert result["problems"] == [], result
-    assert len(result["notes"]) == 1
-    assert all(part in result["notes"][0] for part in made.split(", "))
+    assert result["problems"] == result["notes"] == [], result
+    assert sorted(result["config_maps"]) == ["shop-config", "shop-levels"]
+    assert sorted(result["secrets"]) == ["shop-auth", "shop-db"]
+    assert len(result["volumes"]) == 3
 
     found = await running(server, "shop")
     await settled(server)
@@ -234,7 +235,6 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
         return {"name": "config-2", "mountPath": "/more"} in mounts
 
     await eventually(mounted)
-    assert (await running(server, "shop")).ready_replicas == 2
     await server.admin.containers.update(
         namespace="legacy",
         name="shop",
@@ -293,6 +293,38 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     assert list(answer.results[0].problems) == []
 
 
+async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -> None:
+    """Somebody deletes the one that was taken over: what the platform makes in its place goes with its volume."""
+    kubectl = await legacy(server)
+    await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("data"))
+    wanted = deployment("one", replicas=0)
+    wanted["spec"]["template"]["spec"]["volumes"] = [
+        {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
+    ]
+    wanted["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/d"}]
+    await kubectl.ask("POST", DEPLOYMENTS, wanted)
+    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    assert list(result.volumes) == ["data"]
+    await settled(server)
+    former = await kubectl.ask("DELETE", f"{CORE}/persistentvolumeclaims/data")
+
+    async def claims() -> list[str]:
+        listed = (await kubectl.ask("GET", f"{CORE}/persistentvolumeclaims"))["items"]
+        return [item["metadata"]["uid"] for item in listed]
+
+    async def made_anew() -> bool:
+        return bool(uids := await claims()) and former["metadata"]["uid"] not in uids
+
+    await eventually(made_anew)
+    await server.admin.containers.delete(namespace="legacy", name="one")
+    await server.admin.storage.delete_volume(namespace="legacy", name="data")
+
+    async def gone() -> bool:
+        return not await claims()
+
+    await eventually(gone)
+
+
 async def name_of_claim(server: Server) -> str:
     listed = [
         item async for item in server.admin.storage.list_volumes(namespace="legacy") if item.kubernetes_name
@@ -313,10 +345,11 @@ async def test_what_several_share_is_made_once_and_a_second_import_finds_it(serv
         await kubectl.ask("POST", DEPLOYMENTS, shop(name))
     answer = await server.admin.containers.import_(namespace="legacy", names=["one", "two"])
     assert [list(item.problems) for item in answer.results] == [[], []]
-    assert "secret shop-db" in answer.results[0].notes[0]
-    assert not answer.results[1].notes
+    assert "shop-db" in answer.results[0].secrets
+    assert not answer.results[1].secrets
+    assert not answer.results[1].volumes
     later = await server.admin.containers.import_(namespace="legacy", names=["three"])
-    assert (list(later.results[0].problems), list(later.results[0].notes)) == ([], [])
+    assert (list(later.results[0].problems), list(later.results[0].volumes)) == ([], [])
     claims = [
         item async for item in server.admin.storage.list_volumes(namespace="legacy") if item.kubernetes_name
     ]

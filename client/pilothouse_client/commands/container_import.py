@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Format,
@@ -17,10 +18,17 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import Column, show_all
 
+
+def _along(result: pb.ImportedContainer) -> list[str]:
+    kinds = (("volume", result.volumes), ("config map", result.config_maps), ("secret", result.secrets))
+    return [f"{word} {name}" for word, names in kinds for name in names]
+
+
 _COLUMNS: list[Column[Any]] = [
     Column("DEPLOYMENT", lambda result: result.deployment),
     Column("CONTAINER", lambda result: result.container.name if result.HasField("container") else "-"),
     Column("IMPORTED", lambda result: "yes" if result.HasField("container") else "no"),
+    Column("ALONG WITH IT", lambda result: ", ".join(_along(result)) or "-"),
     Column("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
 ]
 _EXIT_NOT_ALL = 1
@@ -38,7 +46,10 @@ def import_deployments(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take existing Deployments over, without restarting a pod. Exits 1 if one that was named is not."""
+    """Take existing Deployments over, with the claims, config maps and secrets that they use, without restarting a pod.
+
+    Exits 1 if one that was named is not taken over.
+    """
     with connect() as client:
         answer = client.containers.import_(
             namespace=namespace_or_default(namespace),

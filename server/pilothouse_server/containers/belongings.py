@@ -71,12 +71,6 @@ class Made(msgspec.Struct, frozen=True):
     config_maps: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
 
-    @property
-    def words(self) -> str:
-        """What was made, for people; empty for nothing."""
-        kinds = (("volume", self.volumes), ("config map", self.config_maps), ("secret", self.secrets))
-        return ", ".join(f"{word} {name}" for word, names in kinds for name in names)
-
 
 async def here(transaction: ReadTransaction, namespace: Namespace) -> Here:
     """What of a namespace an import finds made."""

@@ -9,10 +9,12 @@ from pilothouse_server.containers.messages.shown import container
 
 def imported_container(candidate: Candidate) -> pb.ImportedContainer:
     """One Deployment's outcome."""
-    made = candidate.made.words
     return pb.ImportedContainer(
         deployment=candidate.deployment,
         container=None if candidate.container is None else container(candidate.container),
         problems=candidate.problems,
-        notes=[*([f"imported with it: {made}"] if made else []), *candidate.notes],
+        notes=candidate.notes,
+        volumes=candidate.made.volumes,
+        config_maps=candidate.made.config_maps,
+        secrets=candidate.made.secrets,
     )

@@ -2062,6 +2062,9 @@ class ImportedContainer(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    CONFIG_MAPS_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Its name."""
     @_builtins.property
@@ -2076,6 +2079,18 @@ class ImportedContainer(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is worth knowing of one that was: Services that were left alone, and why its drift policy is REPORT."""
 
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Volumes that were made with it; those that were there are not named again."""
+
+    @_builtins.property
+    def config_maps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Config maps that were made with it."""
+
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the secrets that were made with it."""
+
     def __init__(
         self,
         *,
@@ -2083,10 +2098,13 @@ class ImportedContainer(_message.Message):
         container: Global___Container | None = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        volumes: _abc.Iterable[_builtins.str] | None = ...,
+        config_maps: _abc.Iterable[_builtins.str] | None = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "deployment", b"deployment", "notes", b"notes", "problems", b"problems"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_maps", b"config_maps", "container", b"container", "deployment", b"deployment", "notes", b"notes", "problems", b"problems", "secrets", b"secrets", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -181,6 +181,11 @@ class ContainerServiceServicer:
     def ImportContainers(self, request, context):
         """Takes existing Deployments of the namespace's Kubernetes namespace over, with the Services in front of their pods, and without
         restarting a pod: they keep their selector and their pods' labels. Answers with what the cluster says: waits for it.
+        What their pods mount and read comes along, in the same call: PersistentVolumeClaims become volumes, ConfigMaps and Secrets become
+        config maps and secrets, the values of the latter encrypted at once. They stay what they are; our label alone is added. What Kubernetes or
+        Helm makes for itself, and what a controller owns, is not taken over and stands in the way. Who may not make a volume (`storage.create`) or
+        a config map or secret (`config.create`) does not make one by an import. From then on config maps and secrets are the platform's: what
+        others change of them is taken back, and deleting them deletes them. A claim is given back by DeleteVolume, with its data.
         Each Deployment stands for itself: one that cannot be represented, or whose name or share of the quota is not free, stays as
         it is and `problems` says why. One whose pods an apply would change is imported with DRIFT_POLICY_REPORT.
         UNAVAILABLE if the cluster does not answer; FAILED_PRECONDITION if it does not let us look, or if the namespace is inactive or

@@ -122,6 +122,7 @@ class StorageServiceServicer:
     def DeleteVolume(self, request, context):
         """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
         A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+        A claim that ImportContainers took over is given back instead: our label goes, the claim and its data stay on the cluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

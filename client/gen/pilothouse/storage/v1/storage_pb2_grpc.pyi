@@ -54,6 +54,7 @@ class StorageServiceStub:
     DeleteVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]
     """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
     A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+    A claim that ImportContainers took over is given back instead: our label goes, the claim and its data stay on the cluster.
     """
     AttachVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]
     """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
@@ -94,6 +95,7 @@ class StorageServiceAsyncStub(StorageServiceStub):
     DeleteVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]  # type: ignore[assignment]
     """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
     A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+    A claim that ImportContainers took over is given back instead: our label goes, the claim and its data stay on the cluster.
     """
     AttachVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]  # type: ignore[assignment]
     """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
@@ -161,6 +163,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_pb2.DeleteVolumeResponse, _abc.Awaitable[_storage_pb2.DeleteVolumeResponse]]:
         """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
         A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
+        A claim that ImportContainers took over is given back instead: our label goes, the claim and its data stay on the cluster.
         """
 
     @_abc_1.abstractmethod
