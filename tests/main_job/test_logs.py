@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,6 +87,36 @@ async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Serv
     whole = await lines(demo, name="web")
     told = [(e.pod, e.timestamp.ToNanoseconds(), e.line) for e in whole]
     assert seen == told[: len(seen)]
+
+
+async def test_many_pods_by_label_are_resumed(demo: Server) -> None:
+    for number in range(2):
+        container = container_pb2.Container(
+            name=f"a-name-that-is-about-as-long-as-names-of-containers-get-{number}",
+            image="busybox:1.37",
+            command=["sh", "-c", SCRIPT],
+            labels={"app": "many"},
+            replicas=50,
+        )
+        await demo.admin.containers.create(namespace="demo", container=container)
+    seen: set[tuple[str, int, bytes]] = set()
+    token = ""
+    for _ in range(2):
+        lines_of: Counter[str] = Counter()
+        stream = demo.admin.containers.stream_logs(
+            namespace="demo", label_selector="app=many", follow=True, resume_token=token
+        )
+        async with asyncio.timeout(90), stream as answers:
+            async for answer in answers:
+                for entry in answer.entries:
+                    line = (entry.pod, entry.timestamp.ToNanoseconds(), entry.line)
+                    assert line not in seen
+                    seen.add(line)
+                    lines_of[entry.pod] += 1
+                token = answer.resume_token
+                if len(lines_of) == 100:
+                    break
+    assert len({pod for pod, _, _ in seen}) == 100
 
 
 async def test_what_cannot_be_read_is_said(demo: Server) -> None:

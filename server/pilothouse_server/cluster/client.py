@@ -351,7 +351,7 @@ class ClusterClient:
             sock_connect=self.limits.connect_seconds,
             sock_read=idle_seconds,
         )
-        async with self._transport.answer("GET", path, query, timeout=timeout) as response:
+        async with self._transport.answer("GET", path, query, timeout=timeout, stream=True) as response:
             yield response
 
     @asynccontextmanager

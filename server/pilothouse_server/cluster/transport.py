@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
@@ -52,6 +53,8 @@ class Limits(msgspec.Struct, frozen=True):
     # Bookmarks come about every minute.
     watch_idle_seconds: float = 80.0
     connections: int = 64
+    # Logs and programs that callers follow, which last: apart from the others, so that they never wait for one.
+    streams: int = 1000
     requests_per_second: float = 200.0
     burst: int = 400
     page_size: int = 500
@@ -97,6 +100,9 @@ class Transport:
         self.ahead = timedelta(0)
         self._quiet_until, self._quiet_words = 0.0, ""
         self._rate = RateLimit(limits.requests_per_second, limits.burst)
+        # The same credentials and authorities, with connections of its own, which are made when they are needed.
+        self._streams = copy(api_client.rest_client)
+        self._streams.maxsize, self._streams.pool_manager = limits.streams, None
 
     @property
     def server(self) -> str:
@@ -105,6 +111,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._streams.close()
         await self._api.close()
 
     async def request(
@@ -152,14 +159,19 @@ class Transport:
         content_type: str = JSON,
         accept: str = JSON,
         timeout: aiohttp.ClientTimeout,
+        stream: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a request, if it is below 400; released at the end. Raises ClusterError."""
+        """The answer to a request, if it is below 400; released at the end. Raises ClusterError.
+
+        `stream`: a caller reads it as long as it pleases.
+        """
         await self._admit()
         url = self.server + path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+            rest = self._streams if stream else self._api.rest_client
+            answer = await rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
             response: aiohttp.ClientResponse = answer.response
             try:
                 if response.status >= 400:
@@ -187,7 +199,7 @@ class Transport:
         """An open websocket; closed at the end. Raises ClusterError where the handshake is refused."""
         await self._admit()
         headers = {"User-Agent": self._api.user_agent}
-        rest = self._api.rest_client
+        rest = self._streams
         if rest.pool_manager is None:
             rest.pool_manager = rest._create_pool_manager()
         try:

@@ -52,6 +52,8 @@ _QUEUE_LINES = 2000
 _BATCH_LINES = 500
 _BATCH_BYTES = 256 * 1024
 _LOOK_AGAIN_SECONDS = 1.0
+# Less than the pause before a container that failed is started again, or a run of it would be overlooked.
+_LONGEST_PAUSE_SECONDS = 4.0
 _BINDING_BYTES = 12
 
 
@@ -64,6 +66,15 @@ class LogQuery:
     previous: bool = False
     since: datetime | None = None
     tail_lines: int | None = None
+
+
+# The digest of a pod's name: a hundred names would make a token longer than one may be.
+PodKey = bytes
+_KEY_BYTES = 8
+
+
+def _key(pod: str) -> PodKey:
+    return hashlib.blake2b(pod.encode(), digest_size=_KEY_BYTES).digest()
 
 
 class Place(msgspec.Struct, array_like=True):
@@ -102,12 +113,12 @@ class LogStream:
     connect: Connect
     find_pods: FindPods
     query: LogQuery
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[PodKey, Place] = field(default_factory=dict)
     _lines: asyncio.Queue[Entry | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
     _readers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     # How far each reader is; `places` follows when a line is passed on.
-    _read: dict[str, Place] = field(default_factory=dict)
-    _present: set[str] = field(default_factory=set)
+    _read: dict[PodKey, Place] = field(default_factory=dict)
+    _present: set[PodKey] = field(default_factory=set)
 
     async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Lines as they come, some at a time. Ends when every log has ended; with `follow` not by itself.
@@ -123,7 +134,7 @@ class LogStream:
                 if batch is None:
                     return
                 for entry in batch:
-                    self.places.setdefault(entry.pod, Place()).advance(entry.line.nanoseconds)
+                    self.places.setdefault(_key(entry.pod), Place()).advance(entry.line.nanoseconds)
                 # Of pods that are gone there is nothing to resume; a long stream's token would grow with them.
                 self.places = {pod: place for pod, place in self.places.items() if pod in self._present}
                 yield batch
@@ -181,7 +192,7 @@ class LogStream:
 
     async def _pods_to_read(self) -> Sequence[tuple[Container, Pod]]:
         pods = (await self.find_pods())[:MOST_PODS]
-        self._present = {pod.name for _, pod in pods}
+        self._present = {_key(pod.name) for _, pod in pods}
         return pods
 
     async def _follow(self, container: Container, pod: Pod, tail_lines: int | None) -> None:
@@ -191,8 +202,9 @@ class LogStream:
         log asked for is then the new run's, so the run before is read first, from the place on. Where no line has been
         seen of a log that is there, the run before is older than what was asked for, and is left out.
         """
-        has_log = True
+        has_log, pause = True, _LOOK_AGAIN_SECONDS
         while True:
+            before = self._place(pod).nanoseconds
             try:
                 if self._place(pod).nanoseconds or not has_log:
                     await self._read_log(container, pod, previous=True, quiet=True)
@@ -206,14 +218,18 @@ class LogStream:
                 pass  # The line is dead, not the log.
             except GoneError:
                 return
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            # What has ended may stay so for long; what is about to start is wanted soon.
+            ended = has_log and self._place(pod).nanoseconds == before
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if ended else _LOOK_AGAIN_SECONDS
+            await asyncio.sleep(pause)
 
     def _place(self, pod: Pod) -> Place:
         """How far the pod's reader is."""
-        if pod.name not in self._read:
-            begun = self.places.get(pod.name, Place())
-            self._read[pod.name] = Place(begun.nanoseconds, begun.lines)
-        return self._read[pod.name]
+        key = _key(pod.name)
+        if key not in self._read:
+            begun = self.places.get(key, Place())
+            self._read[key] = Place(begun.nanoseconds, begun.lines)
+        return self._read[key]
 
     async def _read_log(
         self,
@@ -254,7 +270,7 @@ class LogStream:
                         continue
                     place.advance(line.nanoseconds)
                     if silent:
-                        self.places.setdefault(pod.name, Place()).advance(line.nanoseconds)
+                        self.places.setdefault(_key(pod.name), Place()).advance(line.nanoseconds)
                     else:
                         await self._lines.put(Entry(container.name, pod.name, line))
         except NotFound as error:
@@ -324,16 +340,16 @@ def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:
     return max(running, key=lambda pod: (pod.ready, pod.started_at.timestamp() if pod.started_at else 0.0))
 
 
-def place_token(key: bytes, bound_to: str, places: dict[str, Place]) -> str:
+def place_token(key: bytes, bound_to: str, places: dict[PodKey, Place]) -> str:
     """The token by which a log stream goes on.
 
     The places of all pods, bound to the caller and the question.
     """
-    payload = msgspec.json.encode(places)
+    payload = msgspec.msgpack.encode(places)
     return base64.urlsafe_b64encode(_binding(key, bound_to) + payload).decode()
 
 
-def places_of(key: bytes, bound_to: str, token: str) -> dict[str, Place]:
+def places_of(key: bytes, bound_to: str, token: str) -> dict[PodKey, Place]:
     """The places in a token; raises InvalidArgument for one of another caller or question."""
     if not token:
         return {}
@@ -341,7 +357,7 @@ def places_of(key: bytes, bound_to: str, token: str) -> dict[str, Place]:
         raw = base64.urlsafe_b64decode(token)
         if not hmac.compare_digest(raw[:_BINDING_BYTES], _binding(key, bound_to)):
             raise ValueError
-        return msgspec.json.decode(raw[_BINDING_BYTES:], type=dict[str, Place])
+        return msgspec.msgpack.decode(raw[_BINDING_BYTES:], type=dict[PodKey, Place])
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         description = "is not a token of this log: it belongs to its caller and question"
         raise InvalidArgument(
