@@ -2,127 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse.identity.v1 import identity_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
-from tests.config.canaries import found_in
-from tests.harness import PASSWORD, Server, eventually
+from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
-from tests.main_job.legacy import DEPLOYMENTS, Kubectl, all_run, condition, deployment, legacy, running
-
-CORE = "/api/v1/namespaces/legacy"
-CANARY = "Zq7CanaryOfTheImport"
-OURS = "pilothouse.dev/"
-
-
-def claim(name: str, **spec: Any) -> dict[str, Any]:
-    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}} | spec
-    labels = {"app.kubernetes.io/managed-by": "Helm"}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "labels": labels},
-        "spec": wanted,
-    }
-
-
-def source(kind: str, name: str, **fields: Any) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/managed-by": "Helm", "team": "a"}
-    metadata = {"name": name, "labels": labels, "annotations": {"owner": "team-a"}}
-    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **fields}
-
-
-def encoded(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def shop(name: str = "shop", **pod: Any) -> dict[str, Any]:
-    """As people write it: names of volumes are the pod's own, in an order of their own."""
-    wanted = deployment(name, replicas=1, **pod)
-    spec = wanted["spec"]["template"]["spec"]
-    spec["volumes"] = [
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "store", "persistentVolumeClaim": {"claimName": "shop.data"}},
-        {"name": "config", "configMap": {"name": "shop-config"}},
-        {"name": "auth", "secret": {"secretName": "shop-auth"}},
-    ]
-    (main,) = spec["containers"]
-    main["volumeMounts"] = [
-        {"name": "store", "mountPath": "/data", "subPath": "files"},
-        {"name": "config", "mountPath": "/etc/shop", "readOnly": True},
-        {"name": "auth", "mountPath": "/etc/auth", "readOnly": True},
-        {"name": "tmp", "mountPath": "/tmp"},
-    ]
-    main["env"] += [
-        {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "shop-db", "key": "password"}}},
-        {"name": "LEVEL", "valueFrom": {"configMapKeyRef": {"name": "shop-levels", "key": "level"}}},
-        {
-            "name": "MAYBE",
-            "valueFrom": {"secretKeyRef": {"name": "absent", "key": "a", "optional": True}},
-        },
-    ]
-    spec["initContainers"] = [
-        {
-            "name": "prepare",
-            "image": "docker.io/library/busybox:1",
-            "volumeMounts": [{"name": "store", "mountPath": "/data"}],
-        }
-    ]
-    return wanted
-
-
-async def furnished(kubectl: Kubectl) -> None:
-    """The claim, config maps and secrets that `shop` needs."""
-    await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("shop.data"))
-    files = source("ConfigMap", "shop-config", data={"a.ini": "x=1"}, binaryData={"b": encoded("b")})
-    levels = source("ConfigMap", "shop-levels", data={"level": "1"}, immutable=True)
-    for each in (files, levels):
-        await kubectl.ask("POST", f"{CORE}/configmaps", each)
-    database = source("Secret", "shop-db", type="Opaque", data={"password": encoded(CANARY)})
-    auth = source(
-        "Secret",
-        "shop-auth",
-        type="kubernetes.io/basic-auth",
-        data={"username": encoded("u"), "password": encoded(CANARY)},
-    )
-    # As `kubectl apply` leaves it: the values stand in an annotation too.
-    note = {"kubectl.kubernetes.io/last-applied-configuration": CANARY}
-    database["metadata"]["annotations"] |= note
-    for each in (database, auth):
-        await kubectl.ask("POST", f"{CORE}/secrets", each)
-
-
-def labels_without_ours(manifest: dict[str, Any]) -> dict[str, str]:
-    labels: dict[str, str] = manifest["metadata"]["labels"]
-    return {key: value for key, value in labels.items() if not key.startswith(OURS)}
-
-
-async def settled(server: Server) -> None:
-    """Everything of the namespace is on the cluster."""
-
-    async def look() -> bool:
-        config = server.admin.config
-        waiting = [
-            item.name async for item in config.list_config_maps(namespace="legacy") if item.reconciling
-        ]
-        waiting += [item.name async for item in config.list_secrets(namespace="legacy") if item.reconciling]
-        waiting += [
-            item.name
-            async for item in server.admin.storage.list_volumes(namespace="legacy")
-            if item.reconciling
-        ]
-        return not waiting
-
-    await eventually(look, what="all applied")
+from tests.main_job.legacy import DEPLOYMENTS, all_run, condition, deployment, legacy, running
+from tests.main_job.legacy_shop import (
+    CORE,
+    OURS,
+    claim,
+    encoded,
+    furnished,
+    furnished_secret,
+    labels_without_ours,
+    name_of_claim,
+    settled,
+    shop,
+)
 
 
 async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Server, tmp_path: Path) -> None:
@@ -325,19 +228,6 @@ async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -
     await eventually(gone)
 
 
-async def name_of_claim(server: Server) -> str:
-    listed = [
-        item async for item in server.admin.storage.list_volumes(namespace="legacy") if item.kubernetes_name
-    ]
-    return listed[0].name
-
-
-async def furnished_secret(kubectl: Kubectl) -> None:
-    await kubectl.ask(
-        "POST", f"{CORE}/secrets", source("Secret", "shop-db", type="Opaque", data={"password": encoded("p")})
-    )
-
-
 async def test_what_several_share_is_made_once_and_a_second_import_finds_it(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
@@ -380,103 +270,3 @@ async def test_a_drifted_one_is_left_and_reported_with_its_volumes(server: Serve
 
     await eventually(labelled)
     assert (await kubectl.ask("GET", f"{DEPLOYMENTS}/reader"))["spec"] == there["spec"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "manifest", "words"),
-    [
-        ("secrets", source("Secret", "x", type="helm.sh/release.v1"), "Helm's record of a release"),
-        ("secrets", None, "there is none on the cluster"),
-        ("configmaps", "kube-root-ca.crt", "Kubernetes makes it"),
-        (
-            "persistentvolumeclaims",
-            claim("x", accessModes=["ReadWriteOnce", "ReadOnlyMany"]),
-            "spec.accessModes",
-        ),
-        ("persistentvolumeclaims", claim("x", volumeMode="Block"), "spec.volumeMode"),
-        ("persistentvolumeclaims", None, "there is none on the cluster"),
-    ],
-)
-async def test_what_is_not_taken_over_is_told_and_nothing_is_made(
-    server: Server, kind: str, manifest: dict[str, Any] | str | None, words: str
-) -> None:
-    kubectl = await legacy(server)
-    await furnished(kubectl)
-    wanted = shop()
-    spec = wanted["spec"]["template"]["spec"]
-    name = manifest if isinstance(manifest, str) else "x"
-    if isinstance(manifest, dict):
-        await kubectl.ask("POST", f"{CORE}/{kind}", manifest)
-    match kind:
-        case "secrets":
-            spec["volumes"][3]["secret"]["secretName"] = name
-        case "configmaps":
-            spec["volumes"][2]["configMap"]["name"] = name
-        case _:
-            spec["volumes"][1]["persistentVolumeClaim"]["claimName"] = name
-    await kubectl.ask("POST", DEPLOYMENTS, wanted)
-    answer = await server.admin.containers.import_(namespace="legacy", names=["shop"])
-    (result,) = answer.results
-    assert not result.HasField("container")
-    assert any(f" {name}: " in each and words in each for each in result.problems), result.problems
-    assert [item.name async for item in server.admin.storage.list_volumes(namespace="legacy")] == []
-    assert [item.name async for item in server.admin.config.list_secrets(namespace="legacy")] == []
-    assert [item.name async for item in server.admin.config.list_config_maps(namespace="legacy")] == []
-
-
-async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> None:
-    kubectl = await legacy(server)
-    await furnished(kubectl)
-    await kubectl.ask("POST", DEPLOYMENTS, shop())
-    await server.admin.identity.create_role(
-        role=identity_pb2.Role(name="importer", permissions=["container.*", "namespace.get"])
-    )
-    importer = await server.user("importer", {"legacy": "importer"})
-    answer = await importer.containers.import_(namespace="legacy")
-    told = " ".join(answer.results[0].problems)
-    assert (
-        'PersistentVolumeClaim shop.data: permission storage.create is needed in namespace "legacy"' in told
-    )
-    assert 'Secret shop-db: permission config.create is needed in namespace "legacy"' in told
-    assert not answer.results[0].HasField("container")
-    developer = await server.user("developer", {"legacy": "developer"})
-    answer = await developer.containers.import_(namespace="legacy")
-    assert list(answer.results[0].problems) == []
-    # What is made already needs no more than to be mounted.
-    await kubectl.ask("POST", DEPLOYMENTS, shop("second"))
-    answer = await importer.containers.import_(namespace="legacy", names=["second"])
-    assert list(answer.results[0].problems) == []
-
-
-async def test_the_values_of_a_secret_are_nowhere_but_encrypted(
-    server: Server, capfd: pytest.CaptureFixture[str]
-) -> None:
-    kubectl = await legacy(server)
-    await furnished(kubectl)
-    await kubectl.ask("POST", DEPLOYMENTS, shop())
-    for validate_only in (True, False):
-        answer = await server.admin.containers.import_(
-            namespace="legacy", names=["shop"], validate_only=validate_only
-        )
-        assert not found_in(answer.SerializeToString(), [CANARY])
-    await settled(server)
-    revealed = await server.admin.config.reveal_secret(namespace="legacy", name="shop-db")
-    assert revealed.data["password"].decode() == CANARY
-    async with server.database.owner() as owner:
-        tables = await owner.fetch(
-            "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p')"
-        )
-        rows = 0
-        for table in tables:
-            for row in await owner.fetch(f"SELECT t::text AS row FROM {table['name']} AS t"):
-                rows += 1
-                assert not found_in(row["row"].encode(), [CANARY]), table["name"]
-        assert rows
-        (record,) = await owner.fetch(
-            "SELECT metadata FROM operation_logs WHERE action = 'import' ORDER BY id DESC LIMIT 1"
-        )
-    assert "shop-db" in str(record["metadata"])
-    out, err = capfd.readouterr()
-    assert not found_in((out + err).encode(), [CANARY])
-    assert PASSWORD not in str(record["metadata"])
