@@ -1,23 +1,19 @@
-"""What must be survived: outages, refusals, foreign hands, dropped watches, two servers at once."""
+"""What must be survived: outages, refusals, foreign hands, dropped watches."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-import msgspec
 import pytest
 
 from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.errors import NotFound
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
+from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.worker import Worker
 from tests.cluster.containers import container as model
 from tests.cluster.waiting import eventually
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.world import World
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
@@ -177,140 +173,6 @@ async def test_a_refusal_is_told_in_the_clusters_words_and_the_old_pods_serve_on
         )
 
 
-async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
-    client = await here.connect("local")
-    async with here.reconciling():
-        await here.namespace()
-        await here.create()
-        await here.running()
-        there = await client.get(DEPLOYMENTS, "shop", "web")
-        await client.delete(DEPLOYMENTS, "shop", "web", uid=there.metadata.uid)
-        again = await eventually(
-            lambda: client.find(DEPLOYMENTS, "shop", "web"),
-            lambda found: found is not None and found.metadata.uid != there.metadata.uid,
-        )
-        assert again is not None
-        await here.running()
-
-
-async def test_a_service_that_others_delete_or_change_comes_back(here: World) -> None:
-    client = await here.connect("local")
-    ports = (Port(container_port=80, service_name="web", service_port=80),)
-
-    async def changed(uid: str) -> None:
-        await eventually(
-            lambda: client.find(SERVICES, "shop", "web"),
-            lambda found: found is not None and found.metadata.uid != uid,
-        )
-
-    async with here.reconciling():
-        await here.namespace()
-        await here.create(ports=ports)
-        await here.running()
-        first = await client.get(SERVICES, "shop", "web")
-        await client.delete(SERVICES, "shop", "web", uid=first.metadata.uid, propagation="Background")
-        await changed(first.metadata.uid)
-        there = await client.read(SERVICES, "shop", "web")
-        theirs = {"spec": {"selector": {"app": "theirs"}}}
-        await here.apply_as("meddler", "/api/v1/namespaces/shop/services/web", _service(theirs))
-        await eventually(
-            lambda: client.read(SERVICES, "shop", "web"),
-            lambda found: found["spec"]["selector"] == there["spec"]["selector"],
-        )
-    # While nobody watches.
-    second = await client.get(SERVICES, "shop", "web")
-    await client.delete(SERVICES, "shop", "web", uid=second.metadata.uid, propagation="Background")
-    async with here.reconciling():
-        await changed(second.metadata.uid)
-
-
-def _service(fields: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, **fields}
-
-
-async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here: World) -> None:
-    client = await here.connect("local")
-    async with here.reconciling():
-        await here.namespace()
-        await here.create()
-        await here.running()
-        there = await client.get(NAMESPACES, None, "shop")
-        await client.delete(NAMESPACES, None, "shop", uid=there.metadata.uid)
-        await eventually(
-            lambda: client.find(NAMESPACES, None, "shop"),
-            lambda found: found is not None and found.metadata.uid != there.metadata.uid,
-        )
-
-        async def pods() -> int:
-            try:
-                return sum(
-                    any(status.ready for status in pod.status.container_statuses)
-                    for pod in (await client.list(PODS, "shop")).items
-                )
-            except NotFound:
-                return 0
-
-        await eventually(pods, lambda ready: ready == 1)
-        assert (await here.running()).observed.ready_replicas == 1
-
-
-@pytest.mark.parametrize(("policy", "image"), [("repair", "nginx:1.27"), ("report", "nginx:evil")])
-async def test_foreign_hands_on_our_fields(here: World, policy: Any, image: str) -> None:
-    client = await here.connect("local")
-    async with here.reconciling():
-        await here.namespace()
-        await here.create(drift_policy=policy)
-        await here.running()
-        manifest = await client.read(DEPLOYMENTS, "shop", "web")
-        name = manifest["spec"]["template"]["spec"]["containers"][0]["name"]
-        await here.meddle(
-            {"spec": {"template": {"spec": {"containers": [{"name": name, "image": "nginx:evil"}]}}}}
-        )
-        row = await here.until(
-            lambda row: any(c.type == "Drifted" and c.reason != "InSync" for c in row.observed.conditions)
-        )
-        drifted = next(c for c in row.observed.conditions if c.type == "Drifted")
-        assert "image" in drifted.message
-        assert "'meddler'" in drifted.message
-        assert drifted.status == ("False" if policy == "repair" else "True")
-        manifest = await client.read(DEPLOYMENTS, "shop", "web")
-        assert manifest["spec"]["template"]["spec"]["containers"][0]["image"] == image
-
-
-async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) -> None:
-    client = await here.connect("local")
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": "theirs", "labels": {"team": "b"}},
-    }
-    await here.apply_as("team-b", "/api/v1/namespaces/theirs", manifest)
-    async with here.reconciling():
-        await here.namespace("theirs")
-        refused = await eventually(
-            lambda: here.seen_namespace("theirs"),
-            lambda seen: seen is not None and seen.reason == "NameTaken",
-        )
-        assert refused is not None
-        assert "adoption" in refused.message
-        await here.create(namespace="theirs")
-        assert (await client.list(DEPLOYMENTS, "theirs")).items == ()
-        await here.delete_namespace("theirs")
-        await eventually(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
-        assert await client.find(NAMESPACES, None, "theirs") is not None
-
-        await here.namespace("theirs", adopt=True)
-        await eventually(
-            lambda: here.seen_namespace("theirs"), lambda seen: seen is not None and seen.phase == "Active"
-        )
-        await here.delete_namespace("theirs")
-        await eventually(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
-        found = await client.get(NAMESPACES, None, "theirs")
-        assert found.metadata.deletion_timestamp is None
-        assert found.metadata.label("team") == "b"
-        assert found.metadata.label(manifests.NAMESPACE_UID) == ""
-
-
 async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
@@ -354,57 +216,6 @@ async def test_a_service_account_goes_when_no_container_names_it(here: World) ->
         await here.running()
         there = {account.metadata.name for account in (await client.list(SERVICE_ACCOUNTS, "shop")).items}
         assert there == {"default", "kept", "new", "theirs"}
-
-
-async def test_two_servers_share_the_work_and_one_observes(
-    here: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claimed: tuple[set[Any], set[Any]] = (set(), set())
-    both = asyncio.Event()
-
-    def watch(worker: Worker, mine: set[Any]) -> None:
-        reconcile = worker.reconcile
-
-        async def when_both_have_some(work: Work, claimed_at: float | None = None) -> None:
-            if work.resource_type == "container":
-                mine.add(work.resource_id)
-                if all(claimed):
-                    both.set()
-                # A server whose hands are full leaves the rest to the other; neither goes on before.
-                await both.wait()
-            await reconcile(work, claimed_at)
-
-        monkeypatch.setattr(worker, "reconcile", when_both_have_some)
-
-    few = msgspec.structs.replace(QUICK, worker=msgspec.structs.replace(QUICK.worker, workers_per_cluster=3))
-    async with here.reconciling(few) as first, here.reconciling(few) as second:
-        watch(first.worker, claimed[0])
-        watch(second.worker, claimed[1])
-        await here.namespace()
-        await asyncio.gather(*(here.create(f"web-{number}") for number in range(12)))
-        for number in range(12):
-            await here.running(f"web-{number}")
-        # Each pod once, whoever saw it.
-        assert len(await here.rows("SELECT uid FROM container_pods")) == 12
-    assert all(claimed)
-    assert len(claimed[0] | claimed[1]) == 12
-    history = await here.rows(
-        "SELECT container_id, count(*) AS runs FROM container_status_history "
-        "WHERE current_status = 'running' GROUP BY container_id"
-    )
-    assert len(history) == 12
-    assert {row["runs"] for row in history} == {1}
-
-
-async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> None:
-    async with here.reconciling():
-        await here.namespace()
-        await here.create()
-        await here.running()
-    await here.move(containers.stop)
-    async with here.reconciling():
-        row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
-        assert row.observed.status == "stopped"
 
 
 async def test_usage_is_collected(here: World) -> None:

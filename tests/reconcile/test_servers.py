@@ -1,0 +1,65 @@
+"""Several servers on one database: they share the work, one observes, and the next takes over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.reconcile.repository.work import Work
+from pilothouse_server.reconcile.worker import Worker
+from tests.reconcile.world import QUICK, World
+
+
+async def test_two_servers_share_the_work_and_one_observes(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: tuple[set[Any], set[Any]] = (set(), set())
+    both = asyncio.Event()
+
+    def watch(worker: Worker, mine: set[Any]) -> None:
+        reconcile = worker.reconcile
+
+        async def when_both_have_some(work: Work, claimed_at: float | None = None) -> None:
+            if work.resource_type == "container":
+                mine.add(work.resource_id)
+                if all(claimed):
+                    both.set()
+                # A server whose hands are full leaves the rest to the other; neither goes on before.
+                await both.wait()
+            await reconcile(work, claimed_at)
+
+        monkeypatch.setattr(worker, "reconcile", when_both_have_some)
+
+    few = msgspec.structs.replace(QUICK, worker=msgspec.structs.replace(QUICK.worker, workers_per_cluster=3))
+    async with here.reconciling(few) as first, here.reconciling(few) as second:
+        watch(first.worker, claimed[0])
+        watch(second.worker, claimed[1])
+        await here.namespace()
+        await asyncio.gather(*(here.create(f"web-{number}") for number in range(12)))
+        for number in range(12):
+            await here.running(f"web-{number}")
+        # Each pod once, whoever saw it.
+        assert len(await here.rows("SELECT uid FROM container_pods")) == 12
+    assert all(claimed)
+    assert len(claimed[0] | claimed[1]) == 12
+    history = await here.rows(
+        "SELECT container_id, count(*) AS runs FROM container_status_history "
+        "WHERE current_status = 'running' GROUP BY container_id"
+    )
+    assert len(history) == 12
+    assert {row["runs"] for row in history} == {1}
+
+
+async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+    await here.move(containers.stop)
+    async with here.reconciling():
+        row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
+        assert row.observed.status == "stopped"
