@@ -1,0 +1,150 @@
+"""What others delete, change or own on the cluster: repaired, told, or left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.errors import NotFound
+from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
+from pilothouse_server.containers.model import Port
+from tests.cluster.waiting import eventually
+from tests.reconcile.world import World
+
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+
+
+async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        there = await client.get(DEPLOYMENTS, "shop", "web")
+        await client.delete(DEPLOYMENTS, "shop", "web", uid=there.metadata.uid)
+        again = await eventually(
+            lambda: client.find(DEPLOYMENTS, "shop", "web"),
+            lambda found: found is not None and found.metadata.uid != there.metadata.uid,
+        )
+        assert again is not None
+        await here.running()
+
+
+async def test_a_service_that_others_delete_or_change_comes_back(here: World) -> None:
+    client = await here.connect("local")
+    ports = (Port(container_port=80, service_name="web", service_port=80),)
+
+    async def changed(uid: str) -> None:
+        await eventually(
+            lambda: client.find(SERVICES, "shop", "web"),
+            lambda found: found is not None and found.metadata.uid != uid,
+        )
+
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(ports=ports)
+        await here.running()
+        first = await client.get(SERVICES, "shop", "web")
+        await client.delete(SERVICES, "shop", "web", uid=first.metadata.uid, propagation="Background")
+        await changed(first.metadata.uid)
+        there = await client.read(SERVICES, "shop", "web")
+        theirs = {"spec": {"selector": {"app": "theirs"}}}
+        await here.apply_as("meddler", "/api/v1/namespaces/shop/services/web", _service(theirs))
+        await eventually(
+            lambda: client.read(SERVICES, "shop", "web"),
+            lambda found: found["spec"]["selector"] == there["spec"]["selector"],
+        )
+    # While nobody watches.
+    second = await client.get(SERVICES, "shop", "web")
+    await client.delete(SERVICES, "shop", "web", uid=second.metadata.uid, propagation="Background")
+    async with here.reconciling():
+        await changed(second.metadata.uid)
+
+
+def _service(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, **fields}
+
+
+async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        there = await client.get(NAMESPACES, None, "shop")
+        await client.delete(NAMESPACES, None, "shop", uid=there.metadata.uid)
+        await eventually(
+            lambda: client.find(NAMESPACES, None, "shop"),
+            lambda found: found is not None and found.metadata.uid != there.metadata.uid,
+        )
+
+        async def pods() -> int:
+            try:
+                return sum(
+                    any(status.ready for status in pod.status.container_statuses)
+                    for pod in (await client.list(PODS, "shop")).items
+                )
+            except NotFound:
+                return 0
+
+        await eventually(pods, lambda ready: ready == 1)
+        assert (await here.running()).observed.ready_replicas == 1
+
+
+@pytest.mark.parametrize(("policy", "image"), [("repair", "nginx:1.27"), ("report", "nginx:evil")])
+async def test_foreign_hands_on_our_fields(here: World, policy: Any, image: str) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(drift_policy=policy)
+        await here.running()
+        manifest = await client.read(DEPLOYMENTS, "shop", "web")
+        name = manifest["spec"]["template"]["spec"]["containers"][0]["name"]
+        await here.meddle(
+            {"spec": {"template": {"spec": {"containers": [{"name": name, "image": "nginx:evil"}]}}}}
+        )
+        row = await here.until(
+            lambda row: any(c.type == "Drifted" and c.reason != "InSync" for c in row.observed.conditions)
+        )
+        drifted = next(c for c in row.observed.conditions if c.type == "Drifted")
+        assert "image" in drifted.message
+        assert "'meddler'" in drifted.message
+        assert drifted.status == ("False" if policy == "repair" else "True")
+        manifest = await client.read(DEPLOYMENTS, "shop", "web")
+        assert manifest["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) -> None:
+    client = await here.connect("local")
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "theirs", "labels": {"team": "b"}},
+    }
+    await here.apply_as("team-b", "/api/v1/namespaces/theirs", manifest)
+    async with here.reconciling():
+        await here.namespace("theirs")
+        refused = await eventually(
+            lambda: here.seen_namespace("theirs"),
+            lambda seen: seen is not None and seen.reason == "NameTaken",
+        )
+        assert refused is not None
+        assert "adoption" in refused.message
+        await here.create(namespace="theirs")
+        assert (await client.list(DEPLOYMENTS, "theirs")).items == ()
+        await here.delete_namespace("theirs")
+        await eventually(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
+        assert await client.find(NAMESPACES, None, "theirs") is not None
+
+        await here.namespace("theirs", adopt=True)
+        await eventually(
+            lambda: here.seen_namespace("theirs"), lambda seen: seen is not None and seen.phase == "Active"
+        )
+        await here.delete_namespace("theirs")
+        await eventually(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
+        found = await client.get(NAMESPACES, None, "theirs")
+        assert found.metadata.deletion_timestamp is None
+        assert found.metadata.label("team") == "b"
+        assert found.metadata.label(manifests.NAMESPACE_UID) == ""
