@@ -23,6 +23,8 @@ class ShrinkingPool(AsyncAdaptedQueuePool):
     """The next `surplus` connections that come back are closed, as those beyond the size of its parent are."""
 
     surplus = 0
+    # SQLAlchemy reads `_sqla_logger_namespace`: what a pool has to say is not ours to log, but at its own level.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.ShrinkingPool"
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         if self.surplus <= 0:
