@@ -304,6 +304,19 @@ async def test_is_in_a_session_of_its_own(postgres: EmbeddedPostgres) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the account")
+def test_programs_below_a_closed_folder_are_found(tmp_path: Path) -> None:
+    """A clone in root's home: PostgreSQL asks by `access` whether it may read and run its own programs."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    program = closed / "program"
+    program.touch(mode=0o755)
+    account = Account.choose(tmp_path / "absent")
+    asks = "import os, sys; sys.exit(os.geteuid() == 0 or not os.access(sys.argv[1], os.R_OK | os.X_OK))"
+    asked = subprocess.run([*account.command(), sys.executable, "-c", asks, str(program)], check=False)
+    assert asked.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the account")
 async def test_root_keeps_its_folders_closed_and_runs_it_as_another(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)

@@ -2,8 +2,9 @@
 
 PostgreSQL refuses to run as root. Started by root it therefore runs as an unprivileged account, which could
 enter neither a 0700 folder of root's that holds its data nor a virtual environment below one that holds its
-programs. Opening those folders to everybody would lay bare what else is in them. So the program gets two
-capabilities instead, for passing file permissions, and no other power of root's.
+programs. Opening those folders to everybody would lay bare what else is in them. So the program gets one
+capability instead, for passing file permissions, and no other power of root's. It counts in `access(2)`, by which
+PostgreSQL looks at its own programs, only where the kernel does not clear it for users other than root.
 
 `setpriv` (util-linux, part of every Debian) changes the account. It also sets the signal that the program
 gets when its parent dies, in the one place where that holds: after the change of account, which clears it.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 # Accounts that a program started by root may take, in order of preference. The second exists everywhere.
 UNPRIVILEGED = ("postgres", "nobody")
-FILE_CAPABILITIES = "+dac_override,+dac_read_search"
+FILE_CAPABILITY = "+dac_override"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Account:
         options: list[str] = []
         if self.changed:
             options += [f"--reuid={self.user_id}", f"--regid={self.group_id}", "--clear-groups"]
-            options += [f"--inh-caps={FILE_CAPABILITIES}", f"--ambient-caps={FILE_CAPABILITIES}"]
+            options += [f"--inh-caps={FILE_CAPABILITY}", f"--ambient-caps={FILE_CAPABILITY}"]
+            options.append("--securebits=+no_setuid_fixup")
         if dies_with_parent_by is not None:
             options.append(f"--pdeathsig={dies_with_parent_by}")
         if not options:
