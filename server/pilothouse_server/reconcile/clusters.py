@@ -12,6 +12,8 @@ from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import Unreachable
 
 Connect = Callable[[str], Awaitable[ClusterClient]]
+# What is under way with a client that is replaced may end: longer than a request may take.
+RETIRED_SECONDS = 30.0
 
 
 class Clusters:
@@ -20,38 +22,54 @@ class Clusters:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._clients: dict[str, asyncio.Task[ClusterClient]] = {}
+        self._retired: dict[asyncio.Task[None], asyncio.Task[ClusterClient]] = {}
+        self._closed = False
 
     async def client(self, name: str) -> ClusterClient:
         """The client of a cluster. Raises ClusterError; a failure is not remembered."""
-        task = self._clients.get(name)
-        if task is None:
-            task = self._clients[name] = asyncio.ensure_future(self._connect(name))
-        try:
-            # One caller's cancellation must not take the client away from the others.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if task.cancelled() and current is not None and not current.cancelling():
+        while not self._closed:
+            task = self._clients.get(name)
+            if task is None:
+                task = self._clients[name] = asyncio.ensure_future(self._connect(name))
+            try:
+                # One caller's cancellation must not take the client away from the others.
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if not task.cancelled() or current is None or current.cancelling():
+                    raise
                 # It is not the caller who was cancelled: the cluster was forgotten while it was connected to.
-                raise Unreachable(f"cluster {name!r} is being connected to anew") from None
-            raise
-        except Exception:
-            if self._clients.get(name) is task:
-                del self._clients[name]
-            raise
+            except Exception:
+                if self._clients.get(name) is task:
+                    del self._clients[name]
+                raise
+        raise Unreachable(f"cluster {name!r} is not connected to any more")
 
-    async def forget(self, name: str) -> None:
-        """Close a cluster's client: its credentials changed, or it is deregistered."""
+    def forget(self, name: str) -> None:
+        """Connect anew from now on: the cluster's credentials changed, or it is deregistered."""
         task = self._clients.pop(name, None)
         if task is not None:
-            await _close(task)
+            retired = asyncio.create_task(_retire(task), name=f"retired client of {name}")
+            self._retired[retired] = task
+            retired.add_done_callback(self._retired.pop)
 
     async def close(self) -> None:
         """Close all clients."""
-        tasks = list(self._clients.values())
+        self._closed = True
+        retired = dict(self._retired)
+        tasks = [*self._clients.values(), *retired.values()]
         self._clients.clear()
+        for each in retired:
+            each.cancel()
+        await asyncio.gather(*retired, return_exceptions=True)
         for task in tasks:
             await _close(task)
+
+
+async def _retire(task: asyncio.Task[ClusterClient]) -> None:
+    if task.done():
+        await asyncio.sleep(RETIRED_SECONDS)
+    await _close(task)
 
 
 async def _close(task: asyncio.Task[ClusterClient]) -> None:

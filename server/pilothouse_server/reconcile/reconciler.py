@@ -100,10 +100,10 @@ class Reconciler:
                 for name in [name for name in tasks if versions.get(name) != connected[name]]:
                     # Gone, or to be reached in another way: whoever holds the old client must let go of it.
                     await _cancelled(tasks.pop(name))
-                    await self._clusters.forget(name)
+                    self._clusters.forget(name)
                 for name in versions.keys() - tasks.keys():
                     # Somebody may have connected before, with credentials that are not those of this version.
-                    await self._clusters.forget(name)
+                    self._clusters.forget(name)
                     tasks[name] = group.create_task(self._candidate(name), name=f"cluster {name}")
                     connected[name] = versions[name]
             await asyncio.sleep(self._settings.clusters_period_seconds)
