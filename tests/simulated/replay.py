@@ -26,6 +26,7 @@ from pilothouse_server.cluster.simulated import SimulatedCluster
 from .known_differences import KNOWN
 from .recordings import load, namespaces_of
 from .replay_compare import Comparer, Difference, Substitutions
+from .replay_streams import by_object, ends, stand_in_for
 
 JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]
@@ -247,15 +248,16 @@ class Replay:
     def _compare_lines(
         self, index: int, recorded: list[JsonObject], simulated: list[JsonObject]
     ) -> list[Difference]:
-        old, new = _by_object(recorded), _by_object(simulated)
+        old, new = by_object(recorded), by_object(simulated)
         unpaired = [name for name in new if name not in old]
         differences: list[Difference] = []
         for name, events in old.items():
             others = new.get(name)
             if others is None:
                 # Its name was generated: the next object of the same family stands for it.
-                family = _family(events[0], self.substitutions.text)
-                stand_in = next((entry for entry in unpaired if _family(new[entry][0], str) == family), None)
+                stand_in = stand_in_for(
+                    events[0], self.substitutions, {entry: new[entry][0] for entry in unpaired}
+                )
                 others = new[stand_in] if stand_in is not None else []
                 if stand_in is not None:
                     unpaired.remove(stand_in)
@@ -263,7 +265,7 @@ class Replay:
             differences += self._comparer.compare(
                 index, f"{path}.types", self._types(events), self._types(others)
             )
-            pairs = zip(events, others, strict=False) if self._exact_streams else _ends(events, others)
+            pairs = zip(events, others, strict=False) if self._exact_streams else ends(events, others)
             for number, (event, other) in enumerate(pairs):
                 differences += self._comparer.compare(index, f"{path}[{number}]", event, other)
         return differences
@@ -278,37 +280,6 @@ class Replay:
 def _is_workload(response: JsonObject) -> bool:
     body = response.get("body")
     return isinstance(body, dict) and body.get("kind") in ("Deployment", "Scale")
-
-
-def _by_object(events: list[JsonObject]) -> dict[str, list[JsonObject]]:
-    grouped: dict[str, list[JsonObject]] = {}
-    for event in events:
-        metadata = event.get("object", {}).get("metadata", {})
-        grouped.setdefault(f"{metadata.get('name', '-')}", []).append(event)
-    return grouped
-
-
-def _family(event: JsonObject, translate: Callable[[str], str]) -> tuple[str, ...]:
-    """What an object has in common with those it could be mistaken for, but for its generated name."""
-    obj = event.get("object", {})
-    metadata, involved = obj.get("metadata", {}), obj.get("involvedObject", {})
-    labels = {
-        name: text for name, text in (metadata.get("labels") or {}).items() if name != "pod-template-hash"
-    }
-    return (
-        str(obj.get("kind")),
-        translate(metadata.get("generateName", "")),
-        str(sorted(labels.items())),
-        translate(involved.get("name", "")),
-        str(obj.get("reason", "")),
-    )
-
-
-def _ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[JsonObject, JsonObject]]:
-    """First and last event of each; between them controllers may differ in their steps."""
-    if not events or not others:
-        return []
-    return [(events[0], others[0]), (events[-1], others[-1])]
 
 
 async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:

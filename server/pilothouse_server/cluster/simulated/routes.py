@@ -22,12 +22,13 @@ from .api_errors import ApiError
 from .kubelet import Kubelets
 from .representation import NEW_EVENTS_VERSION, json_response
 from .routes_context import ApiContext, Target, parse_path
+from .routes_delete import delete_collection, delete_object
 from .routes_exec import ExecRoutes
 from .routes_nodes import NodeRoutes
 from .routes_options import boolean
 from .routes_read import get_object, list_objects
 from .routes_subresources import bind_pod, evict_pod, finalize_namespace, handle_scale, write_status
-from .routes_write import create_object, delete_collection, delete_object, patch_object, replace_object
+from .routes_write import create_object, patch_object, replace_object
 from .stalling import timed_out, with_storage
 from .users import ACCESS_REVIEWS, ANONYMOUS, Users
 from .watch import watch_objects

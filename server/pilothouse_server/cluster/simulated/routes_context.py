@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from . import resources
+from . import pod_security, resources
 from .clock import Clock
 from .faults import FaultPlan
 from .representation import Presenter, negotiate
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .watch import WatchStream
 
 JsonObject = dict[str, Any]
+Warnings = list[tuple[str, str]]
 
-_ENDPOINTS_WARNING = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+_ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,19 @@ class ApiContext:
 
         return Presenter(target.resource, negotiate(request.headers.get("Accept")), table, target.api_version)
 
-    def deprecations(self, resource: ResourceType) -> list[tuple[str, str]]:
+    def deprecations(self, resource: ResourceType) -> Warnings:
         """Warning headers of deprecated kinds."""
-        return [("Warning", _ENDPOINTS_WARNING)] if resource is ENDPOINTS else []
+        return [warning(_ENDPOINTS_WARNING)] if resource is ENDPOINTS else []
+
+    def warnings(self, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> Warnings:
+        """Warning headers of what was written, `old` as it was before."""
+        return [warning(text) for text in pod_security.warnings(self.store, resource, obj, old)]
+
+
+def warning(text: str) -> tuple[str, str]:
+    """The header that warns."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return ("Warning", f'299 - "{escaped}"')
 
 
 def parse_path(path: str) -> Target | None:

@@ -1,4 +1,4 @@
-"""POST, PUT and PATCH of objects, and DELETE of one and of many."""
+"""POST, PUT and PATCH of objects. What an answer warns of stands in its headers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from . import api_errors, apply_tracking, patch, validation
 from .api_errors import Cause, bad_request
 from .decoding import BODY_LIMIT_BYTES, check_applied, convert, parse_object, parse_yaml
 from .representation import json_response
-from .resources import NAMESPACES, PODS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICES, ResourceType
-from .routes_context import ApiContext, Target
-from .routes_options import WriteOptions, integer, list_options, options_invalid, write_options
+from .resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, ResourceType
+from .routes_context import ApiContext, Target, Warnings, warning
+from .routes_options import WriteOptions, write_options
 from .schema import schema_of
-from .selectors import build_predicate
 from .store import format_time
-from .validation_metadata import not_supported
 
 JsonObject = dict[str, Any]
-Warnings = list[tuple[str, str]]
 
 APPLY_TYPE = "application/apply-patch+yaml"
 PATCH_TYPES = frozenset({
@@ -30,7 +27,6 @@ PATCH_TYPES = frozenset({
 })  # fmt: skip
 _BODY = web.RequestKey("body", bytes)
 _SERVICE_ACCOUNT_WAIT_SECONDS = 2.0
-_POLICIES = ("Foreground", "Background", "Orphan")
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -59,11 +55,6 @@ def media_type(request: web.Request) -> str:
 def options_of(request: web.Request, kind: str, *, applies: bool = False) -> WriteOptions:
     """dryRun, fieldManager, fieldValidation of the request."""
     return write_options(request.query, kind, request.headers.get("User-Agent", ""), applies=applies)
-
-
-def _warning(text: str) -> tuple[str, str]:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return ("Warning", f'299 - "{escaped}"')
 
 
 def decode(
@@ -95,7 +86,7 @@ def decode(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             f"strict decoding error: {', '.join(problems)}"
         )
-    warnings = [_warning(problem) for problem in problems] if options.field_validation == "Warn" else []
+    warnings = [warning(problem) for problem in problems] if options.field_validation == "Warn" else []
     return obj, warnings
 
 
@@ -136,6 +127,7 @@ async def create_object(context: ApiContext, request: web.Request, target: Targe
     stored = context.store.create(
         target.resource, obj, manager=options.field_manager, dry_run=options.dry_run
     )
+    warnings += context.warnings(target.resource, stored, None)
     return json_response(presenter.one(stored), 201, [*warnings, *context.deprecations(target.resource)])
 
 
@@ -172,9 +164,11 @@ async def replace_object(context: ApiContext, request: web.Request, target: Targ
     metadata = obj.setdefault("metadata", {})
     check_name(target, metadata)
     check_namespace(target, metadata)
+    current = context.store.get(target.resource, target.namespace, target.name)
     stored = context.store.update(
         target.resource, obj, manager=options.field_manager, dry_run=options.dry_run
     )
+    warnings += context.warnings(target.resource, stored, current)
     return json_response(presenter.one(stored), headers=warnings)
 
 
@@ -186,10 +180,11 @@ async def patch_object(context: ApiContext, request: web.Request, target: Target
         raise unsupported_patch_type()
     options = options_of(request, "PatchOptions", applies=kind == APPLY_TYPE)
     body = await read_body(request)
+    current = context.store.get(target.resource, target.namespace, target.name)
     if kind == APPLY_TYPE:
         stored, created = apply_object(context, target, body, options)
-        return json_response(presenter.one(stored), 201 if created else 200)
-    current = context.store.get(target.resource, target.namespace, target.name)
+        warnings = context.warnings(target.resource, stored, current)
+        return json_response(presenter.one(stored), 201 if created else 200, warnings)
     if current is None:
         raise api_errors.not_found(target.resource, target.name)
     obj, warnings = patched(target.resource, current, body, kind, options)
@@ -201,6 +196,7 @@ async def patch_object(context: ApiContext, request: web.Request, target: Target
     stored = context.store.update(
         target.resource, obj, manager=options.field_manager, dry_run=options.dry_run
     )
+    warnings += context.warnings(target.resource, stored, current)
     return json_response(presenter.one(stored), headers=warnings)
 
 
@@ -234,7 +230,7 @@ def patched(
     problems = [f'unknown field "{path}"' for path in unknown]
     if problems and options.field_validation == "Strict":
         raise _patch_invalid(changed, f"strict decoding error: {', '.join(problems)}")
-    return obj, [_warning(problem) for problem in problems] if options.field_validation == "Warn" else []
+    return obj, [warning(problem) for problem in problems] if options.field_validation == "Warn" else []
 
 
 def _patch_invalid(changed: Any, message: str) -> api_errors.ApiError:
@@ -313,87 +309,3 @@ def without_unwritable(resource: ResourceType, obj: JsonObject, subresource: str
     """Drops what a write to this (sub)resource cannot set: status of the main resource, spec of status."""
     dropped = "spec" if subresource == "status" else "status" if resource.has_status else None
     return {name: value for name, value in obj.items() if name != dropped}
-
-
-async def _delete_options(request: web.Request) -> JsonObject:
-    """DeleteOptions from the body; the query counts only when there is no body."""
-    body = await read_body(request)
-    if body:
-        document, _ = parse_object(body, request.headers.get("Content-Type", ""), "DeleteOptions")
-        return document
-    options: JsonObject = {}
-    grace = integer(request.query, "gracePeriodSeconds")
-    if grace is not None:
-        options["gracePeriodSeconds"] = grace
-    if request.query.get("propagationPolicy"):
-        options["propagationPolicy"] = request.query["propagationPolicy"]
-    if request.query.get("dryRun"):
-        options["dryRun"] = [request.query["dryRun"]]
-    return options
-
-
-def _check_delete_options(options: JsonObject) -> None:
-    causes: list[Cause] = []
-    policy, dry_run = options.get("propagationPolicy"), options.get("dryRun") or []
-    if policy is not None and policy not in _POLICIES:
-        causes.append(not_supported("propagationPolicy", policy, (*_POLICIES, "nil")))
-    if dry_run not in ([], ["All"]):
-        causes.append(not_supported("dryRun", dry_run, ("All",)))
-    grace = options.get("gracePeriodSeconds")
-    if grace is not None and grace < 0:
-        options["gracePeriodSeconds"] = 1
-    if causes:
-        raise options_invalid("DeleteOptions", causes)
-
-
-def _delete(
-    context: ApiContext, resource: ResourceType, metadata: JsonObject, options: JsonObject
-) -> JsonObject | None:
-    return context.store.delete(
-        resource,
-        metadata.get("namespace"),
-        metadata["name"],
-        grace_period_seconds=options.get("gracePeriodSeconds"),
-        propagation_policy=options.get("propagationPolicy"),
-        preconditions=options.get("preconditions"),
-        dry_run=bool(options.get("dryRun")),
-    )
-
-
-async def delete_object(context: ApiContext, request: web.Request, target: Target) -> web.Response:
-    """DELETE of one object: the object while something holds it, a Status when it is gone."""
-    presenter = context.presenter(request, target)
-    resource = target.resource
-    options = await _delete_options(request)
-    _check_delete_options(options)
-    current = context.store.get(resource, target.namespace, target.name)
-    if current is None:
-        raise api_errors.not_found(resource, target.name)
-    left = _delete(context, resource, current["metadata"], options)
-    if left is not None:
-        return json_response(presenter.one(left))
-    if resource in (SERVICES, PODS, RESOURCE_QUOTAS):
-        return json_response(presenter.one(current))
-    details = api_errors.object_details(resource, target.name)
-    details["uid"] = current["metadata"]["uid"]
-    return json_response(
-        {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-    )
-
-
-async def delete_collection(context: ApiContext, request: web.Request, target: Target) -> web.Response:
-    """DELETE of a collection: the list of what was there."""
-    presenter = context.presenter(request, target)
-    options = await _delete_options(request)
-    _check_delete_options(options)
-    selection = list_options(request.query, watch=False)
-    predicate = build_predicate(target.resource, selection.label_selector, selection.field_selector)
-    items = [
-        item
-        for item in context.store.list(target.resource, target.namespace)
-        if predicate is None or predicate(item)
-    ]
-    metadata: JsonObject = {"resourceVersion": str(context.store.revision)}
-    for item in items:
-        _delete(context, target.resource, item["metadata"], options)
-    return json_response(presenter.many(items, metadata))

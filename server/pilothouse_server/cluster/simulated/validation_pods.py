@@ -18,6 +18,7 @@ from .validation_metadata import (
     validate_annotations,
     validate_labels,
 )
+from .validation_security import validate_pod_security_context, validate_security_context
 
 JsonObject = dict[str, Any]
 
@@ -65,6 +66,7 @@ def validate_pod_spec(spec: JsonObject, field: str) -> list[Cause]:
     if spec.get("dnsPolicy") not in ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"):
         supported = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
         causes.append(not_supported(f"{field}.dnsPolicy", spec.get("dnsPolicy"), supported))
+    causes += validate_pod_security_context(spec.get("securityContext"), f"{field}.securityContext")
     causes += validate_labels(spec.get("nodeSelector"), f"{field}.nodeSelector")
     for name in ("nodeName", "serviceAccountName"):
         value = spec.get(name)
@@ -123,6 +125,7 @@ def _validate_container(container: JsonObject, field: str, volumes: set[str], na
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(probe) is not None:
             causes += _validate_probe(container[probe], f"{field}.{probe}")
+    causes += validate_security_context(container.get("securityContext"), f"{field}.securityContext")
     return causes
 
 

@@ -1,0 +1,68 @@
+"""Which object of a replayed watch stands for which of the recorded one.
+
+Most are called the same. Of those whose name the server made, the next one of the same family is meant: of its kind,
+its owner's naming and its labels, and an event's by what it tells of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .replay_compare import Substitutions
+
+JsonObject = dict[str, Any]
+
+# What Kubernetes appends for a replica set, and for a pod of one.
+_POD_SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}$")
+_HASH = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{6,10}(?=$|-\*$)")
+
+
+def by_object(events: list[JsonObject]) -> dict[str, list[JsonObject]]:
+    """The events of a watch by the name of their object, in order."""
+    grouped: dict[str, list[JsonObject]] = {}
+    for event in events:
+        metadata = event.get("object", {}).get("metadata", {})
+        grouped.setdefault(f"{metadata.get('name', '-')}", []).append(event)
+    return grouped
+
+
+def ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[JsonObject, JsonObject]]:
+    """First and last event of each; between them controllers may differ in their steps."""
+    if not events or not others:
+        return []
+    return [(events[0], others[0]), (events[-1], others[-1])]
+
+
+def stand_in_for(
+    event: JsonObject, substitutions: Substitutions, candidates: Mapping[str, JsonObject]
+) -> str | None:
+    """The candidate that is meant by the recorded event of an object; the most alike goes first, then the first."""
+    families = {name: _families(candidate) for name, candidate in candidates.items()}
+    for family in _families(event, substitutions):
+        for name, others in families.items():
+            if family in others:
+                return name
+    return None
+
+
+def _families(event: JsonObject, substitutions: Substitutions | None = None) -> list[tuple[str, ...]]:
+    """What an object has in common with those it could be mistaken for, but for its generated name.
+
+    An event tells of something whose name may be generated, too. Where no answer has shown that one yet, what is called
+    alike but for the generated part stands for it.
+    """
+    obj = event.get("object", {})
+    metadata, name = obj.get("metadata", {}), obj.get("involvedObject", {}).get("name", "")
+    generated = metadata.get("generateName", "")
+    labels = {key: text for key, text in (metadata.get("labels") or {}).items() if key != "pod-template-hash"}
+    known = substitutions is not None and name in substitutions.values
+    if substitutions is not None:
+        name, generated = substitutions.text(name), substitutions.text(generated)
+    alike = _POD_SUFFIX.sub("*", name)
+    names = [name] if known else [name, alike, _HASH.sub("*", alike)]
+    return [
+        (str(obj.get("kind")), generated, str(sorted(labels.items())), called, str(obj.get("reason", "")))
+        for called in dict.fromkeys(names)
+    ]
