@@ -158,7 +158,10 @@ def labels(minimum: int = 1) -> st.SearchStrategy[dict[str, str]]:
     return st.dictionaries(names, words, min_size=minimum, max_size=3)
 
 
-seccomp = some(type=st.sampled_from(["RuntimeDefault", "Unconfined"])).map(lambda made: made)
+seccomp = st.one_of(
+    st.fixed_dictionaries({"type": st.sampled_from(["RuntimeDefault", "Unconfined"])}),
+    st.fixed_dictionaries({"type": st.just("Localhost"), "localhostProfile": words}),
+)
 rights = some(
     runAsUser=st.integers(0, 2**31 - 1),
     runAsGroup=st.integers(0, 2**31 - 1),

@@ -150,7 +150,10 @@ def _rights(rights: pb.SecurityContext | pb.PodSecurityContext) -> dict[str, Any
     if "supplementalGroups" in stated:
         stated["supplementalGroups"] = list(stated["supplementalGroups"])
     if "seccompProfile" in stated:
-        stated["seccompProfile"] = {"type": rights.seccomp_profile.type}
+        profile = rights.seccomp_profile
+        stated["seccompProfile"] = _said(
+            {"type": profile.type, "localhostProfile": profile.localhost_profile}
+        )
     return stated
 
 

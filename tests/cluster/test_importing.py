@@ -72,6 +72,7 @@ RICH: dict[str, Any] = {
             run_as_non_root=True,
             capabilities_drop=("ALL",),
             allow_privilege_escalation=False,
+            seccomp_profile=SeccompProfile("Localhost", "profiles/web.json"),
         ),
         pod_security_context=PodSecurityContext(
             fs_group=2000, seccomp_profile=SeccompProfile("RuntimeDefault")

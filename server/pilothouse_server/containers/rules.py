@@ -21,6 +21,7 @@ from pilothouse_server.containers.model import (
     Probe,
     Resources,
     SeccompProfile,
+    SecurityContext,
     VolumeMount,
 )
 from pilothouse_server.errors import InvalidArgument, Violation, missing_field
@@ -258,8 +259,7 @@ def _checked_init(found: Findings, index: int, item: InitContainer) -> InitConta
     _check_env(found, f"{field}.env", item.env)
     _check_mounts(found, f"{field}.volume_mounts", item.volume_mounts)
     found.one_of(f"{field}.image_pull_policy", item.image_pull_policy, PULL_POLICIES)
-    if item.security_context is not None:
-        _check_seccomp(found, f"{field}.security_context", item.security_context.seccomp_profile)
+    _check_rights(found, f"{field}.security_context", item.security_context)
     return msgspec.structs.replace(
         item,
         image=str(ImageReference.parse(item.image)),
@@ -309,22 +309,26 @@ def _check_tolerations(found: Findings, container: Container) -> None:
 
 
 def _check_security(found: Findings, container: Container) -> None:
-    security, pod = container.spec.security_context, container.spec.pod_security_context
-    if security is not None:
-        _check_seccomp(found, "container.security_context", security.seccomp_profile)
-        if security.privileged and security.allow_privilege_escalation is False:
-            found.add(
-                "container.security_context.allow_privilege_escalation",
-                "agree",
-                "cannot be false for a privileged container",
-            )
-    if pod is not None:
+    _check_rights(found, "container.security_context", container.spec.security_context)
+    if (pod := container.spec.pod_security_context) is not None:
         _check_seccomp(found, "container.pod_security_context", pod.seccomp_profile)
         found.one_of(
             "container.pod_security_context.fs_group_change_policy",
             pod.fs_group_change_policy,
             ("OnRootMismatch", "Always"),
         )
+
+
+def _check_rights(found: Findings, field: str, context: SecurityContext | None) -> None:
+    if context is None:
+        return
+    _check_seccomp(found, field, context.seccomp_profile)
+    if context.allow_privilege_escalation is False:
+        escalation = f"{field}.allow_privilege_escalation"
+        if context.privileged:
+            found.add(escalation, "agree", "cannot be false for a privileged container")
+        if "CAP_SYS_ADMIN" in context.capabilities_add:
+            found.add(escalation, "agree", "cannot be false for a container that adds CAP_SYS_ADMIN")
 
 
 def _check_seccomp(found: Findings, field: str, profile: SeccompProfile | None) -> None:

@@ -691,16 +691,20 @@ Global___Probes: _TypeAlias = Probes  # noqa: Y015
 
 @_typing.final
 class SeccompProfile(_message.Message):
-    """Which system calls may be used."""
+    """Which system calls may be used. Default (unset): the node's own choice, mostly all of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
     LOCALHOST_PROFILE_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """Required: `RuntimeDefault`, `Unconfined` or `Localhost`."""
+    """Required: `RuntimeDefault` (those that the container runtime allows), `Unconfined` (all) or `Localhost` (a file of
+    the node says which).
+    """
     localhost_profile: _builtins.str
-    """For `Localhost`: file on the node."""
+    """The file, by its path below the kubelet's folder of profiles: relative, without `..`, at most 253 characters.
+    Required with `Localhost`, refused with the others.
+    """
     def __init__(
         self,
         *,
@@ -717,7 +721,14 @@ Global___SeccompProfile: _TypeAlias = SeccompProfile  # noqa: Y015
 
 @_typing.final
 class SecurityContext(_message.Message):
-    """Rights of the container's processes. Unset fields take the cluster's defaults."""
+    """Rights of the container's processes. Unset fields take those of the pod, then the cluster's defaults. May change; the
+    pods are then replaced.
+
+    A namespace under Pod Security `restricted` takes what says `allow_privilege_escalation: false` and
+    `capabilities_drop: ["ALL"]`, and, here or in `pod_security_context`, `run_as_non_root: true` and a
+    `seccomp_profile` of `RuntimeDefault` or `Localhost`; of each init container, too. What is refused shows on the
+    container in the cluster's words.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -737,7 +748,9 @@ class SecurityContext(_message.Message):
     run_as_non_root: _builtins.bool
     """Refuse to run as root."""
     allow_privilege_escalation: _builtins.bool
-    """Whether a process may gain more rights than its parent."""
+    """Whether a process may gain more rights than its parent. Cannot be false of a privileged container, or of one that adds
+    `CAP_SYS_ADMIN`.
+    """
     privileged: _builtins.bool
     """All rights of the node."""
     read_only_root_filesystem: _builtins.bool
@@ -752,7 +765,7 @@ class SecurityContext(_message.Message):
 
     @_builtins.property
     def seccomp_profile(self) -> Global___SeccompProfile:
-        """System calls."""
+        """System calls; default the pod's."""
 
     def __init__(
         self,
@@ -800,7 +813,9 @@ Global___SecurityContext: _TypeAlias = SecurityContext  # noqa: Y015
 
 @_typing.final
 class PodSecurityContext(_message.Message):
-    """Rights that all containers of the pod share. Unset fields take the cluster's defaults."""
+    """Rights that all containers of the pod share. Unset fields take the cluster's defaults. May change; the pods are then
+    replaced.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -827,7 +842,7 @@ class PodSecurityContext(_message.Message):
 
     @_builtins.property
     def seccomp_profile(self) -> Global___SeccompProfile:
-        """System calls."""
+        """System calls of all containers that say nothing of their own."""
 
     def __init__(
         self,

@@ -1,0 +1,247 @@
+"""A namespace under Pod Security `restricted`: what it takes, what it refuses, and how that gets in after all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_server.cluster.simulated import resources
+from pilothouse_server.cluster.simulated.json_copy import copy_json
+from pilothouse_server.cluster.simulated.pod_security import ENFORCE, WARN
+from tests.harness import Server, eventually
+from tests.main_job.command import logged_in
+
+MANIFEST = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      securityContext:
+        runAsNonRoot: true
+        seccompProfile: {type: RuntimeDefault}
+      initContainers:
+      - name: prepare
+        image: busybox:1.37
+        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+      containers:
+      - name: main
+        image: nginx:1.27
+        securityContext:
+          allowPrivilegeEscalation: false
+          capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}
+          seccompProfile: {type: Localhost, localhostProfile: profiles/web.json}
+"""
+
+
+def rights(**fields: Any) -> pb.SecurityContext:
+    return pb.SecurityContext(allow_privilege_escalation=False, capabilities_drop=["ALL"], **fields)
+
+
+def profile(kind: str, path: str = "") -> pb.SeccompProfile:
+    return pb.SeccompProfile(type=kind, localhost_profile=path)
+
+
+def good(**fields: Any) -> pb.Container:
+    """One that `restricted` takes, its init container and its volumes, too."""
+    return pb.Container(
+        name="web",
+        image="nginx:1.27",
+        security_context=rights(),
+        pod_security_context=pb.PodSecurityContext(
+            run_as_non_root=True, run_as_user=1000, seccomp_profile=profile("RuntimeDefault")
+        ),
+        init_containers=[
+            pb.InitContainer(
+                name="prepare",
+                image="busybox:1.37",
+                security_context=rights(run_as_non_root=True, seccomp_profile=profile("RuntimeDefault")),
+            )
+        ],
+        empty_dirs=[pb.EmptyDir(name="cache")],
+        volume_mounts=[pb.VolumeMount(volume="cache", mount_path="/cache")],
+        **fields,
+    )
+
+
+async def restricted(server: Server) -> None:
+    """The namespace `demo`, whose own labels ask for the level."""
+    labels = {ENFORCE: "restricted", WARN: "restricted"}
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", labels=labels))
+
+
+async def shown(server: Server, holds: Callable[[pb.Container], bool]) -> pb.Container:
+    async def look() -> pb.Container | None:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        return found if holds(found) else None
+
+    found = await eventually(look, seconds=20.0)
+    assert found is not None
+    return found
+
+
+def running(container: pb.Container) -> bool:
+    return container.status == pb.CONTAINER_STATUS_RUNNING and not container.reason
+
+
+def condition(container: pb.Container, kind: str) -> Any:
+    return next((item for item in container.conditions if item.type == kind), None)
+
+
+def pod_spec(server: Server) -> Any:
+    """The spec of the pods as the cluster has it."""
+    assert server.cluster is not None
+    deployment = server.cluster.store.get(resources.DEPLOYMENTS, "demo", "web")
+    assert deployment is not None
+    return deployment["spec"]["template"]["spec"]
+
+
+async def test_a_container_that_gives_up_its_rights_is_taken_and_runs(server: Server) -> None:
+    await restricted(server)
+    await server.admin.containers.create(namespace="demo", container=good())
+    found = await shown(server, running)
+    assert condition(found, "ReplicaFailure") is None
+    assert found.security_context == good().security_context
+    assert found.pod_security_context == good().pod_security_context
+    assert found.init_containers[0].security_context == good().init_containers[0].security_context
+    spec = pod_spec(server)
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["initContainers"][0]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "seccompProfile" not in spec["containers"][0]["securityContext"]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [
+        (
+            {"security_context": pb.SecurityContext(allow_privilege_escalation=False)},
+            'unrestricted capabilities (container "main" must set securityContext.capabilities.drop=["ALL"])',
+        ),
+        (
+            {"pod_security_context": pb.PodSecurityContext(run_as_non_root=True)},
+            'seccompProfile (pod or container "main" must set securityContext.seccompProfile.type to '
+            '"RuntimeDefault" or "Localhost")',
+        ),
+        (
+            {"security_context": rights(seccomp_profile=profile("Unconfined"))},
+            'seccompProfile (container "main" must not set securityContext.seccompProfile.type to "Unconfined")',
+        ),
+    ],
+    ids=["capabilities", "no profile", "unconfined"],
+)
+async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recovers_by_an_update(
+    server: Server, lacking: dict[str, Any], words: str
+) -> None:
+    await restricted(server)
+    bad = good()
+    for field, value in lacking.items():
+        getattr(bad, field).CopyFrom(value)
+    await server.admin.containers.create(namespace="demo", container=bad)
+    # Applying and watching tell the container of their own accord, in either order.
+    found = await shown(
+        server, lambda seen: seen.reason == "FailedCreate" and condition(seen, "Applied") is not None
+    )
+    assert found.status == pb.CONTAINER_STATUS_FAILED
+    assert found.message.endswith(f'is forbidden: violates PodSecurity "restricted:latest": {words}')
+    failure = condition(found, "ReplicaFailure")
+    assert (failure.status, failure.message) == (resource_pb2.CONDITION_STATUS_TRUE, found.message)
+    # The cluster took the Deployment; it is the pods that it does not take.
+    assert condition(found, "Applied").status == resource_pb2.CONDITION_STATUS_TRUE
+    await server.admin.containers.update(
+        namespace="demo", name="web", container=good(), update_mask=FieldMask(paths=list(lacking))
+    )
+    found = await shown(server, running)
+    assert (found.ready_replicas, found.message) == (1, "")
+    assert condition(found, "ReplicaFailure") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        (profile(""), "security_context.seccomp_profile.type"),
+        (profile("Strict"), "security_context.seccomp_profile.type"),
+        (profile("Localhost"), "security_context.seccomp_profile.localhost_profile"),
+        (profile("RuntimeDefault", "a.json"), "security_context.seccomp_profile.localhost_profile"),
+        (profile("Localhost", "/a.json"), "security_context.seccomp_profile.localhost_profile"),
+        (profile("Localhost", "../a.json"), "security_context.seccomp_profile.localhost_profile"),
+    ],
+)
+async def test_a_profile_that_makes_no_sense_is_refused_by_name(
+    server: Server, given: pb.SeccompProfile, field: str
+) -> None:
+    await restricted(server)
+    own, of_pod, of_init = good(), good(), good()
+    own.security_context.seccomp_profile.CopyFrom(given)
+    of_pod.pod_security_context.seccomp_profile.CopyFrom(given)
+    of_init.init_containers[0].security_context.seccomp_profile.CopyFrom(given)
+    for bad, place in ((own, ""), (of_pod, "pod_"), (of_init, "init_containers[0].")):
+        with pytest.raises(PilothouseError) as refused:
+            await server.admin.containers.create(namespace="demo", container=bad)
+        assert refused.value.code.name == "INVALID_ARGUMENT"
+        assert [violation.field for violation in refused.value.violations] == [f"container.{place}{field}"]
+
+
+@pytest.mark.parametrize(
+    "contradicting",
+    [rights(privileged=True), rights(capabilities_add=["CAP_SYS_ADMIN"])],
+    ids=["privileged", "CAP_SYS_ADMIN"],
+)
+async def test_rights_that_contradict_each_other_are_refused_by_name(
+    server: Server, contradicting: pb.SecurityContext
+) -> None:
+    await restricted(server)
+    bad = good()
+    bad.security_context.CopyFrom(contradicting)
+    bad.init_containers[0].security_context.CopyFrom(contradicting)
+    with pytest.raises(PilothouseError) as refused:
+        await server.admin.containers.create(namespace="demo", container=bad)
+    assert {violation.field for violation in refused.value.violations} == {
+        "container.security_context.allow_privilege_escalation",
+        "container.init_containers[0].security_context.allow_privilege_escalation",
+    }
+
+
+async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Server, tmp_path: Path) -> None:
+    await restricted(server)
+    shell = await logged_in(server, tmp_path)
+    await shell.succeed("apply", "-f", "-", "-n", "demo", "--wait", given=MANIFEST)
+    found = await shown(server, running)
+    assert found.security_context.seccomp_profile == profile("Localhost", "profiles/web.json")
+    assert found.pod_security_context.seccomp_profile == profile("RuntimeDefault")
+    given = {"type": "Localhost", "localhostProfile": "profiles/web.json"}
+    assert pod_spec(server)["containers"][0]["securityContext"]["seccompProfile"] == given
+    again = await shell.succeed("apply", "-f", "-", "-n", "demo", given=MANIFEST)
+    assert "container/web unchanged" in again
+    # What the manifest no longer says is taken back.
+    lines = [line for line in MANIFEST.splitlines() if "Localhost" not in line]
+    await shell.succeed("apply", "-f", "-", "-n", "demo", "--wait", given="\n".join(lines))
+    assert "seccompProfile" not in pod_spec(server)["containers"][0]["securityContext"]
+
+
+async def test_a_profile_that_somebody_takes_away_is_put_back(server: Server) -> None:
+    await restricted(server)
+    assert server.cluster is not None
+    store = server.cluster.store
+    await server.admin.containers.create(namespace="demo", container=good())
+    await shown(server, running)
+    theirs = copy_json(store.get(resources.DEPLOYMENTS, "demo", "web"))
+    assert theirs is not None
+    del theirs["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
+    store.update(resources.DEPLOYMENTS, theirs, manager="them")
+
+    async def put_back() -> bool:
+        return bool(pod_spec(server)["securityContext"].get("seccompProfile") == {"type": "RuntimeDefault"})
+
+    await eventually(put_back, seconds=20.0)
+    await shown(server, running)
