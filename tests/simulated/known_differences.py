@@ -107,6 +107,12 @@ KNOWN: tuple[KnownDifference, ...] = (
         "text",
         "a log follows from the script alone, and this one is not understood: what it reads is seen by exec",
     ),
+    KnownDifference(
+        "07b-authentication-and-rbac",
+        20,
+        r"body\.status\.reason",
+        "the reason names the binding and the role; the simulated users have rules of their own",
+    ),
     KnownDifference(_ROLLOUT, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_DELETION, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(

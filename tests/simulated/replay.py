@@ -69,6 +69,7 @@ class Replay:
         varying: frozenset[str] = frozenset(),
         racing: frozenset[int] = frozenset(),
         names: Mapping[str, str] | None = None,
+        identities: Mapping[int | str, str] | None = None,
         pace: bool = True,
         read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
     ) -> None:
@@ -82,6 +83,7 @@ class Replay:
         self._exact_streams = exact_streams
         self._comparer = Comparer(self.substitutions, varying=varying)
         self._racing = racing
+        self._identities = identities or {}
         self._pace = pace
         self._read_deadline_seconds = read_deadline_seconds
         self._session: aiohttp.ClientSession
@@ -140,8 +142,11 @@ class Replay:
     ) -> tuple[str, str, list[tuple[str, str]], dict[str, str], bytes | None]:
         request = exchange["request"]
         headers = {name: self.substitutions.text(value) for name, value in request["headers"].items()}
+        identity = self._identities.get(index, self._identities.get(request.get("as"), ""))
         if request.get("as") is None:
-            headers["authorization"] = f"Bearer {self.cluster.token}"
+            identity = f"Bearer {self.cluster.token}"
+        if identity:
+            headers["authorization"] = identity
         query = [
             (name, self._version(part) if name == "resourceVersion" else self.substitutions.text(part))
             for name, value in request["query"].items()
@@ -306,6 +311,7 @@ async def replay(
     varying: frozenset[str] = frozenset(),
     racing: frozenset[int] = frozenset(),
     names: Mapping[str, str] | None = None,
+    identities: Mapping[int | str, str] | None = None,
     pace: bool = True,
     read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
 ) -> list[Difference]:
@@ -318,6 +324,8 @@ async def replay(
     - `varying` names further keys whose values are not compared
     - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
     - `names` translates names of the recording into names of this cluster
+    - `identities` says what stands in the header Authorization of those who are no administrators, by what the
+      recording calls them, or of one exchange by its number
     - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
     """
     recording = load(name)
@@ -335,6 +343,7 @@ async def replay(
         varying=varying,
         racing=racing,
         names=names,
+        identities=identities,
         pace=pace,
         read_deadline_seconds=read_deadline_seconds,
     )

@@ -209,12 +209,13 @@ async def test_conversations_are_as_recorded() -> None:
 @virtual_time
 async def test_refusals_are_as_recorded() -> None:
     async with _cluster() as cluster:
-        headers = {"authorization": f"Bearer {cluster.token}"}
+        cluster.users.add("seen", "viewer", [])
         for number, exchange in enumerate(load(_EXEC)["exchanges"]):
             request, recorded = exchange["request"], exchange["response"]
-            if recorded["status"] < 400 or number == _FORBIDDEN_USER:
+            if recorded["status"] < 400:
                 continue
-            sent = {**request["headers"], **headers}
+            token = "seen" if number == _FORBIDDEN_USER else cluster.token
+            sent = {**request["headers"], "authorization": f"Bearer {token}"}
             if "upgrade" in sent:
                 sent |= {"sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
             async with (

@@ -42,15 +42,26 @@ async def session(cluster: SimulatedCluster) -> AsyncIterator[aiohttp.ClientSess
         yield opened
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic abc", "Bearer "])
-async def test_every_resource_needs_the_token(cluster: SimulatedCluster, authorization: str | None) -> None:
+@pytest.mark.parametrize(
+    ("authorization", "code", "reason"),
+    [
+        ("Bearer wrong", 401, "Unauthorized"),
+        ("Bearer ", 401, "Unauthorized"),
+        # Anonymous, as it is in a real cluster: it may come in, and see nothing.
+        (None, 403, "Forbidden"),
+        ("Basic abc", 403, "Forbidden"),
+    ],
+)
+async def test_every_resource_needs_the_token(
+    cluster: SimulatedCluster, authorization: str | None, code: int, reason: str
+) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
     async with (
         aiohttp.ClientSession(cluster.url, headers=headers) as anonymous,
         anonymous.get(_NAMESPACES) as response,
     ):
-        assert response.status == 401
-        assert (await response.json())["reason"] == "Unauthorized"
+        assert response.status == code
+        assert (await response.json())["reason"] == reason
 
 
 async def test_the_next_requests_fail_as_asked(

@@ -30,7 +30,7 @@ from .routes_read import get_object, list_objects
 from .routes_subresources import bind_pod, evict_pod, finalize_namespace, handle_scale, write_status
 from .routes_write import create_object, patch_object, replace_object
 from .stalling import timed_out, with_storage
-from .users import ACCESS_REVIEWS, ANONYMOUS, Users
+from .users import ANONYMOUS, REVIEWS, Users
 from .watch import watch_objects
 
 Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamResponse]]
@@ -38,7 +38,6 @@ Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamRespon
 _HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 _HEALTH_CHECKS = ("ping", "log", "informer-sync", "storage-readiness", "shutdown")
 _STORAGE_CHECK_SECONDS = 2.0
-_ANONYMOUS_PATHS = _HEALTH_PATHS | {"/version"}
 
 
 def _openapi(parts: list[str]) -> dict[str, Any] | None:
@@ -102,11 +101,19 @@ class ApiRoutes:
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path
-        user = ANONYMOUS
-        if path not in _ANONYMOUS_PATHS or "Authorization" in request.headers:
-            user = self._users.authenticate(request)
+        user = self._users.authenticate(request)
         if path in _HEALTH_PATHS:
             return await self._health(request)
+        target = parse_path(path)
+        named = target or parse_path(path, known=False)
+        user = self._users.impersonated(user, request, named)
+        if path in REVIEWS and request.method == "POST" and user is not ANONYMOUS:
+            body, now = await request.json(), self._context.clock.now()
+            return json_response(self._users.review(user, REVIEWS[path], body, now), 201)
+        if named is None:
+            self._users.authorize_path(user, request)
+        else:
+            self._users.authorize(user, request, named)
         parts = path.strip("/").split("/")
         document = discovery.answer(request, parts)
         if document is not None:
@@ -114,12 +121,8 @@ class ApiRoutes:
         description = _openapi(parts)
         if description is not None:
             return json_response(description)
-        if path == ACCESS_REVIEWS and request.method == "POST":
-            return json_response(self._users.review(user, await request.json()), 201)
-        target = parse_path(path)
         if target is None:
             return self._unknown(parts)
-        self._users.authorize(user, request, target)
         handler = self._handler(request, target)
         response = await with_storage(
             self._context, request, target, lambda: handler(self._context, request, target)
@@ -206,7 +209,8 @@ class ApiRoutes:
     async def _handle_faults(self, request: web.Request) -> web.StreamResponse:
         faults = self._context.faults
         try:
-            self._users.authenticate(request)
+            if self._users.authenticate(request) is ANONYMOUS:
+                raise api_errors.unauthorized()
             if request.method == "POST":
                 faults.update(json.loads(await request.read()))
             elif request.method != "GET":

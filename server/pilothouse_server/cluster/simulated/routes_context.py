@@ -83,8 +83,11 @@ def warning(text: str) -> tuple[str, str]:
     return ("Warning", f'299 - "{escaped}"')
 
 
-def parse_path(path: str) -> Target | None:
-    """The resource a path below /api or /apis addresses, or None when there is none."""
+def parse_path(path: str, *, known: bool = True) -> Target | None:
+    """The resource a path below /api or /apis addresses, or None when there is none.
+
+    `known` False: whatever the path names, as if it were there, for who has no right to learn that it is not.
+    """
     parts = path.strip("/").split("/")
     if len(parts) >= 3 and parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]
@@ -99,6 +102,8 @@ def parse_path(path: str) -> Target | None:
     if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in NAMESPACES.subresources:
         namespace, rest = rest[1], rest[2:]
     resource = resources.find(group, version, rest[0])
+    if resource is None and not known:
+        resource = ResourceType(group, version, rest[0], rest[0], namespaced=namespace is not None)
     if resource is None or (namespace is not None and not resource.namespaced):
         return None
     if resource.namespaced and namespace is None and len(rest) > 1:
@@ -106,7 +111,7 @@ def parse_path(path: str) -> Target | None:
     api_version = f"{group}/{version}" if group else version
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if subresource and subresource not in resource.subresources:
+    if known and subresource and subresource not in resource.subresources:
         return None
     remainder = "/".join(rest[3:])
     return Target(resource, api_version, namespace, name, subresource, remainder, watch_prefix)
