@@ -5,6 +5,7 @@
 #
 # Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
 # pyproject.toml has changed. On a bare Debian it takes: git make python3 python3-venv.
+# ARGS is handed to pytest by `make test` and `make soak`, and to the measurements: make bench ARGS="--rows 1,12".
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,13 +29,13 @@ run: setup
 	@exec $(BIN)/pilothouse serve --dev
 
 test: setup
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 soak: setup
-	$(BIN)/pytest -m soak
+	$(BIN)/pytest -m soak $(ARGS)
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 proto: setup
 	@$(BIN)/python .ci/protos.py generate

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+PATH = f"{BIN}:{os.environ['PATH']}"
 README_ADDRESS = "127.0.0.1:50051"
 _LISTENING = re.compile(r"serves gRPC on (\S+)")
 
@@ -52,10 +53,12 @@ class Shell:
 
 def environment(directory: Path) -> dict[str, str]:
     """Of a fresh shell, with the virtual environment on the path."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
+    # A test run has variables of its own, and so has the `make` that began it.
+    left_out = ("PILOTHOUSE_", "PYTEST_", "MAKE", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {
         **kept,
-        "PATH": f"{BIN}:{kept['PATH']}",
+        "PATH": PATH,
         "PILOTHOUSE_CONFIG": str(directory / "client.json"),
         "COLUMNS": "160",
     }

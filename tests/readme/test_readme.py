@@ -11,18 +11,17 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.harness import eventually
-from tests.readme.served import ROOT, Shell, environment, serving
+from tests.readme.served import PATH, ROOT, Shell, environment, serving
 
 PASSWORD = "correct horse battery staple"
 
-# Run by .ci/run or by hand, because each of them would run this test.
-NOT_HERE = ("make run", "make test", "make lint", "make bench", "make soak", "make proto")
 
 LOGIN = "pilothouse login --server 127.0.0.1:50051 --user admin"
 FIRST = (
@@ -78,14 +77,23 @@ async def test_the_first_calls(tmp_path: Path) -> None:
         shell.variables["TOKEN"] = tokens["accessToken"]
         listed = json.loads(await shell.run(BUF_LIST))
         assert len(listed["containers"]) == 11
-        if shutil.which("grpcurl"):
-            watched = await shell.run(f"timeout 5 {GRPCURL_WATCH} || test $? = 124")
-            assert "CHANGE_TYPE_SYNCED" in watched
         printed = await shell.run(
             f"python - <<'END'\npassword = {PASSWORD!r}\n{python_example(address)}\nEND"
         )
         assert "SYNCED" in printed
         assert "MODIFIED web" in printed
+
+
+@pytest.mark.skipif(shutil.which("grpcurl", path=PATH) is None, reason="grpcurl is not installed")
+async def test_grpcurl_watches(tmp_path: Path) -> None:
+    variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
+    async with serving("pilothouse serve --dev", tmp_path, variables) as address:
+        shell = Shell(address, tmp_path, {"PASSWORD": PASSWORD})
+        shell.variables["TOKEN"] = json.loads(await shell.run(BUF_LOGIN))["accessToken"]
+        await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
+        await shell.run("pilothouse namespaces create cafe")
+        watched = await shell.run(f"timeout 5 {GRPCURL_WATCH} || test $? = 124")
+        assert "CHANGE_TYPE_SYNCED" in watched
 
 
 def python_example(address: str) -> str:
@@ -162,9 +170,3 @@ async def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     shell = Shell("", tmp_path, {"PILOTHOUSE_DATABSE_URL": "postgresql://x"})
     said = await shell.run("pilothouse serve", succeeds=False)
     assert "PILOTHOUSE_DATABSE_URL is not a setting" in said
-
-
-def test_what_is_not_run_here_is_a_target_of_the_makefile() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for command in NOT_HERE:
-        assert f"\n{command.removeprefix('make ')}:" in makefile
