@@ -25,11 +25,9 @@ JsonObject = dict[str, Any]
 class Cluster:
     """The cluster of this process."""
 
-    def __init__(self) -> None:
-        self._cluster = SimulatedCluster()
-
-    async def start(self, pods: int = 0) -> JsonObject:
+    async def start(self, pods: int = 0, nodes: int = 3) -> JsonObject:
         """Starts it and answers its kubeconfig."""
+        self._cluster = SimulatedCluster(nodes=nodes)
         await self._cluster.start()
         store = self._cluster.store
         store.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})

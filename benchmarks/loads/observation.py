@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from benchmarks.child import answering
+from benchmarks.held import Held
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
@@ -19,8 +20,6 @@ from pilothouse_server.garbage import collect_seldom
 from pilothouse_server.reconcile.cluster_view import ClusterView
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.own_changes import OwnChanges
-
-_TICK_SECONDS = 0.001
 
 
 async def observe(kubeconfig: dict[str, Any]) -> list[float]:
@@ -45,22 +44,6 @@ async def observe(kubeconfig: dict[str, Any]) -> list[float]:
         return [taken, len(informer.objects), held.longest * 1000]
     finally:
         await client.close()
-
-
-class Held:
-    """The longest time that a task which wants to run every millisecond was kept from it."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    async def tick(self) -> None:
-        """Looks at the clock until cancelled."""
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            now = time.perf_counter()
-            self.longest = max(self.longest, now - last - _TICK_SECONDS)
-            last = now
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.measure import Figure
-from benchmarks.rows import clusters, fresh, listing, reading, standing, usage, watching, writing
+from benchmarks.rows import clusters, fresh, listing, reading, standing, usage, watching, whole, writing
 from benchmarks.world import World
 
 
@@ -27,6 +27,7 @@ ROWS: Mapping[str, Row] = {
     "5": Row("commit to delivery", watching.latency),
     "6": Row("usage samples stored", usage.record_usage),
     "7": Row("first look at a cluster", clusters.observation),
+    "pods": Row("a whole server with 5,000 pods", whole.whole_server),
     "8": Row("a late page of a list", listing.list_operations),
     "9": Row("a month of usage", usage.query_usage),
     "10": Row("two server processes", standing.processes),

@@ -23,29 +23,29 @@ def uids() -> dict[str, str]:
     return {pod.pod_ref.name: pod.pod_ref.uid for pod in summary().pods}
 
 
-def test_the_figures_are_the_kubelets() -> None:
-    (usage,) = usage_by_container([summary()], {uids()["talk"]: "web"}, NOW)
+async def test_the_figures_are_the_kubelets() -> None:
+    (usage,) = await usage_by_container([summary()], {uids()["talk"]: "web"}, NOW)
     assert (usage.key, usage.time, usage.pods) == ("web", NOW, 1)
     assert usage.memory_bytes == 249856
     assert usage.disk_bytes_used == 28672 + 4096
     assert usage.disk_bytes_total == 270553174016
 
 
-def test_pods_of_one_container_are_added_over_nodes() -> None:
+async def test_pods_of_one_container_are_added_over_nodes() -> None:
     pods = {uids()["talk"]: "web", uids()["pair"]: "web"}
-    one = {usage.key: usage for usage in usage_by_container([summary()], pods, NOW)}["web"]
+    one = {usage.key: usage for usage in await usage_by_container([summary()], pods, NOW)}["web"]
     assert one.pods == 2
     assert one.memory_bytes == 249856 + 241664 + 245760
-    two = usage_by_container([summary(), summary()], pods, NOW)[0]
+    two = (await usage_by_container([summary(), summary()], pods, NOW))[0]
     assert (two.pods, two.memory_bytes) == (4, 2 * one.memory_bytes)
 
 
-def test_cores_are_nano_cores() -> None:
+async def test_cores_are_nano_cores() -> None:
     body = {"pods": [{"podRef": {"uid": "u"}, "containers": [{"cpu": {"usageNanoCores": 250_000_000}}]}]}
-    (usage,) = usage_by_container([msgspec.convert(body, StatsSummary)], {"u": 1}, NOW)
+    (usage,) = await usage_by_container([msgspec.convert(body, StatsSummary)], {"u": 1}, NOW)
     assert usage.cpu_cores == pytest.approx(0.25)
     assert usage.network_bytes_rx is None
 
 
-def test_pods_of_nobody_are_left_out() -> None:
-    assert usage_by_container([summary()], {}, NOW) == []
+async def test_pods_of_nobody_are_left_out() -> None:
+    assert await usage_by_container([summary()], {}, NOW) == []

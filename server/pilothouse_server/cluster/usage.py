@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from pilothouse_server.steps import in_steps
+
 NANO = 1_000_000_000
 Key = TypeVar("Key")
 
@@ -112,7 +114,7 @@ class _Sum:
             self.sent = _plus(self.sent, pod.network.tx_bytes)
 
 
-def usage_by_container(
+async def usage_by_container(
     summaries: Iterable[StatsSummary], pods: Mapping[str, Key], time: datetime
 ) -> list[PodUsage[Key]]:
     """Sum the summaries of one round per container; `pods` maps a pod's uid to the container it belongs to.
@@ -121,7 +123,7 @@ def usage_by_container(
     round's `time`, so that a container is one row a round however its pods' own times differ.
     """
     sums: dict[Key, _Sum] = {}
-    for summary in summaries:
+    async for summary in in_steps(summaries):
         for pod in summary.pods:
             key = pods.get(pod.pod_ref.uid)
             if key is not None:

@@ -53,6 +53,7 @@ from pilothouse_server.reconcile.repository import observed as written_back
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.reconcile.repository.observed import Change
+from pilothouse_server.steps import in_steps
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ log = structlog.get_logger(__name__)
 class ObserverSettings(msgspec.Struct, frozen=True):
     """`gather_seconds`: how long changes are gathered before they are written together."""
 
-    batch: int = 100
+    batch: int = 50
     gather_seconds: float = 0.05
     locked_again_seconds: float = 0.2
     # A pod that is not ready: when its events are asked for, and how often again where only they say why.
@@ -202,7 +203,7 @@ class Observer:
         async with self._transaction() as transaction:
             locked = await written_back.lock_free_uids(transaction, uids)
             changes = []
-            for container in locked:
+            async for container in in_steps(locked):
                 observation = self._observe(container, transaction.now)
                 seen[container.uid] = observation
                 changes.append(self._change(container, observation))

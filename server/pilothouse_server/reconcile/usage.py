@@ -23,6 +23,7 @@ from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.reconcile.observer import Observer, PodOwner
+from pilothouse_server.steps import in_steps
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)
@@ -78,10 +79,10 @@ class UsageCollector:
         summaries = await asyncio.gather(*(self._summary(node, gate) for node in nodes))
         silent = {node for node, summary in zip(nodes, summaries, strict=True) if summary is None}
         owners = self._without_nodes(owners, silent)
-        usages = usage_by_container(
+        usages = await usage_by_container(
             [summary for summary in summaries if summary is not None], owners, datetime.now(UTC)
         )
-        samples = [_sample(usage) for usage in usages]
+        samples = [_sample(usage) async for usage in in_steps(usages)]
         if samples:
             await self._sink.store(samples)
         return samples

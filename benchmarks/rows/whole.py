@@ -1,0 +1,127 @@
+"""Row 7, of a whole server: one that brings up 5,000 pods, and one that finds them there and writes what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median
+
+import orjson
+
+from benchmarks.measure import Figure
+from benchmarks.product import Product
+from benchmarks.world import Database, World, connected
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient
+
+_REPLICAS = 10
+# A hundred pods to a node, as on real ones.
+_NODES = 50
+_AT_ONCE = 16
+_POLL_SECONDS = 0.25
+_LIMIT_SECONDS = 600.0
+_LONGEST_HOLD_MILLISECONDS = 20.0
+_NAMESPACE = "whole"
+
+# As if nothing had ever been observed: every status, every pod and every line of history is to be written anew.
+_UNSEEN = """
+UPDATE containers SET status = 'pending', phase = NULL, ready_replicas = 0, observed_replicas = 0,
+    pod_name = NULL, pod_ip = NULL, host_ip = NULL, started_at = NULL, conditions = '[]'::jsonb;
+DELETE FROM container_pods;
+"""
+_SEEN = "SELECT count(*) FROM container_pods WHERE ready"
+
+
+async def whole_server(world: World) -> AsyncIterator[Figure]:
+    """Bring up, then look at them by a server that was started after; the longest hold of each server's loop."""
+    pods = world.scale.pods
+    async with (
+        world.database(reconciled=True) as database,
+        world.children(("loads.cluster", world.cores.asking)) as (cluster,),
+    ):
+        kubeconfig = world.directory / "kubeconfig_whole.json"
+        await asyncio.to_thread(
+            kubeconfig.write_bytes, orjson.dumps(await cluster.ask("start", nodes=_NODES))
+        )
+        held_bringing_up = world.directory / "held_bringing_up"
+        async with _watched(world, database, kubeconfig, held_bringing_up) as product:
+            client = await product.administrator()
+            try:
+                brought_up = await _bring_up(client, database, pods)
+            finally:
+                await client.close()
+        seconds, holds = [], []
+        for number in range(world.scale.bring_ups):
+            async with connected(database.superuser) as connection:
+                await connection.execute(_UNSEEN)
+            file = world.directory / f"held_{number}"
+            async with _watched(world, database, kubeconfig, file) as product:
+                await _all_seen(database, pods)
+                seconds.append(time.monotonic() - product.spawned)
+            holds.append(_milliseconds(file))
+    yield Figure(
+        "7",
+        f"{pods:,} pods of {pods // _REPLICAS} containers, from the first call until all are ready",
+        "s",
+        brought_up,
+        notes=("the simulated cluster, which has a core with PostgreSQL, takes most of it",),
+    )
+    yield _hold("longest that bringing them up held the server's event loop", _milliseconds(held_bringing_up))
+    yield Figure(
+        "7",
+        f"start of a server until it has written the statuses of {pods:,} pods",
+        "s",
+        median(seconds),
+        notes=(f"medians of {world.scale.bring_ups}; the database had forgotten all statuses and pods",),
+    )
+    yield _hold("longest that this held its event loop", median(holds))
+
+
+def _hold(what: str, milliseconds: float) -> Figure:
+    return Figure("7", what, "ms", milliseconds, goal=("≤", _LONGEST_HOLD_MILLISECONDS), goal_of="value")
+
+
+def _milliseconds(file: Path) -> float:
+    return float(file.read_text())
+
+
+@asynccontextmanager
+async def _watched(world: World, database: Database, kubeconfig: Path, file: Path) -> AsyncIterator[Product]:
+    program = (sys.executable, "-m", "benchmarks.held", str(file), "serve")
+    async with world.product(database, kubeconfig=kubeconfig, program=program) as product:
+        yield product
+
+
+async def _bring_up(client: AsyncClient, database: Database, pods: int) -> float:
+    await client.namespaces.create(namespace=namespace_pb2.Namespace(name=_NAMESPACE))
+    numbers = iter(range(pods // _REPLICAS))
+    began = time.monotonic()
+
+    async def create() -> None:
+        for number in numbers:
+            container = pb.Container(
+                name=f"web-{number}",
+                image="nginx:1.27",
+                replicas=_REPLICAS,
+                ports=[pb.Port(name="http", container_port=80)],
+                resources=pb.Resources(cpu_request="1m", memory_request="1Mi"),
+            )
+            await client.containers.create(namespace=_NAMESPACE, container=container)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_AT_ONCE):
+            group.create_task(create())
+    await _all_seen(database, pods)
+    return time.monotonic() - began
+
+
+async def _all_seen(database: Database, pods: int) -> None:
+    async with asyncio.timeout(_LIMIT_SECONDS), connected(database.superuser) as connection:
+        # Whoever asks has no other way to know: the table is looked at.
+        while await connection.fetchval(_SEEN) < pods:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)

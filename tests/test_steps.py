@@ -1,0 +1,50 @@
+"""Long work in steps: all of it, in order, and others run meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pilothouse_server.steps import in_steps
+
+ITEMS = 10
+
+
+def work() -> None:
+    """More than a share of time."""
+    until = time.perf_counter() + 0.005
+    while time.perf_counter() < until:
+        continue
+
+
+async def turns_of_others(*, in_turns: bool) -> int:
+    """How often another task ran while ten items were worked on."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    seen = []
+    if in_turns:
+        async for item in in_steps(range(ITEMS)):
+            work()
+            seen.append(item)
+    else:
+        for item in range(ITEMS):
+            work()
+            seen.append(item)
+    task.cancel()
+    assert seen == list(range(ITEMS))
+    return turns
+
+
+async def test_others_run_between_the_items() -> None:
+    assert await turns_of_others(in_turns=True) >= ITEMS - 1
+
+
+async def test_the_checker_sees_work_that_holds_the_loop() -> None:
+    assert await turns_of_others(in_turns=False) == 0
