@@ -26,7 +26,7 @@ from pilothouse_server.cluster.simulated import SimulatedCluster
 from .known_differences import KNOWN
 from .recordings import load, namespaces_of
 from .replay_compare import Comparer, Difference, Substitutions
-from .replay_streams import by_object, ends, stand_in_for
+from .replay_streams import by_object, ends, stand_in_for, text_differences
 
 JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]
@@ -44,7 +44,7 @@ _CONTROLLERS_WORK = re.compile(
 
 @dataclass
 class _Stream:
-    """A watch that runs beside the other requests."""
+    """A watch, or a log that is followed, that runs beside the other requests."""
 
     index: int
     exchange: JsonObject
@@ -52,6 +52,10 @@ class _Stream:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     task: asyncio.Task[None] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return any("text" in line for line in self.exchange["response"]["lines"])
 
 
 class Replay:
@@ -220,21 +224,29 @@ class Replay:
             stream.began.set()
             async for raw in response.content:
                 async with stream.changed:
-                    stream.lines.append(json.loads(raw))
+                    stream.lines.append({"text": raw.decode()} if stream.is_text else json.loads(raw))
                     stream.changed.notify_all()
 
     async def _finish(self, stream: _Stream) -> list[Difference]:
         """Waits for the lines recorded (or the end) and compares, object by object."""
         assert stream.task is not None
-        recorded = [line["json"] for line in stream.exchange["response"]["lines"]]
-        if stream.exchange["response"].get("ended") == "server closed":
+        response = stream.exchange["response"]
+        whole = response.get("ended") == "server closed"
+
+        def compared() -> list[Difference]:
+            if stream.is_text:
+                return text_differences(stream.index, response["lines"], stream.lines, whole=whole)
+            recorded = [line["json"] for line in response["lines"]]
+            return self._compare_lines(stream.index, recorded, stream.lines)
+
+        if whole:
             async with asyncio.timeout(_STREAM_DEADLINE_SECONDS + 30 / self.cluster.clock.speed):
                 await stream.task
-            return self._compare_lines(stream.index, recorded, stream.lines)
+            return compared()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _STREAM_DEADLINE_SECONDS
         while True:
-            differences = self._compare_lines(stream.index, recorded, stream.lines)
+            differences = compared()
             remaining = deadline - loop.time()
             if remaining <= 0 or not self._unknown(differences):
                 return differences

@@ -22,7 +22,7 @@ VARYING = LEARNED | frozenset({
     "description",
 })  # fmt: skip
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
-_LINE_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ", re.MULTILINE)
+LINE_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ", re.MULTILINE)
 _SERVICE_ACCOUNT_VOLUME = re.compile(r"^kube-api-access-[a-z0-9]{5}$")
 # Lists of objects with generated names are compared in the order that agrees best, up to this length.
 _MOST_REORDERED = 4
@@ -220,7 +220,7 @@ class Comparer:
             return True
         if self.substitutions.text(recorded) == simulated:
             return True
-        if _LINE_TIME.sub("", recorded) == _LINE_TIME.sub("", simulated) != "":
+        if LINE_TIME.sub("", recorded) == LINE_TIME.sub("", simulated) != "":
             return True
         old, new = _EVENT_NAME.match(recorded), _EVENT_NAME.match(simulated)
         return bool(old and new and self.substitutions.text(old[1]) == new[1])

@@ -1,4 +1,4 @@
-"""Which object of a replayed watch stands for which of the recorded one.
+"""Which object of a replayed watch stands for which of the recorded one; and logs that are followed.
 
 Most are called the same. Of those whose name the server made, the next one of the same family is meant: of its kind,
 its owner's naming and its labels, and an event's by what it tells of.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .replay_compare import Substitutions
+from .replay_compare import LINE_TIME, Difference, Substitutions
 
 JsonObject = dict[str, Any]
 
@@ -33,6 +33,15 @@ def ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[JsonO
     if not events or not others:
         return []
     return [(events[0], others[0]), (events[-1], others[-1])]
+
+
+def text_differences(
+    exchange: int, recorded: list[JsonObject], simulated: list[JsonObject], *, whole: bool
+) -> list[Difference]:
+    """A followed log, but for the times of its lines; unless it is `whole`, the recorded one was hung up on."""
+    old, new = (LINE_TIME.sub("", "".join(line["text"] for line in lines)) for lines in (recorded, simulated))
+    same = old == new if whole else new.startswith(old)
+    return [] if same else [Difference(exchange, "lines", old, new)]
 
 
 def stand_in_for(
