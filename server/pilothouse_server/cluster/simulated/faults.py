@@ -32,8 +32,9 @@ class FaultPlan:
     `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
     with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
     belongs to code 429. `webhooks` refuse writes (see `admission`). `storage_stalled` lets the storage behind the
-    server not answer. `on_request` is told method and path of each request before anything else. `restart` (kill,
-    seconds away) is given by the server. Requests to `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
+    server not answer, `storage_stopped` neither, and what was on its way to it is lost. `on_request` is told method and
+    path of each request before anything else. `restart` (kill, seconds away) is given by the server. Requests to
+    `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
     """
 
     latency_seconds: float = 0.0
@@ -47,6 +48,7 @@ class FaultPlan:
     webhooks: list[Webhook] = field(default_factory=list)
     _failures: list[int] = field(default_factory=list)
     _lost_answers: int = 0
+    _stopped: bool = False
     _flows: asyncio.Event = field(default_factory=_set_event)
     _drop_watches: list[Callable[[], None]] = field(default_factory=list)
 
@@ -75,7 +77,18 @@ class FaultPlan:
         if stalled:
             self._flows.clear()
         else:
+            self._stopped = False
             self._flows.set()
+
+    @property
+    def storage_stopped(self) -> bool:
+        """Whether the storage is not there at all."""
+        return self._stopped
+
+    @storage_stopped.setter
+    def storage_stopped(self, stopped: bool) -> None:
+        self.storage_stalled = stopped
+        self._stopped = stopped
 
     async def storage_flows(self) -> None:
         """Waits until the storage answers."""
@@ -120,7 +133,7 @@ class FaultPlan:
                 setattr(self, name, float(value))
             elif name in ("error_code", "retry_after_seconds"):
                 setattr(self, name, int(value))
-            elif name in ("refuse_connections", "storage_stalled"):
+            elif name in ("refuse_connections", "storage_stalled", "storage_stopped"):
                 setattr(self, name, bool(value))
             elif name == "lose_answers":
                 self.lose_answers(int(value))
@@ -154,5 +167,6 @@ class FaultPlan:
             "failures_to_come": len(self._failures),
             "answers_to_lose": self._lost_answers,
             "storage_stalled": self.storage_stalled,
+            "storage_stopped": self.storage_stopped,
             "webhooks": [asdict(webhook) for webhook in self.webhooks],
         }

@@ -2,7 +2,8 @@
 
 As recorded: what the watch cache knows is still answered (resourceVersion 0), a watch is open and silent, and all else
 waits, at most as long as its `timeout` asks or 34 seconds, and is then 504. A create that was answered 504 is stored
-all the same when the storage goes on: its write was on its way. An update was not, as it reads first.
+all the same when the storage goes on: its write was on its way. An update was not, as it reads first; and where the
+storage was not there at all, nothing was.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ async def with_storage(
         async with asyncio.timeout(limit / context.clock.speed):
             return await asyncio.shield(waiting)
     except TimeoutError:
-        if creates:
+        if creates and not faults.storage_stopped:
             context.late_writes.add(waiting)
             waiting.add_done_callback(context.late_writes.discard)
             waiting.add_done_callback(_forget)
