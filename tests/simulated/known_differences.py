@@ -30,6 +30,7 @@ _NOT_SIMULATED = "a kind that the simulator does not have"
 _CUT = "the recording was cut to the resources its author used; the real server has this one too"
 
 _ROLLOUT = "03d-deployment-rollout-watches"
+_LOST = "05-node-lost"
 _DELETION = "03f-deployment-delete"
 _POD_AMOUNTS = r".*\.status\.resources(\..*)?"
 _POD_AMOUNTS_REASON = (
@@ -106,6 +107,43 @@ KNOWN: tuple[KnownDifference, ...] = (
         None,
         "text",
         "a log follows from the script alone, and this one is not understood: what it reads is seen by exec",
+    ),
+    KnownDifference(
+        _LOST,
+        None,
+        r"(body|lines\[real-0\]\[\d\]\.object)\.status\.(allocatable|capacity|images|nodeInfo)",
+        "the recording was cut by this",
+    ),
+    KnownDifference(
+        _LOST,
+        None,
+        r"(body|lines\[real-0\]\[\d\]\.object)\.(metadata\.annotations|status\.declaredFeatures)",
+        "the simulated nodes have features of their own, and no controller that annotates them",
+    ),
+    KnownDifference(
+        _LOST,
+        2,
+        r"lines\[real-0\.18eb017c5b5d2462\](\.types\[0\]|\[\d\]\.(type|object\.involvedObject\.resourceVersion))",
+        "the recorded node had been lost before: its event counts up, and tells of the node as it was then",
+    ),
+    KnownDifference(
+        _LOST,
+        2,
+        r"lines\[short\.18eb01be00a64c25\]\[\d\]\.object\.involvedObject\.(uid|resourceVersion)",
+        "the taint controller knows pods by their name alone; the simulated events always say which",
+    ),
+    KnownDifference(
+        _LOST,
+        2,
+        r"lines\[real-0\.18eb01bf[0-9a-f]{8}\]\.types\.length",
+        "what a kubelet tells of its own start is not simulated",
+    ),
+    KnownDifference(
+        _LOST,
+        2,
+        r"lines\[(plain\.18eb01bfa39f173c|plain\.18eb01c031198568|short\.18eb01bff7f9b946)\]\.types\.length",
+        "an eviction that is called off, what still ran of a pod that was deleted by force, and a volume that was "
+        "mounted again while its pod ended: told by events alone, which are not simulated",
     ),
     KnownDifference(
         "07b-authentication-and-rbac",

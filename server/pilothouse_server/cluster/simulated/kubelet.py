@@ -3,6 +3,8 @@
 `Kubelets.run` follows the pods in the store. A pod assigned to a node gets a `PodWorker` there; a deletion
 stops its life and starts its termination; when it is gone from the store its worker goes too. After a
 restart of the simulator over a saved state, the pods found go on where their status says they were.
+
+A kubelet can be stopped: what runs on its node goes on, and nobody tells of it or ends it. See `node_loss`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from .clock import Clock
 from .event_recorder import EventRecorder
 from .kubelet_pod import PodWorker
 from .kubelet_timings import Timings
-from .nodes import NodeShape, default_shapes, heartbeat, image_size, register
+from .node_loss import NodeLoss
+from .nodes import NodeShape, default_shapes, heartbeat, image_size, register, show_ready
 from .pod_usage import pod_core_seconds
 from .resources import PODS
 from .store import Store, StoreEvent, Subscription
@@ -83,6 +86,7 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self.images: set[str] = set(_FIRST_IMAGES)
         self.images_changed = False
+        self.away = False
         self.started_at = clock.now()
         # What pods that are gone have used, so that the node's counter never falls.
         self.gone_core_seconds = 0.0
@@ -134,6 +138,7 @@ class Kubelets:
         }
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._terminating: set[str] = set()
+        self._losses: dict[str, asyncio.Task[None]] = {}
         self._subscription: Subscription = store.subscribe(PODS)
 
     def register_nodes(self) -> None:
@@ -148,6 +153,36 @@ class Kubelets:
         kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
         return kubelet.workers.get(pod["metadata"]["uid"]) if kubelet is not None else None
 
+    def stop(self, node: str) -> None:
+        """The kubelet of a node goes away, without a word."""
+        kubelet = self.by_node[node]
+        if not kubelet.away:
+            kubelet.away = True
+            self._lose(node, self._loss(node).run())
+
+    def start(self, node: str) -> None:
+        """It is back, and tells what became of its pods."""
+        kubelet = self.by_node[node]
+        if not kubelet.away:
+            return
+        kubelet.away = False
+        show_ready(self.store, node)
+        self._lose(node, self._loss(node).end())
+        for worker in list(kubelet.workers.values()):
+            worker.publish()
+        for pod in self.store.list(PODS):
+            if pod["spec"].get("nodeName") == node:
+                self._adopt(pod)
+
+    def _loss(self, node: str) -> NodeLoss:
+        return NodeLoss(self.store, self.clock, self.recorder, node)
+
+    def _lose(self, node: str, work: Coroutine[Any, Any, None]) -> None:
+        if (task := self._losses.pop(node, None)) is not None:
+            task.cancel()
+        self._losses[node] = task = asyncio.create_task(work)
+        task.add_done_callback(_report_failure)
+
     async def run(self) -> None:
         """Works until cancelled."""
         self.register_nodes()
@@ -159,7 +194,7 @@ class Kubelets:
                 tasks.create_task(self._report())
         finally:
             self._subscription.close()
-            remaining = list(self._tasks.values())
+            remaining = [*self._tasks.values(), *self._losses.values()]
             for task in remaining:
                 task.cancel()
             await asyncio.gather(*remaining, return_exceptions=True)
@@ -181,6 +216,7 @@ class Kubelets:
         uid = pod["metadata"]["uid"]
         if (
             kubelet is None
+            or kubelet.away
             or self.store.get(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"]) is None
         ):
             return
@@ -222,6 +258,8 @@ class Kubelets:
             since_heartbeat += _LOOK_SECONDS
             due = since_heartbeat >= _HEARTBEAT_SECONDS
             for kubelet in self.by_node.values():
+                if kubelet.away:
+                    continue
                 if due or kubelet.images_changed:
                     kubelet.images_changed = False
                     heartbeat(self.store, kubelet.name, kubelet.images)
@@ -231,4 +269,4 @@ class Kubelets:
 
 def _report_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("a simulated pod stopped working", exc_info=error)
+        logger.error("a simulated pod or node stopped working", exc_info=error)

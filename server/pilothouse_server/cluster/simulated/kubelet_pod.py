@@ -160,7 +160,9 @@ class PodWorker:
             self.node.addresses.give_back(self.sandbox.pod_ip)
 
     def publish(self, *, over: bool = False) -> None:
-        """Writes the status, if the pod still exists."""
+        """Writes the status, if the pod still exists and the kubelet is there."""
+        if self.node.away:
+            return
         metadata = self.pod["metadata"]
         store = self.node.store
         stored = store.get(PODS, metadata["namespace"], metadata["name"])
@@ -348,12 +350,16 @@ class PodWorker:
 
     def pod_event(self, reason: str, message: str, *, warning: bool = False) -> None:
         """An event of the pod as a whole."""
+        if self.node.away:
+            return
         self.node.recorder.record(
             PODS, self.pod, reason, message, component=KUBELET, host=self.node.name, warning=warning
         )
 
     def event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
         """An event of one container."""
+        if self.node.away:
+            return
         self.node.recorder.record(
             PODS,
             self.pod,

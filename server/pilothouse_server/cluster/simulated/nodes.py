@@ -73,33 +73,12 @@ def register(store: Store, shape: NodeShape, images: set[str]) -> JsonObject:
         "memory": f"{shape.memory_bytes // 1024}Ki",
         "pods": str(shape.pods),
     }
-    conditions = [
-        {
-            "type": kind,
-            "status": "False",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-            "reason": reason,
-            "message": message,
-        }
-        for kind, reason, message in _SHORTAGES
-    ]
-    conditions.append(
-        {
-            "type": "Ready",
-            "status": "True",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-            "reason": "KubeletReady",
-            "message": "kubelet is posting ready status",
-        }
-    )
     # One identifier per node name, so that a node keeps it over restarts.
     machine = uuid.uuid5(uuid.NAMESPACE_DNS, shape.name)
     status = {
         "capacity": amounts,
         "allocatable": dict(amounts),
-        "conditions": conditions,
+        "conditions": _good_conditions(now),
         "addresses": [
             {"type": "InternalIP", "address": shape.ip},
             {"type": "Hostname", "address": shape.name},
@@ -121,6 +100,30 @@ def register(store: Store, shape: NodeShape, images: set[str]) -> JsonObject:
     }
     node = {"metadata": {"name": shape.name, "labels": labels}, "spec": {}, "status": status}
     return store.create(NODES, node, manager="kubelet")
+
+
+def _good_conditions(now: str) -> list[JsonObject]:
+    facts = [(kind, "False", reason, message) for kind, reason, message in _SHORTAGES]
+    facts.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
+    return [
+        {
+            "type": kind,
+            "status": status,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+            "reason": reason,
+            "message": message,
+        }
+        for kind, status, reason, message in facts
+    ]
+
+
+def show_ready(store: Store, name: str) -> None:
+    """The kubelet is back: all is well again."""
+    node = copy_json(store.get(NODES, None, name))
+    if node is not None:
+        node["status"]["conditions"] = _good_conditions(format_time(store.now()))
+        store.update_status(NODES, node, "kubelet")
 
 
 def image_list(images: set[str]) -> list[JsonObject]:

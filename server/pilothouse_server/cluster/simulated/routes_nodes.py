@@ -7,14 +7,15 @@ from contextlib import aclosing, suppress
 from aiohttp import web
 
 from . import api_errors
-from .kubelet import Kubelets
-from .logs import parse_log_options, read_log_with
+from .kubelet import Kubelet, Kubelets
+from .logs import LogOptions, parse_log_options, read_log_with
 from .representation import json_response
-from .resources import NODES
+from .resources import NODES, PODS
 from .routes_context import ApiContext, Target
 from .routes_options import boolean
 from .stats import UsageReporter
 
+_PORT = 10250
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 
 
@@ -28,6 +29,7 @@ class NodeRoutes:
     async def read_log(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
         """GET of pods/log: text whatever the client accepts, as a stream when it follows."""
         options = parse_log_options(target.name, request.query)
+        self._check_there(context, target, options)
         answer = await read_log_with(self._kubelets, str(target.namespace), target.name, options)
         if answer.error is not None:
             raise api_errors.ApiError(answer.error)
@@ -44,6 +46,17 @@ class NodeRoutes:
             await response.write_eof()
         return response
 
+    def _check_there(self, context: ApiContext, target: Target, options: LogOptions) -> None:
+        """ApiError 500 where the kubelet of the pod's node is away."""
+        pod = context.store.get(PODS, target.namespace, target.name)
+        kubelet = self._kubelets.by_node.get(pod["spec"].get("nodeName", "")) if pod is not None else None
+        if pod is None or kubelet is None or not kubelet.away:
+            return
+        container = options.container or pod["spec"]["containers"][0]["name"]
+        place = f"{target.namespace}/{target.name}/{container}"
+        url = f"https://{kubelet.ip}:{_PORT}/containerLogs/{place}"
+        raise api_errors.failure(500, f'Get "{url}": {_refused(kubelet)}')
+
     async def proxy(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
         """GET through the node proxy: `stats/summary` and `metrics/resource`; other paths are not the kubelet's."""
         if context.store.get(NODES, None, target.name) is None:
@@ -52,6 +65,9 @@ class NodeRoutes:
             raise api_errors.failure(
                 503, f"error trying to reach service: no kubelet runs on {target.name}", "ServiceUnavailable"
             )
+        if (kubelet := self._kubelets.by_node[target.name]).away:
+            message = f"error trying to reach service: {_refused(kubelet)}"
+            raise api_errors.failure(503, message, "ServiceUnavailable")
         if target.rest == "stats/summary":
             brief = bool(boolean(request.query, "only_cpu_and_memory"))
             return json_response(self._usage.stats_summary(target.name, only_cpu_and_memory=brief))
@@ -59,3 +75,7 @@ class NodeRoutes:
             body = self._usage.resource_metrics(target.name).encode()
             return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
         return web.Response(status=404, text="404: Page Not Found")
+
+
+def _refused(kubelet: Kubelet) -> str:
+    return f"dial tcp {kubelet.ip}:{_PORT}: connect: connection refused"

@@ -237,12 +237,12 @@ def _problems(pod: JsonObject, node: JsonObject, room: _Room, amounts: dict[str,
     """Why the pod cannot go to this node, in the words of the real scheduler; empty when it can."""
     spec, node_spec = pod["spec"], node.get("spec") or {}
     tolerations = spec.get("tolerations") or []
-    if node_spec.get("unschedulable") and not _tolerates(
+    if node_spec.get("unschedulable") and not tolerates(
         tolerations, {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
     ):
         return ["node(s) were unschedulable"]
     taints = [taint for taint in node_spec.get("taints") or [] if taint["effect"] != "PreferNoSchedule"]
-    if any(not _tolerates(tolerations, taint) for taint in taints):
+    if any(not tolerates(tolerations, taint) for taint in taints):
         return ["node(s) had untolerated taint(s)"]
     labels = node["metadata"].get("labels") or {}
     if not (spec.get("nodeSelector") or {}).items() <= labels.items() or not _affine(spec, labels):
@@ -258,7 +258,8 @@ def _problems(pod: JsonObject, node: JsonObject, room: _Room, amounts: dict[str,
     return problems
 
 
-def _tolerates(tolerations: list[JsonObject], taint: JsonObject) -> bool:
+def tolerates(tolerations: list[JsonObject], taint: JsonObject) -> bool:
+    """Whether one of these suits the taint, for however long."""
     for toleration in tolerations:
         if toleration.get("effect") not in (None, "", taint["effect"]):
             continue

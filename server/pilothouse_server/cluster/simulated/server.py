@@ -11,6 +11,7 @@ import asyncio
 import base64
 import logging
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .event_recorder import EventRecorder
 from .faults import FaultPlan
 from .kubelet import Kubelets
 from .listener import ApiListener
+from .nodes import NodeShape
 from .resources import NAMESPACES, SERVICES
 from .routes import ApiRoutes
 from .routes_context import ApiContext
@@ -40,8 +42,8 @@ _FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 class SimulatedCluster:
     """A Kubernetes cluster in this process.
 
-    `nodes` is the number of nodes, `speed` the simulated seconds per real second, `port` 0 a free one. `token` is
-    the bearer token of clients (random unless given). `state_path` is where the cluster is kept between runs.
+    `nodes` is the number of nodes, or their shapes, `speed` the simulated seconds per real second, `port` 0 a free one.
+    `token` is the bearer token of clients (random unless given). `state_path` is where it is kept between runs.
     `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
     `users` are let in beside the administrator of that token.
     `ahead_seconds` is how far its clock is ahead of the true time (below zero: behind).
@@ -51,7 +53,7 @@ class SimulatedCluster:
     def __init__(
         self,
         *,
-        nodes: int = 3,
+        nodes: int | Sequence[NodeShape] = 3,
         speed: float = 1.0,
         faults: FaultPlan | None = None,
         host: str = "127.0.0.1",
