@@ -7,7 +7,8 @@ of its own (HKDF-SHA256 with the use as info), so that what one use reveals says
 Two kinds of use. What must stay the same while keys come and go (tokens of pages and watches, request ids)
 derives from the *oldest* line. What encrypts stored values has a key for every line (`key_encryption_keys`),
 each with an identifier that is derived too: the database names keys by it. A line may be removed once no
-stored value is encrypted under its key; if it was the oldest, page and resume tokens given out before end.
+stored value is encrypted under its key, for such a value is lost with it: `pilothouse keys remove` asks first
+(`cli_keys`), this module does not. If it was the oldest, page and resume tokens given out before end.
 
 The file is read again when a key is asked for that was not in it (`refresh`), so a key is added without a
 restart.
@@ -97,8 +98,8 @@ def add_key(path: Path) -> str:
     return ring.newest_key_id
 
 
-def remove_key(path: Path, key_id: str) -> None:
-    """Takes a key out of the key file.
+def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
+    """Takes a key out of the key file. `keep`: the file as it was stays beside it, where the answer says.
 
     Raises:
         SettingsError: as `KeyRing.load`; or there is no such key, or it is the newest.
@@ -110,7 +111,11 @@ def remove_key(path: Path, key_id: str) -> None:
             raise SettingsError(f"{path} holds no key {key_id}; it holds {', '.join(ids)}")
         if ids[0] == key_id:
             raise SettingsError(f"{key_id} is the newest key of {path}: what is encrypted next needs it")
+        kept = path.with_name(f"{path.name}.with-{key_id}") if keep else None
+        if kept is not None:
+            _write(kept, masters)
         _write(path, [master for master, each in zip(masters, ids, strict=True) if each != key_id])
+    return kept
 
 
 def _derived(master: bytes, use: str, length: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ Command = Callable[..., Awaitable[Ended]]
 def command(place: Place, tmp_path: Path) -> Command:
     """Runs the command as the administrator in the place's namespace."""
 
-    async def run(*arguments: str, stdin: bytes = b"") -> Ended:
+    async def run(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Ended:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")},
             "PILOTHOUSE_SERVER": place.server.address,
@@ -70,6 +70,7 @@ def command(place: Place, tmp_path: Path) -> Command:
             "PILOTHOUSE_NAMESPACE": place.name,
             "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
             "PILOTHOUSE_SECRET_KEY_FILE": str(place.server.application.settings.key_file),
+            **(environment or {}),
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -182,6 +183,80 @@ async def test_keys_are_added_rotated_and_removed(command: Command) -> None:
     assert new in (await command("secrets", "get", "app", "-o", "json")).out
     assert (await command("keys", "remove", old)).code == 0
     assert (await command("secrets", "reveal", "app", "--key", "a")).out == "1"
+
+
+async def test_a_key_that_something_needs_is_not_removed(place: Place, command: Command) -> None:
+    settings = place.server.application.settings
+    # Asked of the server that one is logged in to, and of the database where the settings name it.
+    reached: dict[str, dict[str, str]] = {
+        "server": {},
+        "database": {
+            "PILOTHOUSE_SERVER": "",
+            "PILOTHOUSE_DATABASE_URL": settings.database_url,
+            "PILOTHOUSE_SYSTEM_DATABASE_URL": settings.system_database_url,
+        },
+    }
+    for name, environment in reached.items():
+        await command("secrets", "create", name, "--from-literal", "a=1")
+        old = (await command("keys", "list")).out.split()[0]
+        assert (await command("keys", "add")).code == 0
+        new = (await command("keys", "list")).out.split()[0]
+        refused = await command("keys", "remove", old, environment=environment)
+        assert refused.code == 1
+        assert "stored values, which would be lost for ever: pilothouse keys rotate first" in refused.err
+        assert (await command("keys", "list")).out.split()[:2] == [new, old]
+        assert (await command("secrets", "reveal", name, "--key", "a")).out == "1"
+        assert (await command("keys", "rotate")).code == 0
+        removed = await command("keys", "remove", old, environment=environment)
+        assert (removed.code, removed.err) == (0, "")
+        assert (await command("secrets", "reveal", name, "--key", "a")).out == "1"
+
+
+async def test_the_key_that_encrypts_next_is_not_removed(place: Place, command: Command) -> None:
+    answer = await place.client.config.rotate_keys()
+    assert (await command("keys", "add")).code == 0
+    assert (await command("keys", "add")).code == 0
+    newest, between, active = (await command("keys", "list")).out.split()[:3]
+    assert active == answer.key_id
+    tried = await place.client.config.rotate_keys(validate_only=True)
+    assert (tried.rotated, tried.key_id) == (0, newest)
+    shown = {key.key_id: (key.active, key.in_key_file) for key in tried.keys}
+    assert shown[active] == (True, True)
+    assert shown[between] == (False, True)
+    assert (await command("keys", "remove", between)).code == 0
+    refused = await command("keys", "remove", active)
+    assert refused.code == 1
+    assert "pilothouse keys rotate first" in refused.err
+    assert (await command("keys", "rotate")).code == 0
+    assert (await command("keys", "remove", active)).code == 0
+
+
+async def test_where_nobody_can_be_asked_a_key_goes_by_force_and_a_copy_stays(
+    command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "of-another.key"
+    file.write_text(f"{'ab' * 32}\n{'cd' * 32}\n")
+    file.chmod(0o600)
+    before = file.read_text()
+    _, old = (await command("keys", "list", "--file", str(file))).out.split()
+    # A database that is away, no server, and a server that has other keys.
+    away = {"PILOTHOUSE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
+    for environment, words in (
+        (away, "it cannot be found out whether"),
+        ({"PILOTHOUSE_SERVER": "", "PILOTHOUSE_TOKEN": ""}, "log in to a running server"),
+        ({}, "it is not the key file of this database"),
+    ):
+        refused = await command("keys", "remove", old, "--file", str(file), environment=environment)
+        assert refused.code == 1
+        assert words in refused.err
+        assert "--force" in refused.err
+        assert file.read_text() == before
+    forced = await command("keys", "remove", old, "--file", str(file), "--force", environment=away)
+    assert forced.code == 0
+    assert file.read_text() == f"{'ab' * 32}\n"
+    kept = tmp_path / f"of-another.key.with-{old}"
+    assert str(kept) in forced.err
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == (before, 0o600)
 
 
 async def test_a_rotation_that_cannot_end_says_so(command: Command, place: Place) -> None:

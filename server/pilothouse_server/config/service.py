@@ -168,12 +168,17 @@ class ConfigService:
 
     async def RotateKeys(self, request: pb.RotateKeysRequest, call: Call) -> pb.RotateKeysResponse:
         """Wraps a batch of data keys by the newest key-encryption key."""
-        batch = request.batch_size or rotation.DEFAULT_BATCH
-        done = await rotation.rotate(call.store, self._envelopes, batch)
-        call.describe(
-            resource_name=done.key_id, rotated=done.rotated, remaining=done.remaining, key_id=done.key_id
-        )
-        return pb.RotateKeysResponse(rotated=done.rotated, remaining=done.remaining, key_id=done.key_id)
+        if call.validate_only:
+            rotation.refresh(self._envelopes)
+            rotated = 0
+        else:
+            batch = request.batch_size or rotation.DEFAULT_BATCH
+            rotated = (await rotation.rotate(call.store, self._envelopes, batch)).rotated
+        key_id, used = self._envelopes.newest_key_id, await rotation.look(call.store)
+        remaining = sum(rows for key, rows in used.uses.items() if key != key_id)
+        call.describe(resource_name=key_id, rotated=rotated, remaining=remaining, key_id=key_id)
+        keys = messages.encryption_keys(used.uses, used.active, self._envelopes.key_ids)
+        return pb.RotateKeysResponse(rotated=rotated, remaining=remaining, key_id=key_id, keys=keys)
 
     async def _list(
         self, kind: Kind, request: pb.ListConfigMapsRequest | pb.ListSecretsRequest, call: Call

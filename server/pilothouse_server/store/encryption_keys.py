@@ -91,13 +91,19 @@ async def lock(transaction: Transaction) -> None:
     await transaction.connection.execute(_EXCLUSIVE, {"lock": _LOCK})
 
 
-async def in_use(transaction: ReadTransaction) -> frozenset[str]:
-    """Keys that wrap the data key of any row."""
-    union = " UNION ".join(
+async def uses(transaction: ReadTransaction) -> dict[str, int]:
+    """How many rows' data keys each key wraps; no key that wraps none."""
+    union = " UNION ALL ".join(
         f"SELECT key_id FROM {table.table} WHERE key_id IS NOT NULL"  # noqa: S608 - our own constants
         for table in ENVELOPE_TABLES
     )
-    return frozenset(row.key_id for row in await transaction.connection.execute(text(union)))
+    counted = text(f"SELECT key_id, count(*) AS rows FROM ({union}) AS used GROUP BY key_id")  # noqa: S608
+    return {row.key_id: row.rows for row in await transaction.connection.execute(counted)}
+
+
+async def in_use(transaction: ReadTransaction) -> frozenset[str]:
+    """Keys that wrap the data key of any row."""
+    return frozenset(await uses(transaction))
 
 
 async def take_old(

@@ -8,6 +8,7 @@ from pilothouse_server.config.messages.config_maps import (
     render_config_map,
     wanted_config_map,
 )
+from pilothouse_server.config.messages.keys import encryption_keys
 from pilothouse_server.config.messages.secrets import (
     SECRET_UPDATABLE,
     asked_secret,
@@ -20,6 +21,7 @@ __all__ = [
     "SECRET_UPDATABLE",
     "asked_secret",
     "config_map",
+    "encryption_keys",
     "render_config_map",
     "render_secret",
     "secret",

@@ -7,7 +7,7 @@ transaction. Values stay as they are and can be read at any moment. Killed anywh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -34,6 +34,25 @@ class Rotated:
     rotated: int
     remaining: int
     key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What depends on the keys: rows that can be read with each one only, and the key new values are encrypted under.
+
+    `active` is empty where no server has chosen one yet.
+    """
+
+    uses: Mapping[str, int]
+    active: str
+
+
+async def look(store: Store) -> KeyUse:
+    """What depends on which key, at one moment."""
+    async with store.system_read(snapshot=True) as transaction:
+        return KeyUse(
+            await encryption_keys.uses(transaction), await encryption_keys.find_active(transaction) or ""
+        )
 
 
 async def ensure_active(store: Store, envelopes: Envelopes) -> None:
@@ -63,10 +82,7 @@ async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
 
     What was committed before an error stays. A data key that was tampered with is logged and remains.
     """
-    try:
-        envelopes.refresh()
-    except SettingsError as error:
-        raise FailedPrecondition(str(error), reason="KEY_FILE_UNREADABLE") from None
+    refresh(envelopes)
     active = envelopes.newest_key_id
     async with store.system_write("key rotation") as transaction:
         if await encryption_keys.find_active(transaction) != active:
@@ -86,6 +102,14 @@ async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
         remaining = await encryption_keys.count_old(transaction, active)
         await encryption_keys.retire_unused(transaction)
     return Rotated(rotated, remaining, active)
+
+
+def refresh(envelopes: Envelopes) -> None:
+    """Reads the key file again. Raises FailedPrecondition if it cannot be read."""
+    try:
+        envelopes.refresh()
+    except SettingsError as error:
+        raise FailedPrecondition(str(error), reason="KEY_FILE_UNREADABLE") from None
 
 
 async def _rewrap(

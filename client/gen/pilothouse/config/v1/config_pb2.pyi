@@ -1270,20 +1270,58 @@ class RotateKeysRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """Most secrets in this call; default 1,000, at most 10,000."""
+    validate_only: _builtins.bool
+    """Only answer what uses which key; rotate nothing, write nothing but the audit record."""
     def __init__(
         self,
         *,
         batch_size: _builtins.int = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateKeysRequest: _TypeAlias = RotateKeysRequest  # noqa: Y015
+
+@_typing.final
+class EncryptionKey(_message.Message):
+    """A key-encryption key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    IN_KEY_FILE_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Its identifier, as `pilothouse keys list` shows it."""
+    uses: _builtins.int
+    """How many values (secrets, credentials of clusters and of users) can be read with this key only."""
+    active: _builtins.bool
+    """Whether new values are encrypted under it."""
+    in_key_file: _builtins.bool
+    """Whether the key file of the server that answers holds it."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        uses: _builtins.int = ...,
+        active: _builtins.bool = ...,
+        in_key_file: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "in_key_file", b"in_key_file", "key_id", b"key_id", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptionKey: _TypeAlias = EncryptionKey  # noqa: Y015
 
 @_typing.final
 class RotateKeysResponse(_message.Message):
@@ -1294,22 +1332,28 @@ class RotateKeysResponse(_message.Message):
     ROTATED_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     rotated: _builtins.int
     """Secrets whose data key was wrapped anew by this call."""
     remaining: _builtins.int
     """Secrets that still use an older key."""
     key_id: _builtins.str
     """Identifier of the newest key-encryption key."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncryptionKey]:
+        """Every key of the key file and every key in use. One that has no `uses` and is not `active` may leave the key file."""
+
     def __init__(
         self,
         *,
         rotated: _builtins.int = ...,
         remaining: _builtins.int = ...,
         key_id: _builtins.str = ...,
+        keys: _abc.Iterable[Global___EncryptionKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "remaining", b"remaining", "rotated", b"rotated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "keys", b"keys", "remaining", b"remaining", "rotated", b"rotated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
