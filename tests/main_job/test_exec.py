@@ -5,51 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_client import PilothouseError
 from tests.harness import Server, eventually
 from tests.main_job.command import COMMAND, Shell, logged_in
+from tests.main_job.executing import held, make_web, records_of_ends, run, start
 from tests.main_job.terminal import Terminal
 
 
 @pytest.fixture
 async def web(server: Server) -> Server:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
-    await server.admin.containers.create(
-        namespace="demo", container=pb.Container(name="web", image="busybox:1.37", command=["sleep", "3600"])
-    )
-
-    async def runs() -> bool:
-        found = await server.admin.containers.get(namespace="demo", name="web")
-        return found.status == pb.CONTAINER_STATUS_RUNNING
-
-    await eventually(runs)
+    await make_web(server)
     return server
-
-
-def start(*command: str, stdin: bool = False, record: bool = False) -> pb.ExecRequest:
-    return pb.ExecRequest(
-        start=pb.ExecStart(namespace="demo", name="web", command=command, stdin=stdin, record_content=record)
-    )
-
-
-async def run(client: AsyncClient, requests: Sequence[pb.ExecRequest]) -> tuple[bytes, bytes, pb.ExecResult]:
-    out, err, result = b"", b"", pb.ExecResult(exit_code=-100)
-    async with asyncio.timeout(20), client.containers.exec(requests) as answers:
-        async for answer in answers:
-            out += answer.stdout
-            err += answer.stderr
-            if answer.HasField("result"):
-                result = answer.result
-    return out, err, result
 
 
 async def test_output_and_exit_code(web: Server) -> None:
@@ -66,15 +39,7 @@ async def test_input_is_passed_on_and_kept_only_if_asked(web: Server) -> None:
         out, _, result = await run(web.admin, [start("cat", stdin=True, record=record), *said])
         assert (out, result.exit_code) == (b"hello\n", 0)
 
-    async def closed() -> list[dict[str, Any]]:
-        records: list[dict[str, Any]] = [
-            dict(item.metadata.items())
-            async for item in web.admin.audit.list_operations(filter='action = "exec"', order_by="start_time")
-            if item.metadata["stream_event"] == "closed"
-        ]
-        return records if len(records) == 2 else []
-
-    without, with_content = await eventually(closed)
+    without, with_content = [dict(item.metadata.items()) for item in await records_of_ends(web, 2)]
     assert "stdin" not in without
     assert with_content["stdin"] == "hello\n"
     assert with_content["stdout"] == "hello\n"
@@ -82,14 +47,9 @@ async def test_input_is_passed_on_and_kept_only_if_asked(web: Server) -> None:
 
 async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
     user = await web.user("dora", {"demo": "developer"})
-    never: asyncio.Event = asyncio.Event()
-
-    async def silent() -> AsyncIterator[pb.ExecRequest]:
-        yield start("sleep", "600")
-        await never.wait()
 
     async def converse() -> None:
-        async with asyncio.timeout(15), user.containers.exec(silent()) as answers:
+        async with asyncio.timeout(15), user.containers.exec(held(start("sleep", "600"))) as answers:
             async for answer in answers:
                 assert answer.HasField("started")
                 await web.admin.identity.revoke_role(username="dora", role="developer", namespace="demo")

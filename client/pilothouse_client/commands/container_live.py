@@ -99,13 +99,15 @@ def execute(
         record_content=record,
     )
     keyboard = _Input(start, read=stdin)
-    with (
-        connect() as client,
-        raw_terminal(keyboard.resized) if tty else contextlib.nullcontext(),
-        client.containers.exec(keyboard) as answers,
-    ):
-        result = _show_output(answers)
-    keyboard.end()
+    try:
+        with (
+            connect() as client,
+            raw_terminal(keyboard.resized) if tty else contextlib.nullcontext(),
+            client.containers.exec(keyboard) as answers,
+        ):
+            result = _show_output(answers)
+    finally:
+        keyboard.end()
     if result is None:
         raise CommandError("the server ended the program's output without its result")
     if result.message:
@@ -114,6 +116,8 @@ def execute(
 
 
 def _show_output(answers: Iterator[pb.ExecResponse]) -> pb.ExecResult | None:
+    from pilothouse_client import PilothouseError
+
     for answer in answers:
         match answer.WhichOneof("output"):
             case "stdout":
@@ -123,6 +127,9 @@ def _show_output(answers: Iterator[pb.ExecResponse]) -> pb.ExecResult | None:
                 sys.stderr.buffer.write(answer.stderr)
                 sys.stderr.buffer.flush()
             case "result":
+                # The last answer. The call is the server's to end: hung up on, it would be one that was broken off.
+                with contextlib.suppress(PilothouseError):
+                    next(answers, None)
                 return answer.result
     return None
 
@@ -134,6 +141,7 @@ class _Input:
         if start.tty:
             start.terminal_size.CopyFrom(terminal_size())
         self._queue: queue.Queue[pb.ExecRequest | None] = queue.Queue(64)
+        self._ended = threading.Event()
         self._queue.put(pb.ExecRequest(start=start))
         if read:
             # A daemon, because a read from a terminal cannot be interrupted.
@@ -142,11 +150,14 @@ class _Input:
             self._queue.put(pb.ExecRequest(close_stdin=True))
 
     def __iter__(self) -> Iterator[pb.ExecRequest]:
-        return iter(self._queue.get, None)
+        while not self._ended.is_set() and (request := self._queue.get()) is not None:
+            yield request
 
     def end(self) -> None:
-        """Ends the requests."""
-        self._queue.put(None)
+        """Ends the requests, whatever still waits to be sent. Never waits: of a full queue nobody may take any more."""
+        self._ended.set()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
 
     def resized(self) -> None:
         """Tells the terminal's new size. Called by a handler of a signal: the main thread must not use the queue

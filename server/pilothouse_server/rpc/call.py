@@ -52,6 +52,7 @@ class Call:
         "_wrote_as_caller",
         "authentication_error",
         "client_ip",
+        "complete",
         "deadline",
         "facts",
         "handler_reached",
@@ -97,6 +98,8 @@ class Call:
         self.resume_token = ""
         self.facts = AuditFacts()
         self.handler_reached = False
+        # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
+        self.complete = False
         self.trailing_metadata: dict[str, str] = {}
         self._unit: UnitOfWork | None = None
         # The transaction that holds the lock of a `request_id` where the change is made by another one.
@@ -226,6 +229,21 @@ class Call:
         if self._write_as_system:
             return self.store.system_unit(self.actor, self.operation_id, self.method)
         return self.store.unit_of_work(self.actor, self.operation_id, self.method)
+
+    @property
+    def code_if_cut(self) -> str:
+        """How a call that the transport has cut off ended: OK, DEADLINE_EXCEEDED or CANCELLED.
+
+        The client's clock ends a call as the server's does, and its word may be here first. What is left of the time
+        is told to the server rounded up, the longer the more: within that, the end of a call is the end of its time.
+        """
+        if self.complete:
+            return "OK"
+        remaining = self.time_remaining()
+        if remaining is None or self.deadline is None:
+            return "CANCELLED"
+        given = remaining + time.perf_counter() - self.started
+        return "DEADLINE_EXCEEDED" if remaining <= max(0.1, given / 50) else "CANCELLED"
 
 
 def too_slow(token: str) -> ResourceExhausted:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.live import Ended, Program
-from pilothouse_server.containers.messages.live import Transcript, exec_output, exec_result
+from pilothouse_server.containers.messages.live import Transcript, ending, exec_output, exec_result
 from pilothouse_server.errors import invalid
 from pilothouse_server.rpc.call import Call
 
@@ -36,7 +36,10 @@ async def conversation(
                 output.cancel()
             written = output.result()
             if isinstance(written, Ended):
+                call.facts.metadata.update(ending(written))
                 yield exec_result(written)
+                # Most clients hang up now, before the connection to the cluster is closed.
+                call.complete = True
                 return
             transcript.add(written.stream, written.data)
             yield exec_output(written)

@@ -9,6 +9,7 @@ from pilothouse_server.cluster.live import Ended, Output
 from pilothouse_server.containers.live import Entry
 
 _KEPT_BYTES = 8 * 1024
+_MOST_WORDS = 2000
 
 
 class Transcript:
@@ -48,6 +49,14 @@ def exec_output(output: Output) -> pb.ExecResponse:
     if output.stream == "stdout":
         return pb.ExecResponse(stdout=output.data)
     return pb.ExecResponse(stderr=output.data)
+
+
+def ending(ended: Ended) -> dict[str, int | str]:
+    """How a program ended, for the audit record; with -1, why it could not be run."""
+    told: dict[str, int | str] = {"exit_code": ended.exit_code}
+    if ended.message:
+        told["message"] = ended.message[:_MOST_WORDS]
+    return told
 
 
 def exec_result(ended: Ended) -> pb.ExecResponse:

@@ -138,7 +138,7 @@ def _record(
     opened: bool = False,
 ) -> AuditRecord:
     rule, facts, actor = call.rule, call.facts, call.actor
-    code, message = _outcome(error)
+    code, message = _outcome(call, error)
     metadata: dict[str, Any] = dict(facts.metadata)
     if rule.streams:
         metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
@@ -179,13 +179,22 @@ def _record(
     )
 
 
-def _outcome(error: BaseException | None) -> tuple[str, str]:
+# What is said of a call that the transport cut off.
+_CUT = {
+    "OK": "",
+    "CANCELLED": "the client went away",
+    "DEADLINE_EXCEEDED": "the time given to the call is over",
+}
+
+
+def _outcome(call: Call, error: BaseException | None) -> tuple[str, str]:
     if error is None:
         return "OK", ""
     if isinstance(error, PilothouseError):
         return error.code, error.message
     if isinstance(error, asyncio.CancelledError):
-        return "CANCELLED", "the client went away"
+        code = call.code_if_cut
+        return code, _CUT[code]
     return "INTERNAL", "internal error"
 
 

@@ -26,7 +26,7 @@ async def telemetry(call: Call, proceed: Proceed) -> bytes:
         code = failure.code.name
         raise
     except asyncio.CancelledError:
-        code = "CANCELLED"
+        code = call.code_if_cut
         raise
     except BaseException:
         code = "INTERNAL"

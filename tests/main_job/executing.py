@@ -1,0 +1,74 @@
+"""Programs run in the one container `web` of the namespace `demo`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client.client import Nouns
+from pilothouse_client.transport import AsyncTransport
+from tests.harness import Server, eventually
+
+
+async def make_web(server: Server) -> None:
+    """Makes both, and waits until it runs."""
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.containers.create(
+        namespace="demo", container=pb.Container(name="web", image="busybox:1.37", command=["sleep", "3600"])
+    )
+
+    async def runs() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        return found.status == pb.CONTAINER_STATUS_RUNNING
+
+    await eventually(runs)
+
+
+def start(*command: str, stdin: bool = False, record: bool = False, **more: Any) -> pb.ExecRequest:
+    """The first message."""
+    return pb.ExecRequest(
+        start=pb.ExecStart(
+            namespace="demo", name="web", command=command, stdin=stdin, record_content=record, **more
+        )
+    )
+
+
+async def held(*requests: pb.ExecRequest) -> AsyncIterator[pb.ExecRequest]:
+    """These, and then no end: as of somebody who sits at a terminal."""
+    for request in requests:
+        yield request
+    await asyncio.Event().wait()
+
+
+async def run(
+    client: Nouns[AsyncTransport], requests: Sequence[pb.ExecRequest] | AsyncIterator[pb.ExecRequest]
+) -> tuple[bytes, bytes, pb.ExecResult]:
+    """Runs a program to its end: its output, its errors, and how it ended."""
+    out, err, result = b"", b"", pb.ExecResult(exit_code=-100)
+    async with asyncio.timeout(20), client.containers.exec(requests) as answers:
+        async for answer in answers:
+            out += answer.stdout
+            err += answer.stderr
+            if answer.HasField("result"):
+                result = answer.result
+    return out, err, result
+
+
+async def records_of_ends(server: Server, count: int) -> list[audit_pb2.Operation]:
+    """The records of how the first so many programs ended, once there are as many."""
+
+    async def closed() -> list[audit_pb2.Operation]:
+        found = [
+            item
+            async for item in server.admin.audit.list_operations(
+                filter='action = "exec"', order_by="start_time"
+            )
+            if item.metadata["stream_event"] == "closed"
+        ]
+        return found if len(found) >= count else []
+
+    return await eventually(closed)

@@ -1,0 +1,91 @@
+"""What the audit record says of a program that was run in a container: how it ended, and why the call did."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse_client import PilothouseError
+from tests.harness import Server, eventually
+from tests.main_job.command import COMMAND, logged_in
+from tests.main_job.executing import held, make_web, records_of_ends, run, start
+from tests.main_job.terminal import Terminal
+
+
+@pytest.fixture
+async def web(server: Server) -> Server:
+    await make_web(server)
+    return server
+
+
+def told(record: audit_pb2.Operation) -> tuple[str, object]:
+    """How the call ended, and the program."""
+    return record.error_code, dict(record.metadata.items()).get("exit_code")
+
+
+async def test_the_exit_code_is_recorded(web: Server) -> None:
+    await run(web.admin, [start("sh", "-c", "exit 42")])
+    await run(web.admin, [start("true")])
+    _, _, result = await run(web.admin, [start("/nosuch")])
+    failed, done, not_run = await records_of_ends(web, 3)
+    assert (told(failed), told(done), told(not_run)) == (("", 42), ("", 0), ("", -1))
+    assert not_run.metadata["message"] == result.message
+    assert "message" not in done.metadata
+
+
+async def test_who_hangs_up_after_the_result_has_broken_nothing_off(web: Server) -> None:
+    for _ in range(5):
+        async with asyncio.timeout(20), web.admin.containers.exec(held(start("true", stdin=True))) as answers:
+            async for answer in answers:
+                if answer.HasField("result"):
+                    break
+    assert [told(record) for record in await records_of_ends(web, 5)] == [("", 0)] * 5
+
+
+async def test_who_hangs_up_before_has(web: Server) -> None:
+    async with asyncio.timeout(20), web.admin.containers.exec(held(start("sleep", "600"))) as answers:
+        async for answer in answers:
+            assert answer.HasField("started")
+            break
+    (record,) = await records_of_ends(web, 1)
+    assert told(record) == ("CANCELLED", None)
+    assert record.error_message == "the client went away"
+
+
+async def test_the_end_of_the_time_given(web: Server) -> None:
+    hasty = web.admin.with_options(timeout=1.0)
+    with pytest.raises(PilothouseError) as ended:
+        await run(hasty, held(start("sleep", "600")))
+    assert ended.value.code.name == "DEADLINE_EXCEEDED"
+    with pytest.raises(PilothouseError) as ended:
+        async for _ in hasty.containers.watch(namespace="demo"):
+            pass
+    (record,) = await records_of_ends(web, 1)
+    assert told(record) == ("DEADLINE_EXCEEDED", None)
+
+    async def watch_ended() -> list[str]:
+        watches = web.admin.audit.list_operations(filter='action = "watch"')
+        return [item.error_code async for item in watches if item.error_code]
+
+    assert await eventually(watch_ended) == ["DEADLINE_EXCEEDED"]
+
+
+async def test_by_the_command(web: Server, tmp_path: Path) -> None:
+    shell = await logged_in(web, tmp_path)
+    where = ("containers", "exec", "web", "--namespace", "demo")
+    done = await shell.run(*where, "-i", "--", "sh", "-c", "cat; exit 3", given="from here\n")
+    assert (done.code, done.output) == (3, "from here\n"), done.errors
+    # More input than anybody reads: the command ends all the same.
+    done = await shell.run(*where, "-i", "--", "true", given="x" * 4_000_000)
+    assert done.code == 0, done.errors
+    terminal = Terminal(rows=37, columns=101)
+    try:
+        command = (*where, "-it", "--", "sh", "-c", "exit 5")
+        async with terminal.running(str(COMMAND), *command, env=shell.environment) as process:
+            assert await asyncio.wait_for(process.wait(), 60) == 5
+    finally:
+        terminal.close()
+    assert [told(record) for record in await records_of_ends(web, 3)] == [("", 3), ("", 0), ("", 5)]
