@@ -209,7 +209,9 @@ class Application:
         rules, handlers = rules_and_handlers(descriptors)
         retention = timedelta(hours=self.settings.idempotency_retention_hours)
         keeper = IdempotencyKeeper(self._keys.derive("idempotency"), retention=retention)
-        layers = interceptors.standard_layers(AuditLayer(self.audit_writer, keeper), self._authorization)
+        layers = interceptors.standard_layers(
+            AuditLayer(self.audit_writer, keeper, self.authenticator.namespace_id), self._authorization
+        )
         trusted = trusted_peers(self.settings.trusted_proxies)
         pipeline = Pipeline(rules, handlers, layers, self.store, self.authenticator, trusted_proxies=trusted)
         return build(self.settings, pipeline, rules, descriptors)

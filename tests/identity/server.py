@@ -181,7 +181,10 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     key = bytes(32)
     service = IdentityService(Logins(store, passwords, settings), passwords, key, {"config.get"})
     rules, handlers = rules_and_handlers({SERVICE: service})
-    layers = standard_layers(AuditLayer(writer, IdempotencyKeeper(key)), AuthorizationLayer(authenticator))
+    layers = standard_layers(
+        AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id),
+        AuthorizationLayer(authenticator),
+    )
     pipeline = Pipeline(rules, handlers, layers, store, authenticator)
     server, port = build(settings, pipeline, rules, [SERVICE])
     tasks = [asyncio.create_task(feed.run()), asyncio.create_task(writer.run())]

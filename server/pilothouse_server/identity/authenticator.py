@@ -28,7 +28,7 @@ import structlog
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import PilothouseError, Unauthenticated
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.repository import sessions
+from pilothouse_server.identity.repository import grants, sessions
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -82,6 +82,15 @@ class TokenAuthenticator:
             loading.add_done_callback(lambda done: self._loaded(token_hash, done))
         # One caller that goes away must not end the query of the others.
         return await asyncio.shield(loading)
+
+    async def namespace_id(self, name: str) -> int | None:
+        """The id of a living namespace, whoever reaches it; for the record of a call.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with self._store.system_read() as transaction:
+            return await grants.find_namespace(transaction, name)
 
     def invalidate(self) -> None:
         """Forgets every principal: grants, roles, users or sessions have changed."""

@@ -120,6 +120,11 @@ class Call:
         return self.principal
 
     @property
+    def namespace(self) -> str:
+        """The namespace that the request names; '' where it names none."""
+        return "" if self.request is None else self.rule.namespace_of(self.request)
+
+    @property
     def unit(self) -> UnitOfWork | None:
         """The unit of work, once the handler has asked for its transaction."""
         return self._unit
@@ -225,11 +230,6 @@ class Call:
         """Seconds until the caller's deadline; None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
-    def _new_unit(self) -> UnitOfWork:
-        if self._write_as_system:
-            return self.store.system_unit(self.actor, self.operation_id, self.method)
-        return self.store.unit_of_work(self.actor, self.operation_id, self.method)
-
     @property
     def code_if_cut(self) -> str:
         """How a call that the transport has cut off ended: OK, DEADLINE_EXCEEDED or CANCELLED.
@@ -244,6 +244,11 @@ class Call:
             return "CANCELLED"
         given = remaining + time.perf_counter() - self.started
         return "DEADLINE_EXCEEDED" if remaining <= max(0.1, given / 50) else "CANCELLED"
+
+    def _new_unit(self) -> UnitOfWork:
+        if self._write_as_system:
+            return self.store.system_unit(self.actor, self.operation_id, self.method)
+        return self.store.unit_of_work(self.actor, self.operation_id, self.method)
 
 
 def too_slow(token: str) -> ResourceExhausted:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.errors import translated
+from pilothouse_server.values import names
 
 
 class RecordWriter(Protocol):
@@ -40,11 +41,17 @@ class RecordWriter(Protocol):
 
 
 class AuditLayer:
-    """The layer."""
+    """The layer. `namespace_id` knows a namespace by its name; it may raise Unavailable."""
 
-    def __init__(self, writer: RecordWriter, idempotency: IdempotencyKeeper) -> None:
+    def __init__(
+        self,
+        writer: RecordWriter,
+        idempotency: IdempotencyKeeper,
+        namespace_id: Callable[[str], Awaitable[int | None]],
+    ) -> None:
         self._writer = writer
         self._idempotency = idempotency
+        self._namespace_id = namespace_id
 
     async def __call__(self, call: Call, proceed: Proceed) -> bytes:
         """Runs the call and records it."""
@@ -100,6 +107,7 @@ class AuditLayer:
         return answer
 
     async def _stream(self, call: Call, proceed: Proceed) -> bytes:
+        await self._locate(call)
         opened = _record(call, None, opened=True)
         if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
             await self._writer.write(opened)
@@ -119,15 +127,33 @@ class AuditLayer:
 
         Where the record cannot be written either, a call that failed because something is away says what.
         """
-        record = _record(call, error)
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._writer.submit(record)
+            self._writer.submit(_record(call, error))
             return
         try:
-            await uncancelled(self._writer.write(record))
+            await uncancelled(self._write_failure(call, error))
         except Unavailable:
             if not isinstance(error, Unavailable):
                 raise
+
+    async def _write_failure(self, call: Call, error: BaseException) -> None:
+        await self._locate(call)
+        await self._writer.write(_record(call, error))
+
+    async def _locate(self, call: Call) -> None:
+        """Has the record stand in the log of the namespace that is named, though no handler looked it up.
+
+        Only where the caller reaches it: a record that its own caller sees must not tell that a foreign namespace
+        exists.
+        """
+        name, principal = call.namespace, call.principal
+        if not name or principal is None or call.facts.namespace_id is not None:
+            return
+        if not principal.reaches(name) or names.dns_label_problem(name):
+            return
+        granted = (grant.namespace_id for grant in principal.grants if grant.namespace == name)
+        found = next(granted, None)
+        call.describe(namespace_id=await self._namespace_id(name) if found is None else found)
 
 
 def _record(

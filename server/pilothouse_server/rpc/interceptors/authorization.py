@@ -47,8 +47,7 @@ class AuthorizationLayer:
         if call.parse_error is not None:
             raise call.parse_error
         if call.principal is not None:
-            authorize(call.rule, call.principal, _namespace(call))
-            _note_namespace(call)
+            authorize(call.rule, call.principal, call.namespace)
         if call.rule.shape == "unary_unary":
             return await proceed()
         return await self._guarded(call, proceed)
@@ -83,7 +82,7 @@ class AuthorizationLayer:
                 continue
             try:
                 call.principal = await self._authenticator.authenticate(call.token)
-                authorize(call.rule, call.principal, _namespace(call))
+                authorize(call.rule, call.principal, call.namespace)
             except Unavailable:
                 # A database that is away revokes nothing; the stream itself will notice.
                 continue
@@ -123,17 +122,3 @@ def permission_denied(permission: str, namespace: str = "") -> PermissionDenied:
         reason="PERMISSION_DENIED",
         metadata={"permission": permission, **({"namespace": namespace} if namespace else {})},
     )
-
-
-def _namespace(call: Call) -> str:
-    return "" if call.request is None else call.rule.namespace_of(call.request)
-
-
-def _note_namespace(call: Call) -> None:
-    """Lets the record stand in the namespace's log even where the call fails before it is looked up."""
-    namespace = _namespace(call)
-    if namespace and call.principal is not None:
-        for grant in call.principal.grants:
-            if grant.namespace == namespace:
-                call.describe(namespace_id=grant.namespace_id)
-                return

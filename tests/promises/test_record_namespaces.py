@@ -1,0 +1,80 @@
+"""A call that names a namespace stands in that namespace's log, also when it is refused, fails or has only begun.
+
+But for callers who do not reach the namespace: they see their own records, which must not tell them that it exists.
+"""
+
+from __future__ import annotations
+
+from tests.harness import eventually
+from tests.promises.calling import Caller
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import FOREIGN, World
+
+# A role that lets its holders reach a namespace, and hardly more.
+SMALL = {"name": "small", "permissions": ["metrics.query"]}
+
+
+async def placed(world: World, username: str) -> dict[str, set[str | None]]:
+    """Method -> the namespaces that the records of a user stand in; None is none."""
+    async with world.sql() as sql:
+        rows = await sql.fetch(
+            "SELECT o.request_path, n.name FROM operation_logs AS o LEFT JOIN namespaces AS n ON n.id = o.namespace_id "
+            "WHERE o.username = $1 AND o.resource_type <> 'session'",
+            username,
+        )
+    found: dict[str, set[str | None]] = {}
+    for row in rows:
+        found.setdefault(row["request_path"], set()).add(row["name"])
+    return found
+
+
+async def refused_everywhere(world: World, caller: Caller, namespace: str) -> set[str]:
+    """Calls every method that takes its namespace from the request; the methods that were refused."""
+    methods = set()
+    for rule in world.rules.values():
+        if rule.shape.startswith("unary") and rule.namespace_field == "namespace":
+            outcome = await caller.invoke(rule, request_for(rule, {"namespace": namespace}))
+            if outcome.code in ("PERMISSION_DENIED", "NOT_FOUND"):
+                methods.add(rule.method)
+    return methods
+
+
+async def test_denials_stand_in_the_namespace_that_is_named(world: World) -> None:
+    await world.must("CreateRole", {"role": SMALL})
+    somebody = await world.make_user("somebody", {OWN: "small"})
+    denied = await refused_everywhere(world, somebody, OWN)
+    assert len(denied) > 30
+
+    async def all_placed() -> bool:
+        found = await placed(world, "somebody")
+        return {method for method, names in found.items() if names == {OWN}} >= denied
+
+    await eventually(all_placed)
+
+
+async def test_what_is_not_reached_is_not_told_by_ones_own_records(world: World) -> None:
+    stranger = await world.make_user("outsider", {OWN: "viewer"})
+    refused = await refused_everywhere(world, stranger, FOREIGN)
+    assert len(refused) > 30
+
+    async def recorded() -> bool:
+        return (await placed(world, "outsider")).keys() >= refused
+
+    await eventually(recorded)
+    found = await placed(world, "outsider")
+    assert {name for method in refused for name in found[method]} == {None}
+
+
+async def test_failures_of_who_reaches_all_namespaces_stand_there_too(world: World) -> None:
+    missing = {"namespace": OWN, "name": "nothing"}
+    for name in ("GetContainer", "DeleteVolume", "RevealSecret"):
+        rule = world.rule(name)
+        outcome = await world.admin.invoke(rule, request_for(rule, missing))
+        assert outcome.code == "NOT_FOUND", name
+        async with world.sql() as sql:
+            place = await sql.fetchval(
+                "SELECT n.name FROM operation_logs AS o JOIN namespaces AS n ON n.id = o.namespace_id "
+                "WHERE o.request_path = $1 AND o.error_code = 'NOT_FOUND'",
+                rule.method,
+            )
+        assert place == OWN, name
