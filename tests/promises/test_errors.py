@@ -121,8 +121,12 @@ async def test_an_unforeseen_exception_leaks_nothing(
         info = outcome.detail(details.ErrorInfo)
         assert info is not None
         assert info.metadata["operation_id"] == outcome.trailing["pilothouse-operation-id"]
+    # Who calls is found out before there is a layer around the call.
+    monkeypatch.setattr(world.server.application.authenticator, "authenticate", _fails_with(error))
+    outcome = await world.call("GetContainer", {"namespace": OWN, "name": "web"})
+    assert (outcome.code, outcome.reason, lacks(outcome)) == ("INTERNAL", "INTERNAL", [])
     logged = server_log.getvalue()
-    assert "call failed unexpectedly" in logged
+    assert logged.count("call failed unexpectedly") == 3
     assert PASSWORD not in logged
     async with world.sql() as sql:
         kept = await sql.fetchval("SELECT string_agg(o::text, '') FROM operation_logs AS o")

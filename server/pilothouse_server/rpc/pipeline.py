@@ -91,7 +91,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if not rule.public:
             try:
                 call.principal = await self._authenticator.authenticate(call.token)
-            except PilothouseError as error:
+            except Exception as error:  # noqa: BLE001 - raised again within the layers, which tell no words of it
                 call.authentication_error = error
             except asyncio.CancelledError as gone:
                 # Nobody waits for the answer any more; the layers record that the call was.
