@@ -1,0 +1,367 @@
+"""The checker of promise 8: an operation, a worker that is killed within it, another that finishes, and what is seen.
+
+A worker is killed just after its write number `step` to the cluster. That is also just before the next write, and after
+the last one it is before the database is told. What counts is compared with a run that nobody disturbed: the objects
+and pods on the cluster, and what the API shows of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import msgspec
+from google.protobuf.json_format import MessageToDict
+
+from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.cluster.simulated.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+)
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.reconcile import reconcile_volume
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.reconcile_config import ConfigNoun
+from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
+from tests.conftest import Database, new_database
+from tests.harness import QUICK, Server, eventually, running_server
+
+SPACE, REGISTERED = "legacy", "second"
+# Ten seconds are promised; a machine that is busy with other tests gets three times as much.
+AGREED_SECONDS = 30.0
+_SAME_LOOKS = 10
+# The server's own worker claims nothing: those of the test do.
+IDLE = msgspec.structs.replace(QUICK, worker=WorkerSettings(workers_per_cluster=0))
+SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
+_WRITES = ("apply", "set_scale", "delete", "merge_patch")
+_KINDS = (NAMESPACES, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_MOMENT = re.compile(rf'("{re.escape(manifests.RESTARTED_AT)}":)"[^"]*"')
+# What the API shows and each run has otherwise: identities, moments, addresses, names the cluster chose, and words.
+_OF_THE_RUN = (
+    *(
+        "uid",
+        "etag",
+        "keyId",
+        "apiServer",
+        "podName",
+        "podIp",
+        "hostIp",
+        "replicaSetName",
+        "reason",
+        "message",
+    ),
+    *("uptime", "startedAt", "finishedAt", "createTime", "updateTime", "lastSeenTime"),
+)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of ours runs after this."""
+
+
+class DyingClient:
+    """A client whose process is killed just after the cluster has done its write number `step`."""
+
+    def __init__(self, client: ClusterClient, step: int) -> None:
+        self._client = client
+        self._left = step
+        self.died = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in _WRITES:
+            return method
+
+        async def write(*arguments: Any, **keywords: Any) -> Any:
+            if self.died.is_set():
+                raise Killed
+            answer = await method(*arguments, **keywords)
+            self._left -= 1
+            if self._left < 0:
+                self.died.set()
+                raise Killed
+            return answer
+
+        return write
+
+
+class Seen(NamedTuple):
+    """What counts at the end, by the name of the thing; the text of each is the same after every run."""
+
+    cluster: Mapping[str, str]
+    database: Mapping[str, str]
+
+
+async def _nobody(_: Server) -> None:
+    """Comes between the kill and the next worker only where a test breaks something."""
+
+
+class Operation(NamedTuple):
+    """What is made before, one after the other, what is asked for, and what an undisturbed run has to show.
+
+    `writes`: how many there are at least, so that the checker sees something. `registered`: on a cluster that was
+    registered by the API as `REGISTERED`, and not on the one that the server's configuration names.
+    """
+
+    before: tuple[Callable[[Server], Awaitable[None]], ...]
+    asked: Callable[[Server], Awaitable[None]]
+    writes: int
+    shows: Callable[[Seen], bool] = lambda _: True
+    registered: bool = False
+
+
+async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]) -> None:
+    """Lets one worker work until it has no more to do, or is killed."""
+
+    async def connect(_: str) -> Any:
+        return client
+
+    envelopes = server.application.envelopes
+    nouns = {
+        **NOUNS,
+        "config_map": ConfigNoun("config_map", envelopes),
+        "secret": ConfigNoun("secret", envelopes),
+        "volume": reconcile_volume,
+    }
+    worker = Worker(server.application.store, Clusters(connect), OwnChanges(), SHORT, nouns=nouns)
+    running = asyncio.ensure_future(worker.run())
+    try:
+        await eventually(until, seconds=60, what="the worker's end")
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def nothing_is_due(server: Server) -> bool:
+    """Rows stay with their resources, due again after a long time."""
+    async with server.database.system() as sql:
+        return not await sql.fetchval(
+            "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '60 seconds'"
+        )
+
+
+def on_cluster(server: Server) -> dict[str, str]:
+    """What counts on the cluster, without what differs from run to run."""
+    assert server.cluster is not None
+    found = {}
+    for resource in _KINDS:
+        for each in server.cluster.store.list(resource, None if resource is NAMESPACES else SPACE):
+            metadata = each["metadata"]
+            if resource is NAMESPACES and metadata["name"] != SPACE:
+                continue
+            kept: dict[str, Any] = {
+                key: each[key] for key in ("spec", "data", "type", "immutable") if key in each
+            }
+            # A copy: these are the cluster's own objects.
+            if "spec" in kept:
+                chosen = ("clusterIP", "clusterIPs", "volumeName", "volumeMode")
+                kept["spec"] = {key: value for key, value in kept["spec"].items() if key not in chosen}
+            kept["labels"] = sorted(metadata.get("labels", {}).items())
+            found[f"{resource.kind}/{metadata['name']}"] = _text(kept)
+    pods = Counter(map(_pod, _staying(server.cluster.store.list(PODS, SPACE))))
+    return found | {f"{count} pods": each for each, count in pods.items()}
+
+
+async def in_database(server: Server) -> dict[str, str]:
+    """What the API shows, the work that is left, and what watchers were told of comings and goings."""
+    admin = server.admin
+    listed: dict[str, AsyncIterator[Any]] = {
+        "cluster": admin.namespaces.list_clusters(),
+        "namespace": admin.namespaces.list(),
+        "container": admin.containers.list(),
+        "volume": admin.storage.list_volumes(),
+        "config map": admin.config.list_config_maps(),
+        "secret": admin.config.list_secrets(),
+    }
+    found = {}
+    for noun, items in listed.items():
+        async for item in items:
+            if noun == "cluster" and item.name != REGISTERED:
+                continue
+            shown = {k: v for k, v in MessageToDict(item).items() if k not in _OF_THE_RUN}
+            conditions = shown.pop("conditions", ())
+            shown["conditions"] = sorted((each["type"], each["status"]) for each in conditions)
+            found[f"{noun}/{item.name}"] = _text(shown)
+    async with server.database.system() as sql:
+        left = await sql.fetch("SELECT resource_type FROM reconcile_work ORDER BY 1")
+        told = await sql.fetch(
+            "SELECT resource_type, resource_name, kind, count(*) FROM events WHERE kind <> 'modified' "
+            "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+    found["work"] = _text([row["resource_type"] for row in left])
+    found["told"] = _text([tuple(row) for row in told])
+    return found
+
+
+async def seen(server: Server) -> Seen:
+    """Both."""
+    return Seen(on_cluster(server), await in_database(server))
+
+
+async def settled(server: Server) -> bool:
+    """Whether the cluster has done what it was told, and the database knows."""
+    assert server.cluster is not None
+    if not await nothing_is_due(server):
+        return False
+    replicas = {}
+    for each in server.cluster.store.list(DEPLOYMENTS, SPACE):
+        spec, status = each["spec"], each.get("status", {})
+        if status.get("observedGeneration") != each["metadata"]["generation"]:
+            return False
+        replicas[each["metadata"]["name"]] = spec["replicas"]
+        counts = ["replicas", "readyReplicas"] + ([] if spec.get("paused") else ["updatedReplicas"])
+        if any(status.get(count, 0) != spec["replicas"] for count in counts):
+            return False
+    async for container in server.admin.containers.list():
+        wanted = replicas.get(container.kubernetes_name, 0)
+        if container.reconciling or container.ready_replicas != wanted:
+            return False
+    async for volume in server.admin.storage.list_volumes():
+        if volume.reconciling or volume.size != volume.capacity:
+            return False
+    pods = server.cluster.store.list(PODS, SPACE)
+    return bool(len(pods) == len(_staying(pods)) == sum(replicas.values()))
+
+
+@asynccontextmanager
+async def platform(database: Database, directory: Path, *, registered: bool) -> AsyncIterator[Server]:
+    """A server that does no work by itself, and a cluster; `registered` as of an `Operation`."""
+    async with SimulatedCluster(speed=10.0) as cluster:
+        own = None if registered else cluster
+        async with running_server(
+            database, directory, cluster=own, with_cluster=False, reconciler=IDLE
+        ) as running:
+            yield dataclasses.replace(running, cluster=cluster)
+
+
+async def run(
+    database: Database,
+    directory: Path,
+    operation: Operation,
+    step: int,
+    *,
+    ends: Callable[[Server], Awaitable[bool]],
+    between: Callable[[Server], Awaitable[None]] = _nobody,
+) -> tuple[bool, Seen]:
+    """Whether the first worker was killed at that write, and what there is when the next one `ends`."""
+    async with platform(database, directory, registered=operation.registered) as server:
+        assert server.cluster is not None
+        client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
+        try:
+            for make in operation.before:
+                await make(server)
+                await work(server, client, partial(settled, server))
+            await operation.asked(server)
+            dying = DyingClient(client, step)
+
+            async def over() -> bool:
+                return dying.died.is_set() or await nothing_is_due(server)
+
+            await work(server, dying, over)
+            if dying.died.is_set():
+                await between(server)
+            await work(server, client, partial(ends, server))
+            return dying.died.is_set(), await seen(server)
+        finally:
+            await client.close()
+
+
+async def kills(
+    postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation
+) -> AsyncIterator[tuple[int, Seen, Seen]]:
+    """Each kill: after which write, what there was at the end, and what there is after an undisturbed run."""
+    async with new_database(postgres, template) as database:
+        died, undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
+    assert not died
+    assert operation.shows(undisturbed), undisturbed
+    step = 0
+    while True:
+        async with new_database(postgres, template) as database:
+            ends = agreeing(undisturbed)
+            died, found = await run(database, directory / str(step), operation, step, ends=ends)
+        if not died:
+            return
+        yield step, found, undisturbed
+        step += 1
+
+
+def at_rest() -> Callable[[Server], Awaitable[bool]]:
+    """Until all is settled, and one look after the other sees the same: what observers still write would be seen."""
+    before: list[Seen] = []
+
+    async def ends(server: Server) -> bool:
+        if not await settled(server):
+            before.clear()
+            return False
+        now = await seen(server)
+        if before and before[-1] != now:
+            before.clear()
+        before.append(now)
+        return len(before) == _SAME_LOOKS
+
+    return ends
+
+
+def agreeing(undisturbed: Seen) -> Callable[[Server], Awaitable[bool]]:
+    """Until all is as after an undisturbed run, or the time is up: whoever compares says what is otherwise then."""
+    deadline = monotonic() + AGREED_SECONDS
+
+    async def ends(server: Server) -> bool:
+        return monotonic() > deadline or await seen(server) == undisturbed
+
+    return ends
+
+
+def differences(found: Seen, undisturbed: Seen) -> str:
+    """What is otherwise than after an undisturbed run; empty where nothing is."""
+    return "\n".join(
+        f"{where}: {name} is {here.get(name)}, not {there.get(name)}"
+        for where, here, there in zip(Seen._fields, found, undisturbed, strict=True)
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    )
+
+
+def _staying(pods: list[Any]) -> list[Any]:
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _pod(pod: dict[str, Any]) -> str:
+    spec = pod["spec"]
+    mounts = [
+        sorted(each["mountPath"] for each in part.get("volumeMounts", ())) for part in spec["containers"]
+    ]
+    claims = [
+        each["persistentVolumeClaim"] for each in spec.get("volumes", ()) if "persistentVolumeClaim" in each
+    ]
+    return _text(
+        {
+            "images": [part["image"] for part in spec["containers"]],
+            "mounts": mounts,
+            "claims": claims,
+            "restarted": manifests.RESTARTED_AT in pod["metadata"].get("annotations", {}),
+        }
+    )
+
+
+def _text(value: Any) -> str:
+    return _MOMENT.sub(
+        r'\1"then"', _UID.sub("uid", msgspec.json.encode(value, order="deterministic").decode())
+    )

@@ -1,0 +1,118 @@
+"""Promise 8 for what a deregistration does without a write to the cluster: what is let go stays, killed or not.
+
+Deregistered with its objects deleted, a cluster is part of the table (`killed_operations`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.simulated.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    PERSISTENT_VOLUME_CLAIMS,
+    SECRETS,
+    SERVICES,
+)
+from pilothouse_server.clusters.operations import deregistration
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.store.unit_of_work import Store
+from tests.conftest import Database, new_database
+from tests.harness import Server, eventually, running_server
+from tests.promises.killed_operations import deregister, is_forgotten, let_go, make_registered
+from tests.promises.killing import (
+    AGREED_SECONDS,
+    REGISTERED,
+    SPACE,
+    Operation,
+    nothing_is_due,
+    platform,
+    run,
+    settled,
+    work,
+)
+
+_KINDS = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
+MAKING = Operation((), make_registered, 6, registered=True)
+DELETING = Operation((make_registered,), deregister, 6, registered=True)
+
+
+def staying(server: Server) -> set[str]:
+    """What of ours nobody has asked the cluster to delete."""
+    assert server.cluster is not None
+    store = server.cluster.store
+    home = store.get(NAMESPACES, None, SPACE)
+    if home is None or "deletionTimestamp" in home["metadata"]:
+        return set()
+    return {f"Namespace/{SPACE}"} | {
+        f"{kind.kind}/{each['metadata']['name']}"
+        for kind in _KINDS
+        for each in store.list(kind, SPACE)
+        if "deletionTimestamp" not in each["metadata"]
+    }
+
+
+@pytest.mark.parametrize("operation", [MAKING, DELETING], ids=["while it is made", "while it is deleted"])
+async def test_what_is_let_go_after_a_kill_stays_as_it_was(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, operation: Operation
+) -> None:
+    step = 0
+    while True:
+        stayed: set[str] = set()
+
+        async def leave(server: Server, stayed: set[str] = stayed) -> None:
+            stayed |= staying(server)
+            await let_go(server)
+
+        async with new_database(postgres, template_database.name) as database:
+            directory = tmp_path / str(step)
+            died, found = await run(database, directory, operation, step, ends=nothing_is_due, between=leave)
+        if not died:
+            break
+        assert stayed <= found.cluster.keys(), f"killed at write {step}"
+        assert is_forgotten(found), f"killed at write {step}: {found.database}"
+        # The checker sees something.
+        assert stayed or step
+        step += 1
+    assert step >= operation.writes
+
+
+async def end_nothing(_: Store) -> None:
+    """The server does not live to see the last namespace gone."""
+
+
+async def shown(server: Server) -> list[str]:
+    found = [each async for each in server.admin.namespaces.list_clusters()]
+    return [each.name for each in found if each.status == pb.CLUSTER_STATUS_DEREGISTERING]
+
+
+async def test_killed_when_the_last_namespace_is_gone_the_next_server_ends_the_cluster(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(deregistration, "finish", end_nothing)
+        async with platform(database, tmp_path / "first", registered=True) as server:
+            assert server.cluster is not None
+            client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name=REGISTERED)
+            try:
+                await make_registered(server)
+                await work(server, client, lambda: settled(server))
+                await deregister(server)
+                await work(server, client, lambda: nothing_is_due(server))
+            finally:
+                await client.close()
+            assert not [each async for each in server.admin.namespaces.list()]
+            # Nobody has ended it: what comes now is the next server's doing.
+            assert await shown(server) == [REGISTERED]
+    # The key that the cluster's credentials were encrypted with is the first server's, too.
+    async with running_server(database, tmp_path / "first", with_cluster=False) as server:
+
+        async def ended() -> bool:
+            return [each.name async for each in server.admin.namespaces.list_clusters()] == ["local"]
+
+        await eventually(ended, seconds=AGREED_SECONDS, what="the end of the cluster")
