@@ -11,11 +11,12 @@ import grpc.aio
 import pytest
 
 from pilothouse_server.identity.authenticator import TokenAuthenticator
+from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from tests.conftest import Database
 from tests.harness import eventually
 from tests.promises.calling import Caller, Outcome, token_of
 from tests.promises.requests import OWN, request_for, workload
-from tests.promises.world import World, quiet_world
+from tests.promises.world import FOREIGN, World, quiet_world
 
 # A second and five are promised; a busy machine that runs the tests adds what one call takes on it.
 UNARY_SECONDS, STREAM_SECONDS = 3.0, 7.0
@@ -81,54 +82,100 @@ async def test_principals_that_are_kept_too_long_are_found(
         await seconds_until_ended(world, _session, limit=UNARY_SECONDS)
 
 
+async def faults_of_a_drain(world: World) -> list[str]:
+    """Drains under load, while one call is held up by a lock; answers what of it went wrong."""
+    create, watch = world.rule("CreateContainer"), world.rule("WatchContainers")
+    grace = world.server.application.settings.grace_seconds
+    watching = asyncio.create_task(world.admin.invoke(watch, request_for(watch, {"namespace": OWN}), most=99))
+    outcomes: list[Outcome] = []
+
+    async def make(namespace: str, name: str) -> Outcome:
+        fields = {"namespace": namespace, "container": workload(name)}
+        return await world.admin.invoke(create, request_for(create, fields))
+
+    async def load(number: int) -> None:
+        step = 0
+        while True:
+            outcome = await make(OWN, f"load-{number}-{step}")
+            if outcome.code in ("UNAVAILABLE", "CANCELLED") and not outcome.trailing:
+                # It came to a door that was closed already: no call of those in flight, which
+                # the counts below prove.
+                return
+            outcomes.append(outcome)
+            step += 1
+
+    async with world.sql() as sql:
+        async with sql.transaction():
+            await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", FOREIGN)
+            held = asyncio.create_task(make(FOREIGN, "held"))
+            loads = [asyncio.create_task(load(number)) for number in range(6)]
+
+            async def under_way() -> bool:
+                waits = (
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
+                )
+                return len(outcomes) > 30 and bool(await sql.fetchval(waits, "%namespaces%"))
+
+            await eventually(under_way)
+            started = time.monotonic()
+            stopping = asyncio.create_task(world.server.application.stop())
+            # Watchers hear of it first; who does not within a second is told of below.
+            await asyncio.wait([watching], timeout=1.0)
+        outcomes.append(await asyncio.wait_for(held, grace + 10))
+        await stopping
+        took = time.monotonic() - started
+        await asyncio.wait_for(asyncio.gather(*loads), 10)
+        ended = await asyncio.wait_for(watching, 5)
+        made = await sql.fetchval("SELECT count(*) FROM containers")
+        kept = await sql.fetchval(
+            "SELECT count(*) FROM operation_logs WHERE request_path = $1 AND error_code IS NULL",
+            create.method,
+        )
+        closed = await sql.fetchval(
+            "SELECT count(*) FROM operation_logs WHERE request_path = $1 "
+            "AND metadata ->> 'reason' = 'SHUTTING_DOWN'",
+            watch.method,
+        )
+    codes = {outcome.code for outcome in outcomes}
+    found = {
+        f"calls ended {codes}": codes == {"OK"},
+        f"{len(outcomes)} answers, {made} containers, {kept} records": len(outcomes) == made == kept,
+        f"the watch ended {ended.code} {ended.reason}": (ended.code, ended.reason)
+        == ("UNAVAILABLE", "SHUTTING_DOWN"),
+        f"{closed} records of the watch's end": closed == 1,
+        f"it took {took} s": took < grace,
+    }
+    return [fault for fault, right in found.items() if not right]
+
+
 async def test_a_drain_finishes_calls_and_tells_watchers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch) as world:
-        create, watch = world.rule("CreateContainer"), world.rule("WatchContainers")
-        watching = asyncio.create_task(
-            world.admin.invoke(watch, request_for(watch, {"namespace": OWN}), most=99)
-        )
-        outcomes: list[Outcome] = []
+        assert await faults_of_a_drain(world) == []
 
-        async def load(number: int) -> None:
-            step = 0
-            while True:
-                fields = {"namespace": OWN, "container": workload(f"load-{number}-{step}")}
-                outcome = await world.admin.invoke(create, request_for(create, fields))
-                if outcome.code in ("UNAVAILABLE", "CANCELLED") and not outcome.trailing:
-                    # It came to a door that was closed already: no call of those in flight, which
-                    # the counts below prove.
-                    return
-                outcomes.append(outcome)
-                step += 1
 
-        loads = [asyncio.create_task(load(number)) for number in range(6)]
+async def test_a_drain_that_cuts_calls_off_is_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        server = world.server.application._server
+        assert server is not None
+        patient = server.stop
+        monkeypatch.setattr(server, "stop", lambda _grace: patient(0))
+        found = await faults_of_a_drain(world)
+    assert any(fault.startswith("calls ended") for fault in found)
 
-        async def under_way() -> bool:
-            return len(outcomes) > 30
 
-        await eventually(under_way)
-        started = time.monotonic()
-        await world.server.application.stop()
-        assert time.monotonic() - started < 5.0
-        await asyncio.wait_for(asyncio.gather(*loads), 10)
-        assert {outcome.code for outcome in outcomes} == {"OK"}
-        ended = await asyncio.wait_for(watching, 5)
-        assert (ended.code, ended.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
-        async with world.sql() as sql:
-            made = await sql.fetchval("SELECT count(*) FROM containers")
-            kept = await sql.fetchval(
-                "SELECT count(*) FROM operation_logs WHERE request_path = $1 AND error_code IS NULL",
-                create.method,
-            )
-            closed = await sql.fetchval(
-                "SELECT count(*) FROM operation_logs WHERE request_path = $1 "
-                "AND metadata ->> 'reason' = 'SHUTTING_DOWN'",
-                watch.method,
-            )
-        assert len(outcomes) == made == kept
-        assert closed == 1
+async def test_a_drain_that_tells_watchers_nothing_is_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AuthorizationLayer, "drain", lambda _self: None)
+    async with quiet_world(database, tmp_path, monkeypatch, grace_seconds=2.0) as world:
+        found = await faults_of_a_drain(world)
+    assert any(fault.startswith("the watch ended") for fault in found)
+    assert any(fault.startswith("it took") for fault in found)
+    assert not any(fault.startswith("calls ended") for fault in found)
 
 
 async def test_the_body_of_a_stranger_is_not_read(world: World) -> None:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.store import errors, opening, unit_of_work
 from tests.conftest import addresses, connection
 from tests.harness import eventually
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.test_errors import lacks
-from tests.promises.world import quiet_world
+from tests.promises.world import World, quiet_world
 
 
-async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    postgres = EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off", "full_page_writes": "off"})
+@asynccontextmanager
+async def with_its_own_database(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[EmbeddedPostgres, World]]:
+    """A server, and the database that only it uses."""
+    postgres = EmbeddedPostgres(directory / "postgres", settings={"fsync": "off", "full_page_writes": "off"})
     await postgres.start()
     try:
         database = addresses(postgres, "outage")
@@ -27,35 +36,86 @@ async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: 
             await sql.execute("CREATE DATABASE outage")
         await ensure_roles(database.admin_dsn)
         await runner.upgrade(database.maintenance_dsn)
-        async with quiet_world(database, tmp_path, monkeypatch) as world:
-            rule = world.rule("WatchContainers")
-            request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
-            async with world.admin.watching(rule, request) as stream:
-                token = (await anext(stream)).resume_token
-            await postgres.stop()
-            # Principals are kept for a second at most: some of these calls are known, the later are not.
-            known_no_longer = time.monotonic() + 1.5
-            while time.monotonic() < known_no_longer:
-                for name, fields in (
-                    ("GetContainer", {"namespace": OWN, "name": "web"}),
-                    ("CreateContainer", {"namespace": OWN, "container": workload("web")}),
-                    ("ListContainers", {}),
-                ):
-                    async with asyncio.timeout(10):
-                        outcome = await world.call(name, fields)
-                    assert outcome.code == "UNAVAILABLE", (name, outcome.message)
-                    assert "database is not available" in outcome.message
-                    assert outcome.reason == "DATABASE_UNAVAILABLE"
-                    assert lacks(outcome) == []
-            await postgres.start()
-
-            async def recovered() -> bool:
-                fields = {"namespace": OWN, "container": workload("after")}
-                return (await world.call("CreateContainer", fields)).code in ("OK", "ALREADY_EXISTS")
-
-            await eventually(recovered, seconds=15)
-            request.resume_token = token
-            outcome = await world.admin.invoke(rule, request)
-            assert outcome.answer.container.name == "after"
+        async with quiet_world(database, directory, monkeypatch) as world:
+            yield postgres, world
     finally:
         await postgres.stop()
+
+
+async def poor_answers(world: World) -> list[str]:
+    """What calls answer while the database is away that they should not."""
+    found = []
+    # Principals are kept for a second at most: some of these calls are known, the later are not.
+    known_no_longer = time.monotonic() + 1.5
+    while time.monotonic() < known_no_longer:
+        for name, fields in (
+            ("GetContainer", {"namespace": OWN, "name": "web"}),
+            ("CreateContainer", {"namespace": OWN, "container": workload("web")}),
+            ("ListContainers", {}),
+        ):
+            async with asyncio.timeout(10):
+                outcome = await world.call(name, fields)
+            told = (outcome.code, outcome.reason) == ("UNAVAILABLE", "DATABASE_UNAVAILABLE")
+            if not told or "database is not available" not in outcome.message or lacks(outcome):
+                found.append(f"{name}: {outcome.code} {outcome.reason} {outcome.message} {lacks(outcome)}")
+    return found
+
+
+async def recovers(world: World, seconds: float) -> None:
+    """Returns when a change succeeds; TimeoutError after so long."""
+
+    async def recovered() -> bool:
+        fields = {"namespace": OWN, "container": workload("after")}
+        return (await world.call("CreateContainer", fields)).code in ("OK", "ALREADY_EXISTS")
+
+    await eventually(recovered, seconds=seconds)
+
+
+async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with with_its_own_database(tmp_path, monkeypatch) as (postgres, world):
+        rule = world.rule("WatchContainers")
+        request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
+        async with world.admin.watching(rule, request) as stream:
+            token = (await anext(stream)).resume_token
+        await postgres.stop()
+        assert await poor_answers(world) == []
+        await postgres.start()
+        await recovers(world, 15)
+        request.resume_token = token
+        outcome = await world.admin.invoke(rule, request)
+        assert outcome.answer.container.name == "after"
+
+
+def connect_by(broken: pytest.MonkeyPatch, connecting: Callable[[], object]) -> None:
+    for module in (opening, unit_of_work):
+        broken.setattr(module, "connecting", connecting)
+
+
+async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_its_own_database(tmp_path, monkeypatch) as (postgres, world):
+        await postgres.stop()
+        with monkeypatch.context() as broken:
+            # Without a word on when to come again.
+            broken.setattr(
+                errors,
+                "database_unavailable",
+                lambda: Unavailable("the database is not available", reason="DATABASE_UNAVAILABLE"),
+            )
+            assert "no RetryInfo" in (await poor_answers(world))[0]
+        with monkeypatch.context() as broken:
+            # The system's failure is taken for a fault of our own.
+            connect_by(broken, nullcontext)
+            assert await poor_answers(world)
+        with monkeypatch.context() as broken:
+
+            def once_away_always_away() -> NoReturn:
+                raise errors.database_unavailable()
+
+            connect_by(broken, once_away_always_away)
+            await postgres.start()
+            with pytest.raises(TimeoutError):
+                await recovers(world, 3)
+        # It was that, and not the machine.
+        await recovers(world, 15)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from pilothouse_server.rpc import interceptors
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.interceptors import standard_layers
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.pipeline import Layer, Pipeline, Proceed
+from tests.conftest import Database
 from tests.harness import eventually
-from tests.promises.calling import OPERATION_KEY, Outcome
+from tests.promises.calling import OPERATION_KEY, Caller, Outcome
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import World, furnished
+from tests.promises.world import World, furnished, quiet_world
 
 GARBAGE = b"\xff\xff\xff\xff"
 
@@ -158,21 +166,68 @@ async def test_a_stream_has_two_records(world: World) -> None:
     await eventually(complete)
 
 
-async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
+async def out_of_order(world: World) -> list[str]:
+    """The RPCs whose layers do not come in the order that is told by what is refused first."""
     await furnished(world)
     nobody = await world.make_user("nobody")
+    found = []
+
+    async def refuse(rule: Rule, caller: Caller, body: bytes, code: str, reason: str) -> None:
+        outcome = await caller.invoke(rule, body)
+        if (outcome.code, outcome.reason) != (code, reason):
+            found.append(f"{rule.shape} {rule.name}: {outcome.code} {outcome.reason}, not {code} {reason}")
+
     for rule in world.rules.values():
         if not rule.public:
             # Authentication before the body is looked at.
-            outcome = await world.stranger.invoke(rule, GARBAGE)
-            assert (outcome.code, outcome.reason) == ("UNAUTHENTICATED", "NO_TOKEN"), rule.name
+            await refuse(rule, world.stranger, GARBAGE, "UNAUTHENTICATED", "NO_TOKEN")
         if rule.shape.startswith("unary"):
-            outcome = await world.admin.invoke(rule, GARBAGE)
-            assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE"), rule.name
+            await refuse(rule, world.admin, GARBAGE, "INVALID_ARGUMENT", "MALFORMED_MESSAGE")
             # Authorization before validation: an empty request is valid for few of them, and allowed for nobody.
             if rule.permission and not rule.namespace_of(world.request(rule)):
-                outcome = await nobody.invoke(rule, b"")
-                assert outcome.code == "PERMISSION_DENIED", rule.name
+                await refuse(rule, nobody, b"", "PERMISSION_DENIED", "PERMISSION_DENIED")
+    return found
+
+
+async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
+    assert await out_of_order(world) == []
+
+
+def validation_first(audit: AuditLayer, authorization: AuthorizationLayer) -> tuple[Layer, ...]:
+    *others, authorized, validated, replay = standard_layers(audit, authorization)
+    return (*others, validated, authorized, replay)
+
+
+async def test_validation_before_authorization_is_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "standard_layers", validation_first)
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        found = await out_of_order(world)
+    assert len([each for each in found if "INVALID_ARGUMENT" in each and "not PERMISSION_DENIED" in each]) > 5
+
+
+async def test_a_body_that_is_read_before_authentication_is_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, authorize = Pipeline._handler, AuthorizationLayer.__call__
+
+    def reading(self: Pipeline, call: Call) -> Any:
+        refused, call.authentication_error = call.authentication_error, None
+        found = handler(self, call)
+        call.authentication_error = refused
+        return found
+
+    async def body_first(self: AuthorizationLayer, call: Call, proceed: Proceed) -> bytes:
+        if call.parse_error is not None:
+            raise call.parse_error
+        return await authorize(self, call, proceed)
+
+    monkeypatch.setattr(Pipeline, "_handler", reading)
+    monkeypatch.setattr(AuthorizationLayer, "__call__", body_first)
+    found = await out_of_order(world)
+    for shape in ("unary_unary", "unary_stream"):
+        assert [each for each in found if each.startswith(shape) and "not UNAUTHENTICATED" in each]
 
 
 async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(world: World) -> None:
