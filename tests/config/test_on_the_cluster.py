@@ -324,3 +324,18 @@ async def test_a_container_that_was_there_first_finds_its_optional_secret_later(
     await eventually(running, what="the container running")
     await make_secret(place, "late")
     assert await change_secret(place, "late", restart=True, string_data={"a": "x"}) == ["web"]
+
+
+async def test_text_in_any_script_arrives_up_to_the_limit(place: Place) -> None:
+    texts = {"latin": "é" * (1 << 19), "cyrillic": "ж" * (1 << 19), "emoji": "😀" * (1 << 18)}
+    for name, text in texts.items():
+        config_map = pb.ConfigMap(name=name, data={"text": text})
+        await place.client.config.create_config_map(namespace=place.name, config_map=config_map)
+    await place.applied(*texts)
+    for name, text in texts.items():
+        found = await place.client.config.get_config_map(namespace=place.name, name=name)
+        condition = applied_of(found)
+        assert (condition.status, condition.message) == (resource_pb2.CONDITION_STATUS_TRUE, "")
+        on_cluster = await place.config_map_on_cluster(name)
+        assert on_cluster is not None
+        assert on_cluster["data"] == {"text": text}

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
-from pilothouse_server.cluster.client import Page, WatchEvent
+from pilothouse_server.cluster.client import Page
 from pilothouse_server.cluster.errors import ClusterError, Expired, Unreachable
 from pilothouse_server.cluster.objects import PODS, ObjectMeta, Pod
+from pilothouse_server.cluster.watch_events import WatchEvent
 from pilothouse_server.reconcile.informer import Informer
 from tests.cluster.waiting import eventually
 

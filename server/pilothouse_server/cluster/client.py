@@ -19,19 +19,13 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, cast
+from typing import Any, Generic, Literal
 
 import aiohttp
 import msgspec
 
 from pilothouse_server.cluster import connection
-from pilothouse_server.cluster.errors import (
-    ClusterError,
-    NotFound,
-    Status,
-    Unreachable,
-    from_status,
-)
+from pilothouse_server.cluster.errors import NotFound
 from pilothouse_server.cluster.objects import (
     AccessReview,
     KubernetesObject,
@@ -44,6 +38,7 @@ from pilothouse_server.cluster.objects import (
 )
 from pilothouse_server.cluster.transport import DEFAULT_LIMITS, Limits, Transport, accepted, decode
 from pilothouse_server.cluster.usage import StatsSummary
+from pilothouse_server.cluster.watch_events import WatchEvent, decode_event
 from pilothouse_server.cluster.watch_lines import split_lines
 
 FIELD_MANAGER = "pilothouse"
@@ -52,7 +47,6 @@ MERGE_PATCH = "application/merge-patch+json"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 Propagation = Literal["Foreground", "Background", "Orphan"]
-EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -61,29 +55,9 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     continue_token: str = ""
 
 
-class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
-    """A change. `object` of a BOOKMARK holds nothing but its resourceVersion."""
-
-    type: EventType
-    object: T
-
-    @property
-    def resource_version(self) -> str:
-        """Where to resume after this event."""
-        return self.object.metadata.resource_version
-
-
 class _Items(msgspec.Struct, Generic[T]):
     metadata: ListMeta
     items: list[T] | None = None
-
-
-class _Line(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
 
 
 class ClusterClient:
@@ -241,7 +215,7 @@ class ClusterClient:
             timeout=timeout,
         ) as response:
             async for line in split_lines(response.content.iter_any()):
-                yield _event(line, resource.type)
+                yield decode_event(line, resource.type)
 
     async def apply(
         self, resource: Resource[T], manifest: Manifest, *, force: bool = False, dry_run: bool = False
@@ -259,13 +233,19 @@ class ClusterClient:
         return decode(await self._apply(resource, manifest, force=force, dry_run=True), dict)
 
     async def merge_patch(
-        self, resource: Resource[T], namespace: str | None, name: str, patch: Manifest
+        self,
+        resource: Resource[T],
+        namespace: str | None,
+        name: str,
+        patch: Manifest,
+        *,
+        dry_run: bool = False,
     ) -> T:
         """JSON merge patch (RFC 7396) of an object that must exist. Raises NotFound, Conflict, Invalid."""
         body = await self._transport.request(
             "PATCH",
             resource.path(namespace, name),
-            {"fieldManager": FIELD_MANAGER},
+            _writing(dry_run),
             body=patch,
             content_type=MERGE_PATCH,
         )
@@ -276,12 +256,14 @@ class ClusterClient:
         body = await self._transport.request("GET", resource.path(namespace, name, "scale"))
         return decode(body, Scale).spec.replicas
 
-    async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
+    async def set_scale(
+        self, resource: Resource[Any], namespace: str, name: str, replicas: int, *, dry_run: bool = False
+    ) -> None:
         """Set the wanted number of replicas through the scale subresource. Raises NotFound."""
         await self._transport.request(
             "PATCH",
             resource.path(namespace, name, "scale"),
-            {"fieldManager": FIELD_MANAGER},
+            _writing(dry_run),
             body={"spec": {"replicas": replicas}},
             content_type=MERGE_PATCH,
         )
@@ -366,27 +348,13 @@ class ClusterClient:
         self, resource: Resource[Any], manifest: Manifest, *, force: bool, dry_run: bool
     ) -> bytes:
         metadata = manifest["metadata"]
-        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
-        if dry_run:
-            query["dryRun"] = "All"
+        query = {**_writing(dry_run), "force": "true" if force else "false"}
         path = resource.path(metadata.get("namespace"), metadata["name"])
         return await self._transport.request("PATCH", path, query, body=manifest, content_type=APPLY)
 
 
-def _event(line: bytes, type_: type[T]) -> WatchEvent[T]:
-    try:
-        event = _decode_line(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unreachable(f"a line of a watch cannot be read: {error}") from error
-    if event.type == "ERROR":
-        raise _error(event.object)
-    if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
-        raise Unreachable(f"a watch sent an event of unknown type {event.type!r}")
-    return WatchEvent(cast("EventType", event.type), decode(event.object, type_))
-
-
-def _error(status: msgspec.Raw) -> ClusterError:
-    return from_status(decode(status, Status))
+def _writing(dry_run: bool) -> dict[str, str]:
+    return {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
 
 
 def _present(**parameters: str) -> dict[str, str]:

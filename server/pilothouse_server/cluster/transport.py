@@ -1,7 +1,7 @@
 """One request to an API server: rate limit, deadline, credentials, and the answer's body or its error.
 
-The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models and its
-retries are not used. A body is decoded by msgspec straight into the struct that is wanted.
+The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models, its retries and its
+writing of bodies are not used. A body is decoded by msgspec straight into the struct that is wanted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -33,6 +34,7 @@ from pilothouse_server.cluster.rate_limit import RateLimit
 
 JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+_AT_ONCE_BYTES = 256 * 1024
 V = TypeVar("V")
 
 
@@ -83,6 +85,11 @@ def clock_ahead(date: str, now: datetime) -> timedelta | None:
         return (said if said.tzinfo is not None else said.replace(tzinfo=UTC)) - now
     except (ValueError, OverflowError):
         return None
+
+
+def _payload(body: bytes) -> bytes | BytesIO:
+    """A large body is sent piece by piece: at once it would hold up the loop, of which aiohttp warns."""
+    return body if len(body) <= _AT_ONCE_BYTES else BytesIO(body)
 
 
 class Transport:
@@ -171,8 +178,7 @@ class Transport:
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             rest = self._streams if stream else self._api.rest_client
-            answer = await rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
-            response: aiohttp.ClientResponse = answer.response
+            response = await self._send(rest, method, url, headers, body, timeout)
             try:
                 if response.status >= 400:
                     error = from_response(response.status, response.headers, await response.read())
@@ -191,6 +197,30 @@ class Transport:
             ) from doubted
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as broken:
             raise Unreachable(f"cluster {self.name!r} cannot be reached: {broken}") from broken
+
+    async def _send(
+        self,
+        rest: Any,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Manifest | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """One request over the library's pool. Its own `request` writes what is not ASCII as escapes, up to three times
+        as long, so that text which a cluster takes would be too large for it.
+        """
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()
+        given = {
+            "data": None if body is None else _payload(msgspec.json.encode(body)),
+            "server_hostname": rest.configuration.tls_server_name,
+            "proxy": rest.proxy,
+            "proxy_headers": rest.proxy_headers,
+        }
+        arguments = {name: value for name, value in given.items() if value}
+        answer = await rest.pool_manager.request(method, url, headers=headers, timeout=timeout, **arguments)
+        return cast("aiohttp.ClientResponse", answer)
 
     @asynccontextmanager
     async def websocket(
