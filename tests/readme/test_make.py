@@ -17,6 +17,7 @@ from tests.harness import eventually
 from tests.readme.served import ROOT, Shell, environment
 
 PASSWORD = "correct horse battery staple"
+MAKE_RUN = "make run"
 # By .ci/run itself, before and after this test.
 BY_CI = ("make lint", "make test")
 
@@ -30,8 +31,7 @@ async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
         "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
     }
     process = await asyncio.create_subprocess_exec(
-        "make",
-        "run",
+        *MAKE_RUN.split(),
         cwd=ROOT,
         env={**environment(tmp_path), **variables},
         stdout=asyncio.subprocess.PIPE,
