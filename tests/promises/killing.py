@@ -54,22 +54,11 @@ _WRITES = ("apply", "set_scale", "delete", "merge_patch")
 _KINDS = (NAMESPACES, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOMENT = re.compile(rf'("{re.escape(manifests.RESTARTED_AT)}":)"[^"]*"')
-# What the API shows and each run has otherwise: identities, moments, addresses, names the cluster chose, and words.
-_OF_THE_RUN = (
-    *(
-        "uid",
-        "etag",
-        "keyId",
-        "apiServer",
-        "podName",
-        "podIp",
-        "hostIp",
-        "replicaSetName",
-        "reason",
-        "message",
-    ),
-    *("uptime", "startedAt", "finishedAt", "createTime", "updateTime", "lastSeenTime"),
-)
+# What the API shows and each run has otherwise.
+_IDENTITIES = ("uid", "etag", "keyId", "apiServer", "podName", "podIp", "hostIp", "replicaSetName")
+_MOMENTS = ("createTime", "updateTime", "lastSeenTime", "startedAt", "finishedAt", "uptime")
+_WORDS = ("reason", "message")
+_OF_THE_RUN = (*_IDENTITIES, *_MOMENTS, *_WORDS)
 
 
 class Killed(BaseException):
@@ -321,9 +310,11 @@ def at_rest() -> Callable[[Server], Awaitable[bool]]:
 
 def agreeing(undisturbed: Seen) -> Callable[[Server], Awaitable[bool]]:
     """Until all is as after an undisturbed run, or the time is up: whoever compares says what is otherwise then."""
-    deadline = monotonic() + AGREED_SECONDS
+    deadline = 0.0
 
     async def ends(server: Server) -> bool:
+        nonlocal deadline
+        deadline = deadline or monotonic() + AGREED_SECONDS
         return monotonic() > deadline or await seen(server) == undisturbed
 
     return ends
