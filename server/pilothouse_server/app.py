@@ -196,7 +196,7 @@ class Application:
             NamespaceService(watches, page_key, self.cluster_access, nouns),
             ContainerService(watches, page_key, self.clusters.client, self.envelopes),
             StorageService(watches, page_key, self.clusters.client),
-            ConfigService(watches, page_key, self.envelopes),
+            ConfigService(watches, page_key, self.clusters.client, self.envelopes),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.live_usage, page_key),
         )

@@ -100,6 +100,15 @@ def claim(volume: Volume) -> Manifest:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
+def without_label(found: KubernetesObject) -> Manifest:
+    """The merge patch that gives a claim back: our label goes.
+
+    Not an apply that leaves fields out: where the claim grew here, its size is ours and no one else's. With its uid, so
+    that a claim made anew meanwhile is not touched.
+    """
+    return {"metadata": {"uid": found.metadata.uid, "labels": {VOLUME_UID: None}}}
+
+
 def is_ours(volume: Volume, found: KubernetesObject) -> bool:
     """Whether a claim is this volume's: it says so, or is the very one that was taken over and is nobody's yet."""
     label = found.metadata.label(VOLUME_UID)

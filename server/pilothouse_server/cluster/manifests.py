@@ -214,6 +214,11 @@ def namespace(value: Namespace) -> Manifest:
     }
 
 
+def released_namespace(value: Namespace) -> Manifest:
+    """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
+
+
 def timestamp(value: datetime) -> str:
     """RFC 3339 in UTC with microseconds, so that two restarts within one second differ."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

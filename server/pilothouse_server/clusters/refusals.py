@@ -6,9 +6,10 @@ Only few calls wait for a cluster (`validate_only`, import); what the reconciler
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import (
     ClusterError,
     InternalError,
@@ -37,6 +38,24 @@ async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> 
             return await work
     except TimeoutError:
         raise Unreachable(f"cluster {cluster!r} did not answer within {seconds:g} s") from None
+
+
+async def tried(
+    connect: Callable[[str], Awaitable[ClusterClient]],
+    cluster: str,
+    trial: Callable[[ClusterClient], Awaitable[T]],
+) -> T:
+    """What a trial on a cluster came to.
+
+    Raises:
+        InvalidArgument: the cluster finds an object wrong; with its words and the fields it names.
+        FailedPrecondition: the cluster refuses it: a quota, a policy, a right, a name that is taken.
+        Unavailable: the cluster does not answer.
+    """
+    try:
+        return await within(trial(await connect(cluster)), cluster)
+    except ClusterError as error:
+        raise refusal(error, cluster) from error
 
 
 def refusal(error: ClusterError, cluster: str) -> PilothouseError:

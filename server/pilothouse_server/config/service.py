@@ -9,8 +9,10 @@ from google.protobuf.message import Message
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_server.config import messages
+from pilothouse_server.config.asking import check_on_cluster
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
+from pilothouse_server.containers.live import Connect
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces
@@ -29,9 +31,10 @@ class ConfigService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, envelopes: Envelopes) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect, envelopes: Envelopes) -> None:
         self._watches = watches
         self._page_key = page_key
+        self._connect = connect
         self._envelopes = envelopes
 
     async def CreateConfigMap(
@@ -42,7 +45,7 @@ class ConfigService:
         created = await config_maps.create(
             await call.transaction(), request.namespace, messages.wanted_config_map(request.config_map)
         )
-        return pb.CreateConfigMapResponse(config_map=_shown_map(call, created))
+        return pb.CreateConfigMapResponse(config_map=await self._wanted_map(call, created))
 
     async def GetConfigMap(self, request: pb.GetConfigMapRequest, call: Call) -> pb.GetConfigMapResponse:
         """Answers one config map."""
@@ -72,14 +75,16 @@ class ConfigService:
             _etag_check(request.etag or request.config_map.etag),
             restart=request.restart_containers,
         )
-        return pb.UpdateConfigMapResponse(config_map=_shown_map(call, changed), restarted=restarted)
+        return pb.UpdateConfigMapResponse(
+            config_map=await self._wanted_map(call, changed), restarted=restarted
+        )
 
     async def DeleteConfigMap(
         self, request: pb.DeleteConfigMapRequest, call: Call
     ) -> pb.DeleteConfigMapResponse:
         """Marks a config map for deletion."""
         marked = await self._delete("config_map", request, call)
-        return pb.DeleteConfigMapResponse(config_map=_shown_map(call, cast("ConfigMap", marked)))
+        return pb.DeleteConfigMapResponse(config_map=await self._wanted_map(call, cast("ConfigMap", marked)))
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, call: Call) -> pb.CreateSecretResponse:
         """Makes a secret."""
@@ -90,7 +95,7 @@ class ConfigService:
             messages.asked_secret(request.secret),
             self._envelopes,
         )
-        return pb.CreateSecretResponse(secret=_shown_secret(call, created))
+        return pb.CreateSecretResponse(secret=await self._wanted_secret(call, created))
 
     async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse:
         """Answers one secret, without its values."""
@@ -116,12 +121,12 @@ class ConfigService:
             _etag_check(request.etag or request.secret.etag),
             restart=request.restart_containers,
         )
-        return pb.UpdateSecretResponse(secret=_shown_secret(call, changed), restarted=restarted)
+        return pb.UpdateSecretResponse(secret=await self._wanted_secret(call, changed), restarted=restarted)
 
     async def DeleteSecret(self, request: pb.DeleteSecretRequest, call: Call) -> pb.DeleteSecretResponse:
         """Marks a secret for deletion."""
         marked = await self._delete("secret", request, call)
-        return pb.DeleteSecretResponse(secret=_shown_secret(call, cast("Secret", marked)))
+        return pb.DeleteSecretResponse(secret=await self._wanted_secret(call, cast("Secret", marked)))
 
     async def RevealSecret(self, request: pb.RevealSecretRequest, call: Call) -> pb.RevealSecretResponse:
         """Answers the values of a secret; the kernel records the call before the answer leaves."""
@@ -130,6 +135,23 @@ class ConfigService:
             call.describe(resource_id=found.id, namespace_id=found.namespace_id)
             values = await secrets.reveal(transaction, found, request.keys, self._envelopes)
         return pb.RevealSecretResponse(data=values)
+
+    async def _wanted_map(self, call: Call, value: ConfigMap) -> pb.ConfigMap:
+        """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        shown = _shown_map(call, value)
+        if call.validate_only:
+            await call.undo_work()
+            await check_on_cluster(self._connect, value)
+        return shown
+
+    async def _wanted_secret(self, call: Call, value: Secret) -> pb.Secret:
+        """The same for a secret, whose values are taken from what the trial wrote."""
+        shown = _shown_secret(call, value)
+        if call.validate_only:
+            values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
+            await call.undo_work()
+            await check_on_cluster(self._connect, value, values)
+        return shown
 
     async def WatchConfigs(self, request: pb.WatchConfigsRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches config maps and secrets, the latter without their values."""

@@ -6,23 +6,16 @@ it out is undone before, so that no lock is held while a cluster is waited for.
 
 from __future__ import annotations
 
-from pilothouse_server.cluster.dry_run import dry_run_container
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.clusters.refusals import refusal, within
+from pilothouse_server.cluster.dry_run import dry_run_container, dry_run_container_deletion
+from pilothouse_server.clusters.refusals import tried
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import Container
 
 
 async def check_on_cluster(connect: Connect, container: Container) -> None:
-    """Have the container's cluster try it out, and change nothing.
+    """Have the container's cluster try it out, or its deletion if it is being deleted, and change nothing.
 
-    Raises:
-        InvalidArgument: the cluster finds its objects wrong; with its words and the fields it names.
-        FailedPrecondition: the cluster refuses them: a quota, a policy, a right, a name that is taken.
-        Unavailable: the cluster does not answer.
+    Raises as `tried`.
     """
-    name = container.cluster_name
-    try:
-        await within(dry_run_container(await connect(name), container), name)
-    except ClusterError as error:
-        raise refusal(error, name) from error
+    dry_run = dry_run_container if container.deletion_requested_at is None else dry_run_container_deletion
+    await tried(connect, container.cluster_name, lambda client: dry_run(client, container))

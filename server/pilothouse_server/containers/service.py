@@ -55,10 +55,7 @@ class ContainerService:
             messages.wanted(request.container),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
-        if call.validate_only:
-            await call.undo_work()
-            await check_on_cluster(self._connect, created)
-        return pb.CreateContainerResponse(container=_shown(call, created))
+        return pb.CreateContainerResponse(container=await self._wanted(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
         """Answers one container; its events are asked for after the transaction has ended."""
@@ -104,10 +101,7 @@ class ContainerService:
             _etag_check(request.etag or request.container.etag),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
-        if call.validate_only:
-            await call.undo_work()
-            await check_on_cluster(self._connect, changed)
-        return pb.UpdateContainerResponse(container=_shown(call, changed))
+        return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
 
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
@@ -116,7 +110,7 @@ class ContainerService:
         marked = await operations.delete(
             await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
         )
-        return pb.DeleteContainerResponse(container=_shown(call, marked))
+        return pb.DeleteContainerResponse(container=await self._wanted(call, marked))
 
     async def ImportContainers(
         self, request: pb.ImportContainersRequest, call: Call
@@ -146,12 +140,12 @@ class ContainerService:
     ) -> pb.StartContainerResponse:
         """Starts a container."""
         moved = await operations.start(await call.transaction(), request.namespace, request.name)
-        return pb.StartContainerResponse(container=_shown(call, moved))
+        return pb.StartContainerResponse(container=await self._wanted(call, moved))
 
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
         """Stops a container."""
         moved = await operations.stop(await call.transaction(), request.namespace, request.name)
-        return pb.StopContainerResponse(container=_shown(call, moved))
+        return pb.StopContainerResponse(container=await self._wanted(call, moved))
 
     async def PauseContainer(
         self, request: pb.PauseContainerRequest, call: Call
@@ -160,21 +154,21 @@ class ContainerService:
         moved, losses = await operations.pause(
             await call.transaction(), request.namespace, request.name, _PAUSE_MODE[request.mode]
         )
-        return pb.PauseContainerResponse(container=_shown(call, moved), losses=losses)
+        return pb.PauseContainerResponse(container=await self._wanted(call, moved), losses=losses)
 
     async def ResumeContainer(
         self, request: pb.ResumeContainerRequest, call: Call
     ) -> pb.ResumeContainerResponse:
         """Resumes a container."""
         moved = await operations.resume(await call.transaction(), request.namespace, request.name)
-        return pb.ResumeContainerResponse(container=_shown(call, moved))
+        return pb.ResumeContainerResponse(container=await self._wanted(call, moved))
 
     async def RestartContainer(
         self, request: pb.RestartContainerRequest, call: Call
     ) -> pb.RestartContainerResponse:
         """Restarts a container."""
         moved = await operations.restart(await call.transaction(), request.namespace, request.name)
-        return pb.RestartContainerResponse(container=_shown(call, moved))
+        return pb.RestartContainerResponse(container=await self._wanted(call, moved))
 
     async def WatchContainers(self, request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""
@@ -310,6 +304,14 @@ class ContainerService:
         return pb.GetImageResponse(image=messages.image(found))
 
     async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
+    async def _wanted(self, call: Call, container: Container) -> pb.Container:
+        """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        shown = _shown(call, container)
+        if call.validate_only:
+            await call.undo_work()
+            await check_on_cluster(self._connect, container)
+        return shown
+
         """Lists images."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:

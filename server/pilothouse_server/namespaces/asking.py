@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.dry_run import dry_run_namespace
+from pilothouse_server.cluster.dry_run import dry_run_namespace, dry_run_namespace_deletion
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.clusters.refusals import refusal, within
 from pilothouse_server.namespaces.model import Namespace
@@ -15,7 +15,9 @@ Connect = Callable[[str], Awaitable[ClusterClient]]
 
 
 async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
-    """Have the namespace's cluster try it out, and change nothing. `connect` makes a client of its own.
+    """Have the namespace's cluster try it out, or its deletion if it is being deleted, and change nothing.
+
+    `connect` makes a client of its own.
 
     Raises:
         InvalidArgument: the cluster finds it wrong; with its words and the fields it names.
@@ -26,7 +28,10 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
     try:
         client = await connect(name)
         try:
-            await within(dry_run_namespace(client, namespace), name)
+            if namespace.deletion_requested_at is None:
+                await within(dry_run_namespace(client, namespace), name)
+            else:
+                await within(dry_run_namespace_deletion(client, namespace), name)
         finally:
             with suppress(Exception):
                 await client.close()

@@ -106,6 +106,9 @@ class NamespaceService(ClusterCalls):
             check=_etag_check(request.etag),
         )
         _describe(call, marked)
+        if call.validate_only:
+            await call.undo_work()
+            await check_on_cluster(self._access.connect, marked)
         return pb.DeleteNamespaceResponse(namespace=messages.namespace(marked))
 
     def WatchNamespaces(self, request: pb.WatchNamespacesRequest, call: Call) -> AsyncIterator[bytes]:

@@ -58,13 +58,7 @@ async def take_away(client: LeasedClient, namespace: Namespace) -> Result:
     if found is None or not _is_ours(namespace, found):
         return Result(gone=True)
     if namespace.adopted:
-        # An apply that leaves our fields out gives them up; what others own stays.
-        empty = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": namespace.kubernetes_name},
-        }
-        await client.apply(NAMESPACES, empty)
+        await client.apply(NAMESPACES, manifests.released_namespace(namespace))
         return Result(gone=True)
     if found.metadata.deletion_timestamp is None:
         await client.delete(

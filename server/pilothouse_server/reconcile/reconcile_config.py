@@ -1,10 +1,8 @@
 """One config map's or secret's reconciliation: load, act, write back.
 
-Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. The
-cluster's words are kept, but not a value of ours that they might repeat.
+Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. An object of
+somebody else that has the name is left alone, as `NameTaken`; see `cluster.configs`.
 
-An object is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
-name is left alone, as `NameTaken`.
 The cluster refuses to change an immutable one. Where our row is immutable too, what it says is final, so the
 object is deleted and made again (after a restored backup it may differ); elsewhere somebody else froze it,
 and the refusal is told.
@@ -12,17 +10,16 @@ and the refusal is told.
 
 from __future__ import annotations
 
-import base64
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
-from pilothouse_server.cluster import manifest_config
-from pilothouse_server.cluster.errors import ClusterError, Conflict, Invalid, Refused
-from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS, KubernetesObject, Manifest, Resource
+from pilothouse_server.cluster import configs as on_cluster
+from pilothouse_server.cluster.errors import ClusterError, Conflict, Refused
+from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS, KubernetesObject, Resource
 from pilothouse_server.cluster.observation import APPLIED, set_condition
 from pilothouse_server.config import repository as configs
-from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret, Values
+from pilothouse_server.config.model import Config, Kind, Secret, Values
 from pilothouse_server.config.operations import configs as rules
 from pilothouse_server.config.operations import secrets
 from pilothouse_server.containers.model import Condition
@@ -38,8 +35,6 @@ from pilothouse_server.store.unit_of_work import Store, Transaction
 AGAIN_SECONDS = 0.5
 NAMESPACE_AGAIN_SECONDS = 0.2
 _MESSAGE_LIMIT = 4096
-# Shorter values are found in every text.
-_SHORTEST_REDACTED = 4
 
 _RESOURCES: dict[Kind, Resource[KubernetesObject]] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
 
@@ -124,15 +119,9 @@ class ConfigNoun:
     async def _bring(self, client: LeasedClient, loaded: Loaded) -> Result:
         config = loaded.config
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
-        if found is not None:
-            if not _is_ours(config, found):
-                where = f"{config.kubernetes_namespace}/{config.kubernetes_name}"
-                raise Conflict(
-                    f"{self._resource.kind} {where} exists and does not belong to this {rules.WORDS[self._kind]}",
-                    status_reason="NameTaken",
-                )
-            if found.metadata.deletion_timestamp is not None:
-                return _waiting("Deleting", f"the {self._resource.kind} is being deleted", AGAIN_SECONDS)
+        on_cluster.check_ours(config, found)
+        if found is not None and found.metadata.deletion_timestamp is not None:
+            return _waiting("Deleting", f"the {self._resource.kind} is being deleted", AGAIN_SECONDS)
         values: Values = {}
         if loaded.sealed is not None:
             try:
@@ -143,10 +132,10 @@ class ConfigNoun:
                     Condition(APPLIED, "False", "DecryptionFailed", error.message), again_seconds=30.0
                 )
         try:
-            await client.apply(self._resource, _manifest(config, values), force=True)
-        except Invalid as refusal:
-            if found is None or not config.immutable or not _says_immutable(refusal):
-                raise _redacted(refusal, values) from None
+            await client.apply(self._resource, on_cluster.manifest(config, values), force=True)
+        except Refused as refusal:
+            if found is None or not on_cluster.is_made_anew(config, refusal):
+                raise on_cluster.redacted(refusal, values) from None
             await client.delete(
                 self._resource,
                 config.kubernetes_namespace,
@@ -155,13 +144,11 @@ class ConfigNoun:
                 propagation="Background",
             )
             return _waiting("Replacing", "the immutable object differs and is made again", 0.0)
-        except Refused as refusal:
-            raise _redacted(refusal, values) from None
         return Result()
 
     async def _take_away(self, client: LeasedClient, config: Config) -> Result:
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
-        if found is None or not _is_ours(config, found):
+        if found is None or not on_cluster.is_ours(config, found):
             return Result(gone=True)
         if found.metadata.deletion_timestamp is None:
             await client.delete(
@@ -201,48 +188,6 @@ class ConfigNoun:
             transaction, self._kind, stored.id, conditions=conditions, observed_generation=seen
         )
         transaction.emit(rules.event(self._kind, written, "modified", stored))
-
-
-def _manifest(config: Config, values: Values) -> Manifest:
-    metadata = manifest_config.config_metadata(
-        name=config.kubernetes_name,
-        kubernetes_namespace=config.kubernetes_namespace,
-        namespace=config.namespace,
-        namespace_uid=config.namespace_uid,
-        uid=config.uid,
-        labels=config.labels,
-        annotations=config.annotations,
-        taken_over=bool(config.taken_over),
-    )
-    if isinstance(config, ConfigMap):
-        return manifest_config.config_map(
-            metadata, config.data, config.binary_data, immutable=config.immutable
-        )
-    return manifest_config.secret(metadata, cast("Secret", config).type, values, immutable=config.immutable)
-
-
-def _redacted(refusal: Any, values: Values) -> Any:
-    """The refusal without any value of the secret that its words repeat, plain or in base64."""
-    message = refusal.message
-    for value in values.values():
-        shown = (value.decode("utf-8", "replace"), base64.b64encode(value).decode())
-        for text in shown:
-            if len(text) >= _SHORTEST_REDACTED:
-                message = message.replace(text, "[redacted]")
-    if message != refusal.message:
-        refusal.message, refusal.args, refusal.causes = message, (message,), ()
-    return refusal
-
-
-def _says_immutable(refusal: Invalid) -> bool:
-    return "when `immutable` is set" in refusal.message
-
-
-def _is_ours(config: Config, found: KubernetesObject) -> bool:
-    label = found.metadata.label(manifest_config.CONFIG_UID)
-    if label:
-        return label == config.uid
-    return bool(config.taken_over) and found.metadata.uid == config.taken_over
 
 
 def _waiting(reason: str, message: str, again_seconds: float) -> Result:

@@ -18,12 +18,12 @@ import msgspec
 
 from pilothouse_server.cluster.claims import (
     PERSISTENT_VOLUME_CLAIMS,
-    VOLUME_UID,
     PersistentVolumeClaim,
     claim,
     is_ours,
     observe_claim,
     refused,
+    without_label,
 )
 from pilothouse_server.cluster.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
 from pilothouse_server.cluster.observation import APPLIED, set_condition
@@ -89,7 +89,7 @@ async def act(client: LeasedClient, loaded: Loaded) -> Result:
         if found is None or not ours:
             return Result(gone=True)
         if not leaving and found.metadata.uid == volume.taken_over:
-            await _give_back(client, found)
+            await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, *where, without_label(found))
             return Result(gone=True)
         if not leaving:
             uid = found.metadata.uid
@@ -106,14 +106,6 @@ async def act(client: LeasedClient, loaded: Loaded) -> Result:
     loaded.found = found
     await client.apply(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
     return Result()
-
-
-async def _give_back(client: LeasedClient, found: PersistentVolumeClaim) -> None:
-    # Not by an apply that leaves fields out: where the claim grew here, its size is ours and no one else's.
-    # With its uid, so that a claim made anew meanwhile is not touched.
-    metadata = found.metadata
-    patch = {"metadata": {"uid": metadata.uid, "labels": {VOLUME_UID: None}}}
-    await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, metadata.namespace, metadata.name, patch)
 
 
 async def write_back(transaction: Transaction, work: Work, loaded: Loaded, outcome: object) -> Written:

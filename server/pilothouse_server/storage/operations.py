@@ -43,6 +43,17 @@ list_page = repository.list_volumes
 stream = repository.stream_volumes
 
 
+class Remounted(msgspec.Struct, frozen=True):
+    """A volume after its mounts changed, the container that was changed, and how many pods are replaced for it.
+
+    None are where it is mounted so already, or where the container has none now.
+    """
+
+    volume: Volume
+    container: Container
+    restarts: int
+
+
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Volume:
     """The volume of this name.
 
@@ -154,11 +165,8 @@ async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
 
 async def attach(
     transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may_use_host_paths: bool
-) -> tuple[Volume, int]:
+) -> Remounted:
     """Mounts the volume that `wanted` names into a container; without a path, where the volume says.
-
-    Answers the volume and how many pods are replaced for it: none where it is mounted so already, or where the
-    container has none now.
 
     Raises:
         InvalidArgument: neither names a path.
@@ -183,10 +191,8 @@ async def attach(
 
 async def detach(
     transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
-) -> tuple[Volume, int]:
+) -> Remounted:
     """Takes the mount of a volume at a path away from a container and its init containers; without a path, all.
-
-    Answers as `attach`.
 
     Raises:
         NotFound: the namespace, the volume or the container.
@@ -264,7 +270,7 @@ async def _remount(
     container: str,
     merge: Callable[[Container], Container],
     may_use_host_paths: bool,
-) -> tuple[Volume, int]:
+) -> Remounted:
     seen: list[Container] = []
     changed = await containers.change(
         transaction,
@@ -275,12 +281,12 @@ async def _remount(
         may_use_host_paths=may_use_host_paths,
     )
     if changed.generation == seen[0].generation:
-        return volume, 0
+        return Remounted(volume, changed, 0)
     remounted = await repository.get(transaction, volume.id)
     assert remounted is not None, "a volume in use stays"
     transaction.emit(event(remounted, "modified", volume))
     # A held rollout replaces pods when it is released, not for this.
-    return remounted, 0 if changed.hold_rollout else changed.wanted_replicas
+    return Remounted(remounted, changed, 0 if changed.hold_rollout else changed.wanted_replicas)
 
 
 def _with_mount(container: Container, mount: VolumeMount) -> Container:

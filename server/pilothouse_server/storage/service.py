@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.cluster.events import Subject
 from pilothouse_server.containers import events
+from pilothouse_server.containers.asking import check_on_cluster as check_container
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.namespaces import operations as namespaces
@@ -19,6 +20,7 @@ from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.asking import check_on_cluster
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.operations import Remounted
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -41,10 +43,7 @@ class StorageService:
             messages.wanted(request.volume),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
-        if call.validate_only:
-            await call.undo_work()
-            await check_on_cluster(self._connect, created)
-        return pb.CreateVolumeResponse(volume=_shown(call, created))
+        return pb.CreateVolumeResponse(volume=await self._wanted(call, created))
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
         """Answers one volume; the events of its claim are asked for after the transaction has ended."""
@@ -83,21 +82,18 @@ class StorageService:
             messages.merger(request.volume, paths),
             _etag_check(request.etag or request.volume.etag),
         )
-        if call.validate_only:
-            await call.undo_work()
-            await check_on_cluster(self._connect, changed)
-        return pb.UpdateVolumeResponse(volume=_shown(call, changed))
+        return pb.UpdateVolumeResponse(volume=await self._wanted(call, changed))
 
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """Deletes a volume."""
         gone = await operations.delete(
             await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
         )
-        return pb.DeleteVolumeResponse(volume=_shown(call, gone))
+        return pb.DeleteVolumeResponse(volume=await self._wanted(call, gone))
 
     async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
         """Mounts a volume into a container."""
-        volume, restarts = await operations.attach(
+        remounted = await operations.attach(
             await call.transaction(),
             request.namespace,
             request.container,
@@ -105,11 +101,12 @@ class StorageService:
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         call.describe(container=request.container)
-        return pb.AttachVolumeResponse(volume=_shown(call, volume), restarts=restarts)
+        shown = await self._remounted(call, remounted)
+        return pb.AttachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
     async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
         """Takes the mounts of a volume away from a container."""
-        volume, restarts = await operations.detach(
+        remounted = await operations.detach(
             await call.transaction(),
             request.namespace,
             request.name,
@@ -117,7 +114,24 @@ class StorageService:
             request.mount_path,
         )
         call.describe(container=request.container)
-        return pb.DetachVolumeResponse(volume=_shown(call, volume), restarts=restarts)
+        shown = await self._remounted(call, remounted)
+        return pb.DetachVolumeResponse(volume=shown, restarts=remounted.restarts)
+
+    async def _wanted(self, call: Call, volume: Volume) -> pb.Volume:
+        """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        shown = _shown(call, volume)
+        if call.validate_only:
+            await call.undo_work()
+            await check_on_cluster(self._connect, volume)
+        return shown
+
+    async def _remounted(self, call: Call, remounted: Remounted) -> pb.Volume:
+        """The same for what changes the container that mounts the volume."""
+        shown = _shown(call, remounted.volume)
+        if call.validate_only:
+            await call.undo_work()
+            await check_container(self._connect, remounted.container)
+        return shown
 
     async def WatchVolumes(self, request: pb.WatchVolumesRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches volumes."""

@@ -22,6 +22,9 @@ JsonObject = dict[str, Any]
 class Webhook:
     """One that refuses what is created or changed of `resources` (plural names), with `message` and `code`.
 
+    `operations`: which of CREATE, UPDATE and DELETE it is asked for, as its configuration says; a dry run is asked
+    for, too.
+
     `fails`: it does not answer, and its configuration says that nothing may pass without it.
     """
 
@@ -30,6 +33,7 @@ class Webhook:
     message: str = "not allowed here"
     code: int = 403
     fails: bool = False
+    operations: tuple[str, ...] = ("CREATE", "UPDATE")
 
     def refusal(self) -> api_errors.ApiError:
         """The API server's words for it."""
@@ -45,7 +49,16 @@ class Webhook:
 
 def check(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
     """Refuses what admission does not let pass. ApiError."""
-    for webhook in store.webhooks:
-        if resource.plural in webhook.resources:
-            raise webhook.refusal()
+    _ask_webhooks(store, resource, "CREATE" if old is None else "UPDATE")
     pod_security.check(store, resource, obj, old)
+
+
+def check_deletion(store: Store, resource: ResourceType) -> None:
+    """Refuses what may not be deleted. ApiError."""
+    _ask_webhooks(store, resource, "DELETE")
+
+
+def _ask_webhooks(store: Store, resource: ResourceType, operation: str) -> None:
+    for webhook in store.webhooks:
+        if resource.plural in webhook.resources and operation in webhook.operations:
+            raise webhook.refusal()

@@ -25,6 +25,10 @@ def _set_event() -> asyncio.Event:
     return event
 
 
+def _with_tuples(entry: JsonObject) -> JsonObject:
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in entry.items()}
+
+
 @dataclass
 class FaultPlan:
     """What goes wrong, and how often.
@@ -144,9 +148,7 @@ class FaultPlan:
             elif name == "fail_next":
                 self.fail_next(int(value["count"]), int(value.get("code", 500)))
             elif name == "webhooks":
-                self.webhooks[:] = [
-                    Webhook(**{**entry, "resources": tuple(entry["resources"])}) for entry in value
-                ]
+                self.webhooks[:] = [Webhook(**_with_tuples(entry)) for entry in value]
             elif name == "drop_watches":
                 if value:
                     self.drop_watches()

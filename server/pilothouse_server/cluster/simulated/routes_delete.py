@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import api_errors
+from . import admission, api_errors
 from .api_errors import Cause
 from .decoding import parse_object
 from .representation import json_response
@@ -56,6 +56,7 @@ def _check_delete_options(options: JsonObject) -> None:
 def _delete(
     context: ApiContext, resource: ResourceType, metadata: JsonObject, options: JsonObject
 ) -> JsonObject | None:
+    admission.check_deletion(context.store, resource)
     return context.store.delete(
         resource,
         metadata.get("namespace"),
