@@ -6,14 +6,13 @@ Quota, service names, sources, volumes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
 from pilothouse_server.containers.repository import SourceKind
-from pilothouse_server.errors import Aborted, AlreadyExists, PermissionDenied, ResourceExhausted
+from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted, already_exists
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Transaction
@@ -24,24 +23,17 @@ HOST_PATH_PERMISSION = "storage.host_path"
 
 
 async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
-    """The namespace, kept from deletion; locked against other creates only if a quota must be counted.
+    """The namespace, kept from change and deletion; where a quota must be counted, others who count wait.
 
-    The lock is taken once, in the strength that is needed: two that both held the weaker one and asked for
+    They wait for a lock of its own, not for a stronger one on the row: two that both held the weaker one and asked for
     the stronger would wait for each other.
 
     Raises:
         NotFound: there is none.
-        Aborted: it was given a quota at this very moment; try again.
     """
-    seen = await namespaces.locate(transaction, name)
-    lock: Literal["share", "update"] = "share" if seen.quota == Quota() else "update"
-    namespace = await namespaces.locate(transaction, name, lock)
-    if lock == "share" and namespace.quota != Quota():
-        raise Aborted(
-            f'namespace "{name}" was changed at the same time, try again',
-            reason="CONCURRENT_CHANGE",
-            retry_after_seconds=0.1,
-        )
+    namespace = await namespaces.locate(transaction, name, "share")
+    if namespace.quota != Quota():
+        await repository.count_alone(transaction, namespace.id)
     return namespace
 
 
@@ -51,22 +43,22 @@ async def check_references(
     """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
 
     Raises:
-        AlreadyExists: a service that another container has.
+        AlreadyExists: the name, or a service, that another container has.
         InvalidArgument: sources and volumes that are not there.
         PermissionDenied: it runs something new over a folder of the node, and the caller may not.
     """
-    leave_out = wanted.id or None
     services = {port.service_name for port in wanted.ports if port.service_name}
-    if services:
-        taken = await repository.taken_services(
-            transaction, wanted.namespace_id, services, leave_out=leave_out
+    name_taken, taken = await repository.taken_names(
+        transaction, wanted.namespace_id, wanted.name, services, leave_out=wanted.id or None
+    )
+    if name_taken:
+        raise already_exists("container", wanted.name)
+    for service, owner in taken.items():
+        raise AlreadyExists(
+            f'service "{service}" already exists: it belongs to container "{owner}"',
+            reason="SERVICE_ALREADY_EXISTS",
+            metadata={"service": service, "container": owner},
         )
-        for service, owner in taken.items():
-            raise AlreadyExists(
-                f'service "{service}" already exists: it belongs to container "{owner}"',
-                reason="SERVICE_ALREADY_EXISTS",
-                metadata={"service": service, "container": owner},
-            )
     found = rules.Findings()
     env = [(f"container.env[{i}]", item) for i, item in enumerate(wanted.env)]
     mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(wanted.volume_mounts)]

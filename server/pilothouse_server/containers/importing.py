@@ -35,7 +35,6 @@ from pilothouse_server.errors import FailedPrecondition, PilothouseError, alread
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import Transaction
-from pilothouse_server.values.image_reference import ImageReference
 
 # Each Deployment takes a few calls of the cluster.
 SECONDS = 60.0
@@ -118,7 +117,8 @@ async def _take_over(
     container: Container,
     envelopes: Envelopes,
 ) -> Candidate:
-    if await repository.find(transaction, namespace.name, container.name) is not None:
+    name_taken, _ = await repository.taken_names(transaction, namespace.id, container.name, ())
+    if name_taken:
         raise already_exists("container", container.name)
     names, made = await belongings.make(transaction, namespace, candidate.belongings, envelopes)
     _refuse_alike(container, names)
@@ -134,11 +134,8 @@ async def _take_over(
     wanted = await admission.check_references(transaction, wanted, None, may_use_host_paths=False)
     share = rules.quota_share(wanted)
     await admission.check_quota(transaction, namespace, share, leave_out=None)
-    image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
-    stored = await repository.insert_container(transaction, wanted, image_id, share)
-    await repository.add_history(transaction, stored, None, "user")
+    stored = await repository.insert_container(transaction, wanted, share)
     transaction.emit(operations.event(stored, "added"))
-    await transaction.enqueue("container", stored.id, stored.cluster_name, stored.namespace_id)
     return msgspec.structs.replace(candidate, container=stored, made=made)
 
 

@@ -21,7 +21,6 @@ from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Status
 from pilothouse_server.errors import (
     FailedPrecondition,
-    already_exists,
     not_found,
 )
 from pilothouse_server.namespaces import operations as namespaces
@@ -75,8 +74,6 @@ async def create(
     wanted = rules.checked(wanted)
     namespace = await admission.locked_namespace(transaction, namespace_name)
     namespaces.refuse_inactive(namespace)
-    if await repository.find(transaction, namespace_name, wanted.name) is not None:
-        raise already_exists("container", wanted.name)
     wanted = msgspec.structs.replace(
         wanted,
         namespace_id=namespace.id,
@@ -91,10 +88,8 @@ async def create(
     )
     share = rules.quota_share(wanted)
     await admission.check_quota(transaction, namespace, share, leave_out=None)
-    image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
-    created = await repository.insert_container(transaction, wanted, image_id, share)
-    await repository.add_history(transaction, created, None, "user")
-    await _changed(transaction, created, "added")
+    created = await repository.insert_container(transaction, wanted, share)
+    transaction.emit(event(created, "added"))
     return created
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.repository.containers import (
+    count_alone,
     find,
     get,
     get_many,
-    insert_container,
     list_containers,
     stream_containers,
-    taken_services,
+    taken_names,
     update_container,
     usage_of_quota,
 )
@@ -21,6 +21,7 @@ from pilothouse_server.containers.repository.images import (
     list_images,
     register_image,
 )
+from pilothouse_server.containers.repository.inserting import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.pods import list_pods
 from pilothouse_server.containers.repository.sources import (
@@ -32,6 +33,7 @@ from pilothouse_server.containers.repository.sources import (
 __all__ = [
     "SourceKind",
     "add_history",
+    "count_alone",
     "count_users",
     "delete_image",
     "find",
@@ -47,7 +49,7 @@ __all__ = [
     "missing_sources",
     "register_image",
     "stream_containers",
-    "taken_services",
+    "taken_names",
     "update_container",
     "usage_of_quota",
     "users_of_source",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Select, bindparam, delete, func, select, text, update
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository.parts import columns_of, insert_parts
@@ -54,6 +54,14 @@ _LOCK = select(CONTAINERS.c.id).join(HOMES, HOMES.c.id == CONTAINERS.c.namespace
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=CONTAINERS)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS)
 _LOCK_FREE = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS, skip_locked=True)
+_COUNT_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+_TAKEN = text("""
+SELECT name, NULL AS service_name FROM containers
+WHERE namespace_id = :namespace_id AND name = :name AND id <> :leave_out
+UNION ALL
+SELECT c.name, p.service_name FROM port_mappings AS p JOIN containers AS c ON c.id = p.container_id
+WHERE p.namespace_id = :namespace_id AND p.service_name = ANY(CAST(:services AS text[])) AND c.id <> :leave_out
+""")
 _ORDERS = {
     "name": OrderField(CONTAINERS.c.name),
     "create_time": OrderField(CONTAINERS.c.created_at),
@@ -148,31 +156,6 @@ def _narrowed(
     return query
 
 
-async def insert_container(
-    transaction: Transaction, container: Container, image_id: int, quota: tuple[int, int]
-) -> Container:
-    """Adds a container with its parts and answers it as stored; `quota` is millicores and bytes counted."""
-    statement = (
-        insert(CONTAINERS)
-        .values(
-            **columns_of(container),
-            name=container.name,
-            namespace_id=container.namespace_id,
-            image_id=image_id,
-            kubernetes_name=container.kubernetes_name,
-            imported=container.imported,
-            quota_cpu_millicores=quota[0],
-            quota_memory_bytes=quota[1],
-            created_by=transaction.actor.user_id,
-            updated_by=transaction.actor.user_id,
-        )
-        .returning(CONTAINERS.c.id)
-    )
-    container_id = (await transaction.connection.execute(statement)).scalar_one()
-    await insert_parts(transaction, container_id, container)
-    return await _whole(transaction, container_id)
-
-
 async def update_container(
     transaction: Transaction,
     stored: Container,
@@ -228,23 +211,32 @@ async def usage_of_quota(
     return int(count), int(cpu), int(memory)
 
 
-async def taken_services(
-    transaction: ReadTransaction, namespace_id: int, services: Collection[str], *, leave_out: int | None
-) -> Mapping[str, str]:
-    """Which of these service names other containers of the namespace have.
+async def count_alone(transaction: Transaction, namespace_id: int) -> None:
+    """Waits for who else counts against a namespace's quota, and keeps others waiting until the transaction ends."""
+    await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})
+
+
+async def taken_names(
+    transaction: ReadTransaction,
+    namespace_id: int,
+    name: str,
+    services: Collection[str],
+    *,
+    leave_out: int | None = None,
+) -> tuple[bool, Mapping[str, str]]:
+    """Whether another container of the namespace has this name, and which have these services.
 
     Service name → container name.
     """
-    query = (
-        select(PORT_MAPPINGS.c.service_name, CONTAINERS.c.name)
-        .join(CONTAINERS, CONTAINERS.c.id == PORT_MAPPINGS.c.container_id)
-        .where(
-            PORT_MAPPINGS.c.namespace_id == namespace_id,
-            PORT_MAPPINGS.c.service_name.in_(services),
-            *([] if leave_out is None else [PORT_MAPPINGS.c.container_id != leave_out]),
-        )
-    )
-    return {row.service_name: row.name for row in await transaction.connection.execute(query)}
+    parameters = {
+        "namespace_id": namespace_id,
+        "name": name,
+        "services": list(services),
+        "leave_out": leave_out or 0,
+    }
+    rows = (await transaction.connection.execute(_TAKEN, parameters)).all()
+    taken = {row.service_name: row.name for row in rows if row.service_name is not None}
+    return len(rows) > len(taken), taken
 
 
 async def _whole(transaction: ReadTransaction, container_id: int) -> Container:

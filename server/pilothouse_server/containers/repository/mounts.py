@@ -57,12 +57,20 @@ async def find_volumes(
 
 
 async def insert_mounts(transaction: Transaction, container_id: int, container: Container) -> None:
-    """Adds the rows of a container's mounts; its own empty directories are no volumes of the namespace."""
+    """Adds the rows of a container's mounts."""
+    owner = {"container_id": container_id, "namespace_id": container.namespace_id}
+    rows = [owner | row for row in mount_rows(container)]
+    if rows:
+        await transaction.connection.execute(_INSERT, rows)
+
+
+def mount_rows(container: Container) -> list[dict[str, Any]]:
+    """Rows of `container_volumes` less their owner, with the volume's name in place of its id; a container's own
+    empty directories are no volumes of the namespace.
+    """
     empty_dirs = {item.name for item in container.spec.empty_dirs}
-    rows = [
+    return [
         {
-            "container_id": container_id,
-            "namespace_id": container.namespace_id,
             "volume": mount.volume,
             "mount_path": mount.mount_path,
             "read_only": mount.read_only,
@@ -71,8 +79,6 @@ async def insert_mounts(transaction: Transaction, container_id: int, container: 
         for mount in container.all_mounts
         if mount.volume not in empty_dirs
     ]
-    if rows:
-        await transaction.connection.execute(_INSERT, rows)
 
 
 def _definition() -> ColumnElement[Any]:

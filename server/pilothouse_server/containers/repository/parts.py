@@ -50,16 +50,17 @@ async def insert_parts(transaction: Transaction, container_id: int, container: C
     owner = {"container_id": container_id, "namespace_id": container.namespace_id}
     if container.env:
         await transaction.connection.execute(
-            insert(ENVIRONMENT_VARIABLES), [owner | _env_row(i, e) for i, e in enumerate(container.env)]
+            insert(ENVIRONMENT_VARIABLES), [owner | env_row(i, e) for i, e in enumerate(container.env)]
         )
     if container.ports:
         await transaction.connection.execute(
-            insert(PORT_MAPPINGS), [owner | _port_row(port) for port in container.ports]
+            insert(PORT_MAPPINGS), [owner | port_row(port) for port in container.ports]
         )
     await insert_mounts(transaction, container_id, container)
 
 
-def _env_row(position: int, variable: EnvVar) -> dict[str, Any]:
+def env_row(position: int, variable: EnvVar) -> dict[str, Any]:
+    """A row of `environment_variables`, less its owner."""
     return {
         "position": position,
         "name": variable.name,
@@ -71,7 +72,8 @@ def _env_row(position: int, variable: EnvVar) -> dict[str, Any]:
     }
 
 
-def _port_row(port: Port) -> dict[str, Any]:
+def port_row(port: Port) -> dict[str, Any]:
+    """A row of `port_mappings`, less its owner."""
     return {
         "name": port.name or None,
         "container_port": port.container_port,

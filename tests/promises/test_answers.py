@@ -1,0 +1,79 @@
+"""What a mutation answers is what is stored: the answer of a create and a later get are the same message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.promises.requests import OWN, config_map, secret, volume
+from tests.promises.world import World
+
+WIDE: dict[str, Any] = {
+    "name": "wide",
+    "displayName": "Wide",
+    "image": "registry.example.org/team/app@sha256:" + "a" * 64,
+    "command": ["/bin/app"],
+    "args": ["--serve"],
+    "env": [
+        {"name": "SECOND", "value": "2"},
+        {"name": "FIRST", "value": "1"},
+        {
+            "name": "FROM_MAP",
+            "valueFrom": "ENV_VALUE_FROM_CONFIG_MAP",
+            "sourceName": "settings",
+            "sourceKey": "a.conf",
+        },
+        {"name": "NODE", "valueFrom": "ENV_VALUE_FROM_FIELD_REF", "sourceKey": "spec.nodeName"},
+    ],
+    "ports": [
+        {"name": "web", "containerPort": 8080, "servicePort": 80},
+        {"name": "admin", "containerPort": 9090, "serviceName": "wide-admin", "servicePort": 9090},
+    ],
+    "volumeMounts": [
+        {"volume": "scratch", "mountPath": "/scratch"},
+        {"volume": "data", "mountPath": "/data", "subPath": "app"},
+    ],
+    "emptyDirs": [{"name": "scratch", "sizeLimit": "1Gi"}],
+    "resources": {"cpuRequest": "0.1", "cpuLimit": "1", "memoryRequest": "64Mi", "memoryLimit": "128Mi"},
+    "replicas": 3,
+    "labels": {"tier": "front"},
+    "annotations": {"team": "one"},
+    "initContainers": [
+        {
+            "name": "prepare",
+            "image": "busybox:1.37",
+            "volumeMounts": [{"volume": "data", "mountPath": "/prepare"}],
+        }
+    ],
+    "serviceAccount": "wide",
+    "nodeSelector": {"disk": "fast"},
+    "terminationGraceSeconds": 20,
+    "driftPolicy": "DRIFT_POLICY_REPORT",
+}
+SMALL = {"name": "small", "image": "nginx:1.27"}
+
+
+@pytest.mark.parametrize("wanted", [WIDE, SMALL], ids=["wide", "small"])
+async def test_a_created_container_is_answered_as_it_is_stored(world: World, wanted: dict[str, Any]) -> None:
+    await world.must("CreateConfigMap", {"namespace": OWN, "configMap": config_map("settings")})
+    await world.must("CreateSecret", {"namespace": OWN, "secret": secret("keys")})
+    await world.must("CreateVolume", {"namespace": OWN, "volume": volume("data")})
+    created = (await world.must("CreateContainer", {"namespace": OWN, "container": wanted})).container
+    read = (await world.must("GetContainer", {"namespace": OWN, "name": wanted["name"]})).container
+    assert created.uid
+    # It grows between the two looks, if at all.
+    created.ClearField("uptime")
+    read.ClearField("uptime")
+    assert created == read
+    history = (
+        await world.must("ListStatusHistory", {"namespace": OWN, "name": wanted["name"]})
+    ).status_changes
+    assert [(line.username, bool(line.operation_id)) for line in history] == [("admin", True)]
+    async with world.sql() as sql:
+        work = await sql.fetchval(
+            "SELECT count(*) FROM reconcile_work AS w JOIN containers AS c ON c.id = w.resource_id "
+            "WHERE w.resource_type = 'container' AND c.name = $1",
+            wanted["name"],
+        )
+    assert work == 1
