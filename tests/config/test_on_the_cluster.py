@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import identity_pb2
 from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import errors
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import FIELD_MANAGER
 from pilothouse_server.cluster.manifest_config import CONFIG_UID
@@ -309,6 +312,22 @@ async def test_containers_restart_with_the_new_values_when_asked(place: Place) -
     assert found["data"]["a"] == encoded(b"newer")
     history = [item async for item in containers.list_status_history(namespace=place.name, name="web")]
     assert "Restarting" in {item.reason for item in history}
+
+
+async def test_only_who_may_restart_containers_has_them_restarted(place: Place) -> None:
+    await make_secret(place)
+    role = f"editor-{place.name}"
+    await place.client.identity.create_role(
+        role=identity_pb2.Role(name=role, permissions=["config.update", "config.get"])
+    )
+    editor = await place.server.user(role, {place.name: role})
+    wanted = pb.Secret(string_data={"a": "theirs"})
+    asked: dict[str, Any] = {"namespace": place.name, "name": "app", "secret": wanted}
+    asked["update_mask"] = FieldMask(paths=["string_data"])
+    with pytest.raises(errors.PermissionDeniedError) as refused:
+        await editor.config.update_secret(**asked, restart_containers=True)
+    assert refused.value.metadata["permission"] == "container.restart"
+    await editor.config.update_secret(**asked)
 
 
 async def test_a_container_that_was_there_first_finds_its_optional_secret_later(place: Place) -> None:

@@ -18,11 +18,13 @@ from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 
+RESTART = "container.restart"
 _KINDS: tuple[Kind, ...] = ("config_map", "secret")
 
 
@@ -66,6 +68,7 @@ class ConfigService:
     ) -> pb.UpdateConfigMapResponse:
         """Changes a config map."""
         paths = check_update_mask(pb.ConfigMap, request.update_mask, messages.CONFIG_MAP_UPDATABLE)
+        _check_restart(request, call)
         asked = messages.wanted_config_map(request.config_map)
         changed, restarted = await config_maps.change(
             await call.transaction(),
@@ -112,6 +115,7 @@ class ConfigService:
     async def UpdateSecret(self, request: pb.UpdateSecretRequest, call: Call) -> pb.UpdateSecretResponse:
         """Changes a secret."""
         paths = check_update_mask(pb.Secret, request.update_mask, messages.SECRET_UPDATABLE)
+        _check_restart(request, call)
         changed, restarted = await secrets.change(
             await call.transaction(),
             request.namespace,
@@ -239,6 +243,12 @@ def _shown_map(call: Call, value: ConfigMap) -> pb.ConfigMap:
 def _shown_secret(call: Call, value: Secret) -> pb.Secret:
     call.describe(resource_id=value.id, namespace_id=value.namespace_id)
     return messages.secret(value)
+
+
+def _check_restart(request: pb.UpdateConfigMapRequest | pb.UpdateSecretRequest, call: Call) -> None:
+    """Who has containers restarted must be allowed to restart them."""
+    if request.restart_containers and not call.caller.allows(RESTART, request.namespace):
+        raise permission_denied(RESTART, request.namespace)
 
 
 def _require_name(field: str, name: str) -> None:

@@ -634,7 +634,7 @@ class UpdateConfigMapRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, also on the cluster; write nothing but the audit record."""
     restart_containers: _builtins.bool
-    """Restart every running container that uses it."""
+    """Restart every running container that uses it; needs `container.restart`, too."""
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
         """The new values."""
@@ -960,7 +960,7 @@ class UpdateSecretRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, also on the cluster; write nothing but the audit record."""
     restart_containers: _builtins.bool
-    """Restart every running container that uses it."""
+    """Restart every running container that uses it; needs `container.restart`, too."""
     @_builtins.property
     def secret(self) -> Global___Secret:
         """The new values."""
