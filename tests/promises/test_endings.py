@@ -89,14 +89,11 @@ async def faults_of_a_drain(world: World) -> list[str]:
     watching = asyncio.create_task(world.admin.invoke(watch, request_for(watch, {"namespace": OWN}), most=99))
     outcomes: list[Outcome] = []
 
-    async def make(namespace: str, name: str) -> Outcome:
-        fields = {"namespace": namespace, "container": workload(name)}
-        return await world.admin.invoke(create, request_for(create, fields))
-
     async def load(number: int) -> None:
         step = 0
         while True:
-            outcome = await make(OWN, f"load-{number}-{step}")
+            fields = {"namespace": OWN, "container": workload(f"load-{number}-{step}")}
+            outcome = await world.admin.invoke(create, request_for(create, fields))
             if outcome.code in ("UNAVAILABLE", "CANCELLED") and not outcome.trailing:
                 # It came to a door that was closed already: no call of those in flight, which
                 # the counts below prove.
@@ -107,7 +104,8 @@ async def faults_of_a_drain(world: World) -> list[str]:
     async with world.sql() as sql:
         async with sql.transaction():
             await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", FOREIGN)
-            held = asyncio.create_task(make(FOREIGN, "held"))
+            fields = {"name": FOREIGN, "namespace": {"description": "held"}, "updateMask": "description"}
+            held = asyncio.create_task(world.call("UpdateNamespace", fields))
             loads = [asyncio.create_task(load(number)) for number in range(6)]
 
             async def under_way() -> bool:
@@ -121,7 +119,7 @@ async def faults_of_a_drain(world: World) -> list[str]:
             stopping = asyncio.create_task(world.server.application.stop())
             # Watchers hear of it first; who does not within a second is told of below.
             await asyncio.wait([watching], timeout=1.0)
-        outcomes.append(await asyncio.wait_for(held, grace + 10))
+        last = await asyncio.wait_for(held, grace + 10)
         await stopping
         took = time.monotonic() - started
         await asyncio.wait_for(asyncio.gather(*loads), 10)
@@ -136,7 +134,7 @@ async def faults_of_a_drain(world: World) -> list[str]:
             "AND metadata ->> 'reason' = 'SHUTTING_DOWN'",
             watch.method,
         )
-    codes = {outcome.code for outcome in outcomes}
+    codes = {outcome.code for outcome in (*outcomes, last)}
     found = {
         f"calls ended {codes}": codes == {"OK"},
         f"{len(outcomes)} answers, {made} containers, {kept} records": len(outcomes) == made == kept,
@@ -170,7 +168,7 @@ async def test_a_drain_that_cuts_calls_off_is_found(
 async def test_a_drain_that_tells_watchers_nothing_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AuthorizationLayer, "drain", lambda _self: None)
+    monkeypatch.setattr(AuthorizationLayer, "drain", lambda *_: None)
     async with quiet_world(database, tmp_path, monkeypatch, grace_seconds=2.0) as world:
         found = await faults_of_a_drain(world)
     assert any(fault.startswith("the watch ended") for fault in found)
