@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.errors import FailedPreconditionError, NotFoundError
+from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from pilothouse_client.streams import ChangeKind
 from pilothouse_server.cluster.claims import VOLUME_UID
 from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
 from pilothouse_server.cluster.simulated.json_copy import copy_json
@@ -71,6 +74,49 @@ async def test_a_pending_claim_says_why(place: Place) -> None:
     await place.make("other", storage_class="missing")
     failing = await place.volume(lambda each: each.reason == "ProvisioningFailed", "other")
     assert failing.message == 'storageclass.storage.k8s.io "missing" not found'
+    assert failing.status == FAILED
+
+
+async def test_a_class_that_is_not_there_is_told_before_and_after(place: Place) -> None:
+    there = make_class(place)
+    claim = pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
+
+    async def check(storage_class: str) -> pb.Volume:
+        volume = pb.Volume(name="data", type=claim, size="1Gi", storage_class=storage_class)
+        return await place.client.storage.create_volume(
+            namespace=place.name, volume=volume, validate_only=True
+        )
+
+    with pytest.raises(InvalidArgumentError) as refused:
+        await check("missing")
+    assert refused.value.reason == "STORAGE_CLASS_NOT_FOUND"
+    assert there in refused.value.metadata["storage_classes"].split(",")
+    assert [each.field for each in refused.value.violations] == ["volume.storage_class"]
+    assert (await check(there)).storage_class == there
+    # Volumes that somebody made by hand may carry a class that is no object.
+    by_hand = {
+        "metadata": {"name": f"pv-{place.name}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": f"by-hand-{place.name}",
+            "hostPath": {"path": "/mnt"},
+        },
+    }
+    place.store.create(PERSISTENT_VOLUMES, by_hand)
+    assert (await check(f"by-hand-{place.name}")).name == "data"
+    await place.make(storage_class="missing")
+    await place.volume(lambda each: each.status == FAILED and each.reason == "ProvisioningFailed")
+
+
+async def test_the_class_that_the_cluster_chose_is_shown(place: Place) -> None:
+    made = await place.make()
+    assert (made.storage_class, made.claim_storage_class) == ("", "")
+    seen = await place.volume(lambda each: bool(each.claim_storage_class))
+    claim = on_cluster(place)
+    assert claim is not None
+    assert seen.claim_storage_class == claim["spec"]["storageClassName"]  # type: ignore[index]
+    assert seen.storage_class == ""
 
 
 async def test_a_container_waits_for_its_claim_and_recovers_by_itself(place: Place) -> None:
@@ -140,6 +186,29 @@ async def test_a_growth_that_the_cluster_refuses_shows_its_words_and_can_be_take
     await place.resize("1Gi")
     back = await place.volume(lambda each: _is(each, "Applied", TRUE) and not each.reconciling)
     assert (back.status, back.reason, back.message) == (BOUND, "", "")
+    # Nothing was resized, and nothing is to be.
+    assert applied(back, "Resizing") is None
+
+
+async def test_a_growth_before_the_claim_is_bound_is_refused_in_one_line(place: Place) -> None:
+    await place.make()
+    await place.volume(lambda each: each.reason == "WaitForFirstConsumer")
+    with pytest.raises(InvalidArgumentError) as tried:
+        await place.client.storage.update_volume(
+            namespace=place.name,
+            name="data",
+            volume=pb.Volume(size="3Gi"),
+            update_mask=FieldMask(paths=["size"]),
+            validate_only=True,
+        )
+    await place.resize("3Gi")
+    refused = await place.volume(lambda each: _is(each, "Applied", FALSE))
+    condition = applied(refused)
+    assert condition is not None
+    for message in (tried.value.message, refused.message, condition.message):
+        assert "spec is immutable after creation except resources.requests" in message
+        assert message.endswith("for bound claims")
+    assert all("\n" not in each.description for each in tried.value.violations)
 
 
 async def test_validate_only_asks_the_cluster_and_changes_nothing(place: Place) -> None:
@@ -220,18 +289,76 @@ async def test_a_lost_claim_has_failed(place: Place) -> None:
     assert lost.reason == "Lost"
 
 
-async def test_a_claim_that_others_delete_is_made_again(place: Place) -> None:
-    await bound(place)
-    first = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    assert first is not None
+async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(place: Place) -> None:
+    # A new claim would be empty: what looked like a repair would hide that the data are gone.
+    seen = await bound(place)
+    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    assert claim is not None
+    uid, storage = claim["metadata"]["uid"], claim["spec"]["volumeName"]
+    assert (seen.claim_uid, seen.persistent_volume) == (uid, storage)
+    synced = asyncio.Event()
+
+    async def told() -> pb.Volume | None:
+        async for change in place.client.storage.watch_volumes(namespace=place.name):
+            if change.kind is ChangeKind.SYNCED:
+                synced.set()
+            elif change.kind is ChangeKind.MODIFIED and change.resource.status == FAILED:
+                return change.resource
+        return None
+
+    watching = asyncio.create_task(told())
+    await asyncio.wait_for(synced.wait(), 10)
     place.store.delete(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    lost = await asyncio.wait_for(watching, 20)
+    assert lost is not None
+    assert lost.reason == "ClaimLost"
+    for words in (
+        f"uid {uid}",
+        f"bound to PersistentVolume {storage}",
+        "deleted on the cluster",
+        "replace_lost_claim",
+    ):
+        assert words in lost.message
+    assert _is(lost, "Applied", FALSE)
+    assert lost.persistent_volume == storage
+    # Neither another change nor another look makes it anew.
+    await place.client.storage.update_volume(
+        namespace=place.name,
+        name="data",
+        volume=pb.Volume(labels={"a": "b"}),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    still = await place.volume(lambda each: not each.reconciling)
+    assert (still.status, still.reason, on_cluster(place)) == (FAILED, "ClaimLost", None)
+    await place.run(mount())
+    waiting = await place.container(lambda each: each.reason == "Unschedulable")
+    assert 'persistentvolumeclaim "data" not found' in waiting.message
+    replaced = await place.client.storage.update_volume(
+        namespace=place.name, name="data", replace_lost_claim=True
+    )
+    assert (replaced.status, replaced.reason, replaced.claim_uid) == (AVAILABLE, "", "")
+    there = await place.volume(lambda each: each.status == BOUND and not each.reconciling)
+    assert there.claim_uid not in ("", uid)
+    assert _is(there, "Applied", TRUE)
+    await place.running()
+    with pytest.raises(FailedPreconditionError) as refused:
+        await place.client.storage.update_volume(namespace=place.name, name="data", replace_lost_claim=True)
+    assert refused.value.reason == "CLAIM_NOT_LOST"
+    with pytest.raises(InvalidArgumentError):
+        await place.client.storage.update_volume(namespace=place.name, name="data")
 
-    async def another() -> bool:
-        found = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-        return found is not None and bool(found["metadata"]["uid"] != first["metadata"]["uid"])
 
-    await eventually(another, what="another claim")
-    await place.volume(lambda each: each.status == BOUND and not each.reconciling)
+async def test_a_lost_claim_that_is_brought_back_is_taken_up_again(place: Place) -> None:
+    await bound(place)
+    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    assert claim is not None
+    place.store.delete(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
+    await place.volume(lambda each: each.reason == "ClaimLost" and not each.reconciling)
+    spec = {key: value for key, value in claim["spec"].items() if key != "volumeName"}
+    metadata = {"name": "data", "namespace": place.name, "labels": claim["metadata"]["labels"]}
+    place.store.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": metadata, "spec": spec})
+    back = await place.volume(lambda each: each.status == BOUND and _is(each, "Applied", TRUE))
+    assert (back.reason, back.message) == ("", "")
 
 
 async def test_a_deleted_claim_stays_until_no_pod_uses_it(place: Place) -> None:

@@ -141,3 +141,42 @@ async def test_a_container_names_volumes_that_are_there(place: Place) -> None:
     )
     await place.running()
     assert place.pod_volumes(DEPLOYMENTS) == {"scratch": {"emptyDir": {}}}
+
+
+async def test_one_folder_is_one_path_however_it_is_spelled(place: Place) -> None:
+    for name in ("scratch", "other"):
+        await place.make(name, type=pb.VOLUME_TYPE_EMPTY_DIR)
+    for spelled in ("/data", "/data/", "//data", "/./data", "/data/."):
+        for refused in (
+            place.run(mount("scratch", "/data"), mount("other", spelled)),
+            place.run(
+                init_containers=[
+                    container_pb2.InitContainer(
+                        name="first",
+                        image="busybox:1",
+                        volume_mounts=[mount("scratch", spelled), mount("other", "/data")],
+                    )
+                ]
+            ),
+        ):
+            with pytest.raises(InvalidArgumentError, match="the mount path is there twice"):
+                await refused
+    await place.run(mount("scratch", "//data/"))
+    found = await place.client.containers.get(namespace=place.name, name="web")
+    assert [each.mount_path for each in found.volume_mounts] == ["/data"]
+    with pytest.raises(FailedPreconditionError) as taken:
+        await attach(place, "other", mount_path="/./data")
+    assert taken.value.reason == "MOUNT_PATH_TAKEN"
+    # The same volume at the same path is mounted so already.
+    assert (await attach(place, "scratch", mount_path="/data/")).restarts == 0
+    with pytest.raises(InvalidArgumentError) as root:
+        await attach(place, "other", mount_path="/./")
+    assert root.value.violations[0].field == "mount_path"
+    with pytest.raises(InvalidArgumentError) as root:
+        await place.run(mount("scratch", "/"), name="rooted")
+    assert root.value.violations[0].field == "container.volume_mounts[0].mount_path"
+    await detach(place, "scratch", mount_path="/data//")
+    found = await place.client.containers.get(namespace=place.name, name="web")
+    assert not found.volume_mounts
+    made = await place.make("third", type=pb.VOLUME_TYPE_EMPTY_DIR, mount_path="//third/")
+    assert made.mount_path == "/third"

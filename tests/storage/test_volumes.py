@@ -66,7 +66,9 @@ async def test_what_has_no_object_on_the_cluster_is_there_at_once(place: Place) 
         ({"type": pb.VOLUME_TYPE_UNSPECIFIED, "size": "1Gi"}, "volume.type"),
         ({"type": CLAIM}, "volume.size"),
         ({"type": CLAIM, "size": "0"}, "volume.size"),
+        ({"type": CLAIM, "size": "500m"}, "volume.size"),
         ({"type": CLAIM, "size": "lots"}, "volume.size"),
+        ({"type": CLAIM, "size": "1Gi", "mount_path": "//"}, "volume.mount_path"),
         ({"type": CLAIM, "size": "1Gi", "host_path": "/x"}, "volume.host_path"),
         ({"type": CLAIM, "size": "1Gi", "source_name": "x"}, "volume.source_name"),
         ({"type": CLAIM, "size": "1Gi", "labels": {"pilothouse.dev/x": "y"}}, "volume.labels"),
@@ -247,6 +249,22 @@ async def test_a_watch_tells_a_volume_s_life(place: Place) -> None:
                 namespace=place.name, name="scratch", container="web", mount_path="/s"
             )
             await place.client.storage.detach_volume(namespace=place.name, name="scratch", container="web")
+            # What mounts it is told by changes of the containers, too: made, changed, deleted.
+            await place.run(mount("scratch"), name="second")
+            await place.client.containers.update(
+                namespace=place.name,
+                name="web",
+                container=container_pb2.Container(
+                    init_containers=[
+                        container_pb2.InitContainer(
+                            name="first", image="busybox:1", volume_mounts=[mount("scratch")]
+                        )
+                    ]
+                ),
+                update_mask=FieldMask(paths=["init_containers"]),
+            )
+            await place.client.containers.delete(namespace=place.name, name="second")
+            await place.client.containers.delete(namespace=place.name, name="web")
             await place.client.storage.delete_volume(namespace=place.name, name="scratch")
         elif change.resource is not None:
             seen.append((change.kind, change.resource.name, len(change.resource.mounted_by)))
@@ -254,6 +272,10 @@ async def test_a_watch_tells_a_volume_s_life(place: Place) -> None:
                 break
     assert seen == [
         (ChangeKind.ADDED, "scratch", 0),
+        (ChangeKind.MODIFIED, "scratch", 1),
+        (ChangeKind.MODIFIED, "scratch", 0),
+        (ChangeKind.MODIFIED, "scratch", 1),
+        (ChangeKind.MODIFIED, "scratch", 2),
         (ChangeKind.MODIFIED, "scratch", 1),
         (ChangeKind.MODIFIED, "scratch", 0),
         (ChangeKind.DELETED, "scratch", 0),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from posixpath import normpath
 
 from google.protobuf.message import Message
 
@@ -116,6 +117,9 @@ def _container_parts(container: pb.Container | pb.InitContainer) -> None:
         resources.memory_limit = amount(resources.memory_limit, "1")
     for name in ("resources", "security_context"):
         _clear_empty(container, name)
+    for mount in container.volume_mounts:
+        # The server keeps the shortest spelling of a path.
+        mount.mount_path = normpath(f"/{mount.mount_path.lstrip('/')}")
     container.volume_mounts.sort(key=lambda mount: mount.mount_path)
 
 

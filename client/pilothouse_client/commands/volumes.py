@@ -61,7 +61,7 @@ COLUMNS: list[Column[Any]] = [
     Column("STATUS", lambda volume: enum_label(volume, "status")),
     Column("SIZE", _size),
     Column("ACCESS", lambda volume: enum_label(volume, "access_mode").lower()),
-    Column("CLASS", lambda volume: volume.storage_class),
+    Column("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class),
     Column("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
     Column("REASON", _why),
     Column("CREATED", lambda volume: moment(volume.create_time)),
@@ -185,6 +185,9 @@ def update(
     mount_path: Annotated[str | None, typer.Option("--mount-path", help="Where attach mounts it.")] = None,
     label: _Labels = None,
     annotation: _Annotations = None,
+    replace_lost_claim: Annotated[
+        bool, typer.Option("--replace-lost-claim", help="Make a new, empty claim for one that was lost.")
+    ] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
@@ -200,7 +203,7 @@ def update(
         )
         if asked
     ]
-    if not paths:
+    if not paths and not replace_lost_claim:
         raise CommandError("say what to change", 2)
     volume = pb.Volume(
         size=size,
@@ -214,6 +217,7 @@ def update(
             name=name,
             volume=volume,
             update_mask=FieldMask(paths=paths),
+            replace_lost_claim=replace_lost_claim,
             etag=etag,
             validate_only=validate_only,
         )

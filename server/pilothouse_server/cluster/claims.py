@@ -3,10 +3,13 @@
 A claim is applied with the fields of our own: the volume that the cluster binds to it (`volumeName`) and a class that
 it fills in by default stay the cluster's. `observe_claim` is a pure function; the phase decides:
 
-    Bound -> bound        Lost -> failed        Pending -> available, with the word of its newest event
+    Bound -> bound     Lost -> failed     Pending -> available, or failed where its newest event is a warning
 
 A claim says nothing of why it is pending; only its events do (`unexplained`). What the cluster refused (`Applied`
 is False) shows as reason and message, and makes the volume failed only where there is no claim at all.
+
+A claim that was bound and is not there any more was deleted by somebody else, and mostly its data with it. In its place
+an empty one would look as if nothing had happened: it is told as lost (`lost`), and made again when a caller asks.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from pilothouse_server.cluster import manifests
+from pilothouse_server.cluster.errors import Invalid
 from pilothouse_server.cluster.objects import (
     Event,
     KubernetesObject,
@@ -27,12 +31,14 @@ from pilothouse_server.cluster.objects import (
 )
 from pilothouse_server.cluster.observation import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, set_condition
 from pilothouse_server.containers.model import Condition
-from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.storage.model import CLAIM_LOST, Observed, Volume
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.quantity import ZERO, Quantity
 
 RESIZING = "Resizing"
+NAME_TAKEN = "NameTaken"
 VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
+_RESIZED = "Resized"
 # How a claim says that it grows, or cannot; the first that is true is told.
 _RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
 
@@ -43,6 +49,8 @@ class ClaimResources(Partial, frozen=True, rename="camel"):
 
 class ClaimSpec(Partial, frozen=True, rename="camel"):
     resources: ClaimResources = ClaimResources()
+    volume_name: str = ""
+    storage_class_name: str = ""
 
 
 class ClaimState(Partial, frozen=True, rename="camel"):
@@ -66,6 +74,16 @@ class PersistentVolumeClaim(KubernetesObject, frozen=True, rename="camel"):
         return (self.status.capacity or {}).get("storage", "")
 
 
+class PersistentVolumeSpec(Partial, frozen=True, rename="camel"):
+    storage_class_name: str = ""
+
+
+class PersistentVolume(KubernetesObject, frozen=True, rename="camel"):
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+
+
+STORAGE_CLASSES = Resource("/apis/storage.k8s.io/v1", "storageclasses", "StorageClass", KubernetesObject)
+PERSISTENT_VOLUMES = Resource("/api/v1", "persistentvolumes", "PersistentVolume", PersistentVolume)
 PERSISTENT_VOLUME_CLAIMS = Resource(
     "/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim", PersistentVolumeClaim
 )
@@ -123,12 +141,14 @@ def observe_claim(
     """What the claim shows of its volume; `volume.observed` holds what was seen before."""
     before = volume.observed
     unexplained = False
+    volume = _with_loss(volume, found, now)
     if volume.deletion_requested_at is not None:
         observed = msgspec.structs.replace(before, status="deleted", **_leaving(found))
     elif found is None:
         observed = Observed()
     else:
         observed, unexplained = _by_phase(found, events)
+    observed = _with_claim(observed, before, found)
     refusal = refused(volume)
     if refusal is not None and volume.deletion_requested_at is None:
         observed = msgspec.structs.replace(
@@ -145,6 +165,66 @@ def observe_claim(
         stale_since=before.stale_since,
     )
     return ClaimObservation(observed, unexplained)
+
+
+def lost(volume: Volume) -> Condition | None:
+    """The condition of a claim that was bound and is not there any more; None for one that never was."""
+    before = volume.observed
+    if volume.is_lost:
+        return refused(volume)
+    if volume.deletion_requested_at is not None or not (before.persistent_volume or before.status == "bound"):
+        return None
+    which = f" (uid {before.claim_uid})" if before.claim_uid else ""
+    bound = f", bound to PersistentVolume {before.persistent_volume}," if before.persistent_volume else ""
+    where = f"{volume.kubernetes_namespace}/{volume.kubernetes_name}"
+    message = (
+        f"PersistentVolumeClaim {where}{which}{bound} was deleted on the cluster by somebody else: what it held is "
+        "lost unless that PersistentVolume was kept. No empty claim is made in its place unless UpdateVolume asks for "
+        "it with replace_lost_claim"
+    )
+    return Condition(APPLIED, "False", CLAIM_LOST, message)
+
+
+def _with_loss(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> Volume:
+    """The volume with the condition that its claim is lost, or without it where the claim is back."""
+    if found is None:
+        refusal = refused(volume)
+        # A claim of somebody else in its place is the nearer reason.
+        condition = None if refusal is not None and refusal.reason == NAME_TAKEN else lost(volume)
+    else:
+        # Somebody brought it back; whether it is as it is wanted is not known yet.
+        condition = Condition(APPLIED, "Unknown", "Found") if volume.is_lost else None
+    if condition is None:
+        return volume
+    conditions = set_condition(volume.observed.conditions, condition, now)
+    return msgspec.structs.replace(
+        volume, observed=msgspec.structs.replace(volume.observed, conditions=conditions)
+    )
+
+
+def _with_claim(observed: Observed, before: Observed, found: PersistentVolumeClaim | None) -> Observed:
+    if found is None:
+        return msgspec.structs.replace(
+            observed,
+            claim_uid=before.claim_uid,
+            persistent_volume=before.persistent_volume,
+            storage_class=before.storage_class,
+        )
+    return msgspec.structs.replace(
+        observed,
+        claim_uid=found.metadata.uid,
+        persistent_volume=found.spec.volume_name if found.status.phase in ("Bound", "Lost") else "",
+        storage_class=found.spec.storage_class_name,
+    )
+
+
+def in_one_line(refusal: Invalid) -> Invalid:
+    """The refusal without the difference of two structures of the API server's program, which it adds in many lines."""
+    line = refusal.message.partition("\n")[0]
+    causes = tuple(
+        msgspec.structs.replace(cause, message=cause.message.partition("\n")[0]) for cause in refusal.causes
+    )
+    return type(refusal)(line, code=refusal.code, status_reason=refusal.status_reason, causes=causes)
 
 
 def refused(volume: Volume) -> Condition | None:
@@ -167,7 +247,8 @@ def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[Ob
         return msgspec.structs.replace(Observed(), **leaving), False
     if newest is None:
         return Observed(reason="Pending", message="the claim waits for storage"), True
-    return Observed(reason=newest.reason, message=newest.message), True
+    failing = newest.type == "Warning"
+    return Observed("failed" if failing else "available", newest.reason, newest.message), True
 
 
 def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:
@@ -186,9 +267,26 @@ def _newest(found: PersistentVolumeClaim, events: Iterable[Event]) -> Event | No
 def _conditions(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> tuple[Condition, ...]:
     conditions = volume.observed.conditions
     resizing = _resizing(volume, found)
-    if resizing is None and any(each.type == RESIZING for each in conditions):
-        resizing = Condition(RESIZING, "False", "Resized")
-    return conditions if resizing is None else set_condition(conditions, resizing, now)
+    if resizing is not None:
+        return set_condition(conditions, resizing, now)
+    before = next((each for each in conditions if each.type == RESIZING), None)
+    if before is None:
+        return conditions
+    if before.status == "True":
+        return set_condition(conditions, Condition(RESIZING, "False", _RESIZED), now)
+    if before.reason == _RESIZED:
+        return conditions
+    # A growth that was refused and is not wanted any more: nothing was resized.
+    return without_refused_growth(conditions)
+
+
+def without_refused_growth(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """The conditions without the word of a growth that the cluster refused."""
+    return tuple(
+        each
+        for each in conditions
+        if each.type != RESIZING or each.status == "True" or each.reason == _RESIZED
+    )
 
 
 def _resizing(volume: Volume, found: PersistentVolumeClaim | None) -> Condition | None:

@@ -13,9 +13,19 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_server.cluster import configs, manifests
-from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, claim, is_ours, without_label
+from pilothouse_server.cluster.claims import (
+    NAME_TAKEN,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    STORAGE_CLASSES,
+    claim,
+    in_one_line,
+    is_ours,
+    lost,
+    without_label,
+)
 from pilothouse_server.cluster.client import ClusterClient, Propagation
-from pilothouse_server.cluster.errors import Conflict, NotFound, Refused
+from pilothouse_server.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from pilothouse_server.cluster.objects import (
     DEPLOYMENTS,
     NAMESPACES,
@@ -95,12 +105,36 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
         raise Conflict(
             f"PersistentVolumeClaim {volume.kubernetes_namespace}/{volume.kubernetes_name} exists and does not belong "
             "to this volume",
-            status_reason="NameTaken",
+            status_reason=NAME_TAKEN,
         )
+    if found is None and lost(volume) is not None:
+        # It is not made again before somebody asks for that.
+        return
     try:
         await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
     except NotFound:
         return
+    except Invalid as refusal:
+        raise in_one_line(refusal) from None
+
+
+async def missing_class(client: ClusterClient, volume: Volume) -> list[str] | None:
+    """The storage classes that there are, where a claim to be made names none of them; None where it may be made.
+
+    A class that volumes made by hand carry need not be there. Where we may not look nothing is missing.
+    """
+    if not volume.storage_class or volume.observed.claim_uid:
+        return None
+    try:
+        classes = [each.metadata.name for each in (await client.list(STORAGE_CLASSES)).items]
+        if volume.storage_class in classes:
+            return None
+        by_hand = (await client.list(PERSISTENT_VOLUMES)).items
+    except (Forbidden, NotFound):
+        return None
+    if any(each.spec.storage_class_name == volume.storage_class for each in by_hand):
+        return None
+    return sorted(classes)
 
 
 async def dry_run_claim_deletion(client: ClusterClient, volume: Volume) -> None:

@@ -24,6 +24,7 @@ from pilothouse_server.containers.model import (
     SecurityContext,
     VolumeMount,
 )
+from pilothouse_server.containers.mount_paths import ROOT_WORDS, canonical, canonical_mounts
 from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity, normalise
@@ -117,9 +118,13 @@ def checked(container: Container) -> Container:
         image=reference.written if container.imported else str(reference),
         ports=ports,
         resources=resources,
+        volume_mounts=_spelled(container, container.volume_mounts),
         spec=msgspec.structs.replace(
             spec,
-            init_containers=init_containers,
+            init_containers=tuple(
+                msgspec.structs.replace(item, volume_mounts=_spelled(container, item.volume_mounts))
+                for item in init_containers
+            ),
             empty_dirs=tuple(
                 msgspec.structs.replace(
                     item, size_limit=normalise(item.size_limit) if item.size_limit else ""
@@ -187,7 +192,15 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
 
 
 def _check_mounts(found: Findings, field: str, mounts: Sequence[VolumeMount]) -> None:
-    found.unique(field, enumerate(item.mount_path for item in mounts), "the mount path")
+    paths = [canonical(item.mount_path) for item in mounts]
+    found.unique(field, enumerate(paths), "the mount path")
+    for index, path in enumerate(paths):
+        if path == "/":
+            found.add(f"{field}[{index}].mount_path", "root", ROOT_WORDS)
+
+
+def _spelled(container: Container, mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+    return mounts if container.imported else canonical_mounts(mounts)
 
 
 def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:

@@ -24,6 +24,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.storage import mounting
 from pilothouse_server.values.labels import LabelSelector
 
 _PAUSE_MODE: dict[int, PauseMode] = {
@@ -56,6 +57,7 @@ class ContainerService:
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         return pb.CreateContainerResponse(container=await self._wanted(call, created))
+        await mounting.tell(await call.transaction(), None, created)
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
         """Answers one container; its events are asked for after the transaction has ended."""
@@ -94,6 +96,7 @@ class ContainerService:
         """Changes what is wanted of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.UPDATABLE)
         changed = await operations.change(
+        check, before = _remembering(_etag_check(request.etag or request.container.etag))
             await call.transaction(),
             request.namespace,
             request.name,
@@ -102,14 +105,15 @@ class ContainerService:
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
+        await mounting.tell(await call.transaction(), before[0], changed)
 
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
     ) -> pb.DeleteContainerResponse:
         """Marks a container for deletion."""
-        marked = await operations.delete(
-            await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
-        )
+        check, before = _remembering(_etag_check(request.etag))
+        marked = await operations.delete(await call.transaction(), request.namespace, request.name, check)
+        await mounting.tell(await call.transaction(), before[0], marked)
         return pb.DeleteContainerResponse(container=await self._wanted(call, marked))
 
     async def ImportContainers(
@@ -133,6 +137,9 @@ class ContainerService:
             await call.transaction(), request.namespace, candidates, self._envelopes
         )
         call.describe(**importing.record(taken))
+        for item in taken:
+            if item.container is not None:
+                await mounting.tell(await call.transaction(), None, item.container)
         return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
 
     async def StartContainer(
@@ -365,6 +372,17 @@ async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsReq
     async for item in operations.stream(
         transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
     ):
+def _remembering(check: Callable[[Container], None]) -> tuple[Callable[[Container], None], list[Container]]:
+    """The check, and the container as it found it stored."""
+    seen: list[Container] = []
+
+    def remember(stored: Container) -> None:
+        seen.append(stored)
+        check(stored)
+
+    return remember, seen
+
+
         found.append(item)
         if len(found) > live.MOST_CONTAINERS:
             raise invalid("label_selector", f"selects over {live.MOST_CONTAINERS} containers: select fewer")

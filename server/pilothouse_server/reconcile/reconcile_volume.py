@@ -10,6 +10,8 @@ gives it back: our label goes, the claim and its data stay.
 
 A refusal of a claim that is there already (it cannot shrink, its class does not let it grow) takes nothing away: the
 storage stays bound, and the refusal shows beside it.
+
+A claim that was bound and vanished is not made again, see `cluster.claims`.
 """
 
 from __future__ import annotations
@@ -17,15 +19,19 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_server.cluster.claims import (
+    NAME_TAKEN,
     PERSISTENT_VOLUME_CLAIMS,
     PersistentVolumeClaim,
     claim,
+    in_one_line,
     is_ours,
+    lost,
     observe_claim,
     refused,
     without_label,
+    without_refused_growth,
 )
-from pilothouse_server.cluster.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
+from pilothouse_server.cluster.errors import ClusterError, Conflict, Forbidden, Invalid, NotFound, Refused
 from pilothouse_server.cluster.observation import APPLIED, set_condition
 from pilothouse_server.containers.model import Condition
 from pilothouse_server.namespaces import repository as namespaces
@@ -98,13 +104,18 @@ async def act(client: LeasedClient, loaded: Loaded) -> Result:
     if found is not None and not ours:
         raise Conflict(
             f"PersistentVolumeClaim {where[0]}/{where[1]} exists and does not belong to this volume",
-            status_reason="NameTaken",
+            status_reason=NAME_TAKEN,
         )
     if leaving:
-        # Somebody deletes it behind our back; an apply would succeed and be lost. It is made anew when it is gone.
+        # Somebody deletes it behind our back; an apply would succeed and be lost.
         return _waiting("Deleting", "the PersistentVolumeClaim is being deleted", AGAIN_SECONDS)
+    if found is None and (loss := lost(volume)) is not None:
+        return Result(loss)
     loaded.found = found
-    await client.apply(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
+    try:
+        await client.apply(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
+    except Invalid as refusal:
+        raise in_one_line(refusal) from None
     return Result()
 
 
@@ -130,6 +141,9 @@ async def write_back(transaction: Transaction, work: Work, loaded: Loaded, outco
     if outcome.condition is None:
         observed = _without_refusal(stored)
     observed = _with_condition(observed, condition, transaction)
+    if condition.status == "False":
+        told = msgspec.structs.replace(stored, observed=observed)
+        observed = observe_claim(told, loaded.found, now=transaction.now).observed
     generation = _seen(stored, loaded) if outcome.again_seconds is None else stored.observed_generation
     await written_back.write(transaction, [Change(stored, observed, generation)])
     return Written("volume", again_seconds=outcome.again_seconds)
@@ -164,7 +178,7 @@ async def _write_error(
 
 
 def _is_refusal(error: ClusterError) -> bool:
-    if isinstance(error, Conflict) and error.status_reason == "NameTaken":
+    if isinstance(error, Conflict) and error.status_reason == NAME_TAKEN:
         return True
     if isinstance(error, Forbidden) and error.namespace_terminating:
         return False
@@ -174,6 +188,7 @@ def _is_refusal(error: ClusterError) -> bool:
 def _without_refusal(stored: Volume) -> Observed:
     """Take back the words of a refusal that is over; the observer fills in what there is to say instead."""
     old, observed = refused(stored), stored.observed
+    observed = msgspec.structs.replace(observed, conditions=without_refused_growth(observed.conditions))
     if old is None or (observed.reason, observed.message) != (old.reason, old.message):
         return observed
     status = "available" if observed.status == "failed" else observed.status

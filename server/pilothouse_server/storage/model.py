@@ -17,15 +17,24 @@ from pilothouse_server.containers.model import AccessMode, Condition, NamespaceI
 Status = Literal["available", "bound", "failed", "deleted"]
 
 CLAIM: VolumeType = "persistent_volume_claim"
+# The reason of `Applied` for a claim that was bound and that somebody else deleted.
+CLAIM_LOST = "ClaimLost"
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What the cluster showed last; `status` alone is set for what has no object there."""
+    """What the cluster showed last; `status` alone is set for what has no object there.
+
+    `claim_uid`, `persistent_volume` (what it is bound to, empty where it is not) and `storage_class` are the claim's as
+    it was last seen: they stay when it is gone.
+    """
 
     status: Status = "available"
     reason: str = ""
     message: str = ""
     capacity: str = ""
+    claim_uid: str = ""
+    persistent_volume: str = ""
+    storage_class: str = ""
     conditions: tuple[Condition, ...] = ()
     stale_since: datetime | None = None
 
@@ -70,6 +79,11 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     def is_claim(self) -> bool:
         """Whether it has an object on the cluster."""
         return self.type == CLAIM
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its claim is known to be lost."""
+        return any(each.type == "Applied" and each.reason == CLAIM_LOST for each in self.observed.conditions)
 
     @property
     def reconciling(self) -> bool:

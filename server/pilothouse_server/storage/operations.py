@@ -18,15 +18,13 @@ import msgspec
 
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import admission
-from pilothouse_server.containers import operations as containers
-from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
+from pilothouse_server.containers.model import MountedVolume
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     Violation,
     already_exists,
-    invalid,
     not_found,
 )
 from pilothouse_server.namespaces import operations as namespaces
@@ -41,17 +39,6 @@ HOST_PATH_PERMISSION = admission.HOST_PATH_PERMISSION
 
 list_page = repository.list_volumes
 stream = repository.stream_volumes
-
-
-class Remounted(msgspec.Struct, frozen=True):
-    """A volume after its mounts changed, the container that was changed, and how many pods are replaced for it.
-
-    None are where it is mounted so already, or where the container has none now.
-    """
-
-    volume: Volume
-    container: Container
-    restarts: int
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Volume:
@@ -103,14 +90,22 @@ async def create(
 
 
 async def change(
-    transaction: Transaction, namespace: str, name: str, merge: Callable[[Volume], Volume], check: Check
+    transaction: Transaction,
+    namespace: str,
+    name: str,
+    merge: Callable[[Volume], Volume],
+    check: Check,
+    *,
+    replace_lost_claim: bool = False,
 ) -> Volume:
     """Changes what is wanted: `merge` answers the stored volume with the caller's fields taken over.
+
+    `replace_lost_claim`: a new and empty claim is made in place of one that was lost.
 
     Raises:
         InvalidArgument: a rule between fields, or a claim that would shrink.
         NotFound: the namespace or the volume.
-        FailedPrecondition: it is being deleted, or a mounted emptyDir would get another limit.
+        FailedPrecondition: it is being deleted, a mounted emptyDir would get another limit, or no claim is lost.
         Aborted: from `check`, if the etag is not the current one.
     """
     # Shared, so that nobody begins to mount an emptyDir whose limit is about to change.
@@ -118,13 +113,16 @@ async def change(
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     refuse_deleting(stored)
+    if replace_lost_claim:
+        rules.check_lost(stored)
     wanted = rules.checked(merge(stored))
-    if wanted == stored:
+    if wanted == stored and not replace_lost_claim:
         return stored
     rules.check_growth(stored, wanted)
     if stored.type == "empty_dir" and wanted.size != stored.size and stored.mounted_by:
         raise _in_use(stored, "its limit is part of their pods; detach it before changing that")
-    written = await repository.update_volume(transaction, stored, wanted)
+    write = repository.replace_claim if replace_lost_claim else repository.update_volume
+    written = await write(transaction, stored, wanted)
     await changed(transaction, written, "modified", stored)
     return written
 
@@ -161,48 +159,6 @@ async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
     for item in found:
         await repository.delete_volume(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
-
-
-async def attach(
-    transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may_use_host_paths: bool
-) -> Remounted:
-    """Mounts the volume that `wanted` names into a container; without a path, where the volume says.
-
-    Raises:
-        InvalidArgument: neither names a path.
-        NotFound: the namespace, the volume or the container.
-        FailedPrecondition: the path is taken, or one of the two is being deleted.
-        PermissionDenied: a folder of the node, without `may_use_host_paths`.
-    """
-    volume = await locate(transaction, namespace, wanted.volume)
-    refuse_deleting(volume)
-    path = wanted.mount_path or volume.mount_path
-    if not path:
-        raise invalid(
-            "mount_path", f'must be set: volume "{volume.name}" has none of its own', reason="REQUIRED"
-        )
-    mount = msgspec.structs.replace(
-        wanted, mount_path=path, read_only=wanted.read_only or volume.access_mode == "ReadOnlyMany"
-    )
-    return await _remount(
-        transaction, volume, container, lambda stored: _with_mount(stored, mount), may_use_host_paths
-    )
-
-
-async def detach(
-    transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
-) -> Remounted:
-    """Takes the mount of a volume at a path away from a container and its init containers; without a path, all.
-
-    Raises:
-        NotFound: the namespace, the volume or the container.
-        FailedPrecondition: it is not mounted there, or the container is being deleted.
-    """
-    volume = await locate(transaction, namespace, name)
-    # Whoever may detach may do so whatever else is mounted: it takes power away.
-    return await _remount(
-        transaction, volume, container, lambda stored: _without_mount(stored, name, mount_path), True
-    )
 
 
 def refuse_deleting(volume: Volume) -> None:
@@ -262,80 +218,6 @@ async def _delete(transaction: Transaction, stored: Volume) -> Volume:
     marked = await repository.mark_for_deletion(transaction, stored)
     await changed(transaction, marked, "modified", stored)
     return marked
-
-
-async def _remount(
-    transaction: Transaction,
-    volume: Volume,
-    container: str,
-    merge: Callable[[Container], Container],
-    may_use_host_paths: bool,
-) -> Remounted:
-    seen: list[Container] = []
-    changed = await containers.change(
-        transaction,
-        volume.namespace,
-        container,
-        merge,
-        seen.append,
-        may_use_host_paths=may_use_host_paths,
-    )
-    if changed.generation == seen[0].generation:
-        return Remounted(volume, changed, 0)
-    remounted = await repository.get(transaction, volume.id)
-    assert remounted is not None, "a volume in use stays"
-    transaction.emit(event(remounted, "modified", volume))
-    # A held rollout replaces pods when it is released, not for this.
-    return Remounted(remounted, changed, 0 if changed.hold_rollout else changed.wanted_replicas)
-
-
-def _with_mount(container: Container, mount: VolumeMount) -> Container:
-    for other in container.volume_mounts:
-        if other == mount:
-            return container
-        if other.mount_path == mount.mount_path:
-            raise FailedPrecondition(
-                f'container "{container.name}" has volume "{other.volume}" mounted at {mount.mount_path} already',
-                reason="MOUNT_PATH_TAKEN",
-                metadata={
-                    "container": container.name,
-                    "volume": other.volume,
-                    "mount_path": mount.mount_path,
-                },
-            )
-    if mount.volume in {item.name for item in container.spec.empty_dirs}:
-        raise FailedPrecondition(
-            f'container "{container.name}" has an emptyDir of its own with the name "{mount.volume}"',
-            reason="VOLUME_NAME_TAKEN",
-            metadata={"container": container.name, "volume": mount.volume},
-        )
-    return msgspec.structs.replace(container, volume_mounts=(*container.volume_mounts, mount))
-
-
-def _without_mount(container: Container, volume: str, mount_path: str) -> Container:
-    def kept(mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
-        return tuple(
-            mount for mount in mounts if mount.volume != volume or mount_path not in ("", mount.mount_path)
-        )
-
-    own_dirs = {item.name for item in container.spec.empty_dirs}
-    init_containers = tuple(
-        msgspec.structs.replace(init, volume_mounts=kept(init.volume_mounts))
-        for init in container.spec.init_containers
-    )
-    changed = msgspec.structs.replace(
-        container,
-        volume_mounts=kept(container.volume_mounts),
-        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
-    )
-    if volume in own_dirs or changed == container:
-        where = f" at {mount_path}" if mount_path else ""
-        raise FailedPrecondition(
-            f'container "{container.name}" does not mount volume "{volume}"{where}',
-            reason="VOLUME_NOT_MOUNTED",
-            metadata={"container": container.name, "volume": volume},
-        )
-    return changed
 
 
 def _in_use(volume: Volume, advice: str) -> FailedPrecondition:

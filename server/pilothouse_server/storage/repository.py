@@ -110,6 +110,18 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Vol
     return [_volume(row) for row in (await transaction.connection.execute(query)).all()]
 
 
+async def lock_named(transaction: Transaction, namespace_id: int, names: Collection[str]) -> list[Volume]:
+    """The volumes of a namespace with these names, locked in the order of their ids until the transaction ends."""
+    query = (
+        select(VOLUMES.c.id)
+        .where(VOLUMES.c.namespace_id == namespace_id, VOLUMES.c.name.in_(names))
+        .order_by(VOLUMES.c.id)
+        .with_for_update(of=VOLUMES, key_share=True)
+    )
+    ids = (await transaction.connection.execute(query)).scalars().all()
+    return await get_many(transaction, ids)
+
+
 async def list_volumes(
     transaction: ReadTransaction,
     page: PageRequest,
@@ -175,6 +187,20 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
 async def update_volume(transaction: Transaction, stored: Volume, wanted: Volume) -> Volume:
     """Writes what may change of a volume that the transaction has locked, as its next generation."""
     return await _update(transaction, stored, _changeable(wanted))
+
+
+async def replace_claim(transaction: Transaction, stored: Volume, wanted: Volume) -> Volume:
+    """As `update_volume`, and forgets the claim that was: what is made next is another one."""
+    forgotten: dict[str, Any] = {
+        "status": "available",
+        "reason": None,
+        "message": None,
+        "capacity": None,
+        "claim_uid": None,
+        "persistent_volume": None,
+        "conditions": [],
+    }
+    return await _update(transaction, stored, {**_changeable(wanted), **forgotten})
 
 
 async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
@@ -262,6 +288,9 @@ def _volume(row: Row[Any]) -> Volume:
             reason=row.reason or "",
             message=row.message or "",
             capacity=row.capacity or "",
+            claim_uid=row.claim_uid or "",
+            persistent_volume=row.persistent_volume or "",
+            storage_class=row.claim_storage_class or "",
             conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
             stale_since=row.stale_since,
         ),

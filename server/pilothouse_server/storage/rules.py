@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import msgspec
 
 from pilothouse_server.containers.model import VolumeType
-from pilothouse_server.errors import InvalidArgument, Violation, missing_field
+from pilothouse_server.containers.mount_paths import ROOT_WORDS, canonical
+from pilothouse_server.errors import FailedPrecondition, InvalidArgument, Violation, missing_field
 from pilothouse_server.storage.model import Volume
-from pilothouse_server.values.quantity import Quantity, normalise
+from pilothouse_server.values.quantity import NANOS, Quantity, normalise
 
 RESERVED_DOMAIN = "pilothouse.dev"
 SMALLER = "SIZE_SMALLER"
@@ -51,10 +52,13 @@ def checked(volume: Volume) -> Volume:
     if needed is not None and not getattr(volume, needed):
         message = f"must be set for a volume of type {volume.type.upper()}"
         violations.append(Violation(f"volume.{needed}", "required", message))
-    elif volume.is_claim and not Quantity.parse(volume.size):
-        violations.append(Violation("volume.size", "minimum", "must be greater than zero"))
+    elif volume.is_claim and Quantity.parse(volume.size).nanos < NANOS:
+        violations.append(Violation("volume.size", "minimum", "must be at least one byte"))
     if volume.medium not in ("", "Memory"):
         violations.append(Violation("volume.medium", "one_of", "must be empty or Memory"))
+    mount_path = canonical(volume.mount_path)
+    if mount_path == "/":
+        violations.append(Violation("volume.mount_path", "root", ROOT_WORDS))
     if ".." in volume.host_path.split("/"):
         violations.append(Violation("volume.host_path", "format", "must not contain '..'"))
     for field in ("labels", "annotations"):
@@ -70,7 +74,9 @@ def checked(volume: Volume) -> Volume:
     if violations:
         raise _invalid(violations)
     access_mode = volume.access_mode or ("ReadWriteOnce" if volume.is_claim else "")
-    return msgspec.structs.replace(volume, size=normalise(volume.size), access_mode=access_mode)
+    return msgspec.structs.replace(
+        volume, size=normalise(volume.size), access_mode=access_mode, mount_path=mount_path
+    )
 
 
 def check_growth(stored: Volume, wanted: Volume) -> None:
@@ -80,11 +86,23 @@ def check_growth(stored: Volume, wanted: Volume) -> None:
     """
     if not stored.is_claim:
         return
+    if stored.is_lost:
+        return
     refused = any(each.type == "Applied" and each.status == "False" for each in stored.observed.conditions)
     least = stored.observed.capacity if refused else stored.size
     if least and Quantity.parse(wanted.size) < Quantity.parse(least):
         description = f"must not be below {least}: a claim can grow, not shrink"
         raise _invalid([Violation("volume.size", "minimum", description)], reason=SMALLER)
+
+
+def check_lost(volume: Volume) -> None:
+    """Raises FailedPrecondition unless the claim was deleted by somebody else: one with data is not replaced."""
+    if not volume.is_lost:
+        raise FailedPrecondition(
+            f'the claim of volume "{volume.name}" is not lost: it is not replaced',
+            reason="CLAIM_NOT_LOST",
+            metadata={"status": volume.observed.status, "reason": volume.observed.reason},
+        )
 
 
 def _is_reserved(key: str) -> bool:

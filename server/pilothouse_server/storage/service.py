@@ -12,15 +12,16 @@ from pilothouse_server.containers import events
 from pilothouse_server.containers.asking import check_on_cluster as check_container
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import VolumeMount
+from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
-from pilothouse_server.storage import messages, operations
+from pilothouse_server.storage import messages, mounting, operations
 from pilothouse_server.storage.asking import check_on_cluster
 from pilothouse_server.storage.model import Volume
-from pilothouse_server.storage.operations import Remounted
+from pilothouse_server.storage.mounting import Remounted
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -75,12 +76,15 @@ class StorageService:
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes what is wanted of a volume."""
         paths = check_update_mask(pb.Volume, request.update_mask, messages.UPDATABLE)
+        if not paths and not request.replace_lost_claim:
+            raise missing("update_mask")
         changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
             messages.merger(request.volume, paths),
             _etag_check(request.etag or request.volume.etag),
+            replace_lost_claim=request.replace_lost_claim,
         )
         return pb.UpdateVolumeResponse(volume=await self._wanted(call, changed))
 
@@ -93,7 +97,7 @@ class StorageService:
 
     async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
         """Mounts a volume into a container."""
-        remounted = await operations.attach(
+        remounted = await mounting.attach(
             await call.transaction(),
             request.namespace,
             request.container,
@@ -106,7 +110,7 @@ class StorageService:
 
     async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
         """Takes the mounts of a volume away from a container."""
-        remounted = await operations.detach(
+        remounted = await mounting.detach(
             await call.transaction(),
             request.namespace,
             request.name,

@@ -35,10 +35,12 @@ _LOCK_FREE_UIDS = text(_LOCK.format(key="uid", type="uuid", wait="SKIP LOCKED"))
 _WRITE = text("""
 UPDATE volumes AS v
 SET status = r.status, reason = NULLIF(r.reason, ''), message = NULLIF(r.message, ''),
-    capacity = NULLIF(r.capacity, ''), conditions = r.conditions, observed_generation = r.observed_generation,
-    updated_at = now()
+    capacity = NULLIF(r.capacity, ''), claim_uid = NULLIF(r.claim_uid, ''),
+    persistent_volume = NULLIF(r.persistent_volume, ''), claim_storage_class = NULLIF(r.storage_class, ''),
+    conditions = r.conditions, observed_generation = r.observed_generation, updated_at = now()
 FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-    id bigint, status text, reason text, message text, capacity text, conditions jsonb, observed_generation bigint)
+    id bigint, status text, reason text, message text, capacity text, claim_uid text, persistent_volume text,
+    storage_class text, conditions jsonb, observed_generation bigint)
 WHERE v.id = r.id
 """)
 
@@ -151,6 +153,9 @@ def _row(change: Change) -> dict[str, Any]:
         "reason": observed.reason,
         "message": observed.message,
         "capacity": observed.capacity,
+        "claim_uid": observed.claim_uid,
+        "persistent_volume": observed.persistent_volume,
+        "storage_class": observed.storage_class,
         "conditions": msgspec.to_builtins(observed.conditions),
         "observed_generation": change.observed_generation,
     }

@@ -350,7 +350,7 @@ class VolumeMount(_message.Message):
     volume: _builtins.str
     """Required; name of the volume or of one of `empty_dirs`."""
     mount_path: _builtins.str
-    """Required; absolute."""
+    """Required; absolute, not `/`; kept in its shortest spelling (`/data` for `/data/`, `//data` and `/./data`)."""
     read_only: _builtins.bool
     """Default false."""
     sub_path: _builtins.str

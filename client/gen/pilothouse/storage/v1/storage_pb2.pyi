@@ -101,11 +101,13 @@ class _VolumeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VolumeSt
     VOLUME_STATUS_UNSPECIFIED: _VolumeStatus.ValueType  # 0
     """In a filter: any."""
     VOLUME_STATUS_AVAILABLE: _VolumeStatus.ValueType  # 1
-    """Usable; a claim waits to be bound."""
+    """Usable; a claim waits to be bound, as for its first container."""
     VOLUME_STATUS_BOUND: _VolumeStatus.ValueType  # 2
     """A claim is bound to storage."""
     VOLUME_STATUS_FAILED: _VolumeStatus.ValueType  # 3
-    """The cluster refuses it or has lost it; `reason` says why."""
+    """The cluster refuses it, has lost it (`Lost`, `ClaimLost`), or warns of what keeps it from being bound
+    (`ProvisioningFailed`); `reason` says why.
+    """
     VOLUME_STATUS_DELETED: _VolumeStatus.ValueType  # 4
     """Is being deleted."""
 
@@ -115,11 +117,13 @@ class VolumeStatus(_VolumeStatus, metaclass=_VolumeStatusEnumTypeWrapper):
 VOLUME_STATUS_UNSPECIFIED: VolumeStatus.ValueType  # 0
 """In a filter: any."""
 VOLUME_STATUS_AVAILABLE: VolumeStatus.ValueType  # 1
-"""Usable; a claim waits to be bound."""
+"""Usable; a claim waits to be bound, as for its first container."""
 VOLUME_STATUS_BOUND: VolumeStatus.ValueType  # 2
 """A claim is bound to storage."""
 VOLUME_STATUS_FAILED: VolumeStatus.ValueType  # 3
-"""The cluster refuses it or has lost it; `reason` says why."""
+"""The cluster refuses it, has lost it (`Lost`, `ClaimLost`), or warns of what keeps it from being bound
+(`ProvisioningFailed`); `reason` says why.
+"""
 VOLUME_STATUS_DELETED: VolumeStatus.ValueType  # 4
 """Is being deleted."""
 Global___VolumeStatus: _TypeAlias = VolumeStatus  # noqa: Y015
@@ -199,6 +203,9 @@ class Volume(_message.Message):
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     RECONCILING_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
+    CLAIM_STORAGE_CLASS_FIELD_NUMBER: _builtins.int
+    CLAIM_UID_FIELD_NUMBER: _builtins.int
+    PERSISTENT_VOLUME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required; RFC 1123 label; unique in the namespace; immutable."""
     namespace: _builtins.str
@@ -210,13 +217,13 @@ class Volume(_message.Message):
     storage_class: _builtins.str
     """For a claim: default the cluster's; immutable."""
     size: _builtins.str
-    """For a claim, required, greater than zero, and may grow; for an emptyDir the most it may hold, default no limit, and
+    """For a claim, required, at least one byte, and may grow; for an emptyDir the most it may hold, default no limit, and
     changes only while it is not mounted. A Kubernetes quantity.
     """
     access_mode: Global___AccessMode.ValueType
     """For a claim: default READ_WRITE_ONCE; immutable."""
     mount_path: _builtins.str
-    """Where AttachVolume mounts it unless told otherwise; absolute."""
+    """Where AttachVolume mounts it unless told otherwise; absolute, not `/`; kept in its shortest spelling (`/data` for `/data/`)."""
     host_path: _builtins.str
     """For a host path, required; absolute; immutable."""
     source_name: _builtins.str
@@ -243,6 +250,12 @@ class Volume(_message.Message):
     """The generation that was last applied to the cluster."""
     reconciling: _builtins.bool
     """Whether the cluster has yet to follow."""
+    claim_storage_class: _builtins.str
+    """The storage class that the claim has on the cluster: `storage_class`, or the cluster's default where that is empty."""
+    claim_uid: _builtins.str
+    """The uid of the claim as it was last seen on the cluster."""
+    persistent_volume: _builtins.str
+    """The PersistentVolume that the claim is bound to, or was when it was lost."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Also set on the claim."""
@@ -257,9 +270,7 @@ class Volume(_message.Message):
 
     @_builtins.property
     def mounted_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Containers that mount it, also by their init containers, less those being deleted. A watch is told of what
-        AttachVolume and DetachVolume change of it, not of what changes of the containers themselves do.
-        """
+        """Containers that mount it, also by their init containers, less those being deleted. A watch is told when it changes."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -309,10 +320,13 @@ class Volume(_message.Message):
         observed_generation: _builtins.int = ...,
         reconciling: _builtins.bool = ...,
         stale_since: _timestamp_pb2.Timestamp | None = ...,
+        claim_storage_class: _builtins.str = ...,
+        claim_uid: _builtins.str = ...,
+        persistent_volume: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,6 +543,7 @@ class UpdateVolumeRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REPLACE_LOST_CLAIM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -539,13 +554,17 @@ class UpdateVolumeRequest(_message.Message):
     """UUID; a replay answers the first response."""
     validate_only: _builtins.bool
     """Check everything, also on the cluster; write nothing but the audit record."""
+    replace_lost_claim: _builtins.bool
+    """Make a new, empty claim in place of the one that was lost (status FAILED, reason `ClaimLost`); its size may then be any.
+    FAILED_PRECONDITION (reason CLAIM_NOT_LOST) for every other volume. Default false.
+    """
     @_builtins.property
     def volume(self) -> Global___Volume:
-        """The new values."""
+        """The new values; required with `update_mask`."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`size`, `mount_path`, `labels`, `annotations`; required."""
+        """`size`, `mount_path`, `labels`, `annotations`; required unless `replace_lost_claim` is set."""
 
     def __init__(
         self,
@@ -557,10 +576,11 @@ class UpdateVolumeRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        replace_lost_claim: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "namespace", b"namespace", "replace_lost_claim", b"replace_lost_claim", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,7 +697,7 @@ class AttachVolumeRequest(_message.Message):
     container: _builtins.str
     """Required; name of the container."""
     mount_path: _builtins.str
-    """Default the volume's `mount_path`; absolute."""
+    """Default the volume's `mount_path`; absolute, not `/`; `/data/` and `//data` are the same path as `/data`."""
     read_only: _builtins.bool
     """Default false."""
     sub_path: _builtins.str

@@ -88,7 +88,8 @@ class StorageServiceServicer:
     """
 
     def CreateVolume(self, request, context):
-        """Makes a volume. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`.
+        """Makes a volume. With `validate_only` a `storage_class` that the cluster does not have is INVALID_ARGUMENT (reason
+        STORAGE_CLASS_NOT_FOUND, with the classes there are); in earnest such a claim waits for its class, FAILED. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +115,9 @@ class StorageServiceServicer:
         INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
         the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
         `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
+        A claim that was bound and that somebody deletes on the cluster is not made again by itself, because the new one would
+        be empty: the volume is FAILED with the reason `ClaimLost` and names what was lost. `replace_lost_claim` asks for a new
+        one; a claim that is brought back with its labels is taken up again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

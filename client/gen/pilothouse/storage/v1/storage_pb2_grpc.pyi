@@ -38,7 +38,9 @@ class StorageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     CreateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]
-    """Makes a volume. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`."""
+    """Makes a volume. With `validate_only` a `storage_class` that the cluster does not have is INVALID_ARGUMENT (reason
+    STORAGE_CLASS_NOT_FOUND, with the classes there are); in earnest such a claim waits for its class, FAILED. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`.
+    """
     GetVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetVolumeRequest, _storage_pb2.GetVolumeResponse]
     """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
     then: `events_unavailable` says so.
@@ -50,6 +52,9 @@ class StorageServiceStub:
     INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
     the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
     `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
+    A claim that was bound and that somebody deletes on the cluster is not made again by itself, because the new one would
+    be empty: the volume is FAILED with the reason `ClaimLost` and names what was lost. `replace_lost_claim` asks for a new
+    one; a claim that is brought back with its labels is taken up again.
     """
     DeleteVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]
     """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
@@ -79,7 +84,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]  # type: ignore[assignment]
-    """Makes a volume. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`."""
+    """Makes a volume. With `validate_only` a `storage_class` that the cluster does not have is INVALID_ARGUMENT (reason
+    STORAGE_CLASS_NOT_FOUND, with the classes there are); in earnest such a claim waits for its class, FAILED. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`.
+    """
     GetVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetVolumeRequest, _storage_pb2.GetVolumeResponse]  # type: ignore[assignment]
     """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
     then: `events_unavailable` says so.
@@ -91,6 +98,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
     the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
     `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
+    A claim that was bound and that somebody deletes on the cluster is not made again by itself, because the new one would
+    be empty: the volume is FAILED with the reason `ClaimLost` and names what was lost. `replace_lost_claim` asks for a new
+    one; a claim that is brought back with its labels is taken up again.
     """
     DeleteVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]  # type: ignore[assignment]
     """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
@@ -123,7 +133,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.CreateVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.CreateVolumeResponse, _abc.Awaitable[_storage_pb2.CreateVolumeResponse]]:
-        """Makes a volume. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`."""
+        """Makes a volume. With `validate_only` a `storage_class` that the cluster does not have is INVALID_ARGUMENT (reason
+        STORAGE_CLASS_NOT_FOUND, with the classes there are); in earnest such a claim waits for its class, FAILED. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`.
+        """
 
     @_abc_1.abstractmethod
     def GetVolume(
@@ -153,6 +165,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
         the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
         `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
+        A claim that was bound and that somebody deletes on the cluster is not made again by itself, because the new one would
+        be empty: the volume is FAILED with the reason `ClaimLost` and names what was lost. `replace_lost_claim` asks for a new
+        one; a claim that is brought back with its labels is taken up again.
         """
 
     @_abc_1.abstractmethod
