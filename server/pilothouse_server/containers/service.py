@@ -101,7 +101,7 @@ class ContainerService:
             request.namespace,
             request.name,
             messages.merger(request.container, paths),
-            _etag_check(request.etag or request.container.etag),
+            check,
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
