@@ -23,8 +23,8 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
-from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.storage import mounting
+from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 
 _PAUSE_MODE: dict[int, PauseMode] = {
@@ -56,8 +56,8 @@ class ContainerService:
             messages.wanted(request.container),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
-        return pb.CreateContainerResponse(container=await self._wanted(call, created))
         await mounting.tell(await call.transaction(), None, created)
+        return pb.CreateContainerResponse(container=await self._wanted(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
         """Answers one container; its events are asked for after the transaction has ended."""
@@ -95,8 +95,8 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes what is wanted of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.UPDATABLE)
-        changed = await operations.change(
         check, before = _remembering(_etag_check(request.etag or request.container.etag))
+        changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
@@ -104,8 +104,8 @@ class ContainerService:
             check,
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
-        return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
         await mounting.tell(await call.transaction(), before[0], changed)
+        return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
 
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
@@ -136,10 +136,10 @@ class ContainerService:
         taken = await importing.take_over(
             await call.transaction(), request.namespace, candidates, self._envelopes
         )
-        call.describe(**importing.record(taken))
         for item in taken:
             if item.container is not None:
                 await mounting.tell(await call.transaction(), None, item.container)
+        call.describe(**importing.record(taken))
         return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
 
     async def StartContainer(
@@ -303,14 +303,6 @@ class ContainerService:
         except ClusterError as error:
             raise live.caller_error(error, found.cluster_name) from None
 
-    async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
-        """Answers one image."""
-        async with call.read() as transaction:
-            found = await operations.locate_image(transaction, request.image, call.visible_namespaces())
-        call.describe(resource_id=found.id)
-        return pb.GetImageResponse(image=messages.image(found))
-
-    async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
     async def _wanted(self, call: Call, container: Container) -> pb.Container:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _shown(call, container)
@@ -319,6 +311,14 @@ class ContainerService:
             await check_on_cluster(self._connect, container)
         return shown
 
+    async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
+        """Answers one image."""
+        async with call.read() as transaction:
+            found = await operations.locate_image(transaction, request.image, call.visible_namespaces())
+        call.describe(resource_id=found.id)
+        return pb.GetImageResponse(image=messages.image(found))
+
+    async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
         """Lists images."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
@@ -363,15 +363,6 @@ def _etag_check(given: str) -> Callable[[Container], None]:
     return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
 
 
-async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsRequest) -> Sequence[Container]:
-    """The containers whose logs are asked for."""
-    if request.name:
-        return [await operations.locate(transaction, request.namespace, request.name)]
-    namespace = await namespaces.locate(transaction, request.namespace)
-    found: list[Container] = []
-    async for item in operations.stream(
-        transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
-    ):
 def _remembering(check: Callable[[Container], None]) -> tuple[Callable[[Container], None], list[Container]]:
     """The check, and the container as it found it stored."""
     seen: list[Container] = []
@@ -383,6 +374,15 @@ def _remembering(check: Callable[[Container], None]) -> tuple[Callable[[Containe
     return remember, seen
 
 
+async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsRequest) -> Sequence[Container]:
+    """The containers whose logs are asked for."""
+    if request.name:
+        return [await operations.locate(transaction, request.namespace, request.name)]
+    namespace = await namespaces.locate(transaction, request.namespace)
+    found: list[Container] = []
+    async for item in operations.stream(
+        transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
+    ):
         found.append(item)
         if len(found) > live.MOST_CONTAINERS:
             raise invalid("label_selector", f"selects over {live.MOST_CONTAINERS} containers: select fewer")
