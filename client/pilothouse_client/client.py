@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self
 
 from pilothouse.identity.v1 import identity_pb2
-from pilothouse_client.connection import CallOptions, Connection, Credentials, Password
+from pilothouse_client.connection import CallOptions, Connection, Credentials, Interruption, Password
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
@@ -115,6 +115,10 @@ def _connect(
     return Connection(transport, Credentials(transport, store, user, options), options)
 
 
+def _unheard(_error: object) -> None:
+    """For streams whose interruptions nobody wants to hear of."""
+
+
 class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
@@ -122,7 +126,8 @@ class Client(Nouns[BlockingTransport]):
     access token), or `tokens` (those of an earlier session, or a store of them, refreshed as needed), or
     `username` and `password`, which log in at the first call and again whenever the session has ended. TLS
     unless the address is a loopback one or `insecure` is True; `tls` names certificates and forces TLS.
-    `timeout` replaces every call's default deadline.
+    `timeout` replaces every call's default deadline. `on_interruption` is called when a watch or another stream that
+    goes on by itself is cut and cannot go on at once: with the error, and with None once it goes on.
 
     Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
     """
@@ -140,9 +145,10 @@ class Client(Nouns[BlockingTransport]):
         timeout: float | None = None,
         deadlines: Deadlines = DEFAULT_DEADLINES,
         retry: RetryPolicy = DEFAULT_RETRY,
+        on_interruption: Interruption | None = None,
     ) -> None:
         target = target_of(address, insecure=insecure, tls=tls)
-        options = CallOptions(timeout, deadlines, retry)
+        options = CallOptions(timeout, deadlines, retry, on_interruption or _unheard)
         transport = BlockingTransport(target)
         super().__init__(_connect(transport, token, tokens, username, password, options), target)
 
@@ -183,9 +189,10 @@ class AsyncClient(Nouns[AsyncTransport]):
         timeout: float | None = None,
         deadlines: Deadlines = DEFAULT_DEADLINES,
         retry: RetryPolicy = DEFAULT_RETRY,
+        on_interruption: Interruption | None = None,
     ) -> None:
         target = target_of(address, insecure=insecure, tls=tls)
-        options = CallOptions(timeout, deadlines, retry)
+        options = CallOptions(timeout, deadlines, retry, on_interruption or _unheard)
         transport = AsyncTransport(target)
         super().__init__(_connect(transport, token, tokens, username, password, options), target)
 

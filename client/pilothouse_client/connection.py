@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
@@ -33,14 +33,20 @@ _LOGOUT = method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse)
 _REFRESH = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
 
 
+# Called with what keeps a stream from going on, and with None once it goes on.
+Interruption = Callable[[PilothouseError | None], object]
+
+
 @dataclass(frozen=True, slots=True)
 class CallOptions:
     """How calls are made. `timeout` (seconds, for the whole call with its retries; for a stream, its whole
-    life) replaces `deadlines`; None leaves each call its default and streams unlimited."""
+    life) replaces `deadlines`; None leaves each call its default and streams unlimited.
+    `on_interruption` hears that a stream which has begun waits to go on."""
 
     timeout: float | None = None
     deadlines: Deadlines = DEFAULT_DEADLINES
     retry: RetryPolicy = DEFAULT_RETRY
+    on_interruption: Interruption = lambda _error: None
 
     def timeout_of(self, pace: Pace) -> float:
         if self.timeout is not None:

@@ -6,6 +6,9 @@ consumer is told by `ChangeKind.RESTARTED`: forget what you know, the current st
 the token is older than what the server keeps (OUT_OF_RANGE), or when the cut came before SYNCED, that is
 before there was any token.
 
+One that has not begun fails like any other call, once the attempts of the retry policy are used up. One that has
+goes on trying for long, and says so by the option `on_interruption`, unless the first attempt helped.
+
 `LiveStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
 those that have an end (export): a cut is an error.
 """
@@ -66,6 +69,8 @@ class _Reopening(Generic[TransportT, Request, Response]):
         self._tokens: Tokens | None = None
         self._closed = False
         self._answered = False
+        # Whether it may be tried for longer than a call is repeated.
+        self._patient = False
         self._failures = 0
         self._renewed = False
         self._last_answer = monotonic()
@@ -102,10 +107,19 @@ class _Reopening(Generic[TransportT, Request, Response]):
                     break
                 await self._recover(error)
             else:
-                self._answered, self._failures, self._renewed = True, 0, False
-                self._last_answer = monotonic()
+                self._note_answer()
                 return answer
         raise StopAsyncIteration
+
+    def _note_answer(self) -> None:
+        if self._patient and self._failures > 1:
+            self._connection.options.on_interruption(None)
+        self._answered, self._failures, self._renewed = True, 0, False
+        self._patient = self._is_endless()
+        self._last_answer = monotonic()
+
+    def _is_endless(self) -> bool:
+        return True
 
     def _at_end(self) -> None:
         # These streams have no end: a server that ends one is going away.
@@ -123,9 +137,14 @@ class _Reopening(Generic[TransportT, Request, Response]):
         self._failures += 1
         retry = self._connection.options.retry
         delay = max(error.retry_delay or 0.0, retry.backoff(self._failures))
-        patient = monotonic() + delay - self._last_answer <= retry.watch_patience
-        if retry.attempts == 1 or not patient or not self._deadline.allows(delay):
+        if self._patient:
+            over = retry.attempts == 1 or monotonic() + delay - self._last_answer > retry.watch_patience
+        else:
+            over = self._failures >= retry.attempts
+        if over or not self._deadline.allows(delay):
             raise error
+        if self._patient and self._failures == 2:
+            self._connection.options.on_interruption(error)
         await self._connection.transport.sleep(delay)
 
     def _is_cut(self, error: PilothouseError) -> bool:
@@ -219,6 +238,10 @@ class ResumingStream(_Reopening[TransportT, Request, Response], Generic[Transpor
         if answer.resume_token:
             setattr(self._request, "resume_token", answer.resume_token)  # noqa: B010 - not a field of every message
         return answer  # type: ignore[no-any-return]
+
+    def _is_endless(self) -> bool:
+        # Somebody waits for the end of the others.
+        return bool(getattr(self._request, "follow", True))
 
     def _at_end(self) -> None:
         self._closed = True

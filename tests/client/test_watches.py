@@ -9,7 +9,15 @@ import grpc
 import pytest
 
 from pilothouse.container.v1.container_pb2 import Container
-from pilothouse_client import AsyncClient, Change, ChangeKind, Client, InternalError, UnavailableError
+from pilothouse_client import (
+    AsyncClient,
+    Change,
+    ChangeKind,
+    Client,
+    InternalError,
+    PilothouseError,
+    UnavailableError,
+)
 from pilothouse_client.iterators import AsyncWatch
 from tests.client.conftest import PASSWORD, QUICK
 from tests.client.fake_server import FakeServer
@@ -128,9 +136,50 @@ async def test_patience_ends(fake: FakeServer) -> None:
 
     hasty = RetryPolicy(initial_delay=0.001, greatest_delay=0.01, watch_patience=0.05)
     async with AsyncClient(fake.address, username="admin", password=PASSWORD, retry=hasty) as client:
+        fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, after_answers=1)
         fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, times=10_000, reason="SHUTTING_DOWN")
+        watch = client.containers.watch()
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
         with pytest.raises(UnavailableError):
-            await _next(client.containers.watch())
+            await _next(watch)
+
+
+async def test_what_has_not_begun_is_tried_no_longer_than_a_call(
+    fake: FakeServer, client: AsyncClient
+) -> None:
+    fake.fail(
+        "WatchContainers",
+        grpc.StatusCode.UNAVAILABLE,
+        times=10_000,
+        reason="CLUSTER_UNAVAILABLE",
+        message="away",
+    )
+    with pytest.raises(UnavailableError, match="away"):
+        await _next(client.containers.watch(resume_token="1"))
+    assert len(fake.calls_of("WatchContainers")) == QUICK.attempts
+
+
+async def test_a_wait_is_told_with_its_cause_and_its_end(fake: FakeServer) -> None:
+    heard: list[str] = []
+
+    def hear(error: PilothouseError | None) -> None:
+        heard.append("" if error is None else error.message)
+
+    fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, after_answers=1)
+    async with AsyncClient(
+        fake.address, username="admin", password=PASSWORD, retry=QUICK, on_interruption=hear
+    ) as client:
+        watch = client.containers.watch()
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+        await _put(fake, "a")
+        # Healed by the first attempt: not worth a word.
+        assert await _next(watch) == (ChangeKind.ADDED, "a")
+        assert heard == []
+        fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, times=4, reason="AWAY", message="away")
+        await fake.cut_watches()
+        await _put(fake, "b")
+        assert await _next(watch) == (ChangeKind.ADDED, "b")
+        assert heard == ["away", ""]
 
 
 async def test_usage_is_opened_anew(fake: FakeServer, client: AsyncClient) -> None:

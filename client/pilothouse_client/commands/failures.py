@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import typer
@@ -72,11 +73,16 @@ def _report_call(error: Exception) -> int:
     if code == "UNAUTHENTICATED":
         typer.echo("  log in with: pilothouse login", err=True)
     if error.retry_delay:
-        typer.echo(f"  try again in {error.retry_delay:.0f} s", err=True)
-    exit_code = _EXIT_CODE_OF.get(code, 1)
+        typer.echo(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
+    exit_code = exit_code_of(code)
     if exit_code == 1 and error.operation_id:
         typer.echo(f"  operation {error.operation_id}", err=True)
     return exit_code
+
+
+def exit_code_of(code: str) -> int:
+    """The exit code for the name of a gRPC code."""
+    return _EXIT_CODE_OF.get(code, 1)
 
 
 def _say(message: str) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
 
@@ -98,11 +100,23 @@ def connect() -> Iterator[Client]:
             insecure=insecure,
             tls=None if insecure else tls_of(ca_file),
             timeout=invocation.timeout,
+            on_interruption=_tell_interruption,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from error
     with client:
         yield client
+
+
+def _tell_interruption(error: Exception | None) -> None:
+    """Says on standard error that what is followed waits, and why; and that it goes on."""
+    from pilothouse_client import PilothouseError
+
+    if isinstance(error, PilothouseError):
+        words = error.message or error.code.name.lower().replace("_", " ")
+        typer.echo(f"interrupted, going on as soon as possible: {words}", err=True)
+    else:
+        typer.echo("going on", err=True)
 
 
 def tls_of(ca_file: str) -> Tls | None:
