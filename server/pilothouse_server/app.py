@@ -160,10 +160,10 @@ class Application:
         return port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams are told to resume elsewhere."""
+        """Drains: no call in flight fails, open streams are told to resume elsewhere, programs may go on for a while."""
         if self._server is not None:
             await self._server.serving(False)
-            self._authorization.drain()
+            self._authorization.drain(self.settings.grace_seconds)
             await self._server.stop(self.settings.grace_seconds)
         await self.audit_writer.close()
         await self._supervisor.stop()

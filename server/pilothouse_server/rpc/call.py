@@ -94,7 +94,8 @@ class Call:
         self.request: Any = None
         self.requests: AsyncIterator[Message] | None = None
         self.send: Send | None = None
-        # Of the answer that a watch is about to send; what a consumer that is too slow resumes with.
+        # Of the answer that a stream is about to send, '' before the first: what a consumer that is too slow resumes
+        # with.
         self.resume_token = ""
         self.facts = AuditFacts()
         self.handler_reached = False

@@ -3,7 +3,9 @@
 A method with a namespace asks for its permission there: a caller who does not reach the namespace gets
 NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
 PERMISSION_DENIED. While a stream is open the token and the grants are looked at again every two seconds,
-and the stream ends when they no longer suffice, or when the server drains.
+and the stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in knows already
+what is there. It also ends when the server drains: at once where its client can resume it elsewhere, and near
+the end of the grace where it is a conversation, which nobody can.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import (
+    NotFound,
     PermissionDenied,
     PilothouseError,
     Unavailable,
@@ -29,15 +32,21 @@ RECHECK_SECONDS = 2.0
 
 
 class AuthorizationLayer:
-    """The layer. `drain` ends every open stream, telling its client to resume elsewhere."""
+    """The layer. `drain` ends the open streams."""
 
     def __init__(self, authenticator: Authenticator, *, recheck_seconds: float = RECHECK_SECONDS) -> None:
         self._authenticator = authenticator
         self._recheck_seconds = recheck_seconds
         self._draining = asyncio.Event()
+        self._last_call = 0.0
 
-    def drain(self) -> None:
-        """Ends the open streams and refuses new ones."""
+    def drain(self, grace_seconds: float = 0.0) -> None:
+        """Ends the open streams and refuses new ones; conversations may go on for most of the grace.
+
+        What is left of it is theirs to be ended with words and a record, before they would be cut.
+        """
+        kept_back = min(1.0, grace_seconds / 4)
+        self._last_call = asyncio.get_running_loop().time() + grace_seconds - kept_back
         self._draining.set()
 
     async def __call__(self, call: Call, proceed: Proceed) -> bytes:
@@ -58,7 +67,12 @@ class AuthorizationLayer:
         try:
             await asyncio.wait([guard, work], return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                return work.result()
+                if isinstance(work.exception(), NotFound) and call.resume_token:
+                    # A stream that has begun and looks again finds nothing any more once the right to it is gone. The
+                    # guard knows whether that is why, but may not have looked so far.
+                    await asyncio.wait([guard], timeout=1.5 * self._recheck_seconds)
+                if not guard.done():
+                    return work.result()
             raise guard.result()
         finally:
             for task in (guard, work):
@@ -70,24 +84,38 @@ class AuthorizationLayer:
         while True:
             try:
                 async with asyncio.timeout(self._recheck_seconds):
-                    await self._draining.wait()
-                return Unavailable(
-                    "this server is shutting down, go on with another one",
-                    reason="SHUTTING_DOWN",
-                    retry_after_seconds=0.1,
-                )
+                    return await self._drained(call)
             except TimeoutError:
                 pass
             if call.principal is None:
                 continue
             try:
                 call.principal = await self._authenticator.authenticate(call.token)
-                authorize(call.rule, call.principal, call.namespace)
             except Unavailable:
                 # A database that is away revokes nothing; the stream itself will notice.
                 continue
             except PilothouseError as error:
                 return error
+            try:
+                authorize(call.rule, call.principal, call.namespace)
+            except (NotFound, PermissionDenied):
+                return revoked(call.rule.permission, call.namespace)
+
+    async def _drained(self, call: Call) -> Unavailable:
+        """Waits until the server no longer waits for the stream."""
+        await self._draining.wait()
+        if call.rule.shape != "stream_stream":
+            return Unavailable(
+                "this server is shutting down, go on with another one",
+                reason="SHUTTING_DOWN",
+                retry_after_seconds=0.1,
+            )
+        await asyncio.sleep(self._last_call - asyncio.get_running_loop().time())
+        return Unavailable(
+            "this server is shutting down and could not wait for the end of the call any longer: it is broken off, "
+            "and another server cannot go on with it",
+            reason="SHUTTING_DOWN",
+        )
 
 
 def authorize(rule: Rule, principal: Principal, namespace: str) -> None:
@@ -112,6 +140,16 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> None:
         allowed = principal.allows_somewhere(rule.permission)
     if not allowed:
         raise permission_denied(rule.permission, namespace)
+
+
+def revoked(permission: str, namespace: str = "") -> PermissionDenied:
+    """The error for a stream whose caller was let in, and may go on no longer."""
+    where = f' in namespace "{namespace}"' if namespace else ""
+    return PermissionDenied(
+        f"permission {permission}{where} was revoked while the call went on",
+        reason="PERMISSION_REVOKED",
+        metadata={"permission": permission, **({"namespace": namespace} if namespace else {})},
+    )
 
 
 def permission_denied(permission: str, namespace: str = "") -> PermissionDenied:
