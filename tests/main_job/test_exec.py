@@ -8,11 +8,12 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client import PilothouseError
+from pilothouse_client import ChangeKind, PilothouseError, RetryPolicy
 from tests.harness import Server, eventually
 from tests.main_job.command import COMMAND, Shell, logged_in
 from tests.main_job.executing import held, make_web, records_of_ends, run, start
@@ -56,7 +57,110 @@ async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
 
     with pytest.raises(PilothouseError) as ended:
         await converse()
-    assert ended.value.reason == "NAMESPACE_NOT_FOUND"
+    assert ended.value.code.name == "PERMISSION_DENIED"
+    assert ended.value.reason == "PERMISSION_REVOKED"
+    assert ended.value.message == (
+        'permission container.exec in namespace "demo" was revoked while the call went on'
+    )
+    assert ended.value.metadata == {"permission": "container.exec", "namespace": "demo"}
+
+
+async def to_its_end(stream: AsyncIterator[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_logs_and_watches_end_so_too(web: Server) -> None:
+    user = await web.user("dora", {"demo": "developer"})
+    streams = (
+        user.containers.stream_logs(namespace="demo", name="web", follow=True),
+        user.containers.watch(namespace="demo"),
+    )
+    for stream in streams:
+        await anext(stream)
+    await web.admin.identity.revoke_role(username="dora", role="developer", namespace="demo")
+    for stream in streams:
+        with pytest.raises(PilothouseError) as ended:
+            await asyncio.wait_for(to_its_end(stream), 15)
+        assert ended.value.reason == "PERMISSION_REVOKED"
+
+
+async def test_a_terminal_has_its_size_from_the_beginning(web: Server) -> None:
+    first = start("stty", "size", tty=True, terminal_size=pb.TerminalSize(width=177, height=55))
+    for _ in range(5):
+        out, _, _ = await run(web.admin, [first])
+        assert out == b"55 177\r\n"
+
+
+@pytest.mark.parametrize(
+    ("requests", "field", "words"),
+    [
+        (
+            [start("cat", tty=True), pb.ExecRequest(resize=pb.TerminalSize(height=10))],
+            "resize.width",
+            "given",
+        ),
+        (
+            [start("cat", tty=True), pb.ExecRequest(resize=pb.TerminalSize(width=1, height=10_001))],
+            "resize.height",
+            "10000",
+        ),
+        (
+            [start("cat", tty=True, terminal_size=pb.TerminalSize(width=7))],
+            "start.terminal_size.height",
+            "given",
+        ),
+        (
+            [start("cat", terminal_size=pb.TerminalSize(width=7, height=7))],
+            "start.terminal_size",
+            "start.tty",
+        ),
+        (
+            [start("sleep", "60"), pb.ExecRequest(resize=pb.TerminalSize(width=7, height=7))],
+            "resize",
+            "start.tty",
+        ),
+        ([start("sleep", "60"), pb.ExecRequest(stdin=b"x")], "stdin", "start.stdin"),
+    ],
+)
+async def test_input_that_cannot_be_meant(
+    web: Server, requests: list[pb.ExecRequest], field: str, words: str
+) -> None:
+    with pytest.raises(PilothouseError) as refused:
+        await run(web.admin, held(*requests))
+    assert refused.value.code.name == "INVALID_ARGUMENT"
+    assert [violation.field for violation in refused.value.violations] == [field]
+    assert words in refused.value.violations[0].description
+
+
+async def test_a_server_that_ends_waits_for_programs_for_most_of_its_grace(web: Server) -> None:
+    # The grace of the tests is five seconds: three are no reason to break anything off.
+    quick, slow = (
+        asyncio.ensure_future(
+            run(web.admin, held(start("sh", "-c", f"echo begin; sleep {seconds}; echo end")))
+        )
+        for seconds in (20, 6000)
+    )
+    watch = web.admin.with_options(retry=RetryPolicy(attempts=1)).containers.watch(namespace="demo")
+    assert (await anext(watch)).kind is ChangeKind.ADDED
+
+    async def begun() -> bool:
+        found = web.admin.audit.list_operations(filter='action = "exec"')
+        return len([item async for item in found]) == 2
+
+    await eventually(begun)
+    stopping = asyncio.ensure_future(web.application.stop())
+    out, _, result = await quick
+    assert (out, result.exit_code) == (b"begin\nend\n", 0)
+    assert not stopping.done()
+    with pytest.raises(PilothouseError) as ended:
+        await slow
+    assert (ended.value.code.name, ended.value.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+    assert "broken off" in ended.value.message
+    with pytest.raises(PilothouseError) as ended:
+        await to_its_end(watch)
+    assert ended.value.reason == "SHUTTING_DOWN"
+    await stopping
 
 
 async def test_refusals(web: Server) -> None:

@@ -15,12 +15,13 @@ import typer
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.container_columns import ContainerName
 from pilothouse_client.commands.container_terminal import raw_terminal, terminal_size
-from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.failures import CommandError, exit_code_of
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
 from pilothouse_client.commands.times import parse_time, to_timestamp
 
 _CHUNK_BYTES = 16 * 1024
+_CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILABLE": "UNAVAILABLE"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,8 +47,19 @@ def logs(
     ] = False,
     pod: Annotated[str, typer.Option("--pod", help="Only this pod.")] = "",
     init_container: Annotated[str, typer.Option("--init-container", help="Of this init container.")] = "",
+    prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefix/--no-prefix",
+            help="Begin each line with CONTAINER/POD; by default with --selector, and where there are several pods.",
+        ),
+    ] = None,
 ) -> None:
-    """Show the log of a container, or of several; after a cut a followed one goes on without duplicates."""
+    """Show the log of a container, or of several; after a cut a followed one goes on without duplicates.
+
+    Of several logs those that can be read are shown; the others are named on standard error, and the exit code is then
+    7, or 9 where the cluster fails.
+    """
     request: dict[str, Any] = {
         "namespace": namespace_or_default(namespace),
         "name": name,
@@ -61,16 +73,23 @@ def logs(
         request["tail_lines"] = tail
     if since:
         request["since_time"] = to_timestamp(parse_time(since, "--since"))
-    many = bool(selector)
+    many, exit_code = bool(selector), 0
     with connect() as client, client.containers.stream_logs(**request) as answers:
         for answer in answers:
+            many = many or answer.pods > 1
             for entry in answer.entries:
-                sys.stdout.buffer.write(_shown(entry, timestamps=timestamps, many=many))
+                named = many if prefix is None else prefix
+                sys.stdout.buffer.write(_shown(entry, timestamps=timestamps, named=named))
             sys.stdout.buffer.flush()
+            for problem in answer.problems:
+                does = "waiting for" if follow else "error:"
+                typer.echo(f"{does} {problem.container}/{problem.pod}: {problem.message}", err=True)
+                exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
+    raise typer.Exit(0 if follow else exit_code)
 
 
-def _shown(entry: pb.LogEntry, *, timestamps: bool, many: bool) -> bytes:
-    parts = [f"{entry.container}/{entry.pod}".encode()] if many else []
+def _shown(entry: pb.LogEntry, *, timestamps: bool, named: bool) -> bytes:
+    parts = [f"{entry.container}/{entry.pod}".encode()] if named else []
     parts += [entry.timestamp.ToJsonString().encode()] if timestamps else []
     return b" ".join([*parts, entry.line]) + b"\n"
 
@@ -138,8 +157,9 @@ class _Input:
     """The requests of an exec: the start, then what is typed and how the terminal changes, as it comes."""
 
     def __init__(self, start: pb.ExecStart, *, read: bool) -> None:
-        if start.tty:
-            start.terminal_size.CopyFrom(terminal_size())
+        size = terminal_size() if start.tty else None
+        if size is not None:
+            start.terminal_size.CopyFrom(size)
         self._queue: queue.Queue[pb.ExecRequest | None] = queue.Queue(64)
         self._ended = threading.Event()
         self._queue.put(pb.ExecRequest(start=start))
@@ -163,7 +183,8 @@ class _Input:
         """Tells the terminal's new size. Called by a handler of a signal: the main thread must not use the queue
         meanwhile, or it would wait for itself."""
         with contextlib.suppress(queue.Full, OSError):
-            self._queue.put_nowait(pb.ExecRequest(resize=terminal_size()))
+            if (size := terminal_size()) is not None:
+                self._queue.put_nowait(pb.ExecRequest(resize=size))
 
     def _read(self) -> None:
         # A terminal that has hung up answers with an error: then the input is over, too.

@@ -17,11 +17,18 @@ from typing import Any
 
 from pilothouse.container.v1 import container_pb2 as pb
 
+_GREATEST = 10_000
 
-def terminal_size() -> pb.TerminalSize:
-    """The size of the terminal that is standard input. COLUMNS and LINES, which stay as they were, do not count."""
+
+def terminal_size() -> pb.TerminalSize | None:
+    """The size of the terminal that is standard input; None where nobody has told it one.
+
+    COLUMNS and LINES, which stay as they were, do not count.
+    """
     columns, rows = os.get_terminal_size(sys.stdin.fileno())
-    return pb.TerminalSize(width=columns, height=rows)
+    if not columns or not rows:
+        return None
+    return pb.TerminalSize(width=min(columns, _GREATEST), height=min(rows, _GREATEST))
 
 
 @contextlib.contextmanager

@@ -11,17 +11,11 @@ pods that go are finished.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import hashlib
-import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
-
-import msgspec
 
 from pilothouse_server.cluster import live
 from pilothouse_server.cluster.client import ClusterClient
@@ -33,15 +27,9 @@ from pilothouse_server.cluster.errors import (
     Throttled,
     Unreachable,
 )
+from pilothouse_server.containers.log_places import Place, PodKey, key_of
 from pilothouse_server.containers.model import Container, Pod
-from pilothouse_server.errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    PilothouseError,
-    Unavailable,
-    Violation,
-    not_found,
-)
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable, not_found
 
 Connect = Callable[[str], Awaitable[ClusterClient]]
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
@@ -54,7 +42,6 @@ _BATCH_BYTES = 256 * 1024
 _LOOK_AGAIN_SECONDS = 1.0
 # Less than the pause before a container that failed is started again, or a run of it would be overlooked.
 _LONGEST_PAUSE_SECONDS = 4.0
-_BINDING_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +55,6 @@ class LogQuery:
     tail_lines: int | None = None
 
 
-# The digest of a pod's name: a hundred names would make a token longer than one may be.
-PodKey = bytes
-_KEY_BYTES = 8
-
-
-def _key(pod: str) -> PodKey:
-    return hashlib.blake2b(pod.encode(), digest_size=_KEY_BYTES).digest()
-
-
-class Place(msgspec.Struct, array_like=True):
-    """Where a pod's log stands.
-
-    The time of the last line passed on, and how many lines of that time were.
-    """
-
-    nanoseconds: int = 0
-    lines: int = 0
-
-    def advance(self, nanoseconds: int) -> None:
-        """Counts a line of this time."""
-        if nanoseconds == self.nanoseconds:
-            self.lines += 1
-        elif nanoseconds > self.nanoseconds:
-            self.nanoseconds, self.lines = nanoseconds, 1
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of one pod of one container."""
@@ -101,6 +62,16 @@ class Entry:
     container: str
     pod: str
     line: live.LogLine
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a log cannot be read, or not now."""
+
+    container: str
+    pod: str
+    reason: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -114,18 +85,26 @@ class LogStream:
     find_pods: FindPods
     query: LogQuery
     places: dict[PodKey, Place] = field(default_factory=dict)
-    _lines: asyncio.Queue[Entry | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
+    _lines: asyncio.Queue[Entry | Problem | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
     _readers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     # How far each reader is; `places` follows when a line is passed on.
     _read: dict[PodKey, Place] = field(default_factory=dict)
     _present: set[PodKey] = field(default_factory=set)
+    # What was last said of a log that is waited for.
+    _told: dict[str, str] = field(default_factory=dict)
 
-    async def batches(self) -> AsyncGenerator[list[Entry], None]:
-        """Lines as they come, some at a time. Ends when every log has ended; with `follow` not by itself.
+    @property
+    def pods(self) -> int:
+        """How many pods are read."""
+        return len(self._present)
+
+    async def batches(self) -> AsyncGenerator[list[Entry | Problem], None]:
+        """Lines as they come, some at a time, and why others do not. Ends when every log has ended; with `follow` not
+        by itself.
 
         Raises:
             Unavailable: a cluster does not answer, and `follow` is not set.
-            FailedPrecondition: the cluster has no such log; in its words.
+            FailedPrecondition: the cluster has no such log, and it is the only one; in its words.
         """
         watcher = asyncio.create_task(self._watch_pods(), name="log pods")
         try:
@@ -134,7 +113,8 @@ class LogStream:
                 if batch is None:
                     return
                 for entry in batch:
-                    self.places.setdefault(_key(entry.pod), Place()).advance(entry.line.nanoseconds)
+                    if isinstance(entry, Entry):
+                        self.places.setdefault(key_of(entry.pod), Place()).advance(entry.line.nanoseconds)
                 # Of pods that are gone there is nothing to resume; a long stream's token would grow with them.
                 self.places = {pod: place for pod, place in self.places.items() if pod in self._present}
                 yield batch
@@ -143,7 +123,7 @@ class LogStream:
                 task.cancel()
             await asyncio.gather(watcher, *self._readers.values(), return_exceptions=True)
 
-    async def _next_batch(self, watcher: asyncio.Task[None]) -> list[Entry] | None:
+    async def _next_batch(self, watcher: asyncio.Task[None]) -> list[Entry | Problem] | None:
         first = asyncio.ensure_future(self._lines.get())
         try:
             while not first.done():
@@ -158,14 +138,14 @@ class LogStream:
         entry = first.result()
         if entry is None:
             return None
-        batch, size = [entry], len(entry.line.text)
+        batch, size = [entry], _size(entry)
         while not self._lines.empty() and len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
             more = self._lines.get_nowait()
             if more is None:
                 self._lines.put_nowait(None)
                 break
             batch.append(more)
-            size += len(more.line.text)
+            size += _size(more)
         return batch
 
     async def _watch_pods(self) -> None:
@@ -173,7 +153,7 @@ class LogStream:
         pods = await self._pods_to_read()
         if not self.query.follow:
             for container, pod in pods:
-                await self._read_log(container, pod, tail_lines=self.query.tail_lines)
+                await self._read_once(container, pod, alone=len(pods) == 1)
             await self._lines.put(None)
             return
         # Of a pod that comes later, or of one that had no log when the stream that this one resumes ended, every line
@@ -192,8 +172,24 @@ class LogStream:
 
     async def _pods_to_read(self) -> Sequence[tuple[Container, Pod]]:
         pods = (await self.find_pods())[:MOST_PODS]
-        self._present = {_key(pod.name) for _, pod in pods}
+        self._present = {key_of(pod.name) for _, pod in pods}
         return pods
+
+    async def _read_once(self, container: Container, pod: Pod, *, alone: bool) -> None:
+        """Reads a log to its end; of several one that cannot be read is told, and the others are read."""
+        try:
+            await self._read_log(container, pod, tail_lines=self.query.tail_lines)
+        except PilothouseError as error:
+            # Where the cluster does not answer for one, it would not for the others either, each after a while.
+            if alone or isinstance(error.__context__, Unreachable | Throttled):
+                raise
+            await self._tell(container, pod, error)
+
+    async def _tell(self, container: Container, pod: Pod, error: PilothouseError) -> None:
+        """Says why a log is not read, once as long as that does not change."""
+        if self._told.get(pod.name) != error.message:
+            self._told[pod.name] = error.message
+            await self._lines.put(Problem(container.name, pod.name, error.reason, error.message))
 
     async def _follow(self, container: Container, pod: Pod, tail_lines: int | None) -> None:
         """Reads a pod's log again and again until the pod is gone.
@@ -202,7 +198,7 @@ class LogStream:
         log asked for is then the new run's, so the run before is read first, from the place on. Where no line has been
         seen of a log that is there, the run before is older than what was asked for, and is left out.
         """
-        has_log, pause = True, _LOOK_AGAIN_SECONDS
+        has_log, pause, failures = True, _LOOK_AGAIN_SECONDS, 0
         while True:
             before = self._place(pod).nanoseconds
             try:
@@ -214,10 +210,15 @@ class LogStream:
                     tail_lines = None if self._place(pod).nanoseconds else 0
                 has_log = await self._read_log(container, pod, tail_lines=tail_lines, follow=True, quiet=True)
                 tail_lines = None
-            except Unavailable:
-                pass  # The line is dead, not the log.
+            except Unavailable as error:
+                # The line is dead, not the log. A single cut is nothing to tell of: most are healed at once.
+                failures += 1
+                if failures > 1:
+                    await self._tell(container, pod, error)
             except GoneError:
                 return
+            else:
+                failures = 0
             # What has ended may stay so for long; what is about to start is wanted soon.
             ended = has_log and self._place(pod).nanoseconds == before
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if ended else _LOOK_AGAIN_SECONDS
@@ -225,7 +226,7 @@ class LogStream:
 
     def _place(self, pod: Pod) -> Place:
         """How far the pod's reader is."""
-        key = _key(pod.name)
+        key = key_of(pod.name)
         if key not in self._read:
             begun = self.places.get(key, Place())
             self._read[key] = Place(begun.nanoseconds, begun.lines)
@@ -269,8 +270,9 @@ class LogStream:
                         passed.lines -= 1
                         continue
                     place.advance(line.nanoseconds)
+                    self._told.pop(pod.name, None)
                     if silent:
-                        self.places.setdefault(_key(pod.name), Place()).advance(line.nanoseconds)
+                        self.places.setdefault(key_of(pod.name), Place()).advance(line.nanoseconds)
                     else:
                         await self._lines.put(Entry(container.name, pod.name, line))
         except NotFound as error:
@@ -281,10 +283,16 @@ class LogStream:
             # A container that waits to start has no log yet: while following, it is asked again.
             if not quiet:
                 raise caller_error(error, container.cluster_name) from None
+            if not previous:
+                await self._tell(container, pod, caller_error(error, container.cluster_name))
             return False
         except ClusterError as error:
             raise caller_error(error, container.cluster_name) from None
         return True
+
+
+def _size(item: Entry | Problem) -> int:
+    return len(item.line.text if isinstance(item, Entry) else item.message)
 
 
 def _seconds_ago(moment: datetime) -> int:
@@ -338,34 +346,3 @@ def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:
     if not running:
         raise FailedPrecondition(f'container "{container}" has no running pod', reason="NOT_RUNNING")
     return max(running, key=lambda pod: (pod.ready, pod.started_at.timestamp() if pod.started_at else 0.0))
-
-
-def place_token(key: bytes, bound_to: str, places: dict[PodKey, Place]) -> str:
-    """The token by which a log stream goes on.
-
-    The places of all pods, bound to the caller and the question.
-    """
-    payload = msgspec.msgpack.encode(places)
-    return base64.urlsafe_b64encode(_binding(key, bound_to) + payload).decode()
-
-
-def places_of(key: bytes, bound_to: str, token: str) -> dict[PodKey, Place]:
-    """The places in a token; raises InvalidArgument for one of another caller or question."""
-    if not token:
-        return {}
-    try:
-        raw = base64.urlsafe_b64decode(token)
-        if not hmac.compare_digest(raw[:_BINDING_BYTES], _binding(key, bound_to)):
-            raise ValueError
-        return msgspec.msgpack.decode(raw[_BINDING_BYTES:], type=dict[PodKey, Place])
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        description = "is not a token of this log: it belongs to its caller and question"
-        raise InvalidArgument(
-            f"resume_token: {description}",
-            reason="RESUME_TOKEN",
-            violations=(Violation("resume_token", "resume_token", description),),
-        ) from None
-
-
-def _binding(key: bytes, bound_to: str) -> bytes:
-    return hmac.new(key, b"logs\0" + bound_to.encode(), hashlib.sha256).digest()[:_BINDING_BYTES]

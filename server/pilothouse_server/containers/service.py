@@ -14,10 +14,11 @@ from pilothouse_server.containers import belongings, events, importing, live, me
 from pilothouse_server.containers.admission import HOST_PATH_PERMISSION
 from pilothouse_server.containers.asking import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
+from pilothouse_server.containers.log_places import place_token, places_of
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.encryption import Envelopes
-from pilothouse_server.errors import invalid
+from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -245,7 +246,7 @@ class ContainerService:
                 str(request.previous),
             )
         )
-        places = live.places_of(self._page_key, bound_to, request.resume_token)
+        places = places_of(self._page_key, bound_to, request.resume_token)
 
         async def find_pods() -> Sequence[tuple[Container, Pod]]:
             async with call.read() as transaction:
@@ -256,7 +257,9 @@ class ContainerService:
                 ]
             return [pair for pair in pairs if request.pod in ("", pair[1].name)]
 
-        await find_pods()
+        pods = await find_pods()
+        if request.pod and not pods:
+            raise not_found("pod", request.pod)
         query = LogQuery(
             init_container=request.init_container,
             follow=request.follow,
@@ -265,18 +268,21 @@ class ContainerService:
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
         )
         stream = LogStream(self._connect, find_pods, query, places)
+        if request.follow:
+            # It may be long until there is a line, and a caller wants to know that the stream is there.
+            call.resume_token = place_token(self._page_key, bound_to, places)
+            yield messages.log_answer((), pods=len(pods), resume_token=call.resume_token)
         async with contextlib.aclosing(stream.batches()) as batches:
             async for batch in batches:
-                call.resume_token = live.place_token(self._page_key, bound_to, stream.places)
-                yield pb.StreamLogsResponse(
-                    entries=[messages.log_entry(entry) for entry in batch], resume_token=call.resume_token
-                )
+                call.resume_token = place_token(self._page_key, bound_to, stream.places)
+                yield messages.log_answer(batch, pods=stream.pods, resume_token=call.resume_token)
 
     async def Exec(
         self, requests: AsyncIterator[pb.ExecRequest], call: Call
     ) -> AsyncIterator[pb.ExecResponse]:
         """Runs a program in a container."""
         start: pb.ExecStart = call.request.start
+        messages.check_start(start)
         async with call.read() as transaction:
             found = await operations.locate(transaction, start.namespace, start.name)
             pods = await operations.list_pods(transaction, found.id)
@@ -294,6 +300,9 @@ class ContainerService:
                 tty=start.tty,
             )
             async with running as opened:
+                if start.HasField("terminal_size"):
+                    # Before all else, or the program would begin without.
+                    await opened.resize(start.terminal_size.width, start.terminal_size.height)
                 yield pb.ExecResponse(started=pb.ExecStarted(pod=pod.name))
                 async with contextlib.aclosing(
                     messages.conversation(call, start, requests, opened)

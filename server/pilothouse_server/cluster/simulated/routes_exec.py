@@ -4,6 +4,8 @@ Every message begins with the number of its channel: 0 stdin, 1 stdout, 2 stderr
 terminal as JSON, and, in `v5.channel.k8s.io` only, 255 which ends the channel named by the next byte. The unversioned
 protocols know no Status: the connection just closes. As recorded, the first message is an empty one of stdout.
 
+A runtime takes some time to start a program; the size of a terminal that is told until then is its first.
+
 A terminal is a line discipline: what is typed is echoed, line ends become CR LF, Ctrl-C ends the program (of a shell
 at its prompt, what it runs), Ctrl-D on an empty line ends its input. It does no line editing.
 """
@@ -40,6 +42,8 @@ _BANNER = (
     b"\r\n\r\nBusyBox v1.37.0 (simulated) built-in shell (ash)\r\n"
     b"Enter 'help' for a list of built-in commands.\r\n\r\n"
 )
+# As recorded a program begins some 30 ms after the connection; a busy machine may need longer to tell the size.
+_START_SECONDS = 0.1
 _INTERRUPT, _END_OF_INPUT, _ERASES = 3, 4, b"\b\x7f"
 
 
@@ -128,7 +132,7 @@ class _Session:
         self._stdin = Pipe()
         self._wanted = wanted
         self._line = bytearray()
-        self._interrupted = asyncio.Event()
+        self._interrupted, self._sized = asyncio.Event(), asyncio.Event()
         self._terminal = Terminal(interrupt=self._interrupted.set) if "tty" in wanted else None
 
     def process(
@@ -154,8 +158,6 @@ class _Session:
             await self._send(_STDOUT, b"")
             if "stdin" not in self._wanted:
                 await self._stdin.close()
-            if self._terminal is not None and command[:1] and command[0] in SHELLS and len(command) == 1:
-                await self._send(_STDOUT, _BANNER)
             running = asyncio.create_task(self._run(process, command))
             reading = asyncio.create_task(self._read())
             over = asyncio.create_task(attempt.over.wait())
@@ -176,8 +178,13 @@ class _Session:
 
     async def _run(self, process: Process, command: list[str]) -> JsonObject:
         """The Status that tells how the program ended."""
+        if self._terminal is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sized.wait(), _START_SECONDS)
         if not command:
             return _start_failure("args must not be empty")
+        if self._terminal is not None and command[0] in SHELLS and len(command) == 1:
+            await self._send(_STDOUT, _BANNER)
         try:
             return _exit_status(await run_command(process, command, TOOLS))
         except Exited as end:
@@ -208,6 +215,7 @@ class _Session:
             with suppress(ValueError, KeyError, TypeError):
                 size = json.loads(data)
                 self._terminal.width, self._terminal.height = int(size["Width"]), int(size["Height"])
+                self._sized.set()
         elif channel == _CLOSE and self._protocol == _V5 and data[:1] == bytes([_STDIN]):
             await self._stdin.close()
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from pilothouse_server.containers.messages.conversation import conversation
+from pilothouse_server.containers.messages.conversation import check_start, conversation
 from pilothouse_server.containers.messages.imported import imported_container
-from pilothouse_server.containers.messages.live import log_entry
+from pilothouse_server.containers.messages.live import log_answer
 from pilothouse_server.containers.messages.shown import (
     container,
     image,
@@ -19,11 +19,12 @@ from pilothouse_server.containers.messages.wanted import STATUS_OF, UPDATABLE, m
 __all__ = [
     "STATUS_OF",
     "UPDATABLE",
+    "check_start",
     "container",
     "conversation",
     "image",
     "imported_container",
-    "log_entry",
+    "log_answer",
     "merger",
     "render",
     "status_change",

@@ -17,9 +17,7 @@ async def conversation(
 ) -> AsyncGenerator[pb.ExecResponse, None]:
     """Passes input and output on, both ways at once, until the program ends."""
     transcript = Transcript(wanted=start.record_content)
-    if start.HasField("terminal_size"):
-        await opened.resize(start.terminal_size.width, start.terminal_size.height)
-    feeding = asyncio.create_task(_feed(requests, opened, transcript), name="exec input")
+    feeding = asyncio.create_task(_feed(start, requests, opened, transcript), name="exec input")
     outputs = opened.output()
     try:
         while True:
@@ -50,12 +48,24 @@ async def conversation(
         call.facts.metadata.update(transcript.facts())
 
 
-async def _feed(requests: AsyncIterator[pb.ExecRequest], opened: Program, transcript: Transcript) -> None:
+def check_start(start: pb.ExecStart) -> None:
+    """Refuses what goes together with nothing else of the start."""
+    if start.HasField("terminal_size") and not start.tty:
+        raise invalid("start.terminal_size", "is only for a terminal: set start.tty", rule="needs_tty")
+
+
+async def _feed(
+    start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: Program, transcript: Transcript
+) -> None:
     first = True
     async for request in requests:
         match request.WhichOneof("input"):
             case "start" if not first:
                 raise invalid("start", "is only for the first message")
+            case "stdin" if not start.stdin:
+                raise invalid("stdin", "is only taken where start.stdin is set", rule="needs_stdin")
+            case "resize" if not start.tty:
+                raise invalid("resize", "is only for a terminal: set start.tty", rule="needs_tty")
             case "stdin":
                 transcript.add("stdin", request.stdin)
                 await opened.write(request.stdin)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.live import Ended, Output
-from pilothouse_server.containers.live import Entry
+from pilothouse_server.containers.live import Entry, Problem
 
 _KEPT_BYTES = 8 * 1024
 _MOST_WORDS = 2000
@@ -41,6 +43,20 @@ def log_entry(entry: Entry) -> pb.LogEntry:
         pod=entry.pod,
         timestamp=Timestamp(seconds=seconds, nanos=nanos) if entry.line.nanoseconds else None,
         line=entry.line.text,
+    )
+
+
+def log_answer(batch: Sequence[Entry | Problem], *, pods: int, resume_token: str) -> pb.StreamLogsResponse:
+    """Some lines, and what keeps others from coming."""
+    return pb.StreamLogsResponse(
+        entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
+        problems=[
+            pb.LogProblem(container=item.container, pod=item.pod, reason=item.reason, message=item.message)
+            for item in batch
+            if isinstance(item, Problem)
+        ],
+        pods=pods,
+        resume_token=resume_token,
     )
 
 

@@ -2605,28 +2605,74 @@ class LogEntry(_message.Message):
 Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
+class LogProblem(_message.Message):
+    """A log that cannot be read, or not now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    container: _builtins.str
+    """Name of the container."""
+    pod: _builtins.str
+    """Name of the pod."""
+    reason: _builtins.str
+    """`CLUSTER_REFUSED`: there is no such log, or not yet. `CLUSTER_UNAVAILABLE`: the cluster does not answer."""
+    message: _builtins.str
+    """What the cluster says."""
+    def __init__(
+        self,
+        *,
+        container: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "message", b"message", "pod", b"pod", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogProblem: _TypeAlias = LogProblem  # noqa: Y015
+
+@_typing.final
 class StreamLogsResponse(_message.Message):
-    """Some lines."""
+    """Some lines, or what keeps others from coming."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Resumes after these lines."""
+    pods: _builtins.int
+    """How many pods are read at present."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """Each pod's lines in their order; pods as they come."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogProblem]:
+        """Logs that cannot be read while others can. With `follow` they are waited for: told when that begins, and again when
+        it has another cause.
+        """
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___LogEntry] | None = ...,
         resume_token: _builtins.str = ...,
+        problems: _abc.Iterable[Global___LogProblem] | None = ...,
+        pods: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "pods", b"pods", "problems", b"problems", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2641,9 +2687,9 @@ class TerminalSize(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Columns; 1 to 10,000."""
+    """Required; columns, 1 to 10,000."""
     height: _builtins.int
-    """Rows; 1 to 10,000."""
+    """Required; rows, 1 to 10,000."""
     def __init__(
         self,
         *,
@@ -2690,7 +2736,7 @@ class ExecStart(_message.Message):
 
     @_builtins.property
     def terminal_size(self) -> Global___TerminalSize:
-        """First size of the terminal."""
+        """First size of the terminal, told to the cluster before any input; only with `tty`."""
 
     def __init__(
         self,
@@ -2723,7 +2769,7 @@ class ExecRequest(_message.Message):
     RESIZE_FIELD_NUMBER: _builtins.int
     CLOSE_STDIN_FIELD_NUMBER: _builtins.int
     stdin: _builtins.bytes
-    """For its standard input; at most 32 KiB."""
+    """For its standard input; at most 32 KiB. Only where the start has `stdin`."""
     close_stdin: _builtins.bool
     """True: no more standard input."""
     @_builtins.property
@@ -2732,7 +2778,7 @@ class ExecRequest(_message.Message):
 
     @_builtins.property
     def resize(self) -> Global___TerminalSize:
-        """New size of the terminal."""
+        """New size of the terminal. Only where the start has `tty`."""
 
     def __init__(
         self,

@@ -253,9 +253,10 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamLogs(self, request, context):
-        """Streams logs as the cluster holds them. NOT_FOUND for a container that is not there; FAILED_PRECONDITION (reason
+        """Streams logs as the cluster holds them. NOT_FOUND for a container or pod that is not there; FAILED_PRECONDITION (reason
         CLUSTER_REFUSED, in the cluster's words) where it has no log; UNAVAILABLE where its cluster does not answer and `follow` is not set.
-        With `follow` an interrupted log goes on by itself, without duplicates.
+        Of several logs one that cannot be read is told by `problems`, and the others are read. With `follow` an interrupted log
+        goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,7 +264,9 @@ class ContainerServiceServicer:
 
     def Exec(self, request_iterator, context):
         """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
-        UNAUTHENTICATED within 5 s when the right to it ends. The start and the end are recorded, the content only if asked.
+        UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
+        does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
+        with the exit code; the content only if asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -94,13 +94,16 @@ class ContainerServiceStub:
     ListStatusHistory: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListStatusHistoryRequest, _container_pb2.ListStatusHistoryResponse]
     """Lists the changes of a container's status, newest first."""
     StreamLogs: _grpc.UnaryStreamMultiCallable[_container_pb2.StreamLogsRequest, _container_pb2.StreamLogsResponse]
-    """Streams logs as the cluster holds them. NOT_FOUND for a container that is not there; FAILED_PRECONDITION (reason
+    """Streams logs as the cluster holds them. NOT_FOUND for a container or pod that is not there; FAILED_PRECONDITION (reason
     CLUSTER_REFUSED, in the cluster's words) where it has no log; UNAVAILABLE where its cluster does not answer and `follow` is not set.
-    With `follow` an interrupted log goes on by itself, without duplicates.
+    Of several logs one that cannot be read is told by `problems`, and the others are read. With `follow` an interrupted log
+    goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
     """
     Exec: _grpc.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]
     """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
-    UNAUTHENTICATED within 5 s when the right to it ends. The start and the end are recorded, the content only if asked.
+    UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
+    does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
+    with the exit code; the content only if asked.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]
     """Answers one image that a container the caller may see uses."""
@@ -175,13 +178,16 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     ListStatusHistory: _aio.UnaryUnaryMultiCallable[_container_pb2.ListStatusHistoryRequest, _container_pb2.ListStatusHistoryResponse]  # type: ignore[assignment]
     """Lists the changes of a container's status, newest first."""
     StreamLogs: _aio.UnaryStreamMultiCallable[_container_pb2.StreamLogsRequest, _container_pb2.StreamLogsResponse]  # type: ignore[assignment]
-    """Streams logs as the cluster holds them. NOT_FOUND for a container that is not there; FAILED_PRECONDITION (reason
+    """Streams logs as the cluster holds them. NOT_FOUND for a container or pod that is not there; FAILED_PRECONDITION (reason
     CLUSTER_REFUSED, in the cluster's words) where it has no log; UNAVAILABLE where its cluster does not answer and `follow` is not set.
-    With `follow` an interrupted log goes on by itself, without duplicates.
+    Of several logs one that cannot be read is told by `problems`, and the others are read. With `follow` an interrupted log
+    goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
     """
     Exec: _aio.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
-    UNAUTHENTICATED within 5 s when the right to it ends. The start and the end are recorded, the content only if asked.
+    UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
+    does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
+    with the exit code; the content only if asked.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]  # type: ignore[assignment]
     """Answers one image that a container the caller may see uses."""
@@ -337,9 +343,10 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.StreamLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.StreamLogsResponse], _abc.AsyncIterator[_container_pb2.StreamLogsResponse]]:
-        """Streams logs as the cluster holds them. NOT_FOUND for a container that is not there; FAILED_PRECONDITION (reason
+        """Streams logs as the cluster holds them. NOT_FOUND for a container or pod that is not there; FAILED_PRECONDITION (reason
         CLUSTER_REFUSED, in the cluster's words) where it has no log; UNAVAILABLE where its cluster does not answer and `follow` is not set.
-        With `follow` an interrupted log goes on by itself, without duplicates.
+        Of several logs one that cannot be read is told by `problems`, and the others are read. With `follow` an interrupted log
+        goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
         """
 
     @_abc_1.abstractmethod
@@ -349,7 +356,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.ExecResponse], _abc.AsyncIterator[_container_pb2.ExecResponse]]:
         """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
-        UNAUTHENTICATED within 5 s when the right to it ends. The start and the end are recorded, the content only if asked.
+        UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
+        does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
+        with the exit code; the content only if asked.
         """
 
     @_abc_1.abstractmethod

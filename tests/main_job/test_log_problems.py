@@ -1,0 +1,145 @@
+"""Logs that cannot be read: said at once, or waited for aloud, and never in the way of those that can."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError, RetryPolicy
+from tests.harness import Server, eventually
+from tests.main_job.command import logged_in
+
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+LOGS = ("containers", "logs", "--namespace", "demo")
+
+
+@pytest.fixture
+async def demo(server: Server) -> Server:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    return server
+
+
+async def make(server: Server, name: str, behavior: str = "", **fields: object) -> None:
+    container = pb.Container(
+        name=name,
+        image="busybox:1.37",
+        command=["sh", "-c", f"echo this is {name}; sleep 3600"],
+        labels={"app": "many"},
+        annotations={BEHAVIOR: behavior} if behavior else {},
+        **fields,  # type: ignore[arg-type]
+    )
+    await server.admin.containers.create(namespace="demo", container=container)
+
+    async def there() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name=name)
+        # One whose image cannot be pulled has come as far as it will.
+        return found.status == pb.CONTAINER_STATUS_RUNNING or "Pull" in found.reason
+
+    await eventually(there)
+
+
+async def read(server: Server, **request: object) -> list[pb.StreamLogsResponse]:
+    return [answer async for answer in server.admin.containers.stream_logs(namespace="demo", **request)]  # type: ignore[arg-type]
+
+
+async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server, tmp_path: Path) -> None:
+    await make(demo, "broken", "image-pull-error")
+    await make(demo, "web")
+    await make(demo, "zebra")
+    answers = await read(demo, label_selector="app=many")
+    assert {entry.line for answer in answers for entry in answer.entries} == {
+        b"this is web",
+        b"this is zebra",
+    }
+    (problem,) = [problem for answer in answers for problem in answer.problems]
+    assert (problem.container, problem.reason) == ("broken", "CLUSTER_REFUSED")
+    assert "waiting to start" in problem.message
+    # Alone it is what the call is about.
+    with pytest.raises(PilothouseError) as refused:
+        await read(demo, name="broken")
+    assert (refused.value.reason, refused.value.message) == ("CLUSTER_REFUSED", problem.message)
+
+    shell = await logged_in(demo, tmp_path)
+    shown = await shell.run(*LOGS, "--selector", "app=many")
+    assert shown.code == 7
+    assert [line.partition("/")[0] for line in shown.output.splitlines()] == ["web", "zebra"]
+    assert shown.errors == f"error: broken/{problem.pod}: {problem.message}\n"
+    # Followed it is waited for, and that is said.
+    process = await shell.start(*LOGS, "broken", "--follow")
+    assert process.stderr is not None
+    try:
+        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        assert line.decode() == f"waiting for broken/{problem.pod}: {problem.message}\n"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_lines_of_several_pods_say_whose_they_are(demo: Server, tmp_path: Path) -> None:
+    await make(demo, "one")
+    await make(demo, "two", replicas=2)
+    shell = await logged_in(demo, tmp_path)
+    assert await shell.succeed(*LOGS, "one") == "this is one\n"
+    assert (await shell.succeed(*LOGS, "one", "--prefix")).startswith("one/one-")
+    lines = (await shell.succeed(*LOGS, "two")).splitlines()
+    pods = {line.removesuffix(" this is two") for line in lines}
+    assert len(pods) == len(lines) == 2
+    assert all(pod.startswith("two/two-") for pod in pods)
+    assert await shell.succeed(*LOGS, "two", "--no-prefix") == "this is two\n" * 2
+    pod = pods.pop().partition("/")[2]
+    assert await shell.succeed(*LOGS, "two", "--pod", pod) == "this is two\n"
+    missing = await shell.run(*LOGS, "two", "--pod", "nobody")
+    assert (missing.code, missing.errors) == (6, 'error: pod "nobody" not found [POD_NOT_FOUND]\n')
+
+
+async def test_a_cluster_that_is_away(demo: Server, tmp_path: Path) -> None:
+    await make(demo, "web")
+    shell = await logged_in(demo, tmp_path)
+    assert demo.cluster is not None
+    demo.cluster.faults.refuse_connections = True
+    hasty = demo.admin.with_options(retry=RetryPolicy(attempts=2))
+    with pytest.raises(PilothouseError) as refused:
+        async for _ in hasty.containers.stream_logs(namespace="demo", name="web"):
+            pass
+    assert refused.value.reason == "CLUSTER_UNAVAILABLE"
+    shown = await shell.run(*LOGS, "web")
+    assert shown.code == 9
+    assert shown.errors.startswith('error: cluster "local" does not answer')
+    process = await shell.start(*LOGS, "web", "--follow")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        assert b"waiting for web/web-" in line
+        assert b'cluster "local" does not answer' in line
+        demo.cluster.faults.clear()
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"this is web\n"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, tmp_path: Path) -> None:
+    await make(demo, "web")
+    shell = await logged_in(demo, tmp_path)
+    process = await shell.start("containers", "list", "--namespace", "demo", "--watch")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while b"web" not in await process.stdout.readline():
+                continue
+        await demo.application.stop()
+        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        assert line.startswith(b"interrupted, going on as soon as possible: no server answers at ")
+        # Asked for only now, it is an error.
+        late = await shell.run("containers", "list", "--namespace", "demo", "--watch")
+        assert late.code == 9
+        assert late.errors.startswith("error: no server answers at ")
+    finally:
+        process.terminate()
+        await process.wait()
