@@ -70,7 +70,8 @@ class DyingClient:
 
     def __init__(self, client: ClusterClient, step: int) -> None:
         self._client = client
-        self._left = step
+        self._step = step
+        self.writes = 0
         self.died = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
@@ -82,8 +83,8 @@ class DyingClient:
             if self.died.is_set():
                 raise Killed
             answer = await method(*arguments, **keywords)
-            self._left -= 1
-            if self._left < 0:
+            self.writes += 1
+            if self.writes > self._step:
                 self.died.set()
                 raise Killed
             return answer
@@ -96,6 +97,14 @@ class Seen(NamedTuple):
 
     cluster: Mapping[str, str]
     database: Mapping[str, str]
+
+
+class Ran(NamedTuple):
+    """Whether the first worker was killed, how often it wrote, and what there was at the end."""
+
+    died: bool
+    writes: int
+    seen: Seen
 
 
 async def _nobody(_: Server) -> None:
@@ -248,8 +257,8 @@ async def run(
     *,
     ends: Callable[[Server], Awaitable[bool]],
     between: Callable[[Server], Awaitable[None]] = _nobody,
-) -> tuple[bool, Seen]:
-    """Whether the first worker was killed at that write, and what there is when the next one `ends`."""
+) -> Ran:
+    """A worker that is killed at that write, if it writes so often, and the next one until it `ends`."""
     async with platform(database, directory, registered=operation.registered) as server:
         assert server.cluster is not None
         client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
@@ -267,7 +276,7 @@ async def run(
             if dying.died.is_set():
                 await between(server)
             await work(server, client, partial(ends, server))
-            return dying.died.is_set(), await seen(server)
+            return Ran(dying.died.is_set(), dying.writes, await seen(server))
         finally:
             await client.close()
 
@@ -277,18 +286,16 @@ async def kills(
 ) -> AsyncIterator[tuple[int, Seen, Seen]]:
     """Each kill: after which write, what there was at the end, and what there is after an undisturbed run."""
     async with new_database(postgres, template) as database:
-        died, undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
-    assert not died
-    assert operation.shows(undisturbed), undisturbed
-    step = 0
-    while True:
+        undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
+    assert not undisturbed.died
+    assert operation.shows(undisturbed.seen), undisturbed.seen
+    for step in range(undisturbed.writes):
         async with new_database(postgres, template) as database:
-            ends = agreeing(undisturbed)
-            died, found = await run(database, directory / str(step), operation, step, ends=ends)
-        if not died:
-            return
-        yield step, found, undisturbed
-        step += 1
+            ends = agreeing(undisturbed.seen)
+            ran = await run(database, directory / str(step), operation, step, ends=ends)
+        # The last write may be one that is not made each time: it only looks once more.
+        if ran.died:
+            yield step, ran.seen, undisturbed.seen
 
 
 def at_rest() -> Callable[[Server], Awaitable[bool]]:

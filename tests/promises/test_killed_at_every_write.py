@@ -44,11 +44,11 @@ async def found_otherwise(
 ) -> list[str]:
     """What the checker finds of a kill after which the product does not do its part."""
     async with new_database(postgres, template) as database:
-        _, undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
+        undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
     async with new_database(postgres, template) as database:
-        died, found = await run(database, directory, operation, step, ends=nothing_is_due, **broken)
-    assert died
-    return differences(found, undisturbed).splitlines()
+        ran = await run(database, directory, operation, step, ends=nothing_is_due, **broken)
+    assert ran.died
+    return differences(ran.seen, undisturbed.seen).splitlines()
 
 
 async def test_what_nobody_finishes_is_found(

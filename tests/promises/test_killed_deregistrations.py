@@ -71,7 +71,9 @@ async def test_what_is_let_go_after_a_kill_stays_as_it_was(
 
         async with new_database(postgres, template_database.name) as database:
             directory = tmp_path / str(step)
-            died, found = await run(database, directory, operation, step, ends=nothing_is_due, between=leave)
+            died, _, found = await run(
+                database, directory, operation, step, ends=nothing_is_due, between=leave
+            )
         if not died:
             break
         assert stayed <= found.cluster.keys(), f"killed at write {step}"
