@@ -160,7 +160,7 @@ class Application:
         return port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams are told to resume elsewhere, programs may go on for a while."""
+        """Drains: no call in flight fails, open streams are told to resume elsewhere, programs may go on a while."""
         if self._server is not None:
             await self._server.serving(False)
             self._authorization.drain(self.settings.grace_seconds)
@@ -202,7 +202,10 @@ class Application:
         )
         descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
         identity = IdentityService.DESCRIPTOR
-        permissions = method_rules.permissions([*descriptors, identity]) | {volumes.HOST_PATH_PERMISSION}
+        permissions = method_rules.permissions([*descriptors, identity]) | {
+            volumes.HOST_PATH_PERMISSION,
+            containers.PRIVILEGED_PERMISSION,
+        }
         descriptors[identity] = IdentityService(
             Logins(self.store, self._passwords, self.settings), self._passwords, page_key, permissions
         )

@@ -51,7 +51,8 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
     assert set(roles) == {"admin", "operator", "developer", "viewer"}
     assert list(roles["admin"].permissions) == ["*"]
     for name in ("operator", "developer"):
-        assert set(roles[name].excluded_permissions) == {"config.reveal", "storage.host_path"}
+        excluded = {"config.reveal", "storage.host_path", "container.privileged"}
+        assert set(roles[name].excluded_permissions) == excluded
     for request in (
         ("UpdateRole", _update_role("viewer", "*")),
         ("DeleteRole", pb.DeleteRoleRequest(name="viewer")),
@@ -66,12 +67,14 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
         (
             "operator",
             "container.exec storage.create config.delete namespace.create cluster.get metrics.record audit.watch",
-            "config.reveal config.* user.get role.list grant.list cluster.update audit.export image.delete *",
+            "config.reveal container.privileged config.* user.get role.list grant.list cluster.update audit.export "
+            "image.delete *",
         ),
         (
             "developer",
-            "container.exec container.* config.create namespace.watch metrics.query audit.list image.list",
-            "config.reveal namespace.create cluster.get metrics.record audit.export grant.create",
+            "container.exec container.create config.create namespace.watch metrics.query audit.list image.list",
+            "config.reveal container.privileged container.* namespace.create cluster.get metrics.record audit.export "
+            "grant.create",
         ),
         (
             "viewer",

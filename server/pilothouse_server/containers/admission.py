@@ -11,6 +11,12 @@ import msgspec
 
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
+from pilothouse_server.containers.privileges import (
+    PRIVILEGED_PERMISSION,
+    May,
+    has_new_host_ports,
+    refuse_privileges,
+)
 from pilothouse_server.containers.repository import SourceKind
 from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted, already_exists
 from pilothouse_server.namespaces import operations as namespaces
@@ -38,14 +44,15 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
 
 
 async def check_references(
-    transaction: Transaction, wanted: Container, stored: Container | None, *, may_use_host_paths: bool
+    transaction: Transaction, wanted: Container, stored: Container | None, may: May
 ) -> Container:
     """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
 
     Raises:
         AlreadyExists: the name, or a service, that another container has.
         InvalidArgument: sources and volumes that are not there.
-        PermissionDenied: it runs something new over a folder of the node, and the caller may not.
+        PermissionDenied: it runs something new over a folder of the node, or with rights over the node, and the caller
+            may not.
     """
     services = {port.service_name for port in wanted.ports if port.service_name}
     name_taken, taken = await repository.taken_names(
@@ -86,8 +93,11 @@ async def check_references(
             )
     found.raise_if_any()
     wanted = _with_volumes(wanted, volumes)
-    if not may_use_host_paths and (stored is None or _runs_other_things(wanted, stored)):
+    runs_new = stored is None or _runs_other_things(wanted, stored)
+    if runs_new and not may(HOST_PATH_PERMISSION):
         refuse_host_paths(wanted.namespace, wanted.volumes)
+    if (stored is None or runs_new or has_new_host_ports(wanted, stored)) and not may(PRIVILEGED_PERMISSION):
+        refuse_privileges(wanted)
     return wanted
 
 

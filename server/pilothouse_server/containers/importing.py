@@ -75,7 +75,11 @@ async def read(
 
 
 async def take_over(
-    transaction: Transaction, namespace_name: str, candidates: Sequence[Candidate], envelopes: Envelopes
+    transaction: Transaction,
+    namespace_name: str,
+    candidates: Sequence[Candidate],
+    envelopes: Envelopes,
+    may: May,
 ) -> list[Candidate]:
     """Make containers of those that can be; each stands for itself. Answers them with their rows.
 
@@ -91,7 +95,7 @@ async def take_over(
             try:
                 async with transaction.attempt():
                     candidate = await _take_over(
-                        transaction, namespace, candidate, candidate.container, envelopes
+                        transaction, namespace, candidate, candidate.container, envelopes, may
                     )
             except PilothouseError as error:
                 candidate = _refused(candidate, _words(error))
@@ -116,6 +120,7 @@ async def _take_over(
     candidate: Candidate,
     container: Container,
     envelopes: Envelopes,
+    may: May,
 ) -> Candidate:
     name_taken, _ = await repository.taken_names(transaction, namespace.id, container.name, ())
     if name_taken:
@@ -131,7 +136,7 @@ async def _take_over(
         kubernetes_namespace=namespace.kubernetes_name,
         namespace_uid=namespace.uid,
     )
-    wanted = await admission.check_references(transaction, wanted, None, may_use_host_paths=False)
+    wanted = await admission.check_references(transaction, wanted, None, may)
     share = rules.quota_share(wanted)
     await admission.check_quota(transaction, namespace, share, leave_out=None)
     stored = await repository.insert_container(transaction, wanted, share)

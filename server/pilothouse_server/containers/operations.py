@@ -19,6 +19,8 @@ import msgspec
 
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Status
+from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION as PRIVILEGED_PERMISSION
+from pilothouse_server.containers.privileges import May
 from pilothouse_server.errors import (
     FailedPrecondition,
     not_found,
@@ -58,17 +60,15 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     return found
 
 
-async def create(
-    transaction: Transaction, namespace_name: str, wanted: Container, *, may_use_host_paths: bool = False
-) -> Container:
-    """Makes a container. `may_use_host_paths`: the caller holds `storage.host_path` in the namespace.
+async def create(transaction: Transaction, namespace_name: str, wanted: Container, *, may: May) -> Container:
+    """Makes a container. `may`: whether the caller holds a permission in the namespace.
 
     Raises:
         InvalidArgument: a rule between fields; every violation is named.
         NotFound: the namespace.
         AlreadyExists: the name, or that of a service.
         FailedPrecondition: the namespace is inactive or being deleted.
-        PermissionDenied: it mounts a folder of the node, and the caller may not.
+        PermissionDenied: it mounts a folder of the node or has rights over the node, and the caller may not.
         ResourceExhausted: the quota.
     """
     wanted = rules.checked(wanted)
@@ -83,9 +83,7 @@ async def create(
         namespace_uid=namespace.uid,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
-    wanted = await admission.check_references(
-        transaction, wanted, None, may_use_host_paths=may_use_host_paths
-    )
+    wanted = await admission.check_references(transaction, wanted, None, may)
     share = rules.quota_share(wanted)
     await admission.check_quota(transaction, namespace, share, leave_out=None)
     created = await repository.insert_container(transaction, wanted, share)
@@ -100,7 +98,7 @@ async def change(
     merge: Callable[[Container], Container],
     check: Check,
     *,
-    may_use_host_paths: bool = False,
+    may: May,
 ) -> Container:
     """Changes what is wanted: `merge` answers the stored container with the caller's fields taken over.
 
@@ -113,9 +111,7 @@ async def change(
     wanted = rules.checked(merge(stored))
     if wanted == stored:
         return stored
-    wanted = await admission.check_references(
-        transaction, wanted, stored, may_use_host_paths=may_use_host_paths
-    )
+    wanted = await admission.check_references(transaction, wanted, stored, may)
     if wanted == stored:
         return stored
     share = rules.quota_share(wanted)

@@ -11,7 +11,6 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.cluster.live import program
 from pilothouse_server.containers import belongings, events, importing, live, messages, operations
-from pilothouse_server.containers.admission import HOST_PATH_PERMISSION
 from pilothouse_server.containers.asking import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
 from pilothouse_server.containers.log_places import place_token, places_of
@@ -55,7 +54,7 @@ class ContainerService:
             await call.transaction(),
             request.namespace,
             messages.wanted(request.container),
-            may_use_host_paths=_may_use_host_paths(call, request.namespace),
+            may=_may(call, request.namespace),
         )
         await mounting.tell(await call.transaction(), None, created)
         return pb.CreateContainerResponse(container=await self._wanted(call, created))
@@ -103,7 +102,7 @@ class ContainerService:
             request.name,
             messages.merger(request.container, paths),
             check,
-            may_use_host_paths=_may_use_host_paths(call, request.namespace),
+            may=_may(call, request.namespace),
         )
         await mounting.tell(await call.transaction(), before[0], changed)
         return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
@@ -126,16 +125,12 @@ class ContainerService:
             here = await belongings.here(reading, namespace)
         call.describe(namespace_id=namespace.id)
         namespaces.refuse_inactive(namespace)
+        may = _may(call, namespace.name)
         candidates = await importing.read(
-            self._connect,
-            namespace,
-            request.names,
-            request.label_selector,
-            here,
-            lambda permission: call.caller.allows(permission, namespace.name),
+            self._connect, namespace, request.names, request.label_selector, here, may
         )
         taken = await importing.take_over(
-            await call.transaction(), request.namespace, candidates, self._envelopes
+            await call.transaction(), request.namespace, candidates, self._envelopes, may
         )
         for item in taken:
             if item.container is not None:
@@ -360,8 +355,8 @@ async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> 
     return found.id
 
 
-def _may_use_host_paths(call: Call, namespace: str) -> bool:
-    return call.caller.allows(HOST_PATH_PERMISSION, namespace)
+def _may(call: Call, namespace: str) -> Callable[[str], bool]:
+    return lambda permission: call.caller.allows(permission, namespace)
 
 
 def _selector(text: str) -> LabelSelector | None:

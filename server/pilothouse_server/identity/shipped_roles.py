@@ -27,6 +27,8 @@ class ShippedRole:
 
 
 ADMIN: Final = "admin"
+# The values of secrets, and what leads out of a container to its node and all that runs there.
+_NOT_FOR_TENANTS: Final = frozenset({"config.reveal", "storage.host_path", "container.privileged"})
 _READING: Final = {
     "container": ("get", "list", "watch"),
     "image": ("get", "list"),
@@ -54,7 +56,7 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
         ShippedRole(
             "operator",
             "Operator",
-            "Runs namespaces and all they hold; cannot reveal secrets, mount folders of nodes or manage users.",
+            "Runs namespaces and all they hold; cannot reveal secrets, reach nodes from containers or manage users.",
             (
                 "container.*",
                 "storage.*",
@@ -67,19 +69,19 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
                 "cluster.get",
                 "cluster.list",
             ),
-            frozenset({"config.reveal", "storage.host_path"}),
+            _NOT_FOR_TENANTS,
         ),
         ShippedRole(
             "developer",
             "Developer",
-            "Runs containers with their volumes and configuration; cannot reveal secrets or mount folders of nodes.",
+            "Runs containers with their volumes and configuration; cannot reveal secrets or reach nodes by them.",
             (
                 "container.*",
                 "storage.*",
                 "config.*",
                 *_permissions("image", "namespace", "metrics", "audit"),
             ),
-            frozenset({"config.reveal", "storage.host_path"}),
+            _NOT_FOR_TENANTS,
         ),
         ShippedRole(
             "viewer",

@@ -16,6 +16,7 @@ import msgspec
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import Container, VolumeMount
 from pilothouse_server.containers.mount_paths import ROOT_WORDS, canonical
+from pilothouse_server.containers.privileges import May
 from pilothouse_server.errors import FailedPrecondition, invalid
 from pilothouse_server.storage import repository
 from pilothouse_server.storage.model import Volume
@@ -35,7 +36,7 @@ class Remounted(msgspec.Struct, frozen=True):
 
 
 async def attach(
-    transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may_use_host_paths: bool
+    transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
 ) -> Remounted:
     """Mounts the volume that `wanted` names into a container; without a path, where the volume says.
 
@@ -43,7 +44,7 @@ async def attach(
         InvalidArgument: neither names a path.
         NotFound: the namespace, the volume or the container.
         FailedPrecondition: the path is taken, or one of the two is being deleted.
-        PermissionDenied: a folder of the node, without `may_use_host_paths`.
+        PermissionDenied: a folder of the node, or a container with rights over it, and the caller may not.
     """
     volume = await locate(transaction, namespace, wanted.volume)
     refuse_deleting(volume)
@@ -57,9 +58,7 @@ async def attach(
     mount = msgspec.structs.replace(
         wanted, mount_path=path, read_only=wanted.read_only or volume.access_mode == "ReadOnlyMany"
     )
-    return await _remount(
-        transaction, volume, container, lambda stored: _with_mount(stored, mount), may_use_host_paths
-    )
+    return await _remount(transaction, volume, container, lambda stored: _with_mount(stored, mount), may)
 
 
 async def detach(
@@ -78,7 +77,7 @@ async def detach(
         volume,
         container,
         lambda stored: _without_mount(stored, name, canonical(mount_path)),
-        True,
+        lambda _permission: True,
     )
 
 
@@ -102,7 +101,7 @@ async def _remount(
     volume: Volume,
     container: str,
     merge: Callable[[Container], Container],
-    may_use_host_paths: bool,
+    may: May,
 ) -> Remounted:
     seen: list[Container] = []
     changed = await containers.change(
@@ -111,7 +110,7 @@ async def _remount(
         container,
         merge,
         seen.append,
-        may_use_host_paths=may_use_host_paths,
+        may=may,
     )
     if changed.generation == seen[0].generation:
         return Remounted(volume, changed, 0)

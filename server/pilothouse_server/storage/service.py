@@ -102,7 +102,7 @@ class StorageService:
             request.namespace,
             request.container,
             VolumeMount(request.name, request.mount_path, request.read_only, request.sub_path),
-            may_use_host_paths=_may_use_host_paths(call, request.namespace),
+            may=lambda permission: call.caller.allows(permission, request.namespace),
         )
         call.describe(container=request.container)
         shown = await self._remounted(call, remounted)

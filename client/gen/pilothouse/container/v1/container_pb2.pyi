@@ -301,7 +301,7 @@ class Port(_message.Message):
     container_port: _builtins.int
     """Required; 1 to 65535."""
     host_port: _builtins.int
-    """Port of the node itself; default none."""
+    """Port of the node itself; default none. Needs the permission `container.privileged`."""
     protocol: Global___Protocol.ValueType
     """Default TCP."""
     service_name: _builtins.str
@@ -752,12 +752,14 @@ class SecurityContext(_message.Message):
     `CAP_SYS_ADMIN`.
     """
     privileged: _builtins.bool
-    """All rights of the node."""
+    """All rights of the node. Needs the permission `container.privileged`, as does any change of what such a container runs."""
     read_only_root_filesystem: _builtins.bool
     """No writing outside volumes."""
     @_builtins.property
     def capabilities_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Capabilities added, such as `NET_BIND_SERVICE`."""
+        """Capabilities added, such as `NET_BIND_SERVICE`. Those that runtimes do not give by default need the permission
+        `container.privileged`.
+        """
 
     @_builtins.property
     def capabilities_drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -142,7 +142,9 @@ class ContainerServiceServicer:
     def CreateContainer(self, request, context):
         """Makes a container. ALREADY_EXISTS if the name, or the name of one of its services, is taken in the namespace;
         RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
-        FAILED_PRECONDITION if the namespace is inactive or being deleted. All or nothing.
+        FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
+        node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
+        the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class ContainerServiceStub:
     CreateContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.CreateContainerRequest, _container_pb2.CreateContainerResponse]
     """Makes a container. ALREADY_EXISTS if the name, or the name of one of its services, is taken in the namespace;
     RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
-    FAILED_PRECONDITION if the namespace is inactive or being deleted. All or nothing.
+    FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
+    node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
+    the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
     """
     GetContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]
     """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
@@ -125,7 +127,9 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     CreateContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.CreateContainerRequest, _container_pb2.CreateContainerResponse]  # type: ignore[assignment]
     """Makes a container. ALREADY_EXISTS if the name, or the name of one of its services, is taken in the namespace;
     RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
-    FAILED_PRECONDITION if the namespace is inactive or being deleted. All or nothing.
+    FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
+    node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
+    the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
     """
     GetContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]  # type: ignore[assignment]
     """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
@@ -212,7 +216,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_container_pb2.CreateContainerResponse, _abc.Awaitable[_container_pb2.CreateContainerResponse]]:
         """Makes a container. ALREADY_EXISTS if the name, or the name of one of its services, is taken in the namespace;
         RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
-        FAILED_PRECONDITION if the namespace is inactive or being deleted. All or nothing.
+        FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
+        node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
+        the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,140 @@
+"""Rights over the node are given by `container.privileged` alone: made, changed, attached to or taken over."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from tests.harness import Server, eventually
+from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy
+
+PRIVILEGED = pb.SecurityContext(privileged=True)
+UNFILTERED = pb.SeccompProfile(type="Unconfined")
+
+
+def container(name: str, **fields: object) -> pb.Container:
+    return pb.Container(name=name, image="busybox:1.37", **fields)  # type: ignore[arg-type]
+
+
+async def refused(made: object) -> PilothouseError:
+    with pytest.raises(PilothouseError) as told:
+        await made  # type: ignore[misc]
+    assert told.value.code.name == "PERMISSION_DENIED"
+    assert told.value.metadata["permission"] == "container.privileged"
+    assert told.value.metadata["namespace"] in told.value.message
+    assert told.value.metadata["field"] in told.value.message
+    return told.value
+
+
+@pytest.fixture
+async def developer(server: Server) -> AsyncClient:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    return await server.user("dora", {"demo": "developer"})
+
+
+RIGHTS: dict[str, dict[str, object]] = {
+    "container.security_context.privileged": {"security_context": PRIVILEGED},
+    "container.security_context.capabilities_add": {
+        "security_context": pb.SecurityContext(capabilities_add=["CHOWN", "SYS_ADMIN"])
+    },
+    "container.security_context.seccomp_profile": {
+        "security_context": pb.SecurityContext(seccomp_profile=UNFILTERED)
+    },
+    "container.pod_security_context.seccomp_profile": {
+        "pod_security_context": pb.PodSecurityContext(seccomp_profile=UNFILTERED)
+    },
+    "container.init_containers[0].security_context.privileged": {
+        "init_containers": [pb.InitContainer(name="init", image="busybox:1.37", security_context=PRIVILEGED)]
+    },
+    "container.ports[0].host_port": {"ports": [pb.Port(container_port=80, host_port=8080)]},
+}
+
+
+async def test_only_an_administrator_makes_one(server: Server, developer: AsyncClient) -> None:
+    for number, (field, fields) in enumerate(RIGHTS.items()):
+        told = await refused(
+            developer.containers.create(namespace="demo", container=container("web", **fields))
+        )
+        assert told.metadata["field"] == field
+        await server.admin.containers.create(namespace="demo", container=container(f"web-{number}", **fields))
+    # What every container has anyway is nobody's privilege.
+    usual = pb.SecurityContext(
+        privileged=False,
+        capabilities_add=["NET_BIND_SERVICE"],
+        capabilities_drop=["ALL"],
+        seccomp_profile=pb.SeccompProfile(type="RuntimeDefault"),
+    )
+    ports = [pb.Port(container_port=80)]
+    await developer.containers.create(
+        namespace="demo", container=container("web", security_context=usual, ports=ports)
+    )
+    assert not await developer.identity.check_permission(permission="container.privileged", namespace="demo")
+
+
+async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, developer: AsyncClient) -> None:
+    await server.admin.containers.create(
+        namespace="demo", container=container("web", security_context=PRIVILEGED)
+    )
+    await developer.containers.create(namespace="demo", container=container("plain"))
+
+    def update(client: AsyncClient, name: str, mask: str, **fields: object) -> object:
+        return client.containers.update(
+            namespace="demo",
+            name=name,
+            container=container("", **fields),
+            update_mask=FieldMask(paths=[mask]),
+        )
+
+    changed = await update(developer, "web", "replicas", replicas=2)  # type: ignore[misc]
+    assert changed.replicas == 2
+    await developer.containers.restart(namespace="demo", name="web")
+    await refused(update(developer, "web", "args", args=["evil"]))
+    await refused(update(developer, "plain", "security_context", security_context=PRIVILEGED))
+    await refused(update(developer, "plain", "ports", ports=[pb.Port(container_port=80, host_port=80)]))
+    await server.admin.storage.create_volume(
+        namespace="demo",
+        volume=storage_pb2.Volume(
+            name="scratch", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR, mount_path="/scratch"
+        ),
+    )
+    attach = {"namespace": "demo", "name": "scratch", "container": "web"}
+    await refused(developer.storage.attach_volume(**attach))  # type: ignore[arg-type]
+    await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
+    # Rights may be taken away by anybody.
+    await update(developer, "web", "security_context")  # type: ignore[misc]
+    await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]
+
+    # A role of its own gives the right.
+    await server.admin.identity.create_role(
+        role=identity_pb2.Role(name="root", permissions=["container.privileged"])
+    )
+    await server.admin.identity.grant_role(username="dora", role="root", namespace="demo")
+
+    async def allowed() -> bool:
+        try:
+            await update(developer, "plain", "security_context", security_context=PRIVILEGED)  # type: ignore[misc]
+        except PilothouseError as error:
+            return error.code.name != "PERMISSION_DENIED"
+        return True
+
+    await eventually(allowed)
+
+
+async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Server) -> None:
+    kubectl = await legacy(server)
+    manifest = deployment("agent", replicas=1)
+    manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    await kubectl.ask("POST", DEPLOYMENTS, manifest)
+    await all_run(kubectl, "agent", 1)
+    developer = await server.user("dora", {"legacy": "developer"})
+    (result,) = (await developer.containers.import_(namespace="legacy")).results
+    assert not result.HasField("container")
+    assert "permission container.privileged is needed" in result.problems[0]
+    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    assert result.container.security_context.privileged
+    assert not result.problems
