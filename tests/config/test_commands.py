@@ -108,6 +108,15 @@ async def test_secrets_from_files_standard_input_and_the_line(
     assert changed.code == 0, changed.err
     values = await place.client.config.reveal_secret(namespace=place.name, name="app")
     assert dict(values.data) == {"tls": b"\x00\xff", "pin": b"12\n", "user": b"z"}
+    # One value that is no text changes without anybody's knowing the others; one key goes.
+    (tmp_path / "cert").write_bytes(b"\x01\xfe")
+    renewed = await command(
+        "secrets", "update", "app", "--from-file", f"tls={tmp_path / 'cert'}", "--remove", "pin"
+    )
+    assert renewed.code == 0, renewed.err
+    values = await place.client.config.reveal_secret(namespace=place.name, name="app")
+    assert dict(values.data) == {"tls": b"\x01\xfe", "user": b"z"}
+    assert (await command("secrets", "update", "app", "--replace", "--remove", "user")).code == 2
     refused = await command("secrets", "create", "other", "--from-literal", "only-a-value")
     assert refused.code == 2
     assert "only-a-value" not in refused.err
@@ -119,6 +128,27 @@ async def test_configs_keep_what_an_update_does_not_name(place: Place, command: 
     assert made.code == 0, made.err
     assert (await command("configs", "update", "app", "--from-literal", "b=3", "--remove", "a")).code == 0
     assert (await command("configs", "get", "app", "--key", "b")).out == "3"
+    absent = await command("configs", "update", "app", "--remove", "a")
+    assert absent.code == 3
+    assert "KEY_NOT_FOUND" in absent.err
+    reader = container_pb2.Container(
+        name="reader",
+        image="nginx:1.27",
+        env=[
+            container_pb2.EnvVar(
+                name="B",
+                value_from=container_pb2.ENV_VALUE_FROM_CONFIG_MAP,
+                source_name="app",
+                source_key="b",
+            )
+        ],
+    )
+    await place.client.containers.create(namespace=place.name, container=reader)
+    missed = await command(
+        "configs", "update", "app", "--remove", "b", "--from-literal", "c=1", "--validate-only"
+    )
+    assert missed.code == 0, missed.err
+    assert "container reader reads a key that is removed" in missed.err
     assert (await command("configs", "get", "app", "--key", "a")).code == 1
     shown = yaml.safe_load((await command("configs", "get", "app", "-o", "yaml")).out)
     assert shown["data"] == {"b": "3"}

@@ -197,22 +197,31 @@ async def test_an_immutable_object_that_differs_from_an_immutable_row_is_made_ag
     await place.applied("app")
 
 
-async def test_what_others_change_of_ours_is_taken_back_and_their_own_stays(place: Place) -> None:
-    config_map = pb.ConfigMap(name="app", data={"ours": "1"})
+async def test_what_others_change_and_what_they_add_is_taken_back(place: Place) -> None:
+    # Pods read every key that is there: what the platform does not show of it must not stay, either.
+    config_map = pb.ConfigMap(name="app", data={"ours": "1"}, binary_data={"raw": b"\0"})
     await place.client.config.create_config_map(namespace=place.name, config_map=config_map)
+    await make_secret(place)
     await place.applied("app")
+    theirs = {"data": {"ours": "changed", "theirs": "x"}, "binaryData": {"more": encoded(b"\1")}}
     await place.cluster.merge_patch(
-        CONFIG_MAPS, place.name, "app", {"data": {"ours": "changed", "theirs": "x"}}
+        CONFIG_MAPS, place.name, "app", {**theirs, "metadata": {"labels": {"their": "label"}}}
     )
+    await place.cluster.merge_patch(SECRETS, place.name, "app", {"data": {"theirs": encoded(b"x")}})
 
     async def taken_back() -> bool:
-        found = await place.config_map_on_cluster("app")
-        return found is not None and found["data"] == {"ours": "1", "theirs": "x"}
+        found, secret = await place.config_map_on_cluster("app"), await place.secret_on_cluster("app")
+        assert found is not None
+        assert secret is not None
+        kept = (found["data"], found["binaryData"], set(secret["data"]))
+        return kept == ({"ours": "1"}, {"raw": encoded(b"\0")}, {"a", "b"})
 
-    await eventually(taken_back, what="our value again")
+    await eventually(taken_back, what="our values again, and no others")
     found = await place.config_map_on_cluster("app")
     assert found is not None
     assert FIELD_MANAGER in {each["manager"] for each in found["metadata"]["managedFields"]}
+    # Labels are not what pods read; those of others stay.
+    assert found["metadata"]["labels"]["their"] == "label"
 
 
 async def test_what_others_delete_comes_back(place: Place) -> None:

@@ -42,6 +42,9 @@ Annotations = Annotated[
     typer.Option("--annotation", metavar="KEY=VALUE", help="Replaces all; repeat for more."),
 ]
 Immutable = Annotated[bool, typer.Option("--immutable", help="The data can never be changed again.")]
+Remove = Annotated[
+    list[str] | None, typer.Option("--remove", metavar="KEY", help="Drop this key; repeat for more.")
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Drop every key that is not given.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Restart running containers that use it.")]
 
@@ -95,10 +98,18 @@ def changes_of(kind: str, changes: Iterable[Change[pb.Config]]) -> Iterator[Chan
             yield change
 
 
-def say_restarted(names: Iterable[str]) -> None:
-    """Tells which containers restart; beside the result, not in it."""
-    for name in names:
+def say_what_follows(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretResponse) -> None:
+    """Tells which containers restart, and which will miss a key; beside the result, not in it."""
+    for name in answer.restarted:
         typer.echo(f"container {name} restarts", err=True)
+    for name in answer.missing_keys:
+        typer.echo(f"container {name} reads a key that is removed: its next pods will not start", err=True)
+
+
+def check_replaced(replace: bool, remove: Iterable[str] | None) -> None:
+    """CommandError where all keys are given and one is to be removed."""
+    if replace and remove:
+        raise CommandError("--replace drops every key that is not given: leave out --remove", 2)
 
 
 def _literals(options: Iterable[str]) -> Iterator[tuple[str, bytes]]:

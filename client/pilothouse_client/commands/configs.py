@@ -124,7 +124,7 @@ def update(
     literal: given.Literals = None,
     file: given.Files = None,
     env_file: given.EnvFiles = None,
-    remove: Annotated[list[str] | None, typer.Option("--remove", help="Drop this key.")] = None,
+    remove: given.Remove = None,
     replace: given.Replace = False,
     label: given.Labels = None,
     annotation: given.Annotations = None,
@@ -135,54 +135,42 @@ def update(
     output: Output = Format.TABLE,
 ) -> None:
     """Change a config map. Keys that are not given stay, unless --replace."""
-    values = given.read_values(literal, file, env_file)
+    data, binary_data = given.split_text(given.read_values(literal, file, env_file))
+    given.check_replaced(replace, remove)
     paths = [
         path
         for path, asked in (
-            ("data", values or remove or replace),
-            ("binary_data", values or remove or replace),
+            ("data", replace),
+            ("binary_data", replace),
             ("immutable", immutable),
             ("labels", label is not None),
             ("annotations", annotation is not None),
         )
         if asked
     ]
-    if not paths:
+    if not (paths or data or binary_data or remove):
         raise CommandError("say what to change", 2)
-    where = namespace_or_default(namespace)
     with connect() as client:
-        if "data" in paths and not replace:
-            # The mask names all text: what is not given must be as it was when it was read.
-            former = client.config.get_config_map(namespace=where, name=name)
-            etag = etag or former.etag
-            values = _merged(former, values, remove or [])
-        data, binary_data = given.split_text(values)
         answer = client.config.update_config_map(
-            namespace=where,
+            namespace=namespace_or_default(namespace),
             name=name,
             config_map=pb.ConfigMap(
-                data=data,
-                binary_data=binary_data,
+                data=data if replace else {},
+                binary_data=binary_data if replace else {},
                 immutable=immutable,
                 labels=pairs(label or [], "--label"),
                 annotations=pairs(annotation or [], "--annotation"),
             ),
             update_mask=FieldMask(paths=paths),
+            set_data={} if replace else data,
+            set_binary_data={} if replace else binary_data,
+            remove_keys=remove or [],
             etag=etag,
             validate_only=validate_only,
             restart_containers=restart,
         )
-    given.say_restarted(answer.restarted)
+    given.say_what_follows(answer)
     show(answer.config_map, COLUMNS, output)
-
-
-def _merged(former: pb.ConfigMap, values: dict[str, bytes], remove: list[str]) -> dict[str, bytes]:
-    kept = {key: text.encode() for key, text in former.data.items()} | dict(former.binary_data)
-    for key in remove:
-        if key not in kept:
-            raise CommandError(f"{former.name} has no key {key!r}")
-        del kept[key]
-    return kept | values
 
 
 @app.command("delete")

@@ -123,6 +123,7 @@ def update(
     literal: given.Literals = None,
     file: given.Files = None,
     env_file: given.EnvFiles = None,
+    remove: given.Remove = None,
     replace: given.Replace = False,
     label: given.Labels = None,
     annotation: given.Annotations = None,
@@ -132,41 +133,39 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a secret. Keys that are not given stay, unless --replace; values that are no text need it."""
+    """Change a secret. Keys that are not given stay, and need not be known, unless --replace."""
     values = given.read_values(literal, file, env_file)
-    text, binary = ({}, values) if replace else given.split_text(values)
-    if binary and not replace:
-        raise CommandError(f"{min(binary)} is no text: give every key, with --replace", 2)
+    given.check_replaced(replace, remove)
     paths = [
         path
         for path, asked in (
             ("data", replace),
-            ("string_data", text),
             ("immutable", immutable),
             ("labels", label is not None),
             ("annotations", annotation is not None),
         )
         if asked
     ]
-    if not paths:
+    if not paths and not values and not remove:
         raise CommandError("say what to change", 2)
     with connect() as client:
         answer = client.config.update_secret(
             namespace=namespace_or_default(namespace),
             name=name,
             secret=pb.Secret(
-                data=binary,
-                string_data=text,
+                data=values if replace else {},
                 immutable=immutable,
                 labels=pairs(label or [], "--label"),
                 annotations=pairs(annotation or [], "--annotation"),
             ),
             update_mask=FieldMask(paths=paths),
+            set_data={} if replace else values,
+            remove_keys=remove or [],
             etag=etag,
             validate_only=validate_only,
             restart_containers=restart,
         )
-    given.say_restarted(answer.restarted)
+    given.say_what_follows(answer)
     show(answer.secret, COLUMNS, output)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 from typing import TypeVar, cast
 
+import msgspec
+
 from pilothouse_server.cluster import manifest_config
 from pilothouse_server.cluster.errors import Conflict, Invalid, Refused
-from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS, KubernetesObject, Manifest, Resource
-from pilothouse_server.config.model import Config, ConfigMap, Secret, Values
+from pilothouse_server.cluster.objects import KubernetesObject, Manifest, Resource
+from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret, Values
 
 R = TypeVar("R", bound=Refused)
 
@@ -20,9 +22,39 @@ R = TypeVar("R", bound=Refused)
 _SHORTEST_REDACTED = 4
 
 
-def resource_of(config: Config) -> Resource[KubernetesObject]:
+class ConfigObject(KubernetesObject, frozen=True, rename="camel"):
+    """A ConfigMap or Secret. Of its values the keys are looked at, and nothing is decoded."""
+
+    data: dict[str, msgspec.Raw] | None = None
+    binary_data: dict[str, msgspec.Raw] | None = None
+
+
+RESOURCES: dict[Kind, Resource[ConfigObject]] = {
+    "config_map": Resource("/api/v1", "configmaps", "ConfigMap", ConfigObject),
+    "secret": Resource("/api/v1", "secrets", "Secret", ConfigObject),
+}
+
+
+def resource_of(config: Config) -> Resource[ConfigObject]:
     """What it is on the cluster."""
-    return CONFIG_MAPS if isinstance(config, ConfigMap) else SECRETS
+    return RESOURCES["config_map" if isinstance(config, ConfigMap) else "secret"]
+
+
+def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None:
+    """The merge patch that drops the keys that others have added to what is wanted; None where there are none.
+
+    An apply leaves keys of others alone. But pods read all that is there, and a row that does not tell it would be no
+    description of it. With the version that was seen, so that nothing is dropped that was not looked at.
+    """
+    added: Manifest = {}
+    for name, values in (("data", found.data), ("binaryData", found.binary_data)):
+        extra = (values or {}).keys() - wanted.get(name, {}).keys()
+        if extra:
+            added[name] = dict.fromkeys(sorted(extra))
+    if not added:
+        return None
+    version = {"uid": found.metadata.uid, "resourceVersion": found.metadata.resource_version}
+    return {"metadata": version, **added}
 
 
 def manifest(config: Config, values: Values) -> Manifest:

@@ -69,17 +69,21 @@ class ConfigService:
         """Changes a config map."""
         paths = check_update_mask(pb.ConfigMap, request.update_mask, messages.CONFIG_MAP_UPDATABLE)
         _check_restart(request, call)
-        asked = messages.wanted_config_map(request.config_map)
-        changed, restarted = await config_maps.change(
+        asked, keys = messages.wanted_config_map(request.config_map), messages.single_keys(request)
+        if not paths and keys == config_maps.SingleKeys():
+            raise missing("update_mask")
+        changed = await config_maps.change(
             await call.transaction(),
             request.namespace,
             request.name,
-            lambda stored: config_maps.taken_over(stored, asked, paths),
+            lambda stored: config_maps.taken_over(stored, asked, paths, keys),
             _etag_check(request.etag or request.config_map.etag),
             restart=request.restart_containers,
         )
         return pb.UpdateConfigMapResponse(
-            config_map=await self._wanted_map(call, changed), restarted=restarted
+            config_map=await self._wanted_map(call, changed.config),
+            restarted=changed.restarted,
+            missing_keys=changed.missing_keys,
         )
 
     async def DeleteConfigMap(
@@ -116,16 +120,22 @@ class ConfigService:
         """Changes a secret."""
         paths = check_update_mask(pb.Secret, request.update_mask, messages.SECRET_UPDATABLE)
         _check_restart(request, call)
-        changed, restarted = await secrets.change(
+        if not paths and not request.set_data and not request.remove_keys:
+            raise missing("update_mask")
+        changed = await secrets.change(
             await call.transaction(),
             request.namespace,
             request.name,
-            messages.asked_secret(request.secret, paths),
+            messages.asked_change(request, paths),
             self._envelopes,
             _etag_check(request.etag or request.secret.etag),
             restart=request.restart_containers,
         )
-        return pb.UpdateSecretResponse(secret=await self._wanted_secret(call, changed), restarted=restarted)
+        return pb.UpdateSecretResponse(
+            secret=await self._wanted_secret(call, changed.config),
+            restarted=changed.restarted,
+            missing_keys=changed.missing_keys,
+        )
 
     async def DeleteSecret(self, request: pb.DeleteSecretRequest, call: Call) -> pb.DeleteSecretResponse:
         """Marks a secret for deletion."""

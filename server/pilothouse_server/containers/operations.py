@@ -12,7 +12,7 @@ commit; where no quota is set the lock is shared, so creates do not wait for one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import msgspec
@@ -196,6 +196,21 @@ async def users_of_source(
 ) -> list[str]:
     """Names of the containers that read a config map or secret, less those being deleted."""
     return list((await repository.users_of_source(transaction, namespace_id, kind, name)).values())
+
+
+async def readers_of_keys(
+    transaction: ReadTransaction,
+    namespace_id: int,
+    kind: repository.SourceKind,
+    name: str,
+    keys: Collection[str],
+) -> list[str]:
+    """Names of the containers whose environment cannot do without one of these keys of a config map or secret."""
+    if not keys:
+        return []
+    readers = await repository.users_of_source(transaction, namespace_id, kind, name)
+    found = await repository.get_many(transaction, list(readers))
+    return [each.name for each in found if rules.reads_keys(each, kind, name, keys)]
 
 
 async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Container:

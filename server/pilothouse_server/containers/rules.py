@@ -9,7 +9,7 @@ Pods, Deployments and Services (v1.36).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -147,6 +147,15 @@ def quota_share(container: Container) -> tuple[int, int]:
         cpu = max(cpu, _amount(resources.cpu_request or resources.cpu_limit).millicores)
         memory = max(memory, _amount(resources.memory_request or resources.memory_limit).whole)
     return cpu * container.replicas, memory * container.replicas
+
+
+def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]) -> bool:
+    """Whether its environment cannot do without one of these keys of a config map or secret."""
+    env = [*container.env, *(item for init in container.spec.init_containers for item in init.env)]
+    return any(
+        (each.value_from, each.source_name) == (kind, name) and each.source_key in keys and not each.optional
+        for each in env
+    )
 
 
 def _amount(text: str) -> Quantity:

@@ -16,7 +16,6 @@ import msgspec
 
 from pilothouse_server.cluster import configs as on_cluster
 from pilothouse_server.cluster.errors import ClusterError, Conflict, Refused
-from pilothouse_server.cluster.objects import CONFIG_MAPS, SECRETS, KubernetesObject, Resource
 from pilothouse_server.cluster.observation import APPLIED, set_condition
 from pilothouse_server.config import repository as configs
 from pilothouse_server.config.model import Config, Kind, Secret, Values
@@ -35,8 +34,6 @@ from pilothouse_server.store.unit_of_work import Store, Transaction
 AGAIN_SECONDS = 0.5
 NAMESPACE_AGAIN_SECONDS = 0.2
 _MESSAGE_LIMIT = 4096
-
-_RESOURCES: dict[Kind, Resource[KubernetesObject]] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -63,7 +60,7 @@ class ConfigNoun:
 
     def __init__(self, kind: Kind, envelopes: Envelopes) -> None:
         self._kind: Kind = kind
-        self._resource = _RESOURCES[kind]
+        self._resource = on_cluster.RESOURCES[kind]
         self._envelopes = envelopes
 
     async def load(self, store: Store, work: Work) -> Loaded | None:
@@ -131,8 +128,13 @@ class ConfigNoun:
                 return Result(
                     Condition(APPLIED, "False", "DecryptionFailed", error.message), again_seconds=30.0
                 )
+        wanted = on_cluster.manifest(config, values)
         try:
-            await client.apply(self._resource, on_cluster.manifest(config, values), force=True)
+            applied = await client.apply(self._resource, wanted, force=True)
+            if (patch := on_cluster.without_added_keys(wanted, applied)) is not None:
+                await client.merge_patch(
+                    self._resource, config.kubernetes_namespace, config.kubernetes_name, patch
+                )
         except Refused as refusal:
             if found is None or not on_cluster.is_made_anew(config, refusal):
                 raise on_cluster.redacted(refusal, values) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_server.config.messages.common import common_fields
 from pilothouse_server.config.model import ConfigMap
+from pilothouse_server.config.operations.config_maps import SingleKeys
 
 CONFIG_MAP_UPDATABLE = frozenset({"data", "binary_data", "immutable", "labels", "annotations"})
 
@@ -29,3 +30,8 @@ def wanted_config_map(message: pb.ConfigMap) -> ConfigMap:
         labels=dict(message.labels),
         annotations=dict(message.annotations),
     )
+
+
+def single_keys(request: pb.UpdateConfigMapRequest) -> SingleKeys:
+    """The single keys that an update changes."""
+    return SingleKeys(dict(request.set_data), dict(request.set_binary_data), tuple(request.remove_keys))

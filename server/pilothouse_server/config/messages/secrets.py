@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_server.config.messages.common import common_fields
 from pilothouse_server.config.model import Secret
@@ -20,8 +22,18 @@ def render_secret(value: Secret) -> bytes:
     return pb.Config(secret=secret(value)).SerializeToString()
 
 
-def asked_secret(message: pb.Secret, paths: tuple[str, ...] = ()) -> Asked:
-    """What a caller asks for, with the values given; `paths` are the fields that an update names."""
+def asked_change(request: pb.UpdateSecretRequest, paths: tuple[str, ...]) -> Asked:
+    """What an update asks for: the fields that `paths` names, and single keys."""
+    return replace(
+        asked_secret(request.secret),
+        paths=paths,
+        set_data=dict(request.set_data),
+        remove_keys=tuple(request.remove_keys),
+    )
+
+
+def asked_secret(message: pb.Secret) -> Asked:
+    """What a caller asks for, with the values given."""
     return Asked(
         secret=Secret(
             name=message.name,
@@ -32,5 +44,4 @@ def asked_secret(message: pb.Secret, paths: tuple[str, ...] = ()) -> Asked:
         ),
         data=dict(message.data),
         string_data=dict(message.string_data),
-        paths=paths,
     )

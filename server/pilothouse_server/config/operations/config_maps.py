@@ -10,7 +10,7 @@ import msgspec
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import ConfigMap
 from pilothouse_server.config.operations import configs, rules
-from pilothouse_server.errors import already_exists
+from pilothouse_server.errors import already_exists, invalid
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -68,9 +68,9 @@ async def change(
     check: configs.Check,
     *,
     restart: bool,
-) -> tuple[ConfigMap, list[str]]:
-    """Changes what is wanted: `merge` answers the stored one with the caller's fields taken over. Answers it
-    as stored, and the containers that are restarted: those that read it, if `restart` and the data changed.
+) -> configs.Changed[ConfigMap]:
+    """Changes what is wanted: `merge` answers the stored one with the caller's fields taken over. Containers that
+    read it and run are restarted if `restart` and the data changed.
 
     Errors as `create`; Aborted from `check` if the etag is not the current one; FailedPrecondition if it is
     immutable or being deleted.
@@ -80,19 +80,49 @@ async def change(
     configs.refuse_deleting("config_map", stored)
     wanted = merge(stored)
     if wanted == stored:
-        return stored, []
+        return configs.Changed(stored)
     same_data = (wanted.data, wanted.binary_data) == (stored.data, stored.binary_data)
     if stored.immutable and not (same_data and wanted.immutable):
         raise rules.refuse_immutable("config map", name)
     rules.check_config_map(wanted)
-    written = await repository.update_config_map(transaction, stored, wanted)
+    written = cast("ConfigMap", await repository.update_config_map(transaction, stored, wanted))
     await configs.changed(transaction, "config_map", written, "modified", stored)
-    restarted = (
-        await configs.restart_users(transaction, "config_map", written) if restart and not same_data else []
+    if same_data:
+        return configs.Changed(written)
+    removed = _keys(stored) - _keys(written)
+    return await configs.changed_data(transaction, "config_map", written, restart=restart, removed=removed)
+
+
+def _keys(config_map: ConfigMap) -> set[str]:
+    return {*config_map.data, *config_map.binary_data}
+
+
+class SingleKeys(msgspec.Struct, frozen=True):
+    """Keys to set, as text or as bytes, and keys to remove; what is not named stays."""
+
+    data: dict[str, str] = {}
+    binary_data: dict[str, bytes] = {}
+    remove: tuple[str, ...] = ()
+
+
+def taken_over(stored: ConfigMap, asked: ConfigMap, paths: tuple[str, ...], keys: SingleKeys) -> ConfigMap:
+    """The stored config map with the fields that `paths` names from the one that is asked for, and single keys changed.
+
+    Raises:
+        InvalidArgument: a key to remove that is not there, one that is named twice, or all data beside single keys.
+    """
+    setting = {*keys.data, *keys.binary_data}
+    if keys.data.keys() & keys.binary_data.keys():
+        raise invalid("set_binary_data", "a key stands in set_data, too", reason="DUPLICATE_KEY")
+    rules.check_single_keys(paths, ("data", "binary_data"), setting, keys.remove)
+    rules.check_removable(_keys(stored), keys.remove)
+    wanted = msgspec.structs.replace(stored, **{path: getattr(asked, path) for path in paths})
+    if not setting and not keys.remove:
+        return wanted
+    left = setting | set(keys.remove)
+    return msgspec.structs.replace(
+        wanted,
+        data={key: text for key, text in stored.data.items() if key not in left} | keys.data,
+        binary_data={key: value for key, value in stored.binary_data.items() if key not in left}
+        | keys.binary_data,
     )
-    return cast("ConfigMap", written), restarted
-
-
-def taken_over(stored: ConfigMap, asked: ConfigMap, paths: tuple[str, ...]) -> ConfigMap:
-    """The stored config map with the fields that `paths` names from the one that is asked for."""
-    return msgspec.structs.replace(stored, **{path: getattr(asked, path) for path in paths})

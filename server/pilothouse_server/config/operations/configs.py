@@ -6,8 +6,8 @@ namespace's row, locked by a deletion and shared by whoever begins to use a conf
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -23,6 +23,18 @@ from pilothouse_server.store.unit_of_work import Kind as ChangeKind
 
 C = TypeVar("C", bound=Config)
 Check = Callable[[Config], None]
+
+
+class Changed(msgspec.Struct, Generic[C], frozen=True):
+    """A config after a change, with names of containers.
+
+    `restarted`: those that are restarted for it. `missing_keys`: those whose environment reads a key that it removed.
+    """
+
+    config: C
+    restarted: tuple[str, ...] = ()
+    missing_keys: tuple[str, ...] = ()
+
 
 WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
 
@@ -95,9 +107,14 @@ async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
                 transaction.emit(event(kind, stored, "deleted", stored))
 
 
-async def restart_users(transaction: Transaction, kind: Kind, config: Config) -> list[str]:
-    """Restarts the running containers that read it; answers their names."""
-    return await containers.restart_users(transaction, config.namespace_id, kind, config.name)
+async def changed_data(
+    transaction: Transaction, kind: Kind, config: C, *, restart: bool, removed: Collection[str]
+) -> Changed[C]:
+    """What a change of its data means for the containers that read it; `restart` restarts those that run."""
+    home = config.namespace_id
+    restarted = await containers.restart_users(transaction, home, kind, config.name) if restart else []
+    missing = await containers.readers_of_keys(transaction, home, kind, config.name, removed)
+    return Changed(config, tuple(restarted), tuple(missing))
 
 
 def refuse_deleting(kind: Kind, config: Config) -> None:

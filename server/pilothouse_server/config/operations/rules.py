@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pilothouse_server.config.model import ConfigMap, Values
 from pilothouse_server.errors import FailedPrecondition, InvalidArgument, Violation, invalid
@@ -47,14 +47,41 @@ def check_secret(type_: str, values: Values) -> None:
     check = _CHECKS.get(type_)
     problem = check(values) if check is not None else None
     if problem:
-        description = f"{type_} {problem}"
-        raise InvalidArgument(
-            f"secret.data: {description}",
-            reason="MISSING_KEY",
-            metadata={"field": "secret.data", "type": type_},
-            violations=(Violation("secret.data", "required_keys", description),),
-        )
+        raise _refusal(type_, problem, "MISSING_KEY", "required_keys")
+    key = _DOCUMENTS.get(type_)
+    if key is not None and not _is_json_object(values[key]):
+        raise _refusal(type_, f"requires a JSON object as {key}", "MALFORMED_VALUE", "json_object")
     _check_size("secret.data", sum(len(value) for value in values.values()))
+
+
+def _refusal(type_: str, problem: str, reason: str, rule: str) -> InvalidArgument:
+    description = f"{type_} {problem}"
+    return InvalidArgument(
+        f"secret.data: {description}",
+        reason=reason,
+        metadata={"field": "secret.data", "type": type_},
+        violations=(Violation("secret.data", rule, description),),
+    )
+
+
+def check_single_keys(
+    paths: Collection[str], whole: Collection[str], setting: Collection[str], removing: Collection[str]
+) -> None:
+    """Raises InvalidArgument where single keys are to be changed and all of them, too, or one is set and removed.
+
+    `whole`: the paths of a mask that name all values.
+    """
+    if (setting or removing) and set(whole) & set(paths):
+        words = f"names all values by {' or '.join(whole)}: change single keys or all of them, not both"
+        raise invalid("update_mask", words, reason="INVALID_UPDATE_MASK")
+    if set(setting) & set(removing):
+        raise invalid("remove_keys", "a key is to be set, too", reason="DUPLICATE_KEY")
+
+
+def check_removable(there: Collection[str], removing: Collection[str]) -> None:
+    """Raises InvalidArgument if one of the keys to remove is not there."""
+    if set(removing) - set(there):
+        raise invalid("remove_keys", "there is no such key to remove", reason="KEY_NOT_FOUND")
 
 
 def merged(data: Mapping[str, bytes], string_data: Mapping[str, str]) -> Values:
@@ -118,23 +145,23 @@ def _any_of(*keys: str) -> Callable[[Values], str | None]:
     return lambda values: None if values.keys() & set(keys) else f"requires the key {' or '.join(keys)}"
 
 
-def _json_object(key: str) -> Callable[[Values], str | None]:
-    def check(values: Values) -> str | None:
-        if key not in values:
-            return f"requires the key {key}"
-        try:
-            return None if isinstance(json.loads(values[key]), dict) else f"requires a JSON object as {key}"
-        except (ValueError, RecursionError):
-            return f"requires a JSON object as {key}"
-
-    return check
+def _is_json_object(value: bytes) -> bool:
+    try:
+        return isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 # What Kubernetes itself asks of each type.
 _CHECKS: Mapping[str, Callable[[Values], str | None]] = {
     "kubernetes.io/tls": _all_of("tls.crt", "tls.key"),
-    "kubernetes.io/dockerconfigjson": _json_object(".dockerconfigjson"),
-    "kubernetes.io/dockercfg": _json_object(".dockercfg"),
+    "kubernetes.io/dockerconfigjson": _all_of(".dockerconfigjson"),
+    "kubernetes.io/dockercfg": _all_of(".dockercfg"),
     "kubernetes.io/basic-auth": _any_of("username", "password"),
     "kubernetes.io/ssh-auth": _not_empty("ssh-privatekey"),
+}
+# Types whose value under this key is a JSON object.
+_DOCUMENTS: Mapping[str, str] = {
+    "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
+    "kubernetes.io/dockercfg": ".dockercfg",
 }

@@ -8,7 +8,7 @@ namespace.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
@@ -29,12 +29,17 @@ _decode = msgspec.msgpack.Decoder(Values).decode
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A secret as a caller gives it. `paths` are the fields that an update names; empty for a new one."""
+    """A secret as a caller gives it. `paths` are the fields that an update names; empty for a new one.
+
+    `set_data` and `remove_keys`: single keys that an update changes.
+    """
 
     secret: Secret
     data: dict[str, bytes]
     string_data: dict[str, str]
     paths: tuple[str, ...] = ()
+    set_data: dict[str, bytes] = field(default_factory=dict)
+    remove_keys: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Asked({self.secret.name!r})"
@@ -104,22 +109,23 @@ async def change(
     check: configs.Check,
     *,
     restart: bool,
-) -> tuple[Secret, list[str]]:
-    """Changes the fields that `asked.paths` names. `data` replaces all values, `string_data` sets the keys
-    that it names. Answers and errors as `config_maps.change`, with those of `create`.
+) -> configs.Changed[Secret]:
+    """Changes the fields that `asked.paths` names, and single keys. `data` replaces all values, `string_data` sets the
+    keys that it names. Answers and errors as `config_maps.change`, with those of `create`.
     """
+    rules.check_single_keys(asked.paths, ("data", "string_data"), asked.set_data, asked.remove_keys)
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     configs.refuse_deleting("secret", stored)
     former = values = None
-    if {"data", "string_data"} & set(asked.paths):
+    if {"data", "string_data"} & set(asked.paths) or asked.set_data or asked.remove_keys:
         former = await reveal(transaction, stored, (), envelopes)
         values = _merged_values(former, asked)
     fields = [path for path in asked.paths if path not in ("data", "string_data")]
     wanted = msgspec.structs.replace(stored, **{path: getattr(asked.secret, path) for path in fields})
     same_values = values == former
     if same_values and wanted == stored:
-        return stored, []
+        return configs.Changed(stored)
     if stored.immutable and not (same_values and wanted.immutable):
         raise rules.refuse_immutable("secret", name)
     rules.check_labels("secret.labels", wanted.labels)
@@ -128,12 +134,12 @@ async def change(
         rules.check_secret(stored.type, values)
         wanted = msgspec.structs.replace(wanted, key_sizes=_sizes(values))
         sealed = await _seal(transaction, stored, values, envelopes)
-    written = await repository.update_secret(transaction, stored, wanted, sealed)
+    written = cast("Secret", await repository.update_secret(transaction, stored, wanted, sealed))
     await configs.changed(transaction, "secret", written, "modified", stored)
-    restarted = (
-        await configs.restart_users(transaction, "secret", written) if restart and not same_values else []
-    )
-    return cast("Secret", written), restarted
+    if same_values:
+        return configs.Changed(written)
+    removed = stored.key_sizes.keys() - written.key_sizes.keys()
+    return await configs.changed_data(transaction, "secret", written, restart=restart, removed=removed)
 
 
 async def reveal(
@@ -172,6 +178,10 @@ async def _seal(transaction: Transaction, secret: Secret, values: Values, envelo
 
 
 def _merged_values(former: Values, asked: Asked) -> Values:
+    if asked.set_data or asked.remove_keys:
+        rules.check_removable(former, asked.remove_keys)
+        kept = {key: value for key, value in former.items() if key not in asked.remove_keys}
+        return kept | asked.set_data
     if "data" not in asked.paths:
         return former | rules.merged({}, asked.string_data)
     return rules.merged(asked.data, asked.string_data if "string_data" in asked.paths else {})

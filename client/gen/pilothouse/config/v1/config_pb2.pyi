@@ -615,6 +615,46 @@ class UpdateConfigMapRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SetDataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SetBinaryDataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
@@ -623,6 +663,9 @@ class UpdateConfigMapRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     RESTART_CONTAINERS_FIELD_NUMBER: _builtins.int
+    SET_DATA_FIELD_NUMBER: _builtins.int
+    SET_BINARY_DATA_FIELD_NUMBER: _builtins.int
+    REMOVE_KEYS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -637,11 +680,25 @@ class UpdateConfigMapRequest(_message.Message):
     """Restart every running container that uses it; needs `container.restart`, too."""
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
-        """The new values."""
+        """The new values of the fields that `update_mask` names."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`data`, `binary_data`, `immutable`, `labels`, `annotations`; required. `data` replaces all text."""
+        """`data`, `binary_data`, `immutable`, `labels`, `annotations`; required unless single keys are set or removed. `data` replaces all text."""
+
+    @_builtins.property
+    def set_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Text to set by key; all other keys stay. Not together with `data` or `binary_data` in the mask. A key whose bytes were in
+        `binary_data` becomes text.
+        """
+
+    @_builtins.property
+    def set_binary_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Bytes to set by key, likewise."""
+
+    @_builtins.property
+    def remove_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to drop; all others stay. INVALID_ARGUMENT (reason KEY_NOT_FOUND) for one that is not there."""
 
     def __init__(
         self,
@@ -654,10 +711,13 @@ class UpdateConfigMapRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         restart_containers: _builtins.bool = ...,
+        set_data: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        set_binary_data: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        remove_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "etag", b"etag", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "restart_containers", b"restart_containers", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "etag", b"etag", "name", b"name", "namespace", b"namespace", "remove_keys", b"remove_keys", "request_id", b"request_id", "restart_containers", b"restart_containers", "set_binary_data", b"set_binary_data", "set_data", b"set_data", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,6 +731,7 @@ class UpdateConfigMapResponse(_message.Message):
 
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
+    MISSING_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
         """As stored."""
@@ -679,15 +740,22 @@ class UpdateConfigMapResponse(_message.Message):
     def restarted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the containers that are restarted."""
 
+    @_builtins.property
+    def missing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the containers whose environment reads a key that this change removed. Those that run go on; their next pods do not
+        start (CreateContainerConfigError) before the key is back or is not read any more.
+        """
+
     def __init__(
         self,
         *,
         config_map: Global___ConfigMap | None = ...,
         restarted: _abc.Iterable[_builtins.str] | None = ...,
+        missing_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "restarted", b"restarted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "missing_keys", b"missing_keys", "restarted", b"restarted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -941,6 +1009,26 @@ class UpdateSecretRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SetDataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
@@ -949,6 +1037,8 @@ class UpdateSecretRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     RESTART_CONTAINERS_FIELD_NUMBER: _builtins.int
+    SET_DATA_FIELD_NUMBER: _builtins.int
+    REMOVE_KEYS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -963,11 +1053,21 @@ class UpdateSecretRequest(_message.Message):
     """Restart every running container that uses it; needs `container.restart`, too."""
     @_builtins.property
     def secret(self) -> Global___Secret:
-        """The new values."""
+        """The new values of the fields that `update_mask` names."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`data`, `string_data`, `immutable`, `labels`, `annotations`; required. `data` replaces all values, `string_data` sets the keys that it names."""
+        """`data`, `string_data`, `immutable`, `labels`, `annotations`; required unless single keys are set or removed. `data` replaces all values, `string_data` sets the keys that it names."""
+
+    @_builtins.property
+    def set_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Values to set by key, text or not; all other keys stay, and need not be known. Not together with `data` or `string_data` in
+        the mask.
+        """
+
+    @_builtins.property
+    def remove_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to drop; all others stay. INVALID_ARGUMENT (reason KEY_NOT_FOUND) for one that is not there."""
 
     def __init__(
         self,
@@ -980,10 +1080,12 @@ class UpdateSecretRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         restart_containers: _builtins.bool = ...,
+        set_data: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        remove_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "restart_containers", b"restart_containers", "secret", b"secret", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "namespace", b"namespace", "remove_keys", b"remove_keys", "request_id", b"request_id", "restart_containers", b"restart_containers", "secret", b"secret", "set_data", b"set_data", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -997,6 +1099,7 @@ class UpdateSecretResponse(_message.Message):
 
     SECRET_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
+    MISSING_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
         """As stored."""
@@ -1005,15 +1108,22 @@ class UpdateSecretResponse(_message.Message):
     def restarted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the containers that are restarted."""
 
+    @_builtins.property
+    def missing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the containers whose environment reads a key that this change removed. Those that run go on; their next pods do not
+        start (CreateContainerConfigError) before the key is back or is not read any more.
+        """
+
     def __init__(
         self,
         *,
         secret: Global___Secret | None = ...,
         restarted: _abc.Iterable[_builtins.str] | None = ...,
+        missing_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["restarted", b"restarted", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_keys", b"missing_keys", "restarted", b"restarted", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
