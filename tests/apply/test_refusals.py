@@ -73,14 +73,6 @@ NOT = "cannot be represented"
             f"web.yaml:17: deployment/web: spec.template.spec.containers[0].ports[0].protocol: {NOT}: SCTP",
         ),
         (
-            WEB.replace("name: web\n", "name: web\n  uid: 2a0b1c\n", 1),
-            "web.yaml:5: deployment/web: metadata.uid: is set by the cluster and cannot be given; remove it",
-        ),
-        (
-            WEB + "status: {replicas: 1}\n",
-            "web.yaml:18: deployment/web: status: is set by the cluster and cannot be given; remove it",
-        ),
-        (
             WEB.replace("labels: {app: web}", "labels: {app: web, app.kubernetes.io/managed-by: Helm}", 1),
             "web.yaml:5: deployment/web: metadata.labels[app.kubernetes.io/managed-by]: "
             f"{NOT}: the platform sets it to 'pilothouse'",

@@ -90,8 +90,10 @@ def command(place: Place, tmp_path: Path) -> Command:
 
 
 async def test_a_volume_is_made_grown_mounted_and_deleted(place: Place, command: Command) -> None:
-    made = await command("volumes", "create", "data", "--size", "1Gi", "--label", "tier=db")
+    mode = ("--access-mode", "ReadWriteOnce")
+    made = await command("volumes", "create", "data", "--size", "1Gi", "--label", "tier=db", *mode)
     assert made.code == 0, made.err
+    assert "read_write_once" in made.out
     assert "persistent_volume_claim" in made.out
     scratch = ("volumes", "create", "scratch", "--type", "empty-dir", "--medium", "Memory")
     assert (await command(*scratch, "--mount-path", "/scratch")).code == 0

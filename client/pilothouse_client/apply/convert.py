@@ -73,8 +73,8 @@ def _convert_one(identity: tuple[str, str], root: Fields, namespace: str, manife
         manifest.claims.append(convert_claim(root, namespace))
     else:
         manifest.configs.append(convert_secret(root, namespace))
-    # Written by the cluster. Only an empty one is accepted, like every field that says nothing.
-    root.only_default("status", message="is set by the cluster and cannot be given; remove it")
+    # Written by the cluster; no part of what is wanted.
+    root.item("status")
 
 
 def _unsupported_kind(version: str, kind: str) -> str:

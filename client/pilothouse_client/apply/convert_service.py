@@ -31,7 +31,7 @@ def convert_service(root: Fields, namespace: str) -> Service:
         for entry in own.annotations.values():
             root.reporter.unsupported(entry.place, entry.path)
     with root.fields("spec", required=True) as spec:
-        service_type = _service_type(spec)
+        service_type = _service_type(spec, own.exported)
         selector = texts_of(spec.text_map("selector"))
         if spec.present and not selector:
             message = "cannot be represented: a service without selector"
@@ -50,16 +50,20 @@ def convert_service(root: Fields, namespace: str) -> Service:
     return Service(root.place, root.reporter, own.name, service_type, selector, own.labels, ports)
 
 
-def _service_type(spec: Fields) -> pb.ServiceType.ValueType:
+def _service_type(spec: Fields, exported: bool) -> pb.ServiceType.ValueType:
     text = spec.text("type") or "ClusterIP"
     if text not in _TYPES:
         message = f"cannot be represented: {text}"
         spec.reporter.unusable(spec.place_of("type"), spec.path_of("type"), message)
     headless = False
+    if exported:
+        for name in ("clusterIPs", "ipFamilies"):
+            spec.item(name)
     if spec.has("clusterIP"):
         address = spec.text("clusterIP")
         headless = address == "None"
-        if address not in ("", "None"):
+        # An address that the cluster gave is not asked for again.
+        if address not in ("", "None") and not exported:
             spec.reporter.unsupported(spec.place_of("clusterIP"), spec.path_of("clusterIP"))
     if headless and text in ("NodePort", "LoadBalancer"):
         message = f"expected an address for a {text}, found 'None'"

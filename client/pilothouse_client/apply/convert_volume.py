@@ -53,8 +53,14 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
         if stated.present and not re.fullmatch(DNS_LABEL, own.name):
             message = f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             root.reporter.invalid(stated.place_of("name"), stated.path_of("name"), message)
+        if own.exported:
+            # The cluster's own protection.
+            stated.texts("finalizers")
     with root.fields("spec", required=True) as spec:
         spec.only_default("volumeMode", "Filesystem")
+        if own.exported:
+            # What the cluster had bound it to: a claim that is made anew gets storage of its own.
+            spec.text("volumeName")
         with spec.fields("resources", required=True) as resources, resources.fields("requests") as requests:
             size = one.quantity(requests, "storage")
             if resources.present and not size:

@@ -126,10 +126,16 @@ class Manifest:
         return [*self.claims, *(volume for workload in self.workloads for volume in workload.volumes)]
 
 
-# Annotations that the cluster or kubectl writes; on the pods they would only mislead.
+# What the cluster or kubectl writes, and `kubectl get -o yaml` shows. It says nothing of what is wanted, so it is
+# passed over, as kubectl does; on the pods these annotations would only mislead.
 _FOREIGN_ANNOTATIONS = (
     "deployment.kubernetes.io/revision",
     "kubectl.kubernetes.io/last-applied-configuration",
+    "pv.kubernetes.io/bind-completed",
+    "pv.kubernetes.io/bound-by-controller",
+    "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/selected-node",
 )
 _SET_BY_SERVER = (
     "creationTimestamp",
@@ -145,26 +151,24 @@ _SET_BY_SERVER = (
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Name, labels and annotations of one object."""
+    """Name, labels and annotations of one object; `exported`: a cluster showed it, with what it had filled in."""
 
     name: str
     labels: dict[str, TextEntry]
     annotations: dict[str, TextEntry]
+    exported: bool = False
 
 
 def metadata(fields: Fields, namespace: str) -> Metadata:
     """Read the metadata of an object or pod template. `namespace` is the one that is applied to."""
+    exported = fields.has("uid")
     for name in _SET_BY_SERVER:
-        fields.only_default(name, message="is set by the cluster and cannot be given; remove it")
+        fields.item(name)
     stated = fields.text("namespace")
     if stated and stated != namespace:
         message = f"expected {namespace!r}, which is applied to, or nothing; found {stated!r}"
         fields.reporter.invalid(fields.place_of("namespace"), fields.path_of("namespace"), message)
     annotations = fields.text_map("annotations")
     for key in _FOREIGN_ANNOTATIONS:
-        if key in annotations:
-            entry = annotations.pop(key)
-            fields.reporter.unsupported(
-                entry.place, entry.path, "is set by the cluster and cannot be given; remove it"
-            )
-    return Metadata(fields.text("name"), fields.text_map("labels"), annotations)
+        annotations.pop(key, None)
+    return Metadata(fields.text("name"), fields.text_map("labels"), annotations, exported)

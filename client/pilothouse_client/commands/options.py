@@ -108,7 +108,9 @@ def enum_number(enum_type: Any, word: str, option: str) -> int:
     if not word:
         return 0
     words = enum_words(enum_type.DESCRIPTOR)
-    number = words.get(word.lower().replace("-", "_"))
+    # Kubernetes writes its words in one: ReadWriteOnce.
+    joined = {each.replace("_", ""): number for each, number in words.items()}
+    number = joined.get(word.lower().replace("-", "").replace("_", ""))
     if number is None:
         raise CommandError(f"{option} takes one of {', '.join(words)}, not {word!r}", 2)
     return number

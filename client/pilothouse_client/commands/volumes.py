@@ -94,7 +94,10 @@ def create(
     size: _Size = "",
     storage_class: Annotated[str, typer.Option("--storage-class", help="Of a claim.")] = "",
     access_mode: Annotated[
-        str, typer.Option("--access-mode", help="read-write-once, read-only-many or read-write-many.")
+        str,
+        typer.Option(
+            "--access-mode", help="read-write-once, read-only-many or read-write-many; or as in Kubernetes."
+        ),
     ] = "",
     source: Annotated[str, typer.Option("--source", help="The config map or secret to show as files.")] = "",
     host_path: Annotated[str, typer.Option("--host-path", help="The folder of the node.")] = "",

@@ -1,0 +1,118 @@
+"""What `kubectl get -o yaml` writes can be applied: what the cluster had filled in says nothing of what is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from tests.apply.manifests import NAMESPACE, SERVICE, WEB, documents
+from tests.apply.test_volumes import CLAIM
+from tests.harness import eventually
+
+from pilothouse_client.apply.convert import convert
+from pilothouse_client.apply.manifest import Manifest
+from pilothouse_client.apply.problems import Problems
+from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
+from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.cluster.objects import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
+from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
+
+CONFIG_MAP = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {mode: fast}
+"""
+SECRET = """\
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+type: Opaque
+data: {a: MQ==}
+"""
+ACCOUNT = """\
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot}
+"""
+RESOURCES: list[tuple[Resource[Any], str]] = [
+    (DEPLOYMENTS, WEB),
+    (SERVICES, SERVICE),
+    (CONFIG_MAPS, CONFIG_MAP),
+    (SECRETS, SECRET),
+    (SERVICE_ACCOUNTS, ACCOUNT),
+    (PERSISTENT_VOLUME_CLAIMS, CLAIM),
+]
+
+
+def converted(*texts: str) -> Manifest:
+    problems = Problems()
+    result = convert(documents(*texts), NAMESPACE, problems)
+    assert not problems.all, problems.all
+    return result
+
+
+async def exported(client: ClusterClient) -> list[str]:
+    """Every object as the cluster shows it once its controllers are done, with what kubectl notes in it."""
+    await client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    provider = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": PROVISIONER}
+    await client.apply(STORAGE_CLASSES, {**provider, "metadata": {"name": "fast"}})
+    for resource, text in RESOURCES:
+        manifest = yaml.safe_load(text)
+        manifest["metadata"]["namespace"] = NAMESPACE
+        manifest["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}\n"}
+        await client.apply(resource, manifest)
+
+    async def settled() -> bool:
+        deployment = await client.read(DEPLOYMENTS, NAMESPACE, "web")
+        claim = await client.read(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, "data")
+        bound = claim["status"]["phase"] == "Bound"
+        return bound and "deployment.kubernetes.io/revision" in deployment["metadata"]["annotations"]
+
+    await eventually(settled)
+    return [
+        yaml.safe_dump(await client.read(resource, NAMESPACE, yaml.safe_load(text)["metadata"]["name"]))
+        for resource, text in RESOURCES
+    ]
+
+
+async def test_an_export_is_what_was_applied() -> None:
+    async with SimulatedCluster(speed=50.0) as cluster:
+        client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="test")
+        try:
+            texts = await exported(client)
+        finally:
+            await client.close()
+    for words in ("uid:", "resourceVersion:", "creationTimestamp:", "managedFields:"):
+        assert all(words in text for text in texts)
+    assert "clusterIPs:" in texts[1]
+    assert "volumeName:" in texts[5]
+    found, plain = converted(*texts), converted(*(text for _, text in RESOURCES))
+    # The defaults of a pod are said now, and mean what they did.
+    (web,), (same,) = found.workloads, plain.workloads
+    assert (web.container.name, web.container.image) == (same.container.name, same.container.image)
+    assert dict(web.container.labels) == dict(same.container.labels)
+    assert not web.container.annotations
+    ports = [
+        [(port.name, port.number, port.target, port.node_port) for port in each.services[0].ports]
+        for each in (found, plain)
+    ]
+    assert ports[0] == ports[1]
+    assert found.services[0].type == plain.services[0].type
+    assert [each.message for each in found.configs] == [each.message for each in plain.configs]
+    assert [each.message for each in found.volumes] == [each.message for each in plain.volumes]
+
+
+def test_a_service_that_asks_for_an_address_is_refused_unless_a_cluster_gave_it() -> None:
+    problems = Problems()
+    convert(documents(SERVICE + "  clusterIP: 10.96.0.7\n"), NAMESPACE, problems)
+    assert ["clusterIP" in str(each) for each in problems.all] == [True]
