@@ -107,7 +107,7 @@ async def test_an_export_is_what_was_applied() -> None:
         for each in (found, plain)
     ]
     assert ports[0] == ports[1]
-    assert found.services[0].type == plain.services[0].type
+    assert found.services[0].service_type == plain.services[0].service_type
     assert [each.message for each in found.configs] == [each.message for each in plain.configs]
     assert [each.message for each in found.volumes] == [each.message for each in plain.volumes]
 
