@@ -303,6 +303,12 @@ pods = st.fixed_dictionaries(
     optional={
         "initContainers": st.lists(inits, min_size=1, max_size=2),
         "serviceAccountName": names,
+        "imagePullSecrets": st.lists(
+            st.fixed_dictionaries({"name": names}),
+            min_size=1,
+            max_size=2,
+            unique_by=lambda each: each["name"],
+        ),
         "nodeSelector": labels(),
         "tolerations": st.lists(
             some(

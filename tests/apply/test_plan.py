@@ -81,6 +81,7 @@ def test_applying_the_example_again_changes_nothing() -> None:
         (web(container="resources: {limits: {cpu: 300m}}"), ("resources.cpu_limit",)),
         (web(container="env: [{name: A, value: a}]"), ("env",)),
         (web(pod="serviceAccountName: robot"), ("service_account",)),
+        (web(pod="imagePullSecrets: [{name: registry}]"), ("image_pull_secrets",)),
         (web(pod="terminationGracePeriodSeconds: 5"), ("termination_grace_seconds",)),
         (web(container="securityContext: {privileged: false}"), ("security_context",)),
         (web(container="readinessProbe: {grpc: {port: 8080}}"), ("probes",)),

@@ -48,6 +48,7 @@ def _pod(container: pb.Container) -> dict[str, Any]:
             _said({"name": each.name, **_program(each)}) for each in container.init_containers
         ],
         "serviceAccountName": container.service_account,
+        "imagePullSecrets": [{"name": each} for each in container.image_pull_secrets],
         "nodeSelector": dict(container.node_selector),
         "tolerations": [_toleration(each) for each in container.tolerations],
         "securityContext": _rights(container.pod_security_context),

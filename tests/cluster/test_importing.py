@@ -79,6 +79,7 @@ RICH: dict[str, Any] = {
         ),
         init_containers=(InitContainer("prepare", "busybox:1", command=("true",), env=(EnvVar("I", "1"),)),),
         service_account="robot",
+        image_pull_secrets=("registry", "mirror"),
         node_selector={"disk": "ssd"},
         tolerations=(Toleration("gpu", "Exists", effect="NoExecute", toleration_seconds=60),),
         termination_grace_seconds=10,
@@ -167,7 +168,6 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
     ("manifest", "told"),
     [
         (changed(("spec", "minReadySeconds"), 5), "spec.minReadySeconds"),
-        (changed((*POD, "imagePullSecrets"), [{"name": "x"}]), "spec.template.spec.imagePullSecrets"),
         (changed((*POD, "affinity"), {"nodeAffinity": {}}), "spec.template.spec.affinity"),
         (changed((*POD, "restartPolicy"), "Never"), "spec.template.spec.restartPolicy"),
         (changed((*MAIN, "envFrom"), [{"secretRef": {"name": "x"}}]), "containers[main].envFrom"),

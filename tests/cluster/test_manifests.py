@@ -127,6 +127,7 @@ specs = st.builds(
     pod_security_context=pod_security,
     init_containers=init_containers,
     service_account=st.just("") | word,
+    image_pull_secrets=st.lists(word, max_size=2, unique=True).map(tuple),
     node_selector=st.dictionaries(word, word, max_size=2),
     tolerations=st.lists(
         st.builds(

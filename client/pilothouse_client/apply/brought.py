@@ -47,6 +47,8 @@ class Brought:
             for variable in variables:
                 if (_KIND_OF_VARIABLE.get(variable.value_from, ""), variable.source_name) in self.configs:
                     variable.optional = True
+        pulling = [name for name in checked.image_pull_secrets if ("secret", name) not in self.configs]
+        checked.image_pull_secrets[:] = pulling
         mounted = {mount.volume for mount in checked.volume_mounts}
         mounted |= {mount.volume for init in checked.init_containers for mount in init.volume_mounts}
         made = sorted(mounted & self.volumes)

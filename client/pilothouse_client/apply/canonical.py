@@ -41,6 +41,7 @@ DECIDED_FIELDS = (
     "termination_grace_seconds",
     "pod_security_context",
     "image_pull_policy",
+    "image_pull_secrets",
 )
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
 UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")

@@ -128,6 +128,7 @@ def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list
         message = f"expected {account!r} as in serviceAccountName, found {older!r}"
         pod.reporter.invalid(pod.place_of("serviceAccount"), pod.path_of("serviceAccount"), message)
     container.service_account = account or older
+    container.image_pull_secrets.extend(_pull_secrets(pod))
     container.node_selector.update(texts_of(pod.text_map("nodeSelector")))
     container.tolerations.extend(_toleration(item) for item in pod.items("tolerations"))
     grace = pod.integer("terminationGracePeriodSeconds", maximum=_INT64_MAXIMUM)
@@ -154,6 +155,17 @@ def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list
         message = f"cannot be represented: a second container ({with_name or 'unnamed'}) beside the main one"
         pod.reporter.unusable(item.place, item.path, message)
     return _main_container(mains[0], container, volumes.by_name), volumes.implied
+
+
+def _pull_secrets(pod: Fields) -> list[str]:
+    names: list[str] = []
+    for item in pod.items("imagePullSecrets"):
+        with item.fields() as secret:
+            name = secret.text("name", required=True)
+        if name in names:
+            item.invalid(f"expected each secret once, found {name!r} again")
+        names.append(name)
+    return names
 
 
 def _pod_defaults(pod: Fields) -> None:

@@ -58,6 +58,10 @@ Mount = Annotated[
 ]
 DriftPolicyOption = Annotated[str | None, typer.Option("--drift-policy", help="repair, report or adopt.")]
 ServiceAccount = Annotated[str | None, typer.Option("--service-account", help="Kubernetes service account.")]
+PullSecret = Annotated[
+    list[str] | None,
+    typer.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
+]
 Command = Annotated[
     list[str] | None,
     typer.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
@@ -83,13 +87,14 @@ class Specification:
     labels: list[str] | None = None
     annotations: list[str] | None = None
     service_account: str | None = None
+    image_pull_secrets: list[str] | None = None
     drift_policy: str | None = None
 
     def write_to(self, container: pb.Container) -> list[str]:
         """Puts what was given into the container and answers the paths of an update mask that name it.
 
-        Variables, labels and annotations are added to those that are there; ports, mounts, command and
-        arguments replace them.
+        Variables, labels and annotations are added to those that are there; ports, mounts, command,
+        arguments and image pull secrets replace them.
         """
         return [*self._write_plain(container), *self._write_lists(container)]
 
@@ -109,7 +114,11 @@ class Specification:
             yield "drift_policy"
 
     def _write_lists(self, container: pb.Container) -> Iterator[str]:
-        for name, words in (("command", self.command), ("args", self.args)):
+        for name, words in (
+            ("command", self.command),
+            ("args", self.args),
+            ("image_pull_secrets", self.image_pull_secrets),
+        ):
             if words:
                 getattr(container, name)[:] = words
                 yield name

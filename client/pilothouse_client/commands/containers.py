@@ -76,6 +76,7 @@ def create(
     label: spec.LabelOption = None,
     annotation: spec.AnnotationOption = None,
     service_account: spec.ServiceAccount = None,
+    image_pull_secret: spec.PullSecret = None,
     drift_policy: spec.DriftPolicyOption = None,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
@@ -106,6 +107,7 @@ def create(
         labels=label,
         annotations=annotation,
         service_account=service_account,
+        image_pull_secrets=image_pull_secret,
         drift_policy=drift_policy,
     ).write_to(container)
     if not container.image:
@@ -147,6 +149,7 @@ def update(
     ] = None,
     annotation: spec.AnnotationOption = None,
     service_account: spec.ServiceAccount = None,
+    image_pull_secret: spec.PullSecret = None,
     drift_policy: spec.DriftPolicyOption = None,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
@@ -154,7 +157,10 @@ def update(
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a container. Variables, labels and annotations are added; ports and mounts replace all it has."""
+    """Change a container.
+
+    Variables, labels and annotations are added; ports, mounts and image pull secrets replace all it has.
+    """
     specification = spec.Specification(
         image=image,
         display_name=display_name,
@@ -176,6 +182,7 @@ def update(
         labels=label,
         annotations=annotation,
         service_account=service_account,
+        image_pull_secrets=image_pull_secret,
         drift_policy=drift_policy,
     )
     where = namespace_or_default(namespace)

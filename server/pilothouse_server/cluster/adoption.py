@@ -32,6 +32,7 @@ _OF_POD = {
     ".tolerations": "tolerations",
     ".terminationGracePeriodSeconds": "termination_grace_seconds",
     ".serviceAccountName": "service_account",
+    ".imagePullSecrets": "image_pull_secrets",
     ".securityContext": "pod_security_context",
 }
 _VARIABLE = re.compile(r'\.env\[name="(?P<name>[^"]+)"\]')

@@ -77,6 +77,7 @@ def read_pod(pod: Fields) -> tuple[MainContainer, ContainerSpec]:
     empty_dirs, volumes, order = _volumes(pod)
     spec = ContainerSpec(
         service_account=pod.text("serviceAccountName", "default"),
+        image_pull_secrets=tuple(item.text("name") for item in pod.items("imagePullSecrets")),
         termination_grace_seconds=None if grace == DEFAULT_GRACE_SECONDS else grace,
         node_selector=pod.labels("nodeSelector"),
         pod_security_context=_pod_security(pod.part("securityContext")),

@@ -38,6 +38,7 @@ def pod_spec(container: Container) -> Manifest:
     return _said(
         {
             "serviceAccountName": spec.service_account,
+            "imagePullSecrets": [{"name": name} for name in spec.image_pull_secrets],
             "terminationGracePeriodSeconds": spec.termination_grace_seconds,
             "securityContext": _pod_security_context(spec.pod_security_context),
             "nodeSelector": dict(spec.node_selector),

@@ -26,6 +26,8 @@ from pilothouse_server.values.quantity import Quantity
 
 # Who may show folders of the nodes to containers; no shipped role but the administrator's holds it.
 HOST_PATH_PERMISSION = "storage.host_path"
+# What the kubelet takes for a log-in to registries; it passes over all others silently.
+PULL_SECRET_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
 async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
@@ -81,6 +83,7 @@ async def check_references(
         for field, item in env:
             if item.value_from == kind and item.source_name in missing:
                 found.add(f"{field}.source_name", "exists", f'there is no {words} "{item.source_name}" here')
+    await _check_pull_secrets(transaction, wanted, stored, found)
     dirs = {item.name for item in wanted.spec.empty_dirs}
     needed = {item.volume for _, item in mounts} - dirs
     volumes = await repository.find_volumes(transaction, wanted.namespace_id, needed)
@@ -101,12 +104,31 @@ async def check_references(
     return wanted
 
 
+async def _check_pull_secrets(
+    transaction: Transaction, wanted: Container, stored: Container | None, found: rules.Findings
+) -> None:
+    """Notes those that are not there, or that no registry is told of by."""
+    names = set(wanted.spec.image_pull_secrets) - _read_beside(stored, "secret")
+    types = await repository.types_of_secrets(transaction, wanted.namespace_id, names)
+    for number, name in enumerate(wanted.spec.image_pull_secrets):
+        field = f"container.image_pull_secrets[{number}]"
+        if name in names and name not in types:
+            found.add(field, "exists", f'there is no secret "{name}" here')
+        elif name in types and types[name] not in PULL_SECRET_TYPES:
+            found.add(
+                field,
+                "type",
+                f'secret "{name}" is of type {types[name]}, not {" or ".join(PULL_SECRET_TYPES)}',
+            )
+
+
 def _read_beside(stored: Container | None, kind: SourceKind) -> set[str]:
     """What a container that was imported earlier reads, and stands on the cluster beside the platform."""
     if stored is None or not stored.imported:
         return set()
     env = [*stored.env, *(item for init in stored.spec.init_containers for item in init.env)]
-    return {item.source_name for item in env if item.value_from == kind}
+    read = {item.source_name for item in env if item.value_from == kind}
+    return read | set(stored.spec.image_pull_secrets if kind == "secret" else ())
 
 
 def refuse_host_paths(namespace: str, volumes: Sequence[MountedVolume]) -> None:

@@ -244,6 +244,7 @@ def _sources(container: Container) -> dict[tuple[Kind, str], bool]:
         if variable.value_from == "config_map" or variable.value_from == "secret":
             key: tuple[Kind, str] = (variable.value_from, variable.source_name)
             named[key] = named.get(key, True) and variable.optional
+    named |= {("secret", name): False for name in container.spec.image_pull_secrets}
     return named
 
 

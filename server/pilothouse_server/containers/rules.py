@@ -98,6 +98,7 @@ def checked(container: Container) -> Container:
     _check_keys(found, "container.labels", container.labels)
     _check_keys(found, "container.annotations", container.annotations)
     found.one_of("container.image_pull_policy", spec.image_pull_policy, PULL_POLICIES)
+    found.unique("container.image_pull_secrets", enumerate(spec.image_pull_secrets), "the secret")
     _check_env(found, "container.env", container.env)
     _check_mounts(found, "container.volume_mounts", container.volume_mounts)
     _check_probes(found, container)

@@ -42,6 +42,7 @@ def container(value: model.Container, now: datetime | None = None) -> pb.Contain
         pod_security_context=_pod_security(spec.pod_security_context),
         init_containers=[_init(item) for item in spec.init_containers],
         service_account=spec.service_account,
+        image_pull_secrets=spec.image_pull_secrets,
         node_selector=spec.node_selector,
         tolerations=[
             pb.Toleration(

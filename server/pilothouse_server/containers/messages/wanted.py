@@ -19,6 +19,7 @@ STATUS_OF = words.STATUS_OF
 _OF_SPEC = {
     "command", "args", "empty_dirs", "probes", "security_context", "pod_security_context", "init_containers",
     "service_account", "node_selector", "tolerations", "termination_grace_seconds", "image_pull_policy",
+    "image_pull_secrets",
 }  # fmt: skip
 _OF_CONTAINER = {
     "display_name", "image", "env", "ports", "volume_mounts", "resources", "replicas", "labels", "annotations",
@@ -102,6 +103,7 @@ def _spec(message: pb.Container) -> model.ContainerSpec:
         tolerations=tuple(_toleration(item) for item in message.tolerations),
         termination_grace_seconds=_optional(message, "termination_grace_seconds"),
         image_pull_policy=message.image_pull_policy,
+        image_pull_secrets=tuple(message.image_pull_secrets),
         pod_container_name=message.pod_container_name or "main",
     )
 

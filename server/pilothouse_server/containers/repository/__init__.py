@@ -27,6 +27,7 @@ from pilothouse_server.containers.repository.pods import list_pods
 from pilothouse_server.containers.repository.sources import (
     SourceKind,
     missing_sources,
+    types_of_secrets,
     users_of_source,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "register_image",
     "stream_containers",
     "taken_names",
+    "types_of_secrets",
     "update_container",
     "usage_of_quota",
     "users_of_source",

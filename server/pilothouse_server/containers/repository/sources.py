@@ -1,5 +1,5 @@
-"""SQL about what containers read: config maps and secrets, by their environment and by the volumes they
-mount.
+"""SQL about what containers read: config maps and secrets, by their environment, by the volumes they mount, and to
+pull their images.
 
 The environment of init containers lies in the document `containers.spec`, that of the container in rows.
 """
@@ -22,12 +22,19 @@ _THERE = {
     for kind, table in (("config_map", "config_maps"), ("secret", "secrets"))
 }
 
+_TYPES = text(
+    "SELECT name, type FROM secrets WHERE namespace_id = :id AND name = ANY (:names) "
+    "AND deletion_requested_at IS NULL"
+)
+
 _USES = """(
     EXISTS (SELECT FROM environment_variables AS e
             WHERE e.container_id = c.id AND e.value_from = :kind AND e.source_name = :name)
     OR jsonb_path_exists(c.spec,
         '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
         jsonb_build_object('kind', CAST(:kind AS text), 'name', CAST(:name AS text)))
+    OR (:kind = 'secret' AND jsonb_path_exists(c.spec,
+        '$.image_pull_secrets[*] ? (@ == $name)', jsonb_build_object('name', CAST(:name AS text))))
     OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
                WHERE m.container_id = c.id AND v.type = :kind AND v.source_name = :name))"""
 
@@ -47,6 +54,16 @@ async def missing_sources(
         text(_THERE[kind]), {"id": namespace_id, "names": list(names)}
     )
     return set(names) - {row.name for row in rows}
+
+
+async def types_of_secrets(
+    transaction: ReadTransaction, namespace_id: int, names: Collection[str]
+) -> dict[str, str]:
+    """The Kubernetes types of those of these secrets that the namespace has."""
+    if not names:
+        return {}
+    rows = await transaction.connection.execute(_TYPES, {"id": namespace_id, "names": list(names)})
+    return {row.name: row.type for row in rows}
 
 
 async def users_of_source(

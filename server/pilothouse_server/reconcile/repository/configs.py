@@ -22,6 +22,8 @@ WHERE EXISTS (SELECT FROM environment_variables AS e
               WHERE e.container_id = c.id AND e.value_from = p.kind AND e.source_name = p.name)
    OR jsonb_path_exists(c.spec, '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
                         jsonb_build_object('kind', p.kind, 'name', p.name))
+   OR (p.kind = 'secret' AND jsonb_path_exists(c.spec, '$.image_pull_secrets[*] ? (@ == $name)',
+                                               jsonb_build_object('name', p.name)))
    OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
               WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name)
 LIMIT 1

@@ -1078,6 +1078,7 @@ class Container(_message.Message):
     POD_SECURITY_CONTEXT_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
     POD_CONTAINER_NAME_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_SECRETS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -1222,6 +1223,13 @@ class Container(_message.Message):
         """Rights that all containers of the pod share."""
 
     @_builtins.property
+    def image_pull_secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of secrets of the namespace by which the nodes log in to registries, of the type `kubernetes.io/dockerconfigjson` or
+        `kubernetes.io/dockercfg`; each once. They serve the images of the init containers, too. Such a secret is in use: it is not
+        deleted. May change; the pods are then replaced.
+        """
+
+    @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
         """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`, `VolumesAttachable`. Once `observed_generation` has reached a
         `generation`, `RolledOut` tells of that generation or a later one: TRUE when all replicas are of the newest template and available and no
@@ -1287,6 +1295,7 @@ class Container(_message.Message):
         pod_security_context: Global___PodSecurityContext | None = ...,
         image_pull_policy: _builtins.str = ...,
         pod_container_name: _builtins.str = ...,
+        image_pull_secrets: _abc.Iterable[_builtins.str] | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -1315,7 +1324,7 @@ class Container(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "finished_at", b"finished_at", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
