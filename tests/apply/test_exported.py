@@ -50,7 +50,8 @@ RESOURCES: list[tuple[Resource[Any], str]] = [
     (CONFIG_MAPS, CONFIG_MAP),
     (SECRETS, SECRET),
     (SERVICE_ACCOUNTS, ACCOUNT),
-    (PERSISTENT_VOLUME_CLAIMS, CLAIM),
+    # The cluster writes quantities in a form of its own.
+    (PERSISTENT_VOLUME_CLAIMS, CLAIM.replace("1024Mi", "1Gi")),
 ]
 
 

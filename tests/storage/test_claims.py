@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -11,7 +9,6 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from pilothouse_client.streams import ChangeKind
 from pilothouse_server.cluster.claims import VOLUME_UID
 from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
 from pilothouse_server.cluster.simulated.json_copy import copy_json
@@ -155,18 +152,18 @@ async def test_a_growth_that_is_under_way_shows_as_resizing(place: Place) -> Non
     await place.make(storage_class=storage_class)
     await place.volume(lambda each: each.status == BOUND and not each.reconciling)
     await place.resize("3Gi")
-    growing = await place.volume(lambda each: _is(each, "Resizing", TRUE) and not each.reconciling)
+    growing = await place.volume(lambda each: is_so(each, "Resizing", TRUE) and not each.reconciling)
     assert (growing.status, growing.size, growing.capacity) == (BOUND, "3Gi", "1Gi")
     found = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
     assert found is not None
     claim = copy_json(found)
     claim["status"]["capacity"] = {"storage": "3Gi"}
     place.store.update_status(PERSISTENT_VOLUME_CLAIMS, claim, "resizer")
-    grown = await place.volume(lambda each: _is(each, "Resizing", FALSE))
+    grown = await place.volume(lambda each: is_so(each, "Resizing", FALSE))
     assert grown.capacity == "3Gi"
 
 
-def _is(volume: pb.Volume, kind: str, status: resource_pb2.ConditionStatus.ValueType) -> bool:
+def is_so(volume: pb.Volume, kind: str, status: resource_pb2.ConditionStatus.ValueType) -> bool:
     condition = applied(volume, kind)
     return condition is not None and condition.status == status
 
@@ -174,17 +171,17 @@ def _is(volume: pb.Volume, kind: str, status: resource_pb2.ConditionStatus.Value
 async def test_a_growth_that_the_cluster_refuses_shows_its_words_and_can_be_taken_back(place: Place) -> None:
     await bound(place)
     await place.resize("3Gi")
-    refused = await place.volume(lambda each: _is(each, "Applied", FALSE))
+    refused = await place.volume(lambda each: is_so(each, "Applied", FALSE))
     words = (
         'persistentvolumeclaims "data" is forbidden: only dynamically provisioned pvc can be resized and the '
         "storageclass that provisions the pvc must support resize"
     )
     assert (refused.status, refused.capacity) == (BOUND, "1Gi")
     assert (refused.reason, refused.message) == ("Forbidden", words)
-    assert _is(refused, "Resizing", FALSE)
+    assert is_so(refused, "Resizing", FALSE)
     assert not refused.reconciling
     await place.resize("1Gi")
-    back = await place.volume(lambda each: _is(each, "Applied", TRUE) and not each.reconciling)
+    back = await place.volume(lambda each: is_so(each, "Applied", TRUE) and not each.reconciling)
     assert (back.status, back.reason, back.message) == (BOUND, "", "")
     # Nothing was resized, and nothing is to be.
     assert applied(back, "Resizing") is None
@@ -202,7 +199,7 @@ async def test_a_growth_before_the_claim_is_bound_is_refused_in_one_line(place: 
             validate_only=True,
         )
     await place.resize("3Gi")
-    refused = await place.volume(lambda each: _is(each, "Applied", FALSE))
+    refused = await place.volume(lambda each: is_so(each, "Applied", FALSE))
     condition = applied(refused)
     assert condition is not None
     for message in (tried.value.message, refused.message, condition.message):
@@ -259,7 +256,7 @@ async def test_a_claim_over_the_quota_of_the_cluster_is_refused_and_comes_when_t
         update_mask=FieldMask(paths=["size"]),
     )
     assert changed.size == "512Mi"
-    there = await place.volume(lambda each: _is(each, "Applied", TRUE) and not each.reconciling)
+    there = await place.volume(lambda each: is_so(each, "Applied", TRUE) and not each.reconciling)
     assert there.status == AVAILABLE
 
 
@@ -275,90 +272,6 @@ async def test_a_claim_of_somebody_else_is_left_alone(place: Place) -> None:
     await place.client.storage.delete_volume(namespace=place.name, name="data")
     await place.gone()
     assert on_cluster(place) is not None
-
-
-async def test_a_lost_claim_has_failed(place: Place) -> None:
-    await bound(place)
-    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    assert claim is not None
-    place.store.remove(PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
-    touched = copy_json(claim)
-    touched["metadata"]["annotations"]["looked-at"] = "again"
-    place.store.update(PERSISTENT_VOLUME_CLAIMS, touched)
-    lost = await place.volume(lambda each: each.status == FAILED)
-    assert lost.reason == "Lost"
-
-
-async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(place: Place) -> None:
-    # A new claim would be empty: what looked like a repair would hide that the data are gone.
-    seen = await bound(place)
-    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    assert claim is not None
-    uid, storage = claim["metadata"]["uid"], claim["spec"]["volumeName"]
-    assert (seen.claim_uid, seen.persistent_volume) == (uid, storage)
-    synced = asyncio.Event()
-
-    async def told() -> pb.Volume | None:
-        async for change in place.client.storage.watch_volumes(namespace=place.name):
-            if change.kind is ChangeKind.SYNCED:
-                synced.set()
-            elif change.kind is ChangeKind.MODIFIED and change.resource.status == FAILED:
-                return change.resource
-        return None
-
-    watching = asyncio.create_task(told())
-    await asyncio.wait_for(synced.wait(), 10)
-    place.store.delete(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    lost = await asyncio.wait_for(watching, 20)
-    assert lost is not None
-    assert lost.reason == "ClaimLost"
-    for words in (
-        f"uid {uid}",
-        f"bound to PersistentVolume {storage}",
-        "deleted on the cluster",
-        "replace_lost_claim",
-    ):
-        assert words in lost.message
-    assert _is(lost, "Applied", FALSE)
-    assert lost.persistent_volume == storage
-    # Neither another change nor another look makes it anew.
-    await place.client.storage.update_volume(
-        namespace=place.name,
-        name="data",
-        volume=pb.Volume(labels={"a": "b"}),
-        update_mask=FieldMask(paths=["labels"]),
-    )
-    still = await place.volume(lambda each: not each.reconciling)
-    assert (still.status, still.reason, on_cluster(place)) == (FAILED, "ClaimLost", None)
-    await place.run(mount())
-    waiting = await place.container(lambda each: each.reason == "Unschedulable")
-    assert 'persistentvolumeclaim "data" not found' in waiting.message
-    replaced = await place.client.storage.update_volume(
-        namespace=place.name, name="data", replace_lost_claim=True
-    )
-    assert (replaced.status, replaced.reason, replaced.claim_uid) == (AVAILABLE, "", "")
-    there = await place.volume(lambda each: each.status == BOUND and not each.reconciling)
-    assert there.claim_uid not in ("", uid)
-    assert _is(there, "Applied", TRUE)
-    await place.running()
-    with pytest.raises(FailedPreconditionError) as refused:
-        await place.client.storage.update_volume(namespace=place.name, name="data", replace_lost_claim=True)
-    assert refused.value.reason == "CLAIM_NOT_LOST"
-    with pytest.raises(InvalidArgumentError):
-        await place.client.storage.update_volume(namespace=place.name, name="data")
-
-
-async def test_a_lost_claim_that_is_brought_back_is_taken_up_again(place: Place) -> None:
-    await bound(place)
-    claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    assert claim is not None
-    place.store.delete(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    await place.volume(lambda each: each.reason == "ClaimLost" and not each.reconciling)
-    spec = {key: value for key, value in claim["spec"].items() if key != "volumeName"}
-    metadata = {"name": "data", "namespace": place.name, "labels": claim["metadata"]["labels"]}
-    place.store.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": metadata, "spec": spec})
-    back = await place.volume(lambda each: each.status == BOUND and _is(each, "Applied", TRUE))
-    assert (back.reason, back.message) == ("", "")
 
 
 async def test_a_deleted_claim_stays_until_no_pod_uses_it(place: Place) -> None:
