@@ -48,6 +48,10 @@ QUICK = ReconcilerSettings(
 LIMITS = Limits(request_seconds=3.0, connect_seconds=2.0)
 
 
+def _holds_nothing(_permission: str) -> bool:
+    return False
+
+
 class Samples:
     """A sink that keeps what it gets."""
 
@@ -115,14 +119,21 @@ class World:
     async def create(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
         """Make a container; by default the simulated pod starts at once."""
         wanted = model(name=name, kubernetes_name="", **fields)
-        made: Container = await self.change(lambda tx: containers.create(tx, namespace, wanted))
+        made: Container = await self.change(
+            lambda tx: containers.create(tx, namespace, wanted, may=_holds_nothing)
+        )
         return made
 
     async def update(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
         """Change what is wanted of a container."""
         changed: Container = await self.change(
             lambda tx: containers.change(
-                tx, namespace, name, lambda stored: msgspec.structs.replace(stored, **fields), lambda _: None
+                tx,
+                namespace,
+                name,
+                lambda stored: msgspec.structs.replace(stored, **fields),
+                lambda _: None,
+                may=_holds_nothing,
             )
         )
         return changed
