@@ -83,6 +83,25 @@ def rules_and_handlers(
     return rules, handlers
 
 
+def options(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """What the library shall do other than by default. A name that it does not know it ignores without a word."""
+    return (
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A program or a log may be silent for long, and clients ask meanwhile whether the connection still is.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1000),
+        ("grpc.max_connection_age_grace_ms", 60_000),
+    )
+
+
 def build(
     settings: Settings, pipeline: Pipeline, rules: Mapping[str, Rule], services: Iterable[ServiceDescriptor]
 ) -> tuple[GrpcServer, int]:
@@ -94,20 +113,7 @@ def build(
     server = grpc.aio.server(
         interceptors=(pipeline,),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
-        options=(
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
-            ("grpc.max_metadata_size", 16 * 1024),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ("grpc.http2.max_ping_strikes", 2),
-            ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1000),
-            ("grpc.max_connection_age_grace_ms", 60_000),
-        ),
+        options=options(settings),
     )
     names = sorted(descriptor.full_name for descriptor in services)
     for name in names:
