@@ -95,6 +95,13 @@ async def test_a_line_longer_than_four_mebibytes_is_a_line() -> None:
         assert await watch(client) == [("ADDED", "2"), ("BOOKMARK", "3")]
 
 
+async def test_a_bookmark_of_pods_is_no_pod() -> None:
+    # As a real API server writes it: an empty object of its kind, with `null` where Go has an empty list.
+    bookmark = line("BOOKMARK", 3, spec={"containers": None}, status={})
+    async with served(stream(line("ADDED", 2), bookmark)) as client:
+        assert await watch(client) == [("ADDED", "2"), ("BOOKMARK", "3")]
+
+
 async def test_a_line_cut_off_at_a_clean_end_is_not_told() -> None:
     async with served(stream(line("ADDED", 2), line("MODIFIED", 3)[:-9])) as client:
         assert await watch(client) == [("ADDED", "2")]

@@ -7,14 +7,14 @@ from typing import Generic, Literal, cast
 import msgspec
 
 from pilothouse_server.cluster.errors import Status, Unreachable, from_status
-from pilothouse_server.cluster.objects import T
+from pilothouse_server.cluster.objects import KubernetesObject, T
 from pilothouse_server.cluster.transport import decode
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
-    """A change. `object` of a BOOKMARK holds nothing but its resourceVersion."""
+    """A change. `object` of a BOOKMARK holds nothing but its metadata, of which the resourceVersion counts."""
 
     type: EventType
     object: T
@@ -43,4 +43,7 @@ def decode_event(line: bytes, type_: type[T]) -> WatchEvent[T]:
         raise from_status(decode(event.object, Status))
     if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
         raise Unreachable(f"a watch sent an event of unknown type {event.type!r}")
+    if event.type == "BOOKMARK":
+        # The rest of it is no object: a pod without containers, `null` where a list must be.
+        return WatchEvent("BOOKMARK", type_(metadata=decode(event.object, KubernetesObject).metadata))
     return WatchEvent(cast("EventType", event.type), decode(event.object, type_))

@@ -32,6 +32,19 @@ _AFTER_LIST_SECONDS = 0.6
 _BEFORE_END_SECONDS = (2.0, 1.0)
 _DEFAULT_TIMEOUT_SECONDS = (1800.0, 3600.0)
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+_NO_PODS = {"metadata": {}, "spec": {"containers": None}}
+# What a bookmark holds beside its version: the empty object of its kind, as Go writes it, `null` for lists among it.
+_EMPTY: dict[str, JsonObject] = {
+    "Pod": {"spec": {"containers": None}, "status": {}},
+    "Deployment": {
+        "spec": {"replicas": 0, "selector": None, "template": _NO_PODS, "strategy": {}},
+        "status": {},
+    },
+    "ReplicaSet": {
+        "spec": {"replicas": 0, "selector": None, "template": _NO_PODS},
+        "status": {"replicas": 0},
+    },
+}
 
 
 def selected(event: StoreEvent, predicate: Predicate | None) -> tuple[str, JsonObject] | None:
@@ -220,7 +233,8 @@ class WatchStream:
         metadata: JsonObject = {"resourceVersion": str(self._context.store.revision)}
         if initial_end:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
-        obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        head = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        obj = {**head, **_EMPTY.get(resource.kind, {})}
         return self._line("BOOKMARK", obj)
 
     def _line(self, kind: str, obj: JsonObject) -> bytes:
