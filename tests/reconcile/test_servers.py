@@ -8,9 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from pilothouse_server.cluster.objects import DEPLOYMENTS
+from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
+from pilothouse_server.reconcile.observer import Observer
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work import Work
+from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.worker import Worker
+from tests.cluster.waiting import eventually
 from tests.reconcile.world import QUICK, World
 
 
@@ -63,3 +70,32 @@ async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> N
     async with here.reconciling():
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "stopped"
+
+
+async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
+    """Restored into a second cluster, its objects carry the same uid there; they are neither it nor nobody's."""
+    client = await here.connect("second")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+    before = await here.seen()
+    assert before is not None
+    # Seen as if on the second cluster, there is another number of pods.
+    await client.set_scale(DEPLOYMENTS, "shop", "web", 3)
+    await here.change(lambda tx: registration.put_configured(tx, "second", here.cluster.url))
+    lease = await here.change(lambda tx: leases.take(tx, "second", "test", 60.0))
+    observer = Observer(here.store, client, "second", lease, OwnChanges(), QUICK.observer)
+
+    async def unknown() -> bool:
+        return before.uid in observer.unknown
+
+    running = asyncio.ensure_future(observer.run())
+    try:
+        await eventually(unknown, bool)
+        sweep = Sweep(here.store, client, "second", observer, SweepSettings(grace_seconds=0.0))
+        assert await sweep.sweep() == 0
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+    assert await here.seen() == before

@@ -161,7 +161,7 @@ class ClaimObserver:
     async def _write_batch(self, uids: list[str]) -> None:
         seen: list[tuple[Volume, ClaimObservation]] = []
         async with under_lease(self._store, self._lease) as transaction:
-            locked = await written_back.lock_free_uids(transaction, uids)
+            locked = await written_back.lock_free_uids(transaction, self._cluster_name, uids)
             for volume in locked:
                 found = self._claim(volume)
                 events = self._events.get(volume.uid, ())
@@ -173,7 +173,11 @@ class ClaimObserver:
                 [Change(volume, shown.observed, volume.observed_generation) for volume, shown in seen],
             )
             left = set(uids) - {volume.uid for volume in locked}
-            known = await written_back.known_uids(transaction, sorted(left)) if left else set()
+            known = (
+                await written_back.uids_there(transaction, self._cluster_name, sorted(left))
+                if left
+                else set()
+            )
         for uid in left:
             if uid in known:
                 self._mark(uid, self._settings.locked_again_seconds)

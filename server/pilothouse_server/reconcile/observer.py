@@ -115,7 +115,7 @@ class Observer:
             first_seconds=settings.unexplained_seconds,
             again_seconds=settings.events_again_seconds,
         )
-        # Containers that objects speak of and the database does not know -> since when.
+        # Containers that objects speak of and the database does not know on this cluster -> since when.
         self.unknown: dict[str, float] = {}
         self.synced = asyncio.Event()
 
@@ -201,7 +201,7 @@ class Observer:
     async def _write_batch(self, uids: list[str]) -> None:
         seen: dict[str, Observation] = {}
         async with self._transaction() as transaction:
-            locked = await written_back.lock_free_uids(transaction, uids)
+            locked = await written_back.lock_free_uids(transaction, self._cluster_name, uids)
             changes = []
             async for container in in_steps(locked):
                 observation = self._observe(container, transaction.now)
@@ -211,7 +211,7 @@ class Observer:
             missing = [int(c.id) for c in locked if _lost(c, self.view.containers.get(c.uid))]
             await queue.look_again(transaction, missing)
             left = [uid for uid in uids if uid not in seen]
-            known = await written_back.known_uids(transaction, left) if left else set()
+            known = await written_back.uids_there(transaction, self._cluster_name, left) if left else set()
         for container in locked:
             self._remember(container, seen[container.uid])
             self._explanations.written(container, seen[container.uid])

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 import orjson
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 
 from pilothouse_server.cluster.events import Warned
 from pilothouse_server.cluster.pod_observation import ORDINARY, PodObservation
@@ -62,14 +62,14 @@ class Change(msgspec.Struct, frozen=True):
         )
 
 
-_LOCK = "SELECT id FROM containers WHERE {key} = ANY(CAST(:keys AS {type}[])) ORDER BY id FOR NO KEY UPDATE {wait}"
-_LOCKS = {
-    (key, wait): text(
-        _LOCK.format(key=key, type="uuid" if key == "uid" else "bigint", wait="" if wait else "SKIP LOCKED")
-    )
-    for key in ("id", "uid")
-    for wait in (True, False)
-}
+_LOCK_IDS = text(
+    "SELECT id FROM containers WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+)
+_LOCK_FREE = text("""
+SELECT c.id FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
+""")
 
 _WRITE = text("""
 UPDATE containers AS c
@@ -144,6 +144,10 @@ WHERE n.cluster_name = :cluster_name
 """)
 
 _KNOWN = text("SELECT uid::text AS uid FROM containers WHERE uid = ANY(CAST(:uids AS uuid[]))")
+_KNOWN_THERE = text("""
+SELECT c.uid::text AS uid FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+""")
 
 _ACCOUNTS = text("""
 SELECT DISTINCT n.kubernetes_name, c.spec ->> 'service_account' AS account
@@ -159,16 +163,20 @@ WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' 
 
 async def lock_ids(transaction: Transaction, ids: Sequence[int]) -> list[Container]:
     """Lock and load containers, waiting for whoever holds them; missing ones are left out."""
-    return await _lock(transaction, "id", ids, wait=True)
+    return await _loaded(transaction, await transaction.connection.execute(_LOCK_IDS, {"ids": list(ids)}))
 
 
-async def lock_free_uids(transaction: Transaction, uids: Sequence[str]) -> list[Container]:
-    """Lock and load those containers that nobody holds just now."""
-    return await _lock(transaction, "uid", uids, wait=False)
+async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Container]:
+    """Lock and load those containers of a cluster that nobody holds just now.
+
+    Objects may carry the uid of a container that lives elsewhere: restored from a backup into a second cluster, or
+    seen through a second registration of the same one. What they show is not the container's.
+    """
+    keys = {"uids": list(uids), "cluster_name": cluster_name}
+    return await _loaded(transaction, await transaction.connection.execute(_LOCK_FREE, keys))
 
 
-async def _lock(transaction: Transaction, key: str, keys: Sequence[Any], *, wait: bool) -> list[Container]:
-    rows = await transaction.connection.execute(_LOCKS[key, wait], {"keys": list(keys)})
+async def _loaded(transaction: Transaction, rows: CursorResult[Any]) -> list[Container]:
     ids = [row.id for row in rows]
     return await containers.get_many(transaction, ids) if ids else []
 
@@ -208,9 +216,15 @@ async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[st
 
 
 async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Those of `uids` (which must be UUIDs) that are containers."""
+    """Those of `uids` (which must be UUIDs) that are containers, on whichever cluster."""
     rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
     return {row.uid for row in rows}
+
+
+async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> set[str]:
+    """Those of `uids` (which must be UUIDs) that are containers of this cluster."""
+    keys = {"uids": list(uids), "cluster_name": cluster_name}
+    return {row.uid for row in await transaction.connection.execute(_KNOWN_THERE, keys)}
 
 
 async def service_accounts(transaction: ReadTransaction, cluster_name: str) -> set[tuple[str, str]]:

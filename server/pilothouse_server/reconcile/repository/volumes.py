@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Observed, Volume
@@ -26,11 +26,14 @@ class Change(msgspec.Struct, frozen=True):
     observed_generation: int
 
 
-_LOCK = (
-    "SELECT id FROM volumes WHERE {key} = ANY(CAST(:keys AS {type}[])) ORDER BY id FOR NO KEY UPDATE {wait}"
+_LOCK_IDS = text(
+    "SELECT id FROM volumes WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
 )
-_LOCK_IDS = text(_LOCK.format(key="id", type="bigint", wait=""))
-_LOCK_FREE_UIDS = text(_LOCK.format(key="uid", type="uuid", wait="SKIP LOCKED"))
+_LOCK_FREE_UIDS = text("""
+SELECT v.id FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id
+WHERE v.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+ORDER BY v.id FOR NO KEY UPDATE OF v SKIP LOCKED
+""")
 
 _WRITE = text("""
 UPDATE volumes AS v
@@ -49,7 +52,10 @@ SELECT v.id, v.uid::text AS uid FROM volumes AS v JOIN namespaces AS n ON n.id =
 WHERE n.cluster_name = :cluster_name AND v.type = 'persistent_volume_claim'
 """)
 
-_KNOWN = text("SELECT uid::text AS uid FROM volumes WHERE uid = ANY(CAST(:uids AS uuid[]))")
+_KNOWN = text("""
+SELECT v.uid::text AS uid FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id
+WHERE v.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+""")
 
 # Rows that somebody holds are taken in the next round.
 _MARK = """
@@ -81,13 +87,13 @@ _REMAINING = {
 
 async def lock_id(transaction: Transaction, volume_id: int) -> Volume | None:
     """Lock and load a volume, waiting for whoever holds it."""
-    volumes = await _load(transaction, _LOCK_IDS, [volume_id])
+    volumes = await _load(transaction, _LOCK_IDS, {"ids": [volume_id]})
     return volumes[0] if volumes else None
 
 
-async def lock_free_uids(transaction: Transaction, uids: Sequence[str]) -> list[Volume]:
-    """Lock and load those volumes that nobody holds just now."""
-    return await _load(transaction, _LOCK_FREE_UIDS, uids)
+async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Volume]:
+    """Lock and load those volumes of a cluster that nobody holds just now; claims elsewhere may carry their uids."""
+    return await _load(transaction, _LOCK_FREE_UIDS, {"uids": list(uids), "cluster_name": cluster_name})
 
 
 async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
@@ -124,10 +130,10 @@ async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[st
     return {row.uid: row.id for row in rows}
 
 
-async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Those of `uids` (which must be UUIDs) that are volumes."""
-    rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
-    return {row.uid for row in rows}
+async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> set[str]:
+    """Those of `uids` (which must be UUIDs) that are volumes of this cluster."""
+    keys = {"uids": list(uids), "cluster_name": cluster_name}
+    return {row.uid for row in await transaction.connection.execute(_KNOWN, keys)}
 
 
 async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
@@ -139,8 +145,8 @@ async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows
     return remaining.first() is not None
 
 
-async def _load(transaction: Transaction, lock: Any, keys: Sequence[Any]) -> list[Volume]:
-    rows = await transaction.connection.execute(lock, {"keys": list(keys)})
+async def _load(transaction: Transaction, lock: TextClause, keys: dict[str, object]) -> list[Volume]:
+    rows = await transaction.connection.execute(lock, keys)
     ids = [row.id for row in rows]
     return await repository.get_many(transaction, ids) if ids else []
 
