@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from pilothouse_server.cluster.objects import (
+    ContainerState,
+    ContainerStatus,
     Deployment,
     DeploymentSpec,
     DeploymentState,
@@ -16,7 +18,11 @@ from pilothouse_server.cluster.objects import (
     ObjectMeta,
     OwnerReference,
     Pod,
+    PodSpec,
+    PodState,
     ReplicaSet,
+    Terminated,
+    Waiting,
 )
 from pilothouse_server.cluster.observation import APPLIED, Observation, observe, set_condition
 from pilothouse_server.cluster.pod_observation import observe_pod
@@ -140,6 +146,56 @@ def test_a_crash_loop_that_settles_is_running_and_asks_to_be_looked_at_again() -
     late = observe(looping, deployment(), (), [up], now=started.started_at + timedelta(seconds=11))
     assert (early.observed.status, early.recheck_seconds) == ("crash_loop_back_off", 6.0)
     assert (late.observed.status, late.recheck_seconds) == ("running", None)
+
+
+def looping(exit_code: int, *, init: bool = False) -> Pod:
+    """A pod whose program ended for the second time."""
+    state = ContainerState(terminated=Terminated(exit_code=exit_code, reason="Completed"))
+    status = ContainerStatus(name="main", restart_count=1, state=state, last_state=state)
+    waiting = ContainerStatus(name="main", state=ContainerState(waiting=Waiting(reason="PodInitializing")))
+    there = (
+        PodState(phase="Pending", init_container_statuses=(status,), container_statuses=(waiting,))
+        if init
+        else PodState(phase="Running", container_statuses=(status,))
+    )
+    return Pod(metadata=ObjectMeta(name="web-1-a", uid="a"), status=there)
+
+
+@pytest.mark.parametrize("exit_code", [0, 3])
+def test_a_program_that_ends_again_and_again_is_in_a_crash_loop_however_it_ends(exit_code: int) -> None:
+    observed = observe(container(), deployment(), (), [looping(exit_code)], now=NOW).observed
+    assert (observed.status, observed.reason) == ("crash_loop_back_off", "CrashLoopBackOff")
+
+
+def test_restarts_of_an_init_container_count_until_it_comes_through() -> None:
+    assert observe_pod(looping(1, init=True), "main").restart_count == 1
+    through = msgspec.structs.replace(
+        looping(0, init=True).status.init_container_statuses[0], ready=True, restart_count=5
+    )
+    pod = looping(1)
+    pod = msgspec.structs.replace(
+        pod, status=msgspec.structs.replace(pod.status, init_container_statuses=(through,))
+    )
+    assert observe_pod(pod, "main").restart_count == 1
+
+
+def test_a_pod_of_a_lost_node_says_so() -> None:
+    """The node controller takes back that it is ready, and says nothing else about it."""
+    ready = ready_pod("a")
+    conditions = (ObjectCondition(type="Ready", status="False"),)
+    pod = msgspec.structs.replace(
+        ready,
+        spec=PodSpec(node_name="node-a"),
+        status=msgspec.structs.replace(ready.status, conditions=conditions),
+    )
+    observation = observe(container(), deployment(), (), [pod], now=NOW)
+    assert observation.observed.status == "pending"
+    assert (observation.observed.reason, observation.observed.message) == (
+        "NodeNotReady",
+        "the node node-a does not answer",
+    )
+    # Its events say no more.
+    assert observation.unexplained == ()
 
 
 def test_a_mount_that_fails_is_explained_by_its_event() -> None:

@@ -2,9 +2,9 @@
 
 The reason is not in one place. It is sought in this order, and the first that says something wins: the pod's
 own `status.reason` (Evicted, DeadlineExceeded) -> an init container that waits or failed -> a container's
-`state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> events (a volume that
-cannot be attached or mounted, and what a probe finds, are told by events only). A deletion in progress overrides them
-all. A pod in good order has no reason.
+`state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> a node that is lost ->
+events (a volume that cannot be attached or mounted, and what a probe finds, are told by events only). A deletion in
+progress overrides them all. A pod in good order has no reason.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pilothouse_server.cluster.events import explanation
 from pilothouse_server.cluster.objects import ContainerStatus, Event, ObjectCondition, Pod, Terminated
 
 CRASH_LOOP = "CrashLoopBackOff"
+NODE_NOT_READY = "NodeNotReady"
 # Reasons to wait that are the ordinary way to a running pod.
 ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
 
@@ -75,7 +76,7 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> 
         pod_ip=status.pod_ip,
         host_ip=status.host_ip,
         node_name=pod.spec.node_name,
-        restart_count=sum(container.restart_count for container in status.container_statuses),
+        restart_count=_restarts(pod),
         image=main.image if main else "",
         image_id=main.image_id if main else "",
         started_at=started_at or (status.start_time if ready else None),
@@ -91,6 +92,8 @@ def waits_without_saying_why(pod: Pod) -> bool:
     if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:
         return False
     if pod.status.phase == "Running":
+        if _node_lost(pod):
+            return False
         return _condition(pod.status.conditions, "Ready") != "True" and all(
             status.state.running is not None and status.last_state.terminated is None
             for status in pod.status.container_statuses
@@ -124,6 +127,8 @@ def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> tuple[str, str]:
     for condition in status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
             return condition.reason, condition.message
+    if _node_lost(pod):
+        return NODE_NOT_READY, f"the node {pod.spec.node_name} does not answer"
     if not ready and (told := explanation(events, pod.metadata.uid, started=status.phase == "Running")):
         return told
     return _unready(status.conditions, ready, status.container_statuses)
@@ -148,12 +153,8 @@ def _terminated(container: ContainerStatus) -> tuple[str, str] | None:
     if ended is None:
         return None
     # Restarted once and ended again: the back-off that follows within moments is told now, or the status would flap.
-    if (
-        container.restart_count > 0
-        and not container.ready
-        and ended.exit_code != 0
-        and container.last_state.terminated
-    ):
+    # It follows a program that ends well, too: it is to run always.
+    if container.restart_count > 0 and not container.ready and container.last_state.terminated:
         return CRASH_LOOP, f"container {container.name} ended again; last exit: {_exit(ended)}"
     return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
 
@@ -163,6 +164,18 @@ def _last(container: ContainerStatus) -> tuple[str, str] | None:
     if ended is None or container.ready:
         return None
     return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
+
+
+def _restarts(pod: Pod) -> int:
+    """As kubectl counts them: those of init containers as long as they have not come through."""
+    counted = [status for status in pod.status.init_container_statuses if not status.ready]
+    return sum(status.restart_count for status in (*counted, *pod.status.container_statuses))
+
+
+def _node_lost(pod: Pod) -> bool:
+    """A kubelet says why a pod is not ready; the node controller, which speaks for one that is silent, does not."""
+    ready = next((each for each in pod.status.conditions if each.type == "Ready"), None)
+    return bool(pod.spec.node_name) and ready is not None and ready.status == "False" and not ready.reason
 
 
 def _exit(ended: Terminated) -> str:
