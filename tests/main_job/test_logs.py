@@ -90,11 +90,13 @@ async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Serv
 
 
 async def test_many_pods_by_label_are_resumed(demo: Server) -> None:
+    # Without an end: the first pods must still have something to say when the last one has begun.
+    script = "while true; do echo tick; sleep 3; done"
     for number in range(2):
         container = container_pb2.Container(
             name=f"a-name-that-is-about-as-long-as-names-of-containers-get-{number}",
             image="busybox:1.37",
-            command=["sh", "-c", SCRIPT],
+            command=["sh", "-c", script],
             labels={"app": "many"},
             replicas=50,
         )

@@ -13,6 +13,7 @@ Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_
 token.
 INVALID_ARGUMENT (RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume
 with the `resume_token` of its metadata. UNAVAILABLE (SHUTTING_DOWN): resume on another replica.
+PERMISSION_DENIED (PERMISSION_REVOKED): the right to it is gone; there is nothing to resume.
 """
 
 from __future__ import annotations
