@@ -13,7 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client.errors import NotFoundError, PilothouseError
+from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
 from tests.conftest import Database
 from tests.harness import Server, eventually, running_server
 
@@ -65,7 +65,7 @@ async def test_a_revoked_grant_ends_an_open_watch_within_five_seconds(whole: Ser
     with pytest.raises(PilothouseError) as caught:
         await asyncio.wait_for(watcher, 10)
     assert time.monotonic() - began < 5
-    assert isinstance(caught.value, NotFoundError)
+    assert isinstance(caught.value, PermissionDeniedError)
 
 
 async def test_a_user_switched_off_loses_an_open_watch(whole: Server) -> None:

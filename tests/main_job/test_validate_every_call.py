@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,9 @@ async def test_a_cluster_that_is_away_is_told_by_every_call(server: Server, demo
     assert server.cluster is not None
     server.cluster.faults.refuse_connections = True
     try:
-        heard = {name: await refusal(call) for name, call in calls(server).items()}
+        # At once: the client tries each of them several times.
+        asked = calls(server)
+        heard = dict(zip(asked, await asyncio.gather(*map(refusal, asked.values())), strict=True))
     finally:
         server.cluster.faults.clear()
     assert {name: (error.code.name, error.metadata["cluster"]) for name, error in heard.items()} == (
