@@ -107,7 +107,9 @@ async def test_usage_is_read_from_every_node(client: ClusterClient) -> None:
     seen = await until(client, subject, "running")
     nodes = (await client.list(NODES)).items
     summaries = [await client.node_stats(node.metadata.name) for node in nodes]
-    (usage,) = await usage_by_container(summaries, {pod.uid: subject.id for pod in seen.pods}, datetime.now(UTC))
+    (usage,) = await usage_by_container(
+        summaries, {pod.uid: subject.id for pod in seen.pods}, datetime.now(UTC)
+    )
     assert usage.key == subject.id
     assert usage.memory_bytes > 0
 
