@@ -23,6 +23,7 @@ import structlog
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
+from pilothouse_server.cluster.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.cluster.objects import (
     DEPLOYMENTS,
     NAMESPACES,
@@ -62,7 +63,7 @@ log = structlog.get_logger(__name__)
 class ObserverSettings(msgspec.Struct, frozen=True):
     """`gather_seconds`: how long changes are gathered before they are written together."""
 
-    batch: int = 50
+    batch: int = 25
     gather_seconds: float = 0.05
     locked_again_seconds: float = 0.2
     # A pod that is not ready: when its events are asked for, and how often again where only they say why.
@@ -262,13 +263,14 @@ class Observer:
 
     def _change(self, container: Container, observation: Observation) -> Change:
         warnings, look_up = self._explanations.news(container, observation)
-        unchanged = self._pods_written.get(container.uid) == observation.pods
+        before = self._pods_written.get(container.uid)
+        warnings += _newly_failed(before, observation)
         return Change(
             container,
             observation.observed,
             container.observed_generation,
             observed_replicas=observation.spec_replicas,
-            pods=None if unchanged else observation.pods,
+            pods=None if before == observation.pods else observation.pods,
             warnings=warnings,
             look_up=look_up,
         )
@@ -314,3 +316,17 @@ def _lost(container: Container, objects: Objects | None) -> bool:
     """Applied once, wanted, and not there (any more)."""
     there = objects is not None and container.kubernetes_name in objects.deployments
     return not there and bool(container.observed.deployment_name) and container.observed_generation > 0
+
+
+def _newly_failed(before: tuple[PodObservation, ...] | None, observation: Observation) -> tuple[Warned, ...]:
+    """Pods that came to their end since the last look, evicted ones mostly: their successors run before anybody asks,
+    and the status has nothing to tell of them.
+    """
+    if before is None:
+        return ()
+    known = {pod.uid for pod in before if pod.failed}
+    return tuple(
+        Warned(pod.reason[:100], f"Pod {pod.name}: {pod.message.strip()}"[:MESSAGE_LIMIT])
+        for pod in observation.pods
+        if pod.failed and pod.uid not in known and pod.reason not in ("", observation.observed.reason)
+    )
