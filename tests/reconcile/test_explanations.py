@@ -43,3 +43,17 @@ async def test_a_crash_loop_is_told_once_though_it_goes_on(here: World) -> None:
         await here.until(lambda row: row.observed.restart_count >= 3)
     assert await lines(here, "web", "BackOff") == 1
     assert await lines(here, "web", "CrashLoopBackOff") == 1
+
+
+async def test_an_evicted_pod_is_told_though_its_successor_runs_already(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        pod = (await here.running()).observed.pod_name
+        await here.end_pod(pod, "Evicted", "The node was low on resource: memory. ")
+        await told(here, "web", "Evicted")
+        row = await here.running()
+        assert row.observed.pod_name != pod
+    # Once, whether it was seen before its successor was there (then it is the status that tells it) or after.
+    (line,) = await here.rows("SELECT message FROM container_status_history WHERE reason = 'Evicted'")
+    assert "The node was low on resource: memory." in line["message"]

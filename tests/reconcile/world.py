@@ -189,6 +189,12 @@ class World:
         path = f"/apis/apps/v1/namespaces/shop/deployments/{name}"
         await self._patch("meddler", path, patch, "application/strategic-merge-patch+json")
 
+    async def end_pod(self, name: str, reason: str, message: str) -> None:
+        """The kubelet ends a pod for good, as when its node is short of something."""
+        status = {"phase": "Failed", "reason": reason, "message": message}
+        path = f"/api/v1/namespaces/shop/pods/{name}/status"
+        await self._patch("kubelet", path, {"status": status}, "application/strategic-merge-patch+json")
+
     async def _patch(
         self, manager: str, path: str, body: dict[str, Any], content_type: str, *, force: bool = False
     ) -> None:
