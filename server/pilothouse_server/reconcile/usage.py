@@ -54,6 +54,7 @@ class UsageCollector:
         self._observer = observer
         self._sink = sink
         self._period_seconds = period_seconds
+        self._silent: set[str] = set()
 
     async def run(self) -> None:
         """Collect until cancelled, a round every `period_seconds` however long one takes."""
@@ -78,6 +79,7 @@ class UsageCollector:
         gate = asyncio.Semaphore(NODES_AT_ONCE)
         summaries = await asyncio.gather(*(self._summary(node, gate) for node in nodes))
         silent = {node for node, summary in zip(nodes, summaries, strict=True) if summary is None}
+        self._silent = silent
         owners = self._without_nodes(owners, silent)
         usages = await usage_by_container(
             [summary for summary in summaries if summary is not None], owners, datetime.now(UTC)
@@ -92,7 +94,11 @@ class UsageCollector:
             try:
                 return await self._client.node_stats(node)
             except ClusterError as error:
-                log.info("node tells nothing", cluster=self._cluster_name, node=node, message=error.message)
+                # Once, not in every round: a node may be away for days.
+                if node not in self._silent:
+                    log.info(
+                        "node tells nothing", cluster=self._cluster_name, node=node, message=error.message
+                    )
                 return None
 
     def _without_nodes(self, owners: Mapping[str, PodOwner], silent: set[str]) -> dict[str, PodOwner]:
