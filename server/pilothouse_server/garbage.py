@@ -14,5 +14,5 @@ def collect_seldom() -> None:
     """To be called once, when all is loaded."""
     gc.collect()
     gc.freeze()
-    # The young are few at a time, as thousands of them that all live on, the pods of a cluster, take milliseconds.
-    gc.set_threshold(5_000, 5, 1_000)
+    # The young are few at a time: thousands of them that live on, such as the pods of a cluster, take milliseconds.
+    gc.set_threshold(2_000, 4, 2_000)

@@ -57,7 +57,7 @@ REASON_LIMIT = 100
 MESSAGE_LIMIT = 4096
 
 
-class Observation(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """`observed` for the container's row, `pods` for its pods' rows.
 
     `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods of which only events can

@@ -23,7 +23,7 @@ NODE_NOT_READY = "NodeNotReady"
 ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 
-class PodObservation(msgspec.Struct, frozen=True):
+class PodObservation(msgspec.Struct, frozen=True, gc=False):
     """One pod as shown to callers; the fields of `container_pods`. `phase` is the pod's, or `Terminating`."""
 
     name: str

@@ -21,6 +21,7 @@ import msgspec
 
 from pilothouse_server.cluster.errors import (
     ClusterError,
+    InternalError,
     NotTrusted,
     Refused,
     Status,
@@ -247,8 +248,11 @@ class Transport:
                 socket = await opening
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 500:
-                # The node's answer, in no Status, for a container that does not run (any more).
-                raise Refused("the container does not run", code=500) from error
+                # The node's own answer is plain text, for a container that does not run (any more). A Status is the
+                # API server's: it did not reach the node.
+                if (error.headers or {}).get("Content-Type", "").startswith("text/plain"):
+                    raise Refused("the container does not run", code=500) from error
+                raise InternalError("the node of the pod does not answer") from error
             raise from_status(
                 Status(message=f"the cluster refused the connection: {error.message}"), code=error.status
             ) from error

@@ -20,7 +20,7 @@ NANO = 1_000_000_000
 Key = TypeVar("Key")
 
 
-class Stats(msgspec.Struct, frozen=True, rename="camel"):
+class Stats(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """Base of the summary's parts; only what is read is decoded."""
 
 

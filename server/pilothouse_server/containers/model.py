@@ -27,7 +27,7 @@ VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_pa
 AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]
 
 
-class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
+class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
     """Base of every part of a container: immutable, and small as JSON because defaults are left out."""
 
 

@@ -19,6 +19,7 @@ from pilothouse_server.cluster.client import ClusterClient, object_key
 from pilothouse_server.cluster.errors import ClusterError, Expired, Throttled
 from pilothouse_server.cluster.objects import Resource, T
 from pilothouse_server.reconcile.backoff import after_error
+from pilothouse_server.steps import in_steps
 
 Key = tuple[str, str]
 # A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.
@@ -79,7 +80,7 @@ class Informer(Generic[T]):
         pages = self._client.pages(self._resource, self._namespace, label_selector=self._label_selector)
         async with aclosing(pages):
             async for page in pages:
-                for item in page.items:
+                async for item in in_steps(page.items):
                     gone.discard(object_key(item))
                     self._put(item)
                 version = page.resource_version

@@ -30,6 +30,7 @@ from .pod_containers import Attempt, Container
 from .pod_programs import KILLED
 from .resources import PODS
 from .routes_context import ApiContext, Target
+from .routes_nodes import refused_dial
 
 JsonObject = dict[str, Any]
 
@@ -65,6 +66,9 @@ class ExecRoutes:
         name = _container_name(pod, query.get("container", ""))
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise api_errors.bad_request("Upgrade request required")
+        kubelet = self._kubelets.by_node.get(pod["spec"].get("nodeName", ""))
+        if kubelet is not None and kubelet.away:
+            raise api_errors.failure(500, f"error dialing backend: {refused_dial(kubelet)}")
         worker = self._kubelets.worker(pod)
         container = (
             next((entry for entry in worker.containers if entry.name == name), None) if worker else None

@@ -55,7 +55,7 @@ class NodeRoutes:
         container = options.container or pod["spec"]["containers"][0]["name"]
         place = f"{target.namespace}/{target.name}/{container}"
         url = f"https://{kubelet.ip}:{_PORT}/containerLogs/{place}"
-        raise api_errors.failure(500, f'Get "{url}": {_refused(kubelet)}')
+        raise api_errors.failure(500, f'Get "{url}": {refused_dial(kubelet)}')
 
     async def proxy(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
         """GET through the node proxy: `stats/summary` and `metrics/resource`; other paths are not the kubelet's."""
@@ -66,7 +66,7 @@ class NodeRoutes:
                 503, f"error trying to reach service: no kubelet runs on {target.name}", "ServiceUnavailable"
             )
         if (kubelet := self._kubelets.by_node[target.name]).away:
-            message = f"error trying to reach service: {_refused(kubelet)}"
+            message = f"error trying to reach service: {refused_dial(kubelet)}"
             raise api_errors.failure(503, message, "ServiceUnavailable")
         if target.rest == "stats/summary":
             brief = bool(boolean(request.query, "only_cpu_and_memory"))
@@ -77,5 +77,6 @@ class NodeRoutes:
         return web.Response(status=404, text="404: Page Not Found")
 
 
-def _refused(kubelet: Kubelet) -> str:
+def refused_dial(kubelet: Kubelet) -> str:
+    """What the API server says of a kubelet that is away."""
     return f"dial tcp {kubelet.ip}:{_PORT}: connect: connection refused"

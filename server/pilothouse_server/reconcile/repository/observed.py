@@ -39,7 +39,7 @@ ORDINARY_REASONS = ORDINARY | {
 PULL_REASONS = {"ErrImagePull", "ImagePullBackOff"}
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A container as loaded under lock, and what shall be written of it; `pods` None leaves its pods as they are.
 
     `warnings` are lines of the history beside the status; those that it holds already are left out where `look_up`.
