@@ -13,7 +13,8 @@ import pytest_asyncio
 from pilothouse_server.cluster import manifests
 from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.dry_run import dry_run_container
-from pilothouse_server.cluster.errors import Invalid
+from pilothouse_server.cluster.errors import InternalError, Invalid
+from pilothouse_server.cluster.live import program
 from pilothouse_server.cluster.objects import (
     DEPLOYMENTS,
     NAMESPACES,
@@ -35,12 +36,17 @@ SHOP = Namespace(id=NamespaceId(1), uid="shop-uid", name="shop", kubernetes_name
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client() -> AsyncIterator[ClusterClient]:
-    async with SimulatedCluster(speed=10) as simulated:
-        client = await ClusterClient.from_kubeconfig(simulated.kubeconfig(), name="local")
-        await client.apply(NAMESPACES, manifests.namespace(SHOP))
-        yield client
-        await client.close()
+async def simulated() -> AsyncIterator[SimulatedCluster]:
+    async with SimulatedCluster(speed=10) as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(simulated: SimulatedCluster) -> AsyncIterator[ClusterClient]:
+    client = await ClusterClient.from_kubeconfig(simulated.kubeconfig(), name="local")
+    await client.apply(NAMESPACES, manifests.namespace(SHOP))
+    yield client
+    await client.close()
 
 
 async def observed(client: ClusterClient, subject: Container) -> Observation:
@@ -83,6 +89,21 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
     assert await client.delete(DEPLOYMENTS, "shop", "web", uid=applied.metadata.uid)
     await eventually(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
     assert not await client.delete(DEPLOYMENTS, "shop", "web", uid=applied.metadata.uid)
+
+
+async def test_a_program_cannot_run_where_the_kubelet_is_away(
+    simulated: SimulatedCluster, client: ClusterClient
+) -> None:
+    subject = container()
+    await client.apply(DEPLOYMENTS, manifests.deployment(subject), force=True)
+    seen = (await until(client, subject, "running")).observed
+    (pod,) = (await client.list(PODS, "shop")).items
+    simulated.kubelets.stop(pod.spec.node_name)
+    with pytest.raises(InternalError, match="node of the pod does not answer"):
+        async with program(
+            client, "shop", seen.pod_name, container="main", command=["true"], stdin=False, tty=False
+        ):
+            pass
 
 
 async def test_a_watch_continues_a_list(client: ClusterClient) -> None:

@@ -250,7 +250,7 @@ class Transport:
             if error.status == 500:
                 # The node's own answer is plain text, for a container that does not run (any more). A Status is the
                 # API server's: it did not reach the node.
-                if (error.headers or {}).get("Content-Type", "").startswith("text/plain"):
+                if error.headers is not None and error.headers.get("Content-Type", "").startswith("text/plain"):
                     raise Refused("the container does not run", code=500) from error
                 raise InternalError("the node of the pod does not answer") from error
             raise from_status(
