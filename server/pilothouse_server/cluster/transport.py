@@ -250,7 +250,8 @@ class Transport:
             if error.status == 500:
                 # The node's own answer is plain text, for a container that does not run (any more). A Status is the
                 # API server's: it did not reach the node.
-                if error.headers is not None and error.headers.get("Content-Type", "").startswith("text/plain"):
+                kind = "" if error.headers is None else error.headers.get("Content-Type", "")
+                if kind.startswith("text/plain"):
                     raise Refused("the container does not run", code=500) from error
                 raise InternalError("the node of the pod does not answer") from error
             raise from_status(
