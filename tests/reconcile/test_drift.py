@@ -199,7 +199,10 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         await here.move(containers.stop)
         await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 0)
         await here.move(containers.start)
-        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 4)
+        row = await here.running()
+        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
+        # Nor was it gone meanwhile.
+        assert next(c for c in row.observed.conditions if c.type == "Autoscaled").status == "True"
 
 
 def _autoscaled(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

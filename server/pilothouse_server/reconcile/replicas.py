@@ -46,12 +46,14 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
         message = f"{live} replicas, set by HorizontalPodAutoscaler {autoscaler}"
         condition = Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message)
         return Replicas(adopt=live, condition=condition)
+    # At zero nobody looked for one: it waits until it is started again.
+    said = _no_longer(container) if live > 0 else None
     if asked:
-        return Replicas(scale=wanted, condition=_no_longer(container))
+        return Replicas(scale=wanted, condition=said)
     if drift.policy == "adopt":
-        return Replicas(adopt=live, condition=_no_longer(container))
+        return Replicas(adopt=live, condition=said)
     await _note(client, container, live, drift)
-    return Replicas(condition=_no_longer(container))
+    return Replicas(condition=said)
 
 
 async def find_autoscaler(client: LeasedClient, container: Container) -> str | None:
