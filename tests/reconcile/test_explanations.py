@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from pilothouse_server.cluster.events import list_events
+from pilothouse_server.reconcile import explanations
 from tests.cluster.waiting import eventually
 from tests.reconcile.world import World
 
@@ -57,3 +65,24 @@ async def test_an_evicted_pod_is_told_though_its_successor_runs_already(here: Wo
     # Once, whether it was seen before its successor was there (then it is the status that tells it) or after.
     (line,) = await here.rows("SELECT message FROM container_status_history WHERE reason = 'Evicted'")
     assert "The node was low on resource: memory." in line["message"]
+
+
+async def test_many_questions_at_once_are_rationed(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    async def counted(*arguments: Any) -> Any:
+        asked.append(monotonic())
+        return await list_events(*arguments)
+
+    monkeypatch.setattr(explanations, "list_events", counted)
+    async with here.reconciling():
+        await here.namespace()
+        names = [f"web-{number}" for number in range(30)]
+        for name in names:
+            await here.create(name, annotations={BEHAVIOR: "unschedulable"})
+        for name in names:
+            await told(here, name, "FailedScheduling")
+    # Twenty at once, then five a second.
+    assert len(asked) >= 30
+    for first, last in combinations(range(len(asked)), 2):
+        assert last - first <= 20 + 5 * (asked[last] - asked[first]) + 1

@@ -8,6 +8,9 @@ cluster are of pods that start as they should, or of other people's. There are t
 * The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter the history
   beside the status, in the cluster's words. Asked once for each trouble.
 
+An API server reads all events of a namespace for each question, so questions are rationed: where hundreds of
+containers wait for an explanation at once, it comes for one after the other.
+
 A warning is told once per container and reason: neither its repetitions, nor its like about another pod, nor a pod that
 goes back and forth add lines, as long as they come within `_FORGOTTEN_SECONDS` of each other. An observer that has
 just taken over does not know what the one before has told; the history does (`repository.observed`).
@@ -33,16 +36,20 @@ from pilothouse_server.reconcile.repository.observed import PULL_REASONS
 
 _FORGOTTEN_SECONDS = 600.0
 _AT_ONCE = 8
+# So many questions at once after a silence, and so many a second after that.
+_BURST = 20.0
+_PER_SECOND = 5.0
 # The observation waits meanwhile.
 _ANSWER_SECONDS = 5.0
 
 
 class _Question(msgspec.Struct):
-    """About a pod; `key` is the trouble that it is asked for. `due` None: asked."""
+    """About a pod; `key` is the trouble that it is asked for. `due` None: asked. `booked`: that time is its own."""
 
     pod: str
     key: tuple[object, ...]
     due: float | None
+    booked: bool = False
 
 
 class Explanations:
@@ -65,6 +72,8 @@ class Explanations:
         self._events: dict[str, tuple[Event, ...]] = {}
         self._questions: dict[str, _Question] = {}
         self._told: dict[str, dict[str, float]] = {}
+        # When the next question that nobody has a time for may be asked.
+        self._free_at = 0.0
 
     def events(self, uid: str) -> tuple[Event, ...]:
         """What was answered last, while there is something to explain."""
@@ -111,6 +120,7 @@ class Explanations:
             for container, observation in seen.values()
             if (question := self._due(container.uid, observation)) is not None
         ]
+        due = self._rationed(due)
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(container: Container, question: _Question) -> None:
@@ -120,6 +130,21 @@ class Explanations:
         async with asyncio.TaskGroup() as group:
             for container, question in due:
                 group.create_task(one(container, question))
+
+    def _rationed(self, due: list[tuple[Container, _Question]]) -> list[tuple[Container, _Question]]:
+        """Those that may be asked now; each other has a time of its own from now on."""
+        now = monotonic()
+        granted = []
+        for container, question in due:
+            if not question.booked:
+                self._free_at = max(self._free_at, now - _BURST / _PER_SECOND) + 1 / _PER_SECOND
+                if self._free_at > now:
+                    question.booked, question.due = True, self._free_at
+                    self._view.mark(container.uid, in_seconds=self._free_at - now)
+                    continue
+            question.booked = False
+            granted.append((container, question))
+        return granted
 
     def _pods(self, uid: str) -> list[str]:
         objects = self._view.containers.get(uid)
