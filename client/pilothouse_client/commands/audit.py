@@ -11,6 +11,15 @@ from pilothouse_client.commands.options import Filter, Format, Limit, Namespace,
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
 from pilothouse_client.commands.values import moment, span
 
+
+def _result(operation: Any) -> str:
+    """A stream has two records: the one of its beginning has no result yet."""
+    metadata = operation.metadata
+    if "stream_event" in metadata and metadata["stream_event"] == "opened":
+        return "opened"
+    return operation.error_code or "OK"
+
+
 app = typer.Typer(no_args_is_help=True, help="What was done, by whom.", rich_markup_mode=None)
 COLUMNS: list[Column[Any]] = [
     Column("TIME", lambda operation: moment(operation.start_time)),
@@ -19,7 +28,7 @@ COLUMNS: list[Column[Any]] = [
     Column("TYPE", lambda operation: operation.resource_type),
     Column("NAMESPACE", lambda operation: operation.namespace),
     Column("NAME", lambda operation: operation.resource_name),
-    Column("RESULT", lambda operation: operation.error_code or "OK"),
+    Column("RESULT", _result),
     Column("DURATION", lambda operation: span(operation.duration)),
     Column("ID", lambda operation: operation.operation_id),
 ]
