@@ -18,7 +18,8 @@ from pilothouse_server.cluster.client import ClusterClient
 from pilothouse_server.cluster.errors import ClusterError
 
 _AT_ONCE = 8
-_READ = ("get", "list", "watch")
+_LIST = ("get", "list")
+_READ = (*_LIST, "watch")
 _KEEP = ("get", "list", "create", "patch", "delete")
 _KEEP_WATCHED = (*_READ, "create", "patch", "delete")
 
@@ -50,7 +51,7 @@ class _Row(msgspec.Struct, frozen=True):
 _TABLE = (
     _Row("", "namespaces", _KEEP_WATCHED, "a Kubernetes namespace for each namespace"),
     _Row("", "pods", _READ, "what runs, and why not"),
-    _Row("", "events", _READ, "the cluster's own explanations"),
+    _Row("", "events", _LIST, "the cluster's own explanations"),
     _Row("", "services", _KEEP_WATCHED, "port mappings"),
     _Row("", "serviceaccounts", _KEEP, "the service accounts that containers name"),
     _Row("", "configmaps", _KEEP_WATCHED, "config maps"),
@@ -59,10 +60,10 @@ _TABLE = (
     _Row("apps", "deployments", _KEEP_WATCHED, "containers"),
     _Row("apps", "deployments/scale", ("get", "patch"), "start, stop, pause and resume"),
     _Row("apps", "replicasets", _READ, "progress of rollouts"),
-    _Row("autoscaling", "horizontalpodautoscalers", _READ, "leaving replicas to an autoscaler", True),
-    _Row("storage.k8s.io", "storageclasses", _READ, "checks of storage classes, and expansion", True),
-    _Row("", "persistentvolumes", ("get", "list"), "the volumes that claims are bound to", True),
-    _Row("", "nodes", ("get", "list"), "usage, and the architecture of images", True),
+    _Row("autoscaling", "horizontalpodautoscalers", _LIST, "leaving replicas to an autoscaler", True),
+    _Row("storage.k8s.io", "storageclasses", _LIST, "checks of storage classes, and expansion", True),
+    _Row("", "persistentvolumes", _LIST, "the volumes that claims are bound to", True),
+    _Row("", "nodes", _LIST, "usage, and the architecture of images", True),
     _Row("", "nodes/proxy", ("get",), "usage, from the kubelets", True),
     _Row("", "pods/log", ("get",), "logs", True),
     _Row("", "pods/exec", ("get", "create"), "exec", True),
