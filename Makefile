@@ -29,7 +29,7 @@ run: setup
 	@exec $(BIN)/pilothouse serve --dev
 
 test: setup
-	$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 soak: setup
 	$(BIN)/pytest -m soak $(ARGS)

@@ -16,6 +16,28 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+class _Writing:
+    """The context of a watch, which tells whether an answer is being written: none may be cut, nor met by another."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def write(self, answer: health_pb2.HealthCheckResponse) -> None:
+        """Sends an answer."""
+        self._idle.clear()
+        try:
+            await self._context.write(answer)
+        finally:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when nothing is being written; what the caller does before it awaits again meets no answer."""
+        while not self._idle.is_set():
+            await self._idle.wait()
+
+
 class Health(aio.HealthServicer):
     """gRPC's own service, less the watches of a server that drains."""
 
@@ -25,12 +47,14 @@ class Health(aio.HealthServicer):
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Tells every change of a service's status until the server drains."""
-        watching = asyncio.ensure_future(super().Watch(request, context))
+        writing: Any = _Writing(context)
+        watching = asyncio.ensure_future(super().Watch(request, writing))
         draining = asyncio.ensure_future(self._draining.wait())
         try:
             await asyncio.wait({watching, draining}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
                 watching.result()
+            await writing.idle()
         finally:
             draining.cancel()
             watching.cancel()
