@@ -12,9 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 from benchmarks.child import answering
-from pilothouse_server.cluster.manifests import CONTAINER_UID, MANAGED_BY, MANAGER
-from pilothouse_server.cluster.simulated import SimulatedCluster
-from pilothouse_server.cluster.simulated.resources import DEPLOYMENTS, NAMESPACES, PODS
+from pilothouse_server.kubernetes.manifests import CONTAINER_UID, MANAGED_BY, MANAGER
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.resources import DEPLOYMENTS, NAMESPACES, PODS
 
 NAMESPACE = "measured"
 _READY_SECONDS = 60.0

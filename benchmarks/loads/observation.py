@@ -12,11 +12,11 @@ from typing import Any
 
 from benchmarks.child import answering
 from benchmarks.held import Held
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import PODS
 from pilothouse_server.garbage import collect_seldom
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import PODS
 from pilothouse_server.reconcile.cluster_view import ClusterView
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.own_changes import OwnChanges

@@ -16,7 +16,6 @@ import structlog
 
 from pilothouse_migrations import runner
 from pilothouse_server.audit.service import AuditService
-from pilothouse_server.cluster import connection
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.operations.deregistration import Nouns
@@ -34,6 +33,7 @@ from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.keys import KeyRing
+from pilothouse_server.kubernetes import connection
 from pilothouse_server.metrics import messages as metrics_messages
 from pilothouse_server.metrics import operations as metrics
 from pilothouse_server.metrics.live import LiveUsage

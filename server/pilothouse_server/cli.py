@@ -215,7 +215,7 @@ def simulate_cluster(
 
 
 async def _simulate(port: int, nodes: int, speed: float, state: Path | None) -> None:
-    from pilothouse_server.cluster.simulated import SimulatedCluster
+    from pilothouse_simulator import SimulatedCluster
 
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -255,9 +255,9 @@ def _kubeconfigs(settings: Settings) -> dict[str, Any]:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Runs to the end; a known failure is one line, not a traceback."""
-    from pilothouse_server.cluster.errors import ClusterError
     from pilothouse_server.embedded.postgres import EmbeddedPostgresError
     from pilothouse_server.errors import PilothouseError
+    from pilothouse_server.kubernetes.errors import ClusterError
 
     try:
         return asyncio.run(work)

@@ -18,10 +18,10 @@ import msgspec
 from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import RoleNames, ensure_roles
-from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.clusters.access import Kubeconfigs
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.settings import Settings
+from pilothouse_simulator import SimulatedCluster
 
 DATABASE = "pilothouse"
 

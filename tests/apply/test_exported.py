@@ -12,9 +12,9 @@ from tests.harness import eventually
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.problems import Problems
-from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,
@@ -23,8 +23,8 @@ from pilothouse_server.cluster.objects import (
     SERVICES,
     Resource,
 )
-from pilothouse_server.cluster.simulated import SimulatedCluster
-from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.claims_controller import PROVISIONER
 
 CONFIG_MAP = """\
 apiVersion: v1

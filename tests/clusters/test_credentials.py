@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pilothouse_server.cluster import credentials
-from pilothouse_server.cluster.errors import CredentialsRefused
-from pilothouse_server.cluster.simulated.server_certificate import Authority
+from pilothouse_server.kubernetes import credentials
+from pilothouse_server.kubernetes.errors import CredentialsRefused
+from pilothouse_simulator.server_certificate import Authority
 from tests.clusters.given import encoded, jwt
 
 SECRET = "a-token-that-nobody-may-see"

@@ -16,7 +16,7 @@ from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_server import keys
-from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_simulator import SimulatedCluster
 from tests.clusters.given import (
     QUICK,
     another_cluster,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from pilothouse_server.cluster import rights
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import Forbidden, Unreachable
-from pilothouse_server.cluster.objects import DEPLOYMENTS, PODS
+from pilothouse_server.kubernetes import rights
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import Forbidden, Unreachable
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
 from tests.clusters.given import another_cluster, kubeconfig, role
 
 

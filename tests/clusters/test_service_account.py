@@ -8,7 +8,7 @@ import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
-from pilothouse_server.cluster import connection
+from pilothouse_server.kubernetes import connection
 from tests.clusters.given import QUICK, another_cluster, has_status, place
 from tests.conftest import Database
 from tests.harness import running_server

@@ -10,12 +10,12 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from pilothouse_server.cluster import connection, credentials
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import NotTrusted, Unauthorized
-from pilothouse_server.cluster.objects import NAMESPACES
-from pilothouse_server.cluster.simulated import SimulatedCluster
-from pilothouse_server.cluster.simulated.server_certificate import Authority
+from pilothouse_server.kubernetes import connection, credentials
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized
+from pilothouse_server.kubernetes.objects import NAMESPACES
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.server_certificate import Authority
 from tests.clusters.given import another_cluster, encoded, kubeconfig
 from tests.clusters.proxy import proxy
 

@@ -13,10 +13,10 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import errors
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.client import FIELD_MANAGER
-from pilothouse_server.cluster.manifest_config import CONFIG_UID
-from pilothouse_server.cluster.objects import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Manifest
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.manifest_config import CONFIG_UID
+from pilothouse_server.kubernetes.objects import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Manifest
 from tests.config.conftest import Place
 from tests.harness import eventually
 

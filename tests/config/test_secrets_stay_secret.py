@@ -31,10 +31,10 @@ from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_simulator import SimulatedCluster
 from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secrets_of
 from tests.conftest import Database, addresses, connection
 from tests.harness import eventually

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.harness import Server, eventually, running_server
 

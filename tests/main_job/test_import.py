@@ -11,7 +11,7 @@ import pytest
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_server.cluster.client import ClusterClient
+from pilothouse_server.kubernetes.client import ClusterClient
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 from tests.main_job.legacy import (

@@ -16,9 +16,9 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2 as storage
 from pilothouse_client import PilothouseError
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.objects import CONFIG_MAPS, Manifest, Resource
-from pilothouse_server.cluster.simulated.admission import Webhook
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import CONFIG_MAPS, Manifest, Resource
+from pilothouse_simulator.admission import Webhook
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 

@@ -13,8 +13,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from tests.conftest import connection
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in

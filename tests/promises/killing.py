@@ -21,10 +21,16 @@ from typing import Any, NamedTuple
 import msgspec
 from google.protobuf.json_format import MessageToDict
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.simulated import SimulatedCluster
-from pilothouse_server.cluster.simulated.resources import (
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.reconcile import reconcile_volume
+from pilothouse_server.reconcile.clusters import Clusters
+from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.reconcile_config import ConfigNoun
+from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,
@@ -34,12 +40,6 @@ from pilothouse_server.cluster.simulated.resources import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.reconcile import reconcile_volume
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.own_changes import OwnChanges
-from pilothouse_server.reconcile.reconcile_config import ConfigNoun
-from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from tests.conftest import Database, new_database
 from tests.harness import QUICK, Server, eventually, running_server
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES
 from pilothouse_server.containers.model import Container
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES
 from pilothouse_server.reconcile import container_actions
 from pilothouse_server.reconcile.container_actions import Result
 from pilothouse_server.reconcile.leased_client import LeasedClient

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.simulated.resources import (
+from pilothouse_server.clusters.operations import deregistration
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.store.unit_of_work import Store
+from pilothouse_simulator.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,
@@ -19,9 +22,6 @@ from pilothouse_server.cluster.simulated.resources import (
     SECRETS,
     SERVICES,
 )
-from pilothouse_server.clusters.operations import deregistration
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database, new_database
 from tests.harness import Server, eventually, running_server
 from tests.promises.killed_operations import deregister, is_forgotten, let_go, make_registered

@@ -17,13 +17,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES
-from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, connection
 from tests.harness import PASSWORD, Server, running_server
 from tests.promises import requests

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from pilothouse_migrations.databases import ensure_database
-from pilothouse_server.cluster.simulated import SimulatedCluster
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_simulator import SimulatedCluster
 from tests.harness import eventually
 from tests.readme.served import PATH, ROOT, Shell, environment, serving
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.cluster.client import ClusterClient, Page
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.model import Condition, Container, EnvVar, Port, Resources
+from pilothouse_server.kubernetes.client import ClusterClient, Page
+from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
     SERVICES,
@@ -17,9 +19,7 @@ from pilothouse_server.cluster.objects import (
     Resource,
     ScaleTarget,
 )
-from pilothouse_server.containers import operations as containers
-from pilothouse_server.containers.model import Condition, Container, EnvVar, Port, Resources
-from tests.cluster.waiting import eventually
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 WISHES: dict[str, Any] = {

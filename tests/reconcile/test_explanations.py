@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.cluster.events import list_events
+from pilothouse_server.kubernetes.events import list_events
 from pilothouse_server.reconcile import explanations
-from tests.cluster.waiting import eventually
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
-from tests.cluster.containers import container as model
-from tests.cluster.waiting import eventually
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
+from tests.kubernetes.containers import container as model
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"

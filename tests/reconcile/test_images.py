@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
     ObjectMeta,
@@ -16,8 +16,8 @@ from pilothouse_server.cluster.objects import (
     Waiting,
 )
 from pilothouse_server.reconcile.images import Sighting, sighting
-from tests.cluster.containers import container as model
-from tests.cluster.waiting import eventually
+from tests.kubernetes.containers import container as model
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"

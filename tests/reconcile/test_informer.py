@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
-from pilothouse_server.cluster.client import Page
-from pilothouse_server.cluster.errors import ClusterError, Expired, Unreachable
-from pilothouse_server.cluster.objects import PODS, ObjectMeta, Pod
-from pilothouse_server.cluster.watch_events import WatchEvent
+from pilothouse_server.kubernetes.client import Page
+from pilothouse_server.kubernetes.errors import ClusterError, Expired, Unreachable
+from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod
+from pilothouse_server.kubernetes.watch_events import WatchEvent
 from pilothouse_server.reconcile.informer import Informer
-from tests.cluster.waiting import eventually
+from tests.kubernetes.waiting import eventually
 
 
 def pod(name: str, version: int, uid: str = "") -> Pod:

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.reconcile import reconcile_container
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
@@ -23,7 +23,7 @@ from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.worker import Worker, WorkerSettings
-from tests.cluster.waiting import eventually
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 # Soon over, as the next server has to wait for it.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
-from tests.cluster.waiting import eventually
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 

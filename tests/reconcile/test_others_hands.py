@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.errors import NotFound
-from pilothouse_server.cluster.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
 from pilothouse_server.containers.model import Port
-from tests.cluster.waiting import eventually
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import (
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
     ClusterError,
     Forbidden,
     InternalError,
@@ -24,8 +24,7 @@ from pilothouse_server.cluster.errors import (
     Unauthorized,
     Unreachable,
 )
-from pilothouse_server.cluster.objects import CONFIG_MAPS, NAMESPACES, KubernetesObject
-from pilothouse_server.cluster.simulated import SimulatedCluster
+from pilothouse_server.kubernetes.objects import CONFIG_MAPS, NAMESPACES, KubernetesObject
 from pilothouse_server.reconcile.backoff import (
     REFUSED_FIRST_SECONDS,
     REFUSED_MOST_SECONDS,
@@ -37,7 +36,8 @@ from pilothouse_server.reconcile.backoff import (
 from pilothouse_server.reconcile.health import HealthSettings
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.sweep import SweepSettings
-from tests.cluster.waiting import eventually
+from pilothouse_simulator import SimulatedCluster
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
 from tests.virtual_time import pass_time, virtual_time
 

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse_server.cluster.objects import DEPLOYMENTS
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.reconcile.observer import Observer
 from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.worker import Worker
-from tests.cluster.waiting import eventually
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.reconcile.health import HealthSettings
-from tests.cluster.waiting import eventually
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
 
 

@@ -10,13 +10,12 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.simulated import SimulatedCluster
-from pilothouse_server.cluster.transport import Limits
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers import repository as container_rows
 from pilothouse_server.containers.model import Container, NamespaceId
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces import repository as namespace_rows
@@ -31,9 +30,10 @@ from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.unit_of_work import Store, Transaction
-from tests.cluster.containers import container as model
-from tests.cluster.waiting import eventually
+from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
+from tests.kubernetes.containers import container as model
+from tests.kubernetes.waiting import eventually
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),

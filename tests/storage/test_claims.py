@@ -9,10 +9,10 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from pilothouse_server.cluster.claims import VOLUME_UID
-from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
-from pilothouse_server.cluster.simulated.json_copy import copy_json
-from pilothouse_server.cluster.simulated.resources import (
+from pilothouse_server.kubernetes.claims import VOLUME_UID
+from pilothouse_simulator.claims_controller import PROVISIONER
+from pilothouse_simulator.json_copy import copy_json
+from pilothouse_simulator.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     RESOURCE_QUOTAS,

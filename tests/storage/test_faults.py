@@ -14,9 +14,7 @@ import pytest_asyncio
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.simulated.claims_controller import PROVISIONER
-from pilothouse_server.cluster.simulated.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
+from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.reconcile import reconcile_volume
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.health import HealthSettings
@@ -27,9 +25,11 @@ from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
-from tests.cluster.waiting import eventually
+from pilothouse_simulator.claims_controller import PROVISIONER
+from pilothouse_simulator.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
 from tests.harness import QUICK, running_server
+from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World, world
 from tests.storage.conftest import Place
 

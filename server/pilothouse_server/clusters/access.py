@@ -14,18 +14,6 @@ from typing import Any
 
 import structlog
 
-from pilothouse_server.cluster import connection, rights
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.credentials import Credentials
-from pilothouse_server.cluster.errors import (
-    ClusterError,
-    CredentialsRefused,
-    Forbidden,
-    Unauthorized,
-    Unreachable,
-)
-from pilothouse_server.cluster.rights import Right
-from pilothouse_server.cluster.transport import DEFAULT_LIMITS, Limits
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.operations.registration import TriedOut
 from pilothouse_server.encryption import Envelopes
@@ -36,6 +24,18 @@ from pilothouse_server.errors import (
     Unavailable,
     Violation,
 )
+from pilothouse_server.kubernetes import connection, rights
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.errors import (
+    ClusterError,
+    CredentialsRefused,
+    Forbidden,
+    Unauthorized,
+    Unreachable,
+)
+from pilothouse_server.kubernetes.rights import Right
+from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

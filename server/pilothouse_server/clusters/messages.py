@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_server.cluster import credentials as credential_form
-from pilothouse_server.cluster.credentials import Credentials
-from pilothouse_server.cluster.errors import CredentialsRefused
-from pilothouse_server.cluster.rights import Right
 from pilothouse_server.clusters.access import refusal
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations.deregistration import Objects
 from pilothouse_server.errors import invalid
+from pilothouse_server.kubernetes import credentials as credential_form
+from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.errors import CredentialsRefused
+from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.rpc import wire
 
 _STATUS = {

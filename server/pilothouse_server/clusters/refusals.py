@@ -9,21 +9,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import (
-    ClusterError,
-    InternalError,
-    Invalid,
-    Refused,
-    Throttled,
-    Unreachable,
-)
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
     PilothouseError,
     Unavailable,
     Violation,
+)
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
+    ClusterError,
+    InternalError,
+    Invalid,
+    Refused,
+    Throttled,
+    Unreachable,
 )
 
 T = TypeVar("T")

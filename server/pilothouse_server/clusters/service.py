@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_server.cluster import rights
 from pilothouse_server.clusters import messages
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations import deregistration, registration
 from pilothouse_server.clusters.operations.deregistration import Nouns
 from pilothouse_server.errors import missing
+from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask

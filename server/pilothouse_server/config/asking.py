@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pilothouse_server.cluster.dry_run import dry_run_config, dry_run_config_deletion
 from pilothouse_server.clusters.refusals import tried
 from pilothouse_server.config.model import Config, Values
 from pilothouse_server.containers.live import Connect
+from pilothouse_server.kubernetes.dry_run import dry_run_config, dry_run_config_deletion
 
 
 async def check_on_cluster(connect: Connect, config: Config, values: Values | None = None) -> None:

@@ -15,12 +15,17 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.cluster import importing_sources
-from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import NotFound
-from pilothouse_server.cluster.importing import Converted
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.config.model import ConfigMap, Kind
+from pilothouse_server.config.operations import config_maps, configs, secrets
+from pilothouse_server.config.operations.secrets import Asked
+from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.kubernetes import importing_sources
+from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.importing import Converted
+from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     CONFIG_MAPS,
     SECRET_METADATA,
@@ -28,11 +33,6 @@ from pilothouse_server.cluster.objects import (
     Manifest,
     Resource,
 )
-from pilothouse_server.config.model import ConfigMap, Kind
-from pilothouse_server.config.operations import config_maps, configs, secrets
-from pilothouse_server.config.operations.secrets import Asked
-from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
-from pilothouse_server.encryption import Envelopes
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.storage import operations as volumes
 from pilothouse_server.storage import taking_over

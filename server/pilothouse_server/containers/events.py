@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.events import KubernetesEvent, Subject, events_of
 from pilothouse_server.clusters.refusals import refusal, within
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.events import KubernetesEvent, Subject, events_of
 
 SECONDS = 3.0
 MOST_PODS = 10

@@ -19,12 +19,6 @@ from uuid import uuid4
 
 import msgspec
 
-from pilothouse_server.cluster import field_paths, manifests
-from pilothouse_server.cluster.claims import PERSISTENT_VOLUME_CLAIMS, claim
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError, Refused
-from pilothouse_server.cluster.importing import Converted, convert, with_volume_names, without_services
-from pilothouse_server.cluster.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.clusters.refusals import refusal, within
 from pilothouse_server.containers import admission, belongings, operations, repository, rules
 from pilothouse_server.containers.belongings import Belongings, Found, Here, Made, May
@@ -32,6 +26,12 @@ from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
+from pilothouse_server.kubernetes import field_paths, manifests
+from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, claim
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError, Refused
+from pilothouse_server.kubernetes.importing import Converted, convert, with_volume_names, without_services
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import Transaction

@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
 
-from pilothouse_server.cluster import live
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import (
+from pilothouse_server.containers.log_places import Place, PodKey, key_of
+from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable, not_found
+from pilothouse_server.kubernetes import live
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
     ClusterError,
     InternalError,
     NotFound,
@@ -27,9 +30,6 @@ from pilothouse_server.cluster.errors import (
     Throttled,
     Unreachable,
 )
-from pilothouse_server.containers.log_places import Place, PodKey, key_of
-from pilothouse_server.containers.model import Container, Pod
-from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable, not_found
 
 Connect = Callable[[str], Awaitable[ClusterClient]]
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]

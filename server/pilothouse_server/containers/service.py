@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.live import program
 from pilothouse_server.containers import belongings, events, importing, live, messages, operations
 from pilothouse_server.containers.asking import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
@@ -18,6 +16,8 @@ from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.live import program
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call

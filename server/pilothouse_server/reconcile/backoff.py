@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pilothouse_server.cluster.errors import ClusterError, Forbidden, Refused, Throttled
+from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, Refused, Throttled
 
 # What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something; where it is
 # a right, a quota or a policy that is missing, somebody changes it on the cluster, and nothing tells us.

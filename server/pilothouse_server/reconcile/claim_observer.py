@@ -20,7 +20,8 @@ from time import monotonic
 import msgspec
 import structlog
 
-from pilothouse_server.cluster.claims import (
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.claims import (
     PERSISTENT_VOLUME_CLAIMS,
     VOLUME_UID,
     ClaimObservation,
@@ -28,10 +29,9 @@ from pilothouse_server.cluster.claims import (
     observe_claim,
     refused,
 )
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import EVENTS, Event
-from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import EVENTS, Event
 from pilothouse_server.reconcile.cluster_view import labelled_uid
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.leadership import under_lease

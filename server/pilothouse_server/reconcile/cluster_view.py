@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from time import monotonic
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
 from pilothouse_server.reconcile.own_changes import OwnChanges
 
 # Our own applies are noted when they are written back, a moment after their watch event.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import Unreachable
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import Unreachable
 
 Connect = Callable[[str], Awaitable[ClusterClient]]
 # What is under way with a client that is replaced may end: longer than a request may take.

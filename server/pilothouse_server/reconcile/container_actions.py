@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.cluster import adoption, manifests
-from pilothouse_server.cluster.errors import Conflict, Forbidden
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.containers import rules
+from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.kubernetes import adoption, manifests
+from pilothouse_server.kubernetes.errors import Conflict, Forbidden
+from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -25,10 +28,7 @@ from pilothouse_server.cluster.objects import (
     KubernetesObject,
     Service,
 )
-from pilothouse_server.cluster.observation import APPLIED
-from pilothouse_server.containers import rules
-from pilothouse_server.containers.model import Condition, Container
-from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.kubernetes.observation import APPLIED
 from pilothouse_server.reconcile import replicas
 from pilothouse_server.reconcile.drift import Drift
 from pilothouse_server.reconcile.leased_client import LeasedClient

@@ -17,13 +17,13 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.cluster import field_paths
-from pilothouse_server.cluster.client import FIELD_MANAGER
-from pilothouse_server.cluster.errors import Conflict
-from pilothouse_server.cluster.manifests import DOMAIN
-from pilothouse_server.cluster.objects import Manifest, Resource, T
-from pilothouse_server.cluster.observation import DRIFTED
 from pilothouse_server.containers.model import Condition, Container, DriftPolicy
+from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.errors import Conflict
+from pilothouse_server.kubernetes.manifests import DOMAIN
+from pilothouse_server.kubernetes.objects import Manifest, Resource, T
+from pilothouse_server.kubernetes.observation import DRIFTED
 from pilothouse_server.reconcile.leased_client import LeasedClient
 
 REPAIRED = "Repaired"

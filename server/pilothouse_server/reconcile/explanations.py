@@ -24,13 +24,13 @@ from time import monotonic
 
 import msgspec
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.events import Warned, list_events, warnings
-from pilothouse_server.cluster.objects import Event
-from pilothouse_server.cluster.observation import Observation
 from pilothouse_server.clusters.refusals import within
 from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.events import Warned, list_events, warnings
+from pilothouse_server.kubernetes.objects import Event
+from pilothouse_server.kubernetes.observation import Observation
 from pilothouse_server.reconcile.cluster_view import ClusterView
 from pilothouse_server.reconcile.repository.observed import PULL_REASONS
 

@@ -18,8 +18,10 @@ from time import monotonic
 import msgspec
 import structlog
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import (
+from pilothouse_server.clusters.model import ClusterStatus
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
     ClusterError,
     CredentialsRefused,
     Forbidden,
@@ -28,9 +30,7 @@ from pilothouse_server.cluster.errors import (
     Unauthorized,
     Unreachable,
 )
-from pilothouse_server.cluster.objects import NAMESPACES
-from pilothouse_server.clusters.model import ClusterStatus
-from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.leadership import under_lease
 from pilothouse_server.reconcile.repository import clusters as written_back

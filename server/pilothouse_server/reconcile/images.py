@@ -13,10 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import NODES, ContainerStatus, Node, Pod
 from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import NODES, ContainerStatus, Node, Pod
 from pilothouse_server.reconcile.repository.images import ImageSeen
 from pilothouse_server.values.image_reference import ImageReference
 

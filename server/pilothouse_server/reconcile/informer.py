@@ -15,9 +15,9 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Generic
 
-from pilothouse_server.cluster.client import ClusterClient, object_key
-from pilothouse_server.cluster.errors import ClusterError, Expired, Throttled
-from pilothouse_server.cluster.objects import Resource, T
+from pilothouse_server.kubernetes.client import ClusterClient, object_key
+from pilothouse_server.kubernetes.errors import ClusterError, Expired, Throttled
+from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.backoff import after_error
 from pilothouse_server.steps import in_steps
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from pilothouse_server.cluster.client import ClusterClient, Propagation
-from pilothouse_server.cluster.objects import Manifest, Resource, T
+from pilothouse_server.kubernetes.client import ClusterClient, Propagation
+from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 
 
 class LeaseLost(Exception):

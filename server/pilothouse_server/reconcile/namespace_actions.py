@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.errors import Conflict
-from pilothouse_server.cluster.objects import NAMESPACES
-from pilothouse_server.cluster.objects import Namespace as Object
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.errors import Conflict
+from pilothouse_server.kubernetes.objects import NAMESPACES
+from pilothouse_server.kubernetes.objects import Namespace as Object
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.leased_client import LeasedClient
 

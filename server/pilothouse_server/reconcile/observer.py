@@ -20,11 +20,13 @@ from time import monotonic
 import msgspec
 import structlog
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.events import MESSAGE_LIMIT, Warned
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.containers.model import Container, NamespaceId, Resources
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
+from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     NAMESPACES,
     PODS,
@@ -36,10 +38,8 @@ from pilothouse_server.cluster.objects import (
     Resource,
     T,
 )
-from pilothouse_server.cluster.observation import Observation, observe
-from pilothouse_server.cluster.pod_observation import PodObservation
-from pilothouse_server.containers.model import Container, NamespaceId, Resources
-from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.observation import Observation, observe
+from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.reconcile.cluster_view import ClusterView, Objects
 from pilothouse_server.reconcile.explanations import Explanations
 from pilothouse_server.reconcile.foreign_pods import ForeignPods

@@ -18,17 +18,17 @@ from typing import Any
 import msgspec
 import structlog
 
-from pilothouse_server.cluster import manifest_config, manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import manifest_config, manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     SECRET_METADATA,
     SERVICES,
     KubernetesObject,
     Resource,
 )
-from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.cluster_view import labelled_uid
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.leadership import under_lease

@@ -14,9 +14,6 @@ from typing import cast
 
 import msgspec
 
-from pilothouse_server.cluster import configs as on_cluster
-from pilothouse_server.cluster.errors import ClusterError, Conflict, Refused
-from pilothouse_server.cluster.observation import APPLIED, set_condition
 from pilothouse_server.config import repository as configs
 from pilothouse_server.config.model import Config, Kind, Secret, Values
 from pilothouse_server.config.operations import configs as rules
@@ -24,6 +21,9 @@ from pilothouse_server.config.operations import secrets
 from pilothouse_server.containers.model import Condition
 from pilothouse_server.encryption import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import configs as on_cluster
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Refused
+from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
 from pilothouse_server.reconcile.repository import work as queue

@@ -11,13 +11,13 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.cluster.errors import ClusterError, Conflict, NotFound, Refused
-from pilothouse_server.cluster.objects import Deployment
-from pilothouse_server.cluster.observation import APPLIED, observe, set_condition
-from pilothouse_server.cluster.rollout import applied_rollout
 from pilothouse_server.containers import adopting
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Condition, Container, Observed
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, NotFound, Refused
+from pilothouse_server.kubernetes.objects import Deployment
+from pilothouse_server.kubernetes.observation import APPLIED, observe, set_condition
+from pilothouse_server.kubernetes.rollout import applied_rollout
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.reconcile import container_actions
 from pilothouse_server.reconcile.container_actions import AGAIN_SECONDS, Result

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.cluster.errors import ClusterError, Conflict, Refused
-from pilothouse_server.cluster.observation import APPLIED, set_condition
 from pilothouse_server.containers.model import Condition
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Refused
+from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile import namespace_actions

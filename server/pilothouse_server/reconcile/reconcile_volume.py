@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.cluster.claims import (
+from pilothouse_server.containers.model import Condition
+from pilothouse_server.kubernetes.claims import (
     NAME_TAKEN,
     PERSISTENT_VOLUME_CLAIMS,
     PersistentVolumeClaim,
@@ -31,9 +32,8 @@ from pilothouse_server.cluster.claims import (
     without_label,
     without_refused_growth,
 )
-from pilothouse_server.cluster.errors import ClusterError, Conflict, Forbidden, Invalid, NotFound, Refused
-from pilothouse_server.cluster.observation import APPLIED, set_condition
-from pilothouse_server.containers.model import Condition
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, Invalid, NotFound, Refused
+from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
 from pilothouse_server.reconcile.repository import volumes as written_back

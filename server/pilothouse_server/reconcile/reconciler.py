@@ -14,10 +14,10 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
 from pilothouse_server.clusters.operations import deregistration
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.reconcile.backoff import after_error
 from pilothouse_server.reconcile.claim_observer import ClaimObserver, ClaimObserverSettings
 from pilothouse_server.reconcile.clusters import Clusters

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.cluster import manifests
-from pilothouse_server.cluster.errors import Forbidden, NotFound
-from pilothouse_server.cluster.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
-from pilothouse_server.cluster.observation import AUTOSCALED
 from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.errors import Forbidden, NotFound
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
+from pilothouse_server.kubernetes.observation import AUTOSCALED
 from pilothouse_server.reconcile.drift import Difference, Drift, manager_of_replicas
 from pilothouse_server.reconcile.leased_client import LeasedClient
 

@@ -18,10 +18,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from pilothouse_server.cluster import manifest_config, manifests
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import (
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import manifest_config, manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     DEPLOYMENTS,
     SECRET_METADATA,
@@ -30,7 +31,6 @@ from pilothouse_server.cluster.objects import (
     KubernetesObject,
     Resource,
 )
-from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observer import Observer
 from pilothouse_server.reconcile.repository import namespaces as homes

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import structlog
 
-from pilothouse_server.cluster.client import ClusterClient
-from pilothouse_server.cluster.errors import ClusterError
-from pilothouse_server.cluster.objects import NODES
-from pilothouse_server.cluster.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import NODES
+from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.reconcile.observer import Observer, PodOwner
 from pilothouse_server.steps import in_steps

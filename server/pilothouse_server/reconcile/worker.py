@@ -20,8 +20,8 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from pilothouse_server.cluster.errors import ClusterError, Unreachable
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.errors import ClusterError, Unreachable
 from pilothouse_server.reconcile import reconcile_container, reconcile_namespace
 from pilothouse_server.reconcile.backoff import after_error, backoff_seconds, is_passing_denial
 from pilothouse_server.reconcile.clusters import Clusters

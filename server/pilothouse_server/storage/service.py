@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from google.protobuf.message import Message
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_server.cluster.events import Subject
 from pilothouse_server.containers import events
 from pilothouse_server.containers.asking import check_on_cluster as check_container
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.errors import missing
+from pilothouse_server.kubernetes.events import Subject
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call

@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.cluster import credentials as credential_form
-from pilothouse_server.cluster.credentials import Credentials
-from pilothouse_server.cluster.rights import Right
 from pilothouse_server.clusters import repository
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, already_exists, not_found
+from pilothouse_server.kubernetes import credentials as credential_form
+from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction

@@ -19,10 +19,10 @@ import msgspec
 import orjson
 from sqlalchemy import CursorResult, text
 
-from pilothouse_server.cluster.events import Warned
-from pilothouse_server.cluster.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Container, Observed
+from pilothouse_server.kubernetes.events import Warned
+from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
 Trigger = Literal["system", "kubernetes"]

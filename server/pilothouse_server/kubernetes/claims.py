@@ -1,0 +1,312 @@
+"""Claims of storage: the manifest of one, the struct it is read into, and what it shows of a volume.
+
+A claim is applied with the fields of our own: the volume that the cluster binds to it (`volumeName`) and a class that
+it fills in by default stay the cluster's. `observe_claim` is a pure function; the phase decides:
+
+    Bound -> bound     Lost -> failed     Pending -> available, or failed where its newest event is a warning
+
+A claim says nothing of why it is pending; only its events do (`unexplained`). What the cluster refused (`Applied`
+is False) shows as reason and message, and makes the volume failed only where there is no claim at all.
+
+A claim that was bound and is not there any more was deleted by somebody else, and mostly its data with it. In its place
+an empty one would look as if nothing had happened: it is told as lost (`lost`), and made again when a caller asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from pilothouse_server.containers.model import Condition
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.errors import Invalid
+from pilothouse_server.kubernetes.objects import (
+    Event,
+    KubernetesObject,
+    Manifest,
+    ObjectCondition,
+    Partial,
+    Resource,
+)
+from pilothouse_server.kubernetes.observation import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, set_condition
+from pilothouse_server.storage.model import CLAIM_LOST, Observed, Volume
+from pilothouse_server.values import InvalidValueError
+from pilothouse_server.values.quantity import ZERO, Quantity
+
+RESIZING = "Resizing"
+NAME_TAKEN = "NameTaken"
+VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
+_RESIZED = "Resized"
+# How a claim says that it grows, or cannot; the first that is true is told.
+_RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
+
+
+class ClaimResources(Partial, frozen=True, rename="camel"):
+    requests: dict[str, str] | None = None
+
+
+class ClaimSpec(Partial, frozen=True, rename="camel"):
+    resources: ClaimResources = ClaimResources()
+    volume_name: str = ""
+    storage_class_name: str = ""
+
+
+class ClaimState(Partial, frozen=True, rename="camel"):
+    phase: str = ""
+    capacity: dict[str, str] | None = None
+    conditions: tuple[ObjectCondition, ...] = ()
+
+
+class PersistentVolumeClaim(KubernetesObject, frozen=True, rename="camel"):
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimState = ClaimState()
+
+    @property
+    def asked(self) -> str:
+        """The size that is asked of the cluster, a quantity."""
+        return (self.spec.resources.requests or {}).get("storage", "")
+
+    @property
+    def capacity(self) -> str:
+        """What the bound storage holds, a quantity; empty while there is none."""
+        return (self.status.capacity or {}).get("storage", "")
+
+
+class PersistentVolumeSpec(Partial, frozen=True, rename="camel"):
+    storage_class_name: str = ""
+
+
+class PersistentVolume(KubernetesObject, frozen=True, rename="camel"):
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+
+
+STORAGE_CLASSES = Resource("/apis/storage.k8s.io/v1", "storageclasses", "StorageClass", KubernetesObject)
+PERSISTENT_VOLUMES = Resource("/api/v1", "persistentvolumes", "PersistentVolume", PersistentVolume)
+PERSISTENT_VOLUME_CLAIMS = Resource(
+    "/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim", PersistentVolumeClaim
+)
+
+
+class ClaimObservation(msgspec.Struct, frozen=True):
+    """`observed` for the volume's row. `unexplained`: only events can say why it is pending."""
+
+    observed: Observed
+    unexplained: bool = False
+
+
+def claim(volume: Volume) -> Manifest:
+    """The PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win.
+
+    One that was taken over gets no more of ours than the label by which it is found.
+    """
+    ours = {manifests.MANAGED_BY: manifests.MANAGER, manifests.NAMESPACE: volume.namespace[:63]}
+    metadata: Manifest = {
+        "name": volume.kubernetes_name,
+        "namespace": volume.kubernetes_namespace,
+        "labels": {**volume.labels, **({} if volume.taken_over else ours), VOLUME_UID: volume.uid},
+    }
+    if volume.annotations:
+        metadata["annotations"] = dict(volume.annotations)
+    spec: Manifest = {
+        "accessModes": [volume.access_mode],
+        "resources": {"requests": {"storage": volume.size}},
+    }
+    if volume.storage_class:
+        spec["storageClassName"] = volume.storage_class
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def without_label(found: KubernetesObject) -> Manifest:
+    """The merge patch that gives a claim back: our label goes.
+
+    Not an apply that leaves fields out: where the claim grew here, its size is ours and no one else's. With its uid, so
+    that a claim made anew meanwhile is not touched.
+    """
+    return {"metadata": {"uid": found.metadata.uid, "labels": {VOLUME_UID: None}}}
+
+
+def is_ours(volume: Volume, found: KubernetesObject) -> bool:
+    """Whether a claim is this volume's: it says so, or is the very one that was taken over and is nobody's yet."""
+    label = found.metadata.label(VOLUME_UID)
+    if label:
+        return label == volume.uid
+    return bool(volume.taken_over) and found.metadata.uid == volume.taken_over
+
+
+def observe_claim(
+    volume: Volume, found: PersistentVolumeClaim | None, events: Iterable[Event] = (), *, now: datetime
+) -> ClaimObservation:
+    """What the claim shows of its volume; `volume.observed` holds what was seen before."""
+    before = volume.observed
+    unexplained = False
+    volume = _with_loss(volume, found, now)
+    if volume.deletion_requested_at is not None:
+        observed = msgspec.structs.replace(before, status="deleted", **_leaving(found))
+    elif found is None:
+        observed = Observed()
+    else:
+        observed, unexplained = _by_phase(found, events)
+    observed = _with_claim(observed, before, found)
+    refusal = refused(volume)
+    if refusal is not None and volume.deletion_requested_at is None:
+        observed = msgspec.structs.replace(
+            observed,
+            status="failed" if found is None else observed.status,
+            reason=refusal.reason,
+            message=refusal.message,
+        )
+    observed = msgspec.structs.replace(
+        observed,
+        reason=observed.reason[:REASON_LIMIT],
+        message=observed.message[:MESSAGE_LIMIT],
+        conditions=_conditions(volume, found, now),
+        stale_since=before.stale_since,
+    )
+    return ClaimObservation(observed, unexplained)
+
+
+def lost(volume: Volume) -> Condition | None:
+    """The condition of a claim that was bound and is not there any more; None for one that never was."""
+    before = volume.observed
+    if volume.is_lost:
+        return refused(volume)
+    if volume.deletion_requested_at is not None or not (before.persistent_volume or before.status == "bound"):
+        return None
+    which = f" (uid {before.claim_uid})" if before.claim_uid else ""
+    bound = f", bound to PersistentVolume {before.persistent_volume}," if before.persistent_volume else ""
+    where = f"{volume.kubernetes_namespace}/{volume.kubernetes_name}"
+    message = (
+        f"PersistentVolumeClaim {where}{which}{bound} was deleted on the cluster by somebody else: what it held is "
+        "lost unless that PersistentVolume was kept. No empty claim is made in its place unless UpdateVolume asks for "
+        "it with replace_lost_claim"
+    )
+    return Condition(APPLIED, "False", CLAIM_LOST, message)
+
+
+def _with_loss(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> Volume:
+    """The volume with the condition that its claim is lost, or without it where the claim is back."""
+    if found is None:
+        refusal = refused(volume)
+        # A claim of somebody else in its place is the nearer reason.
+        condition = None if refusal is not None and refusal.reason == NAME_TAKEN else lost(volume)
+    else:
+        # Somebody brought it back; whether it is as it is wanted is not known yet.
+        condition = Condition(APPLIED, "Unknown", "Found") if volume.is_lost else None
+    if condition is None:
+        return volume
+    conditions = set_condition(volume.observed.conditions, condition, now)
+    return msgspec.structs.replace(
+        volume, observed=msgspec.structs.replace(volume.observed, conditions=conditions)
+    )
+
+
+def _with_claim(observed: Observed, before: Observed, found: PersistentVolumeClaim | None) -> Observed:
+    if found is None:
+        return msgspec.structs.replace(
+            observed,
+            claim_uid=before.claim_uid,
+            persistent_volume=before.persistent_volume,
+            storage_class=before.storage_class,
+        )
+    return msgspec.structs.replace(
+        observed,
+        claim_uid=found.metadata.uid,
+        persistent_volume=found.spec.volume_name if found.status.phase in ("Bound", "Lost") else "",
+        storage_class=found.spec.storage_class_name,
+    )
+
+
+def in_one_line(refusal: Invalid) -> Invalid:
+    """The refusal without the difference of two structures of the API server's program, which it adds in many lines."""
+    line = refusal.message.partition("\n")[0]
+    causes = tuple(
+        msgspec.structs.replace(cause, message=cause.message.partition("\n")[0]) for cause in refusal.causes
+    )
+    return type(refusal)(line, code=refusal.code, status_reason=refusal.status_reason, causes=causes)
+
+
+def refused(volume: Volume) -> Condition | None:
+    """The condition that says that the cluster refused what is wanted; None where it did not."""
+    return next(
+        (each for each in volume.observed.conditions if each.type == APPLIED and each.status == "False"), None
+    )
+
+
+def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[Observed, bool]:
+    leaving = _leaving(found) if found.metadata.deletion_timestamp is not None else {}
+    if found.status.phase == "Bound":
+        bound = Observed(status="bound", capacity=found.capacity)
+        return msgspec.structs.replace(bound, **leaving), False
+    newest = _newest(found, events)
+    if found.status.phase == "Lost":
+        message = newest.message if newest else "the storage behind the claim is gone"
+        return Observed(status="failed", reason="Lost", message=message), newest is None
+    if leaving:
+        return msgspec.structs.replace(Observed(), **leaving), False
+    if newest is None:
+        return Observed(reason="Pending", message="the claim waits for storage"), True
+    failing = newest.type == "Warning"
+    return Observed("failed" if failing else "available", newest.reason, newest.message), True
+
+
+def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:
+    if found is None or found.metadata.deletion_timestamp is None:
+        return {"reason": "", "message": ""}
+    held = ", ".join(found.metadata.finalizers)
+    return {"reason": "Terminating", "message": f"the claim is being deleted; held by {held}" if held else ""}
+
+
+def _newest(found: PersistentVolumeClaim, events: Iterable[Event]) -> Event | None:
+    begin = datetime.min.replace(tzinfo=UTC)
+    own = [event for event in events if event.involved_object.uid == found.metadata.uid]
+    return max(own, key=lambda event: event.time or begin, default=None)
+
+
+def _conditions(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> tuple[Condition, ...]:
+    conditions = volume.observed.conditions
+    resizing = _resizing(volume, found)
+    if resizing is not None:
+        return set_condition(conditions, resizing, now)
+    before = next((each for each in conditions if each.type == RESIZING), None)
+    if before is None:
+        return conditions
+    if before.status == "True":
+        return set_condition(conditions, Condition(RESIZING, "False", _RESIZED), now)
+    if before.reason == _RESIZED:
+        return conditions
+    # A growth that was refused and is not wanted any more: nothing was resized.
+    return without_refused_growth(conditions)
+
+
+def without_refused_growth(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """The conditions without the word of a growth that the cluster refused."""
+    return tuple(
+        each
+        for each in conditions
+        if each.type != RESIZING or each.status == "True" or each.reason == _RESIZED
+    )
+
+
+def _resizing(volume: Volume, found: PersistentVolumeClaim | None) -> Condition | None:
+    if found is None:
+        return None
+    said = {each.type: each for each in found.status.conditions if each.status == "True"}
+    for name in _RESIZE_CONDITIONS:
+        if name in said:
+            return Condition(RESIZING, "True", name, said[name].message)
+    asked = _amount(found.asked)
+    refusal = refused(volume)
+    if refusal is not None and _amount(volume.size) > asked:
+        return Condition(RESIZING, "False", refusal.reason, refusal.message)
+    if found.status.phase == "Bound" and asked > _amount(found.capacity):
+        return Condition(RESIZING, "True", "Requested")
+    return None
+
+
+def _amount(text: str) -> Quantity:
+    try:
+        return Quantity.parse(text) if text else ZERO
+    except InvalidValueError:
+        return ZERO

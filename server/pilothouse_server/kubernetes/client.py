@@ -1,0 +1,366 @@
+"""The client of one cluster's API: raw answers, decoded into partial structs, errors from one closed hierarchy.
+
+Every call has a deadline, goes through the cluster's own connection pool and rate limit, and can be repeated: writes
+are server-side apply, scale, or deletion with preconditions. Nothing is retried here. A watch is an async iterator that
+ends when the server ends it; following it with a list after `Expired` is the observer's business.
+
+Traps of the API that this module knows:
+  * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body;
+  * an apply with a wrong type is answered 500 without reason (see `errors`);
+  * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line without its
+    end is dropped: the watch is resumed from the version before it;
+  * a stopped server leaves watches open and silent for a minute, so silence longer than a bookmark's period ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal
+
+import aiohttp
+import msgspec
+
+from pilothouse_server.kubernetes import connection
+from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.objects import (
+    AccessReview,
+    KubernetesObject,
+    ListMeta,
+    Manifest,
+    Resource,
+    Scale,
+    T,
+    Version,
+)
+from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits, Transport, accepted, decode
+from pilothouse_server.kubernetes.usage import StatsSummary
+from pilothouse_server.kubernetes.watch_events import WatchEvent, decode_event
+from pilothouse_server.kubernetes.watch_lines import split_lines
+
+FIELD_MANAGER = "pilothouse"
+APPLY = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+Propagation = Literal["Foreground", "Background", "Orphan"]
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    items: tuple[T, ...]
+    resource_version: str
+    continue_token: str = ""
+
+
+class _Items(msgspec.Struct, Generic[T]):
+    metadata: ListMeta
+    items: list[T] | None = None
+
+
+class ClusterClient:
+    """One cluster. Bound to the event loop it is first used on; `close` it there.
+
+    Every method raises ClusterError (see `errors` for each kind and its next move), never the library's errors.
+    """
+
+    def __init__(self, api_client: Any, *, name: str, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.name = name
+        self.limits = limits
+        self._transport = Transport(api_client, name=name, limits=limits)
+
+    @classmethod
+    async def from_kubeconfig(
+        cls,
+        kubeconfig: Mapping[str, Any],
+        *,
+        name: str,
+        context: str | None = None,
+        allow_files: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> ClusterClient:
+        """A client for a parsed kubeconfig. Raises CredentialsRefused; connects to nothing yet."""
+        api_client = await connection.from_kubeconfig(
+            kubeconfig, context=context, allow_files=allow_files, pool_size=limits.connections
+        )
+        return cls(api_client, name=name, limits=limits)
+
+    @classmethod
+    async def in_cluster(cls, *, name: str, limits: Limits = DEFAULT_LIMITS) -> ClusterClient:
+        """A client with the service account of the pod we run in. Raises CredentialsRefused."""
+        return cls(await connection.in_cluster(pool_size=limits.connections), name=name, limits=limits)
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._transport.server
+
+    def now(self) -> datetime:
+        """The time by the cluster's clock: what times that it wrote are compared with."""
+        return datetime.now(UTC) + self._transport.ahead
+
+    async def close(self) -> None:
+        """Close all connections; open watches end with Unreachable."""
+        await self._transport.close()
+
+    async def version(self) -> str:
+        """The server's version, `v1.36.2`."""
+        return decode(await self._transport.request("GET", "/version"), Version).git_version
+
+    async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
+        """Read one object. Raises NotFound."""
+        return decode(await self._transport.request("GET", resource.path(namespace, name)), resource.type)
+
+    async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
+        """Read one object, or None where there is none."""
+        try:
+            return await self.get(resource, namespace, name)
+        except NotFound:
+            return None
+
+    async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
+        """Read one object whole, as JSON. Raises NotFound."""
+        return decode(await self._transport.request("GET", resource.path(namespace, name)), dict)
+
+    async def pages(
+        self,
+        resource: Resource[T],
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncGenerator[Page[T], None]:
+        """All objects in pages of one consistent snapshot.
+
+        Raises Expired where the snapshot aged: begin again.
+        """
+
+        limit, path = str(self.limits.page_size), resource.path(namespace)
+        accept, seconds = accepted(resource.metadata_only, listed=True), self.limits.list_seconds
+
+        def ask(token: str) -> asyncio.Task[bytes]:
+            query = _present(limit=limit, labelSelector=label_selector, fieldSelector=field_selector)
+            query |= {"continue": token} if token else {}
+            return asyncio.create_task(
+                self._transport.request("GET", path, query, accept=accept, seconds=seconds)
+            )
+
+        asked: asyncio.Task[bytes] | None = ask("")
+        try:
+            while asked is not None:
+                listed = decode(await asked, _Items[resource.type])  # type: ignore[name-defined]
+                token = listed.metadata.continue_
+                # The cluster works at the next page while this one is taken in.
+                asked = ask(token) if token else None
+                yield Page(tuple(listed.items or ()), listed.metadata.resource_version, token)
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+
+    async def list(
+        self,
+        resource: Resource[T],
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Page[T]:
+        """All objects at once; `resource_version` is where a watch continues. Raises Expired."""
+        items: list[T] = []
+        resource_version = ""
+        async for page in self.pages(
+            resource, namespace, label_selector=label_selector, field_selector=field_selector
+        ):
+            items += page.items
+            resource_version = page.resource_version
+        return Page(tuple(items), resource_version)
+
+    async def watch(
+        self,
+        resource: Resource[T],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncGenerator[WatchEvent[T], None]:
+        """Changes after `resource_version`, and bookmarks. Ends when the server ends it.
+
+        After an end, or Unreachable, go on from the last event's version; after Expired list again.
+        Close the iterator (`contextlib.aclosing`) when leaving it early, or its connection stays taken.
+        """
+        seconds = random.randint(self.limits.watch_seconds, 2 * self.limits.watch_seconds)  # noqa: S311
+        query = _present(
+            watch="true",
+            allowWatchBookmarks="true",
+            timeoutSeconds=str(seconds),
+            resourceVersion=resource_version,
+            labelSelector=label_selector,
+            fieldSelector=field_selector,
+        )
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=self.limits.request_seconds,
+            sock_connect=self.limits.connect_seconds,
+            sock_read=self.limits.watch_idle_seconds,
+        )
+        async with self._transport.answer(
+            "GET",
+            resource.path(namespace),
+            query,
+            accept=accepted(resource.metadata_only),
+            timeout=timeout,
+        ) as response:
+            async for line in split_lines(response.content.iter_any()):
+                yield decode_event(line, resource.type)
+
+    async def apply(
+        self, resource: Resource[T], manifest: Manifest, *, force: bool = False, dry_run: bool = False
+    ) -> T:
+        """Server-side apply: make these fields so, and drop those of ours that the manifest leaves out.
+
+        `force` takes fields over from other managers, without it they are a Conflict. `dry_run` runs
+        everything, admission included, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound
+        (of the namespace).
+        """
+        return decode(await self._apply(resource, manifest, force=force, dry_run=dry_run), resource.type)
+
+    async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
+        """What the object would be after `apply`, whole, as JSON. Raises as `apply`."""
+        return decode(await self._apply(resource, manifest, force=force, dry_run=True), dict)
+
+    async def merge_patch(
+        self,
+        resource: Resource[T],
+        namespace: str | None,
+        name: str,
+        patch: Manifest,
+        *,
+        dry_run: bool = False,
+    ) -> T:
+        """JSON merge patch (RFC 7396) of an object that must exist. Raises NotFound, Conflict, Invalid."""
+        body = await self._transport.request(
+            "PATCH",
+            resource.path(namespace, name),
+            _writing(dry_run),
+            body=patch,
+            content_type=MERGE_PATCH,
+        )
+        return decode(body, resource.type)
+
+    async def get_scale(self, resource: Resource[Any], namespace: str, name: str) -> int:
+        """The wanted number of replicas. Raises NotFound."""
+        body = await self._transport.request("GET", resource.path(namespace, name, "scale"))
+        return decode(body, Scale).spec.replicas
+
+    async def set_scale(
+        self, resource: Resource[Any], namespace: str, name: str, replicas: int, *, dry_run: bool = False
+    ) -> None:
+        """Set the wanted number of replicas through the scale subresource. Raises NotFound."""
+        await self._transport.request(
+            "PATCH",
+            resource.path(namespace, name, "scale"),
+            _writing(dry_run),
+            body={"spec": {"replicas": replicas}},
+            content_type=MERGE_PATCH,
+        )
+
+    async def delete(
+        self,
+        resource: Resource[Any],
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str,
+        propagation: Propagation = "Foreground",
+        dry_run: bool = False,
+    ) -> bool:
+        """Ask for deletion of exactly the object `uid`. False where it is not there (any more).
+
+        True does not say that it is gone: finalizers and dependents come first. Raises Forbidden.
+        """
+        options: Manifest = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": propagation,
+            "preconditions": {"uid": uid},
+        }
+        if dry_run:
+            options["dryRun"] = ["All"]
+        try:
+            await self._transport.request("DELETE", resource.path(namespace, name), body=options)
+        except NotFound:
+            return False
+        return True
+
+    async def may(self, verb: str, api_group: str, resource: str) -> bool:
+        """Whether our credentials may do this in every namespace; `resource` may name a subresource (`pods/log`).
+
+        Asking needs no right. Nothing is stored: a review lives as long as its answer.
+        """
+        plural, _, subresource = resource.partition("/")
+        attributes = {"verb": verb, "group": api_group, "resource": plural, "subresource": subresource}
+        body: Manifest = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": _present(**attributes)},
+        }
+        answer = await self._transport.request("POST", ACCESS_REVIEWS, body=body)
+        return decode(answer, AccessReview).status.allowed
+
+    async def node_stats(self, node: str) -> StatsSummary:
+        """The kubelet's summary of a node's pods, through the API server.
+
+        Raises Unreachable for a lost node.
+        """
+        body = await self._transport.request("GET", f"/api/v1/nodes/{node}/proxy/stats/summary")
+        return decode(body, StatsSummary)
+
+    @asynccontextmanager
+    async def streaming(
+        self, path: str, query: Mapping[str, str], *, idle_seconds: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is read as it comes; `idle_seconds` is the longest silence, None is none.
+
+        See `live`.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=self.limits.request_seconds,
+            sock_connect=self.limits.connect_seconds,
+            sock_read=idle_seconds,
+        )
+        async with self._transport.answer("GET", path, query, timeout=timeout, stream=True) as response:
+            yield response
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """An open websocket; closed at the end. See `live`."""
+        async with self._transport.websocket(path, query, protocols) as socket:
+            yield socket
+
+    async def _apply(
+        self, resource: Resource[Any], manifest: Manifest, *, force: bool, dry_run: bool
+    ) -> bytes:
+        metadata = manifest["metadata"]
+        query = {**_writing(dry_run), "force": "true" if force else "false"}
+        path = resource.path(metadata.get("namespace"), metadata["name"])
+        return await self._transport.request("PATCH", path, query, body=manifest, content_type=APPLY)
+
+
+def _writing(dry_run: bool) -> dict[str, str]:
+    return {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
+
+
+def _present(**parameters: str) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if value}
+
+
+def object_key(value: KubernetesObject) -> tuple[str, str]:
+    """Namespace and name."""
+    return value.metadata.namespace, value.metadata.name

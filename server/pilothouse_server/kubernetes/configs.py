@@ -1,0 +1,118 @@
+"""Config maps and secrets as objects of the cluster: which is whose, how one is written, and what is told of a refusal.
+
+An object is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
+name is somebody's (`check_ours`). The cluster's words are kept, but not a value of ours that they might repeat.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TypeVar, cast
+
+import msgspec
+
+from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret, Values
+from pilothouse_server.kubernetes import manifest_config
+from pilothouse_server.kubernetes.errors import Conflict, Invalid, Refused
+from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource
+
+R = TypeVar("R", bound=Refused)
+
+# Shorter values are found in every text.
+_SHORTEST_REDACTED = 4
+
+
+class ConfigObject(KubernetesObject, frozen=True, rename="camel"):
+    """A ConfigMap or Secret. Of its values the keys are looked at, and nothing is decoded."""
+
+    data: dict[str, msgspec.Raw] | None = None
+    binary_data: dict[str, msgspec.Raw] | None = None
+
+
+RESOURCES: dict[Kind, Resource[ConfigObject]] = {
+    "config_map": Resource("/api/v1", "configmaps", "ConfigMap", ConfigObject),
+    "secret": Resource("/api/v1", "secrets", "Secret", ConfigObject),
+}
+
+
+def resource_of(config: Config) -> Resource[ConfigObject]:
+    """What it is on the cluster."""
+    return RESOURCES["config_map" if isinstance(config, ConfigMap) else "secret"]
+
+
+def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None:
+    """The merge patch that drops the keys that others have added to what is wanted; None where there are none.
+
+    An apply leaves keys of others alone. But pods read all that is there, and a row that does not tell it would be no
+    description of it. With the version that was seen, so that nothing is dropped that was not looked at.
+    """
+    added: Manifest = {}
+    for name, values in (("data", found.data), ("binaryData", found.binary_data)):
+        extra = (values or {}).keys() - wanted.get(name, {}).keys()
+        if extra:
+            added[name] = dict.fromkeys(sorted(extra))
+    if not added:
+        return None
+    version = {"uid": found.metadata.uid, "resourceVersion": found.metadata.resource_version}
+    return {"metadata": version, **added}
+
+
+def manifest(config: Config, values: Values) -> Manifest:
+    """The object as it is wanted; `values` are a secret's, in the clear."""
+    metadata = manifest_config.config_metadata(
+        name=config.kubernetes_name,
+        kubernetes_namespace=config.kubernetes_namespace,
+        namespace=config.namespace,
+        namespace_uid=config.namespace_uid,
+        uid=config.uid,
+        labels=config.labels,
+        annotations=config.annotations,
+        taken_over=bool(config.taken_over),
+    )
+    if isinstance(config, ConfigMap):
+        return manifest_config.config_map(
+            metadata, config.data, config.binary_data, immutable=config.immutable
+        )
+    return manifest_config.secret(metadata, cast("Secret", config).type, values, immutable=config.immutable)
+
+
+def is_ours(config: Config, found: KubernetesObject) -> bool:
+    """Whether an object is this config's: it says so, or is the very one that was taken over and is nobody's yet."""
+    label = found.metadata.label(manifest_config.CONFIG_UID)
+    if label:
+        return label == config.uid
+    return bool(config.taken_over) and found.metadata.uid == config.taken_over
+
+
+def check_ours(config: Config, found: KubernetesObject | None) -> None:
+    """Raises Conflict `NameTaken` if the object is somebody else's."""
+    if found is None or is_ours(config, found):
+        return
+    words = "config map" if isinstance(config, ConfigMap) else "secret"
+    where = f"{config.kubernetes_namespace}/{config.kubernetes_name}"
+    raise Conflict(
+        f"{resource_of(config).kind} {where} exists and does not belong to this {words}",
+        status_reason="NameTaken",
+    )
+
+
+def redacted(refusal: R, values: Values) -> R:
+    """The refusal without any value of the secret that its words repeat, plain or in base64."""
+    message = refusal.message
+    for value in values.values():
+        shown = (value.decode("utf-8", "replace"), base64.b64encode(value).decode())
+        for text in shown:
+            if len(text) >= _SHORTEST_REDACTED:
+                message = message.replace(text, "[redacted]")
+    if message != refusal.message:
+        refusal.message, refusal.args, refusal.causes = message, (message,), ()
+    return refusal
+
+
+def is_made_anew(config: Config, refusal: Refused) -> bool:
+    """Whether the cluster refused only because the object is immutable, as our row is: it is replaced then.
+
+    What an immutable row says is final, so the object is what differs: after a restored backup it may.
+    """
+    says_immutable = isinstance(refusal, Invalid) and "when `immutable` is set" in refusal.message
+    return config.immutable and says_immutable

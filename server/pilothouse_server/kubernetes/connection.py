@@ -1,0 +1,218 @@
+"""How a cluster is reached: a kubeconfig or the pod's own service account, turned into a configured HTTP client.
+
+The Kubernetes client library is used for exactly this: reading kubeconfigs, TLS, proxies and authentication headers.
+It is imported on first use and in a thread, because the import costs the better part of a second, which would count
+against the server's start and hold the event loop.
+
+A kubeconfig that a caller of the API hands over must not make this machine do things: exec plugins and auth
+providers run programs, file references read files of the server. Both are refused, files with the exception of a
+kubeconfig that the operator configured locally (`allow_files`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+from pilothouse_server.kubernetes import expiry
+from pilothouse_server.kubernetes.errors import CredentialsRefused
+
+FILE_KEYS = {
+    "cluster": ("certificate-authority",),
+    "user": ("client-certificate", "client-key", "tokenFile"),
+}
+DATA_KEYS = {
+    "cluster": ("certificate-authority-data",),
+    "user": ("client-certificate-data", "client-key-data"),
+}
+PROGRAM_KEYS = ("exec", "auth-provider")
+# Where Kubernetes puts the service account of a pod.
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TOKEN_FILE_PERIOD_SECONDS = 60.0
+
+
+async def from_kubeconfig(
+    kubeconfig: Mapping[str, Any], *, context: str | None, allow_files: bool, pool_size: int
+) -> Any:
+    """An ApiClient for `context` (default: the current one) of a parsed kubeconfig.
+
+    Raises CredentialsRefused, naming the entry that is wrong.
+    """
+    cluster, user = select(kubeconfig, context)
+    check(cluster, user, allow_files=allow_files)
+    expiry.check(cluster, user, datetime.now(UTC))
+    return await asyncio.to_thread(_kubeconfig_client, dict(kubeconfig), context, user, pool_size)
+
+
+async def in_cluster(*, pool_size: int) -> Any:
+    """An ApiClient with the service account of the pod we run in; its token is read again every minute.
+
+    Raises CredentialsRefused where we run in no pod.
+    """
+    return await asyncio.to_thread(_in_cluster_client, pool_size)
+
+
+def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cluster and the user that a context names. Raises CredentialsRefused."""
+    if not isinstance(kubeconfig, Mapping):
+        raise CredentialsRefused("the kubeconfig is not a mapping")
+    name = context or kubeconfig.get("current-context") or ""
+    if not name:
+        raise CredentialsRefused("the kubeconfig names no current-context")
+    if not isinstance(name, str):
+        raise CredentialsRefused("the kubeconfig's current-context is not text")
+    chosen = _entry(kubeconfig, "contexts", "context", name)
+    named = f", which its context {name!r} names"
+    if not chosen.get("cluster"):
+        raise CredentialsRefused(f"the kubeconfig's context {name!r} names no cluster")
+    cluster = _entry(kubeconfig, "clusters", "cluster", str(chosen["cluster"]), named)
+    user_name = str(chosen.get("user") or "")
+    return cluster, _entry(kubeconfig, "users", "user", user_name, named) if user_name else {}
+
+
+def unprotected(cluster: Mapping[str, Any]) -> str:
+    """Why what travels to this cluster, credentials among it, can be read or altered on the way; '' if it cannot.
+
+    Not refused: a tunnel or a test may stand before it, which nobody can tell from here.
+    """
+    address = urlsplit(str(cluster.get("server", "")))
+    if address.hostname in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    if address.scheme == "http":
+        return "its address begins with http://: credentials and secrets travel in the clear"
+    if cluster.get("insecure-skip-tls-verify"):
+        return "insecure-skip-tls-verify: whoever stands between can pass for the cluster and read the credentials"
+    return ""
+
+
+def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: bool) -> None:
+    """Refuse what we will not or cannot use. Raises CredentialsRefused."""
+    server = cluster.get("server")
+    if not isinstance(server, str) or not server.startswith(("https://", "http://")):
+        raise CredentialsRefused(
+            "the kubeconfig's cluster has no server address beginning with https:// or http://"
+        )
+    for key in PROGRAM_KEYS:
+        if user.get(key):
+            raise CredentialsRefused(
+                f"the kubeconfig's user authenticates by {key!r}, which runs programs; use a token or a certificate"
+            )
+    for section, entry in (("cluster", cluster), ("user", user)):
+        for key in FILE_KEYS[section]:
+            if key in entry and not allow_files:
+                raise CredentialsRefused(
+                    f"the kubeconfig's {section} refers to a file by {key!r}; embed its content"
+                )
+        for key in DATA_KEYS[section]:
+            if key in entry:
+                _check_base64(section, key, entry[key])
+    if bool(user.get("client-certificate-data") or user.get("client-certificate")) != bool(
+        user.get("client-key-data") or user.get("client-key")
+    ):
+        raise CredentialsRefused(
+            "the kubeconfig's user has a client certificate without its key, or the reverse"
+        )
+
+
+def _check_base64(section: str, key: str, value: object) -> None:
+    try:
+        base64.b64decode(str(value), validate=True)
+    except (binascii.Error, ValueError):
+        raise CredentialsRefused(f"the kubeconfig's {section} holds a {key!r} that is not base64") from None
+
+
+def _entry(
+    kubeconfig: Mapping[str, Any], section: str, kind: str, name: str, named: str = ""
+) -> dict[str, Any]:
+    entries = kubeconfig.get(section) or []
+    if isinstance(entries, list):
+        for entry in entries:
+            if (
+                isinstance(entry, Mapping)
+                and entry.get("name") == name
+                and isinstance(entry.get(kind), Mapping)
+            ):
+                return dict(entry[kind])
+    raise CredentialsRefused(f"the kubeconfig has no {kind} named {name!r}{named}")
+
+
+def _kubeconfig_client(
+    kubeconfig: dict[str, Any], context: str | None, user: Mapping[str, Any], pool_size: int
+) -> Any:
+    from kubernetes.aio.client import ApiClient, Configuration
+    from kubernetes.aio.config import ConfigException
+    from kubernetes.aio.config.kube_config import KubeConfigLoader
+
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = pool_size
+    # The library looks up certificates in the user even where there is none.
+    if not user:
+        kubeconfig = {**kubeconfig, "users": [], "contexts": _with_user(kubeconfig["contexts"], "anonymous")}
+        kubeconfig["users"] = [{"name": "anonymous", "user": {"impersonate": ""}}]
+    try:
+        loader: Any = KubeConfigLoader(  # type: ignore[no-untyped-call]
+            config_dict=kubeconfig, active_context=context, config_base_path=""
+        )
+        # Without exec and auth-provider, which are refused, the coroutine never waits for anything.
+        asyncio.run(loader.load_and_set(configuration))
+        if token_file := user.get("tokenFile"):
+            _renew_from(configuration, Path(token_file))
+        return ApiClient(configuration)
+    except (ConfigException, ssl.SSLError, OSError, ValueError) as error:
+        raise CredentialsRefused(f"the kubeconfig cannot be used: {error}") from error
+
+
+def _with_user(contexts: list[dict[str, Any]], user: str) -> list[dict[str, Any]]:
+    return [
+        {**entry, "context": {**entry["context"], "user": entry["context"].get("user") or user}}
+        for entry in contexts
+    ]
+
+
+def _in_cluster_client(pool_size: int) -> Any:
+    from kubernetes.aio.client import ApiClient, Configuration
+    from kubernetes.aio.config import ConfigException
+    from kubernetes.aio.config.incluster_config import InClusterConfigLoader
+
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = pool_size
+    token_file, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
+    try:
+        # Its own renewal would end calls where the file cannot be read for a moment.
+        loader: Any = InClusterConfigLoader(  # type: ignore[no-untyped-call]
+            token_filename=str(token_file), cert_filename=str(authority), try_refresh_token=False
+        )
+        loader.load_and_set(configuration)
+        _renew_from(configuration, token_file)
+        return ApiClient(configuration)
+    except (ConfigException, ssl.SSLError, OSError) as error:
+        raise CredentialsRefused(f"the pod's service account cannot be used: {error}") from error
+
+
+def _renew_from(configuration: Any, token_file: Path) -> None:
+    """Read a token anew every minute: bound service account tokens are replaced on disk before they expire. One that
+    cannot be read just now leaves the one before in use. Raises OSError where the file cannot be read at first."""
+    configuration.api_key["BearerToken"] = _token_in(token_file)
+    next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS
+
+    def refresh(current: Any) -> None:
+        nonlocal next_read
+        if monotonic() >= next_read:
+            next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS
+            with contextlib.suppress(OSError):
+                current.api_key["BearerToken"] = _token_in(token_file)
+
+    configuration.refresh_api_key_hook = refresh
+
+
+def _token_in(file: Path) -> str:
+    return "Bearer " + file.read_text().strip()

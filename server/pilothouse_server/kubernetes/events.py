@@ -1,0 +1,192 @@
+"""Kubernetes Events: what a cluster tells of its objects, and which of it says why something is not as it should be.
+
+They are many, live for about an hour, and are counted up instead of repeated. So they are not stored: `events_of` reads
+those of some objects when somebody asks for them. What explains a status is told by the status itself where that is so
+(a pod's `state`, a condition), by an event where it is silent (`explanation`), and beside it (`warnings`).
+
+One list per name, as `kubectl describe` does: a list of the whole namespace holds those of all its neighbours, and the
+fields of a selector that names several objects are not offered. Where an object was made anew under its old name, only
+those of the uid that spoke last are of interest; pods are known by their uid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import EVENTS, Event
+
+MOST_EVENTS = 20
+MESSAGE_LIMIT = 4096
+WARNING = "Warning"
+_AT_ONCE = 8
+_BEGIN = datetime.min.replace(tzinfo=UTC)
+# Reasons of a status that only events tell.
+TOLD_BY_EVENTS = frozenset({"FailedAttachVolume", "FailedMount", "FailedCreatePodSandBox", "Unhealthy"})
+# What a container's state says in the same words.
+_STATED = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull"})
+# What ends what a warning tells of a pod.
+_ENDED_BY = {
+    "FailedScheduling": "Scheduled",
+    "FailedAttachVolume": "SuccessfulAttachVolume",
+    "FailedMount": "Started",
+}
+# An event that is older says nothing about now.
+_FRESH = timedelta(minutes=10)
+
+
+class Subject(msgspec.Struct, frozen=True, order=True):
+    """An object that events may be about; `uid` is empty where it is not known."""
+
+    kind: str
+    name: str
+    uid: str = ""
+
+
+class KubernetesEvent(msgspec.Struct, frozen=True):
+    """One event as shown to callers."""
+
+    type: str
+    reason: str
+    message: str
+    count: int
+    first_time: datetime | None
+    last_time: datetime | None
+    kind: str
+    name: str
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """A warning as the history holds it; the message begins with the object that it is about."""
+
+    reason: str
+    message: str
+
+
+async def events_of(
+    client: ClusterClient, namespace: str, subjects: Iterable[Subject]
+) -> tuple[KubernetesEvent, ...]:
+    """The newest events of some objects of a namespace, newest first. Raises ClusterError."""
+    subjects = tuple(subjects)
+    listed = await list_events(client, namespace, sorted({subject.name for subject in subjects}))
+    return newest(listed, subjects)
+
+
+async def list_events(client: ClusterClient, namespace: str, names: Sequence[str]) -> tuple[Event, ...]:
+    """All events about objects of these names, of whatever kind. Raises ClusterError."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def about(name: str) -> tuple[Event, ...]:
+        async with gate:
+            page = await client.list(EVENTS, namespace, field_selector=f"involvedObject.name={name}")
+            return page.items
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(about(name)) for name in names]
+    except* ClusterError as failed:
+        # They have failed alike.
+        raise _first(failed) from None
+    return tuple(event for task in asked for event in task.result())
+
+
+def newest(events: Iterable[Event], subjects: Iterable[Subject]) -> tuple[KubernetesEvent, ...]:
+    """Those of the subjects as shown to callers: newest first, bounded."""
+    uids = {(subject.kind, subject.name): subject.uid for subject in subjects}
+    found = sorted(
+        (event for event in events if _place(event) in uids),
+        key=lambda event: (event.time or _BEGIN, _version(event)),
+        reverse=True,
+    )
+    for event in found:
+        if not uids[_place(event)]:
+            uids[_place(event)] = event.involved_object.uid
+    of_subjects = [event for event in found if event.involved_object.uid == uids[_place(event)]]
+    return tuple(map(_shown, of_subjects[:MOST_EVENTS]))
+
+
+def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[str, str] | None:
+    """Reason and message of the warning that says why a pod is not ready; None where none does.
+
+    A pod that has `started` is not ready for what its probes find; what stood in its way before is over. Of one that
+    has not, a volume that cannot be attached is the cause and all later complaints of the kubelet are its effects.
+    """
+    mine = sorted(
+        (event for event in events if event.involved_object.uid == uid),
+        key=lambda event: event.time or _BEGIN,
+        reverse=True,
+    )
+    if started:
+        told = next((event for event in mine if event.reason == "Unhealthy"), None)
+    else:
+        attaching = next(
+            (e for e in mine if e.reason in ("FailedAttachVolume", "SuccessfulAttachVolume")), None
+        )
+        told = next((event for event in mine if event.type == WARNING), None)
+        if attaching is not None and attaching.type == WARNING:
+            told = attaching
+    return (told.reason, told.message.strip()) if told is not None else None
+
+
+def warnings(
+    events: Iterable[Event], uids: Iterable[str], *, beside: str, now: datetime
+) -> tuple[Warned, ...]:
+    """The newest warning of each reason about objects of these uids, by reason: what the history shall tell.
+
+    Left out is `beside`, the reason that the status itself has, what a state says in the same words, and what is over.
+    """
+    uids, found = set(uids), dict[str, Event]()
+    mine = [event for event in events if event.involved_object.uid in uids]
+    last: dict[tuple[str, str], datetime] = {}
+    for event in mine:
+        place = event.involved_object.uid, event.reason
+        last[place] = max(event.time or _BEGIN, last.get(place, _BEGIN))
+    for event in sorted(mine, key=lambda event: event.time or _BEGIN):
+        time = event.time or _BEGIN
+        ended = last.get((event.involved_object.uid, _ENDED_BY.get(event.reason, "")))
+        if (
+            event.type == WARNING
+            and event.reason not in _STATED | {beside, ""}
+            and now - time < _FRESH
+            and (ended is None or ended < time)
+        ):
+            found[event.reason] = event
+    return tuple(_warned(found[reason]) for reason in sorted(found))
+
+
+def _warned(event: Event) -> Warned:
+    about = event.involved_object
+    return Warned(event.reason[:100], f"{about.kind} {about.name}: {event.message.strip()}"[:MESSAGE_LIMIT])
+
+
+def _shown(event: Event) -> KubernetesEvent:
+    return KubernetesEvent(
+        type=event.type,
+        reason=event.reason,
+        message=event.message.strip()[:MESSAGE_LIMIT],
+        count=event.times,
+        first_time=event.first_time,
+        last_time=event.time,
+        kind=event.involved_object.kind,
+        name=event.involved_object.name,
+    )
+
+
+def _place(event: Event) -> tuple[str, str]:
+    return event.involved_object.kind, event.involved_object.name
+
+
+def _version(event: Event) -> int:
+    """Tells apart what happened within a second, where versions are numbers, as they mostly are."""
+    version = event.metadata.resource_version
+    return int(version) if version.isdecimal() else 0
+
+
+def _first(group: BaseExceptionGroup[ClusterError]) -> ClusterError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

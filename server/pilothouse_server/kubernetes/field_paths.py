@@ -1,0 +1,155 @@
+"""Fields of objects by their path in the API's syntax, `.spec.template.spec.containers[name="main"].image`.
+
+Server-side apply names a contested field so. The syntax does not quote the keys of maps (`.metadata.labels.a.b/c`),
+so a path is only understood against an object: of the keys that fit, the longest that leads to an end is taken.
+
+Lists of Kubernetes are of two kinds: those with keys (containers by name, ports by number and protocol), whose
+items are fields of their own, and those that are one value. `KEYS` names the keys of the lists that our manifests
+hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.kubernetes.objects import Manifest
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "volumes": ("name",),
+    "env": ("name",),
+    "volumeMounts": ("mountPath",),
+    "imagePullSecrets": ("name",),
+}
+# The same word for two lists: a container's ports and a Service's.
+PORT_KEYS = (("containerPort", "protocol"), ("port", "protocol"))
+
+_KEY = re.compile(r'(?P<name>\w*)=(?P<value>"(?:[^"\\]|\\.)*"|[^,\]]+),?')
+_MISSING = object()
+
+Step = str | int
+
+
+def find(document: Any, path: str) -> list[Step] | None:
+    """The keys and indexes that lead to a field; None where the document does not have it."""
+    if not path:
+        return []
+    if path.startswith(".") and isinstance(document, dict):
+        rest = path[1:]
+        fitting = (
+            key
+            for key in document
+            if rest.startswith(key) and rest[len(key) : len(key) + 1] in ("", ".", "[")
+        )
+        for key in sorted(fitting, key=len, reverse=True):
+            if (further := find(document[key], rest[len(key) :])) is not None:
+                return [key, *further]
+    elif path.startswith("[") and isinstance(document, list):
+        inside, rest = _bracket(path)
+        for index, item in enumerate(document):
+            if _fits(item, index, inside) and (further := find(item, rest)) is not None:
+                return [index, *further]
+    return None
+
+
+def value_at(document: Any, path: str) -> Any:
+    """The field's value; None where the document does not have it."""
+    steps = find(document, path)
+    if steps is None:
+        return None
+    for step in steps:
+        document = document[step]
+    return document
+
+
+def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
+    """A copy that says nothing of these fields. What is empty afterwards goes too: it would be a statement."""
+    left = deepcopy(manifest)
+    for path in paths:
+        if steps := find(left, path):
+            _remove(left, steps)
+    return left
+
+
+def differing(manifest: Manifest, before: Manifest, after: Manifest) -> Iterator[str]:
+    """Paths of the manifest's fields whose values are not the same in two versions of the object."""
+    yield from _differing(manifest, before, after, "", "")
+
+
+def _differing(said: Any, before: Any, after: Any, path: str, name: str) -> Iterator[str]:
+    if isinstance(said, dict):
+        for key, value in said.items():
+            yield from _differing(value, _get(before, key), _get(after, key), f"{path}.{key}", key)
+        return
+    keys = _keys(name, said) if isinstance(said, list) else ()
+    if keys:
+        for item in said:
+            identity = [(key, item.get(key)) for key in keys if key in item]
+            words = ",".join(f"{key}={msgspec.json.encode(value).decode()}" for key, value in identity)
+            at = f"{path}[{words}]"
+            old, new = _item(before, identity), _item(after, identity)
+            if old is _MISSING or new is _MISSING:
+                yield at
+            else:
+                yield from _differing(item, old, new, at, "")
+    elif before != after:
+        yield path
+
+
+def _keys(name: str, items: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(item, dict) for item in items):
+        return ()
+    if name == "ports":
+        return next((keys for keys in PORT_KEYS if all(keys[0] in item for item in items)), ())
+    return KEYS.get(name, ())
+
+
+def _get(document: Any, key: str) -> Any:
+    return document.get(key, _MISSING) if isinstance(document, dict) else _MISSING
+
+
+def _item(items: Any, identity: list[tuple[str, Any]]) -> Any:
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and all(item.get(key) == value for key, value in identity):
+            return item
+    return _MISSING
+
+
+def _bracket(path: str) -> tuple[str, str]:
+    """What stands in the brackets that the path begins with, and the rest."""
+    quoted = False
+    for index, character in enumerate(path):
+        if character == '"' and path[index - 1] != "\\":
+            quoted = not quoted
+        elif character == "]" and not quoted:
+            return path[1:index], path[index + 1 :]
+    return path[1:], ""
+
+
+def _fits(item: Any, index: int, inside: str) -> bool:
+    if inside.isdecimal():
+        return index == int(inside)
+    for key in _KEY.finditer(inside):
+        value = msgspec.json.decode(key["value"])
+        name = key["name"]
+        there = item if not name else item.get(name, _MISSING) if isinstance(item, dict) else _MISSING
+        # A key that an item does not say has its default, and only a port's protocol has one.
+        if there != value and not (there is _MISSING and (name, value) == ("protocol", "TCP")):
+            return False
+    return True
+
+
+def _remove(document: Any, steps: list[Step]) -> None:
+    parents = [document]
+    for step in steps[:-1]:
+        parents.append(parents[-1][step])
+    for parent, step in zip(reversed(parents), reversed(steps), strict=True):
+        del parent[step]
+        if parent:
+            return

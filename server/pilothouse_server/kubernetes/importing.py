@@ -1,0 +1,288 @@
+"""From a live Deployment, and the Services in front of its pods, to a container: the way back of `manifests`.
+
+Pure functions. What the model cannot represent is told by its path; nothing is silently dropped. The Deployment keeps
+its selector and its pods' labels (`TakenOver`), because the one cannot be changed and the other would restart the pods.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.containers.model import (
+    Container,
+    ContainerId,
+    NamespaceId,
+    Port,
+    TakenOver,
+    TakenOverService,
+    VolumeMount,
+)
+from pilothouse_server.kubernetes.importing_pod import MainContainer, read_pod
+from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
+from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.reading import Fields
+
+# What controllers and kubectl note on a Deployment for themselves.
+NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
+DEFAULT_STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """A container as far as it could be read. `problems`: why it cannot be taken over, by field.
+
+    `left_alone`: Services in front of its pods that stay as they are, and why. `read_only`: volumes that the pods may
+    not write to, whatever a mount says.
+    """
+
+    container: Container
+    problems: tuple[str, ...] = ()
+    left_alone: tuple[str, ...] = ()
+    read_only: frozenset[str] = frozenset()
+
+
+def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converted:
+    """Read a live Deployment, whole as JSON, and those of `services` that select its pods."""
+    problems: list[str] = []
+    metadata = deployment["metadata"]
+    spec = Fields(deployment.get("spec"), "spec", problems)
+    spec.ignore(strategy=DEFAULT_STRATEGY, revisionHistoryLimit=10, progressDeadlineSeconds=600)
+    spec.ignore(minReadySeconds=0)
+    selector = spec.take("selector", {})
+    paused = bool(spec.take("paused", False))
+    replicas = int(spec.take("replicas", 1))
+    pod_labels, pod_annotations, main, container_spec = {}, {}, None, None
+    if (template := spec.part("template")) is not None:
+        if (pod_metadata := template.part("metadata")) is not None:
+            pod_labels, pod_annotations = pod_metadata.labels("labels"), pod_metadata.labels("annotations")
+            pod_metadata.ignore("creationTimestamp")
+            pod_metadata.close()
+        if (pod := template.part("spec")) is not None:
+            main, container_spec = read_pod(pod)
+        template.close()
+    spec.close()
+    assert main is not None
+    assert container_spec is not None
+    taken_over, ports, left_alone = _services(services, pod_labels, main.ports)
+    kubernetes_name = str(metadata["name"])
+    container = Container(
+        id=ContainerId(0),
+        uid="",
+        name=_name(kubernetes_name, problems),
+        namespace_id=NamespaceId(0),
+        namespace="",
+        cluster_name="",
+        kubernetes_namespace=str(metadata.get("namespace", "")),
+        kubernetes_name=kubernetes_name,
+        image=main.image,
+        env=main.env,
+        ports=(*main.ports, *ports),
+        volume_mounts=main.volume_mounts,
+        volumes=tuple(sorted((item.volume for item in main.volumes), key=lambda volume: volume.name)),
+        resources=main.resources,
+        # One that stands at zero is a stopped one; to start it means one pod.
+        replicas=replicas or 1,
+        desired_state="running" if replicas else "stopped",
+        hold_rollout=paused,
+        labels=_theirs(metadata.get("labels")),
+        annotations=_theirs(metadata.get("annotations")),
+        spec=msgspec.structs.replace(
+            container_spec,
+            taken_over=TakenOver(
+                deployment_uid=str(metadata.get("uid", "")),
+                selector=selector,
+                pod_labels=pod_labels,
+                pod_annotations=pod_annotations,
+                services=taken_over,
+                volumes=main.order,
+            ),
+        ),
+        imported=True,
+    )
+    _check_mounts(container, main, problems)
+    problems += _standing(metadata)
+    names = {item.name: item.volume.name for item in main.volumes}
+    read_only = frozenset(item.volume.name for item in main.volumes if item.read_only)
+    return Converted(_with_mounts(container, names), tuple(problems), left_alone, read_only)
+
+
+def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:
+    """Whether a Service stands in front of pods with these labels."""
+    selector = service.get("spec", {}).get("selector") or {}
+    return bool(selector) and all(pod_labels.get(key) == value for key, value in selector.items())
+
+
+def without_services(converted: Converted, reasons: dict[str, str]) -> Converted:
+    """The same without some Services, which are left alone for these reasons by name."""
+    container, taken_over = converted.container, converted.container.spec.taken_over
+    assert taken_over is not None
+    kept = tuple(service for service in taken_over.services if service.name not in reasons)
+    spec = msgspec.structs.replace(
+        container.spec, taken_over=msgspec.structs.replace(taken_over, services=kept)
+    )
+    ports = tuple(port for port in container.ports if port.service_name not in reasons)
+    left = (*converted.left_alone, *(f"Service {name}: {why}" for name, why in reasons.items()))
+    return msgspec.structs.replace(
+        converted, container=msgspec.structs.replace(container, spec=spec, ports=ports), left_alone=left
+    )
+
+
+def with_volume_names(container: Container, names: Mapping[str, str]) -> Container:
+    """The same with other names of the namespace's volumes, by those that it has; its pods keep theirs."""
+    taken_over = container.spec.taken_over
+    assert taken_over is not None
+    order = tuple(
+        msgspec.structs.replace(item, volume=names.get(item.volume, item.volume))
+        for item in taken_over.volumes
+    )
+    volumes = (
+        msgspec.structs.replace(volume, name=names.get(volume.name, volume.name))
+        for volume in container.volumes
+    )
+    spec = msgspec.structs.replace(
+        container.spec, taken_over=msgspec.structs.replace(taken_over, volumes=order)
+    )
+    changed = msgspec.structs.replace(
+        container, spec=spec, volumes=tuple(sorted(volumes, key=lambda volume: volume.name))
+    )
+    return _with_mounts(changed, names)
+
+
+def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
+    def named(mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return tuple(
+            msgspec.structs.replace(mount, volume=names.get(mount.volume, mount.volume)) for mount in mounts
+        )
+
+    init_containers = tuple(
+        msgspec.structs.replace(init, volume_mounts=named(init.volume_mounts))
+        for init in container.spec.init_containers
+    )
+    return msgspec.structs.replace(
+        container,
+        volume_mounts=named(container.volume_mounts),
+        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
+    )
+
+
+def _standing(metadata: Manifest) -> list[str]:
+    """Why a Deployment may not be taken over, whatever is in it."""
+    problems = []
+    if metadata.get("deletionTimestamp"):
+        problems.append("metadata.deletionTimestamp: it is being deleted")
+    if (metadata.get("labels") or {}).get(CONTAINER_UID):
+        problems.append(f"metadata.labels.{CONTAINER_UID}: it belongs to a container already")
+    problems += [
+        f"metadata.ownerReferences: {owner.get('kind')} {owner.get('name')} controls it, and would fight for it"
+        for owner in metadata.get("ownerReferences") or ()
+        if owner.get("controller")
+    ]
+    return problems
+
+
+def _name(kubernetes_name: str, problems: list[str]) -> str:
+    name = kubernetes_name.replace(".", "-")
+    if not _LABEL.fullmatch(name):
+        problems.append(f"metadata.name: {kubernetes_name} is no name of a container (at most 63 characters)")
+    return name
+
+
+def _theirs(values: Any) -> dict[str, str]:
+    return {key: value for key, value in (values or {}).items() if not key.startswith(NOTES)}
+
+
+def _check_mounts(container: Container, main: MainContainer, problems: list[str]) -> None:
+    """A mount of a volume that could not be represented is no second problem, but must not be forgotten either."""
+    dirs = {item.name for item in container.spec.empty_dirs}
+    known = dirs | {item.name for item in main.volumes}
+    mounted = {mount.volume for mount in container.all_mounts}
+    told = " ".join(problems)
+    here: dict[str, str] = {}
+    for item in main.volumes:
+        at, called = f"spec.template.spec.volumes[{item.name}]", item.volume.name
+        if item.name not in mounted:
+            problems.append(f"{at}: nothing mounts it, and volumes follow from their mounts")
+        if called in here:
+            problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
+        if called in dirs:
+            problems.append(f"{at}: it would be called {called} here, as an emptyDir is")
+        here[called] = item.name
+    problems += [
+        f"volumeMounts[{mount.mount_path}]: there is no volume {mount.volume}"
+        for mount in container.all_mounts
+        if mount.volume not in known and f"volumes[{mount.volume}]" not in told
+    ]
+
+
+def _services(
+    services: Iterable[Manifest], pod_labels: dict[str, str], declared: tuple[Port, ...]
+) -> tuple[tuple[TakenOverService, ...], tuple[Port, ...], tuple[str, ...]]:
+    found: list[TakenOverService] = []
+    ports: list[Port] = []
+    left_alone: list[str] = []
+    for service in services:
+        if not selects(service, pod_labels):
+            continue
+        try:
+            read, of_service = _service(service, declared)
+        except ValueError as why:
+            left_alone.append(f"Service {service['metadata']['name']}: {why}")
+            continue
+        found.append(read)
+        ports += of_service
+    return tuple(found), tuple(ports), tuple(left_alone)
+
+
+def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverService, list[Port]]:
+    """Read a Service. Raises ValueError that says why it is left alone."""
+    metadata, spec = service["metadata"], service["spec"]
+    if (metadata.get("labels") or {}).get(CONTAINER_UID):
+        raise ValueError("it belongs to a container already")
+    if metadata.get("deletionTimestamp"):
+        raise ValueError("it is being deleted")
+    kind = "Headless" if spec.get("clusterIP") == "None" else spec.get("type", "ClusterIP")
+    if not _LABEL.fullmatch(metadata["name"]) or kind not in (
+        "ClusterIP",
+        "NodePort",
+        "LoadBalancer",
+        "Headless",
+    ):
+        raise ValueError(f"a Service of type {kind} cannot be represented")
+    ports, target_ports = [], {}
+    for entry in spec.get("ports") or ():
+        protocol, number, target = entry.get("protocol", "TCP"), entry["port"], entry.get("targetPort")
+        if protocol not in ("TCP", "UDP"):
+            raise ValueError(f"port {number}: protocol {protocol} cannot be represented")
+        container_port = _target(target, number, protocol, declared)
+        if isinstance(target, str):
+            target_ports[f"{protocol}/{number}"] = target
+        described = {
+            "name": entry.get("name", ""),
+            "container_port": container_port,
+            "protocol": protocol,
+            "service_name": metadata["name"],
+            "service_port": number,
+            "node_port": entry.get("nodePort"),
+            "service_type": kind,
+            "app_protocol": entry.get("appProtocol", ""),
+        }
+        ports.append(msgspec.convert(described, Port))
+    if not ports:
+        raise ValueError("it has no ports")
+    return TakenOverService(metadata["name"], dict(spec["selector"]), target_ports), ports
+
+
+def _target(target: Any, number: int, protocol: str, declared: tuple[Port, ...]) -> int:
+    if isinstance(target, int):
+        return target
+    if not target:
+        return number
+    for port in declared:
+        if port.name == target and port.protocol == protocol:
+            return port.container_port
+    raise ValueError(f"port {number}: the pods have no port named {target}")

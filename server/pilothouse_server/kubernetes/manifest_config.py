@@ -1,0 +1,86 @@
+"""From a config map or secret to its Kubernetes object: the fields of our own and no others.
+
+A secret is sent as `data`, never as `stringData`: of the latter the API server remembers other fields than it
+writes, and a key left out later would stay.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from pilothouse_server.kubernetes.objects import Manifest
+
+DOMAIN = "pilothouse.dev"
+CONFIG_UID = f"{DOMAIN}/config-uid"
+NAMESPACE = f"{DOMAIN}/namespace"
+NAMESPACE_UID = f"{DOMAIN}/namespace-uid"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "pilothouse"
+OWNED_SELECTOR = CONFIG_UID
+
+
+def config_map(
+    metadata: Manifest, data: Mapping[str, str], binary_data: Mapping[str, bytes], *, immutable: bool
+) -> Manifest:
+    """The ConfigMap; `metadata` is what `config_metadata` answers."""
+    return _without_empty(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "data": dict(data),
+            "binaryData": _encoded(binary_data),
+            "immutable": immutable or None,
+        }
+    )
+
+
+def secret(metadata: Manifest, type_: str, values: Mapping[str, bytes], *, immutable: bool) -> Manifest:
+    """The Secret, with its values in the clear: it goes to the cluster and nowhere else."""
+    return _without_empty(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": type_,
+            "data": _encoded(values),
+            "immutable": immutable or None,
+        }
+    )
+
+
+def config_metadata(
+    *,
+    name: str,
+    kubernetes_namespace: str,
+    namespace: str,
+    namespace_uid: str,
+    uid: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    taken_over: bool = False,
+) -> Manifest:
+    """The metadata of either, with the caller's labels and ours; those that we select by win.
+
+    `taken_over`: no more of ours than the label by which it is found. Without the namespace's uid the sweep leaves it
+    alone: a database restored from before the import does not know it, and others may.
+    """
+    ours = {MANAGED_BY: MANAGER, NAMESPACE: namespace[:63], NAMESPACE_UID: namespace_uid}
+    return _without_empty(
+        {
+            "name": name,
+            "namespace": kubernetes_namespace,
+            "labels": {**labels, **({} if taken_over else ours), CONFIG_UID: uid},
+            "annotations": dict(annotations),
+        }
+    )
+
+
+def _encoded(values: Mapping[str, bytes]) -> dict[str, str]:
+    return {key: base64.b64encode(value).decode() for key, value in values.items()}
+
+
+def _without_empty(fields: Mapping[str, Any]) -> Manifest:
+    return {key: value for key, value in fields.items() if value not in (None, "", {}, [])}

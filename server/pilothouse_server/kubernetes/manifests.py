@@ -1,0 +1,233 @@
+"""From a container to the Kubernetes objects that run it: pure functions, the fields of our own and no others.
+
+A manifest is what server-side apply takes ownership of. What is left out stays with whoever owns it: `replicas` is
+never in it, because the scale subresource sets it and an autoscaler may own it; defaults of the API are not written.
+
+Identity: every object carries our labels, and the pods are selected by the container's uid alone. The selector
+is immutable, so nothing that a caller can change may be in it; and a container made again under the same name does not
+adopt its predecessor's pods.
+
+An imported Deployment is the exception. Its selector cannot be changed and its pods shall not restart, so it keeps its
+selector and the labels of its pods (`taken_over`), and only the objects' own metadata carry the container's uid. Its
+pods are found by their owners. The ports that it declares on its pods stay apart from those of its Services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
+from pilothouse_server.kubernetes.manifest_pod import pod_spec
+from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.namespaces.model import Namespace
+
+DOMAIN = "pilothouse.dev"
+CONTAINER_UID = f"{DOMAIN}/container-uid"
+NAMESPACE = f"{DOMAIN}/namespace"
+NAMESPACE_UID = f"{DOMAIN}/namespace-uid"
+RESTARTED_AT = f"{DOMAIN}/restarted-at"
+# The replicas that we set through the scale subresource last: as long as it equals what is wanted, we leave the
+# number to others.
+REPLICAS_SET = f"{DOMAIN}/replicas-set"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+NAME = "app.kubernetes.io/name"
+MANAGER = "pilothouse"
+MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+# Deployments, Services, replica sets and pods of containers; those of imported Deployments' pods do not say so.
+OWNED_SELECTOR = CONTAINER_UID
+FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
+
+NO_SERVICE = "None"
+
+
+def container_labels(container: Container) -> dict[str, str]:
+    """The caller's labels and ours; those that we select by win."""
+    return {
+        NAME: _label_value(container.name),
+        **container.labels,
+        MANAGED_BY: MANAGER,
+        NAMESPACE: _label_value(container.namespace),
+        CONTAINER_UID: container.uid,
+    }
+
+
+def object_labels(container: Container) -> dict[str, str]:
+    """What the Deployment and the Services of a container carry."""
+    home = {NAMESPACE_UID: container.namespace_uid}
+    if container.spec.taken_over is None:
+        return {**container_labels(container), **home}
+    # Others find these objects by labels of their own, `managed-by` among them.
+    return {**container.labels, CONTAINER_UID: container.uid, **home}
+
+
+def deployment(
+    container: Container, *, replicas_set: int | None = None, paused: bool | None = None
+) -> Manifest:
+    """The Deployment of a container, without `replicas`.
+
+    `replicas_set`: noted as the number we scaled to last. `paused` (default: as the container holds its rollout) is
+    for making a Deployment that must not start a pod before it is scaled.
+    """
+    taken_over = container.spec.taken_over
+    annotations = dict(container.annotations)
+    template_labels = container_labels(container) if taken_over is None else taken_over.pod_labels
+    template_annotations = dict(annotations if taken_over is None else taken_over.pod_annotations)
+    if container.spec.restarted_at is not None:
+        template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)
+    if replicas_set is not None:
+        annotations[REPLICAS_SET] = str(replicas_set)
+    spec: Manifest = {
+        "selector": _selector(container, taken_over),
+        "template": {
+            "metadata": _without_empty({"labels": template_labels, "annotations": template_annotations}),
+            "spec": pod_spec(container),
+        },
+    }
+    if container.hold_rollout if paused is None else paused:
+        spec["paused"] = True
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _without_empty(
+            {
+                "name": container.kubernetes_name,
+                "namespace": container.kubernetes_namespace,
+                "labels": object_labels(container),
+                "annotations": annotations,
+            }
+        ),
+        "spec": spec,
+    }
+
+
+def services(container: Container) -> list[Manifest]:
+    """One Service per `service_name`, in the order of the ports; ports without a Service make none."""
+    groups: dict[str, list[Port]] = {}
+    for port in container.ports:
+        if port.service_type != NO_SERVICE:
+            groups.setdefault(port.service_name or container.name, []).append(port)
+    return [_service(container, name, ports) for name, ports in groups.items()]
+
+
+def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
+    service_type = ports[0].service_type
+    found = _taken_over_service(container, name)
+    spec: Manifest = {
+        "selector": _pods_of(container) if found is None else found.selector,
+        "ports": [_service_port(port, found) for port in ports],
+    }
+    if service_type == "Headless":
+        # Headless is no type of the API but a ClusterIP Service without an address.
+        spec.update(type="ClusterIP", clusterIP="None")
+    else:
+        spec["type"] = service_type
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": container.kubernetes_namespace,
+            "labels": object_labels(container)
+            if found is None
+            else {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid},
+        },
+        "spec": spec,
+    }
+
+
+def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:
+    if taken_over is None:
+        return {"matchLabels": {CONTAINER_UID: container.uid}}
+    return dict(taken_over.selector)
+
+
+def _pods_of(container: Container) -> dict[str, str]:
+    """Labels by which a Service finds the pods."""
+    taken_over = container.spec.taken_over
+    if taken_over is None:
+        return {CONTAINER_UID: container.uid}
+    return dict(taken_over.selector.get("matchLabels") or taken_over.pod_labels)
+
+
+def _taken_over_service(container: Container, name: str) -> TakenOverService | None:
+    taken_over = container.spec.taken_over
+    found = () if taken_over is None else taken_over.services
+    return next((service for service in found if service.name == name), None)
+
+
+def _service_port(port: Port, found: TakenOverService | None) -> Manifest:
+    service_port = port.service_port or port.container_port
+    # Several ports must be named, and the name is what app protocols and probes refer to; a single one may be.
+    name = port.name or ("" if found else f"{port.protocol.lower()}-{service_port}")
+    target_name = found.target_ports.get(f"{port.protocol}/{service_port}") if found else None
+    return _without_empty(
+        {
+            "name": name,
+            "protocol": port.protocol,
+            "port": service_port,
+            "targetPort": target_name or port.container_port,
+            "nodePort": port.node_port,
+            "appProtocol": port.app_protocol,
+        }
+    )
+
+
+def service_account(container: Container) -> Manifest | None:
+    """The ServiceAccount that the container names; it belongs to the namespace, so it carries no container's uid."""
+    name = container.spec.service_account
+    if not name:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {
+            "name": name,
+            "namespace": container.kubernetes_namespace,
+            "labels": {
+                MANAGED_BY: MANAGER,
+                NAMESPACE: _label_value(container.namespace),
+                NAMESPACE_UID: container.namespace_uid,
+            },
+        },
+    }
+
+
+def namespace(value: Namespace) -> Manifest:
+    """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": _without_empty(
+            {
+                "name": value.kubernetes_name,
+                "labels": {
+                    **value.labels,
+                    MANAGED_BY: MANAGER,
+                    NAMESPACE: _label_value(value.name),
+                    NAMESPACE_UID: value.uid,
+                },
+                "annotations": dict(value.annotations),
+            }
+        ),
+    }
+
+
+def released_namespace(value: Namespace) -> Manifest:
+    """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
+
+
+def timestamp(value: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, so that two restarts within one second differ."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _label_value(name: str) -> str:
+    """Names of ours are DNS labels of at most 63 characters, with which a label value never differs."""
+    return name[:63]
+
+
+def _without_empty(fields: Mapping[str, Any]) -> Manifest:
+    return {key: value for key, value in fields.items() if value not in (None, "", {}, [])}

@@ -1,0 +1,320 @@
+"""What the cluster shows of a container: a pure function from its objects to `Observed`.
+
+Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
+
+* paused and stopped are what was asked for; the reason tells of pods that are still there.
+* crash_loop_back_off: a pod of the Deployment backs off. A pod that started again counts as crash looping for another
+  `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then looks again
+  (`recheck_seconds`).
+* failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
+  good, or it refused the container itself and there is nothing older that runs.
+* ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
+* running: as many pods are ready as are wanted, of whatever template. While the newest is not rolled out the reason
+  says so, as the condition `RolledOut` does (`rollout`).
+
+Pods on their way out do not count. Conditions keep their time of transition while their status stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from pilothouse_server.containers.model import Condition, ConditionStatus, Container, Observed, Status
+from pilothouse_server.kubernetes.events import TOLD_BY_EVENTS
+from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
+from pilothouse_server.kubernetes.pod_observation import (
+    ORDINARY,
+    PodObservation,
+    observe_pod,
+    waits_without_saying_why,
+)
+from pilothouse_server.kubernetes.rollout import (
+    HELD_WORDS,
+    ROLLING_OUT,
+    ROLLOUT_HELD,
+    newest_of,
+    observe_rollout,
+    reason_of,
+    says_why,
+    witness,
+)
+
+APPLIED = "Applied"
+DRIFTED = "Drifted"
+AVAILABLE = "Available"
+PROGRESSING = "Progressing"
+REPLICA_FAILURE = "ReplicaFailure"
+SUSPENDED = "Suspended"
+AUTOSCALED = "Autoscaled"
+# Conditions that the reconciler sets; an observation carries them over.
+RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
+
+SETTLE_SECONDS = 10.0
+REASON_LIMIT = 100
+MESSAGE_LIMIT = 4096
+
+
+class Observation(msgspec.Struct, frozen=True, gc=False):
+    """`observed` for the container's row, `pods` for its pods' rows.
+
+    `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods of which only events can
+    say why they are not ready; observe again with these events. `troubled`: the pod that says best why not all is well,
+    though its status says why or it is up again: its events tell more.
+    """
+
+    observed: Observed
+    pods: tuple[PodObservation, ...] = ()
+    spec_replicas: int = 0
+    recheck_seconds: float | None = None
+    unexplained: tuple[str, ...] = ()
+    troubled: str = ""
+
+
+def observe(
+    container: Container,
+    deployment: Deployment | None,
+    replica_sets: Iterable[ReplicaSet] = (),
+    pods: Iterable[Pod] = (),
+    events: Iterable[Event] = (),
+    *,
+    now: datetime,
+    cluster_now: datetime | None = None,
+) -> Observation:
+    """Read the objects of one container. `container.observed` holds what was seen before.
+
+    `cluster_now`: the time by the cluster's clock, where that is known to differ.
+    """
+    pods = tuple(pods)
+    events = tuple(events)
+    replica_sets = tuple(replica_sets)
+    newest = newest_of(replica_sets)
+    observations = sorted(
+        (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
+        key=lambda pod: (pod.created_at or now, pod.name),
+    )
+    spec_replicas = deployment.spec.replicas if deployment else 0
+    rollout = observe_rollout(container, deployment, replica_sets, observations)
+    status, reason, message, recheck_seconds = _status(
+        container, deployment, observations, cluster_now or now
+    )
+    if status == "running" and not reason and rollout is not None and deployment is not None:
+        reason, message = reason_of(rollout, deployment, observations, newest)
+    unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
+    if unexplained and not events and (kept := _explained_before(container, status, reason)):
+        reason, message = kept
+    shown = _shown(observations, newest)
+    observed = Observed(
+        status=status,
+        phase=shown.phase if shown else "",
+        reason=reason[:REASON_LIMIT],
+        message=message[:MESSAGE_LIMIT],
+        ready_replicas=sum(pod.ready for pod in observations),
+        deployment_name=deployment.metadata.name if deployment else "",
+        replica_set_name=newest.metadata.name if newest else "",
+        pod_name=shown.name if shown else "",
+        pod_ip=shown.pod_ip if shown else "",
+        host_ip=shown.host_ip if shown else "",
+        restart_count=sum(pod.restart_count for pod in observations if not pod.deleting),
+        started_at=shown.started_at if shown else None,
+        finished_at=shown.finished_at if shown else None,
+        conditions=_conditions(container, deployment, rollout, now),
+    )
+    return Observation(
+        observed=observed,
+        pods=tuple(observations),
+        spec_replicas=spec_replicas,
+        recheck_seconds=recheck_seconds,
+        unexplained=unexplained,
+        troubled=_troubled(container, observations),
+    )
+
+
+def set_condition(conditions: Iterable[Condition], new: Condition, now: datetime) -> tuple[Condition, ...]:
+    """Put `new` in place of its namesake; the time of transition moves only when the status does."""
+    kept = {condition.type: condition for condition in conditions}
+    old = kept.get(new.type)
+    since = old.last_transition_time if old is not None and old.status == new.status else now
+    kept[new.type] = msgspec.structs.replace(new, last_transition_time=since)
+    return tuple(kept[type_] for type_ in sorted(kept))
+
+
+def _status(
+    container: Container, deployment: Deployment | None, pods: list[PodObservation], now: datetime
+) -> tuple[Status, str, str, float | None]:
+    living = [pod for pod in pods if pod.living]
+    if container.desired_state != "running":
+        return container.desired_state, *_winding_down(deployment, pods), None
+    if deployment is None:
+        return _not_there(container)
+    if looping := next((pod for pod in pods if pod.crash_looping), None):
+        return "crash_loop_back_off", looping.reason, looping.message, None
+    if settling := _settling(container, living, now):
+        return settling
+    if failure := _failure(deployment, pods, living):
+        return "failed", *failure, None
+    ready = sum(pod.ready for pod in living)
+    if deployment.spec.replicas == 0:
+        # Wanted to run with no replica: nothing runs, and nothing is missing.
+        return (
+            ("stopped", "NoReplicas", "", None)
+            if container.replicas == 0
+            else ("pending", "Scaling", "", None)
+        )
+    if ready >= deployment.spec.replicas:
+        refused = _refusal(container)
+        return "running", *(refused or ("", "")), None
+    return "pending", *_why_pending(container, deployment, living, ready), None
+
+
+def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
+    """What is left of a container that shall not run."""
+    if deployment is not None and deployment.spec.replicas > 0:
+        return "ScalingDown", f"{deployment.spec.replicas} replicas are still asked for on the cluster"
+    left = sum(pod.deleting or pod.living for pod in pods)
+    return ("Terminating", f"{left} pods are ending") if left else ("", "")
+
+
+def _not_there(container: Container) -> tuple[Status, str, str, float | None]:
+    if refused := _refusal(container):
+        return "failed", *refused, None
+    delayed = _applied(container, "Unknown")
+    return "pending", *(delayed or ("Creating", "")), None
+
+
+def _refusal(container: Container) -> tuple[str, str] | None:
+    """The cluster's words where it refused what we applied."""
+    return _applied(container, "False")
+
+
+def _applied(container: Container, status: ConditionStatus) -> tuple[str, str] | None:
+    for condition in container.observed.conditions:
+        if condition.type == APPLIED and condition.status == status:
+            return condition.reason, condition.message
+    return None
+
+
+def _settling(
+    container: Container, living: list[PodObservation], now: datetime
+) -> tuple[Status, str, str, float | None] | None:
+    if container.observed.status != "crash_loop_back_off":
+        return None
+    for pod in living:
+        if pod.restart_count > 0 and pod.started_at is not None and pod.finished_at is None:
+            left = SETTLE_SECONDS - (now - pod.started_at).total_seconds()
+            # A start in the future is a clock that is ahead; never wait longer than the period.
+            if left > 0:
+                return (
+                    "crash_loop_back_off",
+                    container.observed.reason,
+                    container.observed.message,
+                    min(left, SETTLE_SECONDS),
+                )
+    return None
+
+
+def _failure(
+    deployment: Deployment, pods: list[PodObservation], living: list[PodObservation]
+) -> tuple[str, str] | None:
+    failing = _find(deployment.status.conditions, REPLICA_FAILURE)
+    if failing and failing.status == "True" and len(living) < deployment.spec.replicas:
+        return failing.reason, failing.message
+    failed = [pod for pod in pods if pod.failed]
+    if failed and not living and deployment.spec.replicas > 0:
+        return failed[-1].reason, failed[-1].message
+    return None
+
+
+def _why_pending(
+    container: Container, deployment: Deployment, living: list[PodObservation], ready: int
+) -> tuple[str, str]:
+    if (unready := witness(living)) is not None and unready.reason:
+        return unready.reason, unready.message
+    if refused := _refusal(container):
+        return refused
+    progressing = _find(deployment.status.conditions, PROGRESSING)
+    if progressing and progressing.status == "False":
+        return progressing.reason, progressing.message
+    return "ReplicasNotReady", f"{ready} of {deployment.spec.replicas} replicas are ready"
+
+
+def _conditions(
+    container: Container, deployment: Deployment | None, rollout: Condition | None, now: datetime
+) -> tuple[Condition, ...]:
+    before = {condition.type: condition for condition in container.observed.conditions}
+    result = tuple(condition for type_, condition in before.items() if type_ in RECONCILED)
+    found: list[Condition] = []
+    if deployment is None:
+        found.append(Condition(AVAILABLE, "False", "DeploymentMissing"))
+    else:
+        found += [
+            Condition(
+                condition.type,
+                _condition_status(condition.status),
+                condition.reason[:REASON_LIMIT],
+                condition.message[:MESSAGE_LIMIT],
+            )
+            for condition in deployment.status.conditions
+        ]
+        if deployment.spec.paused and container.hold_rollout:
+            found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_WORDS))
+    if rollout is not None:
+        found.append(
+            msgspec.structs.replace(
+                rollout, reason=rollout.reason[:REASON_LIMIT], message=rollout.message[:MESSAGE_LIMIT]
+            )
+        )
+    if container.desired_state == "paused":
+        found.append(Condition(SUSPENDED, "True", "Suspended"))
+    for condition in found:
+        old = before.get(condition.type)
+        since = old.last_transition_time if old is not None and old.status == condition.status else now
+        result += (msgspec.structs.replace(condition, last_transition_time=since),)
+    return tuple(sorted(result, key=lambda condition: condition.type))
+
+
+def _explained_before(container: Container, status: Status, reason: str) -> tuple[str, str] | None:
+    """What events told, while there are none: they are not asked for again yet, or too old for the cluster."""
+    before = container.observed
+    silent = reason in ORDINARY or reason in ("ContainersNotReady", "ReplicasNotReady", ROLLING_OUT)
+    if not silent or before.status != status or before.reason not in TOLD_BY_EVENTS:
+        return None
+    return before.reason, before.message
+
+
+def _troubled(container: Container, pods: list[PodObservation]) -> str:
+    if container.desired_state != "running":
+        return ""
+    living = [pod for pod in pods if pod.living]
+    unready = witness(living)
+    if unready is not None and says_why(unready):
+        return unready.name
+    if sum(pod.restart_count for pod in living) > container.observed.restart_count:
+        return max(living, key=lambda pod: pod.restart_count).name
+    return ""
+
+
+def _condition_status(text: str) -> ConditionStatus:
+    match text:
+        case "True":
+            return "True"
+        case "False":
+            return "False"
+        case _:
+            return "Unknown"
+
+
+def _shown(pods: list[PodObservation], newest: ReplicaSet | None) -> PodObservation | None:
+    """The pod that stands for the container: living before others, of the newest template, ready, oldest."""
+
+    def rank(pod: PodObservation) -> tuple[bool, bool, bool]:
+        return not pod.living, newest is not None and pod.replica_set != newest.metadata.name, not pod.ready
+
+    # `min` takes the first of equals, and the pods are sorted by age.
+    return min(pods, key=rank, default=None)
+
+
+def _find(conditions: Iterable[ObjectCondition], type_: str) -> ObjectCondition | None:
+    return next((condition for condition in conditions if condition.type == type_), None)

@@ -1,0 +1,214 @@
+"""What one pod tells: its phase, whether it is ready, and above all why not.
+
+The reason is not in one place. It is sought in this order, and the first that says something wins: the pod's
+own `status.reason` (Evicted, DeadlineExceeded) -> an init container that waits or failed -> a container's
+`state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> a node that is lost ->
+events (a volume that cannot be attached or mounted, and what a probe finds, are told by events only). A deletion in
+progress overrides them all. A pod in good order has no reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from pilothouse_server.kubernetes.events import explanation
+from pilothouse_server.kubernetes.objects import ContainerStatus, Event, ObjectCondition, Pod, Terminated
+
+CRASH_LOOP = "CrashLoopBackOff"
+NODE_NOT_READY = "NodeNotReady"
+# Reasons to wait that are the ordinary way to a running pod.
+ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
+
+
+class PodObservation(msgspec.Struct, frozen=True, gc=False):
+    """One pod as shown to callers; the fields of `container_pods`. `phase` is the pod's, or `Terminating`."""
+
+    name: str
+    uid: str
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    ready: bool = False
+    pod_ip: str = ""
+    host_ip: str = ""
+    node_name: str = ""
+    restart_count: int = 0
+    image: str = ""
+    image_id: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deleting: bool = False
+    replica_set: str = ""
+    created_at: datetime | None = None
+
+    @property
+    def crash_looping(self) -> bool:
+        return self.reason == CRASH_LOOP and not self.deleting
+
+    @property
+    def failed(self) -> bool:
+        return self.phase == "Failed" and not self.deleting
+
+    @property
+    def living(self) -> bool:
+        """Counts as a replica: neither on its way out nor at its end."""
+        return not self.deleting and self.phase not in ("Failed", "Succeeded")
+
+
+def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> PodObservation:
+    """One pod; `main_container` names the container whose times and image are shown (else the first is taken)."""
+    status = pod.status
+    main = _main(status.container_statuses, main_container)
+    deleting = pod.metadata.deletion_timestamp is not None
+    ready = _condition(status.conditions, "Ready") == "True" and not deleting
+    reason, message = ("Terminating", "") if deleting else _reason(pod, ready, events)
+    started_at, finished_at = _times(main)
+    return PodObservation(
+        name=pod.metadata.name,
+        uid=pod.metadata.uid,
+        phase="Terminating" if deleting else status.phase,
+        reason=reason,
+        message=message,
+        ready=ready,
+        pod_ip=status.pod_ip,
+        host_ip=status.host_ip,
+        node_name=pod.spec.node_name,
+        restart_count=_restarts(pod),
+        image=main.image if main else "",
+        image_id=main.image_id if main else "",
+        started_at=started_at or (status.start_time if ready else None),
+        finished_at=finished_at,
+        deleting=deleting,
+        replica_set=next((o.name for o in pod.metadata.owner_references if o.kind == "ReplicaSet"), ""),
+        created_at=pod.metadata.creation_timestamp,
+    )
+
+
+def waits_without_saying_why(pod: Pod) -> bool:
+    """Assigned to a node, not ready, and its status does not say why: only its events can."""
+    if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:
+        return False
+    if pod.status.phase == "Running":
+        if _node_lost(pod):
+            return False
+        return _condition(pod.status.conditions, "Ready") != "True" and all(
+            status.state.running is not None and status.last_state.terminated is None
+            for status in pod.status.container_statuses
+        )
+    statuses = pod.status.init_container_statuses + pod.status.container_statuses
+    return pod.status.phase == "Pending" and all(
+        status.state.running is None
+        and status.state.terminated is None
+        and (status.state.waiting is None or status.state.waiting.reason in ORDINARY)
+        for status in statuses
+    )
+
+
+def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> tuple[str, str]:
+    status = pod.status
+    if status.reason:
+        return status.reason, status.message
+    for init in status.init_container_statuses:
+        found = _of_container(init, last=not init.ready)
+        # A waiting main container says PodInitializing; the init container says why.
+        if found and not (init.state.terminated and init.state.terminated.exit_code == 0):
+            return found
+    for find in (_waiting, _terminated):
+        for container in status.container_statuses:
+            if found := find(container):
+                return found
+    if not ready:
+        for container in status.container_statuses:
+            if found := _last(container):
+                return found
+    for condition in status.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return condition.reason, condition.message
+    if _node_lost(pod):
+        return NODE_NOT_READY, f"the node {pod.spec.node_name} does not answer"
+    if not ready and (told := explanation(events, pod.metadata.uid, started=status.phase == "Running")):
+        return told
+    return _unready(status.conditions, ready, status.container_statuses)
+
+
+def _of_container(container: ContainerStatus, *, last: bool) -> tuple[str, str] | None:
+    return _waiting(container) or _terminated(container) or (_last(container) if last else None)
+
+
+def _waiting(container: ContainerStatus) -> tuple[str, str] | None:
+    waiting = container.state.waiting
+    if waiting is None or waiting.reason in ORDINARY:
+        return None
+    message = waiting.message
+    if last := container.last_state.terminated:
+        message = f"{message}; last exit: {_exit(last)}" if message else f"last exit: {_exit(last)}"
+    return waiting.reason, message
+
+
+def _terminated(container: ContainerStatus) -> tuple[str, str] | None:
+    ended = container.state.terminated
+    if ended is None:
+        return None
+    # Restarted once and ended again: the back-off that follows within moments is told now, or the status would flap.
+    # It follows a program that ends well, too: it is to run always.
+    if container.restart_count > 0 and not container.ready and container.last_state.terminated:
+        return CRASH_LOOP, f"container {container.name} ended again; last exit: {_exit(ended)}"
+    return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
+
+
+def _last(container: ContainerStatus) -> tuple[str, str] | None:
+    ended = container.last_state.terminated
+    if ended is None or container.ready:
+        return None
+    return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
+
+
+def _restarts(pod: Pod) -> int:
+    """As kubectl counts them: those of init containers as long as they have not come through."""
+    counted = [status for status in pod.status.init_container_statuses if not status.ready]
+    return sum(status.restart_count for status in (*counted, *pod.status.container_statuses))
+
+
+def _node_lost(pod: Pod) -> bool:
+    """A kubelet says why a pod is not ready; the node controller, which speaks for one that is silent, does not."""
+    ready = next((each for each in pod.status.conditions if each.type == "Ready"), None)
+    return bool(pod.spec.node_name) and ready is not None and ready.status == "False" and not ready.reason
+
+
+def _exit(ended: Terminated) -> str:
+    return f"{ended.reason or 'Terminated'}, exit code {ended.exit_code}"
+
+
+def _unready(
+    conditions: tuple[ObjectCondition, ...], ready: bool, statuses: tuple[ContainerStatus, ...]
+) -> tuple[str, str]:
+    if ready:
+        return "", ""
+    for status in statuses:
+        if status.state.waiting is not None and status.state.waiting.reason:
+            return status.state.waiting.reason, status.state.waiting.message
+    for condition in conditions:
+        if condition.type == "Ready" and condition.status != "True":
+            return condition.reason, condition.message
+    return "", ""
+
+
+def _condition(conditions: tuple[ObjectCondition, ...], type_: str) -> str:
+    return next((condition.status for condition in conditions if condition.type == type_), "")
+
+
+def _main(statuses: tuple[ContainerStatus, ...], name: str) -> ContainerStatus | None:
+    return next((status for status in statuses if status.name == name), statuses[0] if statuses else None)
+
+
+def _times(main: ContainerStatus | None) -> tuple[datetime | None, datetime | None]:
+    """When the main container began, and ended where it did not begin again."""
+    if main is None:
+        return None, None
+    if main.state.running is not None:
+        return main.state.running.started_at, None
+    ended = main.state.terminated or main.last_state.terminated
+    return (ended.started_at, ended.finished_at) if ended else (None, None)

@@ -1,0 +1,141 @@
+"""The rights that the platform needs on a cluster: one table, from which the ClusterRole to grant is written and by
+which a cluster is asked what it denies.
+
+A server-side apply that makes an object needs `create` beside `patch`. Nothing is cluster-admin's: no wildcard, no
+right over roles, nodes are only read. The access review of an API server answers for the credentials that ask, so the
+check needs no right of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import yaml
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+
+_AT_ONCE = 8
+_LIST = ("get", "list")
+_READ = (*_LIST, "watch")
+_KEEP = ("get", "list", "create", "patch", "delete")
+_KEEP_WATCHED = (*_READ, "create", "patch", "delete")
+
+
+class Right(msgspec.Struct, frozen=True, order=True):
+    """One verb on one resource. `resource` may name a subresource (`pods/log`).
+
+    `optional`: the platform works without it, less what it is for.
+    """
+
+    api_group: str
+    resource: str
+    verb: str
+    purpose: str
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{'.' if self.api_group else ''}{self.api_group}"
+
+
+class _Row(msgspec.Struct, frozen=True):
+    api_group: str
+    resource: str
+    verbs: tuple[str, ...]
+    purpose: str
+    optional: bool = False
+
+
+_TABLE = (
+    _Row("", "namespaces", _KEEP_WATCHED, "a Kubernetes namespace for each namespace"),
+    _Row("", "pods", _READ, "what runs, and why not"),
+    _Row("", "events", _LIST, "the cluster's own explanations"),
+    _Row("", "services", _KEEP_WATCHED, "port mappings"),
+    _Row("", "serviceaccounts", _KEEP, "the service accounts that containers name"),
+    _Row("", "configmaps", _KEEP_WATCHED, "config maps"),
+    _Row("", "secrets", _KEEP_WATCHED, "secrets"),
+    _Row("", "persistentvolumeclaims", _KEEP_WATCHED, "volumes"),
+    _Row("apps", "deployments", _KEEP_WATCHED, "containers"),
+    _Row("apps", "deployments/scale", ("get", "patch"), "start, stop, pause and resume"),
+    _Row("apps", "replicasets", _READ, "progress of rollouts"),
+    _Row("autoscaling", "horizontalpodautoscalers", _LIST, "leaving replicas to an autoscaler", True),
+    _Row("storage.k8s.io", "storageclasses", _LIST, "checks of storage classes, and expansion", True),
+    _Row("", "persistentvolumes", _LIST, "the volumes that claims are bound to", True),
+    _Row("", "nodes", _LIST, "usage, and the architecture of images", True),
+    _Row("", "nodes/proxy", ("get",), "usage, from the kubelets", True),
+    _Row("", "pods/log", ("get",), "logs", True),
+    _Row("", "pods/exec", ("get", "create"), "exec", True),
+)
+RIGHTS: tuple[Right, ...] = tuple(
+    sorted(
+        Right(row.api_group, row.resource, verb, row.purpose, row.optional)
+        for row in _TABLE
+        for verb in row.verbs
+    )
+)
+
+
+async def denied(client: ClusterClient, rights: Sequence[Right] = RIGHTS) -> list[Right]:
+    """Those of `rights` that the cluster denies to the credentials of `client`, in all namespaces.
+
+    Raises ClusterError where it cannot be asked.
+    """
+    if await client.may("*", "*", "*"):
+        return []
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def allowed(right: Right) -> bool:
+        async with gate:
+            return await client.may(right.verb, right.api_group, right.resource)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(allowed(right)) for right in rights]
+    except* ClusterError as failed:
+        raise _first(failed) from None
+    return [right for right, answer in zip(rights, answers, strict=True) if not answer.result()]
+
+
+def _first(group: BaseExceptionGroup[ClusterError]) -> ClusterError:
+    """One failure for many: they have failed alike."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def manifest(rights: Iterable[Right] = RIGHTS, *, name: str = "pilothouse") -> str:
+    """A ServiceAccount, a ClusterRole of exactly these rights and its binding, as YAML."""
+    account = {"name": name, "namespace": name}
+    documents: list[dict[str, object]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+            "rules": _rules(rights),
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", **account}],
+        },
+    ]
+    return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def _rules(rights: Iterable[Right]) -> list[dict[str, object]]:
+    """One rule for all resources of a group that are granted the same verbs."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for right in rights:
+        verbs.setdefault((right.api_group, right.resource), []).append(right.verb)
+    resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (group, resource), granted in verbs.items():
+        resources.setdefault((group, tuple(sorted(granted))), []).append(resource)
+    return [
+        {"apiGroups": [group], "resources": named, "verbs": list(granted)}
+        for (group, granted), named in resources.items()
+    ]

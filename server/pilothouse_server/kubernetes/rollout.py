@@ -1,0 +1,170 @@
+"""Whether what is wanted has been rolled out: the condition `RolledOut`, from the Deployment and its newest pods.
+
+The status of a container says whether it serves, and old pods serve through a rollout that fails. So this is told
+apart, by the rule of `kubectl rollout status`: the Deployment's controller has seen its newest generation, all
+replicas wanted are of the newest template and available, and no older ones are left. Surplus pods of the newest
+template do not matter, nor do pods that are ending.
+
+The condition is False while that is not so. Its reason: `ProgressDeadlineExceeded` where the cluster has given up,
+else the cluster's where it makes no pods, else that of the newest pods (ImagePullBackOff, Unschedulable ...), else
+`RolloutHeld` or `RollingOut`.
+
+Two write it: the worker from the answer to its apply, in the write that says that a generation was dealt with, and
+the observer from its watches, which lag behind. An older view must not tell a generation rolled out that it has not
+seen, so the condition remembers the state of the Deployment that it was made from, and only one as new replaces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.kubernetes.objects import Deployment, ObjectCondition, ReplicaSet
+from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
+
+ROLLED_OUT = "RolledOut"
+ROLLING_OUT = "RollingOut"
+ROLLOUT_HELD = "RolloutHeld"
+DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+HELD_WORDS = "changes are kept back until it is resumed"
+
+REVISION = "deployment.kubernetes.io/revision"
+
+
+def observe_rollout(
+    container: Container,
+    deployment: Deployment | None,
+    replica_sets: Iterable[ReplicaSet] = (),
+    pods: Iterable[PodObservation] = (),
+) -> Condition | None:
+    """The condition; None where nothing is rolled out because the container shall not run."""
+    if container.desired_state != "running":
+        return None
+    before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
+    if deployment is None:
+        made_from = before.made_from if before else ""
+        return Condition(
+            ROLLED_OUT, "False", ROLLING_OUT, "it is not on the cluster yet", made_from=made_from
+        )
+    if before is not None and _is_newer(before.made_from, deployment):
+        return before
+    told = _told(container, deployment, tuple(replica_sets), tuple(pods))
+    return msgspec.structs.replace(told, made_from=_state(deployment))
+
+
+def applied_rollout(container: Container, deployment: Deployment) -> Condition | None:
+    """What the answer to an apply tells. Where the observer has seen as new a state, it knows more."""
+    before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
+    if before is not None and before.made_from == _state(deployment) and container.desired_state == "running":
+        return before
+    return observe_rollout(container, deployment)
+
+
+def reason_of(
+    condition: Condition, deployment: Deployment, pods: Iterable[PodObservation], newest: ReplicaSet | None
+) -> tuple[str, str]:
+    """Reason and message of a container that serves; empty once all is rolled out.
+
+    A caller can act on what the newest pods say sooner than on the cluster's having given up, so that comes second.
+    """
+    pods = tuple(pods)
+    if condition.status == "True" or (
+        # The counters follow the pods within moments; that is nothing to be told at each start.
+        condition.reason == ROLLING_OUT
+        and condition.made_from == _state(deployment)
+        and deployment.status.observed_generation >= deployment.metadata.generation
+        and newest is not None
+        and all(pod.ready and pod.replica_set == newest.metadata.name for pod in pods if pod.living)
+    ):
+        return "", ""
+    if condition.reason == DEADLINE_EXCEEDED and (why := _of_newest(pods, newest)):
+        return why[0], f"{why[1]}; {DEADLINE_EXCEEDED}" if why[1] else DEADLINE_EXCEEDED
+    return condition.reason, condition.message
+
+
+def newest_of(replica_sets: Iterable[ReplicaSet]) -> ReplicaSet | None:
+    """The replica set of the newest template."""
+    return max(replica_sets, key=_revision, default=None)
+
+
+def witness(pods: Iterable[PodObservation]) -> PodObservation | None:
+    """The pod that says best why not all are ready: one that says more than "in preparation" before others."""
+    unready = [pod for pod in pods if not pod.ready]
+    return min(unready, key=lambda pod: not says_why(pod), default=None)
+
+
+def _told(
+    container: Container,
+    deployment: Deployment,
+    replica_sets: tuple[ReplicaSet, ...],
+    pods: tuple[PodObservation, ...],
+) -> Condition:
+    state, wanted = deployment.status, deployment.spec.replicas
+    if state.observed_generation < deployment.metadata.generation:
+        # Counters and conditions are of what was wanted before.
+        return _not_yet(ROLLING_OUT, "the cluster has yet to follow")
+    newest = newest_of(replica_sets)
+    # Ours of the pods may be ahead of the counters or behind; ended is what both say.
+    names = {each.metadata.name for each in replica_sets if each is not newest}
+    older = max(
+        state.replicas - state.updated_replicas, sum(pod.living and pod.replica_set in names for pod in pods)
+    )
+    if state.updated_replicas >= wanted and older <= 0 and state.available_replicas >= state.updated_replicas:
+        return Condition(ROLLED_OUT, "True", ROLLED_OUT)
+    if deployment.spec.paused and container.hold_rollout and state.replicas > state.updated_replicas:
+        return _not_yet(ROLLOUT_HELD, HELD_WORDS)
+    why = _of_newest(pods, newest if _is_of(newest, deployment) else None)
+    if late := _find(state.conditions, "Progressing", "False"):
+        words = f"{late.message} {why[0]}: {why[1]}" if why else late.message
+        return _not_yet(late.reason, words.strip())
+    if refused := _find(state.conditions, "ReplicaFailure", "True"):
+        return _not_yet(refused.reason, refused.message)
+    if why:
+        return _not_yet(*why)
+    words = f"{min(state.updated_replicas, wanted)} of {wanted} replicas are of the newest template"
+    return _not_yet(ROLLING_OUT, f"{words}, {older} older ones are left" if older > 0 else words)
+
+
+def _not_yet(reason: str, message: str) -> Condition:
+    return Condition(ROLLED_OUT, "False", reason, message)
+
+
+def _of_newest(pods: Iterable[PodObservation], newest: ReplicaSet | None) -> tuple[str, str] | None:
+    """Why the newest pods are not ready, where they say."""
+    if newest is None:
+        return None
+    mine = [pod for pod in pods if pod.replica_set == newest.metadata.name and not pod.deleting]
+    found = witness(pod for pod in mine if pod.living) or witness(pod for pod in mine if pod.failed)
+    return (found.reason, found.message) if found is not None and says_why(found) else None
+
+
+def says_why(pod: PodObservation) -> bool:
+    """Whether its reason is more than a station on the ordinary way to a pod that is ready."""
+    return pod.reason not in ORDINARY and pod.reason != "ContainersNotReady"
+
+
+def _is_of(newest: ReplicaSet | None, deployment: Deployment) -> bool:
+    """Whether it is the Deployment's present template that the replica set makes: its own may not be known yet."""
+    revision = deployment.metadata.annotation(REVISION)
+    return newest is not None and (not revision or newest.metadata.annotation(REVISION) == revision)
+
+
+def _is_newer(made_from: str, deployment: Deployment) -> bool:
+    """Whether the state is a later one of the same Deployment."""
+    uid, _, generation = made_from.rpartition("/")
+    return uid == deployment.metadata.uid and int(generation) > deployment.metadata.generation
+
+
+def _state(deployment: Deployment) -> str:
+    return f"{deployment.metadata.uid}/{deployment.metadata.generation}"
+
+
+def _revision(replica_set: ReplicaSet) -> int:
+    revision = replica_set.metadata.annotation(REVISION)
+    return int(revision) if revision.isdecimal() else 0
+
+
+def _find(conditions: Iterable[ObjectCondition], type_: str, status: str) -> ObjectCondition | None:
+    return next((c for c in conditions if c.type == type_ and c.status == status), None)

@@ -1,0 +1,296 @@
+"""The client against servers that misbehave: each surprise once, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
+    Conflict,
+    Expired,
+    NotFound,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+)
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
+from pilothouse_server.kubernetes.rate_limit import RateLimit
+from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.watch_lines import split_lines
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+QUICK = Limits(request_seconds=5, watch_idle_seconds=5, page_size=2)
+
+
+@asynccontextmanager
+async def served(handler: Handler, limits: Limits = QUICK) -> AsyncIterator[ClusterClient]:
+    """A client of a server on a free port that answers everything with `handler`."""
+    application = web.Application(client_max_size=1 << 26)
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    client = await ClusterClient.from_kubeconfig(
+        {
+            "current-context": "x",
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+            "clusters": [{"name": "x", "cluster": {"server": f"http://{host}:{port}"}}],
+            "users": [{"name": "x", "user": {"token": "t0ken"}}],
+        },
+        name="far",
+        limits=limits,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+def stream(*chunks: bytes, cut: bool = False) -> Handler:
+    """Answers a watch with these chunks, each as it is; `cut` breaks off in the middle of the body."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        if cut:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    return handler
+
+
+def line(type_: str, version: int, **fields: Any) -> bytes:
+    thing = {"kind": "Pod", "metadata": {"name": "p", "resourceVersion": str(version)}, **fields}
+    return json.dumps({"type": type_, "object": thing}).encode() + b"\n"
+
+
+async def watch(client: ClusterClient) -> list[tuple[str, str]]:
+    async with aclosing(client.watch(PODS, resource_version="1")) as events:
+        return [(event.type, event.resource_version) async for event in events]
+
+
+async def test_lines_are_put_together_from_any_chunks() -> None:
+    both = line("ADDED", 2) + line("MODIFIED", 3)
+    async with served(stream(*(both[i : i + 7] for i in range(0, len(both), 7)))) as client:
+        assert await watch(client) == [("ADDED", "2"), ("MODIFIED", "3")]
+
+
+async def test_a_line_longer_than_four_mebibytes_is_a_line() -> None:
+    long = line("ADDED", 2, spec={"unknown": "x" * (5 << 20)})
+    async with served(stream(long, line("BOOKMARK", 3))) as client:
+        assert await watch(client) == [("ADDED", "2"), ("BOOKMARK", "3")]
+
+
+async def test_a_bookmark_of_pods_is_no_pod() -> None:
+    # As a real API server writes it: an empty object of its kind, with `null` where Go has an empty list.
+    bookmark = line("BOOKMARK", 3, spec={"containers": None}, status={})
+    async with served(stream(line("ADDED", 2), bookmark)) as client:
+        assert await watch(client) == [("ADDED", "2"), ("BOOKMARK", "3")]
+
+
+async def test_a_line_cut_off_at_a_clean_end_is_not_told() -> None:
+    async with served(stream(line("ADDED", 2), line("MODIFIED", 3)[:-9])) as client:
+        assert await watch(client) == [("ADDED", "2")]
+
+
+async def test_a_broken_connection_is_told_after_the_events_before_it() -> None:
+    broken = stream(line("ADDED", 2), line("MODIFIED", 3)[:-9], cut=True)
+    async with served(broken) as client, aclosing(client.watch(PODS, resource_version="1")) as events:
+        assert (await anext(events)).resource_version == "2"
+        with pytest.raises(Unreachable):
+            await anext(events)
+
+
+async def test_an_expired_version_is_an_error_event() -> None:
+    status = {
+        "kind": "Status",
+        "code": 410,
+        "reason": "Expired",
+        "message": "too old resource version: 1 (9)",
+    }
+    error = json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
+    async with served(stream(error)) as client:
+        with pytest.raises(Expired, match="too old"):
+            await watch(client)
+
+
+async def test_a_watch_that_fell_silent_ends() -> None:
+    released = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(line("ADDED", 2))
+        await released.wait()
+        return response
+
+    async with served(silent, Limits(watch_idle_seconds=0.2)) as client:
+        with pytest.raises(Unreachable, match="in time"):
+            await watch(client)
+        released.set()
+
+
+async def test_a_slow_answer_ends_at_the_deadline() -> None:
+    released = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await released.wait()
+        return web.json_response({})
+
+    async with served(slow, Limits(request_seconds=0.2)) as client:
+        with pytest.raises(Unreachable, match="'far' did not answer in time"):
+            await client.get(PODS, "n", "p")
+        released.set()
+
+
+async def test_nobody_listens() -> None:
+    async with served(stream()) as gone:
+        server = gone.server
+    config = {
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": server}}],
+    }
+    client = await ClusterClient.from_kubeconfig(config, name="far", limits=QUICK)
+    try:
+        with pytest.raises(Unreachable, match="'far' cannot be reached"):
+            await client.version()
+    finally:
+        await client.close()
+
+
+async def test_what_a_deletion_asks_for_is_said_in_its_body() -> None:
+    """With a body the API ignores query parameters: a dry run said there would delete."""
+    seen: list[tuple[dict[str, str], Any]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append((dict(request.query), await request.json()))
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+    async with served(handler) as client:
+        assert await client.delete(DEPLOYMENTS, "n", "d", uid="u", dry_run=True)
+    query, body = seen[0]
+    assert query == {}
+    assert body["preconditions"] == {"uid": "u"}
+    assert body["propagationPolicy"] == "Foreground"
+    assert body["dryRun"] == ["All"]
+
+
+async def test_an_apply_is_ours_and_authenticated() -> None:
+    seen: list[web.Request] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        return web.json_response({"metadata": {"name": "d", "uid": "u"}})
+
+    async with served(handler) as client:
+        manifest = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "d", "namespace": "n"},
+        }
+        applied = await client.apply(DEPLOYMENTS, manifest)
+    assert applied.metadata.uid == "u"
+    assert seen[0].path == "/apis/apps/v1/namespaces/n/deployments/d"
+    assert dict(seen[0].query) == {"fieldManager": "pilothouse", "force": "false"}
+    assert seen[0].headers["Content-Type"] == "application/apply-patch+yaml"
+    assert seen[0].headers["Authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, Unauthorized), (404, NotFound), (409, Conflict), (429, Throttled), (503, Unreachable)],
+)
+async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": "no"}, status=status, headers={"Retry-After": "3"})
+
+    async with served(handler) as client:
+        with pytest.raises(kind):
+            await client.get(PODS, "n", "p")
+
+
+async def test_another_kind_of_server_is_no_cluster() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>welcome</html>")
+
+    async with served(handler) as client:
+        with pytest.raises(Unreachable, match="cannot be read"):
+            await client.get(PODS, "n", "p")
+
+
+async def test_a_list_follows_its_continue_token() -> None:
+    asked: list[dict[str, str]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(dict(request.query))
+        first = "continue" not in request.query
+        names = ["a", "b"] if first else ["c"]
+        return web.json_response(
+            {
+                "metadata": {"resourceVersion": "7", "continue": "tok/en=" if first else ""},
+                "items": [{"metadata": {"name": name}} for name in names],
+            }
+        )
+
+    async with served(handler) as client:
+        listed = await client.list(PODS, label_selector="a=b")
+    assert [pod.metadata.name for pod in listed.items] == ["a", "b", "c"]
+    assert listed.resource_version == "7"
+    assert asked == [
+        {"limit": "2", "labelSelector": "a=b"},
+        {"limit": "2", "labelSelector": "a=b", "continue": "tok/en="},
+    ]
+
+
+async def test_an_empty_list_may_be_null() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"metadata": {"resourceVersion": "7"}, "items": None})
+
+    async with served(handler) as client:
+        assert (await client.list(PODS)).items == ()
+
+
+async def test_a_watch_left_early_gives_its_connection_back() -> None:
+    one = Limits(request_seconds=5, connections=1)
+    async with served(stream(line("ADDED", 2), line("MODIFIED", 3)), one) as client:
+        for _ in range(3):
+            async with aclosing(client.watch(PODS, resource_version="1")) as events:
+                assert (await anext(events)).type == "ADDED"
+
+
+async def test_splitting_is_the_same_whatever_the_chunks() -> None:
+    data = b"one\n\ntwo\r\nthree\nrest"
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), size):
+            yield data[start : start + size]
+
+    for size in range(1, len(data) + 1):
+        assert [part.strip() async for part in split_lines(chunks(size))] == [b"one", b"two", b"three"]
+
+
+def test_the_rate_limit_lets_a_burst_through_and_then_paces() -> None:
+    now = 0.0
+    limit = RateLimit(10, 2, clock=lambda: now)
+    assert [limit.reserve(9) for _ in range(4)] == pytest.approx([0, 0, 0.1, 0.2])
+    now = 60.0
+    assert [limit.reserve(9) for _ in range(3)] == pytest.approx([0, 0, 0.1])
+    with pytest.raises(Throttled):
+        limit.reserve(0.05)
+    # What was refused took no token.
+    assert limit.reserve(9) == pytest.approx(0.2)

@@ -1,0 +1,165 @@
+"""Kubernetes Events, from what a real cluster told: as shown, as the reason of a status, as lines of the history."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pilothouse_server.containers.attaching import volumes_attachable
+from pilothouse_server.containers.model import MountedVolume, Observed, VolumeMount
+from pilothouse_server.kubernetes.events import MOST_EVENTS, Subject, explanation, newest, warnings
+from pilothouse_server.kubernetes.objects import Event, EventSeries, ObjectReference
+from pilothouse_server.kubernetes.observation import observe
+from tests.kubernetes import recorded
+from tests.kubernetes.containers import container
+from tests.kubernetes.test_observation import deployment
+
+NOW = datetime(2026, 11, 24, 14, 21, 30, tzinfo=UTC)
+
+
+def event(reason: str, seconds: float = 0.0, *, uid: str = "p", normal: bool = False, **fields: Any) -> Event:
+    return Event(
+        involved_object=ObjectReference("Pod", name="web-1-abcde", uid=uid),
+        type="Normal" if normal else "Warning",
+        reason=reason,
+        message=fields.pop("message", f"{reason} it is"),
+        last_timestamp=NOW + timedelta(seconds=seconds),
+        **fields,
+    )
+
+
+def test_both_shapes_are_shown_with_their_times_and_counts() -> None:
+    scheduled = recorded.events("05-pod-unschedulable")
+    about = scheduled[0].involved_object
+    (failed, *_) = newest(scheduled, [Subject("Pod", about.name, about.uid)])
+    assert (failed.type, failed.reason, failed.count) == ("Warning", "FailedScheduling", 1)
+    assert failed.message.startswith("0/11 nodes are available")
+    assert failed.first_time == failed.last_time == scheduled[0].event_time
+    mounts = recorded.events("05-pod-volume-configmap-missing")
+    about = mounts[0].involved_object
+    mount = next(e for e in newest(mounts, [Subject("Pod", about.name)]) if e.reason == "FailedMount")
+    assert mount.count > 1
+    assert mount.first_time is not None
+    assert mount.last_time is not None
+    assert mount.first_time < mount.last_time
+    assert (mount.kind, mount.name) == ("Pod", about.name)
+
+
+def test_a_series_counts_and_is_as_new_as_its_last() -> None:
+    repeated = Event(event_time=NOW, series=EventSeries(7, NOW + timedelta(minutes=1)))
+    assert (repeated.times, repeated.first_time, repeated.time) == (7, NOW, NOW + timedelta(minutes=1))
+
+
+def test_newest_first_bounded_and_of_the_object_that_spoke_last() -> None:
+    many = [event("BackOff", number, message=str(number)) for number in range(30)]
+    former = [event("Killing", 40, uid="former")]
+    shown = newest(many, [Subject("Pod", "web-1-abcde")])
+    assert [each.message for each in shown] == [str(number) for number in range(29, 29 - MOST_EVENTS, -1)]
+    assert [each.reason for each in newest(many + former, [Subject("Pod", "web-1-abcde")])] == ["Killing"]
+    assert len(newest(many + former, [Subject("Pod", "web-1-abcde", "p")])) == MOST_EVENTS
+    assert newest(many, [Subject("Service", "web-1-abcde")]) == ()
+
+
+def test_a_volume_that_is_not_attached_is_the_cause_of_what_is_not_mounted() -> None:
+    attach = event("FailedAttachVolume", 0, message="Multi-Attach error for volume")
+    mount = event("FailedMount", 120, message="Unable to attach or mount volumes: timed out")
+    assert explanation([attach, mount], "p", started=False) == ("FailedAttachVolume", attach.message)
+    attached = event("SuccessfulAttachVolume", 60, normal=True)
+    assert explanation([attach, attached, mount], "p", started=False) == ("FailedMount", mount.message)
+    assert explanation([attach, mount], "other", started=False) is None
+    # What stood in the way of a pod that has started is over.
+    assert explanation([attach, mount], "p", started=True) is None
+
+
+def test_a_readiness_probe_that_fails_is_the_reason() -> None:
+    running = [p for p in recorded.pods("05-pod-readiness-failing") if p.status.phase == "Running"]
+    unready = next(p for p in running if p.metadata.deletion_timestamp is None)
+    silent = observe(container(), deployment(), (), [unready], now=NOW)
+    assert (silent.observed.reason, silent.unexplained) == ("ContainersNotReady", (unready.metadata.name,))
+    # The last is told while the pod is being deleted.
+    events = [e for e in recorded.events("05-pod-readiness-failing") if "no running task" not in e.message]
+    told = observe(container(), deployment(), (), [unready], events, now=NOW).observed
+    assert (told.status, told.reason) == ("pending", "Unhealthy")
+    assert told.message == "Readiness probe failed: no database"
+
+
+def test_what_events_told_stays_while_there_are_none() -> None:
+    """An observer that takes over has not asked yet, and the cluster keeps events for an hour only."""
+    stuck = recorded.pods("05-pod-volume-configmap-missing")
+    waiting = next(pod for pod in stuck if pod.spec.node_name and pod.metadata.deletion_timestamp is None)
+    before = Observed(reason="FailedMount", message="why")
+    seen = observe(container(observed=before), deployment(), (), [waiting], now=NOW)
+    assert (seen.observed.reason, seen.observed.message) == ("FailedMount", "why")
+    assert seen.unexplained
+    other = Observed(reason="ImagePullBackOff", message="why")
+    seen = observe(container(observed=other), deployment(), (), [waiting], now=NOW)
+    assert seen.observed.reason == "ReplicasNotReady"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "beside", "words"),
+    [
+        ("05-pod-unschedulable", "FailedScheduling", "Unschedulable", "Insufficient cpu"),
+        ("05-pod-pvc-missing", "FailedScheduling", "Unschedulable", "persistentvolumeclaim"),
+        ("05-pod-crashloop", "BackOff", "CrashLoopBackOff", "Back-off restarting failed container"),
+        ("05-pod-liveness-failing", "Unhealthy", "", "Liveness probe failed"),
+        ("05-pod-volume-configmap-missing", "FailedMount", "", "MountVolume.SetUp failed"),
+    ],
+)
+def test_what_the_history_tells_beside_the_status(name: str, reason: str, beside: str, words: str) -> None:
+    events = recorded.events(name)
+    uids = {each.involved_object.uid for each in events}
+    told = {each.reason: each.message for each in warnings(events, uids, beside=beside, now=NOW)}
+    assert words in told[reason]
+    assert told[reason].startswith("Pod ")
+    # Neither what the state says in the same words, nor what the status itself has.
+    assert "Failed" not in told
+    assert reason not in {each.reason for each in warnings(events, uids, beside=reason, now=NOW)}
+    assert warnings(events, uids, beside="", now=NOW + timedelta(hours=1)) == ()
+    assert warnings(events, (), beside="", now=NOW) == ()
+
+
+def test_what_is_over_is_not_told() -> None:
+    failed = event("FailedScheduling", 0)
+    scheduled = event("Scheduled", 1, normal=True)
+    assert [each.reason for each in warnings([failed], ["p"], beside="", now=NOW)] == ["FailedScheduling"]
+    assert warnings([failed, scheduled], ["p"], beside="", now=NOW) == ()
+    again = event("FailedScheduling", 2)
+    assert len(warnings([failed, scheduled, again], ["p"], beside="", now=NOW)) == 1
+
+
+def test_pods_that_restart_or_do_not_run_are_asked_about() -> None:
+    crashing = [p for p in recorded.pods("05-pod-crashloop") if p.metadata.deletion_timestamp is None][-1]
+    seen = observe(container(), deployment(), (), [crashing], now=NOW)
+    assert (seen.troubled, seen.unexplained) == (crashing.metadata.name, ())
+    assert observe(container(desired_state="stopped"), deployment(), (), [crashing], now=NOW).troubled == ""
+    killed = [p for p in recorded.pods("05-pod-liveness-failing") if p.status.phase == "Running"]
+    up_again = next(
+        p
+        for p in killed
+        if p.status.container_statuses[0].ready and p.status.container_statuses[0].restart_count
+    )
+    assert observe(container(), deployment(), (), [up_again], now=NOW).troubled == up_again.metadata.name
+    known = container(observed=Observed(restart_count=1))
+    assert observe(known, deployment(), (), [up_again], now=NOW).troubled == ""
+
+
+def test_several_replicas_of_one_claim_are_told() -> None:
+    def wanting(replicas: int, **volume: Any) -> Any:
+        data = MountedVolume(**{"name": "data", "type": "persistent_volume_claim", **volume})
+        return container(replicas=replicas, volume_mounts=(VolumeMount("data", "/data"),), volumes=(data,))
+
+    once = wanting(2, access_mode="ReadWriteOnce")
+    told = volumes_attachable(once)
+    assert told is not None
+    assert (told.status, told.reason) == ("Unknown", "ReadWriteOnce")
+    assert '"data"' in told.message
+    assert volumes_attachable(wanting(1, access_mode="ReadWriteOnce")) is None
+    assert volumes_attachable(wanting(2, access_mode="ReadWriteMany")) is None
+    assert volumes_attachable(wanting(2, type="secret")) is None
+    failed = container(observed=Observed(reason="FailedAttachVolume", message="Multi-Attach error"))
+    told = volumes_attachable(failed)
+    assert told is not None
+    assert (told.status, told.message) == ("False", "Multi-Attach error")

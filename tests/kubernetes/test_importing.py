@@ -1,0 +1,272 @@
+"""From live Deployments back to containers: what goes both ways is the same, and nothing is dropped silently."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.containers import rules
+from pilothouse_server.containers.model import (
+    Container,
+    ContainerSpec,
+    EmptyDir,
+    EnvVar,
+    Exec,
+    Grpc,
+    HttpGet,
+    HttpHeader,
+    InitContainer,
+    PodSecurityContext,
+    Port,
+    Probe,
+    Probes,
+    Resources,
+    SeccompProfile,
+    SecurityContext,
+    TcpSocket,
+    Toleration,
+    VolumeMount,
+)
+from pilothouse_server.kubernetes import adoption, manifests
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.importing import convert, without_services
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
+from pilothouse_simulator import SimulatedCluster
+from tests.kubernetes.containers import container
+
+RICH: dict[str, Any] = {
+    "image": "ghcr.io/team/app:1.2",
+    "env": (
+        EnvVar("A", "1"),
+        EnvVar("EMPTY"),
+        EnvVar("NODE", value_from="field_ref", source_key="spec.nodeName"),
+        EnvVar("C", value_from="config_map", source_name="conf", source_key="c", optional=True),
+        EnvVar("S", value_from="secret", source_name="cred", source_key="s"),
+    ),
+    "ports": (Port(8080, name="http", service_type="None"), Port(53, protocol="UDP", service_type="None")),
+    "volume_mounts": (
+        VolumeMount("cache", "/cache", sub_path="a"),
+        VolumeMount("tmp", "/tmp", read_only=True),
+    ),
+    "resources": Resources("100m", "500m", "64Mi", "1Gi"),
+    "labels": {"team": "a"},
+    "annotations": {"note": "x"},
+    "spec": ContainerSpec(
+        command=("serve",),
+        args=("--port", "8080"),
+        empty_dirs=(EmptyDir("cache", size_limit="1Gi"), EmptyDir("tmp", "Memory")),
+        probes=Probes(
+            liveness=Probe(
+                HttpGet(path="/live", port_name="http", http_headers=(HttpHeader("X", "y"),)),
+                period_seconds=3,
+            ),
+            readiness=Probe(TcpSocket(port=8080), success_threshold=2),
+            startup=Probe(Exec(("true",)), failure_threshold=30),
+        ),
+        security_context=SecurityContext(
+            run_as_user=1000,
+            run_as_non_root=True,
+            capabilities_drop=("ALL",),
+            allow_privilege_escalation=False,
+            seccomp_profile=SeccompProfile("Localhost", "profiles/web.json"),
+        ),
+        pod_security_context=PodSecurityContext(
+            fs_group=2000, seccomp_profile=SeccompProfile("RuntimeDefault")
+        ),
+        init_containers=(InitContainer("prepare", "busybox:1", command=("true",), env=(EnvVar("I", "1"),)),),
+        service_account="robot",
+        image_pull_secrets=("registry", "mirror"),
+        node_selector={"disk": "ssd"},
+        tolerations=(Toleration("gpu", "Exists", effect="NoExecute", toleration_seconds=60),),
+        termination_grace_seconds=10,
+        image_pull_policy="Always",
+        pod_container_name="server",
+    ),
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client() -> AsyncIterator[ClusterClient]:
+    async with SimulatedCluster(speed=10, nodes=1) as simulated:
+        client = await ClusterClient.from_kubeconfig(simulated.kubeconfig(), name="local")
+        await client.apply(
+            NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+        )
+        yield client
+        await client.close()
+
+
+def theirs(subject: Container) -> Manifest:
+    """The Deployment as somebody else would have made it: without a label of ours."""
+    manifest = manifests.deployment(subject)
+    pods = {"app": "web"}
+    manifest["metadata"]["labels"] = dict(subject.labels)
+    manifest["spec"]["selector"] = {"matchLabels": pods}
+    manifest["spec"]["template"]["metadata"] = {"labels": pods}
+    return manifest
+
+
+@pytest.mark.parametrize("fields", [RICH, {}], ids=["rich", "smallest"])
+async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: dict[str, Any]) -> None:
+    subject = container(**fields)
+    await client.apply(DEPLOYMENTS, theirs(subject))
+    live = await client.read(DEPLOYMENTS, "shop", "web")
+    converted = convert(live)
+    assert converted.problems == ()
+    found = converted.container
+    for name in ("image", "env", "ports", "volume_mounts", "resources", "labels", "annotations", "replicas"):
+        assert getattr(found, name) == getattr(subject, name), name
+    assert msgspec.structs.replace(found.spec, taken_over=None) == subject.spec
+    # What is said again changes nothing of the pods.
+    again = rules.checked(msgspec.structs.replace(found, uid=subject.uid))
+    after = await client.dry_run(DEPLOYMENTS, manifests.deployment(again), force=True)
+    assert after["spec"] == live["spec"]
+
+
+def bare(**pod: Any) -> Manifest:
+    return {
+        "metadata": {"name": "web", "namespace": "shop", "uid": "d-1"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}], **pod},
+            },
+        },
+    }
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> Manifest:
+    manifest = bare()
+    place: Any = manifest
+    for step in path[:-1]:
+        place = place[step] if isinstance(step, int) else place.setdefault(step, {})
+    place[path[-1]] = value
+    return manifest
+
+
+POD = ("spec", "template", "spec")
+MAIN = (*POD, "containers", 0)
+
+
+def with_volumes(*sources: dict[str, Any]) -> Manifest:
+    """Volumes `v0`, `v1` ..., each mounted."""
+    manifest = changed((*POD, "volumes"), [{"name": f"v{i}"} | each for i, each in enumerate(sources)])
+    mounts = [{"name": f"v{i}", "mountPath": f"/{i}"} for i in range(len(sources))]
+    manifest["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts
+    return manifest
+
+
+CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "told"),
+    [
+        (changed(("spec", "minReadySeconds"), 5), "spec.minReadySeconds"),
+        (changed((*POD, "affinity"), {"nodeAffinity": {}}), "spec.template.spec.affinity"),
+        (changed((*POD, "restartPolicy"), "Never"), "spec.template.spec.restartPolicy"),
+        (changed((*MAIN, "envFrom"), [{"secretRef": {"name": "x"}}]), "containers[main].envFrom"),
+        (changed((*MAIN, "lifecycle"), {"preStop": {}}), "containers[main].lifecycle"),
+        (changed((*MAIN, "workingDir"), "/srv"), "containers[main].workingDir"),
+        (changed((*MAIN, "resources"), {"limits": {"gpu": "1"}}), "resources.limits.gpu"),
+        (
+            changed((*MAIN, "env"), [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "r"}}}]),
+            "env[X].valueFrom.resourceFieldRef",
+        ),
+        (changed((*MAIN, "ports"), [{"containerPort": 1, "protocol": "SCTP"}]), "ports[1].protocol"),
+        (changed((*MAIN, "image"), "UPPER"), "containers[main].image"),
+        (changed((*MAIN, "readinessProbe"), {"httpGet": {"port": 1}, "odd": 1}), "readinessProbe.odd"),
+        (with_volumes({"secret": {"secretName": "s", "items": [{"key": "k"}]}}), "volumes[v0].secret.items"),
+        (with_volumes({"secret": {"secretName": "s", "defaultMode": 256}}), "volumes[v0].secret.defaultMode"),
+        (with_volumes({"configMap": {"name": "c", "optional": True}}), "volumes[v0].configMap.optional"),
+        (with_volumes({"projected": {"sources": []}}), "volumes[v0].projected"),
+        (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
+        (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
+        (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as an emptyDir is"),
+        (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: nothing mounts it"),
+        (
+            changed((*MAIN, "volumeMounts"), [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}]),
+            "volumeMounts[/v].subPathExpr",
+        ),
+        (changed(("metadata", "deletionTimestamp"), "now"), "it is being deleted"),
+        (
+            changed(("metadata", "ownerReferences"), [{"kind": "Operator", "name": "x", "controller": True}]),
+            "Operator x controls it",
+        ),
+        (changed(("metadata", "labels"), {manifests.CONTAINER_UID: "u"}), "belongs to a container already"),
+        (changed(("metadata", "name"), "a" * 64), "is no name of a container"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_represented_is_told_by_its_path(manifest: Manifest, told: str) -> None:
+    assert any(told in problem for problem in convert(manifest).problems)
+    assert convert(bare()).problems == ()
+
+
+def test_a_deployment_at_zero_is_a_stopped_container_and_a_paused_one_holds_its_rollout() -> None:
+    assert convert(bare()).container.desired_state == "running"
+    stopped = convert(changed(("spec", "replicas"), 0)).container
+    assert (stopped.desired_state, stopped.replicas, stopped.wanted_replicas) == ("stopped", 1, 0)
+    assert convert(changed(("spec", "paused"), True)).container.hold_rollout
+
+
+def test_a_grpc_probe_and_a_name_with_dots() -> None:
+    manifest = changed((*MAIN, "livenessProbe"), {"grpc": {"port": 9, "service": "s"}})
+    manifest["metadata"]["name"] = "web.v1"
+    found = convert(manifest).container
+    assert found.spec.probes.liveness == Probe(Grpc(9, "s"))
+    assert (found.name, found.kubernetes_name) == ("web-v1", "web.v1")
+
+
+async def test_services_keep_their_selectors_names_and_targets(client: ClusterClient) -> None:
+    subject = container(ports=(Port(8080, name="http", service_type="None"),))
+    await client.apply(DEPLOYMENTS, theirs(subject))
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
+    }
+    other = msgspec.json.decode(msgspec.json.encode(service))
+    other["metadata"]["name"], other["spec"]["selector"] = "other", {"app": "else"}
+    for each in (service, other):
+        await client.apply(SERVICES, each)
+    there = [await client.read(SERVICES, "shop", name) for name in ("front", "other")]
+    converted = convert(await client.read(DEPLOYMENTS, "shop", "web"), there)
+    found = msgspec.structs.replace(converted.container, uid=subject.uid, namespace_uid="u")
+    (manifest,) = manifests.services(found)
+    after = await client.dry_run(SERVICES, manifest, force=True)
+    assert after["spec"] == there[0]["spec"]
+    assert after["metadata"]["labels"] == {
+        manifests.CONTAINER_UID: subject.uid,
+        manifests.NAMESPACE_UID: "u",
+    }
+    # A port that is added later stands in front of the same pods.
+    added = Port(9090, name="admin", service_name="admin", service_port=9090)
+    more = manifests.services(msgspec.structs.replace(found, ports=(*found.ports, added)))
+    assert more[1]["spec"]["selector"] == {"app": "web"}
+    alone = without_services(converted, {"front": "because"})
+    assert manifests.services(alone.container) == []
+    assert alone.left_alone == ("Service front: because",)
+
+
+def test_adoption_takes_the_named_fields_and_no_others() -> None:
+    subject = container(env=(EnvVar("A", "1"), EnvVar("B", "2")), labels={"team": "a"})
+    live = msgspec.json.decode(msgspec.json.encode(manifests.deployment(subject)))
+    main = live["spec"]["template"]["spec"]["containers"][0]
+    main["image"], main["env"] = "nginx:2", [{"name": "B", "value": "3"}]
+    live["spec"]["strategy"] = {"type": "Recreate"}
+    at = '.spec.template.spec.containers[name="main"]'
+    found = adoption.adopt(subject, live, [f'{at}.env[name="A"]', f'{at}.env[name="B"].value'])
+    assert found.env == (EnvVar("B", "3"),)
+    assert found.image == subject.image
+    assert adoption.is_adopted(found, live, f'{at}.env[name="B"].value')
+    assert not adoption.is_adopted(found, live, f"{at}.image")
+    assert (
+        adoption.adopt(subject, live, [".spec.strategy.type", ".metadata.labels.pilothouse.dev/x"]) == subject
+    )

@@ -1,0 +1,191 @@
+"""The adapter and its informer through outages of a (simulated) API server, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, Throttled, Unreachable
+from pilothouse_server.kubernetes.objects import CONFIG_MAPS, KubernetesObject
+from pilothouse_server.reconcile.informer import Informer
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator import resources as simulated
+from tests.virtual_time import pass_time, virtual_time
+
+JsonObject = dict[str, Any]
+
+
+def _config_map(name: str, text: str = "0") -> JsonObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default"},
+        "data": {"i": text},
+    }
+
+
+@asynccontextmanager
+async def _connected() -> AsyncIterator[tuple[SimulatedCluster, ClusterClient]]:
+    async with SimulatedCluster(nodes=1) as cluster:
+        client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="far")
+        try:
+            yield cluster, client
+        finally:
+            await client.close()
+
+
+class _Followed:
+    """An informer that runs, and the failures it has told."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self.failures: list[ClusterError] = []
+        self.informer: Informer[KubernetesObject] = Informer(
+            client, CONFIG_MAPS, "", lambda old, new: None, self.failures.append, namespace="default"
+        )
+
+    def knows(self, name: str, version: str) -> bool:
+        """Whether the object is known in this version."""
+        found = self.informer.objects.get(("default", name))
+        return found is not None and found.metadata.resource_version == version
+
+    async def until_known(self, name: str, version: str, seconds: float) -> None:
+        """AssertionError where the version is not known after so many seconds."""
+        for _ in range(int(seconds * 20)):
+            if self.knows(name, version):
+                return
+            await pass_time(0.05)
+        raise AssertionError(f"{name} is not known after {seconds} s")
+
+
+@asynccontextmanager
+async def _following(client: ClusterClient) -> AsyncIterator[_Followed]:
+    followed = _Followed(client)
+    task = asyncio.create_task(followed.informer.run())
+    await followed.informer.synced.wait()
+    try:
+        yield followed
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _create(cluster: SimulatedCluster, name: str) -> str:
+    return str(cluster.store.create(simulated.CONFIG_MAPS, _config_map(name))["metadata"]["resourceVersion"])
+
+
+@virtual_time
+async def test_what_changed_while_the_server_was_killed_is_known_soon_after() -> None:
+    async with _connected() as (cluster, client), _following(client) as followed:
+        _create(cluster, "before")
+        await cluster.api_server.kill()
+        version = _create(cluster, "meanwhile")
+        await pass_time(20)
+        assert not followed.knows("meanwhile", version)
+        assert followed.failures
+        assert {type(error) for error in followed.failures} == {Unreachable}
+        await cluster.api_server.start_again()
+        await followed.until_known("meanwhile", version, 10)
+
+
+@virtual_time
+async def test_watches_that_live_on_silently_are_taken_up_when_they_end() -> None:
+    async with _connected() as (cluster, client), _following(client) as followed:
+        await cluster.api_server.terminate()
+        version = _create(cluster, "meanwhile")
+        await pass_time(50)
+        assert not followed.knows("meanwhile", version)
+        await cluster.api_server.start_again()
+        await followed.until_known("meanwhile", version, 20)
+
+
+@virtual_time
+async def test_a_watch_that_is_silent_for_ever_is_given_up_after_the_time_of_bookmarks() -> None:
+    async with _connected() as (cluster, client), _following(client) as followed:
+        cluster.faults.storage_stalled = True
+        version = _create(cluster, "meanwhile")
+        await pass_time(client.limits.watch_idle_seconds - 5)
+        assert followed.failures == []
+        await pass_time(120)
+        assert not followed.knows("meanwhile", version)
+        assert {type(error) for error in followed.failures} == {Unreachable}
+        cluster.faults.storage_stalled = False
+        await followed.until_known("meanwhile", version, 60)
+
+
+@virtual_time
+async def test_the_denials_of_a_server_that_starts_are_over_within_seconds() -> None:
+    async with _connected() as (cluster, _):
+        rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+        cluster.users.add("bound", "bound", rules)
+        kubeconfig = cluster.kubeconfig()
+        kubeconfig["users"][0]["user"]["token"] = "bound"
+        client = await ClusterClient.from_kubeconfig(kubeconfig, name="far")
+        try:
+            async with _following(client) as followed:
+                await cluster.api_server.kill()
+                version = _create(cluster, "meanwhile")
+                await cluster.api_server.start_again(roles_seconds=1.5)
+                with pytest.raises(Forbidden) as denied:
+                    await client.list(CONFIG_MAPS)
+                assert denied.value.permission == "list configmaps"
+                await followed.until_known("meanwhile", version, 15)
+        finally:
+            await client.close()
+
+
+@virtual_time
+async def test_an_apply_whose_answer_was_lost_is_repeated_to_the_same_end() -> None:
+    async with _connected() as (cluster, client):
+        cluster.faults.lose_answers(1)
+        with pytest.raises(Unreachable) as lost:
+            await client.apply(CONFIG_MAPS, _config_map("a"))
+        assert lost.value.retryable
+        stored = cluster.store.get(simulated.CONFIG_MAPS, "default", "a")
+        assert stored is not None
+        again = await client.apply(CONFIG_MAPS, _config_map("a"))
+        assert again.metadata.uid == stored["metadata"]["uid"]
+        assert again.metadata.resource_version == stored["metadata"]["resourceVersion"]
+
+
+@virtual_time
+async def test_a_deletion_whose_answer_was_lost_finds_nothing_to_do() -> None:
+    async with _connected() as (cluster, client):
+        made = await client.apply(CONFIG_MAPS, _config_map("a"))
+        cluster.faults.lose_answers(1)
+        with pytest.raises(Unreachable):
+            await client.delete(CONFIG_MAPS, "default", "a", uid=made.metadata.uid)
+        assert await client.delete(CONFIG_MAPS, "default", "a", uid=made.metadata.uid) is False
+        # Made again by somebody else: not ours to delete.
+        await client.apply(CONFIG_MAPS, _config_map("a"))
+        with pytest.raises(Conflict):
+            await client.delete(CONFIG_MAPS, "default", "a", uid=made.metadata.uid)
+
+
+@virtual_time
+async def test_storage_that_stalls_ends_calls_at_their_deadline() -> None:
+    async with _connected() as (cluster, client):
+        await client.apply(CONFIG_MAPS, _config_map("a"))
+        cluster.faults.storage_stalled = True
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Unreachable):
+            await client.apply(CONFIG_MAPS, _config_map("a", "1"))
+        took = asyncio.get_running_loop().time() - began
+        assert took == pytest.approx(client.limits.request_seconds, abs=1.1)
+        cluster.faults.storage_stalled = False
+        assert (await client.apply(CONFIG_MAPS, _config_map("a", "2"))).metadata.name == "a"
+
+
+@virtual_time
+async def test_a_server_that_asks_to_come_later_is_obeyed() -> None:
+    async with _connected() as (cluster, client):
+        cluster.faults.retry_after_seconds = 7
+        cluster.faults.fail_next(1, 429)
+        with pytest.raises(Throttled) as throttled:
+            await client.list(CONFIG_MAPS)
+        assert throttled.value.retry_after_seconds == 7

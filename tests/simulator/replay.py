@@ -1,0 +1,377 @@
+"""Replays a recording of a real API server against the simulated cluster.
+
+Requests are sent in their order and paced by their recorded times on the simulated clock, so that a cluster with
+`speed=20` repeats twenty seconds in one. Watches run beside them. A read that does not agree yet is repeated
+until it does or its deadline passes, because controllers work meanwhile; a write is sent once.
+
+`replay` answers the differences; `check` holds them against `known_differences`. Recorded values that vary are
+translated into those of this run (see `replay_compare`); a resourceVersion the recording never showed means the
+version at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from pilothouse_simulator import SimulatedCluster
+
+from .known_differences import KNOWN
+from .recordings import load, namespaces_of
+from .replay_compare import Comparer, Difference, Substitutions
+from .replay_streams import by_object, ends, stand_in_for, text_differences
+
+JsonObject = dict[str, Any]
+Body = Callable[["Replay"], Any]
+Action = Callable[["Replay"], Awaitable[None]]
+
+_READ_DEADLINE_SECONDS = 10.0
+_STREAM_DEADLINE_SECONDS = 10.0
+_LITERAL_VERSIONS = re.compile(r"^(\d{1,2}|9{6,}|[^\d].*)$")
+# In the answer to a write, what controllers may or may not have done by then.
+_CONTROLLERS_WORK = re.compile(
+    r"body\.(items\[\d+\]\.)?(status\..*|metadata\.annotations(\.deployment\.kubernetes\.io/revision)?"
+    r"|metadata\.managedFields\.kube-controller-manager.*)"
+)
+
+
+@dataclass
+class _Stream:
+    """A watch, or a log that is followed, that runs beside the other requests."""
+
+    index: int
+    exchange: JsonObject
+    lines: list[JsonObject] = field(default_factory=list)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return any("text" in line for line in self.exchange["response"]["lines"])
+
+
+class Replay:
+    """One replay. `answers` holds the simulator's bodies by the number of their exchange."""
+
+    def __init__(
+        self,
+        cluster: SimulatedCluster,
+        recording: JsonObject,
+        *,
+        bodies: Mapping[int, Body] | None = None,
+        after: Mapping[int, Action] | None = None,
+        skip: frozenset[int] = frozenset(),
+        exact_streams: bool = False,
+        varying: frozenset[str] = frozenset(),
+        racing: frozenset[int] = frozenset(),
+        names: Mapping[str, str] | None = None,
+        identities: Mapping[int | str, str] | None = None,
+        pace: bool = True,
+        read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
+    ) -> None:
+        self.cluster = cluster
+        self.recording = recording
+        self.substitutions = Substitutions(names=dict(names or {}))
+        self.answers: dict[int, Any] = {}
+        self._bodies = bodies or {}
+        self._after = after or {}
+        self._skip = skip
+        self._exact_streams = exact_streams
+        self._comparer = Comparer(self.substitutions, varying=varying)
+        self._racing = racing
+        self._identities = identities or {}
+        self._pace = pace
+        self._read_deadline_seconds = read_deadline_seconds
+        self._session: aiohttp.ClientSession
+        self._streams: list[_Stream] = []
+
+    async def run(self) -> list[Difference]:
+        """Sends everything and answers all differences."""
+        differences: list[Difference] = []
+        began = self.cluster.clock.elapsed()
+        async with aiohttp.ClientSession(self.cluster.url) as self._session:
+            try:
+                for index, exchange in enumerate(self.recording["exchanges"]):
+                    if index in self._skip or exchange["request"]["method"] == "-":
+                        continue
+                    if self._pace:
+                        due = began + exchange["at_ms"] / 1000
+                        await self.cluster.clock.sleep(due - self.cluster.clock.elapsed())
+                    differences += await self._exchange(index, exchange)
+                    if index in self._after:
+                        await self._after[index](self)
+                for stream in self._streams:
+                    differences += await self._finish(stream)
+            finally:
+                for stream in self._streams:
+                    if stream.task is not None:
+                        stream.task.cancel()
+                        await asyncio.gather(stream.task, return_exceptions=True)
+        return differences
+
+    async def _exchange(self, index: int, exchange: JsonObject) -> list[Difference]:
+        if "lines" in exchange["response"]:
+            stream = _Stream(index, exchange)
+            self._streams.append(stream)
+            stream.task = asyncio.create_task(self._read_stream(stream))
+            await stream.began.wait()
+            return []
+        # Taken before: what changes while the request is under way must lead to another one.
+        revision = self.cluster.store.revision
+        differences = await self._send(index, exchange)
+        writes = exchange["request"]["method"] != "GET"
+        if index in self._racing or (writes and _is_workload(exchange["response"])):
+            differences = [entry for entry in differences if not _CONTROLLERS_WORK.fullmatch(entry.path)]
+        if writes or index in self._racing:
+            return differences
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._read_deadline_seconds
+        while self._unknown(differences) and loop.time() < deadline:
+            await self.cluster.clock.sleep(0.05)
+            if self.cluster.store.revision != revision:
+                revision = self.cluster.store.revision
+                differences = await self._send(index, exchange)
+        return differences
+
+    def _request(
+        self, index: int, exchange: JsonObject
+    ) -> tuple[str, str, list[tuple[str, str]], dict[str, str], bytes | None]:
+        request = exchange["request"]
+        headers = {name: self.substitutions.text(value) for name, value in request["headers"].items()}
+        identity = self._identities.get(index, self._identities.get(request.get("as"), ""))
+        if request.get("as") is None:
+            identity = f"Bearer {self.cluster.token}"
+        if identity:
+            headers["authorization"] = identity
+        query = [
+            (name, self._version(part) if name == "resourceVersion" else self.substitutions.text(part))
+            for name, value in request["query"].items()
+            for part in (value if isinstance(value, list) else [value])
+        ]
+        body: Any = request.get("body")
+        if index in self._bodies:
+            body = self._bodies[index](self)
+        elif body is not None:
+            body = self.substitutions.apply(body)
+        data = None
+        if body is not None:
+            data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        return request["method"], self.substitutions.text(request["path"]), query, headers, data
+
+    def _version(self, recorded: str) -> str:
+        if recorded in self.substitutions.values:
+            return self.substitutions.values[recorded]
+        if _LITERAL_VERSIONS.match(recorded):
+            return recorded
+        return str(self.cluster.store.revision)
+
+    async def _send(self, index: int, exchange: JsonObject) -> list[Difference]:
+        method, path, query, headers, data = self._request(index, exchange)
+        async with self._session.request(
+            method,
+            path,
+            params=query,
+            headers=headers,
+            data=None if data is None else io.BytesIO(data),
+            skip_auto_headers={"Content-Type", "Accept"},
+        ) as response:
+            raw = await response.read()
+            return self._compare(index, exchange["response"], response, raw)
+
+    def _compare(
+        self, index: int, recorded: JsonObject, response: aiohttp.ClientResponse, raw: bytes
+    ) -> list[Difference]:
+        compare = self._comparer.compare
+        differences = compare(index, "status", recorded["status"], response.status)
+        for name in ("content-type", "warning", "retry-after"):
+            expected = recorded["headers"].get(name)
+            values = response.headers.getall(name, [])
+            seen: Any = values if len(values) > 1 else values[0] if values else None
+            differences += compare(index, f"header.{name}", expected, seen)
+        if "etag" in recorded["headers"]:
+            self.substitutions.learn(recorded["headers"]["etag"], response.headers.get("etag", ""))
+        if "body" in recorded:
+            try:
+                body = json.loads(raw)
+            except ValueError:
+                return [*differences, Difference(index, "body", recorded["body"], raw[:200])]
+            self.answers[index] = body
+            if (
+                isinstance(recorded["body"], dict)
+                and "type" in recorded["body"]
+                and "object" in recorded["body"]
+            ):
+                body = {"type": body.get("type"), "object": body.get("object")}
+            differences += compare(index, "body", recorded["body"], body)
+        elif "text" in recorded:
+            differences += compare(index, "text", recorded["text"], raw.decode())
+        return differences
+
+    async def _read_stream(self, stream: _Stream) -> None:
+        method, path, query, headers, data = self._request(stream.index, stream.exchange)
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with self._session.request(
+            method, path, params=query, headers=headers, data=data, timeout=timeout
+        ) as response:
+            stream.began.set()
+            async for raw in response.content:
+                async with stream.changed:
+                    stream.lines.append({"text": raw.decode()} if stream.is_text else json.loads(raw))
+                    stream.changed.notify_all()
+
+    async def _finish(self, stream: _Stream) -> list[Difference]:
+        """Waits for the lines recorded (or the end) and compares, object by object."""
+        assert stream.task is not None
+        response = stream.exchange["response"]
+        whole = response.get("ended") == "server closed"
+
+        def compared() -> list[Difference]:
+            if stream.is_text:
+                return text_differences(stream.index, response["lines"], stream.lines, whole=whole)
+            recorded = [line["json"] for line in response["lines"]]
+            return self._compare_lines(stream.index, recorded, stream.lines)
+
+        if whole:
+            async with asyncio.timeout(_STREAM_DEADLINE_SECONDS + 30 / self.cluster.clock.speed):
+                await stream.task
+            return compared()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _STREAM_DEADLINE_SECONDS
+        while True:
+            differences = compared()
+            remaining = deadline - loop.time()
+            if remaining <= 0 or not self._unknown(differences):
+                return differences
+            try:
+                async with asyncio.timeout(remaining), stream.changed:
+                    await stream.changed.wait()
+            except TimeoutError:
+                continue
+
+    def _unknown(self, differences: list[Difference]) -> bool:
+        """Whether there is any difference worth waiting for its end."""
+        name = self.recording["scenario"]
+        known = [entry for entry in KNOWN if entry.recording == name]
+        return any(not any(entry.matches(found) for entry in known) for found in differences)
+
+    def _compare_lines(
+        self, index: int, recorded: list[JsonObject], simulated: list[JsonObject]
+    ) -> list[Difference]:
+        old, new = by_object(recorded), by_object(simulated)
+        unpaired = [name for name in new if name not in old]
+        differences: list[Difference] = []
+        for name, events in old.items():
+            others = new.get(name)
+            if others is None:
+                # Its name was generated: the next object of the same family stands for it.
+                stand_in = stand_in_for(
+                    events[0], self.substitutions, {entry: new[entry][0] for entry in unpaired}
+                )
+                others = new[stand_in] if stand_in is not None else []
+                if stand_in is not None:
+                    unpaired.remove(stand_in)
+            path = f"lines[{name}]"
+            differences += self._comparer.compare(
+                index, f"{path}.types", self._types(events), self._types(others)
+            )
+            pairs = zip(events, others, strict=False) if self._exact_streams else ends(events, others)
+            for number, (event, other) in enumerate(pairs):
+                differences += self._comparer.compare(index, f"{path}[{number}]", event, other)
+        return differences
+
+    def _types(self, events: list[JsonObject]) -> list[str]:
+        types = [event["type"] for event in events]
+        if self._exact_streams:
+            return types
+        return [kind for position, kind in enumerate(types) if position == 0 or types[position - 1] != kind]
+
+
+def _is_workload(response: JsonObject) -> bool:
+    body = response.get("body")
+    return isinstance(body, dict) and body.get("kind") in ("Deployment", "Scale")
+
+
+async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:
+    """Makes an object over HTTP, for what a recording found in place."""
+    headers = {"authorization": f"Bearer {cluster.token}"}
+    async with (
+        aiohttp.ClientSession(cluster.url, headers=headers) as session,
+        session.post(path, json=body, params={"fieldManager": "pilothouse"}) as response,
+    ):
+        document: JsonObject = await response.json()
+        assert response.status == 201, document
+        return document
+
+
+async def replay(
+    cluster: SimulatedCluster,
+    name: str,
+    *,
+    prepare: Callable[[SimulatedCluster], Awaitable[None]] | None = None,
+    bodies: Mapping[int, Body] | None = None,
+    after: Mapping[int, Action] | None = None,
+    skip: frozenset[int] = frozenset(),
+    exact_streams: bool = False,
+    varying: frozenset[str] = frozenset(),
+    racing: frozenset[int] = frozenset(),
+    names: Mapping[str, str] | None = None,
+    identities: Mapping[int | str, str] | None = None,
+    pace: bool = True,
+    read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
+) -> list[Difference]:
+    """Makes the namespaces the recording needs, runs `prepare`, replays, and answers the differences.
+
+    - `bodies` gives the request bodies that the recording only describes in words, by the number of the exchange
+    - `after` does what was done, unrecorded, after an exchange
+    - `skip` leaves exchanges out
+    - `exact_streams` compares every event of a watch instead of the first and last of each object
+    - `varying` names further keys whose values are not compared
+    - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
+    - `names` translates names of the recording into names of this cluster
+    - `identities` says what stands in the header Authorization of those who are no administrators, by what the
+      recording calls them, or of one exchange by its number
+    - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
+    """
+    recording = load(name)
+    for namespace in namespaces_of(recording):
+        await create(cluster, "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    if prepare is not None:
+        await prepare(cluster)
+    run = Replay(
+        cluster,
+        recording,
+        bodies=bodies,
+        after=after,
+        skip=skip,
+        exact_streams=exact_streams,
+        varying=varying,
+        racing=racing,
+        names=names,
+        identities=identities,
+        pace=pace,
+        read_deadline_seconds=read_deadline_seconds,
+    )
+    return await run.run()
+
+
+def check(name: str, differences: list[Difference]) -> None:
+    """Fails on a difference that is not known, and on a known one that no longer occurs."""
+    unused = [known for known in KNOWN if known.recording == name]
+    unknown: list[Difference] = []
+    used = set()
+    for difference in differences:
+        matching = [known for known in unused if known.matches(difference)]
+        used.update(matching)
+        if not matching:
+            unknown.append(difference)
+    assert not unknown, f"{name} is not as recorded:\n" + "\n".join(map(str, unknown[:60]))
+    gone = [known for known in unused if known not in used]
+    assert not gone, f"{name}: these known differences no longer occur, remove them: {gone}"

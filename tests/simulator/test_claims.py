@@ -1,0 +1,234 @@
+"""Claims of storage: as recorded, and what the recordings do not show: provisioning, growth, reclaiming."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.api_errors import ApiError
+from pilothouse_simulator.json_copy import copy_json
+from pilothouse_simulator.resources import (
+    EVENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    STORAGE_CLASSES,
+    ResourceType,
+)
+from tests.virtual_time import virtual_time
+
+from .recorded_cluster import NODE_VALUES, recorded_cluster
+from .replay import check, replay
+
+JsonObject = dict[str, Any]
+
+_CLAIMS = "06c-persistentvolumeclaims"
+_MISSING = "05-pod-pvc-missing"
+
+
+async def _without_classes(cluster: SimulatedCluster) -> None:
+    """The recorded cluster has no storage class."""
+    for storage_class in cluster.store.list(STORAGE_CLASSES):
+        cluster.store.delete(STORAGE_CLASSES, None, storage_class["metadata"]["name"])
+
+
+@virtual_time
+async def test_claims_are_as_recorded() -> None:
+    async with recorded_cluster(12.0) as cluster:
+        differences = await replay(cluster, _CLAIMS, prepare=_without_classes, varying=NODE_VALUES)
+    check(_CLAIMS, differences)
+
+
+@virtual_time
+async def test_a_pod_whose_claim_is_missing_is_as_recorded() -> None:
+    async with recorded_cluster(12.0) as cluster:
+        differences = await replay(cluster, _MISSING, varying=NODE_VALUES, names={"0/11 nodes": "0/1 nodes"})
+    check(_MISSING, differences)
+
+
+async def _until(
+    cluster: SimulatedCluster, resource: ResourceType, namespace: str | None, name: str, **wanted: Any
+) -> JsonObject:
+    """The object once its status holds what is wanted."""
+    subscription = cluster.store.subscribe(resource)
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                found = cluster.store.get(resource, namespace, name)
+                if found is not None and all(
+                    found["status"].get(key) == value for key, value in wanted.items()
+                ):
+                    return found
+                await subscription.next_batch()
+    finally:
+        subscription.close()
+
+
+async def _gone(cluster: SimulatedCluster, resource: ResourceType, namespace: str | None, name: str) -> None:
+    subscription = cluster.store.subscribe(resource)
+    try:
+        async with asyncio.timeout(10):
+            while cluster.store.get(resource, namespace, name) is not None:
+                await subscription.next_batch()
+    finally:
+        subscription.close()
+
+
+def _claim(cluster: SimulatedCluster, name: str = "data", **spec: Any) -> JsonObject:
+    body = {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **spec},
+    }
+    return cluster.store.create(PERSISTENT_VOLUME_CLAIMS, body)
+
+
+def _pod(cluster: SimulatedCluster, claim: str = "data") -> JsonObject:
+    body = {
+        "metadata": {"name": "user", "namespace": "default"},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": claim}}],
+            "containers": [
+                {"name": "main", "image": "busybox:1", "volumeMounts": [{"name": "d", "mountPath": "/d"}]}
+            ],
+        },
+    }
+    return cluster.store.create(PODS, body)
+
+
+def _stored(cluster: SimulatedCluster) -> JsonObject:
+    """A copy of the claim, to be changed."""
+    claim = cluster.store.get(PERSISTENT_VOLUME_CLAIMS, "default", "data")
+    assert claim is not None
+    return dict(copy_json(claim))
+
+
+def _grow(cluster: SimulatedCluster, size: str) -> JsonObject:
+    changed = _stored(cluster)
+    changed["spec"]["resources"]["requests"]["storage"] = size
+    return cluster.store.update(PERSISTENT_VOLUME_CLAIMS, changed)
+
+
+def _reasons(cluster: SimulatedCluster, name: str) -> list[str]:
+    events = cluster.store.list(EVENTS, "default")
+    return [event["reason"] for event in events if event["involvedObject"]["name"] == name]
+
+
+@virtual_time
+async def test_the_default_class_provides_on_first_use() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        created = _claim(cluster)
+        assert created["spec"]["storageClassName"] == "standard"
+        subscription = cluster.store.subscribe(EVENTS)
+        async with asyncio.timeout(10):
+            while "WaitForFirstConsumer" not in _reasons(cluster, "data"):
+                await subscription.next_batch()
+        subscription.close()
+        _pod(cluster)
+        claim = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        assert claim["status"]["capacity"] == {"storage": "1Gi"}
+        await _until(cluster, PODS, "default", "user", phase="Running")
+        volume = cluster.store.get(PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
+        assert volume is not None
+        assert volume["status"]["phase"] == "Bound"
+        assert "ProvisioningSucceeded" in _reasons(cluster, "data")
+
+
+@virtual_time
+async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        _pod(cluster)
+        subscription = cluster.store.subscribe(EVENTS)
+        async with asyncio.timeout(10):
+            while "FailedScheduling" not in _reasons(cluster, "user"):
+                await subscription.next_batch()
+        subscription.close()
+        _claim(cluster)
+        pod = await _until(cluster, PODS, "default", "user", phase="Running")
+        assert pod["spec"]["nodeName"]
+
+
+@virtual_time
+async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_along() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        _claim(cluster)
+        _pod(cluster)
+        await _until(cluster, PODS, "default", "user", phase="Running")
+        claim = cluster.store.get(PERSISTENT_VOLUME_CLAIMS, "default", "data")
+        assert claim is not None
+        left = cluster.store.delete(PERSISTENT_VOLUME_CLAIMS, "default", "data")
+        assert left is not None
+        cluster.store.delete(PODS, "default", "user")
+        await _gone(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data")
+        assert cluster.store.get(PODS, "default", "user") is None
+        await _gone(cluster, PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
+
+
+@virtual_time
+async def test_a_bound_claim_grows_where_its_class_allows_it() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        _claim(cluster)
+        _pod(cluster)
+        await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        _grow(cluster, "3Gi")
+        claim = await _until(
+            cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", capacity={"storage": "3Gi"}, conditions=None
+        )
+        volume = cluster.store.get(PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
+        assert volume is not None
+        assert volume["spec"]["capacity"] == {"storage": "3Gi"}
+        with pytest.raises(ApiError, match="field can not be less than status"):
+            _grow(cluster, "2Gi")
+
+
+@virtual_time
+async def test_a_pending_claim_does_not_change_its_size() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        _claim(cluster)
+        with pytest.raises(ApiError, match="spec is immutable after creation"):
+            _grow(cluster, "3Gi")
+
+
+@virtual_time
+async def test_an_immediate_class_needs_no_pod_and_retains_where_it_says_so() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        standard = cluster.store.get(STORAGE_CLASSES, None, "standard")
+        assert standard is not None
+        cluster.store.create(
+            STORAGE_CLASSES,
+            {"metadata": {"name": "kept"}, "provisioner": standard["provisioner"], "reclaimPolicy": "Retain"},
+        )
+        _claim(cluster, storageClassName="kept")
+        claim = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        with pytest.raises(ApiError, match="only dynamically provisioned pvc can be resized"):
+            _grow(cluster, "3Gi")
+        cluster.store.delete(PERSISTENT_VOLUME_CLAIMS, "default", "data")
+        await _until(cluster, PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"], phase="Released")
+
+
+@virtual_time
+async def test_a_claim_whose_volume_vanished_is_lost() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        cluster.store.create(
+            PERSISTENT_VOLUMES,
+            {
+                "metadata": {"name": "pv"},
+                "spec": {
+                    "capacity": {"storage": "2Gi"},
+                    "accessModes": ["ReadWriteOnce"],
+                    "storageClassName": "manual",
+                    "hostPath": {"path": "/mnt"},
+                },
+            },
+        )
+        _claim(cluster, storageClassName="manual")
+        await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        cluster.store.remove(PERSISTENT_VOLUMES, None, "pv")
+        changed = _stored(cluster)
+        changed["metadata"]["annotations"]["looked-at"] = "again"
+        cluster.store.update(PERSISTENT_VOLUME_CLAIMS, changed)
+        lost = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Lost")
+        assert "capacity" not in lost["status"]

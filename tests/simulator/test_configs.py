@@ -1,0 +1,34 @@
+"""Config maps and secrets as recorded: keys owned singly, stringData, what is immutable, what is refused."""
+
+from __future__ import annotations
+
+from pilothouse_simulator.exec_environment import environment_of, files_of
+from pilothouse_simulator.resources import PODS
+from tests.virtual_time import virtual_time
+
+from .recorded_cluster import NODE_VALUES, recorded_cluster
+from .replay import check, replay
+
+_CONFIGS = "06b-configmaps-and-secrets"
+
+
+@virtual_time
+async def test_config_maps_and_secrets_are_as_recorded() -> None:
+    async with recorded_cluster(8) as cluster:
+        differences = await replay(cluster, _CONFIGS, varying=NODE_VALUES)
+        pod = cluster.store.get(PODS, "rec-conf", "user")
+        assert pod is not None
+        # What the recorded program reads and prints.
+        (container,) = pod["spec"]["containers"]
+        environment = environment_of(cluster.store, pod, container)
+        assert [environment[name] for name in ("NODE", "IP", "PASSWORD", "LIM")] == [
+            pod["spec"]["nodeName"],
+            pod["status"]["podIP"],
+            "example-value",
+            "33554432",
+        ]
+        assert "OPT" not in environment
+        files = files_of(cluster.store, pod, container)
+        assert "x=9" in files["/c/app.ini"].decode()
+        assert files["/s/password"] == b"example-value"
+    check(_CONFIGS, differences)

@@ -1,0 +1,45 @@
+"""Lists, paging and selectors, as recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse_simulator import SimulatedCluster
+from tests.virtual_time import virtual_time
+
+from .replay import check, create, replay
+
+JsonObject = dict[str, Any]
+
+_LISTS = "04a-list-paging-and-selectors"
+_NAMESPACE = "/api/v1/namespaces/rec-list"
+
+
+def _pod(name: str, **spec: Any) -> JsonObject:
+    container = {"name": "main", "image": "busybox:1"}
+    return {"metadata": {"name": name}, "spec": {"containers": [container], **spec}}
+
+
+async def _prepare(cluster: SimulatedCluster) -> None:
+    """What the recording found in place: seven ConfigMaps, a running pod and one that fits no node."""
+    for number in range(7):
+        labels = {"n": str(number), "tier": "front" if number % 2 else "back"}
+        if number == 3:
+            labels["extra"] = "1"
+        body = {"metadata": {"name": f"c{number}", "labels": labels}, "data": {"k": f"c{number}"}}
+        await create(cluster, f"{_NAMESPACE}/configmaps", body)
+    await create(cluster, f"{_NAMESPACE}/pods", _pod("nowhere", nodeSelector={"no": "such-node"}))
+    await create(cluster, f"{_NAMESPACE}/pods", _pod("on-node", nodeName="node-0"))
+
+
+@virtual_time
+async def test_lists_are_as_recorded() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        differences = await replay(
+            cluster,
+            _LISTS,
+            prepare=_prepare,
+            names={"real-0": "node-0"},
+            varying=frozenset({"cells"}),
+        )
+    check(_LISTS, differences)

@@ -1,0 +1,121 @@
+"""A node whose kubelet goes away and comes back: as recorded, and what becomes of a deployment on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.nodes import NodeShape
+from pilothouse_simulator.resources import DEPLOYMENTS, NODES, PODS
+from tests.virtual_time import virtual_time
+
+from .recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
+from .replay import Replay, check, replay
+from .waiting import until
+from .workloads import NAMESPACE, deployment, pods_of
+
+JsonObject = dict[str, Any]
+
+_LOST = "05-node-lost"
+_NODE = "real-0"
+_PODS_MADE, _FORCE_DELETED = 4, 11
+_STOPPED_AFTER_SECONDS = 3.0
+# Times of the recorded node, and the count of events that its earlier losses had brought about.
+_VARYING = NODE_VALUES | {"count"}
+
+
+async def _goes_away(run: Replay) -> None:
+    await run.cluster.clock.sleep(_STOPPED_AFTER_SECONDS)
+    run.cluster.kubelets.stop(_NODE)
+
+
+async def _comes_back(run: Replay) -> None:
+    run.cluster.kubelets.start(_NODE)
+
+
+@virtual_time
+async def test_a_lost_node_is_as_recorded() -> None:
+    shape = NodeShape(_NODE, "10.244.0.1", labels=(("type", "real"),))
+    cluster = SimulatedCluster(speed=1.0, nodes=[shape])
+    for kubelet in cluster.kubelets.by_node.values():
+        kubelet.timings = replace(RECORDED_TIMINGS)
+    async with cluster:
+        differences = await replay(
+            cluster,
+            _LOST,
+            varying=_VARYING,
+            after={_PODS_MADE: _goes_away, _FORCE_DELETED: _comes_back},
+        )
+    check(_LOST, differences)
+
+
+def _deleted(cluster: SimulatedCluster) -> list[str]:
+    """The uids of pods that are being deleted."""
+    pods = cluster.store.list(PODS, NAMESPACE)
+    return [pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
+
+
+def _nodes_of(cluster: SimulatedCluster) -> set[str]:
+    return {pod["spec"].get("nodeName", "") for pod in pods_of(cluster, "web")}
+
+
+@virtual_time
+async def test_the_pods_of_a_lost_node_are_made_anew_elsewhere_and_go_when_it_is_back() -> None:
+    async with SimulatedCluster(nodes=2) as cluster:
+        cluster.store.create(DEPLOYMENTS, deployment("web", 4))
+
+        def available(count: int) -> bool:
+            found = cluster.store.get(DEPLOYMENTS, NAMESPACE, "web")
+            return bool(found and found["status"].get("availableReplicas") == count)
+
+        await until(cluster, lambda: available(4))
+        assert _nodes_of(cluster) == {"node-0", "node-1"}
+        there = [pod for pod in pods_of(cluster, "web") if pod["spec"]["nodeName"] == "node-1"]
+        cluster.kubelets.stop("node-1")
+        await cluster.clock.sleep(40)
+        assert available(4)
+        await cluster.clock.sleep(20)
+        assert available(4 - len(there))
+        # For five minutes they are tolerated to be there; then others take their places, and they stay as Terminating.
+        await cluster.clock.sleep(200)
+        assert available(4 - len(there))
+        await cluster.clock.sleep(120)
+        assert available(4)
+        assert sorted(_deleted(cluster)) == sorted(pod["metadata"]["uid"] for pod in there)
+        assert _nodes_of(cluster) == {"node-0"}
+        cluster.kubelets.start("node-1")
+        await until(cluster, lambda: not _deleted(cluster))
+
+        def untainted() -> bool:
+            node = cluster.store.get(NODES, None, "node-1")
+            return node is not None and "taints" not in node["spec"]
+
+        await until(cluster, untainted)
+
+
+@virtual_time
+async def test_one_that_is_back_in_time_is_noticed_by_nobody() -> None:
+    async with SimulatedCluster(nodes=1) as cluster:
+        cluster.store.create(DEPLOYMENTS, deployment("web", 1))
+        await until(cluster, lambda: bool(pods_of(cluster, "web")))
+        cluster.kubelets.stop("node-0")
+        # Asked for and deleted while nobody is there to see to it.
+        cluster.store.create(DEPLOYMENTS, deployment("late", 1))
+        (pod,) = pods_of(cluster, "web")
+        cluster.store.delete(PODS, NAMESPACE, pod["metadata"]["name"])
+        await cluster.clock.sleep(30)
+        assert {each["status"]["phase"] for each in pods_of(cluster, "late")} == {"Pending"}
+        assert _deleted(cluster) == [pod["metadata"]["uid"]]
+        cluster.kubelets.start("node-0")
+
+        def all_run() -> bool:
+            pods = [*pods_of(cluster, "web"), *pods_of(cluster, "late")]
+            return not _deleted(cluster) and {each["status"]["phase"] for each in pods} == {"Running"}
+
+        await until(cluster, all_run)
+        node = cluster.store.get(NODES, None, "node-0")
+        assert node is not None
+        assert {each["reason"] for each in node["status"]["conditions"] if each["type"] == "Ready"} == {
+            "KubeletReady"
+        }

@@ -1,0 +1,228 @@
+"""What no recording shows: authentication, injected faults, persistence, and the start of the program."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import yaml
+from typer.testing import CliRunner
+
+from pilothouse_client.cli import app
+from pilothouse_simulator import FaultPlan, SimulatedCluster
+from pilothouse_simulator.pod_behavior import PREFIX, Behavior
+from pilothouse_simulator.schema_build import TYPES_FILE, render
+from tests.virtual_time import virtual_time
+
+from .program import simulate_cluster
+
+JsonObject = dict[str, Any]
+
+_NAMESPACES = "/api/v1/namespaces"
+
+
+@pytest_asyncio.fixture
+async def cluster() -> AsyncIterator[SimulatedCluster]:
+    async with SimulatedCluster(speed=20) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def session(cluster: SimulatedCluster) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"authorization": f"Bearer {cluster.token}"}
+    async with aiohttp.ClientSession(cluster.url, headers=headers) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code", "reason"),
+    [
+        ("Bearer wrong", 401, "Unauthorized"),
+        ("Bearer ", 401, "Unauthorized"),
+        # Anonymous, as it is in a real cluster: it may come in, and see nothing.
+        (None, 403, "Forbidden"),
+        ("Basic abc", 403, "Forbidden"),
+    ],
+)
+async def test_every_resource_needs_the_token(
+    cluster: SimulatedCluster, authorization: str | None, code: int, reason: str
+) -> None:
+    headers = {} if authorization is None else {"authorization": authorization}
+    async with (
+        aiohttp.ClientSession(cluster.url, headers=headers) as anonymous,
+        anonymous.get(_NAMESPACES) as response,
+    ):
+        assert response.status == code
+        assert (await response.json())["reason"] == reason
+
+
+async def test_the_next_requests_fail_as_asked(
+    cluster: SimulatedCluster, session: aiohttp.ClientSession
+) -> None:
+    cluster.faults.fail_next(1, 503)
+    cluster.faults.fail_next(1, 429)
+    answers = []
+    for _ in range(3):
+        async with session.get(_NAMESPACES) as response:
+            body = await response.json()
+            answers.append((response.status, body.get("reason"), response.headers.get("Retry-After")))
+    assert answers == [(503, "ServiceUnavailable", None), (429, "TooManyRequests", "1"), (200, None, None)]
+
+
+async def test_refused_connections_have_no_answer(
+    cluster: SimulatedCluster, session: aiohttp.ClientSession
+) -> None:
+    cluster.faults.refuse_connections = True
+    with pytest.raises(aiohttp.ClientError):
+        await session.post(_NAMESPACES, json={"metadata": {"name": "a"}})
+    cluster.faults.clear()
+    async with session.get(f"{_NAMESPACES}/a") as response:
+        assert response.status == 404
+
+
+async def test_a_latency_delays_answers(cluster: SimulatedCluster, session: aiohttp.ClientSession) -> None:
+    cluster.faults.latency_seconds = 30
+    with pytest.raises(TimeoutError):
+        await session.get(_NAMESPACES, timeout=aiohttp.ClientTimeout(total=0.05))
+    cluster.faults.latency_seconds = 0
+    async with session.get(_NAMESPACES) as response:
+        assert response.status == 200
+
+
+async def test_faults_are_set_over_http(cluster: SimulatedCluster, session: aiohttp.ClientSession) -> None:
+    plan = {"error_rate": 1, "error_code": 500, "fail_next": {"count": 1, "code": 504}}
+    async with session.post("/simulator/faults", json=plan) as response:
+        assert (await response.json())["failures_to_come"] == 1
+    statuses = []
+    for _ in range(2):
+        async with session.get(_NAMESPACES) as response:
+            statuses.append(response.status)
+    assert statuses == [504, 500]
+    async with session.post("/simulator/faults", json={"no_such_fault": 1}) as response:
+        assert response.status == 400
+    async with session.post("/simulator/faults", json={"clear": True}) as response:
+        assert response.status == 200
+    async with session.get(_NAMESPACES) as response:
+        assert response.status == 200
+
+
+async def test_faults_need_the_token(cluster: SimulatedCluster) -> None:
+    async with (
+        aiohttp.ClientSession(cluster.url) as anonymous,
+        anonymous.post("/simulator/faults", json={"error_rate": 1}) as response,
+    ):
+        assert response.status == 401
+    assert cluster.faults.error_rate == 0
+
+
+def test_an_error_rate_is_a_share_of_requests() -> None:
+    plan = FaultPlan(error_rate=0.25)
+    plan.randomness.seed(7)
+    failed = sum(plan.next_error() is not None for _ in range(1000))
+    assert 200 < failed < 300
+
+
+async def _wait_for_pods(session: aiohttp.ClientSession, count: int) -> list[JsonObject]:
+    async with asyncio.timeout(10):
+        while True:
+            async with session.get(f"{_NAMESPACES}/default/pods") as response:
+                pods: list[JsonObject] = (await response.json())["items"]
+            if [pod["status"]["phase"] for pod in pods] == ["Running"] * count:
+                return pods
+            await asyncio.sleep(0)
+
+
+async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
+    state = tmp_path / "state" / "cluster.json"
+    deployment = {
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "app", "image": "busybox:1"}]},
+            },
+        },
+    }
+    service: JsonObject = {
+        "metadata": {"name": "web"},
+        "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}},
+    }
+    async with SimulatedCluster(speed=20, state_path=state, token="kept") as first:
+        headers = {"authorization": "Bearer kept"}
+        async with aiohttp.ClientSession(first.url, headers=headers) as session:
+            await session.post("/apis/apps/v1/namespaces/default/deployments", json=deployment)
+            await session.post(f"{_NAMESPACES}/default/services", json=service)
+            before = await _wait_for_pods(session, 2)
+            async with session.get(f"{_NAMESPACES}/default/services/web") as response:
+                address = (await response.json())["spec"]["clusterIP"]
+    revision = first.store.revision
+    async with SimulatedCluster(speed=20, state_path=state, token="kept") as second:
+        assert second.store.revision >= revision
+        async with aiohttp.ClientSession(second.url, headers=headers) as session:
+            after = await _wait_for_pods(session, 2)
+            spec = {**service["spec"], "clusterIP": address}
+            taken = {"metadata": {"name": "other"}, "spec": spec}
+            async with session.post(f"{_NAMESPACES}/default/services", json=taken) as response:
+                assert response.status == 422
+            query = {"watch": "true", "resourceVersion": "2"}
+            async with session.get(f"{_NAMESPACES}/default/pods", params=query) as response:
+                line = json.loads(await response.content.readline())
+    assert [pod["metadata"]["uid"] for pod in after] == [pod["metadata"]["uid"] for pod in before]
+    assert line["object"]["reason"] == "Expired"
+
+
+@virtual_time
+async def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
+    """It holds the values of Secrets."""
+    state = tmp_path / "folder" / "cluster.json"
+    async with SimulatedCluster(state_path=state):
+        pass
+    assert [stat.filemode(path.stat().st_mode) for path in (state.parent, state)] == [
+        "drwx------",
+        "-rw-------",
+    ]
+    # As an earlier release left them, in the middle of a write.
+    state.chmod(0o644)
+    state.with_name("cluster.json.new").touch(mode=0o644)
+    async with SimulatedCluster(state_path=state):
+        pass
+    assert stat.filemode(state.stat().st_mode) == "-rw-------"
+
+
+@virtual_time
+async def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "cluster.json"
+    state.write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="format 99"):
+        await SimulatedCluster(state_path=state).start()
+
+
+async def test_the_command_prints_a_kubeconfig_and_ends_on_a_signal() -> None:
+    async with simulate_cluster("--nodes", "1") as text:
+        kubeconfig = yaml.safe_load(text)
+    (entry,) = kubeconfig["clusters"]
+    # kubectl sends no token over plain HTTP, and trusts nobody it is not told of.
+    assert entry["cluster"]["server"].startswith("https://127.0.0.1:")
+    assert base64.b64decode(entry["cluster"]["certificate-authority-data"]).startswith(b"-----BEGIN")
+    assert kubeconfig["users"][0]["user"]["token"]
+
+
+def test_the_help_of_the_command_names_behaviours_and_faults() -> None:
+    shown = CliRunner().invoke(app, ["simulate-cluster", "--help"]).output
+    faults = FaultPlan().to_json().keys() - {"failures_to_come", "answers_to_lose"}
+    for word in (PREFIX + "behavior", *Behavior, "/simulator/faults", *faults):
+        assert word in shown, word
+
+
+def test_the_schema_is_that_of_the_kubernetes_models() -> None:
+    assert TYPES_FILE.read_text() == render(), "run python -m pilothouse_simulator.schema_build"

@@ -1,0 +1,50 @@
+"""Services, their addresses and ports, and the endpoints behind them, as recorded."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from pilothouse_simulator import SimulatedCluster
+from tests.virtual_time import virtual_time
+
+from .replay import Replay, check, create, replay
+
+JsonObject = dict[str, Any]
+
+_SERVICES = "06a-services"
+
+
+def _two_ports(run: Replay) -> JsonObject:
+    """The recording shows the ports of the next request here: what was sent had both."""
+    body: JsonObject = copy.deepcopy(run.recording["exchanges"][0]["request"]["body"])
+    body["spec"]["ports"].append({"name": "admin", "port": 9000})
+    return body
+
+
+async def _deploy(run: Replay) -> None:
+    """The pods behind the service; they are ready a second after they run."""
+    probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}
+    container = {"name": "app", "image": "busybox:1", "readinessProbe": probe}
+    body = {
+        "metadata": {"name": "web"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}},
+        },
+    }
+    await create(run.cluster, "/apis/apps/v1/namespaces/rec-svc/deployments", body)
+
+
+@virtual_time
+async def test_services_are_as_recorded() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        differences = await replay(
+            cluster,
+            _SERVICES,
+            bodies={2: _two_ports},
+            after={21: _deploy},
+            # How many versions of the service the slice's controller saw is a matter of milliseconds.
+            varying=frozenset({"generation"}),
+        )
+    check(_SERVICES, differences)

@@ -1,0 +1,126 @@
+"""Objects for tests of the simulated cluster, and short ways to look at what became of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.resources import DEPLOYMENTS, PODS, REPLICA_SETS, ResourceType
+
+JsonObject = dict[str, Any]
+
+NAMESPACE = "default"
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+
+
+def container(name: str = "main", script: str | None = None, **fields: Any) -> JsonObject:
+    """A container; with a script it runs `sh -c`, otherwise a server."""
+    spec: JsonObject = {"name": name, "image": "busybox:1", **fields}
+    if script is not None:
+        spec["command"] = ["sh", "-c", script]
+    return spec
+
+
+def pod(
+    name: str, *containers: JsonObject, annotations: dict[str, str] | None = None, **spec: Any
+) -> JsonObject:
+    """A pod with these containers (one server by default)."""
+    metadata: JsonObject = {"name": name, "namespace": NAMESPACE, "labels": {"app": name}}
+    if annotations:
+        metadata["annotations"] = annotations
+    return {"metadata": metadata, "spec": {"containers": list(containers) or [container()], **spec}}
+
+
+def deployment(
+    name: str, replicas: int, *containers: JsonObject, annotations: dict[str, str] | None = None, **spec: Any
+) -> JsonObject:
+    """A deployment whose pods are labelled `app: NAME`."""
+    metadata: JsonObject = {"labels": {"app": name}}
+    if annotations:
+        metadata["annotations"] = annotations
+    template = {"metadata": metadata, "spec": {"containers": list(containers) or [container()]}}
+    return {
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": template,
+            **spec,
+        },
+    }
+
+
+def change(cluster: SimulatedCluster, resource: ResourceType, name: str, **spec: Any) -> None:
+    """Sets fields of the spec of a stored object; a field `image` is that of the first container."""
+    changed = copy.deepcopy(stored(cluster, resource, name))
+    image = spec.pop("image", None)
+    changed["spec"].update(spec)
+    if image is not None:
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    cluster.store.update(resource, changed, manager="test")
+
+
+def stored(cluster: SimulatedCluster, resource: ResourceType, name: str) -> JsonObject:
+    """The stored object; KeyError when there is none."""
+    namespace = NAMESPACE if resource.namespaced else None
+    found = cluster.store.get(resource, namespace, name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def exists(cluster: SimulatedCluster, resource: ResourceType, name: str) -> bool:
+    """Whether the object is stored."""
+    namespace = NAMESPACE if resource.namespaced else None
+    return cluster.store.get(resource, namespace, name) is not None
+
+
+def pods_of(cluster: SimulatedCluster, app: str) -> list[JsonObject]:
+    """The pods labelled `app: APP` that are not being deleted."""
+    return [
+        entry
+        for entry in cluster.store.list(PODS, NAMESPACE)
+        if (entry["metadata"].get("labels") or {}).get("app") == app
+        and "deletionTimestamp" not in entry["metadata"]
+    ]
+
+
+def replica_sets_of(cluster: SimulatedCluster, app: str) -> list[JsonObject]:
+    """The replica sets whose pods are labelled `app: APP`, oldest revision first."""
+    found = [
+        entry
+        for entry in cluster.store.list(REPLICA_SETS, NAMESPACE)
+        if entry["spec"]["template"]["metadata"]["labels"]["app"] == app
+    ]
+    return sorted(found, key=lambda entry: int(entry["metadata"]["annotations"][REVISION]))
+
+
+REVISION = "deployment.kubernetes.io/revision"
+
+
+def is_ready(entry: JsonObject) -> bool:
+    """Whether a pod is ready."""
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in entry["status"].get("conditions") or []
+    )
+
+
+def is_complete(cluster: SimulatedCluster, name: str) -> bool:
+    """Whether a rollout has come to its end, with no old pod left."""
+    found = stored(cluster, DEPLOYMENTS, name)
+    status, wanted = found["status"], found["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration") == found["metadata"]["generation"]
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("availableReplicas", 0) == wanted
+        and status.get("terminatingReplicas", 0) == 0
+    )
+
+
+def condition(obj: JsonObject, kind: str) -> JsonObject:
+    """A condition of an object; an empty one where it is missing."""
+    conditions: list[JsonObject] = obj["status"].get("conditions") or []
+    return next((entry for entry in conditions if entry["type"] == kind), {})
