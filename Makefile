@@ -2,6 +2,7 @@
 # make test    the tests of every change          make soak    the long ones: faults, load, timing
 # make lint    every check of form and convention make bench   measurements
 # make proto   the stubs from protos/             make lock    requirements.lock from pyproject.toml
+# make wheel   the distribution, into dist/
 #
 # Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
 # pyproject.toml has changed. On a bare Debian it takes: git make python3 python3-venv.
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint proto bench soak lock
+.PHONY: help setup run test lint proto bench soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,6 +44,11 @@ proto: setup
 # Every check runs, so that one look shows all that is wrong; the first failure decides the exit code.
 lint: setup
 	@$(BIN)/python -m tests.conventions
+
+# hatchling is in the environment already, so the build needs none of its own.
+wheel: setup
+	$(BIN)/uv build --quiet --wheel --python $(BIN)/python --no-build-isolation --out-dir dist .
+	@ls dist/*.whl
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
