@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_server.config import messages
-from pilothouse_server.config.asking import check_on_cluster
+from pilothouse_server.config.dry_run import check_on_cluster
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
 from pilothouse_server.containers.live import Connect

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import belongings, events, importing, live, messages, operations
-from pilothouse_server.containers.asking import check_on_cluster
+from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.live import Connect, LogQuery, LogStream
 from pilothouse_server.containers.log_places import place_token, places_of
 from pilothouse_server.containers.model import Container, Pod

@@ -13,7 +13,7 @@ from pilothouse_server.clusters.service import ClusterCalls
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import messages, operations
-from pilothouse_server.namespaces.asking import check_on_cluster
+from pilothouse_server.namespaces.dry_run import check_on_cluster
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call

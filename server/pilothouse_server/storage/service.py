@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.containers import events
-from pilothouse_server.containers.asking import check_on_cluster as check_container
+from pilothouse_server.containers.dry_run import check_on_cluster as check_container
 from pilothouse_server.containers.live import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.errors import missing
@@ -19,7 +19,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
 from pilothouse_server.storage import messages, mounting, operations
-from pilothouse_server.storage.asking import check_on_cluster
+from pilothouse_server.storage.dry_run import check_on_cluster
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounting import Remounted
 from pilothouse_server.store.unit_of_work import ReadTransaction

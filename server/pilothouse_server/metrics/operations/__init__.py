@@ -1,6 +1,7 @@
 """The rules of usage: what is stored, rolled up, recorded from outside, and asked for."""
 
-from pilothouse_server.metrics.operations.asking import (
+from pilothouse_server.metrics.operations.database import database_stats, table_sizes
+from pilothouse_server.metrics.operations.queries import (
     TopBy,
     details,
     list_summaries,
@@ -9,7 +10,6 @@ from pilothouse_server.metrics.operations.asking import (
     top,
     usage,
 )
-from pilothouse_server.metrics.operations.database import database_stats, table_sizes
 from pilothouse_server.metrics.operations.recording import Recorder, Recording, Refusal, Report
 from pilothouse_server.metrics.operations.roll_ups import ROLL_UP_SECONDS, roll_up
 from pilothouse_server.metrics.operations.storing import UsageStore
