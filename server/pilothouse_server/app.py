@@ -36,8 +36,8 @@ from pilothouse_server.keys import KeyRing
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.metrics import messages as metrics_messages
 from pilothouse_server.metrics import operations as metrics
-from pilothouse_server.metrics.live import LiveUsage
 from pilothouse_server.metrics.service import MetricsService
+from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.reconcile import reconcile_volume
@@ -98,7 +98,7 @@ class Application:
         self.feed = Feed(self.store, self.hub)
         self.audit_writer = AuditWriter(self.store)
         self.usage = metrics.UsageStore(self.store)
-        self.live_usage = LiveUsage(self.store, metrics_messages.watch_answer)
+        self.usage_stream = UsageStream(self.store, metrics_messages.watch_answer)
         self.cluster_access = ClusterAccess(
             self.store,
             self.envelopes,
@@ -149,7 +149,7 @@ class Application:
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
-        self._supervisor.start("live usage", self.live_usage.run)
+        self._supervisor.start("usage stream", self.usage_stream.run)
         roll_up = Periodic("roll up usage", metrics.ROLL_UP_SECONDS, lambda: metrics.roll_up(self.store))
         periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), roll_up])
         self._supervisor.start("periodic work", periodic.run)
@@ -198,7 +198,7 @@ class Application:
             StorageService(watches, page_key, self.clusters.client),
             ConfigService(watches, page_key, self.clusters.client, self.envelopes),
             AuditService(watches, page_key),
-            MetricsService(self.usage, self.live_usage, page_key),
+            MetricsService(self.usage, self.usage_stream, page_key),
         )
         descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
         identity = IdentityService.DESCRIPTOR

@@ -12,7 +12,7 @@ from pilothouse_server.config import messages
 from pilothouse_server.config.dry_run import check_on_cluster
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
-from pilothouse_server.containers.live import Connect
+from pilothouse_server.containers.logs import Connect
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from pilothouse_server.clusters.refusals import refusal, within
-from pilothouse_server.containers.live import Connect
+from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import KubernetesEvent, Subject, events_of

@@ -22,7 +22,7 @@ import msgspec
 from pilothouse_server.clusters.refusals import refusal, within
 from pilothouse_server.containers import admission, belongings, operations, repository, rules
 from pilothouse_server.containers.belongings import Belongings, Found, Here, Made, May
-from pilothouse_server.containers.live import Connect
+from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers import belongings, events, importing, live, messages, operations
+from pilothouse_server.containers import belongings, events, importing, logs, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
-from pilothouse_server.containers.live import Connect, LogQuery, LogStream
 from pilothouse_server.containers.log_places import place_token, places_of
+from pilothouse_server.containers.logs import Connect, LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.live import program
+from pilothouse_server.kubernetes.logs import program
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -282,7 +282,7 @@ class ContainerService:
             found = await operations.locate(transaction, start.namespace, start.name)
             pods = await operations.list_pods(transaction, found.id)
         call.describe(resource_id=found.id, namespace_id=found.namespace_id, command=list(start.command))
-        pod = live.ready_pod(pods, start.pod, start.name)
+        pod = logs.ready_pod(pods, start.pod, start.name)
         call.describe(pod=pod.name)
         try:
             running = program(
@@ -305,7 +305,7 @@ class ContainerService:
                     async for output in outputs:
                         yield output
         except ClusterError as error:
-            raise live.caller_error(error, found.cluster_name) from None
+            raise logs.caller_error(error, found.cluster_name) from None
 
     async def _wanted(self, call: Call, container: Container) -> pb.Container:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
@@ -388,6 +388,6 @@ async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsReq
         transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
     ):
         found.append(item)
-        if len(found) > live.MOST_CONTAINERS:
-            raise invalid("label_selector", f"selects over {live.MOST_CONTAINERS} containers: select fewer")
+        if len(found) > logs.MOST_CONTAINERS:
+            raise invalid("label_selector", f"selects over {logs.MOST_CONTAINERS} containers: select fewer")
     return found

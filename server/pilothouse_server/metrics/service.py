@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import messages, operations
-from pilothouse_server.metrics.live import Interest, LiveUsage
 from pilothouse_server.metrics.operations import Recorder, UsageStore
+from pilothouse_server.metrics.usage_stream import Interest, UsageStream
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 class MetricsService:
-    """Serves `pilothouse.metrics.v1.MetricsService`. `live` must have been made with `messages.watch_answer`."""
+    """Serves `pilothouse.metrics.v1.MetricsService`. `stream` must have been made with `messages.watch_answer`."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["MetricsService"]
 
-    def __init__(self, usage: UsageStore, live: LiveUsage, page_key: bytes) -> None:
+    def __init__(self, usage: UsageStore, stream: UsageStream, page_key: bytes) -> None:
         self._usage = usage
-        self._live = live
+        self._stream = stream
         self._page_key = page_key
 
     async def RecordUsage(
@@ -86,7 +86,7 @@ class MetricsService:
         self, request: pb.WatchUsageRequest, call: Call
     ) -> AsyncIterator[pb.WatchUsageResponse | bytes]:
         """Streams samples as they are stored."""
-        async with self._live.watching() as position:
+        async with self._stream.watching() as position:
             async with call.read(snapshot=True) as transaction:
                 interest = Interest(
                     call.visible_namespaces,
@@ -102,9 +102,9 @@ class MetricsService:
                 )
             for part in _parts(newest) or [()]:
                 yield pb.WatchUsageResponse(samples=map(messages.usage_sample, part))
-            async for found in self._live.follow(position, newest, interest):
-                for live in _parts(found) or [()]:
-                    yield b"".join(item.answer for item in live)
+            async for found in self._stream.follow(position, newest, interest):
+                for samples in _parts(found) or [()]:
+                    yield b"".join(item.answer for item in samples)
 
     async def GetContainerDetails(
         self, request: pb.GetContainerDetailsRequest, call: Call

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.containers import events
 from pilothouse_server.containers.dry_run import check_on_cluster as check_container
-from pilothouse_server.containers.live import Connect
+from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject

@@ -20,7 +20,6 @@ from math import ceil, floor
 from pilothouse_server.containers.log_places import Place, PodKey, key_of
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable, not_found
-from pilothouse_server.kubernetes import live
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
     ClusterError,
@@ -30,6 +29,7 @@ from pilothouse_server.kubernetes.errors import (
     Throttled,
     Unreachable,
 )
+from pilothouse_server.kubernetes.logs import LogLine, pod_log
 
 Connect = Callable[[str], Awaitable[ClusterClient]]
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
@@ -61,7 +61,7 @@ class Entry:
 
     container: str
     pod: str
-    line: live.LogLine
+    line: LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class LogStream:
         """
         place = self._place(pod)
         passed = Place(place.nanoseconds, place.lines)
-        lines = live.pod_log(
+        lines = pod_log(
             await _connected(self.connect, container),
             container.kubernetes_namespace,
             pod.name,

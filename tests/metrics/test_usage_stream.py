@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from pilothouse_server.metrics.live import Interest, LiveSample, LiveUsage
 from pilothouse_server.metrics.model import StoredSample
+from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
 from tests.conftest import Database
 from tests.harness import eventually
 from tests.metrics.world import Box, World, world_of
@@ -26,29 +26,29 @@ def render(sample: StoredSample) -> bytes:
 
 
 @asynccontextmanager
-async def running(world: World, **changes: float) -> AsyncIterator[LiveUsage]:
+async def running(world: World, **changes: float) -> AsyncIterator[UsageStream]:
     """The live samples of one server, as its supervisor runs them."""
-    live = LiveUsage(world.store, render, **changes)
-    task = asyncio.create_task(live.run())
+    stream = UsageStream(world.store, render, **changes)
+    task = asyncio.create_task(stream.run())
     try:
-        yield live
+        yield stream
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
-async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator[Sequence[LiveSample]]]:
+async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator[Sequence[PublishedSample]]]:
     """What somebody who watches everything is told by a server."""
     async with (
-        running(world, **changes) as live,
-        live.watching() as position,
-        aclosing(live.follow(position, (), EVERYTHING)) as answers,
+        running(world, **changes) as stream,
+        stream.watching() as position,
+        aclosing(stream.follow(position, (), EVERYTHING)) as answers,
     ):
         yield answers
 
 
-async def told(answers: AsyncIterator[Sequence[LiveSample]]) -> list[tuple[str, datetime]]:
+async def told(answers: AsyncIterator[Sequence[PublishedSample]]) -> list[tuple[str, datetime]]:
     """The next answer that says something: containers and times."""
     async with asyncio.timeout(10):
         async for answer in answers:
@@ -144,8 +144,8 @@ async def _end_listeners(database: Database) -> int:
 
 
 async def test_while_nobody_watches_no_connection_is_held(world: World, database: Database) -> None:
-    async with running(world) as live:
-        async with live.watching():
+    async with running(world) as stream:
+        async with stream.watching():
             assert await _listeners(database) == 1
 
         async def none_left() -> bool:
@@ -167,45 +167,45 @@ async def _listeners(database: Database) -> int:
 
 
 @pytest.fixture
-def live(world: World) -> LiveUsage:
+def stream(world: World) -> UsageStream:
     """Live samples that nobody runs: what is published is published by the test."""
-    return LiveUsage(world.store, render, sign_of_life_seconds=0.05)
+    return UsageStream(world.store, render, sign_of_life_seconds=0.05)
 
 
 WEB, API, FOREIGN = Box(1, 1, "shop", "web"), Box(2, 1, "shop", "api"), Box(3, 2, "bank", "vault")
 
 
-async def test_a_slow_reader_gets_the_newest_of_each_container(live: LiveUsage) -> None:
-    async with aclosing(live.follow(0, (), EVERYTHING)) as answers:
+async def test_a_slow_reader_gets_the_newest_of_each_container(stream: UsageStream) -> None:
+    async with aclosing(stream.follow(0, (), EVERYTHING)) as answers:
         for second in range(100):
-            live.publish([stored(WEB, second), stored(API, second)])
-        live.publish([stored(WEB, 100)])
+            stream.publish([stored(WEB, second), stored(API, second)])
+        stream.publish([stored(WEB, 100)])
         assert await told(answers) == [
             ("api", START + timedelta(seconds=99)),
             ("web", START + timedelta(seconds=100)),
         ]
-        live.publish([stored(API, 101)])
+        stream.publish([stored(API, 101)])
         assert await told(answers) == [("api", START + timedelta(seconds=101))]
 
 
-async def test_nothing_is_told_twice_and_nothing_older_than_what_was_shown(live: LiveUsage) -> None:
-    async with aclosing(live.follow(0, [stored(WEB, 5)], EVERYTHING)) as answers:
-        live.publish([stored(WEB, 3), stored(WEB, 5), stored(API, 1)])
+async def test_nothing_is_told_twice_and_nothing_older_than_what_was_shown(stream: UsageStream) -> None:
+    async with aclosing(stream.follow(0, [stored(WEB, 5)], EVERYTHING)) as answers:
+        stream.publish([stored(WEB, 3), stored(WEB, 5), stored(API, 1)])
         assert await told(answers) == [("api", START + timedelta(seconds=1))]
-        live.publish([stored(WEB, 4), stored(API, 1), stored(API, 0), stored(WEB, 6)])
+        stream.publish([stored(WEB, 4), stored(API, 1), stored(API, 0), stored(WEB, 6)])
         assert await told(answers) == [("web", START + timedelta(seconds=6))]
 
 
-async def test_only_what_the_reader_may_see_now_is_told(live: LiveUsage) -> None:
+async def test_only_what_the_reader_may_see_now_is_told(stream: UsageStream) -> None:
     visible: list[frozenset[int] | None] = [frozenset({1})]
-    async with aclosing(live.follow(0, (), Interest(lambda: visible[0]))) as answers:
-        live.publish([stored(WEB, 0), stored(FOREIGN, 0)])
+    async with aclosing(stream.follow(0, (), Interest(lambda: visible[0]))) as answers:
+        stream.publish([stored(WEB, 0), stored(FOREIGN, 0)])
         assert await told(answers) == [("web", START)]
         visible[0] = frozenset({2})
-        live.publish([stored(WEB, 1), stored(FOREIGN, 1)])
+        stream.publish([stored(WEB, 1), stored(FOREIGN, 1)])
         assert await told(answers) == [("vault", START + timedelta(seconds=1))]
         visible[0] = None
-        live.publish([stored(API, 2)])
+        stream.publish([stored(API, 2)])
         assert await told(answers) == [("api", START + timedelta(seconds=2))]
 
 
@@ -218,32 +218,32 @@ async def test_only_what_the_reader_may_see_now_is_told(live: LiveUsage) -> None
     ],
 )
 async def test_a_reader_may_ask_for_one_namespace_or_container(
-    live: LiveUsage, interest: Interest, names: list[str]
+    stream: UsageStream, interest: Interest, names: list[str]
 ) -> None:
-    async with aclosing(live.follow(0, (), interest)) as answers:
-        live.publish([stored(WEB, 0), stored(API, 0), stored(FOREIGN, 0)])
+    async with aclosing(stream.follow(0, (), interest)) as answers:
+        stream.publish([stored(WEB, 0), stored(API, 0), stored(FOREIGN, 0)])
         # The first answer: samples, or a sign of life where none is wanted.
         assert [found.sample.container for found in await anext(answers)] == names
 
 
-async def test_a_sign_of_life_is_given_where_nothing_happens(live: LiveUsage) -> None:
-    async with asyncio.timeout(10), aclosing(live.follow(0, (), EVERYTHING)) as answers:
+async def test_a_sign_of_life_is_given_where_nothing_happens(stream: UsageStream) -> None:
+    async with asyncio.timeout(10), aclosing(stream.follow(0, (), EVERYTHING)) as answers:
         assert await anext(answers) == []
         assert await anext(answers) == []
-        live.publish([stored(WEB, 0)])
+        stream.publish([stored(WEB, 0)])
         assert await told(answers) == [("web", START)]
 
 
-async def test_a_period_keeps_two_samples_of_a_container_apart(live: LiveUsage) -> None:
+async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStream) -> None:
     """With signs of life meanwhile, and the newest sample at its end."""
     loop = asyncio.get_running_loop()
     interest = Interest(lambda: None, period_seconds=0.3)
-    async with asyncio.timeout(10), aclosing(live.follow(0, (), interest)) as answers:
-        live.publish([stored(WEB, 0)])
+    async with asyncio.timeout(10), aclosing(stream.follow(0, (), interest)) as answers:
+        stream.publish([stored(WEB, 0)])
         assert await told(answers) == [("web", START)]
         first = loop.time()
-        live.publish([stored(WEB, 1)])
-        live.publish([stored(WEB, 2)])
+        stream.publish([stored(WEB, 1)])
+        stream.publish([stored(WEB, 2)])
         assert await anext(answers) == []
         assert await told(answers) == [("web", START + timedelta(seconds=2))]
         assert loop.time() - first >= 0.3

@@ -41,7 +41,7 @@ _LONGEST_DELAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class LiveSample:
+class PublishedSample:
     """The newest sample of a container; `answer` is the serialised answer that tells it, made once for all."""
 
     position: int
@@ -68,7 +68,7 @@ class Interest:
         )
 
 
-class LiveUsage:
+class UsageStream:
     """The live samples of one server. `run` is its task."""
 
     def __init__(
@@ -83,7 +83,7 @@ class LiveUsage:
         self._render = render
         self._poll_seconds = poll_seconds
         self._sign_of_life_seconds = sign_of_life_seconds
-        self._newest: dict[int, LiveSample] = {}
+        self._newest: dict[int, PublishedSample] = {}
         self._positions = Watermark()
         self._watchers = 0
         self._wanted, self._unwanted = asyncio.Event(), asyncio.Event()
@@ -137,7 +137,7 @@ class LiveUsage:
 
     async def follow(
         self, position: int, shown: Iterable[StoredSample], interest: Interest
-    ) -> AsyncGenerator[Sequence[LiveSample], None]:
+    ) -> AsyncGenerator[Sequence[PublishedSample], None]:
         """What is stored after `position`, as it becomes known: of each container the newest sample; nothing as
         a sign of life every ten seconds. `shown` is what the watcher has been told already.
         """
@@ -152,7 +152,7 @@ class LiveUsage:
             else:
                 await self._positions.beyond(position, sign_due - loop.time())
             now = loop.time()
-            found: list[LiveSample] = []
+            found: list[PublishedSample] = []
             if now >= next_look and self._positions.newest > position:
                 found = self._unseen(position, told, interest)
                 position = self._positions.newest
@@ -173,7 +173,7 @@ class LiveUsage:
                 # Taken out first, so that it stands at the end.
                 del self._newest[sample.container_id]
             position += 1
-            self._newest[sample.container_id] = LiveSample(position, now, sample, self._render(sample))
+            self._newest[sample.container_id] = PublishedSample(position, now, sample, self._render(sample))
         while self._newest:
             oldest = next(iter(self._newest.values()))
             if len(self._newest) <= _MOST_CONTAINERS and oldest.published_at > now - _KEEP_SECONDS:
@@ -181,9 +181,9 @@ class LiveUsage:
             del self._newest[oldest.sample.container_id]
         self._positions.advance(position)
 
-    def _unseen(self, position: int, told: dict[int, datetime], interest: Interest) -> list[LiveSample]:
+    def _unseen(self, position: int, told: dict[int, datetime], interest: Interest) -> list[PublishedSample]:
         visible = interest.visible()
-        found: list[LiveSample] = []
+        found: list[PublishedSample] = []
         for live in reversed(self._newest.values()):
             if live.position <= position:
                 break
