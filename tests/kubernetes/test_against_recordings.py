@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.errors import (
     Unauthorized,
     Unreachable,
 )
-from pilothouse_server.kubernetes.logs import Ended, Output, Program, program
+from pilothouse_server.kubernetes.exec import Ended, Output, Program, program
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, DEPLOYMENTS, PODS, Resource
 from tests.kubernetes import recorded
 from tests.kubernetes.recorded_server import RecordedServer, serving

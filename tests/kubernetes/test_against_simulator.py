@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_container
 from pilothouse_server.kubernetes.errors import InternalError, Invalid
-from pilothouse_server.kubernetes.logs import program
+from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     NAMESPACES,

@@ -17,7 +17,7 @@ from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.logs import program
+from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call

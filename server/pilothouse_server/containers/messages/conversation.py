@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers.messages.live import Transcript, ending, exec_output, exec_result
 from pilothouse_server.errors import invalid
-from pilothouse_server.kubernetes.logs import Ended, Program
+from pilothouse_server.kubernetes.exec import Ended, Program
 from pilothouse_server.rpc.call import Call
 
 

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers.logs import Entry, Problem
-from pilothouse_server.kubernetes.logs import Ended, Output
+from pilothouse_server.kubernetes.exec import Ended, Output
 
 _KEPT_BYTES = 8 * 1024
 _MOST_WORDS = 2000

@@ -1,0 +1,112 @@
+"""Programs run in a container of a pod (`exec`).
+
+A program runs over a websocket in the sub-protocol `v5.channel.k8s.io`: each message begins with the number of its
+channel (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 the terminal's size; 255 closes the channel named by the
+second byte, which v4 cannot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import Status, Unreachable
+from pilothouse_server.kubernetes.objects import PODS
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+_STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
+
+
+class Output(msgspec.Struct, frozen=True):
+    """Bytes that a program wrote."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a program ended; `message` is empty, or the cluster's words where it could not be run."""
+
+    exit_code: int
+    message: str = ""
+
+
+class Program:
+    """A program that runs in a pod. `output` yields what it writes and, last, how it ended."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+
+    async def write(self, data: bytes) -> None:
+        """Sends standard input."""
+        await self._send(_STDIN, data)
+
+    async def close_input(self) -> None:
+        """Ends standard input, where the cluster's protocol can."""
+        if self._socket.protocol == PROTOCOLS[0]:
+            await self._send(_CLOSE, bytes([_STDIN]))
+
+    async def resize(self, width: int, height: int) -> None:
+        """Tells the terminal's size."""
+        await self._send(_RESIZE, msgspec.json.encode({"Width": width, "Height": height}))
+
+    async def output(self) -> AsyncGenerator[Output | Ended, None]:
+        """What the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
+        async for message in self._socket:
+            if message.type != aiohttp.WSMsgType.BINARY or not message.data:
+                continue
+            channel, data = message.data[0], bytes(message.data[1:])
+            if channel == _STATUS:
+                yield _ended(data)
+                return
+            if channel in (_STDOUT, _STDERR) and data:
+                yield Output("stdout" if channel == _STDOUT else "stderr", data)
+        raise Unreachable("the connection to the program broke")
+
+    async def _send(self, channel: int, data: bytes) -> None:
+        try:
+            await self._socket.send_bytes(bytes([channel]) + data)
+        except (ConnectionError, aiohttp.ClientError) as error:
+            raise Unreachable("the connection to the program broke") from error
+
+
+@asynccontextmanager
+async def program(
+    client: ClusterClient,
+    namespace: str,
+    pod: str,
+    *,
+    container: str,
+    command: Sequence[str],
+    stdin: bool,
+    tty: bool,
+) -> AsyncIterator[Program]:
+    """Runs a program in a container of a pod; leaving the block ends the connection.
+
+    Raises ClusterError: Refused where the pod or container does not run, Unreachable.
+    """
+    query = [("container", container), ("stdout", "true")]
+    query += [("stdin", "true")] if stdin else []
+    query += [("tty", "true")] if tty else [("stderr", "true")]
+    query += [("command", part) for part in command]
+    path = f"{PODS.path(namespace, pod)}/exec"
+    async with client.websocket(path, query, PROTOCOLS) as socket:
+        yield Program(socket)
+
+
+def _ended(data: bytes) -> Ended:
+    try:
+        status = msgspec.json.decode(data, type=Status)
+    except msgspec.MsgspecError:
+        return Ended(-1, "the cluster's answer cannot be read")
+    if status.status == "Success":
+        return Ended(0)
+    for cause in (status.details.causes or ()) if status.details else ():
+        if cause.reason == "ExitCode" and cause.message.lstrip("-").isdigit():
+            return Ended(int(cause.message))
+    return Ended(-1, status.message)
