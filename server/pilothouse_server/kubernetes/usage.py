@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pilothouse_server.steps import in_steps
+from pilothouse_server.event_loop import cooperatively
 
 NANO = 1_000_000_000
 Key = TypeVar("Key")
@@ -123,7 +123,7 @@ async def usage_by_container(
     round's `time`, so that a container is one row a round however its pods' own times differ.
     """
     sums: dict[Key, _Sum] = {}
-    async for summary in in_steps(summaries):
+    async for summary in cooperatively(summaries):
         for pod in summary.pods:
             key = pods.get(pod.pod_ref.uid)
             if key is not None:

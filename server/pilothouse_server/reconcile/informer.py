@@ -15,11 +15,11 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Generic
 
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
 from pilothouse_server.kubernetes.errors import ClusterError, Expired, Throttled
 from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.backoff import after_error
-from pilothouse_server.steps import in_steps
 
 Key = tuple[str, str]
 # A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.
@@ -80,7 +80,7 @@ class Informer(Generic[T]):
         pages = self._client.pages(self._resource, self._namespace, label_selector=self._label_selector)
         async with aclosing(pages):
             async for page in pages:
-                async for item in in_steps(page.items):
+                async for item in cooperatively(page.items):
                     gone.discard(object_key(item))
                     self._put(item)
                 version = page.resource_version

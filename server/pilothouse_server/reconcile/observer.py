@@ -22,6 +22,7 @@ import structlog
 
 from pilothouse_server.containers.model import Container, NamespaceId, Resources
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -54,7 +55,6 @@ from pilothouse_server.reconcile.repository import observed as written_back
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.reconcile.repository.observed import Change
-from pilothouse_server.steps import in_steps
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
 log = structlog.get_logger(__name__)
@@ -204,7 +204,7 @@ class Observer:
         async with self._transaction() as transaction:
             locked = await written_back.lock_free_uids(transaction, self._cluster_name, uids)
             changes = []
-            async for container in in_steps(locked):
+            async for container in cooperatively(locked):
                 observation = self._observe(container, transaction.now)
                 seen[container.uid] = observation
                 changes.append(self._change(container, observation))

@@ -17,13 +17,13 @@ import structlog
 
 from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import NODES
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.reconcile.observer import Observer, PodOwner
-from pilothouse_server.steps import in_steps
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)
@@ -84,7 +84,7 @@ class UsageCollector:
         usages = await usage_by_container(
             [summary for summary in summaries if summary is not None], owners, datetime.now(UTC)
         )
-        samples = [_sample(usage) async for usage in in_steps(usages)]
+        samples = [_sample(usage) async for usage in cooperatively(usages)]
         if samples:
             await self._sink.store(samples)
         return samples

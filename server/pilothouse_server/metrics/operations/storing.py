@@ -19,11 +19,11 @@ import structlog
 from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics.model import Sample, Stored, TimeRange
 from pilothouse_server.metrics.operations import roll_ups
 from pilothouse_server.metrics.repository import samples as rows
 from pilothouse_server.metrics.repository import series
-from pilothouse_server.steps import in_steps
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class UsageStore:
             PilothouseError: the database cannot take them now. They wait for the next call, at most
                 `pending_samples` of them: the oldest are given up first, and counted.
         """
-        sound = [sample async for sample in in_steps(samples) if not problem(sample)]
+        sound = [sample async for sample in cooperatively(samples) if not problem(sample)]
         if len(sound) < len(samples):
             DROPPED.labels("invalid").inc(len(samples) - len(sound))
         self._pending.extend(sound)

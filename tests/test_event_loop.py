@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pilothouse_server.steps import in_steps
+from pilothouse_server.event_loop import cooperatively
 
 ITEMS = 10
 
@@ -30,7 +30,7 @@ async def turns_of_others(*, in_turns: bool) -> int:
     task = asyncio.create_task(other())
     seen = []
     if in_turns:
-        async for item in in_steps(range(ITEMS)):
+        async for item in cooperatively(range(ITEMS)):
             work()
             seen.append(item)
     else:

@@ -1,4 +1,4 @@
-"""Long work on the event loop, in steps: whoever else waits for the loop has it every few milliseconds."""
+"""Cooperative work on the event loop: a long loop gives it away every few milliseconds, so that others run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ T = TypeVar("T")
 _SHARE_SECONDS = 0.004
 
 
-async def in_steps(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items one by one; before an item the loop is given away if those before it took their share of time."""
+async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yields the items one by one, and to the event loop before an item once its share of time is used up."""
     since = perf_counter()
     for item in items:
         if perf_counter() - since >= _SHARE_SECONDS:
