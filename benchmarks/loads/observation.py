@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.child import answering
 from benchmarks.held import Held
-from pilothouse_server.garbage import collect_seldom
+from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -48,7 +48,7 @@ async def observe(kubeconfig: dict[str, Any]) -> list[float]:
 
 def main() -> None:
     """The process."""
-    collect_seldom()
+    collect_rarely()
     answering({"observe": observe})
 
 

@@ -19,7 +19,7 @@ from pilothouse_migrations.databases import DatabaseRefusedError
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
-from pilothouse_server.garbage import collect_seldom
+from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, described, load
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 if (password := _password_made(application)) is not None:
                     typer.echo(f"administrator admin, password {password} (made now, shown once)")
                 raise
-            collect_seldom()
+            collect_rarely()
             _welcome(settings, port, _password_made(application), dev=dev)
             await stopping.wait()
             typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
@@ -220,7 +220,7 @@ async def _simulate(port: int, nodes: int, speed: float, state: Path | None) -> 
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    collect_seldom()
+    collect_rarely()
     # kubectl sends no token over plain HTTP.
     cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state, tls=True)
     async with cluster:

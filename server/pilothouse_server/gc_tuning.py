@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 
 
-def collect_seldom() -> None:
+def collect_rarely() -> None:
     """To be called once, when all is loaded."""
     gc.collect()
     gc.freeze()
