@@ -9,8 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
-from pilothouse_server.containers.attaching import volumes_attachable
 from pilothouse_server.containers.messages import words
+from pilothouse_server.containers.volume_attachment import volumes_attachable
 from pilothouse_server.rpc import wire
 
 
