@@ -1,7 +1,7 @@
 """Logs of containers, and programs run in them: what answers with what the cluster says, not with what is
 stored.
 
-A log stream joins the pods of one or several containers. Each pod has a reader of its own and a place: the
+A log stream joins the pods of one or several containers. Each pod has a reader of its own and a position: the
 time of its last line and how many lines of that very time were passed on. `sinceTime` asks the cluster for
 the rest by whole seconds, and what was passed on is dropped, so nothing comes twice, after a restart of the
 container as after a cut connection or a call that resumes. While following, pods that come are joined and
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
 
-from pilothouse_server.containers.log_places import Place, PodKey, key_of
+from pilothouse_server.containers.log_positions import LogPosition, PodKey, pod_key
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable, not_found
 from pilothouse_server.kubernetes.client import ClusterClient
@@ -78,20 +78,20 @@ class Problem:
 class LogStream:
     """The joined log.
 
-    `places` may begin with those of an earlier stream; they are kept up with what is yielded.
+    `positions` may begin with those of an earlier stream; they are kept up with what is yielded.
     """
 
     connect: Connect
     find_pods: FindPods
     query: LogQuery
-    places: dict[PodKey, Place] = field(default_factory=dict)
+    positions: dict[PodKey, LogPosition] = field(default_factory=dict)
     _lines: asyncio.Queue[Entry | Problem | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
     _readers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    # How far each reader is; `places` follows when a line is passed on.
-    _read: dict[PodKey, Place] = field(default_factory=dict)
+    # How far each reader is; `positions` follows when a line is passed on.
+    _read: dict[PodKey, LogPosition] = field(default_factory=dict)
     _present: set[PodKey] = field(default_factory=set)
-    # What was last said of a log that is waited for.
-    _told: dict[str, str] = field(default_factory=dict)
+    # What was last reported of a log that is waited for.
+    _reported: dict[str, str] = field(default_factory=dict)
 
     @property
     def pods(self) -> int:
@@ -114,9 +114,13 @@ class LogStream:
                     return
                 for entry in batch:
                     if isinstance(entry, Entry):
-                        self.places.setdefault(key_of(entry.pod), Place()).advance(entry.line.nanoseconds)
+                        self.positions.setdefault(pod_key(entry.pod), LogPosition()).advance(
+                            entry.line.nanoseconds
+                        )
                 # Of pods that are gone there is nothing to resume; a long stream's token would grow with them.
-                self.places = {pod: place for pod, place in self.places.items() if pod in self._present}
+                self.positions = {
+                    pod: position for pod, position in self.positions.items() if pod in self._present
+                }
                 yield batch
         finally:
             for task in (watcher, *self._readers.values()):
@@ -158,7 +162,7 @@ class LogStream:
             return
         # Of a pod that comes later, or of one that had no log when the stream that this one resumes ended, every line
         # is new.
-        tail_lines = None if self.places else self.query.tail_lines
+        tail_lines = None if self.positions else self.query.tail_lines
         while True:
             for container, pod in pods:
                 if pod.name not in self._readers:
@@ -172,64 +176,64 @@ class LogStream:
 
     async def _pods_to_read(self) -> Sequence[tuple[Container, Pod]]:
         pods = (await self.find_pods())[:MOST_PODS]
-        self._present = {key_of(pod.name) for _, pod in pods}
+        self._present = {pod_key(pod.name) for _, pod in pods}
         return pods
 
     async def _read_once(self, container: Container, pod: Pod, *, alone: bool) -> None:
-        """Reads a log to its end; of several one that cannot be read is told, and the others are read."""
+        """Reads a log to its end; of several one that cannot be read is reported, and the others are read."""
         try:
             await self._read_log(container, pod, tail_lines=self.query.tail_lines)
         except PilothouseError as error:
             # Where the cluster does not answer for one, it would not for the others either, each after a while.
             if alone or isinstance(error.__context__, Unreachable | Throttled):
                 raise
-            await self._tell(container, pod, error)
+            await self._report(container, pod, error)
 
-    async def _tell(self, container: Container, pod: Pod, error: PilothouseError) -> None:
-        """Says why a log is not read, once as long as that does not change."""
-        if self._told.get(pod.name) != error.message:
-            self._told[pod.name] = error.message
+    async def _report(self, container: Container, pod: Pod, error: PilothouseError) -> None:
+        """Reports why a log is not read, once as long as that does not change."""
+        if self._reported.get(pod.name) != error.message:
+            self._reported[pod.name] = error.message
             await self._lines.put(Problem(container.name, pod.name, error.reason, error.message))
 
     async def _follow(self, container: Container, pod: Pod, tail_lines: int | None) -> None:
         """Reads a pod's log again and again until the pod is gone.
 
         Between two readings, or since the stream that this one resumes, the container may have been started again. The
-        log asked for is then the new run's, so the run before is read first, from the place on. Where no line has been
-        seen of a log that is there, the run before is older than what was asked for, and is left out.
+        log requested is then the new run's, so the run before is read first, from the position on. Where no line has
+        been seen of a log that is there, the run before is older than what was requested, and is left out.
         """
         has_log, pause, failures = True, _LOOK_AGAIN_SECONDS, 0
         while True:
-            before = self._place(pod).nanoseconds
+            before = self._position(pod).nanoseconds
             try:
-                if self._place(pod).nanoseconds or not has_log:
+                if self._position(pod).nanoseconds or not has_log:
                     await self._read_log(container, pod, previous=True, quiet=True)
                 elif tail_lines == 0:
-                    # Only tells the place; without it, what comes before the next reading would be of the past, too.
+                    # Only finds the position; without it, what comes before the next reading would be of the past, too.
                     await self._read_log(container, pod, tail_lines=1, follow=False, quiet=True, silent=True)
-                    tail_lines = None if self._place(pod).nanoseconds else 0
+                    tail_lines = None if self._position(pod).nanoseconds else 0
                 has_log = await self._read_log(container, pod, tail_lines=tail_lines, follow=True, quiet=True)
                 tail_lines = None
             except Unavailable as error:
-                # The line is dead, not the log. A single cut is nothing to tell of: most are healed at once.
+                # The line is dead, not the log. A single cut is nothing to report: most are healed at once.
                 failures += 1
                 if failures > 1:
-                    await self._tell(container, pod, error)
+                    await self._report(container, pod, error)
             except GoneError:
                 return
             else:
                 failures = 0
             # What has ended may stay so for long; what is about to start is wanted soon.
-            ended = has_log and self._place(pod).nanoseconds == before
+            ended = has_log and self._position(pod).nanoseconds == before
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if ended else _LOOK_AGAIN_SECONDS
             await asyncio.sleep(pause)
 
-    def _place(self, pod: Pod) -> Place:
+    def _position(self, pod: Pod) -> LogPosition:
         """How far the pod's reader is."""
-        key = key_of(pod.name)
+        key = pod_key(pod.name)
         if key not in self._read:
-            begun = self.places.get(key, Place())
-            self._read[key] = Place(begun.nanoseconds, begun.lines)
+            begun = self.positions.get(key, LogPosition())
+            self._read[key] = LogPosition(begun.nanoseconds, begun.lines)
         return self._read[key]
 
     async def _read_log(
@@ -243,12 +247,12 @@ class LogStream:
         quiet: bool = False,
         silent: bool = False,
     ) -> bool:
-        """Reads a log from the pod's place to its end, and tells whether there was one.
+        """Reads a log from the pod's position to its end, and returns whether there was one.
 
         `quiet`: a missing pod raises GoneError, a missing log nothing. `silent`: the lines count as passed on.
         """
-        place = self._place(pod)
-        passed = Place(place.nanoseconds, place.lines)
+        position = self._position(pod)
+        passed = LogPosition(position.nanoseconds, position.lines)
         lines = pod_log(
             await _connected(self.connect, container),
             container.kubernetes_namespace,
@@ -269,10 +273,10 @@ class LogStream:
                     if line.nanoseconds == passed.nanoseconds and passed.lines:
                         passed.lines -= 1
                         continue
-                    place.advance(line.nanoseconds)
-                    self._told.pop(pod.name, None)
+                    position.advance(line.nanoseconds)
+                    self._reported.pop(pod.name, None)
                     if silent:
-                        self.places.setdefault(key_of(pod.name), Place()).advance(line.nanoseconds)
+                        self.positions.setdefault(pod_key(pod.name), LogPosition()).advance(line.nanoseconds)
                     else:
                         await self._lines.put(Entry(container.name, pod.name, line))
         except NotFound as error:
@@ -284,7 +288,7 @@ class LogStream:
             if not quiet:
                 raise caller_error(error, container.cluster_name) from None
             if not previous:
-                await self._tell(container, pod, caller_error(error, container.cluster_name))
+                await self._report(container, pod, caller_error(error, container.cluster_name))
             return False
         except ClusterError as error:
             raise caller_error(error, container.cluster_name) from None

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import belongings, events, importing, logs, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
-from pilothouse_server.containers.log_places import place_token, places_of
+from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import Connect, LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
@@ -241,7 +241,7 @@ class ContainerService:
                 str(request.previous),
             )
         )
-        places = places_of(self._page_key, bound_to, request.resume_token)
+        positions = positions_of(self._page_key, bound_to, request.resume_token)
 
         async def find_pods() -> Sequence[tuple[Container, Pod]]:
             async with call.read() as transaction:
@@ -262,14 +262,14 @@ class ContainerService:
             since=wire.moment(request.since_time) if request.HasField("since_time") else None,
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
         )
-        stream = LogStream(self._connect, find_pods, query, places)
+        stream = LogStream(self._connect, find_pods, query, positions)
         if request.follow:
             # It may be long until there is a line, and a caller wants to know that the stream is there.
-            call.resume_token = place_token(self._page_key, bound_to, places)
+            call.resume_token = position_token(self._page_key, bound_to, positions)
             yield messages.log_answer((), pods=len(pods), resume_token=call.resume_token)
         async with contextlib.aclosing(stream.batches()) as batches:
             async for batch in batches:
-                call.resume_token = place_token(self._page_key, bound_to, stream.places)
+                call.resume_token = position_token(self._page_key, bound_to, stream.positions)
                 yield messages.log_answer(batch, pods=stream.pods, resume_token=call.resume_token)
 
     async def Exec(

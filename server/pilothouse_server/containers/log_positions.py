@@ -1,4 +1,4 @@
-"""How far the logs of pods have been passed on, and the token that says it: with it another stream goes on there."""
+"""How far the logs of pods have been passed on, and the token that holds it: another stream resumes from it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PodKey = bytes
 _KEY_BYTES = 8
 
 
-def key_of(pod: str) -> PodKey:
+def pod_key(pod: str) -> PodKey:
     """The key of a pod."""
     return hashlib.blake2b(pod.encode(), digest_size=_KEY_BYTES).digest()
 
 
-class Place(msgspec.Struct, array_like=True):
+class LogPosition(msgspec.Struct, array_like=True):
     """Where a pod's log stands.
 
     The time of the last line passed on, and how many lines of that time were.
@@ -39,24 +39,24 @@ class Place(msgspec.Struct, array_like=True):
             self.nanoseconds, self.lines = nanoseconds, 1
 
 
-def place_token(key: bytes, bound_to: str, places: dict[PodKey, Place]) -> str:
+def position_token(key: bytes, bound_to: str, positions: dict[PodKey, LogPosition]) -> str:
     """The token by which a log stream goes on.
 
-    The places of all pods, bound to the caller and the question.
+    The positions of all pods, bound to the caller and the question.
     """
-    payload = msgspec.msgpack.encode(places)
+    payload = msgspec.msgpack.encode(positions)
     return base64.urlsafe_b64encode(_binding(key, bound_to) + payload).decode()
 
 
-def places_of(key: bytes, bound_to: str, token: str) -> dict[PodKey, Place]:
-    """The places in a token; raises InvalidArgument for one of another caller or question."""
+def positions_of(key: bytes, bound_to: str, token: str) -> dict[PodKey, LogPosition]:
+    """The positions in a token; raises InvalidArgument for one of another caller or question."""
     if not token:
         return {}
     try:
         raw = base64.urlsafe_b64decode(token)
         if not hmac.compare_digest(raw[:_BINDING_BYTES], _binding(key, bound_to)):
             raise ValueError
-        return msgspec.msgpack.decode(raw[_BINDING_BYTES:], type=dict[PodKey, Place])
+        return msgspec.msgpack.decode(raw[_BINDING_BYTES:], type=dict[PodKey, LogPosition])
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         description = "is not a token of this log: it belongs to its caller and question"
         raise InvalidArgument(
