@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, or_, select
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
-from pilothouse_server.audit.tables import HOMES, OPERATION_LOGS, USER_OPERATION_STATS
+from pilothouse_server.audit.tables import NAMESPACES, OPERATION_LOGS, USER_OPERATION_STATS
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -65,8 +65,8 @@ class Sight:
 
 
 def _operations() -> Select[Any]:
-    return select(OPERATION_LOGS, HOMES.c.name.label("namespace_name")).select_from(
-        OPERATION_LOGS.outerjoin(HOMES, HOMES.c.id == _LOG.namespace_id)
+    return select(OPERATION_LOGS, NAMESPACES.c.name.label("namespace_name")).select_from(
+        OPERATION_LOGS.outerjoin(NAMESPACES, NAMESPACES.c.id == _LOG.namespace_id)
     )
 
 

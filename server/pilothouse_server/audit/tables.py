@@ -74,7 +74,7 @@ USER_OPERATION_STATS = Table(
 )
 
 # Owned by the noun namespaces; read here for names only.
-HOMES = table(
+NAMESPACES = table(
     "namespaces",
     column("id", BigInteger()),
     column("name", String(63)),

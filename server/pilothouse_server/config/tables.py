@@ -64,7 +64,7 @@ SECRETS = Table(
 )
 
 # Owned by other nouns; read here for names and places only.
-HOMES = table(
+NAMESPACES = table(
     "namespaces",
     column("id", BigInteger()),
     column("name", String(63)),
@@ -73,7 +73,7 @@ HOMES = table(
     column("uid", UUID()),
     schema="public",
 )
-CREATORS = table(
+USERS = table(
     "users",
     column("id", BigInteger()),
     column("username", String(50)),

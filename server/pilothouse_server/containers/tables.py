@@ -157,7 +157,7 @@ STATUS_HISTORY = Table(
 )
 
 # Owned by other nouns; read here for names and places only.
-HOMES = table(
+NAMESPACES = table(
     "namespaces",
     column("id", BigInteger()),
     column("name", String(63)),
@@ -181,7 +181,7 @@ VOLUMES = table(
     column("deletion_requested_at", DateTime(timezone=True)),
     schema="public",
 )
-CREATORS = table(
+USERS = table(
     "users",
     column("id", BigInteger()),
     column("username", String(50)),

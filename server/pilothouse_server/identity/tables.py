@@ -108,6 +108,6 @@ LOGIN_THROTTLES = Table(
 )
 
 # Owned by the noun namespaces; here only the name of a grant's namespace is read.
-NAMESPACE_NAMES = table(
+NAMESPACES = table(
     "namespaces", column("id", BigInteger), column("name", String), column("deleted_at"), schema="public"
 )

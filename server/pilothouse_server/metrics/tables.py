@@ -87,4 +87,4 @@ CONTAINERS = table(
     column("namespace_id", BigInteger()),
     schema="public",
 )
-HOMES = table("namespaces", column("id", BigInteger()), column("name", String(63)), schema="public")
+NAMESPACES = table("namespaces", column("id", BigInteger()), column("name", String(63)), schema="public")

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.errors import already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
-from pilothouse_server.namespaces.tables import CLUSTERS, CREATORS, NAMESPACES
+from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES, USERS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -58,11 +58,11 @@ def _namespaces() -> Select[Any]:
     return (
         select(
             NAMESPACES,
-            CREATORS.c.username.label("creator"),
+            USERS.c.username.label("creator"),
             CLUSTERS.c.stale_since.label("cluster_stale_since"),
         )
         .select_from(
-            NAMESPACES.outerjoin(CREATORS, CREATORS.c.id == NAMESPACES.c.created_by).outerjoin(
+            NAMESPACES.outerjoin(USERS, USERS.c.id == NAMESPACES.c.created_by).outerjoin(
                 CLUSTERS, CLUSTERS.c.name == NAMESPACES.c.cluster_name
             )
         )

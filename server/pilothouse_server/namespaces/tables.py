@@ -44,7 +44,7 @@ CLUSTERS = table(
 )
 
 # Only the name of who made something is read here; the noun identity owns the table.
-CREATORS = table(
+USERS = table(
     "users",
     column("id", BigInteger()),
     column("username", String(50)),

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Row
 from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.errors import already_exists
 from pilothouse_server.storage.model import Observed, Volume
-from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, CREATORS, HOMES, VOLUMES
+from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, NAMESPACES, USERS, VOLUMES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -59,26 +59,26 @@ def _whole_volumes() -> Select[Any]:
     )
     return select(
         VOLUMES,
-        HOMES.c.name.label("namespace_name"),
-        HOMES.c.cluster_name,
-        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
-        CREATORS.c.username.label("creator"),
+        NAMESPACES.c.name.label("namespace_name"),
+        NAMESPACES.c.cluster_name,
+        NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
+        USERS.c.username.label("creator"),
         mounted_by.label("mounted_by"),
     ).select_from(
         # An ended namespace holds nothing, so its rows need not be told apart here.
-        VOLUMES.join(HOMES, HOMES.c.id == VOLUMES.c.namespace_id).outerjoin(
-            CREATORS, CREATORS.c.id == VOLUMES.c.created_by
+        VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
+            USERS, USERS.c.id == VOLUMES.c.created_by
         )
     )
 
 
 _WHOLE = _whole_volumes()
-_NAMED = (HOMES.c.name == bindparam("namespace"), VOLUMES.c.name == bindparam("name"))
+_NAMED = (NAMESPACES.c.name == bindparam("namespace"), VOLUMES.c.name == bindparam("name"))
 _IDENTIFIED = VOLUMES.c.id == bindparam("volume_id")
 _FIND = _WHOLE.where(*_NAMED)
 _GET = _WHOLE.where(_IDENTIFIED)
 # Locked before it is read: what mounts it would be shown as that was before the wait for the lock.
-_LOCK = select(VOLUMES.c.id).join(HOMES, HOMES.c.id == VOLUMES.c.namespace_id)
+_LOCK = select(VOLUMES.c.id).join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id)
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
 

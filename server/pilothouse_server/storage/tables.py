@@ -47,7 +47,7 @@ VOLUMES = Table(
 )
 
 # Owned by other nouns; read here for names, places and users only.
-HOMES = table(
+NAMESPACES = table(
     "namespaces",
     column("id", BigInteger()),
     column("name", String(63)),
@@ -55,7 +55,7 @@ HOMES = table(
     column("kubernetes_name", String(63)),
     schema="public",
 )
-CREATORS = table(
+USERS = table(
     "users",
     column("id", BigInteger()),
     column("username", String(50)),

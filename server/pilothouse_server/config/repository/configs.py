@@ -10,7 +10,7 @@ from sqlalchemy import Select, delete, func, select, update
 
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
-from pilothouse_server.config.tables import HOMES, VOLUMES
+from pilothouse_server.config.tables import NAMESPACES, VOLUMES
 from pilothouse_server.containers.model import Condition
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -47,7 +47,7 @@ async def find(
 ) -> Config | None:
     """The one of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
     table = TABLES[kind]
-    query = selected(kind).where(HOMES.c.name == namespace, table.c.name == name)
+    query = selected(kind).where(NAMESPACES.c.name == namespace, table.c.name == name)
     if lock:
         query = query.with_for_update(of=table)
     row = (await transaction.connection.execute(query)).one_or_none()

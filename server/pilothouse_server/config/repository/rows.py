@@ -10,7 +10,7 @@ from sqlalchemy import Select, Table, select
 from sqlalchemy.engine import Row
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
-from pilothouse_server.config.tables import CONFIG_MAPS, CREATORS, HOMES, SECRETS
+from pilothouse_server.config.tables import CONFIG_MAPS, NAMESPACES, SECRETS, USERS
 from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -24,15 +24,15 @@ def selected(kind: Kind) -> Select[Any]:
     table = TABLES[kind]
     return select(
         *(column for column in table.columns if column.name not in _LEFT_OUT),
-        HOMES.c.name.label("namespace_name"),
-        HOMES.c.cluster_name,
-        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
-        HOMES.c.uid.label("namespace_uid"),
-        CREATORS.c.username.label("creator"),
+        NAMESPACES.c.name.label("namespace_name"),
+        NAMESPACES.c.cluster_name,
+        NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
+        NAMESPACES.c.uid.label("namespace_uid"),
+        USERS.c.username.label("creator"),
     ).select_from(
         # An ended namespace holds nothing, so its rows need not be told apart here.
-        table.join(HOMES, HOMES.c.id == table.c.namespace_id).outerjoin(
-            CREATORS, CREATORS.c.id == table.c.created_by
+        table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
+            USERS, USERS.c.id == table.c.created_by
         )
     )
 

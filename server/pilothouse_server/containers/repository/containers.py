@@ -15,7 +15,7 @@ from pilothouse_server.containers.tables import (
     CONTAINER_VOLUMES,
     CONTAINERS,
     ENVIRONMENT_VARIABLES,
-    HOMES,
+    NAMESPACES,
     PORT_MAPPINGS,
 )
 from pilothouse_server.errors import already_exists
@@ -44,13 +44,13 @@ _FILTERS = {
     "image": FilterField(CONTAINER_IMAGES.c.name),
     "labels": FilterField(CONTAINERS.c.labels, FilterKind.LABELS),
 }
-_NAMED = (HOMES.c.name == bindparam("namespace"), CONTAINERS.c.name == bindparam("name"))
+_NAMED = (NAMESPACES.c.name == bindparam("namespace"), CONTAINERS.c.name == bindparam("name"))
 _IDENTIFIED = CONTAINERS.c.id == bindparam("container_id")
 _FIND = WHOLE.where(*_NAMED)
 _GET = WHOLE.where(_IDENTIFIED)
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
 # that was before the wait, or misses the row altogether.
-_LOCK = select(CONTAINERS.c.id).join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id)
+_LOCK = select(CONTAINERS.c.id).join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=CONTAINERS)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS)
 _LOCK_FREE = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS, skip_locked=True)

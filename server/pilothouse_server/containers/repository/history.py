@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import select, text
 
 from pilothouse_server.containers.model import Container, Status, StatusChange
-from pilothouse_server.containers.tables import CREATORS, STATUS_HISTORY
+from pilothouse_server.containers.tables import STATUS_HISTORY, USERS
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -57,8 +57,8 @@ async def list_history(
 ) -> tuple[Sequence[StatusChange], str]:
     """One page of a container's history, newest first, and the token of the next."""
     query = (
-        select(STATUS_HISTORY, CREATORS.c.username)
-        .select_from(STATUS_HISTORY.outerjoin(CREATORS, CREATORS.c.id == STATUS_HISTORY.c.user_id))
+        select(STATUS_HISTORY, USERS.c.username)
+        .select_from(STATUS_HISTORY.outerjoin(USERS, USERS.c.id == STATUS_HISTORY.c.user_id))
         .where(STATUS_HISTORY.c.container_id == container_id)
     )
     order = parse_order_by("", _ORDERS, default="change_time desc", unique=STATUS_HISTORY.c.id)

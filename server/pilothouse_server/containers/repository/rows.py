@@ -32,10 +32,10 @@ from pilothouse_server.containers.repository.mounts import mounted_volumes, volu
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
     CONTAINERS,
-    CREATORS,
     ENVIRONMENT_VARIABLES,
-    HOMES,
+    NAMESPACES,
     PORT_MAPPINGS,
+    USERS,
 )
 
 
@@ -65,19 +65,19 @@ def _whole_containers() -> Select[Any]:
     )
     return select(
         CONTAINERS,
-        HOMES.c.name.label("namespace_name"),
-        HOMES.c.cluster_name,
-        HOMES.c.kubernetes_name.label("kubernetes_namespace"),
-        HOMES.c.uid.label("namespace_uid"),
-        CREATORS.c.username.label("creator"),
+        NAMESPACES.c.name.label("namespace_name"),
+        NAMESPACES.c.cluster_name,
+        NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
+        NAMESPACES.c.uid.label("namespace_uid"),
+        USERS.c.username.label("creator"),
         env.label("env"),
         ports.label("ports"),
         mounted_volumes().label("mounted_volumes"),
     ).select_from(
         # An ended namespace holds no containers, so its rows need not be told apart here.
-        CONTAINERS.join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id)
+        CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
         .join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
-        .outerjoin(CREATORS, CREATORS.c.id == CONTAINERS.c.created_by)
+        .outerjoin(USERS, USERS.c.id == CONTAINERS.c.created_by)
     )
 
 

@@ -15,7 +15,7 @@ from pilothouse_server.access import Grant
 from pilothouse_server.errors import not_found
 from pilothouse_server.identity.model import Role, RoleGrant, RoleId, UserId
 from pilothouse_server.identity.shipped_roles import excluded_from
-from pilothouse_server.identity.tables import NAMESPACE_NAMES, ROLES, USER_ROLES, USERS
+from pilothouse_server.identity.tables import NAMESPACES, ROLES, USER_ROLES, USERS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, compile_filter
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
@@ -51,22 +51,22 @@ def _grants() -> Select[Any]:
             USER_ROLES,
             USERS.c.username,
             ROLES.c.name.label("role"),
-            NAMESPACE_NAMES.c.name.label("namespace"),
+            NAMESPACES.c.name.label("namespace"),
             _GIVERS.c.username.label("giver"),
         )
         .select_from(
             USER_ROLES.join(USERS, and_(USERS.c.id == USER_ROLES.c.user_id, USERS.c.deleted_at.is_(None)))
             .join(ROLES, ROLES.c.id == USER_ROLES.c.role_id)
             .outerjoin(
-                NAMESPACE_NAMES,
+                NAMESPACES,
                 and_(
-                    NAMESPACE_NAMES.c.id == USER_ROLES.c.namespace_id,
-                    NAMESPACE_NAMES.c.deleted_at.is_(None),
+                    NAMESPACES.c.id == USER_ROLES.c.namespace_id,
+                    NAMESPACES.c.deleted_at.is_(None),
                 ),
             )
             .outerjoin(_GIVERS, _GIVERS.c.id == USER_ROLES.c.assigned_by)
         )
-        .where(_lives(), or_(USER_ROLES.c.namespace_id.is_(None), NAMESPACE_NAMES.c.id.is_not(None)))
+        .where(_lives(), or_(USER_ROLES.c.namespace_id.is_(None), NAMESPACES.c.id.is_not(None)))
     )
 
 
@@ -174,16 +174,16 @@ def held() -> Select[Any]:
             ROLES.c.name.label("role"),
             ROLES.c.is_system,
             ROLES.c.permissions,
-            NAMESPACE_NAMES.c.name.label("namespace"),
+            NAMESPACES.c.name.label("namespace"),
         )
         .select_from(
             USERS.outerjoin(USER_ROLES, and_(USER_ROLES.c.user_id == USERS.c.id, _lives()))
             .outerjoin(ROLES, ROLES.c.id == USER_ROLES.c.role_id)
             .outerjoin(
-                NAMESPACE_NAMES,
+                NAMESPACES,
                 and_(
-                    NAMESPACE_NAMES.c.id == USER_ROLES.c.namespace_id,
-                    NAMESPACE_NAMES.c.deleted_at.is_(None),
+                    NAMESPACES.c.id == USER_ROLES.c.namespace_id,
+                    NAMESPACES.c.deleted_at.is_(None),
                 ),
             )
         )
@@ -251,9 +251,7 @@ async def administrators(transaction: ReadTransaction) -> list[AdministratorGran
 
 async def find_namespace(transaction: ReadTransaction, name: str) -> int | None:
     """The id of a living namespace that the caller reaches."""
-    query = select(NAMESPACE_NAMES.c.id).where(
-        NAMESPACE_NAMES.c.name == name, NAMESPACE_NAMES.c.deleted_at.is_(None)
-    )
+    query = select(NAMESPACES.c.id).where(NAMESPACES.c.name == name, NAMESPACES.c.deleted_at.is_(None))
     found: int | None = (await transaction.connection.execute(query)).scalar_one_or_none()
     return found
 

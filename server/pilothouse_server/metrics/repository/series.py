@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Select, TextClause, select, text
 
 from pilothouse_server.metrics.model import Point, Steps, Subject
-from pilothouse_server.metrics.tables import CONTAINERS, HOMES
+from pilothouse_server.metrics.tables import CONTAINERS, NAMESPACES
 from pilothouse_server.store.paging import OrderColumn, OrderSpec, PageRequest, finish_page, paginate
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -193,7 +193,7 @@ async def following(transaction: ReadTransaction, ids: Sequence[int], until: int
 
 _SUBJECT_ORDER = OrderSpec(
     (
-        OrderColumn("namespace", HOMES.c.name),
+        OrderColumn("namespace", NAMESPACES.c.name),
         OrderColumn("container", CONTAINERS.c.name),
         OrderColumn("", CONTAINERS.c.id),
     )
@@ -212,9 +212,9 @@ async def subjects(
     query: Select[Any] = select(
         CONTAINERS.c.id,
         CONTAINERS.c.uid,
-        HOMES.c.name.label("namespace"),
+        NAMESPACES.c.name.label("namespace"),
         CONTAINERS.c.name.label("container"),
-    ).select_from(CONTAINERS.join(HOMES, HOMES.c.id == CONTAINERS.c.namespace_id))
+    ).select_from(CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id))
     if namespace_id is not None:
         query = query.where(CONTAINERS.c.namespace_id == namespace_id)
     if container:
