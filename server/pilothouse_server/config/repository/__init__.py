@@ -16,7 +16,7 @@ from pilothouse_server.config.repository.configs import (
     volumes_of,
     write_observed,
 )
-from pilothouse_server.config.repository.writing import (
+from pilothouse_server.config.repository.writes import (
     find_sealed,
     insert_config_map,
     insert_secret,

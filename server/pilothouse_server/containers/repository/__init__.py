@@ -21,7 +21,7 @@ from pilothouse_server.containers.repository.images import (
     list_images,
     register_image,
 )
-from pilothouse_server.containers.repository.inserting import insert_container
+from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.pods import list_pods
 from pilothouse_server.containers.repository.sources import (

@@ -1,4 +1,4 @@
-"""SQL about containers; see `rows` for how one is read and `parts` for how it is written."""
+"""SQL about containers; see `rows` for how one is read and `child_rows` for how it is written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, delete, func, select, text, update
 
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.repository.parts import columns_of, insert_parts
+from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
@@ -192,7 +192,7 @@ async def update_container(
     if (stored.env, stored.ports, stored.all_mounts) != (wanted.env, wanted.ports, wanted.all_mounts):
         for table in (ENVIRONMENT_VARIABLES, PORT_MAPPINGS, CONTAINER_VOLUMES):
             await transaction.connection.execute(delete(table).where(table.c.container_id == stored.id))
-        await insert_parts(transaction, stored.id, wanted)
+        await insert_child_rows(transaction, stored.id, wanted)
     return await _whole(transaction, stored.id)
 
 

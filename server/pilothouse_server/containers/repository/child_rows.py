@@ -45,8 +45,8 @@ def _document(container: Container) -> dict[str, Any]:
     return document
 
 
-async def insert_parts(transaction: Transaction, container_id: int, container: Container) -> None:
-    """Adds the rows of a container's parts."""
+async def insert_child_rows(transaction: Transaction, container_id: int, container: Container) -> None:
+    """Inserts a container's environment variables, ports and mounts."""
     owner = {"container_id": container_id, "namespace_id": container.namespace_id}
     if container.env:
         await transaction.connection.execute(
