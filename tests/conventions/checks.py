@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tests.conventions.sources import Source
 
-LONGEST_FILE_LINES = 400
+LONGEST_FILE_LINES = 600
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
 ASSERTING = ("raises", "warns", "assert", "check", "expect", "verify", "eventually", "until")
 LOCKS_WITH_HOSTS = re.compile(r"(^|/)(uv\.lock|poetry\.lock|pdm\.lock|pylock.*\.toml)$")

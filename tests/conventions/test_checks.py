@@ -20,8 +20,8 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     # check, one that breaks it, one that keeps it
     (
         checks.file_length,
-        Source("server/a.py", "x = 1\n" * 401),
-        Source("server/a.py", "x = 1\n" * 400),
+        Source("server/a.py", "x = 1\n" * (checks.LONGEST_FILE_LINES + 1)),
+        Source("server/a.py", "x = 1\n" * checks.LONGEST_FILE_LINES),
     ),
     (checks.telling_names, Source("server/utils/a.py", ""), Source("server/utilities_of_ships.py", "")),
     (checks.telling_names, Source("tests/helpers.py", ""), Source("tests/helpful.py", "")),
