@@ -14,7 +14,7 @@ from uuid import uuid4
 from benchmarks.child import answering
 from pilothouse_server.kubernetes.manifests import CONTAINER_UID, MANAGED_BY, MANAGER
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import DEPLOYMENTS, NAMESPACES, PODS
+from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS
 
 NAMESPACE = "measured"
 _READY_SECONDS = 60.0

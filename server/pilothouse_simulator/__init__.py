@@ -1,14 +1,24 @@
 """A simulated Kubernetes cluster: the API of a real one, with controllers and nodes that live in this process.
 
-It exists so that Pilothouse can be developed, tested and shown without a cluster. How it is made: `store` keeps
-versioned objects, `strategy` holds the rules of each kind, `routes` speak the REST API over them, controllers,
-scheduler and kubelets work on the store as their counterparts do over HTTP. Its behaviour is held to recordings
-of a real API server by contract tests.
+It exists so that Pilothouse can be developed, tested and shown without a cluster. Its rooms, each of which imports only
+those below it:
+
+    cluster       composition: what runs, the address, the kubeconfig
+    api           the REST API over HTTP: routes, watches, users, faults
+    nodes         kubelets and the pods that live on them
+    exec          the shell that answers `kubectl exec`
+    controllers   what brings objects to their specs, and the scheduler
+    admission     the rules of each kind that a write must pass
+    store         versioned objects, ownership of fields, the file that keeps them
+    values        kinds, refusals, times, quantities, selectors
+
+Controllers, scheduler and kubelets work on the store as their counterparts do over HTTP. Its behaviour is held to
+recordings of a real API server by contract tests.
 """
 
 from __future__ import annotations
 
-from .faults import FaultPlan
-from .server import SimulatedCluster
+from pilothouse_simulator.api.faults import FaultPlan
+from pilothouse_simulator.cluster import SimulatedCluster
 
 __all__ = ["FaultPlan", "SimulatedCluster"]

@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.claims_controller import PROVISIONER
+from pilothouse_simulator.controllers.claims import PROVISIONER
 
 CONFIG_MAP = """\
 apiVersion: v1

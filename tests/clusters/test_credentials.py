@@ -12,7 +12,7 @@ import yaml
 
 from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
-from pilothouse_simulator.server_certificate import Authority
+from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters.given import encoded, jwt
 
 SECRET = "a-token-that-nobody-may-see"

@@ -15,7 +15,7 @@ from pilothouse_client import errors
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.kubernetes.manifests import NAMESPACE_UID
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import DEPLOYMENTS, NAMESPACES, PODS
+from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS
 from tests.clusters.given import QUICK, another_cluster, place, register
 from tests.conftest import Database
 from tests.harness import Server, eventually, running_server

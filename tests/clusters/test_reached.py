@@ -15,7 +15,7 @@ from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.server_certificate import Authority
+from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters.given import (
     QUICK,
     another_cluster,

@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized
 from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.server_certificate import Authority
+from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters.given import another_cluster, encoded, kubeconfig
 from tests.clusters.proxy import proxy
 

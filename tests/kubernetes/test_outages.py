@@ -14,7 +14,7 @@ from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidde
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, KubernetesObject
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator import resources as simulated
+from pilothouse_simulator.values import resources as simulated
 from tests.virtual_time import pass_time, virtual_time
 
 JsonObject = dict[str, Any]

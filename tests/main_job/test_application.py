@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pilothouse_simulator import resources
+from pilothouse_simulator.values import resources
 from tests.harness import Server, eventually
 from tests.main_job.command import Shell, logged_in
 

@@ -9,8 +9,8 @@ from typing import Any
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_simulator import resources
-from pilothouse_simulator.event_recorder import EventRecorder
+from pilothouse_simulator.store.event_recorder import EventRecorder
+from pilothouse_simulator.values import resources
 from tests.harness import Server, eventually
 from tests.main_job.command import Shell, logged_in
 

@@ -13,9 +13,9 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_simulator import resources
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.pod_security import ENFORCE, WARN
+from pilothouse_simulator.admission.pod_security import ENFORCE, WARN
+from pilothouse_simulator.values import resources
+from pilothouse_simulator.values.json_copy import copy_json
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 

@@ -12,7 +12,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_simulator import resources
+from pilothouse_simulator.values import resources
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy, running

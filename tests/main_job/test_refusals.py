@@ -12,9 +12,9 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_simulator import resources
-from pilothouse_simulator.admission import Webhook
-from pilothouse_simulator.pod_security import ENFORCE
+from pilothouse_simulator.admission.pod_security import ENFORCE
+from pilothouse_simulator.admission.webhooks import Webhook
+from pilothouse_simulator.values import resources
 from tests.harness import Server, eventually
 
 MEBIBYTE = 1024 * 1024

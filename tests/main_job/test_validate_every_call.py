@@ -18,7 +18,7 @@ from pilothouse.storage.v1 import storage_pb2 as storage
 from pilothouse_client import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, Manifest, Resource
-from pilothouse_simulator.admission import Webhook
+from pilothouse_simulator.admission.webhooks import Webhook
 from tests.harness import Server, eventually
 from tests.main_job.command import logged_in
 

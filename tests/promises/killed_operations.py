@@ -15,8 +15,8 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_simulator.claims_controller import PROVISIONER
-from pilothouse_simulator.resources import STORAGE_CLASSES
+from pilothouse_simulator.controllers.claims import PROVISIONER
+from pilothouse_simulator.values.resources import STORAGE_CLASSES
 from tests.clusters.given import register
 from tests.harness import Server, eventually
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, Kubectl

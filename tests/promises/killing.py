@@ -30,7 +30,7 @@ from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.reconcile_config import ConfigNoun
 from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,

@@ -14,7 +14,7 @@ from pilothouse_server.clusters.operations import deregistration
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,

@@ -23,7 +23,7 @@ from pilothouse_client import AsyncClient
 from pilothouse_server.reconcile.leadership import LEASE_SECONDS
 from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES
+from pilothouse_simulator.values.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES
 from tests.conftest import Database
 from tests.harness import PASSWORD, eventually
 from tests.readme.served import BIN, environment

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.api_errors import ApiError
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import (
     EVENTS,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pilothouse_simulator.exec_environment import environment_of, files_of
-from pilothouse_simulator.resources import PODS
+from pilothouse_simulator.exec.environment import environment_of, files_of
+from pilothouse_simulator.values.resources import PODS
 from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster

@@ -12,17 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.clock import Clock
-from pilothouse_simulator.deployments_scaling import (
+from pilothouse_simulator.admission.pod_resources import pod_total, pod_total_quantities
+from pilothouse_simulator.controllers.deployments_scaling import (
     new_replica_set_size,
     proportional_sizes,
     surge_and_unavailable,
     template_hash,
     total_replicas,
 )
-from pilothouse_simulator.event_recorder import EventRecorder
-from pilothouse_simulator.pod_resources import pod_total, pod_total_quantities
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.store.event_recorder import EventRecorder
+from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.values.resources import (
     ENDPOINT_SLICES,
     ENDPOINTS,
     EVENTS,
@@ -32,7 +33,6 @@ from pilothouse_simulator.resources import (
     REPLICA_SETS,
     SERVICES,
 )
-from pilothouse_simulator.store import Store
 from tests.virtual_time import virtual_time
 
 from .waiting import until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import PODS
+from pilothouse_simulator.values.resources import PODS
 from tests.virtual_time import virtual_time
 
 from .recordings import load

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.clock import parse_time
-from pilothouse_simulator.logs import LogAnswer, read_log
-from pilothouse_simulator.resources import PODS
+from pilothouse_simulator.nodes.logs import LogAnswer, read_log
+from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.resources import PODS
 from tests.virtual_time import virtual_time
 
 from .recorded_cluster import recorded_cluster

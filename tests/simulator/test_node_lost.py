@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.nodes import NodeShape
-from pilothouse_simulator.resources import DEPLOYMENTS, NODES, PODS
+from pilothouse_simulator.nodes.node_objects import NodeShape
+from pilothouse_simulator.values.resources import DEPLOYMENTS, NODES, PODS
 from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, RECORDED_TIMINGS

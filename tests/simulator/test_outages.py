@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.resources import CONFIG_MAPS, NAMESPACES
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES
 from tests.virtual_time import virtual_time
 
 from .recordings import load

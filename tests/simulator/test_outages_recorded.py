@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.resources import CONFIG_MAPS, NAMESPACES, PODS
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES, PODS
 from tests.virtual_time import virtual_time
 
 from .recordings import load

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_simulator.api_errors import ApiError
-from pilothouse_simulator.apply_fieldset import (
+from pilothouse_simulator.api.patch import json_patch, merge_patch, strategic_merge_patch
+from pilothouse_simulator.store.field_sets import (
     compare,
     field_set,
     from_fields_v1,
@@ -20,12 +20,12 @@ from pilothouse_simulator.apply_fieldset import (
     remove,
     to_fields_v1,
 )
-from pilothouse_simulator.apply_tracking import apply_configuration
-from pilothouse_simulator.patch import json_patch, merge_patch, strategic_merge_patch
-from pilothouse_simulator.quantities import canonical_quantity, parse_quantity
-from pilothouse_simulator.resources import DEPLOYMENTS
-from pilothouse_simulator.schema import schema_of
-from pilothouse_simulator.selectors import build_predicate
+from pilothouse_simulator.store.field_tracking import apply_configuration
+from pilothouse_simulator.store.schema import schema_of
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.quantities import canonical_quantity, parse_quantity
+from pilothouse_simulator.values.resources import DEPLOYMENTS
+from pilothouse_simulator.values.selectors import build_predicate
 
 JsonObject = dict[str, Any]
 

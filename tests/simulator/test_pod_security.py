@@ -8,11 +8,11 @@ import aiohttp
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.api_errors import ApiError
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.pod_security import AUDIT, ENFORCE, WARN
-from pilothouse_simulator.pod_security_checks import violations
-from pilothouse_simulator.resources import NAMESPACES, PODS
+from pilothouse_simulator.admission.pod_security import AUDIT, ENFORCE, WARN
+from pilothouse_simulator.admission.pod_security_checks import violations
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import NAMESPACES, PODS
 from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster

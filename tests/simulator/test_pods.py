@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.clock import parse_time
-from pilothouse_simulator.pod_behavior import PodBehavior
-from pilothouse_simulator.pod_programs import program_of
-from pilothouse_simulator.resources import DEPLOYMENTS, EVENTS, NODES, PODS
+from pilothouse_simulator.nodes.pod_programs import program_of
+from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.pod_behavior import PodBehavior
+from pilothouse_simulator.values.resources import DEPLOYMENTS, EVENTS, NODES, PODS
 from tests.virtual_time import virtual_time
 
 from .waiting import until

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.api_errors import ApiError
-from pilothouse_simulator.clock import parse_time
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     EVENTS,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import DEPLOYMENTS, PODS
+from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS
 from tests.virtual_time import virtual_time
 
 from .recorded_cluster import NODE_VALUES, recorded_cluster

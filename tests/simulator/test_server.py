@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from pilothouse_client.cli import app
 from pilothouse_simulator import FaultPlan, SimulatedCluster
-from pilothouse_simulator.pod_behavior import PREFIX, Behavior
-from pilothouse_simulator.schema_build import TYPES_FILE, render
+from pilothouse_simulator.store.schema_build import TYPES_FILE, render
+from pilothouse_simulator.values.pod_behavior import PREFIX, Behavior
 from tests.virtual_time import virtual_time
 
 from .program import simulate_cluster
@@ -225,4 +225,4 @@ def test_the_help_of_the_command_names_behaviours_and_faults() -> None:
 
 
 def test_the_schema_is_that_of_the_kubernetes_models() -> None:
-    assert TYPES_FILE.read_text() == render(), "run python -m pilothouse_simulator.schema_build"
+    assert TYPES_FILE.read_text() == render(), "run python -m pilothouse_simulator.store.schema_build"

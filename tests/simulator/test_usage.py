@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.clock import parse_time
-from pilothouse_simulator.pod_usage import Level
-from pilothouse_simulator.resources import PODS
-from pilothouse_simulator.stats import UsageReporter
+from pilothouse_simulator.nodes.pod_usage import Level
+from pilothouse_simulator.nodes.stats import UsageReporter
+from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.resources import PODS
 from tests.virtual_time import virtual_time
 
 from .recorded_cluster import recorded_cluster

@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.resources import CONFIG_MAPS
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import CONFIG_MAPS
 from tests.virtual_time import virtual_time
 
 from .replay import Replay, check, create, replay

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.resources import DEPLOYMENTS, PODS, REPLICA_SETS, ResourceType
+from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS, REPLICA_SETS, ResourceType
 
 JsonObject = dict[str, Any]
 

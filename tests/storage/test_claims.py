@@ -10,9 +10,9 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from pilothouse_server.kubernetes.claims import VOLUME_UID
-from pilothouse_simulator.claims_controller import PROVISIONER
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.resources import (
+from pilothouse_simulator.controllers.claims import PROVISIONER
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     RESOURCE_QUOTAS,

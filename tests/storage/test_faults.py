@@ -25,8 +25,8 @@ from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
-from pilothouse_simulator.claims_controller import PROVISIONER
-from pilothouse_simulator.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
+from pilothouse_simulator.controllers.claims import PROVISIONER
+from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
 from tests.harness import QUICK, running_server
 from tests.kubernetes.waiting import eventually

@@ -10,8 +10,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError
 from pilothouse_client.streams import ChangeKind
-from pilothouse_simulator.json_copy import copy_json
-from pilothouse_simulator.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
+from pilothouse_simulator.values.json_copy import copy_json
+from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
 from tests.storage.conftest import Place, mount
 from tests.storage.test_claims import AVAILABLE, BOUND, FAILED, FALSE, TRUE, bound, is_so, on_cluster
 

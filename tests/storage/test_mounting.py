@@ -11,7 +11,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from pilothouse_simulator.resources import DEPLOYMENTS
+from pilothouse_simulator.values.resources import DEPLOYMENTS
 from tests.storage.conftest import Place, mount
 
 

@@ -1,0 +1,1 @@
+"""The rules of each kind that a write must pass: defaults, validation, quotas, Pod Security."""

@@ -1,0 +1,63 @@
+"""What a pod asks for in all.
+
+A pod's request for one resource is that of all its containers together with its sidecars, or of its largest
+init container (beside the sidecars started before it) where that is more: init containers run one after the
+other, before the rest.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from pilothouse_simulator.values.quantities import canonical_quantity, parse_quantity
+
+JsonObject = dict[str, Any]
+
+
+def is_sidecar(container: JsonObject) -> bool:
+    """Whether an init container stays beside the main ones (restartPolicy Always)."""
+    return bool(container.get("restartPolicy") == "Always")
+
+
+def pod_total(pod: JsonObject, kind: str, resource: str) -> Decimal:
+    """What a pod asks for in all. `kind` is `requests` or `limits`, `resource` such as `cpu` (in cores)."""
+
+    def amount(container: JsonObject) -> Decimal:
+        return parse_quantity(((container.get("resources") or {}).get(kind) or {}).get(resource, "0"))
+
+    spec = pod["spec"]
+    sidecars = Decimal(0)
+    peak = Decimal(0)
+    for container in spec.get("initContainers") or []:
+        if is_sidecar(container):
+            sidecars += amount(container)
+            peak = max(peak, sidecars)
+        else:
+            peak = max(peak, sidecars + amount(container))
+    steady = sum((amount(container) for container in spec["containers"]), sidecars)
+    overhead = parse_quantity((spec.get("overhead") or {}).get(resource, "0"))
+    return max(steady, peak) + overhead
+
+
+def pod_total_quantities(pod: JsonObject, kind: str) -> dict[str, str]:
+    """The totals of all resources named in the pod, as quantities; spelt as the pod does where only one
+    container names the resource.
+    """
+    spellings: dict[str, list[str]] = {}
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+        for resource, text in ((container.get("resources") or {}).get(kind) or {}).items():
+            spellings.setdefault(resource, []).append(str(text))
+    totals: dict[str, str] = {}
+    for resource, texts in spellings.items():
+        total = pod_total(pod, kind, resource)
+        same = next((text for text in texts if parse_quantity(text) == total), None)
+        totals[resource] = same if same is not None else _spell(total, resource)
+    return totals
+
+
+def _spell(amount: Decimal, resource: str) -> str:
+    if resource == "cpu":
+        return canonical_quantity(f"{int(amount * 1000)}m")
+    number = int(amount)
+    return canonical_quantity(f"{number // 1024}Ki" if number % 1024 == 0 else str(number))

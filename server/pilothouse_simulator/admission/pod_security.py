@@ -1,0 +1,139 @@
+"""Pod Security of a namespace: by its labels `pod-security.kubernetes.io/enforce`, `audit` and `warn`, with versions.
+
+`enforce` refuses pods, and nothing else: a Deployment is accepted, and its ReplicaSet fails to create. `warn` answers
+whatever holds a pod's spec with a Warning header, and so does an `enforce` that becomes stricter, of the pods that are
+there already. `audit` writes into the server's own audit log, which there is none of here; its labels are checked.
+Labels that make no sense are refused where they are set, and count as the strictest where they are there.
+
+`pod_security_checks` holds what the levels demand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pilothouse_simulator.admission.pod_security_checks import Violation, violations
+from pilothouse_simulator.admission.validation_metadata import invalid_value
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, ResourceType
+
+if TYPE_CHECKING:
+    from pilothouse_simulator.store.store import Store
+
+JsonObject = dict[str, Any]
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
+WARN = "pod-security.kubernetes.io/warn"
+AUDIT = "pod-security.kubernetes.io/audit"
+LEVELS = ("privileged", "baseline", "restricted")
+
+_VERSION = re.compile(r"latest|v1\.([0-9]|[1-9][0-9]*)")
+# Most pods that are looked at when a level is raised.
+_MOST_PODS = 3000
+
+
+def check(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
+    """Refuses a pod that its namespace does not allow, and a namespace whose labels make no sense. ApiError."""
+    if resource is NAMESPACES:
+        causes = _label_causes(obj)
+        # Whoever changes something else need not mend them.
+        if causes and (old is None or causes != _label_causes(old)):
+            raise api_errors.invalid(resource, str(obj["metadata"].get("name", "")), causes)
+    elif resource is PODS and (old is None or _images(obj) != _images(old)):
+        level, version = _policy(_labels_of_parent(store, obj), ENFORCE)
+        if found := violations(level, obj["metadata"], obj["spec"]):
+            name = str(obj["metadata"].get("name", ""))
+            raise api_errors.forbidden(
+                PODS, name, f'violates PodSecurity "{level}:{version}": {_told(found)}'
+            )
+
+
+def warnings(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> list[str]:
+    """What the answer to a write warns of. `obj` as stored, `old` as it was before."""
+    if resource is NAMESPACES:
+        return [] if old is None else _warnings_of_pods(store, obj, old)
+    if resource is PODS and (old is None or _images(obj) != _images(old)):
+        metadata, spec = obj["metadata"], obj["spec"]
+    elif resource in (DEPLOYMENTS, REPLICA_SETS):
+        template = obj["spec"].get("template") or {}
+        metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
+    else:
+        return []
+    level, version = _policy(_labels_of_parent(store, obj), WARN)
+    found = violations(level, metadata, spec)
+    return [f'would violate PodSecurity "{level}:{version}": {_told(found)}'] if found else []
+
+
+def _policy(labels: JsonObject, mode: str) -> tuple[str, str]:
+    """The level and the version of a mode. Nonsense is the strictest where it enforces, else nothing."""
+    level, version = labels.get(mode, "privileged"), labels.get(f"{mode}-version", "latest")
+    if level not in LEVELS:
+        level = "restricted" if mode == ENFORCE else "privileged"
+    return level, version if _VERSION.fullmatch(version) else "latest"
+
+
+def _label_causes(namespace: JsonObject) -> list[Cause]:
+    labels = namespace["metadata"].get("labels") or {}
+    causes = []
+    for mode in (ENFORCE, AUDIT, WARN):
+        if (level := labels.get(mode)) is not None and level not in LEVELS:
+            causes.append(
+                invalid_value(f"metadata.labels[{mode}]", level, f"must be one of {', '.join(LEVELS)}")
+            )
+        key = f"{mode}-version"
+        if (version := labels.get(key)) is not None and not _VERSION.fullmatch(version):
+            causes.append(invalid_value(f"metadata.labels[{key}]", version, 'must be "latest" or "v1.x"'))
+    return causes
+
+
+def _labels_of_parent(store: Store, obj: JsonObject) -> JsonObject:
+    namespace = store.get(NAMESPACES, None, str(obj["metadata"].get("namespace", "")))
+    return (namespace or {"metadata": {}})["metadata"].get("labels") or {}
+
+
+def _images(pod: JsonObject) -> list[tuple[str, str]]:
+    """What of a pod may change and matters: a stricter level does not end those that are there."""
+    spec = pod["spec"]
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    return [(container.get("name", ""), container.get("image", "")) for container in containers]
+
+
+def _told(found: Iterable[Violation]) -> str:
+    return ", ".join(str(violation) for violation in found)
+
+
+def _warnings_of_pods(store: Store, namespace: JsonObject, old: JsonObject) -> list[str]:
+    """Which of the pods that are there a raised level would refuse: the first by name, how many more, and why."""
+    (level, version), before = (
+        _policy(each["metadata"].get("labels") or {}, ENFORCE) for each in (namespace, old)
+    )
+    relaxed = before[1] == version and LEVELS.index(level) <= LEVELS.index(before[0])
+    if level == "privileged" or relaxed:
+        return []
+    name = namespace["metadata"]["name"]
+    pods: dict[str, list[str]] = {}
+    all_pods = list(store.list(PODS, name))
+    for pod in all_pods[:_MOST_PODS]:
+        if found := violations(level, pod["metadata"], pod["spec"]):
+            reasons = ", ".join(violation.reason for violation in found)
+            pods.setdefault(reasons, []).append(pod["metadata"]["name"])
+    told = []
+    if len(all_pods) > _MOST_PODS:
+        told.append(
+            f"new PodSecurity enforce level only checked against the first {_MOST_PODS} of {len(all_pods)} "
+            "existing pods"
+        )
+    if pods:
+        told.append(
+            f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{level}:{version}"'
+        )
+    return told + sorted(f"{_counted(names)}: {reasons}" for reasons, names in pods.items())
+
+
+def _counted(names: list[str]) -> str:
+    others = len(names) - 1
+    more = f" (and {others} other pod{'s' if others > 1 else ''})" if others else ""
+    return f"{min(names)}{more}"

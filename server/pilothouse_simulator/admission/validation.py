@@ -1,0 +1,300 @@
+"""Validation of objects on create and update: the causes of a 422, per kind.
+
+A later kind adds one function to `_CREATE` (and one to `_UPDATE` for its immutable fields).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from pilothouse_simulator.admission.claims import (
+    claim_unchanged,
+    class_unchanged,
+    validate_claim,
+    validate_class,
+    validate_volume,
+)
+from pilothouse_simulator.admission.validation_config import (
+    config_map_unchanged,
+    secret_unchanged,
+    validate_config_map,
+    validate_secret,
+)
+from pilothouse_simulator.admission.validation_limits import (
+    validate_autoscaler,
+    validate_lease,
+    validate_limit_range,
+    validate_resource_quota,
+)
+from pilothouse_simulator.admission.validation_metadata import (
+    invalid_value,
+    label_name_problem,
+    not_supported,
+    required,
+    validate_label_selector,
+    validate_metadata,
+)
+from pilothouse_simulator.admission.validation_pods import (
+    PORT_RANGE,
+    non_negative,
+    validate_pod_spec,
+    validate_pod_update,
+    validate_template,
+)
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    LEASES,
+    LIMIT_RANGES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    REPLICA_SETS,
+    RESOURCE_QUOTAS,
+    SECRETS,
+    SERVICES,
+    STORAGE_CLASSES,
+    ResourceType,
+)
+from pilothouse_simulator.values.selectors import selector_matches
+
+JsonObject = dict[str, Any]
+
+STORAGE_LIMIT_BYTES = 1536 * 1024
+SENT_LIMIT_BYTES = 2 * 1024 * 1024
+_IMMUTABLE = "field is immutable"
+
+
+def validate_create(resource: ResourceType, obj: JsonObject) -> None:
+    """Refuses a new object with 422, or 500 when storage would not take its size."""
+    causes = validate_metadata(resource, obj["metadata"])
+    causes += _CREATE.get(resource, _no_causes)(obj)
+    _refuse(resource, obj, causes)
+    check_size(obj)
+
+
+def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
+    """Refuses a changed object with 422."""
+    causes = validate_metadata(resource, obj["metadata"])
+    update = _UPDATE.get(resource)
+    changed = any(
+        obj.get(name) != old.get(name) for name in {*obj, *old} if name not in ("metadata", "status")
+    )
+    if changed:
+        causes += _CREATE.get(resource, _no_causes)(obj)
+        causes += update(obj, old) if update is not None else []
+    _refuse(resource, obj, causes)
+    check_size(obj)
+
+
+def check_size(obj: JsonObject) -> None:
+    """The largest object the storage takes (1.5 MiB). Above 2 MiB the API server does not even send it.
+
+    Unlike the real one this server says so in a dry run, too, which is where somebody who tries out wants to hear it.
+    """
+    size = len(orjson.dumps(obj))
+    if size > SENT_LIMIT_BYTES:
+        raise api_errors.internal_error(
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max "
+            f"({size} vs. {SENT_LIMIT_BYTES})"
+        )
+    if size > STORAGE_LIMIT_BYTES:
+        raise api_errors.internal_error("etcdserver: request is too large")
+
+
+def immutable_uid(resource: ResourceType, name: str, uid: str) -> api_errors.ApiError:
+    """422 of a patch that carries the uid of another object; the real server names the field twice."""
+    cause = invalid_value("metadata.uid", uid, _IMMUTABLE)
+    error = api_errors.invalid(resource, name, [cause, cause])
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    error.status["message"] = f'{kind} "{name}" is invalid: metadata.uid: {cause.message}'
+    return error
+
+
+def _refuse(resource: ResourceType, obj: JsonObject, causes: list[Cause]) -> None:
+    if causes:
+        raise api_errors.invalid(resource, str(obj["metadata"].get("name", "")), causes)
+
+
+def _no_causes(_: JsonObject) -> list[Cause]:
+    return []
+
+
+def _validate_workload(obj: JsonObject) -> list[Cause]:
+    """Deployments and replica sets: replicas, selector, template."""
+    spec = obj["spec"]
+    causes = non_negative(spec.get("replicas"), "spec.replicas")
+    causes += non_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
+    selector = spec.get("selector")
+    template = spec.get("template") or {}
+    labels = template.get("metadata", {}).get("labels") or {}
+    if selector is None:
+        causes.append(required("spec.selector"))
+    else:
+        selector_causes = validate_label_selector(selector, "spec.selector")
+        causes += selector_causes
+        if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+            message = "empty selector is invalid for deployment"
+            causes.append(invalid_value("spec.selector", selector, message))
+        if selector_causes:
+            return [*causes, invalid_value("spec.selector", selector, "invalid label selector")]
+    if not selector_matches(selector, labels):
+        message = "`selector` does not match template `labels`"
+        causes.append(invalid_value("spec.template.metadata.labels", labels, message))
+    causes += validate_template(template, "spec.template")
+    policy = template.get("spec", {}).get("restartPolicy")
+    if policy in ("OnFailure", "Never"):
+        causes.append(not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
+    return causes
+
+
+def _validate_deployment(obj: JsonObject) -> list[Cause]:
+    spec = obj["spec"]
+    causes = _validate_workload(obj)
+    strategy = spec.get("strategy") or {}
+    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
+    if kind not in ("RollingUpdate", "Recreate"):
+        causes.append(not_supported("spec.strategy.type", kind, ("Recreate", "RollingUpdate")))
+    elif kind == "Recreate" and rolling is not None:
+        message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
+        causes.append(Cause("FieldValueForbidden", message, "spec.strategy.rollingUpdate"))
+    elif kind == "RollingUpdate":
+        causes += _validate_rolling_update(rolling or {})
+    causes += non_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
+    deadline = spec.get("progressDeadlineSeconds")
+    causes += non_negative(deadline, "spec.progressDeadlineSeconds")
+    if deadline is not None and deadline <= (spec.get("minReadySeconds") or 0):
+        message = "must be greater than minReadySeconds"
+        causes.append(invalid_value("spec.progressDeadlineSeconds", deadline, message))
+    return causes
+
+
+def _validate_rolling_update(rolling: JsonObject) -> list[Cause]:
+    causes: list[Cause] = []
+    zeros = 0
+    for name in ("maxUnavailable", "maxSurge"):
+        value = rolling.get(name)
+        field = f"spec.strategy.rollingUpdate.{name}"
+        if isinstance(value, str):
+            number = value.removesuffix("%")
+            if not value.endswith("%") or not number.isdigit():
+                message = "a valid percent string must be a numeric string followed by an ending '%'"
+                causes.append(invalid_value(field, value, message))
+                continue
+            zeros += int(number) == 0
+        elif isinstance(value, int):
+            causes += non_negative(value, field)
+            zeros += value == 0
+    if zeros == 2:
+        message = "may not be 0 when `maxSurge` is 0"
+        causes.append(
+            invalid_value("spec.strategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"], message)
+        )
+    return causes
+
+
+def _selector_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+    selector = obj["spec"].get("selector")
+    if selector != old["spec"].get("selector"):
+        return [invalid_value("spec.selector", selector, _IMMUTABLE)]
+    return []
+
+
+def _validate_pod(obj: JsonObject) -> list[Cause]:
+    return validate_pod_spec(obj["spec"], "spec")
+
+
+def _validate_service(obj: JsonObject) -> list[Cause]:
+    spec = obj["spec"]
+    causes: list[Cause] = []
+    kind = spec["type"]
+    if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
+        supported = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+        causes.append(not_supported("spec.type", kind, supported))
+    ports = spec.get("ports") or []
+    headless = spec.get("clusterIP") == "None"
+    if not ports and not headless and kind != "ExternalName":
+        causes.append(required("spec.ports"))
+    if kind == "ExternalName" and not spec.get("externalName"):
+        causes.append(required("spec.externalName"))
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        causes += _validate_service_port(port, f"spec.ports[{index}]", names, named=len(ports) > 1)
+    seen: set[tuple[int, str]] = set()
+    for index, port in enumerate(ports):
+        key = (port["port"], port["protocol"])
+        if key in seen:
+            shown = {"Name": "", "Protocol": key[1], "AppProtocol": None, "Port": key[0], "TargetPort": 0,
+                     "NodePort": 0}  # fmt: skip
+            message = f"Duplicate value: {json.dumps(shown, separators=(',', ':'))}"
+            causes.append(Cause("FieldValueDuplicate", message, f"spec.ports[{index}]"))
+        seen.add(key)
+    return causes
+
+
+def _validate_service_port(port: JsonObject, field: str, names: set[str], *, named: bool) -> list[Cause]:
+    causes: list[Cause] = []
+    name = port.get("name", "")
+    if not name:
+        if named:
+            causes.append(required(f"{field}.name"))
+    elif problem := label_name_problem(name):
+        causes.append(invalid_value(f"{field}.name", name, problem))
+    elif name in names:
+        causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{field}.name"))
+    names.add(name)
+    if not 1 <= port["port"] <= 65535:
+        causes.append(invalid_value(f"{field}.port", port["port"], PORT_RANGE))
+    if port["protocol"] not in ("TCP", "UDP", "SCTP"):
+        causes.append(not_supported(f"{field}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
+    target = port["targetPort"]
+    if isinstance(target, int) and not 1 <= target <= 65535:
+        causes.append(invalid_value(f"{field}.targetPort", target, PORT_RANGE))
+    return causes
+
+
+def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+    """The cluster address of a Service stays what it was first."""
+    new_spec, old_spec = obj["spec"], old["spec"]
+    if "ExternalName" in (new_spec["type"], old_spec["type"]) or not old_spec.get("clusterIP"):
+        return []
+    sent = new_spec.get("clusterIP") or next(iter(new_spec.get("clusterIPs") or []), "")
+    if sent and sent != old_spec["clusterIP"]:
+        return [invalid_value("spec.clusterIPs[0]", [sent], "may not change once set")]
+    return []
+
+
+_CREATE: dict[ResourceType, Callable[[JsonObject], list[Cause]]] = {
+    DEPLOYMENTS: _validate_deployment,
+    REPLICA_SETS: _validate_workload,
+    PODS: _validate_pod,
+    SERVICES: _validate_service,
+    CONFIG_MAPS: validate_config_map,
+    SECRETS: validate_secret,
+    PERSISTENT_VOLUME_CLAIMS: validate_claim,
+    PERSISTENT_VOLUMES: validate_volume,
+    STORAGE_CLASSES: validate_class,
+    RESOURCE_QUOTAS: validate_resource_quota,
+    LIMIT_RANGES: validate_limit_range,
+    LEASES: validate_lease,
+    HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
+}
+_UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[Cause]]] = {
+    DEPLOYMENTS: _selector_unchanged,
+    REPLICA_SETS: _selector_unchanged,
+    PODS: validate_pod_update,
+    PERSISTENT_VOLUME_CLAIMS: claim_unchanged,
+    STORAGE_CLASSES: class_unchanged,
+    SERVICES: _service_unchanged,
+    CONFIG_MAPS: config_map_unchanged,
+    SECRETS: secret_unchanged,
+}
+
+__all__ = ["check_size", "immutable_uid", "validate_create", "validate_update"]

@@ -1,0 +1,174 @@
+"""Faults a test or a developer asks of the simulated cluster.
+
+The plan is one mutable object; the server looks at it for every request. It is set in the same process, or over
+HTTP at `/simulator/faults` when the simulator runs alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pilothouse_simulator.admission.webhooks import Webhook
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.api_errors import ApiError
+
+JsonObject = dict[str, Any]
+
+
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+def _with_tuples(entry: JsonObject) -> JsonObject:
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in entry.items()}
+
+
+@dataclass
+class FaultPlan:
+    """What goes wrong, and how often.
+
+    `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
+    with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
+    belongs to code 429. `webhooks` refuse writes (see `webhooks`). `storage_stalled` lets the storage behind the
+    server not answer, `storage_stopped` neither, and what was on its way to it is lost. `on_request` is told method and
+    path of each request before anything else. `restart` (kill, seconds away) is given by the server. Requests to
+    `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
+    """
+
+    latency_seconds: float = 0.0
+    error_rate: float = 0.0
+    error_code: int = 500
+    refuse_connections: bool = False
+    retry_after_seconds: int = 1
+    randomness: random.Random = field(default_factory=random.Random)
+    restart: Callable[[bool, float], None] | None = None
+    on_request: Callable[[str, str], None] | None = None
+    webhooks: list[Webhook] = field(default_factory=list)
+    _failures: list[int] = field(default_factory=list)
+    _lost_answers: int = 0
+    _stopped: bool = False
+    _flows: asyncio.Event = field(default_factory=_set_event)
+    _drop_watches: list[Callable[[], None]] = field(default_factory=list)
+
+    def fail_next(self, count: int, code: int = 500) -> None:
+        """The next `count` requests answer with `code`."""
+        self._failures.extend([code] * count)
+
+    def lose_answers(self, count: int) -> None:
+        """The next `count` writes are done and answered 504, as by a server whose storage took too long."""
+        self._lost_answers += count
+
+    def next_answer_is_lost(self) -> bool:
+        """Whether the answer of this write, which has been done, shall be lost."""
+        if self._lost_answers == 0:
+            return False
+        self._lost_answers -= 1
+        return True
+
+    @property
+    def storage_stalled(self) -> bool:
+        """Whether the storage does not answer. See `stalling` for what that means for each request."""
+        return not self._flows.is_set()
+
+    @storage_stalled.setter
+    def storage_stalled(self, stalled: bool) -> None:
+        if stalled:
+            self._flows.clear()
+        else:
+            self._stopped = False
+            self._flows.set()
+
+    @property
+    def storage_stopped(self) -> bool:
+        """Whether the storage is not there at all."""
+        return self._stopped
+
+    @storage_stopped.setter
+    def storage_stopped(self, stopped: bool) -> None:
+        self.storage_stalled = stopped
+        self._stopped = stopped
+
+    async def storage_flows(self) -> None:
+        """Waits until the storage answers."""
+        await self._flows.wait()
+
+    def drop_watches(self) -> None:
+        """Ends all open watches in the middle of their body, as a server that is killed."""
+        for drop in tuple(self._drop_watches):
+            drop()
+
+    def clear(self) -> None:
+        """Back to a healthy cluster."""
+        self.latency_seconds = self.error_rate = 0.0
+        self.refuse_connections = self.storage_stalled = False
+        self._failures.clear()
+        self.webhooks.clear()
+        self._lost_answers = 0
+
+    def on_drop_watches(self, drop: Callable[[], None]) -> Callable[[], None]:
+        """Registers an open watch; the result unregisters it."""
+        self._drop_watches.append(drop)
+        return lambda: self._drop_watches.remove(drop)
+
+    def next_error(self) -> ApiError | None:
+        """The refusal this request shall get, or None."""
+        code = None
+        if self._failures:
+            code = self._failures.pop(0)
+        elif self.error_rate and self.randomness.random() < self.error_rate:
+            code = self.error_code
+        if code is None:
+            return None
+        if code == 429:
+            return api_errors.too_many_requests(self.retry_after_seconds)
+        reasons = {500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout", 403: "Forbidden"}
+        return api_errors.failure(code, "fault injected by the simulator", reasons.get(code))
+
+    def update(self, document: JsonObject) -> None:
+        """Applies the JSON of POST /simulator/faults. Raises ValueError for unknown or bad entries."""
+        for name, value in document.items():
+            if name in ("latency_seconds", "error_rate"):
+                setattr(self, name, float(value))
+            elif name in ("error_code", "retry_after_seconds"):
+                setattr(self, name, int(value))
+            elif name in ("refuse_connections", "storage_stalled", "storage_stopped"):
+                setattr(self, name, bool(value))
+            elif name == "lose_answers":
+                self.lose_answers(int(value))
+            elif name == "restart":
+                if self.restart is None:
+                    raise ValueError("this server cannot be restarted")
+                self.restart(bool(value.get("kill", False)), float(value.get("down_seconds", 2.0)))
+            elif name == "fail_next":
+                self.fail_next(int(value["count"]), int(value.get("code", 500)))
+            elif name == "webhooks":
+                self.webhooks[:] = [Webhook(**_with_tuples(entry)) for entry in value]
+            elif name == "drop_watches":
+                if value:
+                    self.drop_watches()
+            elif name == "clear":
+                if value:
+                    self.clear()
+            else:
+                raise ValueError(f"unknown fault: {name}")
+
+    def to_json(self) -> JsonObject:
+        """The state shown by GET /simulator/faults."""
+        return {
+            "latency_seconds": self.latency_seconds,
+            "error_rate": self.error_rate,
+            "error_code": self.error_code,
+            "refuse_connections": self.refuse_connections,
+            "retry_after_seconds": self.retry_after_seconds,
+            "failures_to_come": len(self._failures),
+            "answers_to_lose": self._lost_answers,
+            "storage_stalled": self.storage_stalled,
+            "storage_stopped": self.storage_stopped,
+            "webhooks": [asdict(webhook) for webhook in self.webhooks],
+        }

@@ -1,0 +1,164 @@
+"""What form an answer takes: full objects, metadata only, or a table, as the Accept header asks.
+
+Only JSON is spoken. A client that prefers protobuf or YAML and also accepts JSON gets JSON, as a real server
+that lacks an encoding would do; one that accepts nothing else gets 406.
+
+Metadata has two forms, `PartialObjectMetadata` of a single object and `…List` of a list. As in the real server (its
+`handlers/response.go`) either is agreed on for any request, and whether it fits is seen only once there is something
+to convert: the wrong one is 406 where that is an answer of its own, after a write has been done. A watch has begun
+with 200 by then, so it ends without a word at its first event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from aiohttp import web
+
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.resources import ResourceType
+
+JsonObject = dict[str, Any]
+Form = Literal["object", "metadata", "metadata list", "table"]
+
+NEW_EVENTS_VERSION = "events.k8s.io/v1"
+_FORMS: dict[str, Form] = {
+    "Table": "table",
+    "PartialObjectMetadata": "metadata",
+    "PartialObjectMetadataList": "metadata list",
+}
+_FORM_PARAMETERS = frozenset({"as", "g", "v"})
+
+
+def parse_accept(header: str) -> list[tuple[str, dict[str, str]]]:
+    """Media types with their parameters, in order of preference as sent."""
+    accepted = []
+    for part in header.split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        if media_type:
+            pairs = (parameter.partition("=") for parameter in parameters)
+            accepted.append((media_type.lower(), {name.strip(): value.strip() for name, _, value in pairs}))
+    return accepted
+
+
+def negotiate(header: str | None) -> Form:
+    """The form of the answer; raises 406 when nothing acceptable can be served."""
+    accepted = [
+        parameters
+        for media_type, parameters in parse_accept(header or "*/*")
+        if media_type in ("application/json", "*/*", "application/*")
+    ]
+    if not accepted:
+        raise api_errors.not_acceptable()
+    for parameters in accepted:
+        if not _FORM_PARAMETERS & parameters.keys():
+            return "object"
+        form = _FORMS.get(parameters.get("as", ""))
+        if (
+            form is not None
+            and parameters.get("g") == "meta.k8s.io"
+            and parameters.get("v") in ("v1", "v1beta1")
+        ):
+            return form
+    raise api_errors.form_not_acceptable()
+
+
+def json_response(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> web.Response:
+    """An answer as JSON."""
+    response = web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+    for name, value in headers:
+        response.headers.add(name, value)
+    return response
+
+
+def metadata_only(obj: JsonObject) -> JsonObject:
+    """PartialObjectMetadata of an object."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": obj.get("metadata", {}),
+    }
+
+
+def ordered(obj: JsonObject) -> JsonObject:
+    """The object with kind and apiVersion first, as people expect to read it."""
+    return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **obj}
+
+
+def list_item(obj: JsonObject) -> JsonObject:
+    """An item of a list: without kind and apiVersion."""
+    return {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")}
+
+
+def as_new_event(obj: JsonObject) -> JsonObject:
+    """A core event in the shape of events.k8s.io/v1, which names the same facts otherwise."""
+    names = {
+        "involvedObject": "regarding",
+        "message": "note",
+        "source": "deprecatedSource",
+        "firstTimestamp": "deprecatedFirstTimestamp",
+        "lastTimestamp": "deprecatedLastTimestamp",
+        "count": "deprecatedCount",
+        "reportingComponent": "reportingController",
+    }
+    return {names.get(name, name): value for name, value in obj.items()}
+
+
+@dataclass(frozen=True)
+class Presenter:
+    """Turns stored objects into the form the client asked for."""
+
+    resource: ResourceType
+    form: Form
+    build_table: Callable[[ResourceType, list[JsonObject], bool], JsonObject]
+    api_version: str
+
+    def one(self, obj: JsonObject) -> JsonObject:
+        """A single object; raises 406 where a list was asked for."""
+        if self.form == "metadata list":
+            raise api_errors.unfit_form("PartialObjectMetadataList", "not a list", self._type(""))
+        if self.form == "metadata":
+            return metadata_only(obj)
+        if self.form == "table":
+            table = self.build_table(self.resource, [obj], True)
+            table["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            return table
+        return {**ordered(self._converted(obj)), "apiVersion": self.api_version}
+
+    def _converted(self, obj: JsonObject) -> JsonObject:
+        return as_new_event(obj) if self.api_version == NEW_EVENTS_VERSION else obj
+
+    def _type(self, suffix: str) -> str:
+        """The name that a real server's own type has, which its words let see."""
+        return f"*{self.resource.group.partition('.')[0] or 'core'}.{self.resource.kind}{suffix}"
+
+    def many(self, objects: list[JsonObject], metadata: JsonObject) -> JsonObject:
+        """A list with its list metadata; raises 406 where a single object was asked for."""
+        if self.form == "metadata":
+            raise api_errors.unfit_form("PartialObjectMetadata", "a list", self._type("List"))
+        if self.form == "table":
+            table = self.build_table(self.resource, objects, True)
+            table["metadata"] = metadata
+            return table
+        if self.form == "metadata list":
+            kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
+            items = [metadata_only(obj) for obj in objects]
+        else:
+            kind, version = self.resource.list_kind, self.api_version
+            items = [list_item(self._converted(obj)) for obj in objects]
+        return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
+
+    def event(self, kind: str, obj: JsonObject, *, first: bool) -> JsonObject:
+        """A watch event; only the first table of a stream names its columns."""
+        if self.form == "table" and kind != "ERROR":
+            table = self.build_table(self.resource, [obj] if kind != "BOOKMARK" else [], first)
+            table["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            if kind == "BOOKMARK":
+                table["rows"] = [{"cells": [], "object": metadata_only(obj)}]
+            return {"type": kind, "object": table}
+        if kind == "ERROR":
+            return {"type": kind, "object": obj}
+        return {"type": kind, "object": self.one(obj)}

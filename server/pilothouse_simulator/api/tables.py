@@ -1,0 +1,395 @@
+"""Table answers: the columns and cells `kubectl get` prints, per kind.
+
+Kinds without columns of their own show name and age. Descriptions are shortened; clients print them only for
+`kubectl explain`-like uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pilothouse_simulator.api.representation import metadata_only
+from pilothouse_simulator.values.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
+    EVENTS,
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    REPLICA_SETS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    STORAGE_CLASSES,
+    ResourceType,
+)
+from pilothouse_simulator.values.selectors import format_label_selector
+
+JsonObject = dict[str, Any]
+Cells = Callable[[JsonObject, datetime], list[Any]]
+
+_NONE = "<none>"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; `priority` 1 is shown only with `-o wide`."""
+
+    name: str
+    type: str = "string"
+    priority: int = 0
+    description: str = ""
+
+    def to_json(self) -> JsonObject:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "format": "name" if self.name == "Name" else "",
+            "description": self.description or self.name,
+            "priority": self.priority,
+        }
+
+
+def human_duration(seconds: float) -> str:
+    """`5s`, `2m3s`, `17m`, `5h`, `3d4h`: the way kubectl shows ages."""
+    total = int(seconds)
+    if total < 0:
+        return "0s" if total > -2 else "<invalid>"
+    if total < 120:
+        return f"{total}s"
+    minutes = total // 60
+    if minutes < 10:
+        return f"{minutes}m{total % 60}s" if total % 60 else f"{minutes}m"
+    if minutes < 180:
+        return f"{minutes}m"
+    hours = total // 3600
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    days = hours // 24
+    if hours < 192:
+        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    return f"{days}d" if days < 730 else f"{days // 365}y{days % 365}d"
+
+
+def age(text: str | None, now: datetime) -> str:
+    """The time since an RFC 3339 time; `<unknown>` when absent."""
+    if not text:
+        return "<unknown>"
+    return human_duration((now - datetime.fromisoformat(text).astimezone(UTC)).total_seconds())
+
+
+def _created(obj: JsonObject, now: datetime) -> str:
+    return age(obj["metadata"].get("creationTimestamp"), now)
+
+
+def pod_status(pod: JsonObject) -> tuple[str, int, int, str | None]:
+    """What the column Status shows, ready containers, restarts, and when the last restart was."""
+    status = pod.get("status", {})
+    reason = str(status.get("reason") or status.get("phase", ""))
+    restarts, ready, last_restart = 0, 0, None
+    init_total = len(pod["spec"].get("initContainers") or [])
+    initializing = False
+    for index, entry in enumerate(status.get("initContainerStatuses") or []):
+        restarts += int(entry.get("restartCount", 0))
+        state = entry.get("state", {})
+        terminated, waiting = state.get("terminated"), state.get("waiting")
+        if (terminated and terminated.get("exitCode") == 0) or entry.get("started"):
+            continue
+        if terminated:
+            reason = "Init:" + (terminated.get("reason") or f"ExitCode:{terminated.get('exitCode')}")
+        elif waiting and waiting.get("reason") not in (None, "", "PodInitializing"):
+            reason = "Init:" + waiting["reason"]
+        else:
+            reason = f"Init:{index}/{init_total}"
+        initializing = True
+        break
+    if not initializing:
+        has_running = False
+        for entry in reversed(status.get("containerStatuses") or []):
+            restarts += int(entry.get("restartCount", 0))
+            last = entry.get("lastState", {}).get("terminated")
+            if last and last.get("finishedAt"):
+                last_restart = max(last_restart or "", last["finishedAt"])
+            waiting, terminated = entry["state"].get("waiting"), entry["state"].get("terminated")
+            if waiting and waiting.get("reason"):
+                reason = waiting["reason"]
+            elif terminated:
+                reason = terminated.get("reason") or f"ExitCode:{terminated.get('exitCode')}"
+            elif entry.get("ready") and entry["state"].get("running"):
+                has_running = True
+                ready += 1
+        if reason == "Completed" and has_running:
+            reason = "Running"
+    if pod["metadata"].get("deletionTimestamp"):
+        reason = "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
+    return reason, ready, restarts, last_restart
+
+
+def _pod_cells(pod: JsonObject, now: datetime) -> list[Any]:
+    reason, ready, restarts, last_restart = pod_status(pod)
+    total = len(pod["spec"].get("containers") or [])
+    status = pod.get("status", {})
+    shown = f"{restarts} ({age(last_restart, now)} ago)" if restarts and last_restart else str(restarts)
+    return [
+        pod["metadata"]["name"],
+        f"{ready}/{total}",
+        reason,
+        shown,
+        _created(pod, now),
+        status.get("podIP") or _NONE,
+        pod["spec"].get("nodeName") or _NONE,
+        status.get("nominatedNodeName") or _NONE,
+        _NONE,
+    ]
+
+
+def _images(spec: JsonObject) -> tuple[str, str]:
+    containers = spec.get("containers") or []
+    return (
+        ",".join(container["name"] for container in containers),
+        ",".join(container.get("image", "") for container in containers),
+    )
+
+
+def _deployment_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    status, spec = obj.get("status", {}), obj["spec"]
+    names, images = _images(spec["template"]["spec"])
+    return [
+        obj["metadata"]["name"],
+        f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 1)}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        _created(obj, now),
+        names,
+        images,
+        format_label_selector(spec.get("selector")),
+    ]
+
+
+def _replica_set_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    status, spec = obj.get("status", {}), obj["spec"]
+    names, images = _images(spec["template"]["spec"])
+    return [
+        obj["metadata"]["name"],
+        spec.get("replicas", 1),
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        _created(obj, now),
+        names,
+        images,
+        format_label_selector(spec.get("selector")),
+    ]
+
+
+def _service_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec = obj["spec"]
+    ports = ",".join(
+        f"{port['port']}:{port['nodePort']}/{port['protocol']}"
+        if port.get("nodePort")
+        else f"{port['port']}/{port['protocol']}"
+        for port in spec.get("ports") or []
+    )
+    external = spec.get("externalName") or ",".join(spec.get("externalIPs") or []) or _NONE
+    selector = ",".join(f"{key}={value}" for key, value in sorted((spec.get("selector") or {}).items()))
+    return [
+        obj["metadata"]["name"],
+        spec["type"],
+        spec.get("clusterIP") or _NONE,
+        external,
+        ports or _NONE,
+        _created(obj, now),
+        selector or _NONE,
+    ]
+
+
+def _namespace_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    return [obj["metadata"]["name"], obj["status"].get("phase", ""), _created(obj, now)]
+
+
+def _node_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    status = obj.get("status", {})
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or []}
+    state = {"True": "Ready", "False": "NotReady"}.get(conditions.get("Ready", ""), "Unknown")
+    if obj.get("spec", {}).get("unschedulable"):
+        state += ",SchedulingDisabled"
+    addresses = {entry["type"]: entry["address"] for entry in status.get("addresses") or []}
+    info = status.get("nodeInfo", {})
+    prefix = "node-role.kubernetes.io/"
+    roles = sorted(
+        label.removeprefix(prefix)
+        for label in obj["metadata"].get("labels") or {}
+        if label.startswith(prefix)
+    )
+    return [
+        obj["metadata"]["name"],
+        state,
+        ",".join(roles) or _NONE,
+        _created(obj, now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP", _NONE),
+        addresses.get("ExternalIP", _NONE),
+        info.get("osImage", "<unknown>"),
+        info.get("kernelVersion", "<unknown>"),
+        info.get("containerRuntimeVersion", "<unknown>"),
+    ]
+
+
+def _event_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    involved = obj.get("involvedObject", {})
+    first = obj.get("firstTimestamp") or obj.get("eventTime")
+    last = obj.get("lastTimestamp") or first
+    component = obj.get("source", {}).get("component") or obj.get("reportingComponent", "")
+    return [
+        age(last, now),
+        obj.get("type", ""),
+        obj.get("reason", ""),
+        f"{involved.get('kind', '').lower()}/{involved.get('name', '')}",
+        involved.get("fieldPath", ""),
+        component,
+        str(obj.get("message", "")).strip(),
+        age(first, now),
+        obj.get("count", 1),
+        obj["metadata"]["name"],
+    ]
+
+
+def _config_map_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    count = len(obj.get("data") or {}) + len(obj.get("binaryData") or {})
+    return [obj["metadata"]["name"], count, _created(obj, now)]
+
+
+def _secret_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    return [obj["metadata"]["name"], obj["type"], len(obj.get("data") or {}), _created(obj, now)]
+
+
+def _modes(obj: JsonObject) -> str:
+    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX"}
+    return ",".join(short.get(mode, mode) for mode in obj.get("accessModes") or [])
+
+
+def _claim_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    phase = "Terminating" if "deletionTimestamp" in obj["metadata"] else status.get("phase", "")
+    capacity = (status.get("capacity") or {}).get("storage", "")
+    return [obj["metadata"]["name"], phase, spec.get("volumeName", ""), capacity, _modes(status),
+            spec.get("storageClassName", ""), "<unset>", _created(obj, now), spec.get("volumeMode", "")]  # fmt: skip
+
+
+def _volume_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    phase = "Terminating" if "deletionTimestamp" in obj["metadata"] else status.get("phase", "")
+    claim = spec.get("claimRef")
+    return [obj["metadata"]["name"], spec["capacity"]["storage"], _modes(spec), spec["persistentVolumeReclaimPolicy"],
+            phase, f"{claim['namespace']}/{claim['name']}" if claim else "", spec.get("storageClassName", ""),
+            "<unset>", status.get("reason", ""), _created(obj, now), spec.get("volumeMode", "")]  # fmt: skip
+
+
+def _storage_class_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    annotations = obj["metadata"].get("annotations") or {}
+    default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
+    return [obj["metadata"]["name"] + (" (default)" if default else ""), obj["provisioner"], obj["reclaimPolicy"],
+            obj["volumeBindingMode"], bool(obj.get("allowVolumeExpansion")), _created(obj, now)]  # fmt: skip
+
+
+def _service_account_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    return [obj["metadata"]["name"], len(obj.get("secrets") or []), _created(obj, now)]
+
+
+def _endpoints_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    addresses = [
+        f"{address['ip']}:{port['port']}"
+        for subset in obj.get("subsets") or []
+        for address in subset.get("addresses") or []
+        for port in subset.get("ports") or [{"port": ""}]
+    ]
+    return [obj["metadata"]["name"], ",".join(addresses) or _NONE, _created(obj, now)]
+
+
+def _endpoint_slice_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    ports = ",".join(str(port.get("port", "")) for port in obj.get("ports") or [])
+    endpoints = ",".join(
+        address for endpoint in obj.get("endpoints") or [] for address in endpoint.get("addresses") or []
+    )
+    return [
+        obj["metadata"]["name"],
+        obj.get("addressType", ""),
+        ports or "<unset>",
+        endpoints or "<unset>",
+        _created(obj, now),
+    ]
+
+
+def _default_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")]
+
+
+def _columns(*names: str, wide: tuple[str, ...] = (), integers: tuple[str, ...] = ()) -> list[Column]:
+    plain = [Column(name, "integer" if name in integers else "string") for name in names]
+    return plain + [Column(name, "integer" if name in integers else "string", 1) for name in wide]
+
+
+_TABLES: dict[ResourceType, tuple[list[Column], Cells]] = {
+    PODS: (
+        _columns("Name", "Ready", "Status", "Restarts", "Age",
+                 wide=("IP", "Node", "Nominated Node", "Readiness Gates")), _pod_cells),
+    DEPLOYMENTS: (
+        _columns("Name", "Ready", "Up-to-date", "Available", "Age", wide=("Containers", "Images", "Selector"),
+                 integers=("Up-to-date", "Available")), _deployment_cells),
+    REPLICA_SETS: (
+        _columns("Name", "Desired", "Current", "Ready", "Age", wide=("Containers", "Images", "Selector"),
+                 integers=("Desired", "Current", "Ready")), _replica_set_cells),
+    SERVICES: (
+        _columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", wide=("Selector",)),
+        _service_cells),
+    NAMESPACES: (_columns("Name", "Status", "Age"), _namespace_cells),
+    NODES: (
+        _columns("Name", "Status", "Roles", "Age", "Version",
+                 wide=("Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime")),
+        _node_cells),
+    EVENTS: (
+        [Column("Last Seen"), Column("Type"), Column("Reason"), Column("Object"), Column("Subobject", priority=1),
+         Column("Source", priority=1), Column("Message"), Column("First Seen", priority=1),
+         Column("Count", "integer", 1), Column("Name", priority=1)], _event_cells),
+    CONFIG_MAPS: (_columns("Name", "Data", "Age", integers=("Data",)), _config_map_cells),
+    SECRETS: (_columns("Name", "Type", "Data", "Age", integers=("Data",)), _secret_cells),
+    SERVICE_ACCOUNTS: (_columns("Name", "Secrets", "Age", integers=("Secrets",)), _service_account_cells),
+    ENDPOINTS: (_columns("Name", "Endpoints", "Age"), _endpoints_cells),
+    PERSISTENT_VOLUME_CLAIMS: (
+        _columns("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass", "VolumeAttributesClass",
+                 "Age", wide=("VolumeMode",)), _claim_cells),
+    PERSISTENT_VOLUMES: (
+        _columns("Name", "Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim", "StorageClass",
+                 "VolumeAttributesClass", "Reason", "Age", wide=("VolumeMode",)), _volume_cells),
+    STORAGE_CLASSES: (
+        _columns("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
+        _storage_class_cells),
+    ENDPOINT_SLICES: (_columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _endpoint_slice_cells),
+}  # fmt: skip
+_DEFAULT_TABLE: tuple[list[Column], Cells] = (_columns("Name", "Created At"), _default_cells)
+
+
+def build_table(
+    resource: ResourceType,
+    objects: list[JsonObject],
+    now: datetime,
+    *,
+    with_columns: bool,
+    whole: bool = False,
+) -> JsonObject:
+    """A meta.k8s.io/v1 Table without its metadata. `whole`: rows carry the full object (includeObject=Object)."""
+    columns, cells = _TABLES.get(resource, _DEFAULT_TABLE)
+    table: JsonObject = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}}
+    table["columnDefinitions"] = [column.to_json() for column in columns] if with_columns else None
+    table["rows"] = [
+        {"cells": cells(obj, now), "object": obj if whole else metadata_only(obj)} for obj in objects
+    ]
+    return table

@@ -1,0 +1,239 @@
+"""Who may do what on the simulated cluster: users by token or client certificate, and their rights.
+
+The cluster's own token is an administrator's, as the kubeconfig it prints. Others are added with rules of the form of
+a ClusterRole, to show what a cluster with narrow rights answers. Wording and order follow the recordings: a bad token
+is 401 before all else, and a missing right is 403 before the object, the body or even the resource is looked at.
+Whoever shows nothing is anonymous, and may see the health and the version; others may see what the API offers, too.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from pilothouse_simulator.api.context import Target
+from pilothouse_simulator.api.options import boolean
+from pilothouse_simulator.store.store import format_time
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.resources import ResourceType
+
+JsonObject = dict[str, Any]
+
+_AUTHORIZATION = "authorization.k8s.io/v1"
+_AUTHENTICATION = "authentication.k8s.io/v1"
+# The questions anybody who is somebody may ask about themselves.
+REVIEWS = {
+    f"/apis/{_AUTHORIZATION}/selfsubjectaccessreviews": "access",
+    f"/apis/{_AUTHORIZATION}/selfsubjectrulesreviews": "rules",
+    f"/apis/{_AUTHENTICATION}/selfsubjectreviews": "identity",
+}
+_REVIEW_RULES: tuple[JsonObject, ...] = (
+    {
+        "verbs": ["create"],
+        "apiGroups": ["authorization.k8s.io"],
+        "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+    },
+    {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
+)
+# What is no resource and open to everybody, and what is to everybody who is somebody.
+_PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
+_OPEN_PATHS = (
+    "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
+    "/version/",
+)  # fmt: skip
+_ANY = "*"
+_WRITING = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Verbs on resources (`pods`, `pods/log`) of API groups, in every namespace; `*` is any."""
+
+    verbs: frozenset[str]
+    api_groups: frozenset[str]
+    resources: frozenset[str]
+
+    def allows(self, verb: str, group: str, resource: str) -> bool:
+        """Whether the rule covers this."""
+        wanted = ((verb, self.verbs), (group, self.api_groups), (resource, self.resources))
+        return all(word in granted or _ANY in granted for word, granted in wanted)
+
+    def shown(self) -> JsonObject:
+        """The rule as a review tells it."""
+        return {
+            "verbs": sorted(self.verbs),
+            "apiGroups": sorted(self.api_groups),
+            "resources": sorted(self.resources),
+        }
+
+
+@dataclass(frozen=True)
+class User:
+    """A user and its rules; None means everything."""
+
+    name: str
+    rules: tuple[Rule, ...] | None = None
+
+    def may(self, verb: str, group: str, resource: str) -> bool:
+        """Whether any rule allows this."""
+        return self.rules is None or any(rule.allows(verb, group, resource) for rule in self.rules)
+
+
+ANONYMOUS = User("system:anonymous", ())
+_EVERYTHING = Rule(frozenset({_ANY}), frozenset({_ANY}), frozenset({_ANY}))
+
+
+class Users:
+    """The users of one cluster. `roles_loaded` False is a server that has just started: rules do not count yet."""
+
+    def __init__(self, administrator_token: str) -> None:
+        self.roles_loaded = True
+        self._by_token = {administrator_token: User("admin")}
+        self._by_certificate: dict[str, User] = {}
+
+    def add(self, token: str, name: str, rules: Iterable[JsonObject] | None = None) -> None:
+        """Lets `token` in as a user; `rules` are those of a ClusterRole, None everything."""
+        self._by_token[token] = User(name, _rules(rules))
+
+    def add_certificate(self, name: str, rules: Iterable[JsonObject] | None = None) -> None:
+        """Lets holders of a client certificate of this common name in."""
+        self._by_certificate[name] = User(name, _rules(rules))
+
+    def remove(self, token: str) -> None:
+        """Lets `token` in no longer."""
+        self._by_token.pop(token, None)
+
+    def authenticate(self, request: web.Request) -> User:
+        """Who asks; ApiError 401 of a token or a certificate that nobody has."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            for token, user in self._by_token.items():
+                if hmac.compare_digest(given.strip().encode(), token.encode()):
+                    return user
+        elif not (name := _common_name(request)):
+            return ANONYMOUS
+        elif name in self._by_certificate:
+            return self._by_certificate[name]
+        raise api_errors.unauthorized()
+
+    def impersonated(self, user: User, request: web.Request, target: Target | None) -> User:
+        """Who is asked for, where somebody asks in another's name. ApiError 403 without the right to."""
+        name = request.headers.get("Impersonate-User")
+        if name is None:
+            return user
+        if not self._may(user, "impersonate", "", "users"):
+            if target is None:
+                raise _forbidden_path(user, "impersonate", request.path)
+            raise _forbidden(user, f"impersonate-on:user-info:{_verb(request, target)}", target)
+        known = (*self._by_token.values(), *self._by_certificate.values())
+        return next((each for each in known if each.name == name), User(name, ()))
+
+    def authorize(self, user: User, request: web.Request, target: Target) -> None:
+        """ApiError 403 unless the user may do what the request asks."""
+        verb = _verb(request, target)
+        resource = target.resource
+        if not self._may(user, verb, resource.group, _with_subresource(target)):
+            raise _forbidden(user, verb, target)
+
+    def authorize_path(self, user: User, request: web.Request) -> None:
+        """ApiError 403 unless the user may ask for a path that is no resource."""
+        if user.rules is None:
+            return
+        paths = _PUBLIC_PATHS if user is ANONYMOUS else _OPEN_PATHS
+        path = request.path
+        if not self.roles_loaded or not any(
+            path == each or (each.endswith("*") and path.startswith(each[:-1])) for each in paths
+        ):
+            raise _forbidden_path(user, request.method.lower(), path)
+
+    def review(self, user: User, question: str, body: JsonObject, now: datetime) -> JsonObject:
+        """The answer to a question that a user asks about itself."""
+        if question == "access":
+            return self._access(user, body)
+        if question == "rules":
+            rules = (_EVERYTHING,) if user.rules is None else user.rules
+            status = {
+                "resourceRules": [*_REVIEW_RULES, *(rule.shown() for rule in rules)],
+                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": list(_OPEN_PATHS)}],
+                "incomplete": False,
+            }
+            return _review("SelfSubjectRulesReview", {"spec": {}, "status": status})
+        details = {
+            "username": user.name,
+            "uid": f"uid-{user.name}",
+            "groups": ["system:authenticated" if user is not ANONYMOUS else "system:unauthenticated"],
+        }
+        review = _review("SelfSubjectReview", {"status": {"userInfo": details}}, _AUTHENTICATION)
+        review["metadata"]["creationTimestamp"] = format_time(now)
+        return review
+
+    def _access(self, user: User, body: JsonObject) -> JsonObject:
+        spec = body.get("spec") or {}
+        asked = {key: value for key, value in (spec.get("resourceAttributes") or {}).items() if value}
+        resource = "/".join(
+            part for part in (asked.get("resource", ""), asked.get("subresource", "")) if part
+        )
+        allowed = self._may(user, asked.get("verb", ""), asked.get("group", ""), resource)
+        status = {"allowed": allowed, **({"reason": "RBAC: allowed"} if allowed else {})}
+        return _review("SelfSubjectAccessReview", {"spec": {"resourceAttributes": asked}, "status": status})
+
+    def _may(self, user: User, verb: str, group: str, resource: str) -> bool:
+        return (self.roles_loaded or user.rules is None) and user.may(verb, group, resource)
+
+
+def _review(kind: str, parts: JsonObject, api_version: str = _AUTHORIZATION) -> JsonObject:
+    return {"kind": kind, "apiVersion": api_version, "metadata": {}, **parts}
+
+
+def _rules(rules: Iterable[JsonObject] | None) -> tuple[Rule, ...] | None:
+    if rules is None:
+        return None
+    return tuple(
+        Rule(frozenset(rule["verbs"]), frozenset(rule["apiGroups"]), frozenset(rule["resources"]))
+        for rule in rules
+    )
+
+
+def _common_name(request: web.Request) -> str:
+    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+    subject = dict(pair for parts in (certificate or {}).get("subject", ()) for pair in parts)
+    return str(subject.get("commonName", ""))
+
+
+def _verb(request: web.Request, target: Target) -> str:
+    if request.method in ("GET", "HEAD"):
+        if target.name and not target.watch_prefix:
+            return "get"
+        return "watch" if target.watch_prefix or boolean(request.query, "watch") else "list"
+    if request.method == "DELETE":
+        return "delete" if target.name else "deletecollection"
+    return _WRITING.get(request.method, request.method.lower())
+
+
+def _with_subresource(target: Target) -> str:
+    plural = target.resource.plural
+    return f"{plural}/{target.subresource}" if target.subresource else plural
+
+
+def _forbidden_path(user: User, verb: str, path: str) -> ApiError:
+    message = f'forbidden: User "{user.name}" cannot {verb} path "{path}"'
+    return api_errors.failure(403, message, "Forbidden", {})
+
+
+def _forbidden(user: User, verb: str, target: Target) -> ApiError:
+    resource: ResourceType = target.resource
+    named = f' "{target.name}"' if target.name else ""
+    # A namespace is itself in the namespace that it is.
+    namespace = target.namespace or (target.name if resource.kind == "Namespace" else None)
+    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    message = (
+        f'{api_errors.qualified(resource)}{named} is forbidden: User "{user.name}" cannot {verb} resource '
+        f'"{_with_subresource(target)}" in API group "{resource.group}" {where}'
+    )
+    return api_errors.failure(403, message, "Forbidden", api_errors.object_details(resource, target.name))

@@ -1,0 +1,199 @@
+"""The simulated cluster as a server: composition, start and stop, kubeconfig.
+
+`SimulatedCluster` wires the store, the API routes, and the controllers, scheduler and kubelets that work behind
+them, all on one event loop. It is used in tests (a port of its own choice, a speed above one) and by
+`pilothouse simulate-cluster`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pilothouse_simulator.api.context import ApiContext
+from pilothouse_simulator.api.faults import FaultPlan
+from pilothouse_simulator.api.listener import ApiListener
+from pilothouse_simulator.api.routes import ApiRoutes
+from pilothouse_simulator.api.server_certificate import Authority
+from pilothouse_simulator.api.users import Users
+from pilothouse_simulator.controllers.claims import found_classes
+from pilothouse_simulator.controllers.manager import ControllerManager
+from pilothouse_simulator.controllers.scheduler import Scheduler
+from pilothouse_simulator.nodes.kubelet import Kubelets
+from pilothouse_simulator.nodes.node_objects import NodeShape
+from pilothouse_simulator.store import persistence
+from pilothouse_simulator.store.event_recorder import EventRecorder
+from pilothouse_simulator.store.store import DEFAULT_HISTORY_LENGTH, Store
+from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.values.resources import NAMESPACES, SERVICES
+
+JsonObject = dict[str, Any]
+
+_LOG = logging.getLogger(__name__)
+_FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+class SimulatedCluster:
+    """A Kubernetes cluster in this process.
+
+    `nodes` is the number of nodes, or their shapes, `speed` the simulated seconds per real second, `port` 0 a free one.
+    `token` is the bearer token of clients (random unless given). `state_path` is where it is kept between runs.
+    `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
+    `users` are let in beside the administrator of that token.
+    `ahead_seconds` is how far its clock is ahead of the true time (below zero: behind).
+    `history_length` bounds the past changes that watches can resume from.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int | Sequence[NodeShape] = 3,
+        speed: float = 1.0,
+        faults: FaultPlan | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: bool = False,
+        token: str | None = None,
+        state_path: Path | None = None,
+        history_length: int = DEFAULT_HISTORY_LENGTH,
+        ahead_seconds: float = 0.0,
+    ) -> None:
+        self.faults = faults or FaultPlan()
+        self.clock = Clock(speed, ahead_seconds=ahead_seconds)
+        self.store = Store(self.clock.now, history_length=history_length)
+        self.store.webhooks = self.faults.webhooks
+        self.token = token or secrets.token_urlsafe(24)
+        self.users = Users(self.token)
+        self.url = ""
+        self._host, self._port = host, port
+        self._authority = Authority(host) if tls else None
+        self._state_path = state_path
+        self._context = ApiContext(self.store, self.clock, self.faults)
+        self._recorder = EventRecorder(self.store, self.clock)
+        self._controllers = ControllerManager(self.store, self.clock, self._recorder)
+        self._scheduler = Scheduler(self.store, self.clock, self._recorder)
+        self.kubelets = Kubelets(self.store, self.clock, self._recorder, nodes=nodes)
+        self._listener: ApiListener | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._saving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Loads or founds the cluster, starts its controllers and listens.
+
+        OSError when the port is taken, ValueError when the saved state cannot be read; nothing runs then.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        restored = self._state_path is not None and persistence.load(self.store, self._state_path)
+        if not restored:
+            self._found()
+        self.kubelets.register_nodes()
+        for name, work in (
+            ("controllers", self._controllers.run()),
+            ("scheduler", self._scheduler.run()),
+            ("kubelets", self.kubelets.run()),
+        ):
+            task = asyncio.create_task(work, name=f"simulated-{name}")
+            task.add_done_callback(_report_failure)
+            self._tasks.append(task)
+        if self._state_path is not None:
+            saving = persistence.save_periodically(self.store, self._state_path)
+            self._saving = asyncio.create_task(saving, name="simulated-persistence")
+            self._saving.add_done_callback(_report_failure)
+        routes = ApiRoutes(self._context, self.users, kubelets=self.kubelets)
+        tls = self._authority.server_context() if self._authority is not None else None
+        self._listener = ApiListener(
+            self._context, self.users, routes, host=self._host, port=self._port, tls=tls
+        )
+        await self._listener.start()
+        self.faults.restart = self._listener.restart_later
+        scheme = "https" if self._authority is not None else "http"
+        self.url = f"{scheme}://{self._host}:{self._listener.port}"
+
+    async def stop(self) -> None:
+        """Ends open watches, stops listening, stops the controllers and saves. Safe to call twice."""
+        self.faults.drop_watches()
+        self.faults.storage_stalled = False
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.close()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Last, so that what the others did on their way out is saved too.
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.cancel()
+            with suppress(asyncio.CancelledError):
+                await saving
+
+    async def __aenter__(self) -> SimulatedCluster:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def api_server(self) -> ApiListener:
+        """The listening server, to be killed, stopped and started again; only while the cluster runs."""
+        assert self._listener is not None, "this cluster does not run"
+        return self._listener
+
+    @property
+    def authority(self) -> Authority:
+        """What vouches for the server and for clients by certificate; only with `tls`."""
+        assert self._authority is not None, "this cluster does without TLS"
+        return self._authority
+
+    def kubeconfig(self) -> JsonObject:
+        """A kubeconfig document for kubectl (with `tls` only) and for Pilothouse."""
+        server = {"server": self.url}
+        if self._authority is not None:
+            server["certificate-authority-data"] = base64.b64encode(self._authority.certificate).decode()
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "simulated", "cluster": server}],
+            "users": [{"name": "simulated", "user": {"token": self.token}}],
+            "contexts": [
+                {
+                    "name": "simulated",
+                    "context": {"cluster": "simulated", "user": "simulated", "namespace": "default"},
+                }
+            ],
+            "current-context": "simulated",
+        }
+
+    def _found(self) -> None:
+        """The objects every cluster begins with."""
+        for name in _FIRST_NAMESPACES:
+            self.store.create(NAMESPACES, {"metadata": {"name": name}})
+        found_classes(self.store)
+        labels = {"component": "apiserver", "provider": "kubernetes"}
+        port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
+        self.store.create(
+            SERVICES,
+            {
+                "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+                "spec": {"type": "ClusterIP", "ports": [port]},
+            },
+        )
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    """A part of the cluster that dies must not die silently."""
+    if not task.cancelled() and task.exception() is not None:
+        _LOG.error("%s of the simulated cluster failed", task.get_name(), exc_info=task.exception())

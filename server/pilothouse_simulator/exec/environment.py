@@ -1,0 +1,123 @@
+"""What a program in a simulated container finds around it: environment variables and files.
+
+The variables are those of the container's `env` and `envFrom`, beside those every container has; references to config
+maps and secrets are read from the store. The files are those of the volumes that come from config maps and secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from pilothouse_simulator.values.quantities import parse_quantity
+from pilothouse_simulator.values.resources import find
+
+if TYPE_CHECKING:
+    from pilothouse_simulator.store.store import Store
+
+JsonObject = dict[str, Any]
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_REFERENCE = re.compile(r"\$\$|\$\(([^)]+)\)")
+
+
+def environment_of(store: Store, pod: JsonObject, container: JsonObject) -> dict[str, str]:
+    """The environment of a container that starts now, in its order."""
+    namespace = pod["metadata"]["namespace"]
+    variables = {
+        "PATH": _PATH,
+        "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
+        "HOME": "/root",
+        "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+        "KUBERNETES_SERVICE_PORT": "443",
+    }
+    for source in container.get("envFrom") or []:
+        prefix = source.get("prefix", "")
+        for name, content in _source(store, namespace, source).items():
+            variables[prefix + name] = content.decode(errors="replace")
+    for entry in container.get("env") or []:
+        value = _value(store, pod, container, entry)
+        if value is not None:
+            variables[entry["name"]] = _REFERENCE.sub(
+                lambda match: "$" if match[1] is None else variables.get(match[1], match[0]), value
+            )
+    return variables
+
+
+def files_of(store: Store, pod: JsonObject, container: JsonObject) -> dict[str, bytes]:
+    """Contents by path of what is mounted from config maps and secrets, and of the files every container has."""
+    namespace = pod["metadata"]["namespace"]
+    files = {
+        "/etc/hostname": (pod["metadata"]["name"] + "\n").encode(),
+        "/var/run/secrets/kubernetes.io/serviceaccount/namespace": namespace.encode(),
+    }
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+    for mount in container.get("volumeMounts") or []:
+        volume = volumes.get(mount["name"]) or {}
+        for source, path in ((volume.get("configMap"), "configMapRef"), (volume.get("secret"), "secretRef")):
+            if source is None:
+                continue
+            name = source.get("name") or source.get("secretName") or ""
+            content = _source(store, namespace, {path: {"name": name}})
+            if source.get("items"):
+                content = {
+                    item["path"]: content[item["key"]] for item in source["items"] if item["key"] in content
+                }
+            _mount(files, mount, content)
+    return files
+
+
+def _mount(files: dict[str, bytes], mount: JsonObject, content: dict[str, bytes]) -> None:
+    if mount.get("subPath"):
+        if mount["subPath"] in content:
+            files[mount["mountPath"]] = content[mount["subPath"]]
+        return
+    for name, data in content.items():
+        files[f"{mount['mountPath'].rstrip('/')}/{name}"] = data
+
+
+def _source(store: Store, namespace: str, source: JsonObject) -> dict[str, bytes]:
+    """The content of a config map or secret named by `configMapRef` or `secretRef`; empty where it is missing."""
+    for reference, plural in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
+        resource = find("", "v1", plural)
+        if not source.get(reference) or resource is None:
+            continue
+        found = store.get(resource, namespace, source[reference].get("name", "")) or {}
+        data = {name: base64.b64decode(value) for name, value in (found.get("binaryData") or {}).items()}
+        for name, value in (found.get("data") or {}).items():
+            data[name] = base64.b64decode(value) if plural == "secrets" else str(value).encode()
+        return data
+    return {}
+
+
+def _value(store: Store, pod: JsonObject, container: JsonObject, entry: JsonObject) -> str | None:
+    origin = entry.get("valueFrom")
+    if not origin:
+        return str(entry.get("value") or "")
+    namespace = pod["metadata"]["namespace"]
+    for key, reference in (("configMapKeyRef", "configMapRef"), ("secretKeyRef", "secretRef")):
+        if key in origin:
+            content = _source(store, namespace, {reference: origin[key]})
+            found = content.get(origin[key].get("key", ""))
+            return None if found is None else found.decode(errors="replace")
+    if "fieldRef" in origin:
+        return _field(pod, str(origin["fieldRef"].get("fieldPath", "")))
+    if "resourceFieldRef" in origin:
+        reference = origin["resourceFieldRef"]
+        kind, _, name = str(reference.get("resource", "")).partition(".")
+        amount = ((container.get("resources") or {}).get(kind) or {}).get(name, "0")
+        # A whole number of divisors, rounded up; without one, of bytes or processors.
+        return str(ceil(parse_quantity(amount) / (parse_quantity(reference.get("divisor") or "0") or 1)))
+    return ""
+
+
+def _field(pod: JsonObject, path: str) -> str:
+    match = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
+    if match is not None:
+        return str((pod["metadata"].get(match[1]) or {}).get(match[2], ""))
+    found: Any = pod
+    for name in path.split("."):
+        found = found.get(name, "") if isinstance(found, dict) else ""
+    return str(found)

@@ -1,0 +1,93 @@
+"""What a program in a simulated container sees: its streams, environment, files and terminal.
+
+Input and the joints of a pipeline are `Pipe`s that hold a bounded number of bytes, so that a slow reader slows the
+writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from pilothouse_simulator.values.clock import Clock
+
+_PIPE_BYTES = 65_536
+
+Sink = Callable[[bytes], Awaitable[None]]
+
+
+class Pipe:
+    """Bytes from one writer to one reader."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._closed = False
+        self._changed = asyncio.Condition()
+
+    async def write(self, data: bytes) -> None:
+        """Adds bytes; waits while much is unread. Dropped once the reader is gone."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._data) < _PIPE_BYTES or self._closed)
+            if not self._closed:
+                self._data += data
+                self._changed.notify_all()
+
+    async def close(self) -> None:
+        """No more will come, or be read."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def read(self) -> bytes:
+        """What there is, at least one byte; empty at the end."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._data or self._closed)
+            data = bytes(self._data)
+            self._data.clear()
+            self._changed.notify_all()
+            return data
+
+    async def read_line(self) -> bytes:
+        """One line with its end; less, or nothing, at the end of the stream."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: b"\n" in self._data or self._closed or len(self._data) >= _PIPE_BYTES
+            )
+            end = self._data.find(b"\n") + 1 or len(self._data)
+            line = bytes(self._data[:end])
+            del self._data[:end]
+            self._changed.notify_all()
+            return line
+
+
+@dataclass
+class Terminal:
+    """The size of a terminal in characters, zero until the client has told it, and what Ctrl-C does."""
+
+    width: int = 0
+    height: int = 0
+    interrupt: Callable[[], object] = lambda: None
+
+
+@dataclass
+class Process:
+    """Where a command runs. `files` are the contents by absolute path; `host_name` is the pod's name."""
+
+    clock: Clock
+    stdin: Pipe
+    stdout: Sink
+    stderr: Sink
+    environment: dict[str, str]
+    files: dict[str, bytes]
+    host_name: str
+    terminal: Terminal | None = None
+    arguments: list[str] = field(default_factory=list)
+
+    async def say(self, text: str) -> None:
+        """A line to the standard output."""
+        await self.stdout(f"{text}\n".encode())
+
+    async def complain(self, text: str) -> None:
+        """A line to the standard error."""
+        await self.stderr(f"{text}\n".encode())

@@ -1,0 +1,370 @@
+"""The grammar of the shell scripts that can be run in a simulated container: text to a tree.
+
+A small part of the POSIX shell, enough for what people and probes run by exec: words with quotes, variables and
+command substitution; `;`, `&`, `&&`, `||`, `|`; redirections to the other stream, to files and from files; `if`, `for`,
+`while`, `until`, groups. `shell` runs the tree.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+_OPERATORS = ("&&", "||", ">>", ">&", "<<", ";", "&", "|", "<", ">", "(", ")", "\n")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_RESERVED = frozenset({"then", "else", "elif", "fi", "do", "done", "}"})
+
+
+class SyntaxFailure(Exception):
+    """The text is no script that is understood."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a word. `text` as it is; `variable` by its name; `command` a script whose output is meant.
+
+    `quoted`: what it expands to is not split at blanks.
+    """
+
+    kind: Literal["text", "variable", "command"]
+    value: str
+    quoted: bool
+
+
+Word = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Redirection:
+    """`descriptor` 0, 1 or 2; `operator` `<`, `>`, `>>` (`target` a file) or `>&` (`target` a descriptor)."""
+
+    descriptor: int
+    operator: str
+    target: Word
+
+
+@dataclass(frozen=True)
+class Simple:
+    """A command: assignments before it, its words, its redirections."""
+
+    assignments: tuple[tuple[str, Word], ...]
+    words: tuple[Word, ...]
+    redirections: tuple[Redirection, ...]
+
+
+@dataclass(frozen=True)
+class For:
+    """`for name in words; do body; done`."""
+
+    name: str
+    words: tuple[Word, ...]
+    body: Sequence
+
+
+@dataclass(frozen=True)
+class While:
+    """`while condition; do body; done`; `until` where `wanted` is False."""
+
+    condition: Sequence
+    body: Sequence
+    wanted: bool
+
+
+@dataclass(frozen=True)
+class If:
+    """`if condition; then body; else otherwise; fi`."""
+
+    condition: Sequence
+    body: Sequence
+    otherwise: Sequence | None
+
+
+Command = Simple | For | While | If
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Commands joined by `|`. `negated`: with `!` before."""
+
+    commands: tuple[Command | Sequence, ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class Item:
+    """One step of a sequence: `joined` is how it hangs on the one before (`;`, `&&`, `||`)."""
+
+    joined: str
+    pipeline: Pipeline
+    background: bool
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Steps one after the other."""
+
+    items: tuple[Item, ...] = field(default_factory=tuple)
+
+
+Token = str | Word
+
+
+def parse(script: str) -> Sequence:
+    """The tree of a script. Raises SyntaxFailure."""
+    parser = _Parser(_tokens(script))
+    sequence = parser.sequence(frozenset())
+    if parser.position < len(parser.tokens):
+        raise SyntaxFailure(f"unexpected {parser.shown()}")
+    return sequence
+
+
+def _tokens(text: str) -> list[Token]:
+    tokens: list[Token] = []
+    position = 0
+    while position < len(text):
+        if text[position] in " \t\r":
+            position += 1
+        elif text.startswith("\\\n", position):
+            position += 2
+        elif text[position] == "#":
+            end = text.find("\n", position)
+            position = len(text) if end < 0 else end
+        elif (operator := next((op for op in _OPERATORS if text.startswith(op, position)), None)) is not None:
+            tokens.append(operator)
+            position += len(operator)
+        else:
+            word, position = _word(text, position)
+            tokens.append(word)
+    return tokens
+
+
+def _word(text: str, position: int) -> tuple[Word, int]:
+    parts: list[Part] = []
+    quote = ""
+    plain = ""
+
+    def flush() -> None:
+        nonlocal plain
+        if plain:
+            parts.append(Part("text", plain, bool(quote)))
+        plain = ""
+
+    while position < len(text):
+        character = text[position]
+        if not quote and (character in " \t\r" or any(text.startswith(op, position) for op in _OPERATORS)):
+            break
+        if quote == "'" and character != "'":
+            plain += character
+            position += 1
+        elif character == quote or (not quote and character in "'\""):
+            flush()
+            if not quote:
+                # An empty quotation is a word all the same.
+                parts.append(Part("text", "", True))
+            quote = "" if quote else character
+            position += 1
+        elif character == "\\" and position + 1 < len(text):
+            escaped = text[position + 1]
+            if quote and escaped not in '"\\$`':
+                plain += "\\"
+            flush()
+            parts.append(Part("text", escaped, True))
+            position += 2
+        elif character == "$" and position + 1 < len(text):
+            flush()
+            part, position = _expansion(text, position, quoted=bool(quote))
+            parts.append(part)
+        else:
+            plain += character
+            position += 1
+    if quote:
+        raise SyntaxFailure("unterminated quoted string")
+    flush()
+    return tuple(parts), position
+
+
+def _expansion(text: str, position: int, *, quoted: bool) -> tuple[Part, int]:
+    following = text[position + 1]
+    if following == "(":
+        depth, end = 0, position + 1
+        while end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            if depth == 0:
+                return Part("command", text[position + 2 : end], quoted), end + 1
+            end += 1
+        raise SyntaxFailure("unterminated command substitution")
+    if following == "{":
+        end = text.find("}", position)
+        if end < 0:
+            raise SyntaxFailure("unterminated variable")
+        return Part("variable", text[position + 2 : end], quoted), end + 1
+    if following in "?$#0123456789":
+        return Part("variable", following, quoted), position + 2
+    match = _NAME.match(text, position + 1)
+    if match is None:
+        return Part("text", "$", True), position + 1
+    return Part("variable", match[0], quoted), match.end()
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
+        self.position = 0
+
+    def shown(self) -> str:
+        """The token at hand, for messages."""
+        if self.position >= len(self.tokens):
+            return "end of file"
+        token = self.tokens[self.position]
+        text = token if isinstance(token, str) else "".join(part.value for part in token)
+        return '"newline"' if text == "\n" else f'"{text}"'
+
+    def _keyword(self) -> str:
+        """The unquoted text of the word at hand, an operator as it is, empty at the end."""
+        if self.position >= len(self.tokens):
+            return ""
+        token = self.tokens[self.position]
+        if isinstance(token, str):
+            return token
+        plain = len(token) == 1 and token[0].kind == "text" and not token[0].quoted
+        return token[0].value if plain else "\0"
+
+    def _expect(self, wanted: str) -> None:
+        self._blank_lines()
+        if self._keyword() != wanted:
+            raise SyntaxFailure(f'unexpected {self.shown()} (expecting "{wanted}")')
+        self.position += 1
+
+    def _blank_lines(self) -> None:
+        while self._keyword() in ("\n", ";"):
+            self.position += 1
+
+    def sequence(self, ends: frozenset[str]) -> Sequence:
+        """Steps until one of `ends` or the end."""
+        items: list[Item] = []
+        joined = ";"
+        self._blank_lines()
+        while self.position < len(self.tokens) and self._keyword() not in ends:
+            pipeline = self._pipeline()
+            operator = self._keyword()
+            items.append(Item(joined, pipeline, operator == "&"))
+            joined = ";"
+            if operator in ("&&", "||"):
+                joined = operator
+                self.position += 1
+                while self._keyword() == "\n":
+                    self.position += 1
+            elif operator in (";", "\n", "&"):
+                self.position += 1
+                self._blank_lines()
+            elif self.position < len(self.tokens) and operator not in ends:
+                raise SyntaxFailure(f"unexpected {self.shown()}")
+        if joined != ";":
+            raise SyntaxFailure(f"unexpected {self.shown()}")
+        return Sequence(tuple(items))
+
+    def _pipeline(self) -> Pipeline:
+        negated = self._keyword() == "!"
+        if negated:
+            self.position += 1
+        commands = [self._command()]
+        while self._keyword() == "|":
+            self.position += 1
+            commands.append(self._command())
+        return Pipeline(tuple(commands), negated)
+
+    def _command(self) -> Command | Sequence:
+        keyword = self._keyword()
+        if keyword in ("{", "("):
+            self.position += 1
+            end = "}" if keyword == "{" else ")"
+            body = self.sequence(frozenset({end}))
+            self._expect(end)
+            return body
+        if keyword == "for":
+            return self._for()
+        if keyword in ("while", "until"):
+            self.position += 1
+            condition = self.sequence(frozenset({"do"}))
+            return While(condition, self._body(), keyword == "while")
+        if keyword == "if":
+            return self._if()
+        if keyword in _RESERVED:
+            raise SyntaxFailure(f"unexpected {self.shown()}")
+        return self._simple()
+
+    def _body(self) -> Sequence:
+        self._expect("do")
+        body = self.sequence(frozenset({"done"}))
+        self._expect("done")
+        return body
+
+    def _for(self) -> For:
+        self.position += 1
+        name = self._keyword()
+        self.position += 1
+        self._expect("in")
+        words: list[Word] = []
+        while self.position < len(self.tokens) and not isinstance(token := self.tokens[self.position], str):
+            words.append(token)
+            self.position += 1
+        return For(name, tuple(words), self._body())
+
+    def _if(self) -> If:
+        self.position += 1
+        condition = self.sequence(frozenset({"then"}))
+        self._expect("then")
+        body = self.sequence(frozenset({"else", "elif", "fi"}))
+        if self._keyword() == "elif":
+            return If(condition, body, Sequence((Item(";", Pipeline((self._if(),)), False),)))
+        otherwise = None
+        if self._keyword() == "else":
+            self.position += 1
+            otherwise = self.sequence(frozenset({"fi"}))
+        self._expect("fi")
+        return If(condition, body, otherwise)
+
+    def _simple(self) -> Simple:
+        assignments: list[tuple[str, Word]] = []
+        words: list[Word] = []
+        redirections: list[Redirection] = []
+        while self.position < len(self.tokens):
+            token = self.tokens[self.position]
+            if isinstance(token, str):
+                if token not in (">", ">>", ">&", "<"):
+                    break
+                descriptor = self._descriptor(words, token)
+                self.position += 1
+                target = self.tokens[self.position] if self.position < len(self.tokens) else ""
+                if isinstance(target, str):
+                    raise SyntaxFailure(f"unexpected {self.shown()}")
+                redirections.append(Redirection(descriptor, token, target))
+            elif not words and (assignment := _assignment(token)) is not None:
+                assignments.append(assignment)
+            else:
+                words.append(token)
+            self.position += 1
+        if not (assignments or words or redirections):
+            raise SyntaxFailure(f"unexpected {self.shown()}")
+        return Simple(tuple(assignments), tuple(words), tuple(redirections))
+
+    @staticmethod
+    def _descriptor(words: list[Word], operator: str) -> int:
+        """The number written before the operator; `echo 2 > file` with a blank is not told apart."""
+        if (
+            words
+            and len(words[-1]) == 1
+            and words[-1][0] in (Part("text", "1", False), Part("text", "2", False))
+        ):
+            return int(words.pop()[0].value)
+        return 0 if operator == "<" else 1
+
+
+def _assignment(word: Word) -> tuple[str, Word] | None:
+    if not word or word[0].kind != "text" or word[0].quoted:
+        return None
+    name, equals, rest = word[0].value.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        return None
+    return name, (Part("text", rest, False), *word[1:])

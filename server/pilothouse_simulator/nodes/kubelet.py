@@ -1,0 +1,279 @@
+"""The kubelets: one `Kubelet` per node, and the task that gives them the pods of their nodes.
+
+`Kubelets.run` follows the pods in the store. A pod assigned to a node gets a `PodWorker` there; a deletion
+stops its life and starts its termination; when it is gone from the store its worker goes too. After a
+restart of the simulator over a saved state, the pods found go on where their status says they were.
+
+A kubelet can be stopped: what runs on its node goes on, and nobody tells of it or ends it. See `node_loss`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from pilothouse_simulator.nodes.node_loss import NodeLoss
+from pilothouse_simulator.nodes.node_objects import (
+    NodeShape,
+    default_shapes,
+    heartbeat,
+    image_size,
+    register,
+    show_ready,
+)
+from pilothouse_simulator.nodes.pod_usage import pod_core_seconds
+from pilothouse_simulator.nodes.pod_worker import PodWorker
+from pilothouse_simulator.nodes.timings import Timings
+from pilothouse_simulator.store.event_recorder import EventRecorder
+from pilothouse_simulator.store.store import Store, StoreEvent, Subscription
+from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.values.resources import PODS
+
+JsonObject = dict[str, Any]
+
+_LOOK_SECONDS = 10.0
+_HEARTBEAT_SECONDS = 300.0
+_STARTS_AT_ONCE = 24
+_FIRST_IMAGES = frozenset({"busybox:1", "registry.k8s.io/pause:3.10"})
+
+logger = logging.getLogger(__name__)
+
+
+class AddressPool:
+    """The addresses of pods in the whole cluster: 10.244.0.0/16, handed out round robin."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+        self._next = 0
+
+    def take(self) -> str:
+        """A free address. RuntimeError when none is left."""
+        for _ in range(65_534):
+            self._next = self._next % 65_534 + 1
+            if self._next not in self._taken:
+                self._taken.add(self._next)
+                return f"10.244.{self._next >> 8}.{self._next & 255}"
+        raise RuntimeError("no pod address is left")
+
+    def keep(self, address: str) -> None:
+        """Marks an address of a restored pod as taken."""
+        self._taken.add(self._number(address))
+
+    def give_back(self, address: str) -> None:
+        """Makes an address free again."""
+        self._taken.discard(self._number(address))
+
+    @staticmethod
+    def _number(address: str) -> int:
+        third, fourth = address.split(".")[2:]
+        return int(third) * 256 + int(fourth)
+
+
+class Kubelet:
+    """One node's agent: what its pods share."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        recorder: EventRecorder,
+        shape: NodeShape,
+        addresses: AddressPool,
+        timings: Timings,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.recorder = recorder
+        self.shape = shape
+        self.addresses = addresses
+        self.timings = timings
+        self.start_slots = asyncio.Semaphore(_STARTS_AT_ONCE)
+        self.workers: dict[str, PodWorker] = {}
+        self.images: set[str] = set(_FIRST_IMAGES)
+        self.images_changed = False
+        self.away = False
+        self.started_at = clock.now()
+        # What pods that are gone have used, so that the node's counter never falls.
+        self.gone_core_seconds = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.shape.name
+
+    @property
+    def ip(self) -> str:
+        return self.shape.ip
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.shape.memory_bytes
+
+    def has_image(self, image: str) -> bool:
+        """Whether the image has been pulled before."""
+        return image in self.images
+
+    def add_image(self, image: str) -> int:
+        """Notes a pulled image and answers its size in bytes."""
+        if image not in self.images:
+            self.images.add(image)
+            self.images_changed = True
+        return image_size(image)
+
+
+class Kubelets:
+    """All kubelets. `nodes` is a number of nodes of the default size, or their shapes."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        recorder: EventRecorder | None = None,
+        *,
+        nodes: int | Sequence[NodeShape] = 3,
+        timings: Timings | None = None,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.recorder = recorder or EventRecorder(store, clock)
+        shapes = default_shapes(nodes) if isinstance(nodes, int) else nodes
+        addresses = AddressPool()
+        self.by_node = {
+            shape.name: Kubelet(store, clock, self.recorder, shape, addresses, timings or Timings())
+            for shape in shapes
+        }
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._terminating: set[str] = set()
+        self._losses: dict[str, asyncio.Task[None]] = {}
+        self._subscription: Subscription = store.subscribe(PODS)
+
+    def register_nodes(self) -> None:
+        """Makes the Node objects that do not exist yet."""
+        for kubelet in self.by_node.values():
+            node = register(self.store, kubelet.shape, kubelet.images)
+            for image in node["status"].get("images") or []:
+                kubelet.images.update(name.removeprefix("docker.io/library/") for name in image["names"])
+
+    def worker(self, pod: JsonObject) -> PodWorker | None:
+        """The worker of a pod, or None where no node runs it."""
+        kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
+        return kubelet.workers.get(pod["metadata"]["uid"]) if kubelet is not None else None
+
+    def stop(self, node: str) -> None:
+        """The kubelet of a node goes away, without a word."""
+        kubelet = self.by_node[node]
+        if not kubelet.away:
+            kubelet.away = True
+            self._lose(node, self._loss(node).run())
+
+    def start(self, node: str) -> None:
+        """It is back, and tells what became of its pods."""
+        kubelet = self.by_node[node]
+        if not kubelet.away:
+            return
+        kubelet.away = False
+        show_ready(self.store, node)
+        self._lose(node, self._loss(node).end())
+        for worker in list(kubelet.workers.values()):
+            worker.publish()
+        for pod in self.store.list(PODS):
+            if pod["spec"].get("nodeName") == node:
+                self._adopt(pod)
+
+    def _loss(self, node: str) -> NodeLoss:
+        return NodeLoss(self.store, self.clock, self.recorder, node)
+
+    def _lose(self, node: str, work: Coroutine[Any, Any, None]) -> None:
+        if (task := self._losses.pop(node, None)) is not None:
+            task.cancel()
+        self._losses[node] = task = asyncio.create_task(work)
+        task.add_done_callback(_report_failure)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        self.register_nodes()
+        for pod in self.store.list(PODS):
+            self._adopt(pod)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_pods())
+                tasks.create_task(self._report())
+        finally:
+            self._subscription.close()
+            remaining = [*self._tasks.values(), *self._losses.values()]
+            for task in remaining:
+                task.cancel()
+            await asyncio.gather(*remaining, return_exceptions=True)
+
+    async def _follow_pods(self) -> None:
+        while batch := await self._subscription.next_batch():
+            for event in batch:
+                self._observe(event)
+
+    def _observe(self, event: StoreEvent) -> None:
+        if event.type == "DELETED":
+            self._drop(event.object)
+        else:
+            self._adopt(event.object)
+
+    def _adopt(self, pod: JsonObject) -> None:
+        """Starts the life of a pod new to its node, or its termination when it is being deleted."""
+        kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
+        uid = pod["metadata"]["uid"]
+        if (
+            kubelet is None
+            or kubelet.away
+            or self.store.get(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"]) is None
+        ):
+            return
+        worker = kubelet.workers.get(uid)
+        deleted = "deletionTimestamp" in pod["metadata"]
+        if worker is None:
+            worker = kubelet.workers[uid] = PodWorker(kubelet, pod)
+            if not deleted:
+                self._spawn(uid, worker.live())
+        elif int(pod["metadata"]["resourceVersion"]) > int(worker.pod["metadata"]["resourceVersion"]):
+            worker.pod = pod
+        if deleted and uid not in self._terminating:
+            self._terminating.add(uid)
+            self._spawn(uid, worker.terminate())
+
+    def _drop(self, pod: JsonObject) -> None:
+        kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
+        uid = pod["metadata"]["uid"]
+        worker = kubelet.workers.pop(uid, None) if kubelet is not None else None
+        self._terminating.discard(uid)
+        if (task := self._tasks.pop(uid, None)) is not None:
+            task.cancel()
+        if worker is not None and kubelet is not None:
+            worker.release()
+            kubelet.gone_core_seconds += pod_core_seconds(worker, self.clock.now())
+
+    def _spawn(self, uid: str, life: Coroutine[Any, Any, None]) -> None:
+        """Runs a pod's life, or its termination in the place of its life."""
+        if (task := self._tasks.pop(uid, None)) is not None:
+            task.cancel()
+        task = asyncio.create_task(life)
+        self._tasks[uid] = task
+        task.add_done_callback(_report_failure)
+
+    async def _report(self) -> None:
+        since_heartbeat = 0.0
+        while True:
+            await self.clock.sleep(_LOOK_SECONDS)
+            since_heartbeat += _LOOK_SECONDS
+            due = since_heartbeat >= _HEARTBEAT_SECONDS
+            for kubelet in self.by_node.values():
+                if kubelet.away:
+                    continue
+                if due or kubelet.images_changed:
+                    kubelet.images_changed = False
+                    heartbeat(self.store, kubelet.name, kubelet.images)
+            if due:
+                since_heartbeat = 0.0
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a simulated pod or node stopped working", exc_info=error)

@@ -1,0 +1,196 @@
+"""The containers of one simulated pod while it lives on its node: their states, attempts and programs.
+
+This is what the kubelet knows beyond what it reports: when an attempt really started (to the microsecond,
+for logs and usage), what it runs and how it ended. `pod_status` turns it into the status that clients see;
+`restore` goes the other way after a restart of the simulator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pilothouse_simulator.admission.pod_resources import is_sidecar
+from pilothouse_simulator.nodes.pod_programs import START_FAILED, Program, program_of
+from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.pod_behavior import PodBehavior
+
+JsonObject = dict[str, Any]
+
+
+_NEVER = "1970-01-01T00:00:00Z"
+
+
+class Role(StrEnum):
+    """Where a container stands in its pod."""
+
+    INIT = "init"
+    SIDECAR = "sidecar"
+    MAIN = "main"
+
+
+@dataclass
+class Attempt:
+    """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end.
+
+    `message` tells more about the end. `has_run` is False where the program could not be started.
+    `environment` is that of its start, None where it is not known any more; `files` are those that programs run in it
+    have written.
+    """
+
+    container_id: str
+    started_at: datetime
+    program: Program
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    environment: dict[str, str] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    message: str = ""
+    has_run: bool = True
+
+    def terminated(self) -> JsonObject:
+        """The `terminated` state of this attempt."""
+        return {
+            "exitCode": self.exit_code,
+            "reason": self.reason,
+            **({"message": self.message} if self.message else {}),
+            "startedAt": _seconds(self.started_at) if self.has_run else _NEVER,
+            "finishedAt": _seconds(self.finished_at or self.started_at),
+            "containerID": self.container_id,
+        }
+
+
+@dataclass
+class Container:
+    """One container. `current` is the newest attempt, `previous` the one before it; `waiting` is the reason
+    and message shown while no attempt runs. `earlier_run_seconds` is how long the attempts before `current` ran.
+    """
+
+    spec: JsonObject
+    role: Role
+    image_id: str
+    current: Attempt | None = None
+    previous: Attempt | None = None
+    waiting: tuple[str, str] | None = None
+    restarts: int = 0
+    ready: bool = False
+    started: bool = False
+    never_ran: bool = False
+    earlier_run_seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an attempt runs now."""
+        return self.current is not None and self.current.finished_at is None
+
+    def begin(self, pod_uid: str, behavior: PodBehavior, now: datetime) -> Attempt:
+        """Starts the next attempt."""
+        if self.current is not None:
+            self.restarts += 1
+            self.previous = self.current
+            if (ended := self.current.finished_at) is not None:
+                self.earlier_run_seconds += (ended - self.current.started_at).total_seconds()
+        number = f"{pod_uid}/{self.name}/{self.restarts}"
+        identifier = "containerd://" + hashlib.sha256(number.encode()).hexdigest()
+        program = program_of(behavior, self.spec, is_main=self.role is not Role.INIT)
+        self.current = Attempt(identifier, now, program)
+        self.waiting = None
+        self.ready = self.started = False
+        return self.current
+
+    def fail_to_start(self, pod_uid: str, behavior: PodBehavior, now: datetime, why: str) -> None:
+        """The next attempt, whose program does not start."""
+        attempt = self.begin(pod_uid, behavior, now)
+        attempt.has_run, attempt.message = False, why
+        self.end(now, START_FAILED, "StartError")
+        self.waiting = ("RunContainerError", why)
+
+    def end(self, now: datetime, exit_code: int, reason: str = "") -> None:
+        """Ends the running attempt. The reason follows from the code unless given."""
+        if self.current is not None and self.current.finished_at is None:
+            self.current.finished_at = now
+            self.current.exit_code = exit_code
+            self.current.reason = reason or ("Completed" if exit_code == 0 else "Error")
+            self.current.message = self.current.message or self.current.program.termination_message
+            self.current.over.set()
+        self.started = False
+        self.ready = self.role is Role.INIT and exit_code == 0
+
+
+def containers_of(pod: JsonObject) -> list[Container]:
+    """The containers of a new pod, init containers first."""
+    spec = pod["spec"]
+    initial = spec.get("initContainers") or []
+    waiting = ("PodInitializing", "") if initial else ("ContainerCreating", "")
+    found = []
+    for container in [*initial, *spec["containers"]]:
+        role = Role.MAIN
+        if any(container is entry for entry in initial):
+            role = Role.SIDECAR if is_sidecar(container) else Role.INIT
+        found.append(Container(container, role, image_id(container["image"]), waiting=waiting))
+    return found
+
+
+def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
+    """The containers of a pod that was already running, from its status."""
+    status = pod["status"]
+    known = {
+        entry["name"]: entry
+        for entry in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    }
+    containers = containers_of(pod)
+    for container in containers:
+        entry = known.get(container.name)
+        if entry is None:
+            continue
+        container.restarts = int(entry.get("restartCount", 0))
+        container.ready, container.started = bool(entry.get("ready")), bool(entry.get("started"))
+        program = program_of(behavior, container.spec, is_main=container.role is not Role.INIT)
+        last = _attempt(entry.get("lastState") or {}, program)
+        state = entry.get("state") or {}
+        container.current = _attempt(state, program, entry.get("containerID", ""))
+        if container.current is None:
+            # Waiting: the attempt that ended last counts as the newest one.
+            container.current = last
+            waiting = state.get("waiting") or {}
+            container.waiting = (waiting.get("reason", ""), waiting.get("message", ""))
+        else:
+            container.previous, container.waiting = last, None
+    return containers
+
+
+def _attempt(state: JsonObject, program: Program, container_id: str = "") -> Attempt | None:
+    if "running" in state:
+        return Attempt(container_id, parse_time(state["running"]["startedAt"]), program)
+    ended = state.get("terminated")
+    if not ended or not ended.get("startedAt"):
+        return None
+    attempt = Attempt(
+        ended.get("containerID", ""),
+        parse_time(ended["startedAt"]),
+        program,
+        parse_time(ended["finishedAt"]),
+        int(ended["exitCode"]),
+        ended.get("reason", ""),
+    )
+    attempt.over.set()
+    return attempt
+
+
+def image_id(image: str) -> str:
+    """A stable identifier of an image."""
+    return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,184 @@
+"""What must be there before a container of a simulated pod starts: its volumes, its image, its configuration.
+
+A kubelet that misses any of it says so and looks again, until it is there. A missing volume is told by the event
+FailedMount alone; for the others the container waits with a reason, which the status shows at the second attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pilothouse_simulator.values.pod_behavior import pull_failure
+from pilothouse_simulator.values.resources import CONFIG_MAPS, SECRETS, ResourceType
+
+if TYPE_CHECKING:
+    from pilothouse_simulator.nodes.pod_containers import Container
+    from pilothouse_simulator.nodes.pod_worker import PodWorker
+    from pilothouse_simulator.store.store import Store
+
+JsonObject = dict[str, Any]
+
+_FIRST_BACK_OFF_SECONDS = 10
+_LONGEST_BACK_OFF_SECONDS = 300
+_SYNC_SECONDS = 10.5
+_FIRST_MOUNT_SECONDS, _MOUNT_PAUSE_SECONDS, _LONGEST_MOUNT_PAUSE_SECONDS = 0.15, 0.5, 122.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a container is not created: the reason and message of its state, and the (warning) events beside."""
+
+    reason: str
+    message: str
+    events: tuple[tuple[str, str], ...]
+
+
+async def mount_volumes(worker: PodWorker) -> None:
+    """Waits until the config maps and secrets that volumes come from exist."""
+    clock, pause, first = worker.node.clock, _MOUNT_PAUSE_SECONDS, True
+    while (missing := _missing_volume(worker.node.store, worker.pod)) is not None:
+        if first:
+            await clock.sleep(_FIRST_MOUNT_SECONDS)
+            first = False
+        volume, why = missing
+        worker.pod_event(
+            "FailedMount", f'MountVolume.SetUp failed for volume "{volume}" : {why}', warning=True
+        )
+        await clock.sleep(pause)
+        pause = min(2 * pause, _LONGEST_MOUNT_PAUSE_SECONDS)
+
+
+async def prepare(worker: PodWorker, container: Container) -> None:
+    """Waits until a container can be created: image and configuration are there."""
+    attempts = 0
+    while True:
+        refusal = _image_refusal(worker, container.spec)
+        if refusal is None:
+            await _pull(worker, container)
+            refusal = _configuration_refusal(worker.node.store, worker.pod, container.spec)
+            if refusal is None:
+                return
+        for reason, message in refusal.events:
+            worker.event(container, reason, message, warning=True)
+        attempts += 1
+        if attempts > 1:
+            container.waiting = (refusal.reason, refusal.message)
+            worker.publish()
+        await worker.node.clock.sleep(worker.node.timings.notice if attempts == 1 else _SYNC_SECONDS)
+
+
+async def _pull(worker: PodWorker, container: Container) -> None:
+    """Makes sure the image is there; tries for ever, with growing pauses, where it cannot be pulled."""
+    image, clock, timings = container.spec["image"], worker.node.clock, worker.node.timings
+    pause = _FIRST_BACK_OFF_SECONDS
+    while (failure := pull_failure(worker.behavior, image)) is not None:
+        worker.event(container, "Pulling", f'Pulling image "{image}"')
+        await clock.sleep(timings.create)
+        message = f'Failed to pull image "{image}": {failure}'
+        worker.event(container, "Failed", message, warning=True)
+        worker.event(container, "Failed", "Error: ErrImagePull", warning=True)
+        container.waiting = ("ErrImagePull", failure)
+        worker.publish()
+        await clock.sleep(timings.show_back_off)
+        worker.event(container, "BackOff", f'Back-off pulling image "{image}"')
+        worker.event(container, "Failed", "Error: ImagePullBackOff", warning=True)
+        message = f'Back-off pulling image "{image}": ErrImagePull: {failure}'
+        container.waiting = ("ImagePullBackOff", message)
+        worker.publish()
+        await clock.sleep(pause + timings.end_back_off)
+        pause = min(pause * 2, _LONGEST_BACK_OFF_SECONDS)
+    if worker.node.has_image(image) and container.spec.get("imagePullPolicy") != "Always":
+        message = f'Container image "{image}" already present on machine and can be accessed by the pod'
+        worker.event(container, "Pulled", message)
+        return
+    worker.event(container, "Pulling", f'Pulling image "{image}"')
+    await clock.sleep(timings.pull)
+    size = worker.node.add_image(image)
+    took = f"{int(timings.pull * 1000)}ms"
+    worker.event(
+        container,
+        "Pulled",
+        f'Successfully pulled image "{image}" in {took} ({took} including waiting). '
+        f"Image size: {size} bytes.",
+    )
+
+
+def _image_refusal(worker: PodWorker, spec: JsonObject) -> Refusal | None:
+    image = spec["image"]
+    if not _is_reference(image):
+        message = (
+            f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": '
+            "invalid reference format"
+        )
+        events = (("InspectFailed", message), ("Failed", "Error: InvalidImageName"))
+        return Refusal("InvalidImageName", message, events)
+    if spec.get("imagePullPolicy") == "Never" and not worker.node.has_image(image):
+        message = f'Container image "{image}" is not present with pull policy of Never'
+        events = (("ErrImageNeverPull", message), ("Failed", "Error: ErrImageNeverPull"))
+        return Refusal("ErrImageNeverPull", message, events)
+    return None
+
+
+def _is_reference(image: str) -> bool:
+    """Whether the name of an image can be understood: lower case, no blanks, at most one tag."""
+    name, _, digest = image.partition("@")
+    host, slash, path = name.partition("/")
+    repository = path if slash else host
+    return (
+        bool(repository)
+        and not any(character.isspace() for character in image)
+        and repository.count(":") <= 1
+        and repository.partition(":")[0] == repository.partition(":")[0].lower()
+        and (not digest or ":" in digest)
+    )
+
+
+def _configuration_refusal(store: Store, pod: JsonObject, spec: JsonObject) -> Refusal | None:
+    """The first config map, secret or key that the environment needs and that is not there."""
+    namespace = pod["metadata"]["namespace"]
+    for source in spec.get("envFrom") or []:
+        for field, resource in (("configMapRef", CONFIG_MAPS), ("secretRef", SECRETS)):
+            if field in source and (why := _missing(store, resource, namespace, source[field])):
+                return _configuration_error(why)
+    for variable in spec.get("env") or []:
+        origin = variable.get("valueFrom") or {}
+        for field, resource in (("configMapKeyRef", CONFIG_MAPS), ("secretKeyRef", SECRETS)):
+            if field in origin and (why := _missing(store, resource, namespace, origin[field])):
+                return _configuration_error(why)
+    return None
+
+
+def _configuration_error(why: str) -> Refusal:
+    return Refusal("CreateContainerConfigError", why, (("Failed", f"Error: {why}"),))
+
+
+def _missing(store: Store, resource: ResourceType, namespace: str, reference: JsonObject) -> str:
+    """Why a reference cannot be followed; empty where it can, or need not."""
+    name, key = reference.get("name", ""), reference.get("key")
+    if reference.get("optional"):
+        return ""
+    found = store.get(resource, namespace, name)
+    if found is None:
+        return f'{resource.kind.lower()} "{name}" not found'
+    if key is not None and key not in {**(found.get("data") or {}), **(found.get("binaryData") or {})}:
+        return f"couldn't find key {key} in {resource.kind} {namespace}/{name}"
+    return ""
+
+
+def _missing_volume(store: Store, pod: JsonObject) -> tuple[str, str] | None:
+    """The first volume whose source is not there, and why."""
+    namespace = pod["metadata"]["namespace"]
+    for volume in pod["spec"].get("volumes") or []:
+        sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
+        for source in sources:
+            for field, resource in (("configMap", CONFIG_MAPS), ("secret", SECRETS)):
+                reference = source.get(field)
+                if reference is None or reference.get("name") == "kube-root-ca.crt":
+                    continue
+                named = {**reference, "name": reference.get("name") or reference.get("secretName") or ""}
+                items = [named, *({**named, "key": item["key"]} for item in reference.get("items") or [])]
+                why = next((why for item in items if (why := _missing(store, resource, namespace, item))), "")
+                if why:
+                    return volume["name"], why
+    return None

@@ -1,0 +1,327 @@
+"""What runs in a simulated container: what it logs when, when and how it ends, what it does on TERM.
+
+A program is data (lines at offsets, a repeating part, an end), so a container's log at any moment follows
+from its start time alone: nothing has to be stored or timed for it. Programs come from three places: the
+behaviour the pod's annotations ask for; a shell script given as `sh -c`, of which the simple forms are
+understood (echo, sleep, exit, trap, wait, for, while true, `tail -c N /dev/zero` as a way to take memory);
+otherwise a server that runs until it is told to stop. A script with anything else in it counts as such a
+server.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pilothouse_simulator.values.pod_behavior import Behavior, PodBehavior
+from pilothouse_simulator.values.quantities import parse_quantity
+
+JsonObject = dict[str, Any]
+
+KILLED = 137
+START_FAILED = 128
+_SHELLS = frozenset({"sh", "bash", "ash", "/bin/sh", "/bin/bash", "/bin/ash"})
+_TOOLS = frozenset({"true", "false", "sleep", "echo"})
+_MOST_STEPS = 10_000
+_HEARTBEAT_SECONDS = 30.0
+_TAIL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Program:
+    """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each
+    repetition, with its start and period. `end`: when it ends by itself and with which code. `memory` is
+    the most bytes it takes (0: as its usage level says). `on_term`: the code it ends with on TERM, None
+    when it ignores TERM. `termination_message` is what it leaves in /dev/termination-log.
+    """
+
+    lines: tuple[tuple[float, str], ...] = ()
+    cycle: tuple[tuple[float, str], ...] = ()
+    cycle_start: float = 0.0
+    cycle_period: float = 0.0
+    end: tuple[float, int] | None = None
+    memory: int = 0
+    memory_at: float = 0.0
+    on_term: int | None = 0
+    termination_message: str = ""
+
+    def output(self, until: float) -> Iterator[tuple[float, str]]:
+        """The lines written up to so many seconds after the start, in order."""
+        for offset, text in self.lines:
+            if offset > until:
+                return
+            yield offset, text
+        if not self.cycle or self.cycle_period <= 0:
+            return
+        start = self.cycle_start
+        while start <= until:
+            for offset, text in self.cycle:
+                if start + offset > until:
+                    return
+                yield start + offset, text
+            start += self.cycle_period
+
+    def next_output_after(self, moment: float) -> float | None:
+        """Seconds after the start of the first line later than `moment`; None when no more will come."""
+        for offset, _ in self.lines:
+            if offset > moment:
+                return offset
+        if not self.cycle or self.cycle_period <= 0:
+            return None
+        repetition = max(0, int((moment - self.cycle_start) // self.cycle_period))
+        for start in (repetition, repetition + 1, repetition + 2):
+            for offset, _ in self.cycle:
+                due = self.cycle_start + start * self.cycle_period + offset
+                if due > moment:
+                    return due
+        return None
+
+
+def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -> Program:
+    """The program of a container. Init containers without a script end well at once."""
+    name = container["name"]
+    if is_main and behavior.explicit:
+        if behavior.kind is Behavior.CRASH_LOOP:
+            lines = ((0.0, f"{name}: starting"), (0.1, f"{name}: fatal error, giving up"))
+            return Program(lines=lines, end=(0.2, 1))
+        if behavior.kind is Behavior.EXIT:
+            return Program(
+                lines=((0.0, f"{name}: starting"), (0.9, f"{name}: done")), end=(1.0, behavior.exit_code)
+            )
+        if behavior.kind is Behavior.OOM:
+            return Program(lines=((0.0, f"{name}: starting"),), memory=2**62, memory_at=1.0)
+    known = _program_of_command([*(container.get("command") or []), *(container.get("args") or [])])
+    if known is not None:
+        return known
+    if not is_main:
+        return Program(lines=((0.0, f"{name}: done"),), end=(0.1, 0))
+    return Program(
+        lines=((0.0, f"{name}: started"),),
+        cycle=((0.0, f"{name}: serving"),),
+        cycle_start=_HEARTBEAT_SECONDS,
+        cycle_period=_HEARTBEAT_SECONDS,
+    )
+
+
+def start_failure(behavior: PodBehavior, container: JsonObject) -> str | None:
+    """Why the command of a container does not exist; None where it does. `nosuch` stands for all that do not."""
+    command = container.get("command") or []
+    if behavior.kind is Behavior.START_ERROR:
+        command = command or ["/nosuch"]
+    elif not command or command[0].rpartition("/")[2] != "nosuch":
+        return None
+    return (
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+        f'unable to start container process: exec: "{command[0]}": stat {command[0]}: no such file or directory: '
+        "unknown"
+    )
+
+
+def exec_fails(command: list[str]) -> bool:
+    """Whether a command, as a probe runs it, is known to end with a failure."""
+    program = _program_of_command(command)
+    return program is not None and program.end is not None and program.end[1] != 0
+
+
+def _program_of_command(command: list[str]) -> Program | None:
+    """The program of a command that is understood: a script, or one of the simplest tools."""
+    if len(command) >= 3 and command[0] in _SHELLS and command[1] == "-c":
+        return _interpret(str(command[2]))
+    if command and command[0] in _TOOLS:
+        return _interpret(shlex.join(command))
+    return None
+
+
+class _Unsupported(Exception):
+    """The script holds something this interpreter does not know."""
+
+
+class _Ended(Exception):
+    """The script came to its end, or to a part that repeats for ever."""
+
+
+class _Script:
+    """Runs a script once, on a clock of its own."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.time = 0.0
+        self.lines: list[tuple[float, str]] = []
+        self.exit_code: int | None = None
+        self.last_code = 0
+        self.on_term: int | None = None
+        self.memory = 0
+        self.memory_at = 0.0
+        self.termination_message = ""
+        self.background_until = 0.0
+        self.cycle: tuple[tuple[float, str], ...] = ()
+        self.cycle_start = 0.0
+        self.cycle_period = 0.0
+        self.variables: dict[str, str] = {}
+        self.steps = 0
+
+    def program(self) -> Program:
+        try:
+            self._block(0, len(self.tokens))
+        except _Ended:
+            pass
+        else:
+            self.exit_code = self.last_code
+        return Program(
+            lines=tuple(self.lines),
+            cycle=self.cycle,
+            cycle_start=self.cycle_start,
+            cycle_period=self.cycle_period,
+            end=None if self.exit_code is None else (max(self.time, 0.01), self.exit_code),
+            memory=self.memory,
+            memory_at=self.memory_at,
+            on_term=self.on_term,
+            termination_message=self.termination_message,
+        )
+
+    def _block(self, position: int, end: int) -> None:
+        while position < end:
+            word = self.tokens[position]
+            if word == "&&" and self.last_code != 0:
+                raise _Unsupported
+            if word in (";", "&&", "&"):
+                position += 1
+            elif word == "for":
+                position = self._for(position, end)
+            elif word == "while":
+                position = self._while(position, end)
+            else:
+                stop = position
+                while stop < end and self.tokens[stop] not in (";", "&&", "&"):
+                    stop += 1
+                background = stop < end and self.tokens[stop] == "&"
+                self._command(self.tokens[position:stop], background=background)
+                position = stop
+
+    def _body(self, position: int, end: int) -> tuple[int, int]:
+        """The bounds of `do … done` that begins at or after `position`."""
+        while position < end and self.tokens[position] == ";":
+            position += 1
+        if position >= end or self.tokens[position] != "do":
+            raise _Unsupported
+        depth, stop = 0, position
+        while stop < end:
+            if self.tokens[stop] == "do":
+                depth += 1
+            elif self.tokens[stop] == "done":
+                depth -= 1
+                if depth == 0:
+                    return position + 1, stop
+            stop += 1
+        raise _Unsupported
+
+    def _for(self, position: int, end: int) -> int:
+        name = self.tokens[position + 1]
+        if self.tokens[position + 2] != "in":
+            raise _Unsupported
+        stop = position + 3
+        while stop < end and self.tokens[stop] != ";":
+            stop += 1
+        values = self.tokens[position + 3 : stop]
+        first, last = self._body(stop, end)
+        for value in values:
+            self.variables[name] = value
+            self._block(first, last)
+        return last + 1
+
+    def _while(self, position: int, end: int) -> int:
+        if self.tokens[position + 1] not in ("true", ":"):
+            raise _Unsupported
+        first, last = self._body(position + 2, end)
+        start, known = self.time, len(self.lines)
+        self._block(first, last)
+        body = self.lines[known:]
+        del self.lines[known:]
+        self.cycle = tuple((offset - start, text) for offset, text in body)
+        self.cycle_start, self.cycle_period = start, max(self.time - start, 0.01)
+        raise _Ended
+
+    def _command(self, words: list[str], *, background: bool) -> None:
+        self.steps += 1
+        if self.steps > _MOST_STEPS:
+            raise _Unsupported
+        words = [self._substitute(word) for word in words if word != ">&2"]
+        if not words:
+            return
+        name, arguments = words[0], words[1:]
+        self.last_code = 0
+        if name == "echo" and arguments[-2:] == [">", "/dev/termination-log"]:
+            self.termination_message = " ".join(arguments[:-2]) + "\n"
+        elif name == "echo":
+            self.lines.append((self.time, " ".join(arguments)))
+        elif name == "sleep" and len(arguments) == 1 and re.fullmatch(r"\d+(\.\d+)?", arguments[0]):
+            seconds = float(arguments[0])
+            if background:
+                self.background_until = max(self.background_until, self.time + seconds)
+            else:
+                self.time += seconds
+        elif name == "wait":
+            self.time = max(self.time, self.background_until)
+        elif name == "exit":
+            self.exit_code = int(arguments[0]) if arguments and arguments[0].isdigit() else 0
+            raise _Ended
+        elif name == "trap" and len(arguments) == 2 and arguments[1] in ("TERM", "SIGTERM", "15"):
+            match = re.fullmatch(r"exit(?: (\d+))?", arguments[0].strip())
+            self.on_term = int(match[1] or 0) if match else None
+        elif name in ("true", ":"):
+            return
+        elif name == "false":
+            self.last_code = 1
+        elif name == "tail" and len(arguments) == 3 and arguments[0] == "-c" and arguments[2] == "/dev/zero":
+            self.memory_at, self.memory = self.time, _bytes(arguments[1])
+            self.time += _TAIL_SECONDS
+        else:
+            raise _Unsupported
+
+    def _substitute(self, word: str) -> str:
+        if "`" in word or "$(" in word:
+            raise _Unsupported
+
+        def value(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            if name not in self.variables:
+                raise _Unsupported
+            return self.variables[name]
+
+        return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, word)
+
+
+def _bytes(text: str) -> int:
+    """The size of an argument of `tail -c` (`400m`, where m is mebibytes)."""
+    number = text.rstrip("kmgKMGB")
+    unit = {"k": "Ki", "m": "Mi", "g": "Gi"}.get(text[len(number) :][:1].lower(), "")
+    if not number.isdigit():
+        raise _Unsupported
+    return int(parse_quantity(number + unit))
+
+
+def _interpret(script: str) -> Program | None:
+    """The program of a shell script, or None where it holds more than the forms understood."""
+    text = script.replace("\n", ";").replace("1>&2", ">&2").replace(">&2", " >&2 ")
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=";&")
+    lexer.whitespace_split = True
+    try:
+        tokens = [part for token in lexer for part in ([";"] if set(token) == {";"} else [token])]
+        joined = _rejoin_redirections(tokens)
+        return _Script(joined).program()
+    except (ValueError, IndexError, _Unsupported):
+        return None
+
+
+def _rejoin_redirections(tokens: list[str]) -> list[str]:
+    """Puts `>&2` together again, which the lexer takes apart at the ampersand."""
+    joined: list[str] = []
+    for token in tokens:
+        if len(joined) >= 2 and joined[-1] == "&" and joined[-2] == ">" and token == "2":
+            joined[-2:] = [">&2"]
+        else:
+            joined.append(token)
+    return joined

@@ -1,0 +1,143 @@
+"""How much cpu and memory simulated containers use.
+
+Usage is a function of time, not something counted: each container has a level, and its cpu varies around it
+as a sine, whose integral is the cumulative counter. So two samples always agree with the level between
+them, a counter never falls while its container runs, and nothing has to be kept. Levels come from the pod's
+annotations (steady then) or from the requests; limits are never passed, except by what ends in an OOM kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role
+from pilothouse_simulator.values.quantities import parse_quantity
+
+if TYPE_CHECKING:
+    from pilothouse_simulator.nodes.pod_worker import PodWorker
+
+JsonObject = dict[str, Any]
+
+SAMPLE_SECONDS = 10.0
+_CYCLE_SECONDS = 240.0
+_SWING = 0.25
+_SHARE_OF_REQUEST = 0.6
+_SHARE_OF_LIMIT = 0.3
+_DEFAULT_CORES = 0.004
+_DEFAULT_MEMORY = 24 * 2**20
+_WARM_UP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Level:
+    """The mean usage of a container: cores with the relative swing around them, bytes of memory."""
+
+    cores: float
+    swing: float
+    phase: float
+    memory_bytes: int
+    memory_limit_bytes: int
+
+    def core_seconds(self, seconds: float) -> float:
+        """Core-seconds used in the first `seconds` of a run."""
+        if seconds <= 0:
+            return 0.0
+        turn = 2 * math.pi / _CYCLE_SECONDS
+        wave = (math.cos(self.phase) - math.cos(turn * seconds + self.phase)) / turn
+        return self.cores * (seconds + self.swing * wave)
+
+    def working_set_bytes(self, seconds: float) -> int:
+        """Bytes of memory in use so many seconds after the start: it grows to the level at first."""
+        share = min(1.0, 0.4 + 0.6 * max(0.0, seconds) / _WARM_UP_SECONDS)
+        pages = int(self.memory_bytes * share) // 4096
+        return pages * 4096
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement. `cores` is the mean since the sample before it, zero at the first."""
+
+    time: datetime
+    core_seconds: float
+    cores: float
+    working_set_bytes: int
+
+
+def level_of(worker: PodWorker, container: Container) -> Level:
+    """The level of a container's usage."""
+    resources = container.spec.get("resources") or {}
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    behavior = worker.behavior if container.role is Role.MAIN else None
+    cores_asked = behavior.cpu if behavior is not None else None
+    swing = 0.0 if cores_asked is not None else _SWING
+    cores = (
+        float(cores_asked) if cores_asked is not None else _default(requests, limits, "cpu", _DEFAULT_CORES)
+    )
+    if "cpu" in limits:
+        cores = min(cores, float(parse_quantity(limits["cpu"])) / (1 + swing))
+    limit = int(parse_quantity(limits["memory"])) if "memory" in limits else 0
+    memory_asked = behavior.memory if behavior is not None else None
+    memory = (
+        float(memory_asked)
+        if memory_asked is not None
+        else _default(requests, limits, "memory", _DEFAULT_MEMORY)
+    )
+    if limit:
+        memory = min(memory, limit)
+    return Level(cores, swing, _phase(worker.uid + container.name), int(memory), limit)
+
+
+def _default(requests: JsonObject, limits: JsonObject, resource: str, otherwise: float) -> float:
+    if resource in requests:
+        return float(parse_quantity(requests[resource])) * _SHARE_OF_REQUEST
+    if resource in limits:
+        return float(parse_quantity(limits[resource])) * _SHARE_OF_LIMIT
+    return otherwise
+
+
+def _phase(seed: str) -> float:
+    """A stable angle, so that containers do not swing together."""
+    return int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=4).digest(), "big") / 2**32 * 2 * math.pi
+
+
+def sample(level: Level, attempt: Attempt, now: datetime) -> Sample:
+    """The newest measurement of a run: taken at its start, then every ten seconds."""
+    end = attempt.finished_at or now
+    age = max(0.0, (min(now, end) - attempt.started_at).total_seconds())
+    taken = age // SAMPLE_SECONDS * SAMPLE_SECONDS
+    used = level.core_seconds(taken)
+    cores = 0.0
+    if taken >= SAMPLE_SECONDS:
+        cores = (used - level.core_seconds(taken - SAMPLE_SECONDS)) / SAMPLE_SECONDS
+    return Sample(
+        attempt.started_at + (min(now, end) - attempt.started_at) * (taken / age if age else 0.0),
+        used,
+        cores,
+        level.working_set_bytes(taken),
+    )
+
+
+def pod_core_seconds(worker: PodWorker, now: datetime) -> float:
+    """Core-seconds of all runs of all containers of a pod, up to their newest samples."""
+    total = 0.0
+    for container in worker.containers:
+        if container.current is None:
+            continue
+        level = level_of(worker, container)
+        total += level.cores * container.earlier_run_seconds
+        if container.is_running:
+            total += sample(level, container.current, now).core_seconds
+        else:
+            total += level.cores * run_seconds(container.current)
+    return total
+
+
+def run_seconds(attempt: Attempt) -> float:
+    """How long an ended run lasted."""
+    if attempt.finished_at is None:
+        return 0.0
+    return max(0.0, (attempt.finished_at - attempt.started_at).total_seconds())

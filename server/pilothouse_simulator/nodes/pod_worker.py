@@ -1,0 +1,378 @@
+"""The life of one pod on its node: starting, running, restarting, ending.
+
+`PodWorker.live` is the whole life as one coroutine on the clock: sandbox, init containers one by one, then
+the main containers side by side, each with pulls, probes, restarts and back-off. `PodWorker.terminate` is
+its end after a deletion. Every step that a client could see is published as a status, in the order a real
+kubelet reports them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pilothouse_simulator.exec.environment import environment_of
+from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role, containers_of, restore
+from pilothouse_simulator.nodes.pod_preparation import mount_volumes, prepare
+from pilothouse_simulator.nodes.pod_probes import is_found_dead, needs_probing, probe, until_dead
+from pilothouse_simulator.nodes.pod_programs import KILLED, start_failure
+from pilothouse_simulator.nodes.pod_status import Sandbox, build_status
+from pilothouse_simulator.store.store import format_time
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.pod_behavior import Behavior, behavior_of
+from pilothouse_simulator.values.quantities import parse_quantity
+from pilothouse_simulator.values.resources import PODS
+
+if TYPE_CHECKING:
+    from pilothouse_simulator.nodes.kubelet import Kubelet
+
+JsonObject = dict[str, Any]
+
+KUBELET = "kubelet"
+_LONGEST_BACK_OFF_SECONDS = 300
+_FIRST_BACK_OFF_SECONDS = 10
+_BACK_OFF_RESET_SECONDS = 600.0
+_PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
+
+
+class PodWorker:
+    """Runs one pod on one node."""
+
+    def __init__(self, node: Kubelet, pod: JsonObject) -> None:
+        self.node = node
+        self.pod = pod
+        self.behavior = behavior_of(pod)
+        status = pod["status"]
+        self.restored = bool(status.get("containerStatuses"))
+        self.containers = restore(pod, self.behavior) if self.restored else containers_of(pod)
+        self.sandbox = Sandbox(node.ip, status.get("startTime") or format_time(node.clock.now()))
+        if self.restored and status.get("podIP"):
+            self.sandbox.pod_ip, self.sandbox.is_up = status["podIP"], True
+            node.addresses.keep(status["podIP"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.pod["metadata"]["uid"])
+
+    async def live(self) -> None:
+        """Runs the pod until it has completed; for ever if it never does. Cancelled when the pod is
+        deleted."""
+        if self.pod["status"].get("phase") in ("Succeeded", "Failed"):
+            return
+        deadline = self.pod["spec"].get("activeDeadlineSeconds")
+        if deadline is None:
+            await self._live()
+            return
+        elapsed = (self.node.clock.now() - parse_time(self.sandbox.start_time)).total_seconds()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - elapsed) / self.node.clock.speed):
+                await self._live()
+        except TimeoutError:
+            await self._exceed_deadline()
+
+    async def _live(self) -> None:
+        timings = self.node.timings
+        if not self.sandbox.is_up:
+            self.publish()
+            await mount_volumes(self)
+            async with self.node.start_slots:
+                await self.node.clock.sleep(timings.sandbox)
+            self.sandbox.is_up = True
+            self.publish()
+            self.sandbox.pod_ip = self.node.addresses.take()
+        async with asyncio.TaskGroup() as sidecars:
+            started = []
+            succeeded = True
+            for container in self.containers:
+                if container.role is Role.SIDECAR:
+                    started.append(await self._start_sidecar(container, sidecars))
+                elif container.role is Role.INIT and not await self._run_init(container):
+                    succeeded = False
+                    break
+            if succeeded:
+                await self._run_main()
+            for task in started:
+                task.cancel()
+        await self._complete()
+
+    async def terminate(self) -> None:
+        """Stops what runs and removes the pod from the API. For a pod that is being deleted."""
+        clock, timings = self.node.clock, self.node.timings
+        grace = float(self.pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        for container in self.containers:
+            if container.waiting is not None and container.waiting[0] in _PULL_REASONS:
+                container.waiting = ("ContainerCreating", "")
+        self.publish()
+        running = [container for container in self.containers if container.is_running]
+        for container in running:
+            self.event(container, "Killing", f"Stopping container {container.name}")
+        stubborn = [entry for entry in running if entry.current and entry.current.program.on_term is None]
+        if running:
+            await clock.sleep(min(timings.stop, grace) if stubborn else timings.stop)
+        for container in running:
+            code = container.current.program.on_term if container.current else None
+            if code is not None:
+                container.end(clock.now(), code)
+        if stubborn:
+            await clock.sleep(max(0.0, grace - timings.stop))
+            for container in stubborn:
+                container.end(clock.now(), KILLED)
+        self.sandbox.is_up = False
+        if any(container.role is Role.MAIN and container.current is None for container in self.containers):
+            self.publish()
+        for container in self.containers:
+            if container.current is not None:
+                container.waiting = None
+            elif container.waiting is not None and container.waiting[0] != "PodInitializing":
+                container.waiting, container.never_ran = None, True
+            container.ready = container.ready and container.role is Role.INIT
+        self.publish(over=True)
+        await clock.sleep(timings.remove)
+        metadata = self.pod["metadata"]
+        stored = self.node.store.get(PODS, metadata["namespace"], metadata["name"])
+        if stored is not None and stored["metadata"]["uid"] == self.uid:
+            self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
+
+    async def _exceed_deadline(self) -> None:
+        """Fails a pod that was active for longer than it may be."""
+        message = "Pod was active on the node longer than the specified deadline"
+        self.pod_event("DeadlineExceeded", message)
+        self.sandbox.failure = ("DeadlineExceeded", message)
+        for container in self.containers:
+            if container.is_running and container.current is not None:
+                self.event(container, "Killing", f"Stopping container {container.name}")
+                code = container.current.program.on_term
+                container.end(self.node.clock.now(), KILLED if code is None else code)
+        await self.node.clock.sleep(self.node.timings.stop)
+        self.pod_event("DeadlineExceeded", message)
+        self.sandbox.is_up = False
+        self.publish(over=True)
+
+    def release(self) -> None:
+        """Ends what may still run and gives the pod's address back. The pod is gone from the API."""
+        for container in self.containers:
+            if container.is_running:
+                self.event(container, "Killing", f"Stopping container {container.name}")
+                container.end(self.node.clock.now(), KILLED)
+        if self.sandbox.pod_ip:
+            self.node.addresses.give_back(self.sandbox.pod_ip)
+
+    def publish(self, *, over: bool = False) -> None:
+        """Writes the status, if the pod still exists and the kubelet is there."""
+        if self.node.away:
+            return
+        metadata = self.pod["metadata"]
+        store = self.node.store
+        stored = store.get(PODS, metadata["namespace"], metadata["name"])
+        if stored is None or stored["metadata"]["uid"] != self.uid:
+            return
+        now = self.node.clock.now()
+        status = build_status(stored, self.containers, self.sandbox, now, over=over)
+        try:
+            self.pod = store.update_status(PODS, {**stored, "status": status}, KUBELET)
+        except ApiError:
+            # Removed between two steps; the deletion is on its way to this worker.
+            return
+
+    # Containers
+
+    async def _start_sidecar(self, container: Container, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+        running = asyncio.Event()
+        task = tasks.create_task(self._supervise(container, running))
+        await running.wait()
+        return task
+
+    async def _run_init(self, container: Container) -> bool:
+        """Runs an init container to its good end; False when it failed for good."""
+        if container.current is not None and not container.is_running and container.current.exit_code == 0:
+            return True
+        await self._supervise(container)
+        return container.current is not None and container.current.exit_code == 0
+
+    async def _run_main(self) -> None:
+        main = [container for container in self.containers if container.role is Role.MAIN]
+        if len(main) == 1:
+            await self._supervise(main[0])
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for container in main:
+                tasks.create_task(self._supervise(container))
+
+    async def _supervise(self, container: Container, running: asyncio.Event | None = None) -> None:
+        """Keeps one container running as the restart policy says; returns when it has ended for good."""
+        if container.current is not None and not container.is_running:
+            if not self._restarts(container):
+                return
+            await self._back_off(container)
+        while True:
+            if not container.is_running:
+                await prepare(self, container)
+                await self._start(container)
+            if container.is_running:
+                if running is not None:
+                    running.set()
+                await self._run_to_end(container)
+            restarts = self._restarts(container)
+            if restarts and container.restarts > 0:
+                self._back_off_event(container)
+            self.publish()
+            if not restarts:
+                return
+            if container.restarts > 0:
+                await self._back_off(container)
+
+    def _restarts(self, container: Container) -> bool:
+        policy = self.pod["spec"].get("restartPolicy", "Always")
+        attempt = container.current
+        failed = attempt is None or attempt.exit_code != 0
+        if container.role is Role.SIDECAR:
+            return True
+        if container.role is Role.INIT:
+            return failed and policy != "Never"
+        return policy == "Always" or (policy == "OnFailure" and failed)
+
+    async def _start(self, container: Container) -> None:
+        clock, timings = self.node.clock, self.node.timings
+        await clock.sleep(timings.create)
+        self.event(container, "Created", "Container created")
+        if (why := start_failure(self.behavior, container.spec)) is not None:
+            await clock.sleep(timings.start)
+            container.fail_to_start(self.uid, self.behavior, clock.now(), why)
+            self.event(container, "Failed", f"Error: {why}", warning=True)
+            self.publish()
+            return
+        has_probe = "readinessProbe" in container.spec or "startupProbe" in container.spec
+        is_main = container.role is Role.MAIN
+        await clock.sleep(timings.start + (self.behavior.start_seconds if is_main and not has_probe else 0))
+        attempt = container.begin(self.uid, self.behavior, clock.now())
+        attempt.environment = environment_of(self.node.store, self.pod, container.spec)
+        self.event(container, "Started", "Container started")
+        container.started = "startupProbe" not in container.spec
+        never_ready = is_main and self.behavior.kind is Behavior.READINESS_FAILING
+        container.ready = not has_probe and not never_ready and container.role is not Role.INIT
+        self.publish()
+
+    async def _run_to_end(self, container: Container) -> None:
+        """Waits for the end of the running attempt, with its probes, and notes it a moment later."""
+        attempt, clock = container.current, self.node.clock
+        if attempt is None:
+            return
+        ends_at, code, reason = self._end_of(container)
+        async with asyncio.TaskGroup() as tasks:
+            waits = [tasks.create_task(self._until(attempt, ends_at))]
+            if is_found_dead(container):
+                waits.append(tasks.create_task(until_dead(self, container)))
+            probing = [tasks.create_task(probe(self, container))] if needs_probing(container) else []
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            ended = waits[0].done()
+            for task in [*waits, *probing]:
+                task.cancel()
+        if ends_at is None or not ended:
+            await self._kill_dead(container)
+            return
+        container.end(attempt.started_at + timedelta(seconds=ends_at), code, reason)
+        await clock.sleep(self.node.timings.notice)
+
+    async def _until(self, attempt: Attempt, ends_at: float | None) -> None:
+        """Waits until so many seconds after the start of an attempt; for ever without a number."""
+        if ends_at is None:
+            await asyncio.Event().wait()
+        else:
+            elapsed = (self.node.clock.now() - attempt.started_at).total_seconds()
+            await self.node.clock.sleep(ends_at - elapsed)
+
+    async def _kill_dead(self, container: Container) -> None:
+        """Ends a container whose liveness probe has failed; it is started again at once."""
+        attempt, clock = container.current, self.node.clock
+        if attempt is None:
+            return
+        message = f"Container {container.name} failed liveness probe, will be restarted"
+        self.event(container, "Killing", message)
+        code = attempt.program.on_term
+        grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
+        await clock.sleep(grace if code is None else min(grace, self.node.timings.start))
+        container.end(clock.now(), KILLED if code is None else code)
+
+    def _end_of(self, container: Container) -> tuple[float | None, int, str]:
+        """When the running attempt ends (seconds after its start, None: never), with which code and
+        reason."""
+        program = container.current.program if container.current else None
+        if program is None:
+            return None, 0, ""
+        text = ((container.spec.get("resources") or {}).get("limits") or {}).get("memory")
+        limit = int(parse_quantity(text)) if text else self.node.memory_bytes
+        if program.memory > limit:
+            return max(program.memory_at, 0.01), KILLED, "OOMKilled"
+        level = self.behavior.memory
+        if container.role is Role.MAIN and level is not None and level > limit:
+            return 1.0, KILLED, "OOMKilled"
+        if program.end is None:
+            return None, 0, ""
+        return program.end[0], program.end[1], ""
+
+    # Ends
+
+    async def _back_off(self, container: Container) -> None:
+        """Waits until the container may be started again, showing CrashLoopBackOff."""
+        clock, attempt = self.node.clock, container.current
+        if attempt is None or attempt.finished_at is None:
+            return
+        if (attempt.finished_at - attempt.started_at).total_seconds() > _BACK_OFF_RESET_SECONDS:
+            return
+        pause = min(_FIRST_BACK_OFF_SECONDS * 2 ** max(0, container.restarts - 1), _LONGEST_BACK_OFF_SECONDS)
+        await clock.sleep(self.node.timings.show_back_off)
+        self._back_off_event(container)
+        metadata = self.pod["metadata"]
+        place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
+        message = f"back-off {_duration(pause)} restarting failed container={container.name} pod={place}"
+        container.waiting = ("CrashLoopBackOff", message)
+        self.publish()
+        elapsed = (clock.now() - attempt.finished_at).total_seconds()
+        await clock.sleep(pause + self.node.timings.end_back_off - elapsed)
+
+    def _back_off_event(self, container: Container) -> None:
+        metadata = self.pod["metadata"]
+        place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
+        message = f"Back-off restarting failed container {container.name} in pod {place}"
+        self.event(container, "BackOff", message, warning=True)
+
+    async def _complete(self) -> None:
+        """Ends what still runs beside the main containers and reports the final phase."""
+        for container in self.containers:
+            if container.is_running:
+                self.event(container, "Killing", f"Stopping container {container.name}")
+                container.end(self.node.clock.now(), 0)
+        await self.node.clock.sleep(self.node.timings.notice)
+        self.sandbox.is_up = False
+        self.publish()
+
+    def pod_event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event of the pod as a whole."""
+        if self.node.away:
+            return
+        self.node.recorder.record(
+            PODS, self.pod, reason, message, component=KUBELET, host=self.node.name, warning=warning
+        )
+
+    def event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event of one container."""
+        if self.node.away:
+            return
+        self.node.recorder.record(
+            PODS,
+            self.pod,
+            reason,
+            message,
+            component=KUBELET,
+            host=self.node.name,
+            warning=warning,
+            container=container.name,
+            init_container=container.role is not Role.MAIN,
+        )
+
+
+def _duration(seconds: int) -> str:
+    """A duration as Go spells it: `40s`, `1m20s`, `5m0s`."""
+    return f"{seconds}s" if seconds < 60 else f"{seconds // 60}m{seconds % 60}s"

@@ -1,0 +1,63 @@
+"""Deletion rules of the store: preconditions, propagation finalizers and grace periods.
+
+Pure functions on one object; `Store.delete` puts them together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.resources import NAMESPACES, ResourceType
+
+JsonObject = dict[str, Any]
+
+FOREGROUND_FINALIZER = "foregroundDeletion"
+ORPHAN_FINALIZER = "orphan"
+_TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+def check_preconditions(resource: ResourceType, current: JsonObject, preconditions: JsonObject) -> None:
+    """Refuses with 409 when uid or resourceVersion is not the one the client meant."""
+    metadata = current["metadata"]
+    for field, label, consequence in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
+        wanted = preconditions.get(field)
+        if wanted is not None and wanted != metadata[field]:
+            raise api_errors.precondition_failed(
+                resource,
+                metadata["name"],
+                f"the {label} in the precondition ({wanted}) does not match the {label} in record "
+                f"({metadata[field]}). The object might have been {consequence}",
+            )
+
+
+def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str | None) -> None:
+    """Sets the finalizer the policy asks for. Background and no policy add none."""
+    finalizers = list(metadata.get("finalizers") or [])
+    wanted = {"Foreground": FOREGROUND_FINALIZER, "Orphan": ORPHAN_FINALIZER}.get(policy or "")
+    if policy is not None and resource is not NAMESPACES:
+        finalizers = [entry for entry in finalizers if entry not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)]
+    if wanted and resource is not NAMESPACES:
+        finalizers.append(wanted)
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)
+
+
+def grace_seconds(resource: ResourceType, obj: JsonObject, requested: int | None) -> int:
+    """The grace period in seconds that applies now; a later request can only shorten it."""
+    if not resource.graceful_deletion:
+        return 0
+    if not obj["spec"].get("nodeName") or obj.get("status", {}).get("phase") in _TERMINAL_PHASES:
+        # Nothing runs anywhere, so there is nobody to wait for.
+        current = obj["metadata"].get("deletionGracePeriodSeconds")
+        return 0 if not current or requested is None else min(int(current), requested)
+    already = obj["metadata"].get("deletionGracePeriodSeconds")
+    if requested is None:
+        default = obj["spec"].get("terminationGracePeriodSeconds", 30)
+        requested = int(already if already is not None else default)
+    return requested if already is None else min(requested, int(already))

@@ -1,0 +1,182 @@
+"""The structural schema of all served kinds: field types, and how lists and maps are merged.
+
+Field names and types come from `schema_types.json` (see `schema_build`); how a list or map behaves in
+server-side apply (`x-kubernetes-list-type`, `-list-map-keys`, `-map-type`) is not in those models and stands
+here. A list that is not named below is atomic, a map or struct not named is granular. Where the real schema
+gives a list key a default (the protocol of a port), it stands in KEY_DEFAULTS.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pilothouse_simulator.values.resources import ResourceType
+
+TYPES_FILE = Path(__file__).with_name("schema_types.json")
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """A primitive: `str`, `int`, `bool`, `float`, `any`, `time`, `micro time`, `quantity`."""
+
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class MapType:
+    """String keys to values of one type."""
+
+    item: SchemaType
+    atomic: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ListType:
+    """A list; `keys` identify an item of a `map` list."""
+
+    item: SchemaType
+    relation: Literal["atomic", "set", "map"] = "atomic"
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class Struct:
+    """Named fields. `atomic`: owned as a whole."""
+
+    name: str
+    atomic: bool = False
+    fields: dict[str, SchemaType] = field(default_factory=dict)
+
+
+SchemaType = Scalar | MapType | ListType | Struct
+
+LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("V1PodSpec", "containers"): ("name",),
+    ("V1PodSpec", "initContainers"): ("name",),
+    ("V1PodSpec", "ephemeralContainers"): ("name",),
+    ("V1PodSpec", "hostAliases"): ("ip",),
+    ("V1PodSpec", "imagePullSecrets"): ("name",),
+    ("V1PodSpec", "resourceClaims"): ("name",),
+    ("V1PodSpec", "schedulingGates"): ("name",),
+    ("V1PodSpec", "topologySpreadConstraints"): ("topologyKey", "whenUnsatisfiable"),
+    ("V1PodSpec", "volumes"): ("name",),
+    ("V1Container", "env"): ("name",),
+    ("V1Container", "ports"): ("containerPort", "protocol"),
+    ("V1Container", "volumeDevices"): ("devicePath",),
+    ("V1Container", "volumeMounts"): ("mountPath",),
+    ("V1EphemeralContainer", "env"): ("name",),
+    ("V1EphemeralContainer", "ports"): ("containerPort", "protocol"),
+    ("V1EphemeralContainer", "volumeDevices"): ("devicePath",),
+    ("V1EphemeralContainer", "volumeMounts"): ("mountPath",),
+    ("V1ResourceRequirements", "claims"): ("name",),
+    ("V1PodStatus", "conditions"): ("type",),
+    ("V1PodStatus", "podIPs"): ("ip",),
+    ("V1PodStatus", "resourceClaimStatuses"): ("name",),
+    ("V1ContainerStatus", "volumeMounts"): ("mountPath",),
+    ("V1DeploymentStatus", "conditions"): ("type",),
+    ("V1ReplicaSetStatus", "conditions"): ("type",),
+    ("V1StatefulSetStatus", "conditions"): ("type",),
+    ("V1NamespaceStatus", "conditions"): ("type",),
+    ("V1NodeStatus", "conditions"): ("type",),
+    ("V1NodeStatus", "addresses"): ("type",),
+    ("V1PersistentVolumeClaimStatus", "conditions"): ("type",),
+    ("V1ServiceSpec", "ports"): ("port", "protocol"),
+    ("V1ServiceStatus", "conditions"): ("type",),
+    ("V1ServiceAccount", "secrets"): ("name",),
+    ("V1ObjectMeta", "ownerReferences"): ("uid",),
+    ("V2HorizontalPodAutoscalerStatus", "conditions"): ("type",),
+}
+SET_LISTS = frozenset({("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs")})
+ATOMIC_STRUCTS = frozenset({
+    "V1LabelSelector", "V1ObjectReference", "V1LocalObjectReference", "V1TypedLocalObjectReference",
+    "V1OwnerReference", "V1ConfigMapKeySelector", "V1SecretKeySelector", "V1ObjectFieldSelector",
+    "V1ResourceFieldSelector", "V1NodeSelector", "V1NodeSelectorTerm", "V1SecretReference", "V1FileKeySelector",
+    "V1ScopeSelector",
+})  # fmt: skip
+ATOMIC_MAPS = frozenset({
+    ("V1PodSpec", "nodeSelector"), ("V1ServiceSpec", "selector"), ("V1EndpointSlice", "nodeSelector"),
+})  # fmt: skip
+QUANTITY_MAPS = frozenset({
+    "requests", "limits", "capacity", "allocatable", "overhead", "hard", "used", "allocatedResources",
+    "default", "defaultRequest", "max", "min", "maxLimitRequestRatio",
+})  # fmt: skip
+QUANTITIES = frozenset({"sizeLimit", "divisor", "averageValue"})
+# Times with exactly six digits of the second.
+MICRO_TIMES = frozenset({"acquireTime", "renewTime"})
+# Bytes, which JSON holds as base64.
+BYTE_MAPS = frozenset({("V1Secret", "data"), ("V1ConfigMap", "binaryData")})
+KEY_DEFAULTS: dict[tuple[str, str], Any] = {
+    ("V1ContainerPort", "protocol"): "TCP",
+    ("V1ServicePort", "protocol"): "TCP",
+}
+_QUANTITY_MAP_OWNERS = frozenset({
+    "V1ResourceRequirements", "V1VolumeResourceRequirements", "V1NodeStatus", "V1PodSpec", "V1ResourceQuotaSpec",
+    "V1ResourceQuotaStatus", "V1ContainerStatus", "V1LimitRangeItem", "V1PersistentVolumeClaimStatus",
+    "V1PersistentVolumeSpec", "V1PodStatus",
+})  # fmt: skip
+
+
+@cache
+def _types() -> dict[str, dict[str, str]]:
+    loaded: dict[str, dict[str, str]] = json.loads(TYPES_FILE.read_text())
+    return loaded
+
+
+@cache
+def struct(name: str) -> Struct:
+    """The schema of one type by its name in the data file (`V1PodSpec`)."""
+    result = Struct(name, name in ATOMIC_STRUCTS)
+    # Kept in the cache before its fields are known, because types may refer to themselves.
+    _STRUCTS[name] = result
+    for field_name, kind in _types()[name].items():
+        result.fields[field_name] = _resolve(kind, name, field_name)
+    return result
+
+
+_STRUCTS: dict[str, Struct] = {}
+
+
+def _resolve(kind: str, owner: str, field_name: str) -> SchemaType:
+    if kind.startswith("list:"):
+        item = _resolve(kind[5:], owner, field_name)
+        keys = LIST_KEYS.get((owner, field_name))
+        if keys is not None:
+            return ListType(item, "map", keys)
+        return ListType(item, "set" if (owner, field_name) in SET_LISTS else "atomic")
+    if kind.startswith("map:"):
+        if owner in _QUANTITY_MAP_OWNERS and field_name in QUANTITY_MAPS:
+            return MapType(Scalar("quantity"))
+        if (owner, field_name) in BYTE_MAPS:
+            return MapType(Scalar("bytes"))
+        return MapType(_resolve(kind[4:], owner, field_name), (owner, field_name) in ATOMIC_MAPS)
+    if kind in _types():
+        return _STRUCTS.get(kind) or struct(kind)
+    if field_name in MICRO_TIMES:
+        return Scalar("micro time")
+    return Scalar("quantity" if field_name in QUANTITIES else kind)
+
+
+_ROOT_NAMES = {"Event": "CoreV1Event", "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler"}
+
+
+def schema_of(resource: ResourceType) -> Struct:
+    """The schema of a whole object of this resource type."""
+    return struct_of_kind(resource.kind)
+
+
+def struct_of_kind(kind: str) -> Struct:
+    """The schema of a kind that may have no resource type of its own (Scale)."""
+    name = _ROOT_NAMES.get(kind, f"V1{kind}")
+    return _STRUCTS.get(name) or struct(name)
+
+
+def go_type_name(type_name: str) -> str:
+    """`DeploymentSpec` for V1DeploymentSpec: how the real server's messages call a type."""
+    for prefix in ("CoreV1", "V1", "V2"):
+        if type_name.startswith(prefix):
+            return type_name[len(prefix) :]
+    return type_name

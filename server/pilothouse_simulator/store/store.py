@@ -1,0 +1,394 @@
+"""In-memory multi-version object store of the simulated cluster: what etcd and the registry layer are to the
+real one.
+
+One revision counter numbers every change in the whole cluster; an object's `metadata.resourceVersion` is the
+revision of its last change. Every change is kept as a `StoreEvent` with the object before and after it, in a
+history of bounded length. That history serves three readers: watches that resume from an older version, lists
+of a past version (paging from one snapshot), and subscribers inside the process (controllers). What fell out of
+the history is compacted, and asking for it is an `Expired` refusal, as in the real server.
+
+All methods are synchronous and run on one event loop, so each call is atomic. Objects handed out are shared:
+never change them, copy.deepcopy first. The rules of each kind (defaults, validation, what a client may change)
+live in `strategy`; the store calls them, so that controllers and HTTP clients get the same behaviour.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pilothouse_simulator.admission import strategy
+from pilothouse_simulator.admission.webhooks import Webhook
+from pilothouse_simulator.store.deletion import (
+    FOREGROUND_FINALIZER,
+    ORPHAN_FINALIZER,
+    apply_propagation,
+    check_preconditions,
+    grace_seconds,
+)
+from pilothouse_simulator.store.events import History, StoreEvent, Subscription
+from pilothouse_simulator.store.field_tracking import FieldTracker
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.api_errors import ApiError, Cause
+from pilothouse_simulator.values.json_copy import copy_json, share_unchanged
+from pilothouse_simulator.values.resources import NAMESPACES, PODS, ResourceType
+
+JsonObject = dict[str, Any]
+ObjectList = list[JsonObject]
+Key = tuple[str, str]
+
+DEFAULT_HISTORY_LENGTH = 10_000
+
+__all__ = [
+    "FOREGROUND_FINALIZER",
+    "ORPHAN_FINALIZER",
+    "ApiError",
+    "JsonObject",
+    "Store",
+    "StoreEvent",
+    "Subscription",
+    "format_time",
+]
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as all Kubernetes metadata times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Store:
+    """The objects of the cluster. `now` is the clock for creation, deletion and managedFields times (UTC).
+
+    `history_length` bounds the number of past changes kept (see module docstring).
+    """
+
+    def __init__(
+        self, now: Callable[[], datetime] | None = None, *, history_length: int = DEFAULT_HISTORY_LENGTH
+    ) -> None:
+        self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
+        self.revision = 1
+        self.tracker = FieldTracker()
+        self.history = History(history_length)
+        self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
+        self._subscriptions: set[Subscription] = set()
+        self.allocators = strategy.Allocators()
+        self.webhooks: list[Webhook] = []
+
+    # Reading
+
+    def get(self, resource: ResourceType, namespace: str | None, name: str) -> JsonObject | None:
+        """The object, or None. Treat it as immutable."""
+        return self._objects.get(resource, {}).get(namespace or "", {}).get(name)
+
+    def list(self, resource: ResourceType, namespace: str | None = None) -> ObjectList:
+        """All objects of the type, in one namespace or in all, sorted by namespace and name."""
+        by_namespace = self._objects.get(resource, {})
+        spaces = sorted(by_namespace) if namespace is None else [namespace]
+        return [
+            item for space in spaces for _, item in sorted(by_namespace.get(space, {}).items(), key=_by_name)
+        ]
+
+    def list_at(self, resource: ResourceType, namespace: str | None, revision: int) -> ObjectList:
+        """The list as it was at `revision`. Refuses a compacted revision with 410."""
+        items = {_key(item): item for item in self.list(resource, namespace)}
+        for event in self.history.undo(resource, revision):
+            key = _key(event.object)
+            if namespace is not None and key[0] != namespace:
+                continue
+            if event.previous is None:
+                items.pop(key, None)
+            else:
+                items[key] = event.previous
+        return [items[key] for key in sorted(items)]
+
+    def objects(self) -> Iterator[tuple[ResourceType, JsonObject]]:
+        """Every object of every type (for persistence and garbage collection)."""
+        for resource, by_namespace in self._objects.items():
+            for by_name in by_namespace.values():
+                for item in by_name.values():
+                    yield resource, item
+
+    # Writing
+
+    def create(
+        self, resource: ResourceType, obj: JsonObject, *, manager: str | None = None, dry_run: bool = False
+    ) -> JsonObject:
+        """Stores a new object: defaults it, checks it, sets uid, creationTimestamp and resourceVersion.
+
+        `manager` records who set which fields (managedFields). Errors: already_exists, invalid, forbidden
+        (namespace terminating), not_found (namespace missing).
+        """
+        obj = copy_json(obj)
+        obj.setdefault("apiVersion", resource.api_version)
+        obj.setdefault("kind", resource.kind)
+        metadata = obj.setdefault("metadata", {})
+        strategy.name_object(metadata)
+        for field in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink",
+                      "deletionGracePeriodSeconds"):  # fmt: skip
+            metadata.pop(field, None)
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = format_time(self.now())
+        if resource.has_generation:
+            metadata["generation"] = 1
+        else:
+            metadata.pop("generation", None)
+        name = str(metadata.get("name", ""))
+        namespace = str(metadata.get("namespace", "")) if resource.namespaced else ""
+        if namespace:
+            self._check_namespace(resource, namespace, name)
+        strategy.default(resource, obj)
+        if manager is not None:
+            self.tracker.track_update(resource, {}, obj, manager, format_time(self.now()))
+        strategy.prepare_for_create(self, resource, obj)
+        existing = self.get(resource, namespace, name)
+        if existing is not None:
+            deleted = bool(existing["metadata"].get("deletionTimestamp"))
+            raise api_errors.already_exists(resource, name, being_deleted=deleted)
+        strategy.allocate(self, resource, obj, None, dry_run=dry_run)
+        if dry_run:
+            return obj
+        self._commit("ADDED", resource, obj, None)
+        return obj
+
+    def update(
+        self,
+        resource: ResourceType,
+        obj: JsonObject,
+        *,
+        manager: str | None = None,
+        dry_run: bool = False,
+        subresource: str = "",
+    ) -> JsonObject:
+        """Replaces an object except its status, and returns the stored one.
+
+        A `metadata.resourceVersion` or `metadata.uid` in `obj` must match (conflict otherwise). Unchanged
+        content keeps the resourceVersion and sends no event. Raises the generation where the kind's rules say
+        so. Removing the last finalizer of an object being deleted removes it.
+        """
+        current, changed = self._merge_over_current(resource, obj)
+        if resource.has_status and "status" in current:
+            changed["status"] = current["status"]
+        elif resource.has_status:
+            changed.pop("status", None)
+        strategy.default(resource, changed)
+        if manager is not None:
+            time = format_time(self.now())
+            self.tracker.track_update(resource, current, changed, manager, time, subresource)
+        strategy.prepare_for_update(resource, changed, current)
+        strategy.allocate(self, resource, changed, current, dry_run=dry_run)
+        if resource.has_generation and strategy.raises_generation(resource, changed, current):
+            changed["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
+        return self._finish_update(resource, changed, current, dry_run)
+
+    def update_status(
+        self, resource: ResourceType, obj: JsonObject, manager: str | None, *, dry_run: bool = False
+    ) -> JsonObject:
+        """Replaces only the status, and records `manager` for it (subresource status; None: as sent)."""
+        current, sent = self._merge_over_current(resource, obj)
+        changed = copy_json(current)
+        changed["status"] = sent.get("status", {})
+        if "managedFields" in sent["metadata"]:
+            changed["metadata"]["managedFields"] = sent["metadata"]["managedFields"]
+        strategy.prepare_status_update(resource, changed, sent)
+        if manager is not None:
+            time = format_time(self.now())
+            self.tracker.track_update(resource, current, changed, manager, time, "status")
+        return self._finish_update(resource, changed, current, dry_run)
+
+    def replace(self, resource: ResourceType, obj: JsonObject, *, dry_run: bool = False) -> JsonObject:
+        """Replaces the whole object as given, without the rules for clients (no generation, no tracking).
+
+        For the machinery itself (finalize, namespace conditions, orphaning). Conflicts as `update`.
+        """
+        current, changed = self._merge_over_current(resource, obj)
+        return self._finish_update(resource, changed, current, dry_run)
+
+    def bind(self, namespace: str, name: str, node_name: str) -> JsonObject:
+        """Assigns a pod to a node, as POST of a Binding does: nodeName and the condition PodScheduled."""
+        pod = self.get(PODS, namespace, name)
+        if pod is None:
+            raise api_errors.not_found(PODS, name)
+        if pod["spec"].get("nodeName"):
+            raise api_errors.conflict(PODS, name, f"pod {name} is already assigned to node")
+        pod = copy_json(pod)
+        pod["spec"]["nodeName"] = node_name
+        conditions = [
+            entry for entry in pod["status"].get("conditions", []) if entry["type"] != "PodScheduled"
+        ]
+        scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None,
+                     "lastTransitionTime": format_time(self.now())}  # fmt: skip
+        pod["status"]["conditions"] = [*conditions, scheduled]
+        return self.replace(PODS, pod)
+
+    def delete(
+        self,
+        resource: ResourceType,
+        namespace: str | None,
+        name: str,
+        *,
+        grace_period_seconds: int | None = None,
+        propagation_policy: str | None = None,
+        preconditions: JsonObject | None = None,
+        dry_run: bool = False,
+    ) -> JsonObject | None:
+        """Deletes with Kubernetes semantics and returns what is left: the object with a deletionTimestamp while
+        finalizers or a grace period hold it, None when it is gone. A pod is marked before it goes even when
+        nothing holds it, and its last state is returned. Errors: not_found, conflict.
+        """
+        current = self.get(resource, namespace, name)
+        if current is None:
+            raise api_errors.not_found(resource, name)
+        check_preconditions(resource, current, preconditions or {})
+        changed = copy_json(current)
+        metadata = changed["metadata"]
+        apply_propagation(resource, metadata, propagation_policy)
+        grace = grace_seconds(resource, changed, grace_period_seconds)
+        deleting = "deletionTimestamp" in metadata
+        finalizers = metadata.get("finalizers") or (
+            changed.get("spec", {}).get("finalizers") if resource is NAMESPACES else None
+        )
+        if not finalizers and not resource.graceful_deletion:
+            if not dry_run:
+                self._remove(resource, current)
+            return None
+        shortened = deleting and grace < int(metadata.get("deletionGracePeriodSeconds") or 0)
+        if not deleting or shortened:
+            if not deleting and resource.has_generation:
+                metadata["generation"] = int(metadata.get("generation", 0)) + 1
+            metadata["deletionTimestamp"] = format_time(self.now() + timedelta(seconds=grace))
+            if resource is not NAMESPACES:
+                metadata["deletionGracePeriodSeconds"] = grace
+        if resource is NAMESPACES:
+            changed.setdefault("status", {})["phase"] = "Terminating"
+        if dry_run:
+            return changed
+        if changed != current:
+            self._commit("MODIFIED", resource, changed, current)
+        if not finalizers and grace == 0:
+            self._remove(resource, changed)
+            return changed if resource.graceful_deletion else None
+        return changed
+
+    def remove(self, resource: ResourceType, namespace: str | None, name: str) -> None:
+        """The final removal, whatever holds the object: DELETED with a new resourceVersion. Missing is fine."""
+        current = self.get(resource, namespace, name)
+        if current is not None:
+            self._remove(resource, current)
+
+    def subscribe(self, resource: ResourceType | None = None) -> Subscription:
+        """All changes from now on (of one type, or of all)."""
+        subscription = Subscription(resource, self._subscriptions.discard)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def restore(self, revision: int, objects: Iterable[tuple[ResourceType, JsonObject]]) -> None:
+        """Replaces everything by a saved state; its history counts as compacted."""
+        self._objects.clear()
+        for resource, obj in objects:
+            self._put(resource, obj)
+            strategy.restore_allocations(self, resource, obj)
+        self.revision = revision
+        self.history.compact(revision)
+
+    # Internals
+
+    def _merge_over_current(self, resource: ResourceType, obj: JsonObject) -> tuple[JsonObject, JsonObject]:
+        sent = obj.get("metadata", {})
+        namespace = str(sent.get("namespace", "")) if resource.namespaced else ""
+        name = str(sent.get("name", ""))
+        current = self.get(resource, namespace, name)
+        if current is None:
+            raise api_errors.not_found(resource, name)
+        stored = current["metadata"]
+        uid, version = sent.get("uid"), sent.get("resourceVersion")
+        if uid and uid != stored["uid"]:
+            path = f"/registry/{resource.plural}/{namespace + '/' if namespace else ''}{name}"
+            raise api_errors.conflict(
+                resource,
+                name,
+                f"StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: "
+                f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored['uid']}",
+            )
+        if version and version != stored["resourceVersion"]:
+            raise api_errors.conflict(resource, name)
+        if not version and not resource.unconditional_update:
+            raise api_errors.version_required(resource, name)
+        changed = copy_json(obj)
+        changed.setdefault("apiVersion", resource.api_version)
+        changed.setdefault("kind", resource.kind)
+        strategy.keep_system_metadata(changed["metadata"], stored)
+        return current, changed
+
+    def _finish_update(
+        self, resource: ResourceType, changed: JsonObject, current: JsonObject, dry_run: bool
+    ) -> JsonObject:
+        if strategy.same_content(changed, current):
+            return current
+        metadata = changed["metadata"]
+        held = metadata.get("finalizers") or (
+            resource is NAMESPACES and changed.get("spec", {}).get("finalizers")
+        )
+        released = (
+            "deletionTimestamp" in metadata and not held and not metadata.get("deletionGracePeriodSeconds")
+        )
+        if dry_run:
+            return changed
+        if released:
+            self._remove(resource, current)
+            return changed
+        self._commit("MODIFIED", resource, changed, current)
+        return changed
+
+    def _check_namespace(self, resource: ResourceType, namespace: str, name: str) -> None:
+        parent = self.get(NAMESPACES, None, namespace)
+        if parent is None:
+            raise api_errors.not_found(NAMESPACES, namespace)
+        if parent["metadata"].get("deletionTimestamp"):
+            cause = Cause(
+                "NamespaceTerminating", f"namespace {namespace} is being terminated", "metadata.namespace"
+            )
+            message = f"unable to create new content in namespace {namespace} because it is being terminated"
+            raise api_errors.forbidden(resource, name, message, [cause])
+
+    def _commit(
+        self,
+        kind: Literal["ADDED", "MODIFIED"],
+        resource: ResourceType,
+        obj: JsonObject,
+        previous: JsonObject | None,
+    ) -> None:
+        self.revision += 1
+        obj["metadata"]["resourceVersion"] = str(self.revision)
+        if previous is not None:
+            share_unchanged(obj, previous)
+        self._put(resource, obj)
+        self._record(StoreEvent(kind, resource, obj, previous, self.revision))
+
+    def _remove(self, resource: ResourceType, last: JsonObject) -> None:
+        """The DELETED event shows the object as it was stored last, also when an update removed it."""
+        namespace, name = _key(last)
+        del self._objects[resource][namespace][name]
+        strategy.release(self, resource, last)
+        self.revision += 1
+        gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.revision)}}
+        self._record(StoreEvent("DELETED", resource, gone, last, self.revision))
+
+    def _put(self, resource: ResourceType, obj: JsonObject) -> None:
+        namespace, name = _key(obj)
+        self._objects.setdefault(resource, {}).setdefault(namespace, {})[name] = obj
+
+    def _record(self, event: StoreEvent) -> None:
+        self.history.add(event)
+        for subscription in tuple(self._subscriptions):
+            subscription.offer(event)
+
+
+def _key(obj: JsonObject) -> Key:
+    metadata = obj["metadata"]
+    return str(metadata.get("namespace", "")), str(metadata["name"])
+
+
+def _by_name(entry: tuple[str, JsonObject]) -> str:
+    return entry[0]
