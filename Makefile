@@ -1,12 +1,14 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
-# make test    the tests of every change          make soak    the long ones: faults, load, timing
-# make lint    every check of form and convention make bench   measurements
-# make proto   the stubs from protos/             make lock    requirements.lock from pyproject.toml
-# make wheel   the distribution, into dist/
+# make test    the tests of every change, six minutes     make lint    every check of form and convention
+# make test-all  the heavy ones besides: kills at every write, other people's clients (kubectl, grpcurl: see .ci/run)
+# make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
+# make bench   measurements                               make proto   the stubs from protos/
+# make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
 #
 # Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
 # pyproject.toml has changed. On a bare Debian it takes: git make python3 python3-venv.
-# ARGS is handed to pytest by `make test` and `make soak`, and to the measurements: make bench ARGS="--rows 1,12".
+# ARGS is handed to pytest by the three tiers of tests, and to the measurements: make bench ARGS="--rows 1,12".
+# What is to pass before a change is sent: make lint test test-all
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,10 +18,14 @@ SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --com
 # The interpreter is the one named above; uv fetches none.
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PARALLEL := --numprocesses 2 --dist loadfile
+# Each part of the soak ends within twenty minutes on two cores.
+SOAK_PARTS := watches kills hostile
+PART ?= $(SOAK_PARTS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint proto bench soak lock wheel
+.PHONY: help setup run test test-all lint proto bench soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -30,10 +36,16 @@ run: setup
 	@exec $(BIN)/pilothouse serve --dev
 
 test: setup
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+test-all: setup
+	$(BIN)/pytest -m full $(PARALLEL) $(ARGS)
 
 soak: setup
-	$(BIN)/pytest -m soak $(ARGS)
+	@for part in $(PART); do case " $(SOAK_PARTS) " in *" $$part "*) ;; *) \
+		echo "the soak has no part $$part; it has: $(SOAK_PARTS)"; exit 2;; esac; done
+	@failed=0; for part in $(PART); do echo "soak: $$part"; \
+		$(BIN)/pytest -m "soak(part='$$part')" $(ARGS) || failed=1; done; exit $$failed
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -27,6 +27,8 @@ from tests.migrations.filling import fill
 if TYPE_CHECKING:
     from tests.harness import Server
 
+pytest_plugins = ["tests.tiers"]
+
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
 _numbers = count(1)

@@ -66,7 +66,7 @@ def test_the_measure_tells_apart_what_differs() -> None:
     assert _auc([2.0, 3.0], [0.0, 1.0]) == 1.0
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="hostile")
 @pytest.mark.parametrize("sabotaged", [False, True], ids=["as it is", "without the dummy hash"])
 async def test_unknown_and_known_users_take_the_same_time(
     server: IdentityServer, admin: Caller, monkeypatch: pytest.MonkeyPatch, sabotaged: bool

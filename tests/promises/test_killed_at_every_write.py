@@ -21,6 +21,8 @@ from tests.harness import Server
 from tests.promises.killed_operations import OPERATIONS, make_filled
 from tests.promises.killing import SPACE, Operation, at_rest, differences, kills, nothing_is_due, run
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_the_next_worker_finishes(

@@ -37,6 +37,8 @@ from tests.promises.killing import (
     work,
 )
 
+pytestmark = pytest.mark.full
+
 _KINDS = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
 MAKING = Operation((), make_registered, 6, registered=True)
 DELETING = Operation((make_registered,), deregister, 6, registered=True)

@@ -30,6 +30,10 @@ from tests.readme.served import BIN, environment
 
 CONTAINERS = 6
 PROMISED_SECONDS = 10.0
+# By kind.
+Names = dict[str, set[str]]
+_WEB = {f"web-{number}" for number in range(CONTAINERS)}
+AS_ASKED_FOR: Names = {"Deployment": _WEB, "Service": _WEB, "ConfigMap": {"settings"}, "Secret": {"keys"}}
 
 
 @asynccontextmanager
@@ -99,7 +103,7 @@ async def reached(client: AsyncClient, finished: int) -> bool:
     return CONTAINERS - len([name for name in left if name.startswith("web-")]) >= finished
 
 
-def on_cluster(cluster: SimulatedCluster, space: str) -> dict[str, set[str]]:
+def on_cluster(cluster: SimulatedCluster, space: str) -> Names:
     def names(resource: Any) -> set[str]:
         return {
             each["metadata"]["name"]
@@ -115,10 +119,23 @@ def test_the_shipped_leases_leave_time_for_the_work() -> None:
     assert LEASE_SECONDS <= PROMISED_SECONDS / 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("finished", [0, 1, 5])
 async def test_the_next_server_finishes_what_was_asked_for(
     database: Database, tmp_path: Path, finished: int
 ) -> None:
+    assert await killed_and_followed(database, tmp_path, finished) == AS_ASKED_FOR
+
+
+@pytest.mark.soak(part="kills")
+@pytest.mark.parametrize("finished", [*range(CONTAINERS)] * 5)
+async def test_killed_again_and_again(database: Database, tmp_path: Path, finished: int) -> None:
+    """The moment of a kill is never the same twice."""
+    assert await killed_and_followed(database, tmp_path, finished) == AS_ASKED_FOR
+
+
+async def killed_and_followed(database: Database, tmp_path: Path, finished: int) -> Names:
+    """Kills a server when so many containers are done; what the cluster has once the next one is done with all."""
     async with SimulatedCluster(speed=10.0) as cluster:
         kubeconfig = tmp_path / "kubeconfig.json"
         kubeconfig.write_text(json.dumps(cluster.kubeconfig()))
@@ -142,10 +159,4 @@ async def test_the_next_server_finishes_what_was_asked_for(
 
             # Ten seconds are promised; a machine that is busy with other tests gets three times as much.
             await eventually(done, seconds=3 * PROMISED_SECONDS, what="everything as asked for")
-        names = {f"web-{number}" for number in range(CONTAINERS)}
-        assert on_cluster(cluster, "shop") == {
-            "Deployment": names,
-            "Service": names,
-            "ConfigMap": {"settings"},
-            "Secret": {"keys"},
-        }
+        return on_cluster(cluster, "shop")

@@ -114,7 +114,7 @@ async def test_no_event_is_lost_twice_or_out_of_order(world: World, tmp_path: Pa
         assert await race(world, [world.admin, other], writers=8, each=40, watchers=6) == []
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="watches")
 async def test_no_event_is_lost_in_a_long_race(world: World, tmp_path: Path) -> None:
     async with second_server(world, tmp_path) as other:
         assert await race(world, [world.admin, other], writers=16, each=300, watchers=20) == []

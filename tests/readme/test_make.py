@@ -12,6 +12,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from pilothouse_client import AsyncClient
 from tests.harness import eventually
 from tests.readme.served import ROOT, Shell, environment
@@ -19,7 +21,7 @@ from tests.readme.served import ROOT, Shell, environment
 PASSWORD = "correct horse battery staple"
 MAKE_RUN = "make run"
 # By .ci/run itself, before and after this test.
-BY_CI = ("make lint", "make test")
+BY_CI = ("make lint", "make test", "make test-all")
 
 
 async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
@@ -86,10 +88,19 @@ async def test_make_bench_prints_its_table(tmp_path: Path) -> None:
     assert "not measured" not in printed
 
 
-async def test_make_soak_selects_the_long_tests(tmp_path: Path) -> None:
-    printed = await Shell("", tmp_path).run("make soak ARGS=--collect-only")
-    assert "test_watches" in printed
+@pytest.mark.full
+@pytest.mark.parametrize("parts", ["", "PART=watches", "PART=kills"])
+async def test_make_soak_selects_the_long_tests(tmp_path: Path, parts: str) -> None:
+    """A part that selects nothing fails, as pytest does."""
+    printed = await Shell("", tmp_path).run(f"make soak {parts} ARGS='--collect-only --quiet'")
+    assert ("test_no_event_is_lost_in_a_long_race" in printed) is (parts != "PART=kills")
+    assert ("test_killed_again_and_again" in printed) is (parts != "PART=watches")
     assert "deselected" in printed
+
+
+async def test_make_soak_refuses_an_unknown_part(tmp_path: Path) -> None:
+    printed = await Shell("", tmp_path).run("make soak PART=weather", succeeds=False)
+    assert "the soak has no part weather; it has: watches kills" in printed
 
 
 def test_what_ci_does_is_what_the_readme_says() -> None:

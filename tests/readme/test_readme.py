@@ -84,6 +84,7 @@ async def test_the_first_calls(tmp_path: Path) -> None:
         assert "MODIFIED web" in printed
 
 
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("grpcurl", path=PATH) is None, reason="grpcurl is not installed")
 async def test_grpcurl_watches(tmp_path: Path) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}

@@ -192,6 +192,7 @@ async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]
         await asyncio.wait([running])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_killed_at_every_write(here: World, operation: str) -> None:
     """After each write: that is also before the next, and after the last it is before the write-back."""

@@ -18,7 +18,10 @@ import pytest_asyncio
 from .program import simulate_cluster
 
 _KUBECTL = shutil.which("kubectl")
-pytestmark = pytest.mark.skipif(_KUBECTL is None, reason="kubectl is not installed")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(_KUBECTL is None, reason="kubectl is not installed"),
+]
 
 _MANIFEST = """
 apiVersion: v1
