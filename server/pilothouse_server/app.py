@@ -32,6 +32,7 @@ from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.metrics import messages as metrics_messages
@@ -194,7 +195,12 @@ class Application:
         )
         services = (
             NamespaceService(watches, page_key, self.cluster_access, nouns),
-            ContainerService(watches, page_key, self.clusters.client, self.envelopes),
+            ContainerService(
+                watches,
+                page_key,
+                self.clusters.client,
+                ImportHandler(self.clusters.client, self.envelopes),
+            ),
             StorageService(watches, page_key, self.clusters.client),
             ConfigService(watches, page_key, self.clusters.client, self.envelopes),
             AuditService(watches, page_key),

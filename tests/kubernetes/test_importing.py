@@ -31,9 +31,10 @@ from pilothouse_server.containers.model import (
     Toleration,
     VolumeMount,
 )
-from pilothouse_server.kubernetes import adoption, manifests
+from pilothouse_server.importing import drift_adoption
+from pilothouse_server.importing.deployments import convert, without_services
+from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.importing import convert, without_services
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
@@ -262,11 +263,12 @@ def test_adoption_takes_the_named_fields_and_no_others() -> None:
     main["image"], main["env"] = "nginx:2", [{"name": "B", "value": "3"}]
     live["spec"]["strategy"] = {"type": "Recreate"}
     at = '.spec.template.spec.containers[name="main"]'
-    found = adoption.adopt(subject, live, [f'{at}.env[name="A"]', f'{at}.env[name="B"].value'])
+    found = drift_adoption.adopt(subject, live, [f'{at}.env[name="A"]', f'{at}.env[name="B"].value'])
     assert found.env == (EnvVar("B", "3"),)
     assert found.image == subject.image
-    assert adoption.is_adopted(found, live, f'{at}.env[name="B"].value')
-    assert not adoption.is_adopted(found, live, f"{at}.image")
+    assert drift_adoption.is_adopted(found, live, f'{at}.env[name="B"].value')
+    assert not drift_adoption.is_adopted(found, live, f"{at}.image")
     assert (
-        adoption.adopt(subject, live, [".spec.strategy.type", ".metadata.labels.pilothouse.dev/x"]) == subject
+        drift_adoption.adopt(subject, live, [".spec.strategy.type", ".metadata.labels.pilothouse.dev/x"])
+        == subject
     )

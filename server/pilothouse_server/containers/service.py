@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers import belongings, events, importing, logs, messages, operations
+from pilothouse_server.containers import events, logs, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import Connect, LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
-from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
@@ -34,17 +33,22 @@ _PAUSE_MODE: dict[int, PauseMode] = {
     pb.PAUSE_MODE_FREEZE: "freeze",
 }
 
+# An import makes rows of other nouns too; `importing`, which may, stands above this noun.
+ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
+
 
 class ContainerService:
     """Serves `pilothouse.container.v1.ContainerService`."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ContainerService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect, envelopes: Envelopes) -> None:
+    def __init__(
+        self, watches: WatchServer, page_key: bytes, connect: Connect, import_containers: ImportContainers
+    ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
-        self._envelopes = envelopes
+        self._import_containers = import_containers
 
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, call: Call
@@ -119,24 +123,8 @@ class ContainerService:
     async def ImportContainers(
         self, request: pb.ImportContainersRequest, call: Call
     ) -> pb.ImportContainersResponse:
-        """Takes existing Deployments over. The cluster is asked before the transaction begins."""
-        async with call.read() as reading:
-            namespace = await namespaces.locate(reading, request.namespace)
-            here = await belongings.here(reading, namespace)
-        call.describe(namespace_id=namespace.id)
-        namespaces.refuse_inactive(namespace)
-        may = _may(call, namespace.name)
-        candidates = await importing.read(
-            self._connect, namespace, request.names, request.label_selector, here, may
-        )
-        taken = await importing.take_over(
-            await call.transaction(), request.namespace, candidates, self._envelopes, may
-        )
-        for item in taken:
-            if item.container is not None:
-                await mounting.tell(await call.transaction(), None, item.container)
-        call.describe(**importing.record(taken))
-        return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
+        """Takes existing Deployments over."""
+        return await self._import_containers(request, call)
 
     async def StartContainer(
         self, request: pb.StartContainerRequest, call: Call

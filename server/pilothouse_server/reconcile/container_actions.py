@@ -18,7 +18,8 @@ import msgspec
 from pilothouse_server.containers import rules
 from pilothouse_server.containers.model import Condition, Container
 from pilothouse_server.errors import InvalidArgument
-from pilothouse_server.kubernetes import adoption, manifests
+from pilothouse_server.importing import drift_adoption
+from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import Conflict, Forbidden
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -175,9 +176,9 @@ async def _adopt(
     mine = [difference for difference in drift.kept if difference.kind == "Deployment"]
     if drift.policy == "adopt" and mine:
         live = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
-        candidate = _checked(adoption.adopt(wanted, live, [difference.field for difference in mine]))
+        candidate = _checked(drift_adoption.adopt(wanted, live, [difference.field for difference in mine]))
         if candidate is not None:
-            taken = [d for d in mine if adoption.is_adopted(candidate, live, d.field)]
+            taken = [d for d in mine if drift_adoption.is_adopted(candidate, live, d.field)]
             drift.adopted += [str(difference) for difference in taken]
             drift.kept = [difference for difference in drift.kept if difference not in taken]
             wanted = candidate

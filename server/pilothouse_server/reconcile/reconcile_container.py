@@ -11,9 +11,9 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.containers import adopting
 from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Condition, Container, Observed
+from pilothouse_server.importing import adopting
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, NotFound, Refused
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.kubernetes.observation import APPLIED, observe, set_condition

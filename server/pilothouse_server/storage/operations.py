@@ -3,8 +3,8 @@
 What has an object on the cluster (a claim) is brought there by the reconciler, and its row goes when the cluster has
 let it go. The other types are parts of pods: they are there when they are stored, and gone when they are deleted.
 
-A claim that an import took over (`taking_over`) was somebody's before, and so was its data. Deleting its volume gives
-it back: the platform's label goes, the claim stays on the cluster as it is.
+A claim that an import took over (`importing.volumes`) was somebody's before, and so was its data. Deleting its volume
+gives it back: the platform's label goes, the claim stays on the cluster as it is.
 
 A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by whoever begins
 to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are replaced.

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.messages.conversation import check_start, conversation
-from pilothouse_server.containers.messages.imported import imported_container
 from pilothouse_server.containers.messages.live import log_answer
 from pilothouse_server.containers.messages.shown import (
     container,
@@ -23,7 +22,6 @@ __all__ = [
     "container",
     "conversation",
     "image",
-    "imported_container",
     "log_answer",
     "merger",
     "render",

@@ -21,10 +21,10 @@ from pilothouse_server.containers.model import (
     TakenOverService,
     VolumeMount,
 )
-from pilothouse_server.kubernetes.importing_pod import MainContainer, read_pod
+from pilothouse_server.importing.fields import Fields
+from pilothouse_server.importing.pods import MainContainer, read_pod
 from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
-from pilothouse_server.kubernetes.reading import Fields
 
 # What controllers and kubectl note on a Deployment for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")

@@ -4,7 +4,7 @@
     take_over (one transaction): a row for each that can be, work for the reconciler, which puts our label on it
 
 The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
-(`belongings`), each Deployment with its own: all of it, or nothing.
+(`dependencies`), each Deployment with its own: all of it, or nothing.
 
 A Deployment that the model cannot represent stays as it is, with the reasons. One whose pods our apply would change
 although the model has everything is imported with the drift policy REPORT: then the reconciler leaves out what differs.
@@ -20,17 +20,18 @@ from uuid import uuid4
 import msgspec
 
 from pilothouse_server.clusters.refusals import refusal, within
-from pilothouse_server.containers import admission, belongings, operations, repository, rules
-from pilothouse_server.containers.belongings import Belongings, Found, Here, Made, May
+from pilothouse_server.containers import admission, operations, repository, rules
 from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
+from pilothouse_server.importing import dependencies
+from pilothouse_server.importing.dependencies import Belongings, Found, Here, Made, May
+from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
 from pilothouse_server.kubernetes import field_paths, manifests
 from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, claim
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
-from pilothouse_server.kubernetes.importing import Converted, convert, with_volume_names, without_services
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
@@ -125,7 +126,7 @@ async def _take_over(
     name_taken, _ = await repository.taken_names(transaction, namespace.id, container.name, ())
     if name_taken:
         raise already_exists("container", container.name)
-    names, made = await belongings.make(transaction, namespace, candidate.belongings, envelopes)
+    names, made = await dependencies.make(transaction, namespace, candidate.belongings, envelopes)
     _refuse_alike(container, names)
     wanted = msgspec.structs.replace(
         with_volume_names(container, names),

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.containers.model import Container, ContainerSpec
+from pilothouse_server.importing.deployments import convert
 from pilothouse_server.kubernetes import field_paths, manifests
-from pilothouse_server.kubernetes.importing import convert
 from pilothouse_server.kubernetes.objects import Manifest
 
 _POD = ".spec.template.spec"

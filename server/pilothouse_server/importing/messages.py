@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers.importing import Candidate
-from pilothouse_server.containers.messages.shown import container
+from pilothouse_server.containers.messages import container
+from pilothouse_server.importing.operations import Candidate
 
 
 def imported_container(candidate: Candidate) -> pb.ImportedContainer:

@@ -35,7 +35,7 @@ from pilothouse_server.containers.model import (
     VolumeMount,
     VolumeType,
 )
-from pilothouse_server.kubernetes.reading import Fields
+from pilothouse_server.importing.fields import Fields
 from pilothouse_server.values.image_reference import ImageReference, image_problem
 
 DEFAULT_GRACE_SECONDS = 30

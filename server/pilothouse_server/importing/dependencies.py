@@ -20,11 +20,11 @@ from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
 from pilothouse_server.encryption import Envelopes
-from pilothouse_server.kubernetes import importing_sources
+from pilothouse_server.importing import sources, volumes
+from pilothouse_server.importing.deployments import Converted
 from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotFound
-from pilothouse_server.kubernetes.importing import Converted
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     CONFIG_MAPS,
@@ -34,8 +34,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.storage import operations as volumes
-from pilothouse_server.storage import taking_over
+from pilothouse_server.storage import operations as storage
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -76,18 +75,18 @@ async def here(transaction: ReadTransaction, namespace: Namespace) -> Here:
     """What of a namespace an import finds made."""
     claims: dict[str, Volume] = {}
     showing: list[Volume] = []
-    async for volume in volumes.stream(transaction, namespace_id=namespace.id):
+    async for volume in storage.stream(transaction, namespace_id=namespace.id):
         if volume.is_claim:
             claims[volume.kubernetes_name] = volume
         else:
             showing.append(volume)
     kinds: tuple[Kind, ...] = ("config_map", "secret")
-    sources = {
+    made_sources = {
         (kind, each.name)
         for kind in kinds
         async for each in configs.stream(transaction, kind, namespace_id=namespace.id)
     }
-    return Here(claims, frozenset(sources), tuple(showing))
+    return Here(claims, frozenset(made_sources), tuple(showing))
 
 
 class Belongings:
@@ -117,7 +116,7 @@ class Belongings:
                     needed.append((msgspec.structs.replace(seen, name=volume.name), not seen.id))
             else:
                 shows = Volume(name=volume.name, type=volume.type, source_name=volume.source_name)
-                is_here = any(taking_over.is_same(each, shows) for each in self._here.showing)
+                is_here = any(volumes.is_same(each, shows) for each in self._here.showing)
                 if not is_here:
                     self._allowed(VOLUME_PERMISSION, f"volume {volume.name}", problems)
                 needed.append((shows, not is_here))
@@ -127,7 +126,7 @@ class Belongings:
         for (kind, name), optional in _sources(container).items():
             if (kind, name) in self._here.sources:
                 continue
-            if why := importing_sources.source_problem(kind, name):
+            if why := sources.source_problem(kind, name):
                 if not optional:
                     problems.append(f"{_RESOURCES[kind].kind} {name}: {why}")
                 continue
@@ -148,7 +147,7 @@ class Belongings:
         if found is None:
             problems.append(f"PersistentVolumeClaim {name}: there is none on the cluster")
             return None
-        volume, told = importing_sources.read_claim(found, mounted, read_only=read_only)
+        volume, told = sources.read_claim(found, mounted, read_only=read_only)
         problems += told
         return volume
 
@@ -156,7 +155,7 @@ class Belongings:
         found = await self._source("config_map", name, optional, problems)
         if found is None:
             return []
-        config_map, told = importing_sources.read_config_map(found)
+        config_map, told = sources.read_config_map(found)
         problems += told
         return [config_map]
 
@@ -164,7 +163,7 @@ class Belongings:
         found = await self._source("secret", name, optional, problems)
         if found is None:
             return []
-        secret, values, told = importing_sources.read_secret(found)
+        secret, values, told = sources.read_secret(found)
         problems += told
         return [Asked(secret, values, {})]
 
@@ -227,7 +226,7 @@ async def make(
     names: dict[str, str] = {}
     made_volumes = []
     for wanted, may_make in found.volumes:
-        volume, is_new = await taking_over.take_over(transaction, namespace, wanted, may_make=may_make)
+        volume, is_new = await volumes.take_over(transaction, namespace, wanted, may_make=may_make)
         names[wanted.name] = volume.name
         if is_new:
             made_volumes.append(volume.name)

@@ -1,0 +1,42 @@
+"""ImportContainers of the container service: request → operations → response."""
+
+from __future__ import annotations
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.containers.logs import Connect
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.importing import dependencies, messages, operations
+from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.storage import mounting
+
+
+class ImportHandler:
+    """Serves `ContainerService.ImportContainers`."""
+
+    def __init__(self, connect: Connect, envelopes: Envelopes) -> None:
+        self._connect = connect
+        self._envelopes = envelopes
+
+    async def __call__(self, request: pb.ImportContainersRequest, call: Call) -> pb.ImportContainersResponse:
+        """Takes existing Deployments over. The cluster is asked before the transaction begins."""
+        async with call.read() as reading:
+            namespace = await namespaces.locate(reading, request.namespace)
+            here = await dependencies.here(reading, namespace)
+        call.describe(namespace_id=namespace.id)
+        namespaces.refuse_inactive(namespace)
+
+        def may(permission: str) -> bool:
+            return call.caller.allows(permission, namespace.name)
+
+        candidates = await operations.read(
+            self._connect, namespace, request.names, request.label_selector, here, may
+        )
+        taken = await operations.take_over(
+            await call.transaction(), request.namespace, candidates, self._envelopes, may
+        )
+        for item in taken:
+            if item.container is not None:
+                await mounting.tell(await call.transaction(), None, item.container)
+        call.describe(**operations.record(taken))
+        return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
