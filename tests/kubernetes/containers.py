@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilothouse_server.containers.model import Container, ContainerId, NamespaceId
+from pilothouse_server.containers.model import Container
+from pilothouse_server.values.resources import ContainerId, NamespaceId
 
 
 def container(**fields: Any) -> Container:

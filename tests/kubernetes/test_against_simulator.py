@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
-from pilothouse_server.containers.model import Container, NamespaceId, Port
+from pilothouse_server.containers.model import Container, Port
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_container
@@ -28,6 +28,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.observation import Observation, observe
 from pilothouse_server.kubernetes.usage import usage_by_container
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
 from tests.kubernetes.waiting import eventually

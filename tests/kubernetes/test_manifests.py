@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pilothouse_server.containers import model
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.values.resources import NamespaceId
 from tests.kubernetes.containers import container
 
 # Whole containers are large; the number of examples is what the tests cost.
@@ -350,7 +351,7 @@ def test_a_service_account_belongs_to_the_namespace() -> None:
 
 def test_a_namespace_carries_its_identity() -> None:
     value = Namespace(
-        id=model.NamespaceId(1),
+        id=NamespaceId(1),
         uid="u",
         name="shop",
         kubernetes_name="team-shop",

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse_server.containers.model import Condition, Container, Observed, Status
+from pilothouse_server.containers.model import Container, Observed, Status
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
@@ -27,6 +27,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.observation import APPLIED, Observation, observe, set_condition
 from pilothouse_server.kubernetes.pod_observation import observe_pod
+from pilothouse_server.values.resources import Condition
 from tests.kubernetes import recorded
 from tests.kubernetes.containers import container
 

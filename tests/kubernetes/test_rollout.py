@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse_server.containers.model import Condition, Container, Observed
+from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
@@ -25,6 +25,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.observation import observe
 from pilothouse_server.kubernetes.rollout import REVISION, applied_rollout
+from pilothouse_server.values.resources import Condition
 from tests.kubernetes.containers import container
 
 NOW = datetime(2026, 11, 24, 14, 30, tzinfo=UTC)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers import operations as containers
-from pilothouse_server.containers.model import Condition, Container, EnvVar, Port, Resources
+from pilothouse_server.containers.model import Container, EnvVar, Port, Resources
 from pilothouse_server.kubernetes.client import ClusterClient, Page
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -19,6 +19,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
     ScaleTarget,
 )
+from pilothouse_server.values.resources import Condition
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 

@@ -13,7 +13,7 @@ import msgspec
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers import repository as container_rows
-from pilothouse_server.containers.model import Container, NamespaceId
+from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.model import Sample
@@ -30,6 +30,7 @@ from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.kubernetes.containers import container as model

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition, NamespaceId
 
 Kind = Literal["config_map", "secret"]
 # The values of a secret, by key.

@@ -10,21 +10,18 @@ quantities in normalised form; empty text means "nothing is said", as in the API
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NewType
+from typing import Any, Literal
 
 import msgspec
 
-ContainerId = NewType("ContainerId", int)
-NamespaceId = NewType("NamespaceId", int)
+from pilothouse_server.values.resources import Condition, ContainerId, NamespaceId
+from pilothouse_server.values.volumes import AccessMode, VolumeType
 
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
 DesiredState = Literal["running", "stopped", "paused"]
 DriftPolicy = Literal["repair", "report", "adopt"]
 ValueFrom = Literal["literal", "config_map", "secret", "field_ref"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
-ConditionStatus = Literal["True", "False", "Unknown"]
-VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir"]
-AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]
 
 
 class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
@@ -241,17 +238,6 @@ class ContainerSpec(Value, frozen=True):
     pod_container_name: str = "main"
     restarted_at: datetime | None = None
     taken_over: TakenOver | None = None
-
-
-class Condition(Value, frozen=True):
-    """`made_from`: uid/generation of the cluster's object that it tells of, where that matters; not shown."""
-
-    type: str
-    status: ConditionStatus
-    reason: str = ""
-    message: str = ""
-    last_transition_time: datetime | None = None
-    made_from: str = ""
 
 
 class Observed(Value, frozen=True):

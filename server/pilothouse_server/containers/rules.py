@@ -24,10 +24,10 @@ from pilothouse_server.containers.model import (
     SecurityContext,
     VolumeMount,
 )
-from pilothouse_server.containers.mount_paths import ROOT_WORDS, canonical, canonical_mounts
 from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity, normalise
+from pilothouse_server.values.volumes import ROOT_WORDS, canonical_mount_path
 
 RESERVED_DOMAIN = "pilothouse.dev"
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -202,7 +202,7 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
 
 
 def _check_mounts(found: Findings, field: str, mounts: Sequence[VolumeMount]) -> None:
-    paths = [canonical(item.mount_path) for item in mounts]
+    paths = [canonical_mount_path(item.mount_path) for item in mounts]
     found.unique(field, enumerate(paths), "the mount path")
     for index, path in enumerate(paths):
         if path == "/":
@@ -210,7 +210,11 @@ def _check_mounts(found: Findings, field: str, mounts: Sequence[VolumeMount]) ->
 
 
 def _spelled(container: Container, mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
-    return mounts if container.imported else canonical_mounts(mounts)
+    if container.imported:
+        return mounts
+    return tuple(
+        msgspec.structs.replace(each, mount_path=canonical_mount_path(each.mount_path)) for each in mounts
+    )
 
 
 def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:

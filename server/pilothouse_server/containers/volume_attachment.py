@@ -8,7 +8,8 @@ cluster has been there or not.
 
 from __future__ import annotations
 
-from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.containers.model import Container
+from pilothouse_server.values.resources import Condition
 
 VOLUMES_ATTACHABLE = "VolumesAttachable"
 FAILED = "FailedAttachVolume"

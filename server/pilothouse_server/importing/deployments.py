@@ -12,19 +12,12 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.containers.model import (
-    Container,
-    ContainerId,
-    NamespaceId,
-    Port,
-    TakenOver,
-    TakenOverService,
-    VolumeMount,
-)
+from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService, VolumeMount
 from pilothouse_server.importing.fields import Fields
 from pilothouse_server.importing.pods import MainContainer, read_pod
 from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.values.resources import ContainerId, NamespaceId
 
 # What controllers and kubectl note on a Deployment for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")

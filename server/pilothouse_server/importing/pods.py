@@ -33,10 +33,10 @@ from pilothouse_server.containers.model import (
     TcpSocket,
     Toleration,
     VolumeMount,
-    VolumeType,
 )
 from pilothouse_server.importing.fields import Fields
 from pilothouse_server.values.image_reference import ImageReference, image_problem
+from pilothouse_server.values.volumes import VolumeType
 
 DEFAULT_GRACE_SECONDS = 30
 # 0644 of files that show a config map or a secret.

@@ -11,12 +11,13 @@ import re
 from typing import Any
 
 from pilothouse_server.config.model import OPAQUE, ConfigMap, Kind, Secret, Values
-from pilothouse_server.containers.model import AccessMode, MountedVolume
+from pilothouse_server.containers.model import MountedVolume
 from pilothouse_server.importing.fields import Fields
 from pilothouse_server.kubernetes.claims import VOLUME_UID
 from pilothouse_server.kubernetes.manifest_config import CONFIG_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.storage.model import CLAIM, Volume
+from pilothouse_server.values.volumes import AccessMode
 
 Problems = tuple[str, ...]
 

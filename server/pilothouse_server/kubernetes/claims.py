@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import Invalid
 from pilothouse_server.kubernetes.objects import (
@@ -34,6 +33,7 @@ from pilothouse_server.kubernetes.observation import APPLIED, MESSAGE_LIMIT, REA
 from pilothouse_server.storage.model import CLAIM_LOST, Observed, Volume
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.quantity import ZERO, Quantity
+from pilothouse_server.values.resources import Condition
 
 RESIZING = "Resizing"
 NAME_TAKEN = "NameTaken"

@@ -22,7 +22,7 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition, ConditionStatus, Container, Observed, Status
+from pilothouse_server.containers.model import Container, Observed, Status
 from pilothouse_server.kubernetes.events import TOLD_BY_EVENTS
 from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
 from pilothouse_server.kubernetes.pod_observation import (
@@ -41,6 +41,7 @@ from pilothouse_server.kubernetes.rollout import (
     says_why,
     witness,
 )
+from pilothouse_server.values.resources import Condition, ConditionStatus
 
 APPLIED = "Applied"
 DRIFTED = "Drifted"

@@ -20,9 +20,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.objects import Deployment, ObjectCondition, ReplicaSet
 from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
+from pilothouse_server.values.resources import Condition
 
 ROLLED_OUT = "RolledOut"
 ROLLING_OUT = "RollingOut"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_server.containers.model import NamespaceId
 from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota
 from pilothouse_server.rpc import wire
+from pilothouse_server.values.resources import NamespaceId
 
 _STATUS = {
     "active": pb.NAMESPACE_STATUS_ACTIVE,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition, NamespaceId
 
 NamespaceStatus = Literal["active", "inactive"]
 

@@ -9,7 +9,6 @@ import msgspec
 from sqlalchemy import Select, func, insert, select, text, update
 from sqlalchemy.engine import Row
 
-from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.errors import already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES, USERS
@@ -23,6 +22,7 @@ from pilothouse_server.store.filtering import (
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.resources import Condition, NamespaceId
 
 Lock = Literal["", "share", "update"]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_server.containers import rules
-from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import manifests
@@ -33,6 +33,7 @@ from pilothouse_server.kubernetes.observation import APPLIED
 from pilothouse_server.reconcile import replicas
 from pilothouse_server.reconcile.drift import Drift
 from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.values.resources import Condition
 
 # How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
 AGAIN_SECONDS = 0.5

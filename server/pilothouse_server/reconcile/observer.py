@@ -20,7 +20,7 @@ from time import monotonic
 import msgspec
 import structlog
 
-from pilothouse_server.containers.model import Container, NamespaceId, Resources
+from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import manifests
@@ -56,6 +56,7 @@ from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.reconcile.repository.observed import Change
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.values.resources import NamespaceId
 
 log = structlog.get_logger(__name__)
 

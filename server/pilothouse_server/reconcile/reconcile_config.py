@@ -18,7 +18,6 @@ from pilothouse_server.config import repository as configs
 from pilothouse_server.config.model import Config, Kind, Secret, Values
 from pilothouse_server.config.operations import configs as rules
 from pilothouse_server.config.operations import secrets
-from pilothouse_server.containers.model import Condition
 from pilothouse_server.encryption import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import configs as on_cluster
@@ -30,6 +29,7 @@ from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.reconcile.written import Written
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.values.resources import Condition
 
 AGAIN_SECONDS = 0.5
 NAMESPACE_AGAIN_SECONDS = 0.2

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.containers import repository as containers
-from pilothouse_server.containers.model import Condition, Container, Observed
+from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.importing import adopting
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, NotFound, Refused
 from pilothouse_server.kubernetes.objects import Deployment
@@ -29,6 +29,7 @@ from pilothouse_server.reconcile.repository.observed import Change
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.reconcile.written import Written
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.values.resources import Condition
 
 MESSAGE_LIMIT = 4096
 

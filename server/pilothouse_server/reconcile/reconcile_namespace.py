@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Refused
 from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
@@ -17,6 +16,7 @@ from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.reconcile.written import Written
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.values.resources import Condition
 
 
 class Loaded(msgspec.Struct, frozen=True):

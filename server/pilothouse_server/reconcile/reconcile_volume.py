@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition
 from pilothouse_server.kubernetes.claims import (
     NAME_TAKEN,
     PERSISTENT_VOLUME_CLAIMS,
@@ -44,6 +43,7 @@ from pilothouse_server.reconcile.written import Written
 from pilothouse_server.storage import repository as volumes
 from pilothouse_server.storage.model import Observed, Volume
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.values.resources import Condition
 
 AGAIN_SECONDS = 0.5
 NAMESPACE_AGAIN_SECONDS = 0.2

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.containers.model import Condition, Container
+from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
 from pilothouse_server.kubernetes.observation import AUTOSCALED
 from pilothouse_server.reconcile.drift import Difference, Drift, manager_of_replicas
 from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.values.resources import Condition
 
 
 class Replicas(msgspec.Struct, frozen=True):

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.containers.model import Condition
 from pilothouse_server.errors import Aborted
 from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.values.resources import Condition
 
 _STATUS = {
     "True": resource.CONDITION_STATUS_TRUE,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_server.containers.model import AccessMode, VolumeType
 from pilothouse_server.errors import missing
 from pilothouse_server.rpc import wire
 from pilothouse_server.storage.model import Status, Volume
+from pilothouse_server.values.volumes import AccessMode, VolumeType
 
 UPDATABLE = frozenset({"size", "mount_path", "labels", "annotations"})
 

@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.containers.model import AccessMode, Condition, NamespaceId, VolumeType
+from pilothouse_server.values.resources import Condition, NamespaceId
+from pilothouse_server.values.volumes import AccessMode, VolumeType
 
 Status = Literal["available", "bound", "failed", "deleted"]
 

@@ -15,13 +15,13 @@ import msgspec
 
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import Container, VolumeMount
-from pilothouse_server.containers.mount_paths import ROOT_WORDS, canonical
 from pilothouse_server.containers.privileges import May
 from pilothouse_server.errors import FailedPrecondition, invalid
 from pilothouse_server.storage import repository
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.operations import event, locate, refuse_deleting
 from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.volumes import ROOT_WORDS, canonical_mount_path
 
 
 class Remounted(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ async def attach(
     """
     volume = await locate(transaction, namespace, wanted.volume)
     refuse_deleting(volume)
-    path = canonical(wanted.mount_path or volume.mount_path)
+    path = canonical_mount_path(wanted.mount_path or volume.mount_path)
     if path == "/":
         raise invalid("mount_path", ROOT_WORDS)
     if not path:
@@ -76,7 +76,7 @@ async def detach(
         transaction,
         volume,
         container,
-        lambda stored: _without_mount(stored, name, canonical(mount_path)),
+        lambda stored: _without_mount(stored, name, canonical_mount_path(mount_path)),
         lambda _permission: True,
     )
 
@@ -123,9 +123,9 @@ async def _remount(
 
 def _with_mount(container: Container, mount: VolumeMount) -> Container:
     for other in container.volume_mounts:
-        if msgspec.structs.replace(other, mount_path=canonical(other.mount_path)) == mount:
+        if msgspec.structs.replace(other, mount_path=canonical_mount_path(other.mount_path)) == mount:
             return container
-        if canonical(other.mount_path) == mount.mount_path:
+        if canonical_mount_path(other.mount_path) == mount.mount_path:
             raise FailedPrecondition(
                 f'container "{container.name}" has volume "{other.volume}" mounted at {mount.mount_path} already',
                 reason="MOUNT_PATH_TAKEN",
@@ -149,7 +149,7 @@ def _without_mount(container: Container, volume: str, mount_path: str) -> Contai
         return tuple(
             mount
             for mount in mounts
-            if mount.volume != volume or mount_path not in ("", canonical(mount.mount_path))
+            if mount.volume != volume or mount_path not in ("", canonical_mount_path(mount.mount_path))
         )
 
     own_dirs = {item.name for item in container.spec.empty_dirs}

@@ -13,7 +13,6 @@ from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, sele
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.engine import Row
 
-from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.errors import already_exists
 from pilothouse_server.storage.model import Observed, Volume
 from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, NAMESPACES, USERS, VOLUMES
@@ -27,6 +26,7 @@ from pilothouse_server.store.filtering import (
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.resources import Condition, NamespaceId
 
 register_constraint("uq_volumes_name", lambda: already_exists("volume", "of this name"))
 

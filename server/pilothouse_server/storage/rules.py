@@ -9,11 +9,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pilothouse_server.containers.model import VolumeType
-from pilothouse_server.containers.mount_paths import ROOT_WORDS, canonical
 from pilothouse_server.errors import FailedPrecondition, InvalidArgument, Violation, missing_field
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.values.quantity import NANOS, Quantity, normalise
+from pilothouse_server.values.volumes import ROOT_WORDS, VolumeType, canonical_mount_path
 
 RESERVED_DOMAIN = "pilothouse.dev"
 SMALLER = "SIZE_SMALLER"
@@ -56,7 +55,7 @@ def checked(volume: Volume) -> Volume:
         violations.append(Violation("volume.size", "minimum", "must be at least one byte"))
     if volume.medium not in ("", "Memory"):
         violations.append(Violation("volume.medium", "one_of", "must be empty or Memory"))
-    mount_path = canonical(volume.mount_path)
+    mount_path = canonical_mount_path(volume.mount_path)
     if mount_path == "/":
         violations.append(Violation("volume.mount_path", "root", ROOT_WORDS))
     if ".." in volume.host_path.split("/"):

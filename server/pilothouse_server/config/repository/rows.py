@@ -11,8 +11,8 @@ from sqlalchemy.engine import Row
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.tables import CONFIG_MAPS, NAMESPACES, SECRETS, USERS
-from pilothouse_server.containers.model import Condition, NamespaceId
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.resources import Condition, NamespaceId
 
 TABLES: dict[Kind, Table] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
 # What encrypts stays where it is.

@@ -10,8 +10,8 @@ import msgspec
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
 from pilothouse_server.containers.messages import words
-from pilothouse_server.containers.model import ContainerId, NamespaceId
 from pilothouse_server.errors import invalid
+from pilothouse_server.values.resources import ContainerId, NamespaceId
 
 STATUS_OF = words.STATUS_OF
 

@@ -14,11 +14,12 @@ import orjson
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pilothouse_server.containers.model import Container, ContainerId
+from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, port_row
 from pilothouse_server.containers.repository.mounts import mount_rows
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.resources import ContainerId
 
 _INSERT = text("""
 WITH made AS (

@@ -17,12 +17,9 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.engine import Row
 
 from pilothouse_server.containers.model import (
-    Condition,
     Container,
-    ContainerId,
     ContainerSpec,
     EnvVar,
-    NamespaceId,
     Observed,
     Port,
     Resources,
@@ -37,6 +34,7 @@ from pilothouse_server.containers.tables import (
     PORT_MAPPINGS,
     USERS,
 )
+from pilothouse_server.values.resources import Condition, ContainerId, NamespaceId
 
 
 def _whole_containers() -> Select[Any]:

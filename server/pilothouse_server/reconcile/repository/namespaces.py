@@ -6,11 +6,11 @@ import msgspec
 import orjson
 from sqlalchemy import text
 
-from pilothouse_server.containers.model import Condition
 from pilothouse_server.namespaces import operations as rules
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import Condition
 
 _LOCK = text("SELECT 1 FROM namespaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 

@@ -1,0 +1,22 @@
+"""What volumes and those who mount them agree on: types, access modes, and the spelling of mount paths.
+
+Spellings of a mount path that mean the same folder are one path: `/data`, `/data/`, `//data` and `/./data` are one
+folder to the runtime, and two mounts there would hide each other silently. Paths are kept in their shortest spelling,
+except those of an imported Deployment: another spelling there is another pod. `..` is no part of a path (its form is
+checked before).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Literal
+
+VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir"]
+AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]
+
+ROOT_WORDS = "must not be /: that is the image's own file system"
+
+
+def canonical_mount_path(path: str) -> str:
+    """The shortest spelling of an absolute path; empty for an empty one."""
+    return posixpath.normpath(f"/{path.lstrip('/')}") if path else ""
