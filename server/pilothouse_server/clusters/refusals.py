@@ -27,6 +27,8 @@ from pilothouse_server.kubernetes.errors import (
 )
 
 T = TypeVar("T")
+# A client of the cluster of this name. Raises ClusterError where it cannot be reached or its credentials are refused.
+Connect = Callable[[str], Awaitable[ClusterClient]]
 
 SECONDS = 10.0
 
@@ -41,7 +43,7 @@ async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> 
 
 
 async def tried(
-    connect: Callable[[str], Awaitable[ClusterClient]],
+    connect: Connect,
     cluster: str,
     trial: Callable[[ClusterClient], Awaitable[T]],
 ) -> T:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pilothouse_server.clusters.refusals import tried
+from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.config.model import Config, Values
-from pilothouse_server.containers.logs import Connect
 from pilothouse_server.kubernetes.dry_run import dry_run_config, dry_run_config_deletion
 
 

@@ -8,11 +8,11 @@ from typing import cast
 from google.protobuf.message import Message
 
 from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config import messages
 from pilothouse_server.config.dry_run import check_on_cluster
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
-from pilothouse_server.containers.logs import Connect
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces

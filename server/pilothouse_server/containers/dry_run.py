@@ -6,8 +6,7 @@ it out is undone before, so that no lock is held while a cluster is waited for.
 
 from __future__ import annotations
 
-from pilothouse_server.clusters.refusals import tried
-from pilothouse_server.containers.logs import Connect
+from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.dry_run import dry_run_container, dry_run_container_deletion
 

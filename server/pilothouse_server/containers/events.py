@@ -1,45 +1,17 @@
-"""Kubernetes Events for those who ask for them with a container or a volume: read from the cluster, with a deadline.
-
-What is stored is the answer whether the cluster answers or not; an asker who cannot be told the events is told why.
-"""
+"""Which objects of a cluster the Kubernetes Events of a container are about."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import msgspec
-
-from pilothouse_server.clusters.refusals import refusal, within
-from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import Container, Pod
-from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.events import KubernetesEvent, Subject, events_of
+from pilothouse_server.kubernetes.events import Subject
 
-SECONDS = 3.0
 MOST_PODS = 10
 
 
-class Told(msgspec.Struct, frozen=True):
-    """Events, or why there are none: `unavailable` is empty where the cluster has answered."""
-
-    events: tuple[KubernetesEvent, ...] = ()
-    unavailable: str = ""
-
-
-async def read(connect: Connect, cluster: str, namespace: str, subjects: Iterable[Subject]) -> Told:
-    """The newest events of some objects, in a Kubernetes namespace, if they come in time."""
-
-    async def asked() -> tuple[KubernetesEvent, ...]:
-        return await events_of(await connect(cluster), namespace, subjects)
-
-    try:
-        return Told(await within(asked(), cluster, SECONDS))
-    except ClusterError as error:
-        return Told(unavailable=str(refusal(error, cluster)))
-
-
 def subjects_of(container: Container, pods: Sequence[Pod]) -> list[Subject]:
-    """The objects of a container: its Deployment, replica sets, pods and Services.
+    """Returns the objects of a container: its Deployment, replica sets, pods and Services.
 
     Of many pods those that are not ready come first, the others tell little.
     """

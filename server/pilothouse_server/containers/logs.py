@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
 
+from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers.log_positions import LogPosition, PodKey, pod_key
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable, not_found
@@ -31,7 +32,6 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.kubernetes.logs import LogLine, pod_log
 
-Connect = Callable[[str], Awaitable[ClusterClient]]
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
 
 MOST_CONTAINERS = 50

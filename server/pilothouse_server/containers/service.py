@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers import events, logs, messages, operations
+from pilothouse_server.clusters import events
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.containers import logs, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
+from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.log_positions import position_token, positions_of
-from pilothouse_server.containers.logs import Connect, LogQuery, LogStream
+from pilothouse_server.containers.logs import LogQuery, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.errors import invalid, not_found
@@ -70,11 +73,11 @@ class ContainerService:
             pods = await operations.list_pods(transaction, found.id) if request.include_events else ()
         response = pb.GetContainerResponse(container=_shown(call, found))
         if request.include_events:
-            told = await events.read(
-                self._connect, found.cluster_name, found.kubernetes_namespace, events.subjects_of(found, pods)
+            found_events = await events.read(
+                self._connect, found.cluster_name, found.kubernetes_namespace, subjects_of(found, pods)
             )
-            response.events.extend(wire.kubernetes_events(told.events))
-            response.events_unavailable = told.unavailable
+            response.events.extend(wire.kubernetes_events(found_events.events))
+            response.events_unavailable = found_events.unavailable
         return response
 
     async def ListContainers(

@@ -19,9 +19,8 @@ from uuid import uuid4
 
 import msgspec
 
-from pilothouse_server.clusters.refusals import refusal, within
+from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.containers import admission, operations, repository, rules
-from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers.logs import Connect
+from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces import operations as namespaces

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from pilothouse_server.clusters.refusals import refusal, within
-from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.dry_run import dry_run_namespace, dry_run_namespace_deletion
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.namespaces.model import Namespace
-
-Connect = Callable[[str], Awaitable[ClusterClient]]
 
 
 async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:

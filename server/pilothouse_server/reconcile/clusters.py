@@ -6,12 +6,11 @@ A cluster has its own connection pool, rate limit and failures; nothing here wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
+from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import Unreachable
 
-Connect = Callable[[str], Awaitable[ClusterClient]]
 # What is under way with a client that is replaced may end: longer than a request may take.
 RETIRED_SECONDS = 30.0
 

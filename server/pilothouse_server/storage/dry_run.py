@@ -6,8 +6,7 @@ the cluster yet cannot be asked about: that is no refusal.
 
 from __future__ import annotations
 
-from pilothouse_server.clusters.refusals import tried
-from pilothouse_server.containers.logs import Connect
+from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.errors import InvalidArgument, Violation
 from pilothouse_server.kubernetes.dry_run import dry_run_claim, dry_run_claim_deletion, missing_class
 from pilothouse_server.storage.model import Volume

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from google.protobuf.message import Message
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_server.containers import events
+from pilothouse_server.clusters import events
+from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers.dry_run import check_on_cluster as check_container
-from pilothouse_server.containers.logs import Connect
 from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
@@ -53,9 +53,11 @@ class StorageService:
         response = pb.GetVolumeResponse(volume=_shown(call, found))
         if request.include_events and found.is_claim:
             claim = Subject("PersistentVolumeClaim", found.kubernetes_name)
-            told = await events.read(self._connect, found.cluster_name, found.kubernetes_namespace, [claim])
-            response.events.extend(wire.kubernetes_events(told.events))
-            response.events_unavailable = told.unavailable
+            found_events = await events.read(
+                self._connect, found.cluster_name, found.kubernetes_namespace, [claim]
+            )
+            response.events.extend(wire.kubernetes_events(found_events.events))
+            response.events_unavailable = found_events.unavailable
         return response
 
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> pb.ListVolumesResponse:
