@@ -20,6 +20,7 @@ from pilothouse_server.kubernetes.objects import PODS
 from pilothouse_server.reconcile.cluster_view import ClusterView
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.tasks import cancel_and_wait
 
 
 async def observe(kubeconfig: dict[str, Any]) -> list[float]:
@@ -36,9 +37,7 @@ async def observe(kubeconfig: dict[str, Any]) -> list[float]:
             running = asyncio.create_task(informer.run())
             await informer.synced.wait()
             taken = time.perf_counter() - began
-            ticking.cancel()
-            running.cancel()
-            await asyncio.gather(ticking, running, return_exceptions=True)
+            await cancel_and_wait(ticking, running)
         if failures:
             raise failures[0]
         return [taken, len(informer.objects), held.longest * 1000]

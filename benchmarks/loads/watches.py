@@ -20,6 +20,7 @@ from benchmarks.baselines import etcd
 from benchmarks.child import answering
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.tasks import cancel_and_wait
 
 _STREAMS_PER_CONNECTION = 90
 # All at once would measure how servers bear a rush, which is not the question here.
@@ -77,9 +78,7 @@ class Watches:
 
     async def close(self) -> None:
         """Ends the streams."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
         self._tasks.clear()
         for channel in self._channels:
             await channel.close()

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter
 
+from pilothouse_server.tasks import cancel_and_wait
+
 log = structlog.get_logger(__name__)
 
 FAILURES = Counter(
@@ -35,9 +37,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Cancels the tasks, the youngest first, and waits for them."""
         while self._tasks:
-            task = self._tasks.pop()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(self._tasks.pop())
 
 
 async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -12,7 +12,6 @@ import base64
 import logging
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,9 @@ class SimulatedCluster:
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.cancel()
-            with suppress(asyncio.CancelledError):
-                await saving
+            await asyncio.wait([saving])
+            if not saving.cancelled():
+                saving.result()
 
     async def __aenter__(self) -> SimulatedCluster:
         await self.start()

@@ -25,6 +25,9 @@ WORD = re.compile(r"[A-Za-z_]\w*")
 # Of the client library: every method of the API has one, also those that it calls by itself.
 FOR_CALLERS = {"refresh_session"}
 SETTINGS = "server/pilothouse_server/settings.py"
+# The one module that may catch a cancellation without raising it again.
+ENDS_TASKS = "server/pilothouse_server/tasks.py"
+SIMULATOR = "server/pilothouse_simulator/"
 SHELLS = {"console", "sh", "bash", "shell"}
 
 Check = Callable[[Sequence[Source]], Iterable[str]]
@@ -206,6 +209,57 @@ def settings_are_read(sources: Sequence[Source]) -> Iterator[str]:
                 yield f"{SETTINGS}:{line}: nothing reads settings.{name}: wire it to what it sets, or delete it"
 
 
+def cancellations_go_on(sources: Sequence[Source]) -> Iterator[str]:
+    """Who catches a cancellation may be the one who was cancelled: it is raised again, or the caller hangs."""
+    for source in sources:
+        if not source.is_python or source.path == ENDS_TASKS:
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                swallows = any(_names_cancellation(argument) for argument in node.args)
+            elif isinstance(node, ast.ExceptHandler):
+                swallows = (node.type is None or _names_cancellation(node.type)) and not _raises_again(node)
+            else:
+                continue
+            if swallows:
+                yield (
+                    f"{source.path}:{node.lineno}: swallows the cancellation of its caller: end a task with "
+                    "tasks.cancel_and_wait, or end the handler with `raise`"
+                )
+
+
+def _names_cancellation(caught: ast.expr) -> bool:
+    return not {"CancelledError", "BaseException"}.isdisjoint(WORD.findall(ast.unparse(caught)))
+
+
+def _raises_again(handler: ast.ExceptHandler) -> bool:
+    """Whether it ends with `raise`, and no way leads out before but one that told its task `uncancel`."""
+    nodes = [node for statement in handler.body for node in ast.walk(statement)]
+    if any(isinstance(node, ast.Attribute) and node.attr == "uncancel" for node in nodes):
+        return True
+    leaves = any(isinstance(node, ast.Return | ast.Continue | ast.Break) for node in nodes)
+    return isinstance(handler.body[-1], ast.Raise) and not leaves
+
+
+def tasks_end_one_way(sources: Sequence[Source]) -> Iterator[str]:
+    """Tasks that are cancelled and gathered by hand hide how they failed."""
+    for source in sources:
+        # The simulator imports nothing of the server.
+        if not source.is_python or source.path == ENDS_TASKS or source.path.startswith(SIMULATOR):
+            continue
+        for function in ast.walk(source.tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            nodes = list(ast.walk(function))
+            if not any(isinstance(node, ast.Attribute) and node.attr == "cancel" for node in nodes):
+                continue
+            for node in nodes:
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Await):
+                    awaited = ast.unparse(node.value.value)
+                    if awaited.startswith("asyncio.gather") and "return_exceptions=True" in awaited:
+                        yield f"{source.path}:{node.lineno}: end these tasks with tasks.cancel_and_wait"
+
+
 CHECKS: Sequence[Check] = (
     file_length,
     telling_names,
@@ -218,4 +272,6 @@ CHECKS: Sequence[Check] = (
     readme_commands_are_tested,
     nothing_unused,
     settings_are_read,
+    cancellations_go_on,
+    tasks_end_one_way,
 )

@@ -85,6 +85,40 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
             "    def deep(self):\n        return self.depth\n",
         ),
     ),
+    *(
+        (
+            checks.cancellations_go_on,
+            Source("server/a.py", broken),
+            Source("server/a.py", kept),
+        )
+        for broken, kept in (
+            (
+                "with contextlib.suppress(TimeoutError, asyncio.CancelledError):\n    await task",
+                "with contextlib.suppress(TimeoutError):\n    await task",
+            ),
+            (
+                "try:\n    await task\nexcept asyncio.CancelledError:\n    pass",
+                "try:\n    await task\nexcept asyncio.CancelledError:\n    task.cancel()\n    raise",
+            ),
+            (
+                "while a:\n    try:\n        b()\n    except BaseException:\n"
+                "        if c:\n            continue\n        raise",
+                "try:\n    b()\nexcept BaseException:\n    c()\n    raise",
+            ),
+            (
+                "try:\n    await task\nexcept:\n    pass",
+                "try:\n    await task\nexcept CancelledError:\n    if me.uncancel():\n        raise",
+            ),
+        )
+    ),
+    (
+        checks.tasks_end_one_way,
+        Source(
+            "tests/a.py",
+            "async def f():\n    a.cancel()\n    await asyncio.gather(a, return_exceptions=True)",
+        ),
+        Source("tests/a.py", "async def f():\n    await cancel_and_wait(a)"),
+    ),
 ]
 A_READER = Source("server/reader.py", '"""Reads."""\nprint(settings.level, self.settings.deep)\n')
 A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n')

@@ -32,6 +32,7 @@ from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database
 
@@ -196,9 +197,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
             yield IdentityServer(database, store, passwords, stub)
     finally:
         await server.stop(1.0)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
         await writer.close()
         await authenticator.close()
         passwords.close()

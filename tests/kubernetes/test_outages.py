@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, Throttled, Unreachable
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, KubernetesObject
 from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values import resources as simulated
 from tests.virtual_time import pass_time, virtual_time
@@ -70,9 +71,7 @@ async def _following(client: ClusterClient) -> AsyncIterator[_Followed]:
     try:
         yield followed
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancel_and_wait(task)
 
 
 def _create(cluster: SimulatedCluster, name: str) -> str:

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
+from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.harness import eventually
 from tests.metrics.world import Box, World, world_of
@@ -33,8 +34,7 @@ async def running(world: World, **changes: float) -> AsyncIterator[UsageStream]:
     try:
         yield stream
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(task)
 
 
 @asynccontextmanager

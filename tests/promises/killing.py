@@ -29,6 +29,7 @@ from pilothouse_server.reconcile.clusters import Clusters
 from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.reconcile_config import ConfigNoun
 from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
@@ -143,8 +144,7 @@ async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]
     try:
         await eventually(until, seconds=60, what="the worker's end")
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        await cancel_and_wait(running)
 
 
 async def nothing_is_due(server: Server) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from pilothouse_server import log_lines
 from pilothouse_server.containers import operations as containers
+from pilothouse_server.tasks import cancel_and_wait
 from tests.harness import eventually
 from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
@@ -164,7 +165,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_open(world: World) -> Non
             await asyncio.sleep(0)
         for call in calls:
             call.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
 
     async def settled() -> bool:
         return not await open_work(world) and connections(world) == 0

@@ -13,6 +13,7 @@ import pytest
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_server.rpc import watch
 from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.tasks import cancel_and_wait
 from tests.harness import eventually, running_server
 from tests.promises.calling import Caller, token_of
 from tests.promises.following import Follower, faults
@@ -86,9 +87,7 @@ async def race(
             )
             return found + ([f"{deadlocks} deadlocks"] if deadlocks else [])
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
 
 
 async def kill_listeners(world: World) -> None:
@@ -147,7 +146,6 @@ async def test_ends_of_the_listener_cost_no_event(world: World) -> None:
 
         # The poll finds it, long before the listener is back.
         await eventually(seen, seconds=2.0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await cancel_and_wait(task)
     async with world.sql() as sql:
         assert await faults(sql, [follower]) == []

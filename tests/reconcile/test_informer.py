@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any
 
 from pilothouse_server.kubernetes.client import Page
@@ -12,6 +11,7 @@ from pilothouse_server.kubernetes.errors import ClusterError, Expired, Unreachab
 from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod
 from pilothouse_server.kubernetes.watch_events import WatchEvent
 from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.tasks import cancel_and_wait
 from tests.kubernetes.waiting import eventually
 
 
@@ -81,9 +81,7 @@ async def follow(script: Script, watches: int) -> Told:
         await eventually(opened, lambda count: count >= watches)
         await asyncio.sleep(0)
     finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        await cancel_and_wait(running)
     return told
 
 

@@ -23,6 +23,7 @@ from pilothouse_server.reconcile.own_changes import OwnChanges
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.worker import Worker, WorkerSettings
+from pilothouse_server.tasks import cancel_and_wait
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 
@@ -188,8 +189,7 @@ async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]
     try:
         yield
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        await cancel_and_wait(running)
 
 
 @pytest.mark.full
@@ -280,9 +280,7 @@ async def test_a_claim_is_held_for_as_long_as_the_work_takes(here: World) -> Non
     try:
         await eventually(here.seen, lambda row: row is not None and not row.reconciling, seconds=60)
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running)
+        await cancel_and_wait(*running)
     (row,) = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
     assert row["lease_epoch"] == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
 from itertools import pairwise
 
 import msgspec
@@ -36,6 +35,7 @@ from pilothouse_server.reconcile.backoff import (
 from pilothouse_server.reconcile.health import HealthSettings
 from pilothouse_server.reconcile.informer import Informer
 from pilothouse_server.reconcile.sweep import SweepSettings
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
@@ -105,9 +105,7 @@ async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
             assert informer.synced.is_set()
             assert (await client.get(NAMESPACES, None, "default")).metadata.name == "default"
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            await cancel_and_wait(following)
             await client.close()
 
 

@@ -17,6 +17,7 @@ from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work import Work
 from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.worker import Worker
+from pilothouse_server.tasks import cancel_and_wait
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
 
@@ -96,6 +97,5 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
         sweep = Sweep(here.store, client, "second", observer, SweepSettings(grace_seconds=0.0))
         assert await sweep.sweep() == 0
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        await cancel_and_wait(running)
     assert await here.seen() == before

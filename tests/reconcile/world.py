@@ -30,6 +30,7 @@ from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
@@ -92,8 +93,7 @@ class World:
         try:
             yield reconciler
         finally:
-            running.cancel()
-            await asyncio.wait([running])
+            await cancel_and_wait(running)
             await clusters.close()
             if not running.cancelled() and (error := running.exception()) is not None:
                 raise error

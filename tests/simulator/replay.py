@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 
 from .known_differences import KNOWN
@@ -111,10 +112,7 @@ class Replay:
                 for stream in self._streams:
                     differences += await self._finish(stream)
             finally:
-                for stream in self._streams:
-                    if stream.task is not None:
-                        stream.task.cancel()
-                        await asyncio.gather(stream.task, return_exceptions=True)
+                await cancel_and_wait(*(stream.task for stream in self._streams if stream.task is not None))
         return differences
 
     async def _exchange(self, index: int, exchange: JsonObject) -> list[Difference]:

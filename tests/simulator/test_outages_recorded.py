@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES, PODS
@@ -79,8 +80,7 @@ class _Poller:
                 await self._cluster.clock.sleep(_POLL_SECONDS)
 
     async def end(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_and_wait(self._task)
 
 
 async def _stream(

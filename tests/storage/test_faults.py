@@ -25,6 +25,7 @@ from pilothouse_server.reconcile.repository import work as queue
 from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
@@ -80,8 +81,7 @@ async def reconciling(here: World) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        await cancel_and_wait(running)
         await clusters.close()
 
 

@@ -31,6 +31,7 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.logs import LogLine, pod_log
+from pilothouse_server.tasks import cancel_and_wait
 
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
 
@@ -123,9 +124,7 @@ class LogStream:
                 }
                 yield batch
         finally:
-            for task in (watcher, *self._readers.values()):
-                task.cancel()
-            await asyncio.gather(watcher, *self._readers.values(), return_exceptions=True)
+            await cancel_and_wait(watcher, *self._readers.values())
 
     async def _next_batch(self, watcher: asyncio.Task[None]) -> list[Entry | Problem] | None:
         first = asyncio.ensure_future(self._lines.get())

@@ -40,6 +40,7 @@ from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits, Trans
 from pilothouse_server.kubernetes.usage import StatsSummary
 from pilothouse_server.kubernetes.watch_events import WatchEvent, decode_event
 from pilothouse_server.kubernetes.watch_lines import split_lines
+from pilothouse_server.tasks import cancel_and_wait
 
 FIELD_MANAGER = "pilothouse"
 APPLY = "application/apply-patch+yaml"
@@ -157,8 +158,7 @@ class ClusterClient:
                 yield Page(tuple(listed.items or ()), listed.metadata.resource_version, token)
         finally:
             if asked is not None:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
+                await cancel_and_wait(asked)
 
     async def list(
         self,

@@ -15,6 +15,7 @@ from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.tasks import cancel_and_wait
 
 # So long samples of a slow sender wait for others to share their batch.
 GATHER_SECONDS = 1.0
@@ -179,8 +180,7 @@ async def _gathered(
             yield request
     finally:
         if upcoming is not None:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            await cancel_and_wait(upcoming)
 
 
 def _parts(items: Sequence[T]) -> list[Sequence[T]]:

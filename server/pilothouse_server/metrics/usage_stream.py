@@ -26,6 +26,7 @@ from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.repository import notifications, samples
 from pilothouse_server.store.errors import database_unavailable
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Watermark
 
 log = structlog.get_logger(__name__)
@@ -104,9 +105,7 @@ class UsageStream:
             try:
                 done, _ = await asyncio.wait([*work, unwanted], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (*work, unwanted):
-                    task.cancel()
-                await asyncio.gather(*work, unwanted, return_exceptions=True)
+                await cancel_and_wait(*work, unwanted)
                 if not self._watchers:
                     self._forget()
             for task in done:

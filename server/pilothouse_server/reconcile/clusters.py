@@ -10,6 +10,7 @@ import asyncio
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import Unreachable
+from pilothouse_server.tasks import cancel_and_wait
 
 # What is under way with a client that is replaced may end: longer than a request may take.
 RETIRED_SECONDS = 30.0
@@ -30,18 +31,14 @@ class Clusters:
             task = self._clients.get(name)
             if task is None:
                 task = self._clients[name] = asyncio.ensure_future(self._connect(name))
-            try:
-                # One caller's cancellation must not take the client away from the others.
-                return await asyncio.shield(task)
-            except asyncio.CancelledError:
-                current = asyncio.current_task()
-                if not task.cancelled() or current is None or current.cancelling():
-                    raise
-                # It is not the caller who was cancelled: the cluster was forgotten while it was connected to.
-            except Exception:
-                if self._clients.get(name) is task:
-                    del self._clients[name]
-                raise
+            # One caller's cancellation must not take the client away from the others.
+            if not task.done():
+                await asyncio.wait([task])
+            if (task.cancelled() or task.exception() is not None) and self._clients.get(name) is task:
+                del self._clients[name]
+            # Cancelled is one whose cluster was forgotten while it was connected to.
+            if not task.cancelled():
+                return task.result()
         raise Unreachable(f"cluster {name!r} is not connected to any more")
 
     def forget(self, name: str) -> None:
@@ -58,9 +55,7 @@ class Clusters:
         retired = dict(self._retired)
         tasks = [*self._clients.values(), *retired.values()]
         self._clients.clear()
-        for each in retired:
-            each.cancel()
-        await asyncio.gather(*retired, return_exceptions=True)
+        await cancel_and_wait(*retired)
         for task in tasks:
             await _close(task)
 
@@ -72,8 +67,6 @@ async def _retire(task: asyncio.Task[ClusterClient]) -> None:
 
 
 async def _close(task: asyncio.Task[ClusterClient]) -> None:
-    if not task.done():
-        task.cancel()
-    (result,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(result, ClusterClient):
-        await result.close()
+    await cancel_and_wait(task)
+    if not task.cancelled() and task.exception() is None:
+        await task.result().close()

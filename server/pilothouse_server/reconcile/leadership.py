@@ -21,6 +21,7 @@ from pilothouse_server.reconcile.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
@@ -83,10 +84,7 @@ async def _work(
             if monotonic() >= ends:
                 raise LeaseLost
     finally:
-        if not running.done():
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+        await cancel_and_wait(running)
 
 
 async def _take(store: Store, name: str, owner: str, seconds: float) -> Lease | None:

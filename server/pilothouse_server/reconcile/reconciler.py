@@ -34,6 +34,7 @@ from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.usage import UsageCollector, UsageSink
 from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +100,7 @@ class Reconciler:
             else:
                 for name in [name for name in tasks if versions.get(name) != connected[name]]:
                     # Gone, or to be reached in another way: whoever holds the old client must let go of it.
-                    await _cancelled(tasks.pop(name))
+                    await cancel_and_wait(tasks.pop(name))
                     self._clusters.forget(name)
                 for name in versions.keys() - tasks.keys():
                     # Somebody may have connected before, with credentials that are not those of this version.
@@ -154,9 +155,3 @@ class Reconciler:
             except ClusterError as error:
                 attempts += 1
                 await asyncio.sleep(after_error(error, attempts))
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    """Cancels a task and waits for its end."""
-    task.cancel()
-    await asyncio.wait([task])

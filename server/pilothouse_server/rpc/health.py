@@ -12,6 +12,8 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
+from pilothouse_server.tasks import cancel_and_wait
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -56,9 +58,7 @@ class Health(aio.HealthServicer):
                 watching.result()
             await writing.idle()
         finally:
-            draining.cancel()
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await cancel_and_wait(draining, watching)
         # Perhaps for the second time: whether the watch got so far is not told.
         await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
 

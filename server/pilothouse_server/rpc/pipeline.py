@@ -97,6 +97,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 # Nobody waits for the answer any more; the layers record that the call was.
                 call.authentication_error = gone
                 await self._runners[call.method](call)
+                raise
         return self._handler(call)
 
     def _handler(self, call: Call) -> Handler:

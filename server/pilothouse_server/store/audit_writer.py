@@ -21,8 +21,8 @@ from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, Unavailable
 from pilothouse_server.store.audit_chain import AuditRecord
-from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 

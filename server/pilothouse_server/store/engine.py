@@ -12,9 +12,7 @@ finishes it first.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -28,22 +26,6 @@ from pilothouse_server.settings import Settings
 from pilothouse_server.store.idle_connections import IdleConnections, ShrinkingPool
 
 T = TypeVar("T")
-
-
-async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits `work` to its end even if the waiting task is cancelled meanwhile; the cancellation is
-    raised after.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is not None:
-            raise task.exception() from None  # type: ignore[misc]
-        raise
 
 
 def asyncpg_url(dsn: str) -> URL:

@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.errors import connecting, translated
+from pilothouse_server.tasks import uncancelled
 
 _IDENTIFY = text(
     "SELECT set_config('app.current_user_id', :user_id, true), "

@@ -32,8 +32,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Appended, Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
-from pilothouse_server.store.engine import Database, uncancelled
+from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, translated
+from pilothouse_server.tasks import uncancelled
 
 Kind = Literal["added", "modified", "deleted"]
 Renderer = Callable[[Any], bytes]

@@ -95,9 +95,9 @@ class WatchStream:
 
     def drop(self) -> None:
         """Ends the stream in the middle, as a server that is killed."""
-        self._dropped = True
-        if self._task is not None:
+        if self._task is not None and not self._dropped:
             self._task.cancel()
+        self._dropped = True
 
     def finish(self) -> None:
         """Ends the stream as if its time were over."""
@@ -119,7 +119,8 @@ class WatchStream:
                     await self._send(response)
                 await response.write_eof()
         except asyncio.CancelledError:
-            if not self._dropped:
+            # Unless somebody else cancelled the task too.
+            if not self._dropped or self._task is None or self._task.uncancel():
                 raise
             if request.transport is not None:
                 request.transport.abort()

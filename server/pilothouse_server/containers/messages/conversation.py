@@ -10,6 +10,7 @@ from pilothouse_server.containers.messages.live import Transcript, ending, exec_
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes.exec import Ended, Program
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.tasks import cancel_and_wait
 
 
 async def conversation(
@@ -31,7 +32,8 @@ async def conversation(
                         # What is wrong with the input ends the call; its end does not.
                         feeding.result()
             finally:
-                output.cancel()
+                if not output.done():
+                    await cancel_and_wait(output)
             written = output.result()
             if isinstance(written, Ended):
                 call.facts.metadata.update(ending(written))
@@ -42,8 +44,7 @@ async def conversation(
             transcript.add(written.stream, written.data)
             yield exec_output(written)
     finally:
-        feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
+        await cancel_and_wait(feeding)
         await outputs.aclose()
         call.facts.metadata.update(transcript.facts())
 

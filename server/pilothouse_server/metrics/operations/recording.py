@@ -22,6 +22,7 @@ from pilothouse_server.metrics.model import Sample, Target, TimeRange
 from pilothouse_server.metrics.operations.storing import BATCH_SAMPLES, UsageStore, problem
 from pilothouse_server.metrics.repository import samples as rows
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.tasks import cancel_and_wait
 
 PERMISSION: Final = "metrics.record"
 CONTAINER_NOT_FOUND: Final = "CONTAINER_NOT_FOUND"
@@ -115,8 +116,7 @@ class Recorder:
     async def close(self) -> None:
         """Gives up what is not stored yet; of no effect after `flush`."""
         if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
+            await cancel_and_wait(self._writing)
 
     async def _begin(self, batch: list[tuple[int, Recording]]) -> None:
         await self._settle()

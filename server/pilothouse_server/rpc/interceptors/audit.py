@@ -25,8 +25,8 @@ from pilothouse_server.rpc.pipeline import Proceed
 from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
-from pilothouse_server.store.engine import uncancelled
 from pilothouse_server.store.errors import translated
+from pilothouse_server.tasks import uncancelled
 from pilothouse_server.values import names
 
 

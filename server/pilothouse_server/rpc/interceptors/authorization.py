@@ -26,6 +26,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Proceed
+from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
 RECHECK_SECONDS = 2.0
@@ -75,9 +76,7 @@ class AuthorizationLayer:
                     return work.result()
             raise guard.result()
         finally:
-            for task in (guard, work):
-                task.cancel()
-            await asyncio.gather(guard, work, return_exceptions=True)
+            await cancel_and_wait(guard, work)
 
     async def _watch_over(self, call: Call) -> PilothouseError:
         """Returns the reason for which the stream must end."""

@@ -1,0 +1,56 @@
+"""Ends and awaits tasks without losing a cancellation.
+
+A coroutine that catches CancelledError cannot know from the exception alone who was cancelled: the task it waits for,
+or itself. Who takes its own cancellation for the task's goes on for ever, and whatever waits for its end hangs. The two
+ways to wait that must catch it stand here and nowhere else; a check of the conventions forbids it elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels the tasks and returns once all of them have ended, however they ended.
+
+    A task that fails while it winds up is logged. How a task ended that was done before is its owner's to look at.
+
+    Raises:
+        CancelledError: the caller was cancelled meanwhile. The tasks were cancelled once more and have ended.
+    """
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    # `gather` returns the tasks' own cancellations among the outcomes, and raises the caller's.
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if task in pending and isinstance(outcome, Exception):
+            name = task.get_name() if isinstance(task, asyncio.Task) else ""
+            log.warning("task failed while it was ended", task=name, exc_info=outcome)
+
+
+async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work` to its end even if the caller is cancelled meanwhile.
+
+    Raises:
+        CancelledError: the caller was cancelled meanwhile; `work` has ended. Exceptions of `work` take precedence.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is not None:
+            raise task.exception() from None  # type: ignore[misc]
+        raise

@@ -1,0 +1,88 @@
+"""Tasks end, and nobody's cancellation is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import structlog.testing
+
+from pilothouse_server.tasks import cancel_and_wait, uncancelled
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def fails_while_it_winds_up() -> None:
+    try:
+        await for_ever()
+    finally:
+        raise ValueError("cannot be wound up")
+
+
+async def test_a_cancelled_task_is_no_cancellation_of_the_caller() -> None:
+    task = asyncio.create_task(for_ever())
+    await asyncio.sleep(0)
+    await cancel_and_wait(task)
+    assert task.cancelled()
+
+
+async def test_the_callers_cancellation_is_raised_once_the_task_has_ended() -> None:
+    winding_up = asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await for_ever()
+        finally:
+            winding_up.set()
+            await for_ever()
+
+    task = asyncio.create_task(slow_to_end())
+    await asyncio.sleep(0)
+    caller = asyncio.create_task(cancel_and_wait(task))
+    await winding_up.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert task.cancelled()
+
+
+async def test_a_task_that_fails_while_it_winds_up_is_logged_and_the_others_end() -> None:
+    tasks = [asyncio.create_task(work(), name=work.__name__) for work in (fails_while_it_winds_up, for_ever)]
+    await asyncio.sleep(0)
+    with structlog.testing.capture_logs() as logged:
+        await cancel_and_wait(*tasks)
+    assert [task.done() for task in tasks] == [True, True]
+    assert [(line["task"], str(line["exc_info"])) for line in logged] == [
+        ("fails_while_it_winds_up", "cannot be wound up")
+    ]
+
+
+async def test_how_a_task_ended_before_is_not_logged() -> None:
+    async def fails() -> None:
+        raise ValueError
+
+    task = asyncio.create_task(fails())
+    await asyncio.wait([task])
+    with structlog.testing.capture_logs() as logged:
+        await cancel_and_wait(task)
+    assert logged == []
+
+
+async def test_what_must_not_be_cancelled_ends_before_the_cancellation_is_raised() -> None:
+    allowed, ended = asyncio.Event(), asyncio.Event()
+
+    async def commit() -> None:
+        await allowed.wait()
+        ended.set()
+
+    caller = asyncio.create_task(uncancelled(commit()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        caller.cancel()
+    assert not caller.done()
+    allowed.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended.is_set()
