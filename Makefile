@@ -18,6 +18,8 @@ SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --com
 # The interpreter is the one named above; uv fetches none.
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# One line for each step that takes time, before it is taken; `pilothouse serve --dev` goes on in the same form.
+SAY = printf '%-12s %s\n' >&2
 PARALLEL := --numprocesses 2 --dist loadfile
 # Each part of the soak ends within twenty minutes on two cores.
 SOAK_PARTS := watches kills hostile
@@ -69,6 +71,7 @@ lock: setup
 
 # The project itself, editable: the command and the folders on the path.
 $(STAMP): $(PACKAGES) pyproject.toml
+	@$(SAY) packages "installs Pilothouse itself into .venv"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -80,7 +83,9 @@ $(PACKAGES): requirements.lock
 		|| { echo "$(PYTHON) is older than 3.11: apt-get install python3, or make PYTHON=<a newer one>"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "the venv module of $(PYTHON) is missing: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -c '' 2>/dev/null || { \
+		$(SAY) environment "makes .venv with $$($(PYTHON) --version)"; rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@$(SAY) packages "installs the $$(grep -c '^[a-z].*==' requirements.lock) of requirements.lock into .venv"
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.lock.txt
 	@$(SYNC) || { echo "once more, with the certificate authorities of this machine"; UV_SYSTEM_CERTS=1 $(SYNC); }

@@ -68,11 +68,12 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
         # Only here, for it brings the whole simulated cluster.
         from pilothouse_server.development import Development
 
-        surroundings = Development(settings, kubeconfigs)
+        surroundings = Development(settings, kubeconfigs, _say)
     try:
         if surroundings is not None:
             settings = await surroundings.start()
             kubeconfigs = surroundings.kubeconfigs
+            _say("server", "starts")
         application = Application(settings, kubeconfigs)
         try:
             try:
@@ -90,6 +91,11 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
     finally:
         if surroundings is not None:
             await surroundings.stop()
+
+
+def _say(step: str, what: str) -> None:
+    """Writes one line before a step is taken, in the form of the Makefile's. To stderr: the address is the answer."""
+    typer.echo(f"{step:<12} {what}", err=True)
 
 
 def _password_made(application: Application) -> str | None:

@@ -10,7 +10,7 @@ configured is used instead of the one that would be brought along.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,10 +27,17 @@ DATABASE = "pilothouse"
 
 
 class Development:
-    """The surroundings of a server on one machine. `start` answers the settings that reach them."""
+    """The surroundings of a server on one machine. `start` returns the settings that reach them.
 
-    def __init__(self, settings: Settings, kubeconfigs: Kubeconfigs) -> None:
+    Args:
+        settings: those of the server.
+        kubeconfigs: the clusters that are configured, by name; none: a simulated one is started.
+        say: called before each step that takes time, with the step and what it does, as in ("database", "starts …").
+    """
+
+    def __init__(self, settings: Settings, kubeconfigs: Kubeconfigs, say: Callable[[str, str], None]) -> None:
         self._settings = settings
+        self._say = say
         self.kubeconfigs: dict[str, Mapping[str, Any]] = dict(kubeconfigs)
         self._postgres: EmbeddedPostgres | None = None
         self._cluster: SimulatedCluster | None = None
@@ -47,6 +54,7 @@ class Development:
         if not settings.database_url:
             settings = await self._start_postgres(settings)
         if not self.kubeconfigs:
+            self._say("cluster", f"starts a simulated Kubernetes cluster, kept in {settings.data_dir}")
             self._cluster = SimulatedCluster(state_path=settings.data_dir / "cluster.json")
             await self._cluster.start()
             self.kubeconfigs["local"] = self._cluster.kubeconfig()
@@ -61,11 +69,16 @@ class Development:
 
     async def _start_postgres(self, settings: Settings) -> Settings:
         postgres = self._postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+        verb = "starts" if postgres.has_data else "makes and starts"
+        self._say("database", f"{verb} PostgreSQL in {settings.data_dir / 'postgres'}")
         await postgres.start()
         await ensure_database(postgres.dsn(), DATABASE)
         await ensure_roles(postgres.dsn(DATABASE))
         names = RoleNames()
         maintenance = postgres.dsn(DATABASE, names.maintenance)
+        pending = [each for each in await runner.status(maintenance) if not each.applied]
+        if pending:
+            self._say("database", f"brings its schema up to date: migrations to apply: {len(pending)}")
         await runner.upgrade(maintenance)
         return msgspec.structs.replace(
             settings,

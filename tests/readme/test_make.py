@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,13 +24,42 @@ from tests.readme.served import ROOT, Shell, environment
 
 PASSWORD = "correct horse battery staple"
 MAKE_RUN = "make run"
+SERVES = "Pilothouse serves gRPC on "
 # By .ci/run itself, before and after this test.
 BY_CI = ("make lint", "make test", "make test-all")
 
 
-async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
-    """The whole of it: PostgreSQL, the simulated cluster and the server come up, answer, and end with Ctrl-C."""
-    data = tmp_path / "data"
+@dataclass
+class Run:
+    """`make run`, until it has said what to try next."""
+
+    process: asyncio.subprocess.Process
+    printed: list[str]
+
+    @property
+    def address(self) -> str:
+        """Where it serves."""
+        (line,) = [line for line in self.printed if line.startswith(SERVES)]
+        return line.removeprefix(SERVES)
+
+    @property
+    def steps(self) -> list[str]:
+        """What it said that it does, before it served."""
+        before = self.printed[: self.printed.index(SERVES + self.address)]
+        return [" ".join(line.split()) for line in before]
+
+    async def interrupt(self) -> str:
+        """Presses Ctrl-C, which a terminal sends to make and what it runs; returns what is printed after."""
+        assert self.process.stdout is not None
+        os.killpg(self.process.pid, signal.SIGINT)
+        rest = (await self.process.stdout.read()).decode()
+        await self.process.wait()
+        return rest
+
+
+@asynccontextmanager
+async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
+    """Types `make run` in `root`, with its data in `data`."""
     variables = {
         "PILOTHOUSE_LISTEN": "127.0.0.1:0",
         "PILOTHOUSE_DATA_DIR": str(data),
@@ -34,38 +67,75 @@ async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
     }
     process = await asyncio.create_subprocess_exec(
         *MAKE_RUN.split(),
-        cwd=ROOT,
-        env={**environment(tmp_path), **variables},
+        cwd=root,
+        env={**environment(data.parent), **variables},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        # A terminal's Ctrl-C reaches all of its foreground group: make and what it runs.
+        # A session of its own, whose only group is the foreground's.
         start_new_session=True,
     )
     assert process.stdout is not None
-    printed: list[str] = []
+    run = Run(process, [])
     try:
-        async with asyncio.timeout(120):
-            while not printed or "audit tail" not in printed[-1]:
-                printed.append((await process.stdout.readline()).decode())
-                assert printed[-1], "".join(printed)
-            address = printed[0].removeprefix("Pilothouse serves gRPC on ").strip()
-            async with AsyncClient(address, username="admin", password=PASSWORD) as client:
-                assert [cluster.name async for cluster in client.namespaces.list_clusters()] == ["local"]
-            (noted,) = data.rglob("postmaster.pid")
-            postgres = int(noted.read_text().split()[0])
-            os.killpg(process.pid, signal.SIGINT)
-            rest = (await process.stdout.read()).decode()
-            await process.wait()
+        async with asyncio.timeout(300):
+            while not run.printed or "audit tail" not in run.printed[-1]:
+                line = (await process.stdout.readline()).decode()
+                assert line, "\n".join(run.printed)
+                run.printed.append(line.rstrip())
+        yield run
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    assert "draining" in rest
+
+
+async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
+    """The whole of it: PostgreSQL, the simulated cluster and the server come up, answer, and end with Ctrl-C."""
+    data = tmp_path / "data"
+    async with make_run(data) as run:
+        async with AsyncClient(run.address, username="admin", password=PASSWORD) as client:
+            assert [cluster.name async for cluster in client.namespaces.list_clusters()] == ["local"]
+        (noted,) = data.rglob("postmaster.pid")
+        postgres = int(noted.read_text().split()[0])
+        assert "draining" in await run.interrupt()
 
     async def ended() -> bool:
         return not Path(f"/proc/{postgres}").exists()
 
     await eventually(ended, seconds=30, what="the end of PostgreSQL")
+
+
+async def test_make_run_says_what_it_does(tmp_path: Path) -> None:
+    """A line a step, and a second start says only what it still has to do."""
+    data = tmp_path / "data"
+    async with make_run(data) as run:
+        await run.interrupt()
+        made, migrated, *rest = run.steps
+        assert made == f"database makes and starts PostgreSQL in {data / 'postgres'}"
+        assert re.fullmatch(r"database brings its schema up to date: migrations to apply: \d+", migrated)
+    async with make_run(data) as run:
+        await run.interrupt()
+        started, *rest_again = run.steps
+        assert started == f"database starts PostgreSQL in {data / 'postgres'}"
+    assert rest == rest_again
+    assert rest == [f"cluster starts a simulated Kubernetes cluster, kept in {data}", "server starts"]
+
+
+@pytest.mark.full
+async def test_make_run_on_a_fresh_clone_says_what_it_installs(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy2(ROOT / name, tree)
+    for name in ("server", "client", "migrations"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    async with make_run(tmp_path / "data", tree) as run:
+        await run.interrupt()
+    environment_, packages, itself, *rest = run.steps
+    assert re.fullmatch(r"environment makes \.venv with Python 3\.[\d.]+", environment_)
+    assert re.fullmatch(r"packages installs the \d\d+ of requirements\.lock into \.venv", packages)
+    assert itself == "packages installs Pilothouse itself into .venv"
+    assert [line.split()[0] for line in rest] == ["database", "database", "cluster", "server"]
 
 
 async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:

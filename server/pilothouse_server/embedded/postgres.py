@@ -114,6 +114,11 @@ class EmbeddedPostgres:
         self._lock: IO[str] | None = None
 
     @property
+    def has_data(self) -> bool:
+        """Whether a start finds a database; if not, it makes one."""
+        return (self.data_directory / "PG_VERSION").exists()
+
+    @property
     def process_id(self) -> int | None:
         """The server's process id while it runs, else None."""
         return self._process.pid if self._process and self._process.poll() is None else None
@@ -154,7 +159,7 @@ class EmbeddedPostgres:
         self._lock = self._take_lock()
         try:
             await self._wait_for_predecessor()
-            if not (self.data_directory / "PG_VERSION").exists():
+            if not self.has_data:
                 await asyncio.to_thread(self._initialise)
             self._prepare_socket_directory()
             self._configure()
