@@ -17,9 +17,9 @@ from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import PODS
-from pilothouse_server.reconcile.cluster_view import ClusterView
-from pilothouse_server.reconcile.informer import Informer
-from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.observe.cluster_view import ClusterView
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
 from pilothouse_server.tasks import cancel_and_wait
 
 

@@ -41,11 +41,11 @@ from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces.service import NamespaceService
-from pilothouse_server.reconcile import reconcile_volume
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.reconcile_config import ConfigNoun
+from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
+from pilothouse_server.reconcile.apply.config_reconciler import ConfigNoun
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
-from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.rpc import interceptors, method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer

@@ -14,11 +14,11 @@ import yaml
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.kubernetes.rights import RIGHTS, Right, manifest
-from pilothouse_server.reconcile.health import HealthSettings
-from pilothouse_server.reconcile.observer import ObserverSettings
+from pilothouse_server.reconcile.observe.container_observer import ObserverSettings
+from pilothouse_server.reconcile.observe.health import HealthSettings
+from pilothouse_server.reconcile.observe.sweep import SweepSettings
+from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.reconciler import ReconcilerSettings
-from pilothouse_server.reconcile.sweep import SweepSettings
-from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
 from tests.harness import Server, eventually
 

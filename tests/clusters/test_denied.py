@@ -9,7 +9,7 @@ import pytest
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.reconcile import backoff
+from pilothouse_server.reconcile.queue import backoff
 from tests.clusters.given import QUICK, another_cluster, by_kubeconfig, kubeconfig, place, role, runs
 from tests.conftest import Database
 from tests.harness import eventually, running_server

@@ -12,7 +12,7 @@ import pytest
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, Throttled, Unreachable
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, KubernetesObject
-from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values import resources as simulated

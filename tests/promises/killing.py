@@ -24,11 +24,11 @@ from google.protobuf.json_format import MessageToDict
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.reconcile import reconcile_volume
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.own_changes import OwnChanges
-from pilothouse_server.reconcile.reconcile_config import ConfigNoun
-from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
+from pilothouse_server.reconcile.apply.config_reconciler import ConfigNoun
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import (

@@ -13,9 +13,9 @@ import pytest
 from pilothouse_server.containers.model import Container
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES
-from pilothouse_server.reconcile import container_actions
-from pilothouse_server.reconcile.container_actions import Result
-from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.reconcile.apply import container_actions
+from pilothouse_server.reconcile.apply.container_actions import Result
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from tests.conftest import Database, new_database
 from tests.harness import Server
 from tests.promises.killed_operations import OPERATIONS, make_filled

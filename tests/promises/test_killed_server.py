@@ -20,8 +20,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient
-from pilothouse_server.reconcile.leadership import LEASE_SECONDS
-from pilothouse_server.reconcile.worker import WorkerSettings
+from pilothouse_server.reconcile.queue.leadership import LEASE_SECONDS
+from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES
 from tests.conftest import Database

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server.kubernetes.events import list_events
-from pilothouse_server.reconcile import explanations
+from pilothouse_server.reconcile.observe import explanations
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
 

@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes.objects import (
     PodState,
     Waiting,
 )
-from pilothouse_server.reconcile.images import Sighting, sighting
+from pilothouse_server.reconcile.observe.images import Sighting, sighting
 from tests.kubernetes.containers import container as model
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World

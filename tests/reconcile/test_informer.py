@@ -10,7 +10,7 @@ from pilothouse_server.kubernetes.client import Page
 from pilothouse_server.kubernetes.errors import ClusterError, Expired, Unreachable
 from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod
 from pilothouse_server.kubernetes.watch_events import WatchEvent
-from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.tasks import cancel_and_wait
 from tests.kubernetes.waiting import eventually
 

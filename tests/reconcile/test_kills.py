@@ -16,13 +16,13 @@ from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
-from pilothouse_server.reconcile import reconcile_container
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.apply import container_reconciler as reconcile_container
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.queue.worker import Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import leases
-from pilothouse_server.reconcile.repository import work as queue
-from pilothouse_server.reconcile.worker import Worker, WorkerSettings
+from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.tasks import cancel_and_wait
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pilothouse_server.reconcile.leadership import lead
+from pilothouse_server.reconcile.queue.leadership import lead
 from pilothouse_server.reconcile.repository.leases import Lease
 from tests.reconcile.world import World
 

@@ -24,7 +24,10 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, NAMESPACES, KubernetesObject
-from pilothouse_server.reconcile.backoff import (
+from pilothouse_server.reconcile.observe.health import HealthSettings
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.observe.sweep import SweepSettings
+from pilothouse_server.reconcile.queue.backoff import (
     REFUSED_FIRST_SECONDS,
     REFUSED_MOST_SECONDS,
     TRANSIENT_FIRST_SECONDS,
@@ -32,9 +35,6 @@ from pilothouse_server.reconcile.backoff import (
     after_error,
     backoff_seconds,
 )
-from pilothouse_server.reconcile.health import HealthSettings
-from pilothouse_server.reconcile.informer import Informer
-from pilothouse_server.reconcile.sweep import SweepSettings
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.waiting import eventually

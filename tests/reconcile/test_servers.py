@@ -11,12 +11,12 @@ import pytest
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS
-from pilothouse_server.reconcile.observer import Observer
-from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.observe.container_observer import Observer
+from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.worker import Worker
 from pilothouse_server.reconcile.repository import leases
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
-from pilothouse_server.reconcile.worker import Worker
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.tasks import cancel_and_wait
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World

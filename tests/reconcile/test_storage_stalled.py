@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.reconcile.health import HealthSettings
+from pilothouse_server.reconcile.observe.health import HealthSettings
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
 

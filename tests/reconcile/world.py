@@ -20,13 +20,13 @@ from pilothouse_server.metrics.model import Sample
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces import repository as namespace_rows
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.health import HealthSettings
-from pilothouse_server.reconcile.observer import ObserverSettings
-from pilothouse_server.reconcile.part_observer import PartObserverSettings
+from pilothouse_server.reconcile.observe.container_observer import ObserverSettings
+from pilothouse_server.reconcile.observe.dependent_observer import PartObserverSettings
+from pilothouse_server.reconcile.observe.health import HealthSettings
+from pilothouse_server.reconcile.observe.sweep import SweepSettings
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
-from pilothouse_server.reconcile.sweep import SweepSettings
-from pilothouse_server.reconcile.worker import WorkerSettings
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.unit_of_work import Store, Transaction

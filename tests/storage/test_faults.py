@@ -15,14 +15,14 @@ import pytest_asyncio
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.reconcile import reconcile_volume
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.health import HealthSettings
-from pilothouse_server.reconcile.noun import Noun
-from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
+from pilothouse_server.reconcile.observe.health import HealthSettings
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.resource_reconciler import Noun
+from pilothouse_server.reconcile.queue.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
-from pilothouse_server.reconcile.repository import work as queue
-from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.tasks import cancel_and_wait

@@ -18,21 +18,21 @@ from pilothouse_server.clusters.operations import deregistration
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.reconcile.backoff import after_error
-from pilothouse_server.reconcile.claim_observer import ClaimObserver, ClaimObserverSettings
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.health import Health, HealthSettings
-from pilothouse_server.reconcile.leadership import LEASE_SECONDS, lead
-from pilothouse_server.reconcile.leased_client import LeaseLost
-from pilothouse_server.reconcile.noun import Noun
-from pilothouse_server.reconcile.observer import Observer, ObserverSettings
-from pilothouse_server.reconcile.own_changes import OwnChanges
-from pilothouse_server.reconcile.part_observer import PartObserver, PartObserverSettings
-from pilothouse_server.reconcile.repository import clusters as registered
+from pilothouse_server.reconcile.observe.claim_observer import ClaimObserver, ClaimObserverSettings
+from pilothouse_server.reconcile.observe.container_observer import Observer, ObserverSettings
+from pilothouse_server.reconcile.observe.dependent_observer import PartObserver, PartObserverSettings
+from pilothouse_server.reconcile.observe.health import Health, HealthSettings
+from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
+from pilothouse_server.reconcile.observe.usage import UsageCollector, UsageSink
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.backoff import after_error
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.leadership import LEASE_SECONDS, lead
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.queue.resource_reconciler import Noun
+from pilothouse_server.reconcile.queue.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.reconcile.repository import cluster_status as registered
 from pilothouse_server.reconcile.repository.leases import Lease
-from pilothouse_server.reconcile.sweep import Sweep, SweepSettings
-from pilothouse_server.reconcile.usage import UsageCollector, UsageSink
-from pilothouse_server.reconcile.worker import NOUNS, Worker, WorkerSettings
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.tasks import cancel_and_wait
 

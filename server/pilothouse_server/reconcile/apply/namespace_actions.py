@@ -14,7 +14,7 @@ from pilothouse_server.kubernetes.errors import Conflict
 from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_server.kubernetes.objects import Namespace as Object
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 
 # A namespace takes seconds to end.
 AGAIN_SECONDS = 1.0

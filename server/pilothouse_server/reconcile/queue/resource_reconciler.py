@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from pilothouse_server.reconcile.leased_client import LeasedClient
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.written import Written
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.written import Written
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
 

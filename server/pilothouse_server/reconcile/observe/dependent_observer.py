@@ -29,12 +29,12 @@ from pilothouse_server.kubernetes.objects import (
     KubernetesObject,
     Resource,
 )
-from pilothouse_server.reconcile.cluster_view import labelled_uid
-from pilothouse_server.reconcile.informer import Informer
-from pilothouse_server.reconcile.leadership import under_lease
-from pilothouse_server.reconcile.leased_client import LeaseLost
-from pilothouse_server.reconcile.repository import parts
-from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.queue.leadership import under_lease
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.repository import dependents as parts
+from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 

@@ -17,7 +17,7 @@ from time import monotonic
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.reconcile.leased_client import LeaseLost
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store, Transaction

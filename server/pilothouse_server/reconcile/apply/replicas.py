@@ -19,8 +19,8 @@ from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
 from pilothouse_server.kubernetes.observation import AUTOSCALED
-from pilothouse_server.reconcile.drift import Difference, Drift, manager_of_replicas
-from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.reconcile.apply.drift import Difference, Drift, manager_of_replicas
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 
 

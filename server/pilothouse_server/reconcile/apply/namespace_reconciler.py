@@ -8,13 +8,13 @@ from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Refused
 from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.reconcile import namespace_actions
-from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.namespace_actions import AGAIN_SECONDS, Result
-from pilothouse_server.reconcile.repository import namespaces as written_back
-from pilothouse_server.reconcile.repository import work as queue
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.written import Written
+from pilothouse_server.reconcile.apply import namespace_actions
+from pilothouse_server.reconcile.apply.namespace_actions import AGAIN_SECONDS, Result
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.queue.written import Written
+from pilothouse_server.reconcile.repository import namespace_status as written_back
+from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import Condition
 

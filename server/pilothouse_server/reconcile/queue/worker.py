@@ -22,14 +22,15 @@ import structlog
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Unreachable
-from pilothouse_server.reconcile import reconcile_container, reconcile_namespace
-from pilothouse_server.reconcile.backoff import after_error, backoff_seconds, is_passing_denial
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.noun import Noun
-from pilothouse_server.reconcile.own_changes import OwnChanges
-from pilothouse_server.reconcile.repository import work as queue
-from pilothouse_server.reconcile.repository.work import Work
+from pilothouse_server.reconcile.apply import container_reconciler as reconcile_container
+from pilothouse_server.reconcile.apply import namespace_reconciler as reconcile_namespace
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.backoff import after_error, backoff_seconds, is_passing_denial
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.queue.resource_reconciler import Noun
+from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

@@ -24,10 +24,10 @@ from pilothouse_server.kubernetes import configs as on_cluster
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Refused
 from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
-from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.repository import work as queue
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.written import Written
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.queue.written import Written
+from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import Condition
 

@@ -31,8 +31,8 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import Warned, list_events, warnings
 from pilothouse_server.kubernetes.objects import Event
 from pilothouse_server.kubernetes.observation import Observation
-from pilothouse_server.reconcile.cluster_view import ClusterView
-from pilothouse_server.reconcile.repository.observed import PULL_REASONS
+from pilothouse_server.reconcile.observe.cluster_view import ClusterView
+from pilothouse_server.reconcile.repository.container_status import PULL_REASONS
 
 _FORGOTTEN_SECONDS = 600.0
 _AT_ONCE = 8

@@ -34,12 +34,12 @@ from pilothouse_server.kubernetes.claims import (
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, Invalid, NotFound, Refused
 from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.namespaces import repository as namespaces
-from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.repository import volumes as written_back
-from pilothouse_server.reconcile.repository import work as queue
-from pilothouse_server.reconcile.repository.volumes import Change
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.written import Written
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.queue.written import Written
+from pilothouse_server.reconcile.repository import volume_status as written_back
+from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository.volume_status import Change
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.storage import repository as volumes
 from pilothouse_server.storage.model import Observed, Volume
 from pilothouse_server.store.unit_of_work import Store, Transaction

@@ -30,9 +30,9 @@ from pilothouse_server.kubernetes.objects import (
     Service,
 )
 from pilothouse_server.kubernetes.observation import APPLIED
-from pilothouse_server.reconcile import replicas
-from pilothouse_server.reconcile.drift import Drift
-from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.reconcile.apply import replicas
+from pilothouse_server.reconcile.apply.drift import Drift
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 
 # How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.

@@ -21,8 +21,8 @@ from pilothouse_server.kubernetes.objects import (
     Pod,
     ReplicaSet,
 )
-from pilothouse_server.reconcile.cluster_view import ClusterView, container_uid
-from pilothouse_server.reconcile.informer import Informer
+from pilothouse_server.reconcile.observe.cluster_view import ClusterView, container_uid
+from pilothouse_server.reconcile.observe.informer import Informer
 
 
 class _Home:

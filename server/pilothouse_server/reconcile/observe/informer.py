@@ -19,7 +19,7 @@ from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
 from pilothouse_server.kubernetes.errors import ClusterError, Expired, Throttled
 from pilothouse_server.kubernetes.objects import Resource, T
-from pilothouse_server.reconcile.backoff import after_error
+from pilothouse_server.reconcile.queue.backoff import after_error
 
 Key = tuple[str, str]
 # A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.

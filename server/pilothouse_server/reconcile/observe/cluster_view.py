@@ -13,7 +13,7 @@ from time import monotonic
 
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
-from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
 
 # Our own applies are noted when they are written back, a moment after their watch event.
 SUSPECT_SECONDS = 1.0

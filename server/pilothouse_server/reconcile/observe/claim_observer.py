@@ -32,14 +32,14 @@ from pilothouse_server.kubernetes.claims import (
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import EVENTS, Event
-from pilothouse_server.reconcile.cluster_view import labelled_uid
-from pilothouse_server.reconcile.informer import Informer
-from pilothouse_server.reconcile.leadership import under_lease
-from pilothouse_server.reconcile.leased_client import LeaseLost
-from pilothouse_server.reconcile.repository import volumes as written_back
-from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.queue.leadership import under_lease
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.repository import volume_status as written_back
+from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.reconcile.repository.leases import Lease
-from pilothouse_server.reconcile.repository.volumes import Change
+from pilothouse_server.reconcile.repository.volume_status import Change
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.store.unit_of_work import Store, Transaction
 

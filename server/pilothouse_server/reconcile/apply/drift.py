@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.errors import Conflict
 from pilothouse_server.kubernetes.manifests import DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 from pilothouse_server.kubernetes.observation import DRIFTED
-from pilothouse_server.reconcile.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 
 REPAIRED = "Repaired"

@@ -19,15 +19,15 @@ from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.kubernetes.observation import APPLIED, observe, set_condition
 from pilothouse_server.kubernetes.rollout import applied_rollout
 from pilothouse_server.namespaces import repository as namespaces
-from pilothouse_server.reconcile import container_actions
-from pilothouse_server.reconcile.container_actions import AGAIN_SECONDS, Result
-from pilothouse_server.reconcile.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.repository import observed as written_back
-from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.apply import container_actions
+from pilothouse_server.reconcile.apply.container_actions import AGAIN_SECONDS, Result
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
+from pilothouse_server.reconcile.queue.written import Written
+from pilothouse_server.reconcile.repository import container_status as written_back
+from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.reconcile.repository.configs import waits_for_configs
-from pilothouse_server.reconcile.repository.observed import Change
-from pilothouse_server.reconcile.repository.work import Work
-from pilothouse_server.reconcile.written import Written
+from pilothouse_server.reconcile.repository.container_status import Change
+from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import Condition
 

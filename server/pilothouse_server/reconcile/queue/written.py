@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.reconcile.repository.work import ResourceType
+from pilothouse_server.reconcile.repository.work_queue import ResourceType
 
 
 class Written(msgspec.Struct, frozen=True):

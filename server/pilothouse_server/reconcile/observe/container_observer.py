@@ -41,20 +41,20 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.observation import Observation, observe
 from pilothouse_server.kubernetes.pod_observation import PodObservation
-from pilothouse_server.reconcile.cluster_view import ClusterView, Objects
-from pilothouse_server.reconcile.explanations import Explanations
-from pilothouse_server.reconcile.foreign_pods import ForeignPods
-from pilothouse_server.reconcile.images import Images
-from pilothouse_server.reconcile.informer import Informer
-from pilothouse_server.reconcile.leadership import under_lease
-from pilothouse_server.reconcile.leased_client import LeaseLost
-from pilothouse_server.reconcile.own_changes import OwnChanges
+from pilothouse_server.reconcile.observe.cluster_view import ClusterView, Objects
+from pilothouse_server.reconcile.observe.explanations import Explanations
+from pilothouse_server.reconcile.observe.foreign_pods import ForeignPods
+from pilothouse_server.reconcile.observe.images import Images
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.leadership import under_lease
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.repository import container_status as written_back
 from pilothouse_server.reconcile.repository import images
-from pilothouse_server.reconcile.repository import namespaces as homes
-from pilothouse_server.reconcile.repository import observed as written_back
-from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.repository import namespace_status as homes
+from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.leases import Lease
-from pilothouse_server.reconcile.repository.observed import Change
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import NamespaceId
 

@@ -31,10 +31,10 @@ from pilothouse_server.kubernetes.objects import (
     KubernetesObject,
     Resource,
 )
-from pilothouse_server.reconcile.cluster_view import container_uid, labelled_uid
-from pilothouse_server.reconcile.observer import Observer
-from pilothouse_server.reconcile.repository import namespaces as homes
-from pilothouse_server.reconcile.repository import observed as written_back
+from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
+from pilothouse_server.reconcile.observe.container_observer import Observer
+from pilothouse_server.reconcile.repository import container_status as written_back
+from pilothouse_server.reconcile.repository import namespace_status as homes
 from pilothouse_server.reconcile.repository.configs import known_config_uids
 from pilothouse_server.store.unit_of_work import Store
 

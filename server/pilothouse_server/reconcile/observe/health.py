@@ -31,11 +31,11 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.objects import NAMESPACES
-from pilothouse_server.reconcile.clusters import Clusters
-from pilothouse_server.reconcile.leadership import under_lease
-from pilothouse_server.reconcile.repository import clusters as written_back
-from pilothouse_server.reconcile.repository import volumes
-from pilothouse_server.reconcile.repository import work as queue
+from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.leadership import under_lease
+from pilothouse_server.reconcile.repository import cluster_status as written_back
+from pilothouse_server.reconcile.repository import volume_status as volumes
+from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 

@@ -23,7 +23,7 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import NODES
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import Sample
-from pilothouse_server.reconcile.observer import Observer, PodOwner
+from pilothouse_server.reconcile.observe.container_observer import Observer, PodOwner
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)

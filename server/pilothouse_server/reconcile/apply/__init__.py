@@ -1,0 +1,1 @@
+"""What the database asks for, brought to the clusters: one reconciler a type of resource."""
