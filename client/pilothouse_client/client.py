@@ -12,12 +12,15 @@ async with AsyncClient("pilothouse.example:443", token=api_key) as client:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self
+from typing import TYPE_CHECKING, Generic, Self, TypedDict, Unpack
 
 from pilothouse.identity.v1 import identity_pb2
-from pilothouse_client.connection import CallOptions, Connection, Credentials, Interruption, Password
+from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
+from pilothouse_client.connection import Connection
+from pilothouse_client.credentials import Credentials, Password
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
@@ -96,61 +99,89 @@ class Nouns(Generic[TransportT]):
         return Nouns(self._connection.with_options(timeout, retry), self._target)
 
 
+class ClientOptions(TypedDict, total=False):
+    """What both clients take by keyword; every one may be left out.
+
+    Credentials are one of three:
+
+    - `token`: an API key or access token.
+    - `tokens`: those of an earlier session, or a store of them; they are refreshed as needed.
+    - `username` and `password`: log in at the first call, and again whenever the session has ended.
+
+    Without any, only the calls that need no token succeed, until `login`. The others:
+
+    - `insecure`: plain text if True, TLS if False; left out: TLS unless the address is a loopback one.
+    - `tls`: certificates; forces TLS.
+    - `timeout`: seconds for every call with its retries, in place of `deadlines`, and for the whole life of a stream.
+    - `deadlines`: seconds by the kind of call.
+    - `retry`: how a call that failed is sent again.
+    - `on_interruption`: called when a watch or another stream that goes on by itself is cut and cannot go on at once:
+      with the error, and with None once it goes on.
+    - `on_retry`: called with the error and the number of failed attempts, before a call is sent again.
+    """
+
+    token: str | None
+    tokens: Tokens | TokenStore | None
+    username: str | None
+    password: str | None
+    insecure: bool | None
+    tls: Tls | None
+    timeout: float | None
+    deadlines: Deadlines
+    retry: RetryPolicy
+    on_interruption: Interruption | None
+    on_retry: Retry | None
+
+
 def _connect(
-    transport: TransportT,
-    token: str | None,
-    tokens: Tokens | TokenStore | None,
-    username: str | None,
-    password: str | None,
-    options: CallOptions,
+    make_transport: Callable[[Target], TransportT], target: Target, options: ClientOptions
 ) -> Connection[TransportT]:
+    transport = make_transport(target)
+    call_options = CallOptions(
+        options.get("timeout"),
+        options.get("deadlines", DEFAULT_DEADLINES),
+        options.get("retry", DEFAULT_RETRY),
+        options.get("on_interruption") or ignore,
+        options.get("on_retry") or ignore,
+    )
+    credentials = Credentials(transport, _token_store(options), _password(options), call_options)
+    return Connection(transport, credentials, call_options)
+
+
+def _token_store(options: ClientOptions) -> TokenStore:
+    token, tokens = options.get("token"), options.get("tokens")
     if token is not None and tokens is not None:
         raise ValueError("token and tokens exclude each other")
-    if (username is None) != (password is None):
-        raise ValueError("username and password belong together")
     if token is not None:
         tokens = Tokens(access_token=token)
-    store = MemoryTokenStore(tokens) if tokens is None or isinstance(tokens, Tokens) else tokens
-    user = None if username is None or password is None else Password(username, password)
-    return Connection(transport, Credentials(transport, store, user, options), options)
+    return MemoryTokenStore(tokens) if tokens is None or isinstance(tokens, Tokens) else tokens
 
 
-def _unheard(_error: object) -> None:
-    """For streams whose interruptions nobody wants to hear of."""
+def _password(options: ClientOptions) -> Password | None:
+    username, password = options.get("username"), options.get("password")
+    if (username is None) != (password is None):
+        raise ValueError("username and password belong together")
+    return None if username is None or password is None else Password(username, password)
+
+
+def _target(address: str, options: ClientOptions) -> Target:
+    for name in options:
+        if name not in ClientOptions.__annotations__:
+            raise TypeError(f"a client takes no option {name!r}")
+    return target_of(address, insecure=options.get("insecure"), tls=options.get("tls"))
 
 
 class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
-    `address` is HOST, HOST:PORT (default port 50051) or `unix:PATH`. Credentials: `token` (an API key or
-    access token), or `tokens` (those of an earlier session, or a store of them, refreshed as needed), or
-    `username` and `password`, which log in at the first call and again whenever the session has ended. TLS
-    unless the address is a loopback one or `insecure` is True; `tls` names certificates and forces TLS.
-    `timeout` replaces every call's default deadline. `on_interruption` is called when a watch or another stream that
-    goes on by itself is cut and cannot go on at once: with the error, and with None once it goes on.
+    `address` is HOST, HOST:PORT (default port 50051) or `unix:PATH`; `ClientOptions` says what else may be given.
 
     Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        token: str | None = None,
-        tokens: Tokens | TokenStore | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        insecure: bool | None = None,
-        tls: Tls | None = None,
-        timeout: float | None = None,
-        deadlines: Deadlines = DEFAULT_DEADLINES,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        on_interruption: Interruption | None = None,
-    ) -> None:
-        target = target_of(address, insecure=insecure, tls=tls)
-        options = CallOptions(timeout, deadlines, retry, on_interruption or _unheard)
-        transport = BlockingTransport(target)
-        super().__init__(_connect(transport, token, tokens, username, password, options), target)
+    def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
+        target = _target(address, options)
+        super().__init__(_connect(BlockingTransport, target, options), target)
 
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session."""
@@ -176,25 +207,9 @@ class Client(Nouns[BlockingTransport]):
 class AsyncClient(Nouns[AsyncTransport]):
     """An asynchronous client, for one event loop. Arguments and errors are those of `Client`."""
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        token: str | None = None,
-        tokens: Tokens | TokenStore | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        insecure: bool | None = None,
-        tls: Tls | None = None,
-        timeout: float | None = None,
-        deadlines: Deadlines = DEFAULT_DEADLINES,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        on_interruption: Interruption | None = None,
-    ) -> None:
-        target = target_of(address, insecure=insecure, tls=tls)
-        options = CallOptions(timeout, deadlines, retry, on_interruption or _unheard)
-        transport = AsyncTransport(target)
-        super().__init__(_connect(transport, token, tokens, username, password, options), target)
+    def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
+        target = _target(address, options)
+        super().__init__(_connect(AsyncTransport, target, options), target)
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session."""

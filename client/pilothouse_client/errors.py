@@ -48,8 +48,12 @@ class PilothouseError(Exception):
 
     `code` is the gRPC code, `message` says what to do, `reason` is the UPPER_SNAKE word programs compare,
     `metadata` its values, `violations` the fields at fault, `retry_delay` the seconds the server asks to wait
-    (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server),
-    `never_sent` whether it surely did not, so that repeating it is safe whatever it does.
+    (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server).
+
+    A call is sent again while that helps; two attributes hold for all its attempts. `never_sent` is True only if
+    surely none of them reached the server, so that repeating the call is safe whatever it does. `request_id` is what
+    a mutation was sent with (empty for any other call): repeated with the same one, it is done once at most, and
+    answers what it answered the first time.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class PilothouseError(Exception):
         self.retry_delay = retry_delay
         self.operation_id = operation_id
         self.never_sent = never_sent
+        self.request_id = ""
 
     def __str__(self) -> str:
         label = f"{self.code.name} ({self.reason})" if self.reason else self.code.name

@@ -53,6 +53,10 @@ class Method(Generic[Request, Response]):
             return Pace.CLUSTER
         return Pace.READ if self.read_only else Pace.MUTATION
 
+    def request_id_of(self, request: Request) -> str:
+        """Returns the request's `request_id`; empty if the call has none."""
+        return str(getattr(request, "request_id", "")) if self.has_request_id else ""
+
     def prepared(self, request: Request) -> Request:
         """A copy ready to be sent, as often as need be: a mutation without `request_id` gets a new UUID."""
         prepared = self.request()

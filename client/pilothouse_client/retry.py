@@ -1,14 +1,16 @@
 """When and after how long a call that failed is sent again.
 
-Exponential backoff with full jitter, so that clients which failed together do not come back together. Two
+Capped exponential backoff with full jitter, so that clients which failed together do not come back together. Two
 failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away) and
 RESOURCE_EXHAUSTED that says by RetryInfo when to come back. A call whose repetition could do harm is repeated
-only if it surely had no effect.
+only if the attempt surely had no effect. It goes on to the call's deadline, so that a call outlasts a restart of
+the server; the last waits are shortened so that an attempt fits behind them.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,13 +18,17 @@ import grpc
 
 from pilothouse_client.errors import PilothouseError
 
+# Seconds that a wait leaves for the attempt behind it, if so many are left.
+_SECONDS_FOR_AN_ATTEMPT = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`attempts` counts the first one, 1 switches retries off; delays are seconds. `watch_patience` is how
-    many seconds a watch goes on trying without a single answer before it raises."""
+    """`attempts` is the greatest number of attempts, the first one included: 1 switches retries off, None leaves the
+    deadline as the only limit. Delays are seconds. `watch_patience` is how many seconds a watch goes on trying without
+    a single answer before it raises."""
 
-    attempts: int = 6
+    attempts: int | None = None
     initial_delay: float = 0.1
     greatest_delay: float = 5.0
     multiplier: float = 2.0
@@ -30,7 +36,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if (
-            self.attempts < 1
+            (self.attempts is not None and self.attempts < 1)
             or self.initial_delay < 0
             or self.greatest_delay < self.initial_delay
             or self.multiplier < 1
@@ -47,17 +53,40 @@ class RetryPolicy:
         ceiling = min(self.greatest_delay, self.initial_delay * self.multiplier ** min(failures - 1, 64))
         return ceiling * (0.1 + 0.9 * random_unit())
 
-    def delay_before_retry(self, error: PilothouseError, *, repeatable: bool, failures: int) -> float | None:
-        """Seconds to wait before the call is sent again, or None if it must not be."""
-        if failures >= self.attempts:
+    def exhausted(self, failures: int) -> bool:
+        """Returns whether there were as many attempts as there may be."""
+        return self.attempts is not None and failures >= self.attempts
+
+    def delay_before_retry(
+        self, error: PilothouseError, *, repeatable: bool, failures: int, left: float | None = None
+    ) -> float | None:
+        """Returns the seconds to wait before the call is sent again, or None if it must not be. `left` is how many
+        are left of its time; None: no limit."""
+        if self.exhausted(failures):
             return None
+        delay = self.backoff(failures)
         if error.code is grpc.StatusCode.UNAVAILABLE and (repeatable or error.never_sent):
-            return max(error.retry_delay or 0.0, self.backoff(failures))
-        if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay is not None:
+            least = error.retry_delay or 0.0
+            delay = max(least, delay)
+        elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay is not None:
             # Refused before anything was done: safe for every call. The jitter comes on top of what was
             # asked.
-            return error.retry_delay + self.backoff(failures)
-        return None
+            least = error.retry_delay
+            delay += least
+        else:
+            return None
+        return delay if left is None else self.fitting(delay, least, left)
+
+    def fitting(self, delay: float, least: float, left: float) -> float | None:
+        """Returns `delay`, or so much less that an attempt fits into the seconds `left`.
+
+        None if that would be less than `least`, or than the first delay of all."""
+        room = left - min(_SECONDS_FOR_AN_ATTEMPT, left / 2)
+        if delay <= room:
+            return delay
+        if room <= max(least, self.initial_delay):
+            return None
+        return least + (room - least) * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +101,19 @@ class Deadlines:
 
 DEFAULT_RETRY = RetryPolicy()
 DEFAULT_DEADLINES = Deadlines()
+
+
+class Deadline:
+    """The end of the time given; None seconds are endless."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Returns the seconds left, never negative; None if endless."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def at_most(self, seconds: float) -> Deadline:
+        """Returns this deadline, or the one in `seconds` if that is earlier."""
+        left = self.left()
+        return self if left is not None and left <= seconds else Deadline(max(0.0, seconds))

@@ -6,8 +6,9 @@ consumer is told by `ChangeKind.RESTARTED`: forget what you know, the current st
 the token is older than what the server keeps (OUT_OF_RANGE), or when the cut came before SYNCED, that is
 before there was any token.
 
-One that has not begun fails like any other call, once the attempts of the retry policy are used up. One that has
-goes on trying for long, and says so by the option `on_interruption`, unless the first attempt helped.
+One that has not begun fails like any other call: once the time that a read may take is over, or the attempts of the
+retry policy are used up. One that has goes on trying for long, and says so by the option `on_interruption`, unless the
+first attempt helped.
 
 `LiveStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
 those that have an end (export): a cut is an error.
@@ -16,17 +17,19 @@ those that have an end (export): a cut is an error.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from pilothouse_client.connection import Connection, Deadline
+from pilothouse_client.connection import Connection
 from pilothouse_client.errors import PilothouseError, UnavailableError
-from pilothouse_client.methods import Method, Request, Response
+from pilothouse_client.methods import Method, Pace, Request, Response
+from pilothouse_client.retry import Deadline
 from pilothouse_client.tokens import Tokens
-from pilothouse_client.transport import AnswerStream, Requests, TransportT, monotonic
+from pilothouse_client.transport import AnswerStream, Requests, TransportT
 
 Resource = TypeVar("Resource")
 
@@ -72,8 +75,9 @@ class _Reopening(Generic[TransportT, Request, Response]):
         # Whether it may be tried for longer than a call is repeated.
         self._patient = False
         self._failures = 0
+        self._failing_since = 0.0
+        self._never_sent = True
         self._renewed = False
-        self._last_answer = monotonic()
 
     def close(self) -> None:
         """Ends the stream; also from another thread or task while one waits for the next answer."""
@@ -105,6 +109,8 @@ class _Reopening(Generic[TransportT, Request, Response]):
                 self._stream = None
                 if self._is_closed():
                     break
+                # An attempt before this one may have reached the server.
+                error.never_sent = self._never_sent = self._never_sent and error.never_sent
                 await self._recover(error)
             else:
                 self._note_answer()
@@ -115,8 +121,8 @@ class _Reopening(Generic[TransportT, Request, Response]):
         if self._patient and self._failures > 1:
             self._connection.options.on_interruption(None)
         self._answered, self._failures, self._renewed = True, 0, False
+        self._never_sent = False
         self._patient = self._is_endless()
-        self._last_answer = monotonic()
 
     def _is_endless(self) -> bool:
         return True
@@ -129,23 +135,35 @@ class _Reopening(Generic[TransportT, Request, Response]):
         """Waits until another stream may be opened; raises the error if it may not."""
         if error.code is grpc.StatusCode.UNAUTHENTICATED and not self._renewed:
             self._renewed = True
-            if await self._connection.credentials.after_rejection(self._tokens):
+            if await self._connection.credentials.after_rejection(self._tokens, self._deadline):
                 return
             raise error
         if not self._is_cut(error):
             raise error
         self._failures += 1
-        retry = self._connection.options.retry
-        delay = max(error.retry_delay or 0.0, retry.backoff(self._failures))
-        if self._patient:
-            over = retry.attempts == 1 or monotonic() + delay - self._last_answer > retry.watch_patience
-        else:
-            over = self._failures >= retry.attempts
-        if over or not self._deadline.allows(delay):
+        if self._failures == 1:
+            self._failing_since = time.monotonic()
+        options = self._connection.options
+        least = error.retry_delay or 0.0
+        delay = max(least, options.retry.backoff(self._failures))
+        fitting = options.retry.fitting(delay, least, self._seconds_left())
+        if fitting is None:
             raise error
-        if self._patient and self._failures == 2:
-            self._connection.options.on_interruption(error)
-        await self._connection.transport.sleep(delay)
+        if not self._patient:
+            options.on_retry(error, self._failures)
+        elif self._failures == 2:
+            options.on_interruption(error)
+        await self._connection.transport.sleep(fitting)
+
+    def _seconds_left(self) -> float:
+        """Returns how many seconds other streams may be opened for; 0 if no other may be."""
+        options = self._connection.options
+        over = options.retry.attempts == 1 if self._patient else options.retry.exhausted(self._failures)
+        if over:
+            return 0.0
+        patience = options.retry.watch_patience if self._patient else options.timeout_of(Pace.READ)
+        left = self._deadline.at_most(self._failing_since + patience - time.monotonic()).left()
+        return 0.0 if left is None else left
 
     def _is_cut(self, error: PilothouseError) -> bool:
         if error.code is grpc.StatusCode.UNAVAILABLE:
@@ -259,11 +277,14 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
         self._closed = True
 
     async def _recover(self, error: PilothouseError) -> None:
-        # What came before the cut cannot be asked for again; going on would hand it out twice.
-        if self._answered or self._failures + 1 >= self._connection.options.retry.attempts:
+        try:
+            # What came before the cut cannot be asked for again; going on would hand it out twice.
+            if self._answered:
+                raise error
+            await super()._recover(error)
+        except PilothouseError:
             self._closed = True
-            raise error
-        await super()._recover(error)
+            raise
 
 
 class Conversation(Generic[TransportT, Request, Response]):

@@ -35,7 +35,8 @@ class Target:
 
     def options(self) -> list[tuple[str, str | int]]:
         """Channel options: answers of a thousand resources pass, a silent connection is noticed within 40 s,
-        and a server that comes back is found within seconds."""
+        and a server that comes back is found within a second or two: while the connection waits to be tried again,
+        every call fails without trying."""
         options: Mapping[str, str | int] = {
             "grpc.primary_user_agent": "pilothouse-client",
             "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
@@ -43,7 +44,7 @@ class Target:
             "grpc.keepalive_timeout_ms": 10_000,
             "grpc.initial_reconnect_backoff_ms": 100,
             "grpc.min_reconnect_backoff_ms": 100,
-            "grpc.max_reconnect_backoff_ms": 5_000,
+            "grpc.max_reconnect_backoff_ms": 1_000,
             # Each client has its own connection: closing one must not depend on another that happens to share
             # it.
             "grpc.use_local_subchannel_pool": 1,

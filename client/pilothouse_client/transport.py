@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -36,6 +33,15 @@ class AnswerStream(Protocol[Answer]):
 
     def cancel(self) -> None:
         """Ends the call; a `read` that waits raises CancelledError."""
+
+
+class Lock(Protocol):
+    """Held by one call at a time."""
+
+    async def acquire(self, timeout: float | None) -> bool:
+        """Waits until it is free; returns False if that takes longer than `timeout` seconds (None: for ever)."""
+
+    def release(self) -> None: ...
 
 
 class Transport(Protocol):
@@ -80,7 +86,7 @@ class Transport(Protocol):
     async def blocking(self, function: Callable[[], Result]) -> Result:
         """Runs a function that waits for a file or a lock without holding up others."""
 
-    def lock(self) -> AbstractAsyncContextManager[Any]: ...
+    def lock(self) -> Lock: ...
 
     async def close(self) -> None: ...
 
@@ -105,12 +111,11 @@ class _BlockingLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    async def __aenter__(self) -> None:
-        self._lock.acquire()  # released by __aexit__
+    async def acquire(self, timeout: float | None) -> bool:
+        # -1 is the library's word for no limit.
+        return self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def release(self) -> None:
         self._lock.release()
 
 
@@ -221,7 +226,7 @@ class BlockingTransport:
     async def blocking(self, function: Callable[[], Result]) -> Result:
         return function()
 
-    def lock(self) -> AbstractAsyncContextManager[Any]:
+    def lock(self) -> Lock:
         return _BlockingLock()
 
     async def close(self) -> None:
@@ -230,7 +235,7 @@ class BlockingTransport:
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed")
+            raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed", never_sent=True)
 
 
 def _raise_unless_task_cancelled() -> None:
@@ -260,6 +265,21 @@ class _AsyncStream(Generic[Response]):
         self._call.cancel()
 
 
+class _AsyncLock:
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def acquire(self, timeout: float | None) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._lock.acquire()
+        except TimeoutError:
+            return False
+
+    def release(self) -> None:
+        self._lock.release()
+
+
 class AsyncTransport:
     """Calls of grpc.aio; belongs to the event loop of its first call."""
 
@@ -272,7 +292,7 @@ class AsyncTransport:
 
     def _open_channel(self) -> grpc.aio.Channel:
         if self._closed:
-            raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed")
+            raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed", never_sent=True)
         if self._channel is None:
             # Made late: a channel binds to the loop that runs when it is made.
             target = self._target
@@ -356,15 +376,10 @@ class AsyncTransport:
     async def blocking(self, function: Callable[[], Result]) -> Result:
         return await asyncio.to_thread(function)
 
-    def lock(self) -> AbstractAsyncContextManager[Any]:
-        return asyncio.Lock()
+    def lock(self) -> Lock:
+        return _AsyncLock()
 
     async def close(self) -> None:
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
-
-
-def monotonic() -> float:
-    """Seconds of a clock that never goes back."""
-    return time.monotonic()

@@ -16,7 +16,7 @@ from tests.client.command import Command, Ended
 from tests.client.fake_server import FakeServer
 
 # Retries as in production, but fast.
-QUICK = RetryPolicy(initial_delay=0.001, greatest_delay=0.01, watch_patience=10.0)
+QUICK = RetryPolicy(attempts=6, initial_delay=0.001, greatest_delay=0.01, watch_patience=10.0)
 PASSWORD = "correct horse battery"
 
 

@@ -139,7 +139,8 @@ async def test_every_kind_of_call_has_its_deadline(fake: FakeServer) -> None:
         await client.containers.create(namespace="shop", container=_container("a"))
         await client.with_options(timeout=5.0).containers.get(namespace="shop", name="a")
     left = [call.time_left for call in fake.calls]
-    for seconds, upper in zip(left, [22.0, 11.0, 33.0, 22.0, 5.0], strict=True):
+    # The log-in has the time of the call that needs it.
+    for seconds, upper in zip(left, [11.0, 11.0, 33.0, 22.0, 5.0], strict=True):
         assert seconds is not None
         assert upper - 4.0 < seconds < upper + 0.5  # gRPC sends it rounded
 

@@ -96,8 +96,22 @@ async def test_a_field_error_of_a_command_is_one_line(fake: FakeServer, logged_i
 
 async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Command) -> None:
     await fake.stop()
-    ended = await logged_in("whoami")
-    assert (ended.code, ended.err) == (9, f"error: no server answers at {fake.address} [UNAVAILABLE]\n")
+    ended = await logged_in("--timeout", "4", "whoami")
+    words = f"no server answers at {fake.address}"
+    assert ended.err == f"trying again until the time is over: {words}\nerror: {words} [UNAVAILABLE]\n"
+    assert ended.code == 9
+
+
+async def test_a_change_that_was_perhaps_done_is_said_to_be_so(fake: FakeServer, logged_in: Command) -> None:
+    fake.fail(
+        "DeleteContainer", grpc.StatusCode.UNAVAILABLE, reason="GOING", message="going", retry_delay=99.0
+    )
+    ended = await logged_in("containers", "delete", "web", "--yes")
+    request = fake.calls_of("DeleteContainer")[0].request.request_id
+    assert f"what it asks for may have been done: look before you repeat it (request {request})" in ended.err
+    await fake.stop()
+    unsent = await logged_in("--timeout", "1", "containers", "delete", "web", "--yes")
+    assert unsent.err.endswith(f"error: no server answers at {fake.address} [UNAVAILABLE]\n")
 
 
 async def test_usage_is_waited_for_until_what_has_just_begun_to_run_is_measured(

@@ -21,6 +21,10 @@ _EXIT_CODE_OF = {
     "UNAVAILABLE": 9,
     "DEADLINE_EXCEEDED": 9,
 }
+# With these a mutation may have been done although its answer did not come.
+_OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
+# Clusters are asked before anything is written.
+_DONE_NOTHING = ("CLUSTER_UNAVAILABLE",)
 WAIT_FAILED = 10
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not allowed, 6 not found, "
@@ -74,6 +78,14 @@ def _report_call(error: Exception) -> int:
         typer.echo("  log in with: pilothouse login", err=True)
     if error.retry_delay:
         typer.echo(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
+    if (
+        code in _OUTCOME_UNKNOWN
+        and error.reason not in _DONE_NOTHING
+        and error.request_id
+        and not error.never_sent
+    ):
+        words = "what it asks for may have been done: look before you repeat it"
+        typer.echo(f"  {words} (request {error.request_id})", err=True)
     exit_code = exit_code_of(code)
     if exit_code == 1 and error.operation_id:
         typer.echo(f"  operation {error.operation_id}", err=True)

@@ -20,9 +20,11 @@ from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
 
 if TYPE_CHECKING:
-    from pilothouse_client import Client, Tls
+    from pilothouse_client import Client, PilothouseError, RetryPolicy, Tls
 
 _NOT_LOGGED_IN = 4
+# About a second after the first attempt.
+_FAILURES_UNTIL_THE_NOTICE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,10 @@ def default_namespace() -> str:
 
 
 @contextmanager
-def connect() -> Iterator[Client]:
+def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     """The client of this invocation; CommandError if no server or no credentials are known."""
     from pilothouse_client import Client
+    from pilothouse_client.retry import DEFAULT_RETRY
 
     invocation = current.get()
     file = config_file()
@@ -100,7 +103,9 @@ def connect() -> Iterator[Client]:
             insecure=insecure,
             tls=None if insecure else tls_of(ca_file),
             timeout=invocation.timeout,
-            on_interruption=_tell_interruption,
+            retry=retry or DEFAULT_RETRY,
+            on_interruption=_report_interruption,
+            on_retry=report_retry,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from error
@@ -108,15 +113,22 @@ def connect() -> Iterator[Client]:
         yield client
 
 
-def _tell_interruption(error: Exception | None) -> None:
+def _report_interruption(error: PilothouseError | None) -> None:
     """Says on standard error that what is followed waits, and why; and that it goes on."""
-    from pilothouse_client import PilothouseError
-
-    if isinstance(error, PilothouseError):
-        words = error.message or error.code.name.lower().replace("_", " ")
-        typer.echo(f"interrupted, going on as soon as possible: {words}", err=True)
-    else:
+    if error is None:
         typer.echo("going on", err=True)
+    else:
+        typer.echo(f"interrupted, going on as soon as possible: {_words(error)}", err=True)
+
+
+def report_retry(error: PilothouseError, failures: int) -> None:
+    """Says on standard error, once, that a call is not answered and why: it goes on to its deadline."""
+    if failures == _FAILURES_UNTIL_THE_NOTICE:
+        typer.echo(f"trying again until the time is over: {_words(error)}", err=True)
+
+
+def _words(error: PilothouseError) -> str:
+    return error.message or error.code.name.lower().replace("_", " ")
 
 
 def tls_of(ca_file: str) -> Tls | None:

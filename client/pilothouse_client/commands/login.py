@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pilothouse_client.commands.failures import CommandError
-from pilothouse_client.commands.invocation import config_file, current, selected, tls_of
+from pilothouse_client.commands.invocation import config_file, current, report_retry, selected, tls_of
 from pilothouse_client.commands.passwords import FromStdin, read_password
 from pilothouse_client.config_file import Configuration, Context
 
@@ -52,6 +52,7 @@ def command(
             insecure=insecure,
             tls=None if insecure else tls_of(ca_file),
             timeout=invocation.timeout,
+            on_retry=report_retry,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from error

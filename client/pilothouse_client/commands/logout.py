@@ -11,7 +11,7 @@ def command() -> None:
     """End the session and forget its tokens. The context stays, to log in again."""
     from dataclasses import replace
 
-    from pilothouse_client import UnavailableError
+    from pilothouse_client import DeadlineExceededError, RetryPolicy, UnavailableError
     from pilothouse_client.config_file import Configuration
 
     file = config_file()
@@ -20,10 +20,11 @@ def command() -> None:
         typer.echo("not logged in")
         return
     try:
-        with connect() as client:
+        # Whoever logs out waits for no server: what counts is that this machine forgets.
+        with connect(RetryPolicy(attempts=6)) as client:
             client.logout()
         typer.echo(f"logged out of {context.server}")
-    except UnavailableError:
+    except (UnavailableError, DeadlineExceededError):
         # The tokens must go all the same: that is what the user wants of this machine.
         def forget(configuration: Configuration) -> Configuration:
             return configuration.with_context(name, replace(configuration.contexts[name], tokens=None))

@@ -1,0 +1,148 @@
+"""One call from beginning to end: deadline, attempts, and what is known of it when it has failed.
+
+One deadline covers everything: attempts, waits between them and the renewal of a token. What may be repeated is
+repeated until then, so that a call outlasts a restart of the server.
+
+An error is that of the last attempt, but what it says of the call holds for all of them. A call that a server took
+before it died has perhaps been done, though the attempts that followed found nobody who listens: `never_sent` stands
+only where it is true of every attempt, and the `request_id` tells by what to ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, Protocol
+
+import grpc
+
+from pilothouse_client.errors import PilothouseError, UnauthenticatedError, error_of
+from pilothouse_client.methods import Method, Pace, Request, Response
+from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadline, Deadlines, RetryPolicy
+from pilothouse_client.tokens import Tokens
+from pilothouse_client.transport import CallMetadata, Transport
+
+# Called with what keeps a stream from going on, and with None once it goes on.
+Interruption = Callable[[PilothouseError | None], object]
+# Called with an error and the number of attempts that have failed, before a call is sent again.
+Retry = Callable[[PilothouseError, int], object]
+
+
+def ignore(*_arguments: object) -> None:
+    """For notices that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How calls are made. `timeout` (seconds, for the whole call with its retries; for a stream, its whole
+    life) replaces `deadlines`; None leaves each call its default and streams unlimited.
+    `on_interruption` is notified when a stream that has begun waits to go on, `on_retry` when a call is about to be
+    sent again."""
+
+    timeout: float | None = None
+    deadlines: Deadlines = DEFAULT_DEADLINES
+    retry: RetryPolicy = DEFAULT_RETRY
+    on_interruption: Interruption = ignore
+    on_retry: Retry = ignore
+
+    def timeout_of(self, pace: Pace) -> float:
+        """Seconds that a call of this pace may take."""
+        if self.timeout is not None:
+            return self.timeout
+        return {
+            Pace.READ: self.deadlines.read,
+            Pace.MUTATION: self.deadlines.mutation,
+            Pace.CLUSTER: self.deadlines.cluster,
+        }[pace]
+
+
+class TokenSource(Protocol):
+    """Where the token of an attempt comes from; `Credentials` is one."""
+
+    async def current(self, deadline: Deadline) -> Tokens | None:
+        """Returns the tokens for the next attempt; None if there are none. Raises PilothouseError."""
+
+    async def after_rejection(self, rejected: Tokens | None, deadline: Deadline) -> bool:
+        """Returns whether there are now other tokens than those rejected. Raises PilothouseError."""
+
+
+def bearer(tokens: Tokens | None) -> CallMetadata:
+    """Returns the metadata that carries a token; none without one."""
+    return () if tokens is None else (("authorization", f"Bearer {tokens.access_token}"),)
+
+
+@dataclass(slots=True)
+class Call(Generic[Request, Response]):
+    """A unary call. `tokens` None means that it needs none; `request` is sent as it is, as often as need be."""
+
+    transport: Transport
+    method: Method[Request, Response]
+    request: Request
+    options: CallOptions
+    deadline: Deadline
+    tokens: TokenSource | None = None
+    _never_sent: bool = field(default=True, init=False)
+    _failures: int = field(default=0, init=False)
+    _renewed: bool = field(default=False, init=False)
+    _last_error: PilothouseError | None = field(default=None, init=False)
+
+    async def response(self) -> Response:
+        """Sends the request until it is answered, refused for good, or the time is over.
+
+        Raises:
+            PilothouseError: of the last attempt, with the `request_id`; `never_sent` only if no attempt was.
+        """
+        try:
+            return await self._until_answered()
+        except PilothouseError as error:
+            error.request_id = self.method.request_id_of(self.request)
+            error.never_sent = self._never_sent
+            raise
+
+    async def _until_answered(self) -> Response:
+        while True:
+            # If this fails, the attempt was not sent, and the renewal had its own retries: that is the call's error.
+            tokens = await self.tokens.current(self.deadline) if self.tokens is not None else None
+            try:
+                return await self.transport.unary(
+                    self.method, self.request, bearer(tokens), self.deadline.left()
+                )
+            except PilothouseError as error:
+                self._never_sent = self._never_sent and error.never_sent
+                await self._prepare_next(tokens, error)
+
+    async def _prepare_next(self, tokens: Tokens | None, error: PilothouseError) -> None:
+        """Waits until the call may be sent again; raises the error if it may not."""
+        if isinstance(error, UnauthenticatedError):
+            if self._renewed or not await self._renew(tokens, error):
+                raise error
+            self._renewed = True
+            return
+        self._failures += 1
+        delay = self.options.retry.delay_before_retry(
+            error, repeatable=self.method.repeatable, failures=self._failures, left=self.deadline.left()
+        )
+        if delay is None:
+            raise self._explained(error)
+        self._last_error = error
+        self.options.on_retry(error, self._failures)
+        await self.transport.sleep(delay)
+
+    async def _renew(self, tokens: Tokens | None, rejection: UnauthenticatedError) -> bool:
+        if self.tokens is None:
+            return False
+        try:
+            return await self.tokens.after_rejection(tokens, self.deadline)
+        except UnauthenticatedError as error:
+            # The refresh token is dead as well: what the call was told says less than that.
+            raise error from rejection
+
+    def _explained(self, error: PilothouseError) -> PilothouseError:
+        """Returns the error with what the attempt before it met, where it says by itself only that time is over."""
+        if (
+            self._last_error is None
+            or error.from_server
+            or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED
+        ):
+            return error
+        return error_of(error.code, f"{error.message}; the attempt before: {self._last_error.message}")

@@ -1,0 +1,136 @@
+"""The token that calls carry, renewed as needed.
+
+A call that needs a token takes the one at hand, renewed first if most of its life has passed. UNAUTHENTICATED
+renews once and repeats: whoever finds that another call has renewed meanwhile just takes the new token.
+Renewal is a refresh, or else a log-in if the client was given a password. It has what is left of the time of the call
+that needs it, and so has the wait for another call that renews.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Generic
+
+import grpc
+
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse_client.calls import Call, CallOptions
+from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError, UnavailableError
+from pilothouse_client.methods import Method, Request, Response, method_of
+from pilothouse_client.retry import Deadline, RetryPolicy
+from pilothouse_client.tokens import Tokens, TokenStore, tokens_of
+from pilothouse_client.transport import TransportT
+
+LOGIN = method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse)
+_REFRESH = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
+_ONCE = RetryPolicy(attempts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A user who can log in again when the session has ended."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+class Credentials(Generic[TransportT]):
+    """The token of a client, renewed as needed, by one call at a time."""
+
+    def __init__(
+        self, transport: TransportT, store: TokenStore, password: Password | None, options: CallOptions
+    ) -> None:
+        self._transport = transport
+        self._store = store
+        self._password = password
+        self._options = options
+        self._lock = transport.lock()
+        # What the store last said. It is asked again under `exclusive`; until then the server tells if it is
+        # outdated.
+        self._tokens: Tokens | None = None
+
+    async def current(self, deadline: Deadline) -> Tokens | None:
+        """Returns the tokens for the next attempt, None if there are none. Logs in the first time, renews when it is
+        due. Raises PilothouseError."""
+        if self._tokens is None:
+            self._tokens = await self._transport.blocking(self._store.load)
+        tokens = self._tokens
+        if tokens is None:
+            return await self._renew(None, deadline, self._options) if self._password else None
+        now = time.time()
+        if not tokens.renewal_due(now):
+            return tokens
+        if now >= tokens.access_expire:
+            return await self._renew(tokens, deadline, self._options)
+        try:
+            return await self._renew(tokens, deadline, replace(self._options, retry=_ONCE))
+        except UnavailableError:
+            # Early renewal is a courtesy: while the old token lives, it serves.
+            return tokens
+
+    async def after_rejection(self, rejected: Tokens | None, deadline: Deadline) -> bool:
+        """Returns whether there are now other tokens than `rejected`, with which a call was UNAUTHENTICATED."""
+        if rejected is None:
+            return False
+        return await self._renew(rejected, deadline, self._options) is not None
+
+    async def take(self, answer: identity_pb2.LoginResponse) -> None:
+        """Keeps the tokens of a log-in."""
+        await self._keep(tokens_of(answer))
+
+    async def forget(self) -> None:
+        """Drops the tokens and the password, after a log-out."""
+        self._password = None
+        await self._keep(None)
+
+    async def _keep(self, tokens: Tokens | None) -> None:
+        self._tokens = tokens
+        await self._transport.blocking(lambda: self._store.save(tokens))
+
+    async def _renew(self, former: Tokens | None, deadline: Deadline, options: CallOptions) -> Tokens | None:
+        if not await self._lock.acquire(deadline.left()):
+            raise DeadlineExceededError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "the time given to the call is over; another call was renewing the session",
+            )
+        try:
+            exclusive = self._store.exclusive()
+            await self._transport.blocking(exclusive.__enter__)
+            try:
+                stored = await self._transport.blocking(self._store.load)
+                if stored is not None and (former is None or stored.access_token != former.access_token):
+                    self._tokens = stored  # another call, or another process, was first
+                    return stored
+                renewed = await self._refreshed(former, deadline, options)
+                if renewed is not None:
+                    await self._keep(renewed)
+                return renewed
+            finally:
+                await self._transport.blocking(lambda: exclusive.__exit__(None, None, None))
+        finally:
+            self._lock.release()
+
+    async def _refreshed(
+        self, former: Tokens | None, deadline: Deadline, options: CallOptions
+    ) -> Tokens | None:
+        if former is not None and former.refresh_token:
+            request = identity_pb2.RefreshSessionRequest(refresh_token=former.refresh_token)
+            try:
+                return tokens_of(await self._public(_REFRESH, request, deadline, options))
+            except UnauthenticatedError:
+                if self._password is None:
+                    raise
+        if self._password is not None:
+            login = identity_pb2.LoginRequest(
+                username=self._password.username, password=self._password.password
+            )
+            return tokens_of(await self._public(LOGIN, login, deadline, options))
+        return None
+
+    async def _public(
+        self, method: Method[Request, Response], request: Request, deadline: Deadline, options: CallOptions
+    ) -> Response:
+        # A stream's life may be endless: its log-in is a call like any other.
+        limit = deadline.at_most(options.timeout_of(method.pace(request)))
+        return await Call(self._transport, method, request, options, limit).response()
