@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pilothouse_simulator.admission.strategy import KindStrategies
 from pilothouse_simulator.api.context import ApiContext
 from pilothouse_simulator.api.faults import FaultPlan
 from pilothouse_simulator.api.listener import ApiListener
@@ -34,7 +35,7 @@ from pilothouse_simulator.values.resources import NAMESPACES, SERVICES
 
 JsonObject = dict[str, Any]
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
@@ -65,8 +66,8 @@ class SimulatedCluster:
     ) -> None:
         self.faults = faults or FaultPlan()
         self.clock = Clock(speed, ahead_seconds=ahead_seconds)
-        self.store = Store(self.clock.now, history_length=history_length)
-        self.store.webhooks = self.faults.webhooks
+        self.strategies = KindStrategies(self.faults.webhooks)
+        self.store = Store(self.strategies, self.clock.now, history_length=history_length)
         self.token = token or secrets.token_urlsafe(24)
         self.users = Users(self.token)
         self.url = ""
@@ -196,4 +197,4 @@ class SimulatedCluster:
 def _report_failure(task: asyncio.Task[None]) -> None:
     """A part of the cluster that dies must not die silently."""
     if not task.cancelled() and task.exception() is not None:
-        _LOG.error("%s of the simulated cluster failed", task.get_name(), exc_info=task.exception())
+        log.error("%s of the simulated cluster failed", task.get_name(), exc_info=task.exception())

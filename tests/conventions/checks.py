@@ -28,6 +28,8 @@ SETTINGS = "server/pilothouse_server/settings.py"
 # The one module that may catch a cancellation without raising it again.
 ENDS_TASKS = "server/pilothouse_server/tasks.py"
 SIMULATOR = "server/pilothouse_simulator/"
+# Sets up the loggers of libraries, by their names.
+LOG_LINES = "server/pilothouse_server/log_lines.py"
 SHELLS = {"console", "sh", "bash", "shell"}
 
 Check = Callable[[Sequence[Source]], Iterable[str]]
@@ -260,6 +262,27 @@ def tasks_end_one_way(sources: Sequence[Source]) -> Iterator[str]:
                         yield f"{source.path}:{node.lineno}: end these tasks with tasks.cancel_and_wait"
 
 
+def one_logger(sources: Sequence[Source]) -> Iterator[str]:
+    """A module has one logger, called `log`. The simulator is a library: it leaves the form of lines to its user."""
+    for source in sources:
+        if not source.path.startswith("server/") or not source.is_python or source.path == LOG_LINES:
+            continue
+        simulated = source.path.startswith(SIMULATOR)
+        wanted = "logging.getLogger(__name__)" if simulated else "structlog.get_logger(__name__)"
+        right = {
+            node.value
+            for node in source.tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node) == f"log = {wanted}"
+        }
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and node not in right and _makes_a_logger(node):
+                yield f"{source.path}:{node.lineno}: one logger a module: `log = {wanted}` at its top"
+
+
+def _makes_a_logger(call: ast.Call) -> bool:
+    return ast.unparse(call.func).split(".")[-1] in ("getLogger", "get_logger")
+
+
 CHECKS: Sequence[Check] = (
     file_length,
     telling_names,
@@ -274,4 +297,5 @@ CHECKS: Sequence[Check] = (
     settings_are_read,
     cancellations_go_on,
     tasks_end_one_way,
+    one_logger,
 )

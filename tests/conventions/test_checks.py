@@ -119,6 +119,16 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         ),
         Source("tests/a.py", "async def f():\n    await cancel_and_wait(a)"),
     ),
+    (
+        checks.one_logger,
+        Source("server/a.py", "logger = structlog.get_logger(__name__)"),
+        Source("server/a.py", "log = structlog.get_logger(__name__)"),
+    ),
+    (
+        checks.one_logger,
+        Source("server/pilothouse_simulator/a.py", "log = structlog.get_logger(__name__)"),
+        Source("server/pilothouse_simulator/a.py", "log = logging.getLogger(__name__)"),
+    ),
 ]
 A_READER = Source("server/reader.py", '"""Reads."""\nprint(settings.level, self.settings.deep)\n')
 A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n')

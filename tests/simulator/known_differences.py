@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .replay_compare import Difference
+from tests.simulator.replay_compare import Difference
 
 
 @dataclass(frozen=True)

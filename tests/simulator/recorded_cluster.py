@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.nodes.timings import Timings
+from pilothouse_simulator.nodes.node import Timings
 
 RECORDED_TIMINGS = Timings(
     sandbox=0.4, create=0.015, start=0.05, notice=0.75, show_back_off=1.05, stop=0.1, remove=0.5

@@ -23,11 +23,10 @@ import aiohttp
 
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
-
-from .known_differences import KNOWN
-from .recordings import load, namespaces_of
-from .replay_compare import Comparer, Difference, Substitutions
-from .replay_streams import by_object, ends, stand_in_for, text_differences
+from tests.simulator.known_differences import KNOWN
+from tests.simulator.recordings import load, namespaces_of
+from tests.simulator.replay_compare import Comparer, Difference, Substitutions
+from tests.simulator.replay_streams import by_object, ends, stand_in_for, text_differences
 
 JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .replay_compare import LINE_TIME, Difference, Substitutions
+from tests.simulator.replay_compare import LINE_TIME, Difference, Substitutions
 
 JsonObject = dict[str, Any]
 

@@ -6,9 +6,8 @@ import copy
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
+from tests.simulator.replay import Replay, check, replay
 from tests.virtual_time import virtual_time
-
-from .replay import Replay, check, replay
 
 JsonObject = dict[str, Any]
 

@@ -18,10 +18,9 @@ from pilothouse_simulator.values.resources import (
     STORAGE_CLASSES,
     ResourceType,
 )
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.replay import check, replay
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import check, replay
 
 JsonObject = dict[str, Any]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pilothouse_simulator.exec.environment import environment_of, files_of
 from pilothouse_simulator.values.resources import PODS
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.replay import check, replay
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import check, replay
 
 _CONFIGS = "06b-configmaps-and-secrets"
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.admission.pod_resources import pod_total, pod_total_quantities
+from pilothouse_simulator.admission.strategy import KindStrategies
 from pilothouse_simulator.controllers.deployments_scaling import (
     new_replica_set_size,
     proportional_sizes,
@@ -33,10 +34,19 @@ from pilothouse_simulator.values.resources import (
     REPLICA_SETS,
     SERVICES,
 )
+from tests.simulator.waiting import until
+from tests.simulator.workloads import (
+    change,
+    condition,
+    container,
+    deployment,
+    exists,
+    is_ready,
+    pod,
+    pods_of,
+    stored,
+)
 from tests.virtual_time import virtual_time
-
-from .waiting import until
-from .workloads import change, condition, container, deployment, exists, is_ready, pod, pods_of, stored
 
 JsonObject = dict[str, Any]
 
@@ -179,7 +189,7 @@ async def test_tolerations_open_tainted_nodes() -> None:
 
 def _recorder() -> tuple[Store, EventRecorder, JsonObject]:
     clock = Clock()
-    store = Store(clock.now)
+    store = Store(KindStrategies(), clock.now)
     store.create(NAMESPACES, {"metadata": {"name": "default"}})
     metadata = {"name": "thing", "namespace": "default", "uid": "u", "resourceVersion": "1"}
     return store, EventRecorder(store, clock), {"metadata": metadata}

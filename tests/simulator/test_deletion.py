@@ -13,12 +13,19 @@ from pilothouse_simulator.values.resources import (
     REPLICA_SETS,
     SERVICE_ACCOUNTS,
 )
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.replay import check, replay
+from tests.simulator.waiting import until
+from tests.simulator.workloads import (
+    condition,
+    deployment,
+    exists,
+    is_complete,
+    pods_of,
+    replica_sets_of,
+    stored,
+)
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import check, replay
-from .waiting import until
-from .workloads import condition, deployment, exists, is_complete, pods_of, replica_sets_of, stored
 
 JsonObject = dict[str, Any]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pilothouse_simulator import SimulatedCluster
+from tests.simulator.replay import check, replay
 from tests.virtual_time import virtual_time
-
-from .replay import check, replay
 
 _DISCOVERY = "01-version-and-discovery"
 

@@ -14,11 +14,10 @@ import pytest
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import PODS
+from tests.simulator.recordings import load
+from tests.simulator.replay import create
+from tests.simulator.waiting import until
 from tests.virtual_time import virtual_time
-
-from .recordings import load
-from .replay import create
-from .waiting import until
 
 JsonObject = dict[str, Any]
 

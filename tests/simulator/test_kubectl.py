@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from .program import simulate_cluster
+from tests.simulator.program import simulate_cluster
 
 _KUBECTL = shutil.which("kubectl")
 pytestmark = [

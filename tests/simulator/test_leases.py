@@ -8,10 +8,9 @@ import aiohttp
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
+from tests.simulator.recordings import load
+from tests.simulator.replay import Body, Replay, check, create, replay
 from tests.virtual_time import virtual_time
-
-from .recordings import load
-from .replay import Body, Replay, check, create, replay
 
 JsonObject = dict[str, Any]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
+from tests.simulator.replay import check, create, replay
 from tests.virtual_time import virtual_time
-
-from .replay import check, create, replay
 
 JsonObject = dict[str, Any]
 

@@ -12,11 +12,10 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.nodes.logs import LogAnswer, read_log
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
+from tests.simulator.recorded_cluster import recorded_cluster
+from tests.simulator.replay import check, create, replay
+from tests.simulator.waiting import until
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import recorded_cluster
-from .replay import check, create, replay
-from .waiting import until
 
 JsonObject = dict[str, Any]
 

@@ -8,12 +8,11 @@ from typing import Any
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.nodes.node_objects import NodeShape
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NODES, PODS
+from tests.simulator.recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
+from tests.simulator.replay import Replay, check, replay
+from tests.simulator.waiting import until
+from tests.simulator.workloads import NAMESPACE, deployment, pods_of
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
-from .replay import Replay, check, replay
-from .waiting import until
-from .workloads import NAMESPACE, deployment, pods_of
 
 JsonObject = dict[str, Any]
 

@@ -13,11 +13,10 @@ from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES, PODS
+from tests.simulator.recordings import load
+from tests.simulator.replay import create
+from tests.simulator.waiting import until
 from tests.virtual_time import virtual_time
-
-from .recordings import load
-from .replay import create
-from .waiting import until
 
 JsonObject = dict[str, Any]
 

@@ -13,11 +13,10 @@ from pilothouse_simulator.admission.pod_security_checks import violations
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NAMESPACES, PODS
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.replay import Replay, check, replay
+from tests.simulator.waiting import until
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import Replay, check, replay
-from .waiting import until
 
 JsonObject = dict[str, Any]
 

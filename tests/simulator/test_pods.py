@@ -12,10 +12,8 @@ from pilothouse_simulator.nodes.pod_programs import program_of
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.pod_behavior import PodBehavior
 from pilothouse_simulator.values.resources import DEPLOYMENTS, EVENTS, NODES, PODS
-from tests.virtual_time import virtual_time
-
-from .waiting import until
-from .workloads import (
+from tests.simulator.waiting import until
+from tests.simulator.workloads import (
     BEHAVIOR,
     condition,
     container,
@@ -27,6 +25,7 @@ from .workloads import (
     pods_of,
     stored,
 )
+from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

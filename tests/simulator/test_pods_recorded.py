@@ -9,11 +9,10 @@ import pytest
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import PODS
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.recordings import load
+from tests.simulator.replay import check, replay
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .recordings import load
-from .replay import check, replay
 
 JsonObject = dict[str, Any]
 

@@ -19,11 +19,10 @@ from pilothouse_simulator.values.resources import (
     RESOURCE_QUOTAS,
     SERVICES,
 )
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.replay import Replay, check, replay
+from tests.simulator.waiting import until
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import Replay, check, replay
-from .waiting import until
 
 JsonObject = dict[str, Any]
 
@@ -137,7 +136,7 @@ async def test_a_refused_write_and_a_dry_run_are_not_charged() -> None:
         with pytest.raises(ApiError, match=r"services\.nodeports=2"):
             cluster.store.create(SERVICES, service)
         assert _used(cluster) == before
-        assert not cluster.store.allocators.node_ports
+        assert not cluster.strategies.allocators.node_ports
         service["spec"] = {"type": "ClusterIP", "ports": two_ports[:1]}
         stored = cluster.store.create(SERVICES, service)
         changed = cluster.store.update(SERVICES, {**stored, "spec": {**stored["spec"], "type": "NodePort"}})

@@ -9,8 +9,7 @@ import pytest
 import pytest_asyncio
 
 from pilothouse_simulator import SimulatedCluster
-
-from .replay import create
+from tests.simulator.replay import create
 
 _ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"

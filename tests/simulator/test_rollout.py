@@ -9,12 +9,10 @@ import pytest
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS
-from tests.virtual_time import virtual_time
-
-from .recorded_cluster import NODE_VALUES, recorded_cluster
-from .replay import Body, Replay, check, replay
-from .waiting import until
-from .workloads import (
+from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
+from tests.simulator.replay import Body, Replay, check, replay
+from tests.simulator.waiting import until
+from tests.simulator.workloads import (
     REVISION,
     change,
     condition,
@@ -26,6 +24,7 @@ from .workloads import (
     replica_sets_of,
     stored,
 )
+from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 

@@ -20,9 +20,8 @@ from pilothouse_client.cli import app
 from pilothouse_simulator import FaultPlan, SimulatedCluster
 from pilothouse_simulator.store.schema_build import TYPES_FILE, render
 from pilothouse_simulator.values.pod_behavior import PREFIX, Behavior
+from tests.simulator.program import simulate_cluster
 from tests.virtual_time import virtual_time
-
-from .program import simulate_cluster
 
 JsonObject = dict[str, Any]
 

@@ -16,12 +16,11 @@ from pilothouse_simulator.nodes.pod_usage import Level
 from pilothouse_simulator.nodes.stats import UsageReporter
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
+from tests.simulator.recorded_cluster import recorded_cluster
+from tests.simulator.recordings import load
+from tests.simulator.replay import check, replay
+from tests.simulator.waiting import until
 from tests.virtual_time import virtual_time
-
-from .recorded_cluster import recorded_cluster
-from .recordings import load
-from .replay import check, replay
-from .waiting import until
 
 JsonObject = dict[str, Any]
 

@@ -7,9 +7,8 @@ from typing import Any
 import aiohttp
 
 from pilothouse_simulator import SimulatedCluster
+from tests.simulator.replay import Replay, check, replay
 from tests.virtual_time import virtual_time
-
-from .replay import Replay, check, replay
 
 JsonObject = dict[str, Any]
 

@@ -10,9 +10,8 @@ import aiohttp
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS
+from tests.simulator.replay import Replay, check, create, replay
 from tests.virtual_time import virtual_time
-
-from .replay import Replay, check, create, replay
 
 JsonObject = dict[str, Any]
 

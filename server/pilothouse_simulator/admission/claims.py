@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pilothouse_simulator.admission.validation_metadata import (
     forbidden_field,
@@ -18,6 +18,7 @@ from pilothouse_simulator.admission.validation_metadata import (
     not_supported,
     required,
 )
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import Cause
 from pilothouse_simulator.values.quantities import parse_quantity
@@ -27,9 +28,6 @@ from pilothouse_simulator.values.resources import (
     STORAGE_CLASSES,
     ResourceType,
 )
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.store.store import Store
 
 JsonObject = dict[str, Any]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import LIMIT_RANGES, PODS, ResourceType
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.store.store import Store
 
 JsonObject = dict[str, Any]
 

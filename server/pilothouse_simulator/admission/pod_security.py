@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pilothouse_simulator.admission.pod_security_checks import Violation, violations
 from pilothouse_simulator.admission.validation_metadata import invalid_value
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import Cause
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, ResourceType
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.store.store import Store
 
 JsonObject = dict[str, Any]
 

@@ -8,16 +8,14 @@ ended) and a changed `spec.hard` are the business of `controllers.quotas`, which
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.quantities import canonical_quantity, parse_quantity
 from pilothouse_simulator.values.resources import PODS, REGISTRY, RESOURCE_QUOTAS, SERVICES, ResourceType
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.store.store import Store
 
 JsonObject = dict[str, Any]
 Usage = dict[str, Decimal]

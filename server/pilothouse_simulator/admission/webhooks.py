@@ -1,20 +1,17 @@
-"""What refuses a write beside the rules of its kind: admission webhooks, and Pod Security of the namespace.
+"""Admission webhooks: what refuses a write beside the rules of its kind.
 
-Webhooks are what a test or a developer asks for in the fault plan: one that denies, or one that is itself away, which
-the API server tells as an internal error of its own. `pod_security` is the rest.
+A test or a developer sets them in the fault plan: one that denies, or one that is itself away, which the API server
+reports as an internal error of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pilothouse_simulator.admission import pod_security
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import ResourceType
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.store.store import Store
 
 JsonObject = dict[str, Any]
 
@@ -48,18 +45,8 @@ class Webhook:
         return api_errors.failure(self.code, words, "Forbidden" if self.code == 403 else None)
 
 
-def check(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
-    """Refuses what admission does not let pass. ApiError."""
-    _ask_webhooks(store, resource, "CREATE" if old is None else "UPDATE")
-    pod_security.check(store, resource, obj, old)
-
-
-def check_deletion(store: Store, resource: ResourceType) -> None:
-    """Refuses what may not be deleted. ApiError."""
-    _ask_webhooks(store, resource, "DELETE")
-
-
-def _ask_webhooks(store: Store, resource: ResourceType, operation: str) -> None:
-    for webhook in store.webhooks:
+def ask(webhooks: Sequence[Webhook], resource: ResourceType, operation: str) -> None:
+    """Raises ApiError where one of them refuses; `operation` is CREATE, UPDATE or DELETE."""
+    for webhook in webhooks:
         if resource.plural in webhook.resources and operation in webhook.operations:
             raise webhook.refusal()

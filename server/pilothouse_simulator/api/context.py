@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -17,13 +17,17 @@ from pilothouse_simulator.values import resources
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import ENDPOINTS, NAMESPACES, ResourceType
 
-if TYPE_CHECKING:
-    from pilothouse_simulator.api.watch import WatchStream
-
 JsonObject = dict[str, Any]
 Warnings = list[tuple[str, str]]
 
 _ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+
+
+class OpenStream(Protocol):
+    """A watch that is being served."""
+
+    def finish(self) -> None:
+        """Ends the stream as if its time were over."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class ApiContext:
     store: Store
     clock: Clock
     faults: FaultPlan
-    streams: set[WatchStream] = field(default_factory=set)
+    streams: set[OpenStream] = field(default_factory=set)
     # Connections on which a request is being answered.
     busy: set[asyncio.BaseTransport] = field(default_factory=set)
     late_writes: set[asyncio.Future[web.StreamResponse]] = field(default_factory=set)

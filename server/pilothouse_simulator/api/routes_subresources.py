@@ -28,9 +28,9 @@ from pilothouse_simulator.api.routes_write import (
     unsupported_patch_type,
 )
 from pilothouse_simulator.store import field_tracking
-from pilothouse_simulator.store.store import format_time
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import bad_request
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NAMESPACES, PODS
 from pilothouse_simulator.values.selectors import format_label_selector

@@ -22,9 +22,9 @@ from pilothouse_simulator.api.options import WriteOptions, write_options
 from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.store import field_tracking
 from pilothouse_simulator.store.schema import schema_of
-from pilothouse_simulator.store.store import format_time
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import Cause, bad_request
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, ResourceType
 
 JsonObject = dict[str, Any]

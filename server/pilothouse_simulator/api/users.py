@@ -18,9 +18,9 @@ from aiohttp import web
 
 from pilothouse_simulator.api.context import Target
 from pilothouse_simulator.api.options import boolean
-from pilothouse_simulator.store.store import format_time
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.resources import ResourceType
 
 JsonObject = dict[str, Any]

@@ -21,7 +21,7 @@ from aiohttp import web
 from pilothouse_simulator.api.context import ApiContext, Target
 from pilothouse_simulator.api.options import ListOptions, list_options, resource_version
 from pilothouse_simulator.api.representation import Presenter
-from pilothouse_simulator.store.store import StoreEvent, Subscription
+from pilothouse_simulator.store.events import StoreEvent, Subscription
 from pilothouse_simulator.values.api_errors import ApiError, internal_error
 from pilothouse_simulator.values.selectors import Predicate, build_predicate
 

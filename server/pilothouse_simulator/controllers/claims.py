@@ -21,7 +21,9 @@ from pilothouse_simulator.admission.claims import (
     request_of,
 )
 from pilothouse_simulator.controllers.controller import CONTROLLER_MANAGER, Controller, Key, key_of
-from pilothouse_simulator.store.store import Store, StoreEvent, format_time
+from pilothouse_simulator.store.events import StoreEvent
+from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import (
     PERSISTENT_VOLUME_CLAIMS,

@@ -18,7 +18,8 @@ from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store, StoreEvent
+from pilothouse_simulator.store.events import StoreEvent
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import ResourceType
 
@@ -31,7 +32,7 @@ CONTROLLER_MANAGER = "kube-controller-manager"
 _FIRST_RETRY_SECONDS = 0.005
 _LONGEST_RETRY_SECONDS = 1000.0
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def key_of(obj: JsonObject) -> Key:
@@ -217,7 +218,7 @@ class Controller(ABC, Generic[WorkKey]):
         except Exception as error:  # noqa: BLE001 - one bad object must not stop the controller for all others
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             delay = min(_FIRST_RETRY_SECONDS * 2 ** (failures - 1), _LONGEST_RETRY_SECONDS)
-            logger.info("%s of %s failed, again in %g s: %s", type(self).__name__, key, delay, error)
+            log.info("%s of %s failed, again in %g s: %s", type(self).__name__, key, delay, error)
             self.enqueue(key, after=delay)
         else:
             self._failures.pop(key, None)

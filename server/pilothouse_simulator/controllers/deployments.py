@@ -49,7 +49,7 @@ from pilothouse_simulator.controllers.deployments_status import (
     set_condition,
 )
 from pilothouse_simulator.controllers.replica_sets import controller_reference
-from pilothouse_simulator.store.store import StoreEvent
+from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS, REPLICA_SETS

@@ -17,8 +17,7 @@ from pilothouse_simulator.controllers.deployments_scaling import (
     surge_and_unavailable,
     total_replicas,
 )
-from pilothouse_simulator.store.store import format_time
-from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.clock import format_time, parse_time
 from pilothouse_simulator.values.json_copy import copy_json
 
 JsonObject = dict[str, Any]

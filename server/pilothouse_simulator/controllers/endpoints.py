@@ -18,8 +18,9 @@ from pilothouse_simulator.controllers.controller import (
 )
 from pilothouse_simulator.controllers.replica_sets import controller_reference, ready_since
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store, StoreEvent, format_time
-from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.store.events import StoreEvent
+from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.values.clock import Clock, format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
 

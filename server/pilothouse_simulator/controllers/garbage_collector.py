@@ -23,7 +23,7 @@ from pilothouse_simulator.controllers.controller import (
     key_of,
 )
 from pilothouse_simulator.store.deletion import FOREGROUND_FINALIZER, ORPHAN_FINALIZER
-from pilothouse_simulator.store.store import StoreEvent
+from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NAMESPACES, ResourceType, find_kind
 

@@ -18,7 +18,8 @@ from pilothouse_simulator.controllers.namespaces import NamespaceController
 from pilothouse_simulator.controllers.quotas import ResourceQuotaController
 from pilothouse_simulator.controllers.replica_sets import ReplicaSetController
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store, Subscription
+from pilothouse_simulator.store.events import Subscription
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import DEPLOYMENTS, REPLICA_SETS
 

@@ -13,8 +13,9 @@ from collections import Counter
 from typing import Any
 
 from pilothouse_simulator.controllers.controller import CONTROLLER_MANAGER, Controller
-from pilothouse_simulator.store.store import StoreEvent, format_time
+from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,

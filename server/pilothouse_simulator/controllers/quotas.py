@@ -6,7 +6,7 @@ from typing import Any
 
 from pilothouse_simulator.admission.quotas import ENDED, count
 from pilothouse_simulator.controllers.controller import CONTROLLER_MANAGER, Controller, Key, key_of
-from pilothouse_simulator.store.store import StoreEvent
+from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.values.resources import PODS, RESOURCE_QUOTAS, SERVICES
 
 JsonObject = dict[str, Any]

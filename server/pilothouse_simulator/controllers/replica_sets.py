@@ -20,9 +20,9 @@ from pilothouse_simulator.controllers.controller import (
     key_of,
     matches_selector,
 )
-from pilothouse_simulator.store.store import StoreEvent, format_time
+from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.values.api_errors import ApiError
-from pilothouse_simulator.values.clock import parse_time
+from pilothouse_simulator.values.clock import format_time, parse_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import PODS, REPLICA_SETS
 

@@ -19,9 +19,10 @@ from pilothouse_simulator.admission.pod_resources import pod_total
 from pilothouse_simulator.controllers import scheduler_claims
 from pilothouse_simulator.controllers.controller import Key, key_of
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store, StoreEvent, Subscription, format_time
+from pilothouse_simulator.store.events import StoreEvent, Subscription
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.api_errors import ApiError
-from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.values.clock import Clock, format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.pod_behavior import Behavior, behavior_of
 from pilothouse_simulator.values.quantities import parse_quantity

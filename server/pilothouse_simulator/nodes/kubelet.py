@@ -14,20 +14,20 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from pilothouse_simulator.nodes.node import AddressPool, Node, Timings
 from pilothouse_simulator.nodes.node_loss import NodeLoss
 from pilothouse_simulator.nodes.node_objects import (
     NodeShape,
     default_shapes,
     heartbeat,
-    image_size,
     register,
     show_ready,
 )
 from pilothouse_simulator.nodes.pod_usage import pod_core_seconds
 from pilothouse_simulator.nodes.pod_worker import PodWorker
-from pilothouse_simulator.nodes.timings import Timings
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store, StoreEvent, Subscription
+from pilothouse_simulator.store.events import StoreEvent, Subscription
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import PODS
 
@@ -35,44 +35,12 @@ JsonObject = dict[str, Any]
 
 _LOOK_SECONDS = 10.0
 _HEARTBEAT_SECONDS = 300.0
-_STARTS_AT_ONCE = 24
-_FIRST_IMAGES = frozenset({"busybox:1", "registry.k8s.io/pause:3.10"})
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class AddressPool:
-    """The addresses of pods in the whole cluster: 10.244.0.0/16, handed out round robin."""
-
-    def __init__(self) -> None:
-        self._taken: set[int] = set()
-        self._next = 0
-
-    def take(self) -> str:
-        """A free address. RuntimeError when none is left."""
-        for _ in range(65_534):
-            self._next = self._next % 65_534 + 1
-            if self._next not in self._taken:
-                self._taken.add(self._next)
-                return f"10.244.{self._next >> 8}.{self._next & 255}"
-        raise RuntimeError("no pod address is left")
-
-    def keep(self, address: str) -> None:
-        """Marks an address of a restored pod as taken."""
-        self._taken.add(self._number(address))
-
-    def give_back(self, address: str) -> None:
-        """Makes an address free again."""
-        self._taken.discard(self._number(address))
-
-    @staticmethod
-    def _number(address: str) -> int:
-        third, fourth = address.split(".")[2:]
-        return int(third) * 256 + int(fourth)
-
-
-class Kubelet:
-    """One node's agent: what its pods share."""
+class Kubelet(Node):
+    """One node's agent: the node, and a worker for each of its pods, by uid."""
 
     def __init__(
         self,
@@ -83,43 +51,10 @@ class Kubelet:
         addresses: AddressPool,
         timings: Timings,
     ) -> None:
-        self.store = store
-        self.clock = clock
-        self.recorder = recorder
-        self.shape = shape
-        self.addresses = addresses
-        self.timings = timings
-        self.start_slots = asyncio.Semaphore(_STARTS_AT_ONCE)
+        super().__init__(store, clock, recorder, shape, addresses, timings)
         self.workers: dict[str, PodWorker] = {}
-        self.images: set[str] = set(_FIRST_IMAGES)
-        self.images_changed = False
-        self.away = False
-        self.started_at = clock.now()
         # What pods that are gone have used, so that the node's counter never falls.
         self.gone_core_seconds = 0.0
-
-    @property
-    def name(self) -> str:
-        return self.shape.name
-
-    @property
-    def ip(self) -> str:
-        return self.shape.ip
-
-    @property
-    def memory_bytes(self) -> int:
-        return self.shape.memory_bytes
-
-    def has_image(self, image: str) -> bool:
-        """Whether the image has been pulled before."""
-        return image in self.images
-
-    def add_image(self, image: str) -> int:
-        """Notes a pulled image and answers its size in bytes."""
-        if image not in self.images:
-            self.images.add(image)
-            self.images_changed = True
-        return image_size(image)
 
 
 class Kubelets:
@@ -233,8 +168,8 @@ class Kubelets:
             worker = kubelet.workers[uid] = PodWorker(kubelet, pod)
             if not deleted:
                 self._spawn(uid, worker.live())
-        elif int(pod["metadata"]["resourceVersion"]) > int(worker.pod["metadata"]["resourceVersion"]):
-            worker.pod = pod
+        elif int(pod["metadata"]["resourceVersion"]) > int(worker.object["metadata"]["resourceVersion"]):
+            worker.object = pod
         if deleted and uid not in self._terminating:
             self._terminating.add(uid)
             self._spawn(uid, worker.terminate())
@@ -276,4 +211,4 @@ class Kubelets:
 
 def _report_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("a simulated pod or node stopped working", exc_info=error)
+        log.error("a simulated pod or node stopped working", exc_info=error)

@@ -12,8 +12,8 @@ from typing import Any
 from pilothouse_simulator.controllers.controller import CONTROLLER_MANAGER
 from pilothouse_simulator.controllers.scheduler import tolerates
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store, format_time
-from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.values.clock import Clock, format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NODES, PODS
 

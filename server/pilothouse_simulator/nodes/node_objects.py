@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse_simulator.nodes.pod_status import qualified_image
-from pilothouse_simulator.store.store import Store, format_time
+from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NODES
 

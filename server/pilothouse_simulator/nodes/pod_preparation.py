@@ -7,15 +7,13 @@ FailedMount alone; for the others the container waits with a reason, which the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pilothouse_simulator.nodes.node_pod import NodePod
+from pilothouse_simulator.nodes.pod_containers import Container
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.pod_behavior import pull_failure
 from pilothouse_simulator.values.resources import CONFIG_MAPS, SECRETS, ResourceType
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.nodes.pod_containers import Container
-    from pilothouse_simulator.nodes.pod_worker import PodWorker
-    from pilothouse_simulator.store.store import Store
 
 JsonObject = dict[str, Any]
 
@@ -34,69 +32,67 @@ class Refusal:
     events: tuple[tuple[str, str], ...]
 
 
-async def mount_volumes(worker: PodWorker) -> None:
+async def mount_volumes(pod: NodePod) -> None:
     """Waits until the config maps and secrets that volumes come from exist."""
-    clock, pause, first = worker.node.clock, _MOUNT_PAUSE_SECONDS, True
-    while (missing := _missing_volume(worker.node.store, worker.pod)) is not None:
+    clock, pause, first = pod.node.clock, _MOUNT_PAUSE_SECONDS, True
+    while (missing := _missing_volume(pod.node.store, pod.object)) is not None:
         if first:
             await clock.sleep(_FIRST_MOUNT_SECONDS)
             first = False
         volume, why = missing
-        worker.pod_event(
-            "FailedMount", f'MountVolume.SetUp failed for volume "{volume}" : {why}', warning=True
-        )
+        pod.pod_event("FailedMount", f'MountVolume.SetUp failed for volume "{volume}" : {why}', warning=True)
         await clock.sleep(pause)
         pause = min(2 * pause, _LONGEST_MOUNT_PAUSE_SECONDS)
 
 
-async def prepare(worker: PodWorker, container: Container) -> None:
+async def prepare(pod: NodePod, container: Container) -> None:
     """Waits until a container can be created: image and configuration are there."""
     attempts = 0
     while True:
-        refusal = _image_refusal(worker, container.spec)
+        refusal = _image_refusal(pod, container.spec)
         if refusal is None:
-            await _pull(worker, container)
-            refusal = _configuration_refusal(worker.node.store, worker.pod, container.spec)
+            await _pull(pod, container)
+            refusal = _configuration_refusal(pod.node.store, pod.object, container.spec)
             if refusal is None:
                 return
         for reason, message in refusal.events:
-            worker.event(container, reason, message, warning=True)
+            pod.event(container, reason, message, warning=True)
         attempts += 1
         if attempts > 1:
             container.waiting = (refusal.reason, refusal.message)
-            worker.publish()
-        await worker.node.clock.sleep(worker.node.timings.notice if attempts == 1 else _SYNC_SECONDS)
+            pod.publish()
+        await pod.node.clock.sleep(pod.node.timings.notice if attempts == 1 else _SYNC_SECONDS)
 
 
-async def _pull(worker: PodWorker, container: Container) -> None:
+async def _pull(pod: NodePod, container: Container) -> None:
     """Makes sure the image is there; tries for ever, with growing pauses, where it cannot be pulled."""
-    image, clock, timings = container.spec["image"], worker.node.clock, worker.node.timings
+    image, clock, timings = container.spec["image"], pod.node.clock, pod.node.timings
     pause = _FIRST_BACK_OFF_SECONDS
-    while (failure := pull_failure(worker.behavior, image)) is not None:
-        worker.event(container, "Pulling", f'Pulling image "{image}"')
+    while (failure := pull_failure(pod.behavior, image)) is not None:
+        pod.event(container, "Pulling", f'Pulling image "{image}"')
         await clock.sleep(timings.create)
         message = f'Failed to pull image "{image}": {failure}'
-        worker.event(container, "Failed", message, warning=True)
-        worker.event(container, "Failed", "Error: ErrImagePull", warning=True)
+        pod.event(container, "Failed", message, warning=True)
+        pod.event(container, "Failed", "Error: ErrImagePull", warning=True)
         container.waiting = ("ErrImagePull", failure)
-        worker.publish()
+        pod.publish()
         await clock.sleep(timings.show_back_off)
-        worker.event(container, "BackOff", f'Back-off pulling image "{image}"')
-        worker.event(container, "Failed", "Error: ImagePullBackOff", warning=True)
+        pod.event(container, "BackOff", f'Back-off pulling image "{image}"')
+        pod.event(container, "Failed", "Error: ImagePullBackOff", warning=True)
         message = f'Back-off pulling image "{image}": ErrImagePull: {failure}'
         container.waiting = ("ImagePullBackOff", message)
-        worker.publish()
+        pod.publish()
         await clock.sleep(pause + timings.end_back_off)
         pause = min(pause * 2, _LONGEST_BACK_OFF_SECONDS)
-    if worker.node.has_image(image) and container.spec.get("imagePullPolicy") != "Always":
+    if pod.node.has_image(image) and container.spec.get("imagePullPolicy") != "Always":
         message = f'Container image "{image}" already present on machine and can be accessed by the pod'
-        worker.event(container, "Pulled", message)
+        pod.event(container, "Pulled", message)
         return
-    worker.event(container, "Pulling", f'Pulling image "{image}"')
+    pod.event(container, "Pulling", f'Pulling image "{image}"')
     await clock.sleep(timings.pull)
-    size = worker.node.add_image(image)
+    size = pod.node.add_image(image)
     took = f"{int(timings.pull * 1000)}ms"
-    worker.event(
+    pod.event(
         container,
         "Pulled",
         f'Successfully pulled image "{image}" in {took} ({took} including waiting). '
@@ -104,7 +100,7 @@ async def _pull(worker: PodWorker, container: Container) -> None:
     )
 
 
-def _image_refusal(worker: PodWorker, spec: JsonObject) -> Refusal | None:
+def _image_refusal(pod: NodePod, spec: JsonObject) -> Refusal | None:
     image = spec["image"]
     if not _is_reference(image):
         message = (
@@ -113,7 +109,7 @@ def _image_refusal(worker: PodWorker, spec: JsonObject) -> Refusal | None:
         )
         events = (("InspectFailed", message), ("Failed", "Error: InvalidImageName"))
         return Refusal("InvalidImageName", message, events)
-    if spec.get("imagePullPolicy") == "Never" and not worker.node.has_image(image):
+    if spec.get("imagePullPolicy") == "Never" and not pod.node.has_image(image):
         message = f'Container image "{image}" is not present with pull policy of Never'
         events = (("ErrImageNeverPull", message), ("Failed", "Error: ErrImageNeverPull"))
         return Refusal("ErrImageNeverPull", message, events)

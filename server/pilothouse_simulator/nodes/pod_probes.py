@@ -5,15 +5,12 @@ A probe finds what the pod's behaviour says. An exec probe whose command is know
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pilothouse_simulator.nodes.pod_containers import Role
+from pilothouse_simulator.nodes.node_pod import NodePod
+from pilothouse_simulator.nodes.pod_containers import Container, Role
 from pilothouse_simulator.nodes.pod_programs import exec_fails
 from pilothouse_simulator.values.pod_behavior import Behavior
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.nodes.pod_containers import Container
-    from pilothouse_simulator.nodes.pod_worker import PodWorker
 
 JsonObject = dict[str, Any]
 
@@ -29,33 +26,33 @@ def needs_probing(container: Container) -> bool:
     )
 
 
-async def probe(worker: PodWorker, container: Container) -> None:
+async def probe(pod: NodePod, container: Container) -> None:
     """Lets the container become started and ready as its probes would find it."""
     startup = container.spec.get("startupProbe")
     if startup is not None and not container.started:
-        await _until_success(worker, container, startup, "Startup")
+        await _until_success(pod, container, startup, "Startup")
         container.started = True
         if "readinessProbe" not in container.spec:
-            container.ready = worker.behavior.kind is not Behavior.READINESS_FAILING
-        worker.publish()
+            container.ready = pod.behavior.kind is not Behavior.READINESS_FAILING
+        pod.publish()
     readiness = container.spec.get("readinessProbe")
     if readiness is not None:
-        await _until_success(worker, container, readiness, "Readiness")
+        await _until_success(pod, container, readiness, "Readiness")
         container.ready = True
-        worker.publish()
+        pod.publish()
 
 
-async def until_dead(worker: PodWorker, container: Container) -> None:
+async def until_dead(pod: NodePod, container: Container) -> None:
     """Returns when the liveness probe has failed often enough; never where it does not fail."""
     settings = container.spec["livenessProbe"]
-    clock, attempt = worker.node.clock, container.current
+    clock, attempt = pod.node.clock, container.current
     period = float(settings.get("periodSeconds", 10))
     # The first look comes after a part of a period.
     await clock.sleep(float(settings.get("initialDelaySeconds", 0)) + 0.9 * period)
     failures = 0
     while True:
         if container.current is attempt and container.is_running:
-            worker.event(container, "Unhealthy", "Liveness probe failed: ", warning=True)
+            pod.event(container, "Unhealthy", "Liveness probe failed: ", warning=True)
             failures += 1
             if failures >= int(settings.get("failureThreshold", 3)):
                 return
@@ -68,8 +65,8 @@ def is_found_dead(container: Container) -> bool:
     return settings is not None and exec_fails((settings.get("exec") or {}).get("command") or [])
 
 
-async def _until_success(worker: PodWorker, container: Container, settings: JsonObject, kind: str) -> None:
-    clock, attempt = worker.node.clock, container.current
+async def _until_success(pod: NodePod, container: Container, settings: JsonObject, kind: str) -> None:
+    clock, attempt = pod.node.clock, container.current
     if attempt is None:
         return
 
@@ -78,13 +75,13 @@ async def _until_success(worker: PodWorker, container: Container, settings: Json
 
     await clock.sleep(float(settings.get("initialDelaySeconds", 0)) + _FIRST_LOOK_SECONDS - elapsed())
     successes = 0
-    failing = kind == "Readiness" and worker.behavior.kind is Behavior.READINESS_FAILING
+    failing = kind == "Readiness" and pod.behavior.kind is Behavior.READINESS_FAILING
     failing |= exec_fails((settings.get("exec") or {}).get("command") or [])
     while True:
-        if failing or elapsed() < worker.behavior.start_seconds:
+        if failing or elapsed() < pod.behavior.start_seconds:
             successes = 0
             message = f"{kind} probe failed: the simulated container does not serve"
-            worker.event(container, "Unhealthy", message, warning=True)
+            pod.event(container, "Unhealthy", message, warning=True)
         else:
             successes += 1
             if successes >= int(settings.get("successThreshold", 1)):

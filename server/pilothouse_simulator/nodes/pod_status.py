@@ -13,7 +13,7 @@ from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total_quantities
 from pilothouse_simulator.nodes.pod_containers import Container, Role
-from pilothouse_simulator.store.store import format_time
+from pilothouse_simulator.values.clock import format_time
 
 JsonObject = dict[str, Any]
 

@@ -12,13 +12,11 @@ import hashlib
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pilothouse_simulator.nodes.node_pod import NodePod
 from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role
 from pilothouse_simulator.values.quantities import parse_quantity
-
-if TYPE_CHECKING:
-    from pilothouse_simulator.nodes.pod_worker import PodWorker
 
 JsonObject = dict[str, Any]
 
@@ -67,11 +65,11 @@ class Sample:
     working_set_bytes: int
 
 
-def level_of(worker: PodWorker, container: Container) -> Level:
+def level_of(pod: NodePod, container: Container) -> Level:
     """The level of a container's usage."""
     resources = container.spec.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    behavior = worker.behavior if container.role is Role.MAIN else None
+    behavior = pod.behavior if container.role is Role.MAIN else None
     cores_asked = behavior.cpu if behavior is not None else None
     swing = 0.0 if cores_asked is not None else _SWING
     cores = (
@@ -88,7 +86,7 @@ def level_of(worker: PodWorker, container: Container) -> Level:
     )
     if limit:
         memory = min(memory, limit)
-    return Level(cores, swing, _phase(worker.uid + container.name), int(memory), limit)
+    return Level(cores, swing, _phase(pod.uid + container.name), int(memory), limit)
 
 
 def _default(requests: JsonObject, limits: JsonObject, resource: str, otherwise: float) -> float:
@@ -121,13 +119,13 @@ def sample(level: Level, attempt: Attempt, now: datetime) -> Sample:
     )
 
 
-def pod_core_seconds(worker: PodWorker, now: datetime) -> float:
+def pod_core_seconds(pod: NodePod, now: datetime) -> float:
     """Core-seconds of all runs of all containers of a pod, up to their newest samples."""
     total = 0.0
-    for container in worker.containers:
+    for container in pod.containers:
         if container.current is None:
             continue
-        level = level_of(worker, container)
+        level = level_of(pod, container)
         total += level.cores * container.earlier_run_seconds
         if container.is_running:
             total += sample(level, container.current, now).core_seconds

@@ -10,58 +10,36 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pilothouse_simulator.exec.environment import environment_of
-from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role, containers_of, restore
+from pilothouse_simulator.nodes.node_pod import NodePod
+from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role
 from pilothouse_simulator.nodes.pod_preparation import mount_volumes, prepare
 from pilothouse_simulator.nodes.pod_probes import is_found_dead, needs_probing, probe, until_dead
 from pilothouse_simulator.nodes.pod_programs import KILLED, start_failure
-from pilothouse_simulator.nodes.pod_status import Sandbox, build_status
-from pilothouse_simulator.store.store import format_time
-from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.clock import parse_time
-from pilothouse_simulator.values.pod_behavior import Behavior, behavior_of
+from pilothouse_simulator.values.pod_behavior import Behavior
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import PODS
 
-if TYPE_CHECKING:
-    from pilothouse_simulator.nodes.kubelet import Kubelet
-
 JsonObject = dict[str, Any]
 
-KUBELET = "kubelet"
 _LONGEST_BACK_OFF_SECONDS = 300
 _FIRST_BACK_OFF_SECONDS = 10
 _BACK_OFF_RESET_SECONDS = 600.0
 _PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
 
 
-class PodWorker:
+class PodWorker(NodePod):
     """Runs one pod on one node."""
-
-    def __init__(self, node: Kubelet, pod: JsonObject) -> None:
-        self.node = node
-        self.pod = pod
-        self.behavior = behavior_of(pod)
-        status = pod["status"]
-        self.restored = bool(status.get("containerStatuses"))
-        self.containers = restore(pod, self.behavior) if self.restored else containers_of(pod)
-        self.sandbox = Sandbox(node.ip, status.get("startTime") or format_time(node.clock.now()))
-        if self.restored and status.get("podIP"):
-            self.sandbox.pod_ip, self.sandbox.is_up = status["podIP"], True
-            node.addresses.keep(status["podIP"])
-
-    @property
-    def uid(self) -> str:
-        return str(self.pod["metadata"]["uid"])
 
     async def live(self) -> None:
         """Runs the pod until it has completed; for ever if it never does. Cancelled when the pod is
         deleted."""
-        if self.pod["status"].get("phase") in ("Succeeded", "Failed"):
+        if self.object["status"].get("phase") in ("Succeeded", "Failed"):
             return
-        deadline = self.pod["spec"].get("activeDeadlineSeconds")
+        deadline = self.object["spec"].get("activeDeadlineSeconds")
         if deadline is None:
             await self._live()
             return
@@ -100,7 +78,7 @@ class PodWorker:
     async def terminate(self) -> None:
         """Stops what runs and removes the pod from the API. For a pod that is being deleted."""
         clock, timings = self.node.clock, self.node.timings
-        grace = float(self.pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        grace = float(self.object["metadata"].get("deletionGracePeriodSeconds") or 0)
         for container in self.containers:
             if container.waiting is not None and container.waiting[0] in _PULL_REASONS:
                 container.waiting = ("ContainerCreating", "")
@@ -130,7 +108,7 @@ class PodWorker:
             container.ready = container.ready and container.role is Role.INIT
         self.publish(over=True)
         await clock.sleep(timings.remove)
-        metadata = self.pod["metadata"]
+        metadata = self.object["metadata"]
         stored = self.node.store.get(PODS, metadata["namespace"], metadata["name"])
         if stored is not None and stored["metadata"]["uid"] == self.uid:
             self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
@@ -158,23 +136,6 @@ class PodWorker:
                 container.end(self.node.clock.now(), KILLED)
         if self.sandbox.pod_ip:
             self.node.addresses.give_back(self.sandbox.pod_ip)
-
-    def publish(self, *, over: bool = False) -> None:
-        """Writes the status, if the pod still exists and the kubelet is there."""
-        if self.node.away:
-            return
-        metadata = self.pod["metadata"]
-        store = self.node.store
-        stored = store.get(PODS, metadata["namespace"], metadata["name"])
-        if stored is None or stored["metadata"]["uid"] != self.uid:
-            return
-        now = self.node.clock.now()
-        status = build_status(stored, self.containers, self.sandbox, now, over=over)
-        try:
-            self.pod = store.update_status(PODS, {**stored, "status": status}, KUBELET)
-        except ApiError:
-            # Removed between two steps; the deletion is on its way to this worker.
-            return
 
     # Containers
 
@@ -224,7 +185,7 @@ class PodWorker:
                 await self._back_off(container)
 
     def _restarts(self, container: Container) -> bool:
-        policy = self.pod["spec"].get("restartPolicy", "Always")
+        policy = self.object["spec"].get("restartPolicy", "Always")
         attempt = container.current
         failed = attempt is None or attempt.exit_code != 0
         if container.role is Role.SIDECAR:
@@ -247,7 +208,7 @@ class PodWorker:
         is_main = container.role is Role.MAIN
         await clock.sleep(timings.start + (self.behavior.start_seconds if is_main and not has_probe else 0))
         attempt = container.begin(self.uid, self.behavior, clock.now())
-        attempt.environment = environment_of(self.node.store, self.pod, container.spec)
+        attempt.environment = environment_of(self.node.store, self.object, container.spec)
         self.event(container, "Started", "Container started")
         container.started = "startupProbe" not in container.spec
         never_ready = is_main and self.behavior.kind is Behavior.READINESS_FAILING
@@ -291,7 +252,7 @@ class PodWorker:
         message = f"Container {container.name} failed liveness probe, will be restarted"
         self.event(container, "Killing", message)
         code = attempt.program.on_term
-        grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
+        grace = float(self.object["spec"].get("terminationGracePeriodSeconds") or 0)
         await clock.sleep(grace if code is None else min(grace, self.node.timings.start))
         container.end(clock.now(), KILLED if code is None else code)
 
@@ -324,7 +285,7 @@ class PodWorker:
         pause = min(_FIRST_BACK_OFF_SECONDS * 2 ** max(0, container.restarts - 1), _LONGEST_BACK_OFF_SECONDS)
         await clock.sleep(self.node.timings.show_back_off)
         self._back_off_event(container)
-        metadata = self.pod["metadata"]
+        metadata = self.object["metadata"]
         place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
         message = f"back-off {_duration(pause)} restarting failed container={container.name} pod={place}"
         container.waiting = ("CrashLoopBackOff", message)
@@ -333,7 +294,7 @@ class PodWorker:
         await clock.sleep(pause + self.node.timings.end_back_off - elapsed)
 
     def _back_off_event(self, container: Container) -> None:
-        metadata = self.pod["metadata"]
+        metadata = self.object["metadata"]
         place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
         message = f"Back-off restarting failed container {container.name} in pod {place}"
         self.event(container, "BackOff", message, warning=True)
@@ -347,30 +308,6 @@ class PodWorker:
         await self.node.clock.sleep(self.node.timings.notice)
         self.sandbox.is_up = False
         self.publish()
-
-    def pod_event(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """An event of the pod as a whole."""
-        if self.node.away:
-            return
-        self.node.recorder.record(
-            PODS, self.pod, reason, message, component=KUBELET, host=self.node.name, warning=warning
-        )
-
-    def event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
-        """An event of one container."""
-        if self.node.away:
-            return
-        self.node.recorder.record(
-            PODS,
-            self.pod,
-            reason,
-            message,
-            component=KUBELET,
-            host=self.node.name,
-            warning=warning,
-            container=container.name,
-            init_container=container.role is not Role.MAIN,
-        )
 
 
 def _duration(seconds: int) -> str:

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pilothouse_simulator.nodes.kubelet import Kubelet, Kubelets
+from pilothouse_simulator.nodes.node_pod import NodePod
 from pilothouse_simulator.nodes.pod_containers import Container
 from pilothouse_simulator.nodes.pod_usage import (
     SAMPLE_SECONDS,
@@ -24,9 +25,7 @@ from pilothouse_simulator.nodes.pod_usage import (
     pod_core_seconds,
     sample,
 )
-from pilothouse_simulator.nodes.pod_worker import PodWorker
-from pilothouse_simulator.store.store import format_time
-from pilothouse_simulator.values.clock import Clock
+from pilothouse_simulator.values.clock import Clock, format_time
 
 JsonObject = dict[str, Any]
 Row = tuple[Container, Level, Sample]
@@ -57,9 +56,9 @@ class UsageReporter:
         kubelet = self._kubelets.by_node[node_name]
         now = self._clock.now()
         pods = [
-            _pod_report(worker, now, brief=only_cpu_and_memory)
-            for worker in kubelet.workers.values()
-            if any(container.is_running for container in worker.containers)
+            _pod_report(pod, now, brief=only_cpu_and_memory)
+            for pod in kubelet.workers.values()
+            if any(container.is_running for container in pod.containers)
         ]
         return {"node": _node_report(kubelet, now, brief=only_cpu_and_memory), "pods": pods}
 
@@ -69,10 +68,10 @@ class UsageReporter:
         return generate_latest(_ResourceMetrics(kubelet, self._clock.now())).decode()
 
 
-def _rows(worker: PodWorker, now: datetime) -> Iterator[Row]:
-    for container in worker.containers:
+def _rows(pod: NodePod, now: datetime) -> Iterator[Row]:
+    for container in pod.containers:
         if container.current is not None and container.is_running:
-            level = level_of(worker, container)
+            level = level_of(pod, container)
             yield container, level, sample(level, container.current, now)
 
 
@@ -109,18 +108,18 @@ def _filesystem(time: str, used: int, inodes: int) -> JsonObject:
     }
 
 
-def _pod_report(worker: PodWorker, now: datetime, *, brief: bool) -> JsonObject:
-    metadata = worker.pod["metadata"]
-    rows = list(_rows(worker, now))
+def _pod_report(pod: NodePod, now: datetime, *, brief: bool) -> JsonObject:
+    metadata = pod.object["metadata"]
+    rows = list(_rows(pod, now))
     newest = max(measured.time for _, _, measured in rows)
     time = format_time(newest)
     working_set = sum(measured.working_set_bytes for _, _, measured in rows)
     cores = sum(measured.cores for _, _, measured in rows)
     report: JsonObject = {
         "podRef": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
-        "startTime": worker.sandbox.start_time,
+        "startTime": pod.sandbox.start_time,
         "containers": [_container_report(row, brief=brief) for row in rows],
-        "cpu": {**_cpu(time, pod_core_seconds(worker, now), cores), "psi": _PRESSURE},
+        "cpu": {**_cpu(time, pod_core_seconds(pod, now), cores), "psi": _PRESSURE},
         "memory": {**_memory(time, working_set, None), "psi": _PRESSURE},
     }
     if not brief:
@@ -155,9 +154,9 @@ def _node_sample(kubelet: Kubelet, now: datetime) -> tuple[datetime, float, floa
     taken = age // SAMPLE_SECONDS * SAMPLE_SECONDS
     core_seconds = kubelet.gone_core_seconds + _SYSTEM_CORES * taken
     cores, memory = _SYSTEM_CORES, _SYSTEM_MEMORY_BYTES
-    for worker in kubelet.workers.values():
-        core_seconds += pod_core_seconds(worker, now)
-        for _, _, measured in _rows(worker, now):
+    for pod in kubelet.workers.values():
+        core_seconds += pod_core_seconds(pod, now)
+        for _, _, measured in _rows(pod, now):
             cores += measured.cores
             memory += measured.working_set_bytes
     return kubelet.started_at + timedelta(seconds=taken), core_seconds, cores, memory
@@ -252,10 +251,10 @@ class _ResourceMetrics(Collector):
             f"[ALPHA] Current amount of the pod swap usage in bytes. {swap}",
             labels=of_pod,
         )
-        for worker in self._kubelet.workers.values():
-            metadata = worker.pod["metadata"]
+        for pod in self._kubelet.workers.values():
+            metadata = pod.object["metadata"]
             place = [metadata["namespace"], metadata["name"]]
-            rows = list(_rows(worker, self._now))
+            rows = list(_rows(pod, self._now))
             if not rows:
                 continue
             for container, _, measured in rows:
@@ -267,7 +266,7 @@ class _ResourceMetrics(Collector):
                 swap_limit.add_metric(labels, 0, timestamp=time)
                 swap_usage.add_metric(labels, 0, timestamp=time)
             newest = max(measured.time for _, _, measured in rows).timestamp()
-            pod_cpu.add_metric(place, pod_core_seconds(worker, self._now), timestamp=newest)
+            pod_cpu.add_metric(place, pod_core_seconds(pod, self._now), timestamp=newest)
             total = sum(measured.working_set_bytes for _, _, measured in rows)
             pod_memory.add_metric(place, total, timestamp=newest)
             pod_swap.add_metric(place, 0, timestamp=newest)

@@ -14,9 +14,9 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
 
-from pilothouse_simulator.store.store import Store, format_time
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.api_errors import ApiError
-from pilothouse_simulator.values.clock import Clock, format_micro_time, parse_time
+from pilothouse_simulator.values.clock import Clock, format_micro_time, format_time, parse_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import EVENTS, PODS, ResourceType
 

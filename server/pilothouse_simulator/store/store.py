@@ -8,8 +8,9 @@ of a past version (paging from one snapshot), and subscribers inside the process
 the history is compacted, and asking for it is an `Expired` refusal, as in the real server.
 
 All methods are synchronous and run on one event loop, so each call is atomic. Objects handed out are shared:
-never change them, copy.deepcopy first. The rules of each kind (defaults, validation, what a client may change)
-live in `strategy`; the store calls them, so that controllers and HTTP clients get the same behaviour.
+never change them, copy them first. The rules of each kind (defaults, validation, what a client may change) are
+given to the store as a `Strategy` and called at each write, whoever writes: controllers and HTTP clients get the
+same behaviour.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from pilothouse_simulator.admission import strategy
-from pilothouse_simulator.admission.webhooks import Webhook
 from pilothouse_simulator.store.deletion import (
-    FOREGROUND_FINALIZER,
-    ORPHAN_FINALIZER,
     apply_propagation,
     check_preconditions,
     grace_seconds,
 )
 from pilothouse_simulator.store.events import History, StoreEvent, Subscription
 from pilothouse_simulator.store.field_tracking import FieldTracker
+from pilothouse_simulator.store.object_metadata import (
+    keep_system_metadata,
+    name_object,
+    raises_generation,
+    same_content,
+)
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import ApiError, Cause
+from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json, share_unchanged
 from pilothouse_simulator.values.resources import NAMESPACES, PODS, ResourceType
 
@@ -41,40 +45,56 @@ Key = tuple[str, str]
 
 DEFAULT_HISTORY_LENGTH = 10_000
 
-__all__ = [
-    "FOREGROUND_FINALIZER",
-    "ORPHAN_FINALIZER",
-    "ApiError",
-    "JsonObject",
-    "Store",
-    "StoreEvent",
-    "Subscription",
-    "format_time",
-]
 
+class Strategy(Protocol):
+    """What the store asks of the rules of each kind. They may read the store, and count in it what quotas limit."""
 
-def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with whole seconds, as all Kubernetes metadata times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def default(self, resource: ResourceType, obj: JsonObject) -> None:
+        """Fills defaults in place; what they set counts as set by the writer."""
+
+    def prepare_for_create(self, store: Store, resource: ResourceType, obj: JsonObject) -> None:
+        """Sets in place what a new object begins with, and checks it. ApiError."""
+
+    def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
+        """Keeps in place what an update does not change, and checks the rest. ApiError."""
+
+    def prepare_status_update(self, resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:
+        """Takes over in place what a write of the status carries beside it."""
+
+    def allocate(
+        self, store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
+    ) -> None:
+        """Admission, and what a write takes of what is limited. ApiError."""
+
+    def release(self, resource: ResourceType, obj: JsonObject) -> None:
+        """Gives back what `allocate` handed out."""
+
+    def restore_allocations(self, resource: ResourceType, obj: JsonObject) -> None:
+        """Marks what a loaded object holds as taken."""
 
 
 class Store:
-    """The objects of the cluster. `now` is the clock for creation, deletion and managedFields times (UTC).
+    """The objects of the cluster, written under the rules of `strategy`.
+
+    `now` is the clock for creation, deletion and managedFields times (UTC).
 
     `history_length` bounds the number of past changes kept (see module docstring).
     """
 
     def __init__(
-        self, now: Callable[[], datetime] | None = None, *, history_length: int = DEFAULT_HISTORY_LENGTH
+        self,
+        strategy: Strategy,
+        now: Callable[[], datetime] | None = None,
+        *,
+        history_length: int = DEFAULT_HISTORY_LENGTH,
     ) -> None:
+        self._strategy = strategy
         self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
         self.revision = 1
         self.tracker = FieldTracker()
         self.history = History(history_length)
         self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
         self._subscriptions: set[Subscription] = set()
-        self.allocators = strategy.Allocators()
-        self.webhooks: list[Webhook] = []
 
     # Reading
 
@@ -124,7 +144,7 @@ class Store:
         obj.setdefault("apiVersion", resource.api_version)
         obj.setdefault("kind", resource.kind)
         metadata = obj.setdefault("metadata", {})
-        strategy.name_object(metadata)
+        name_object(metadata)
         for field in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink",
                       "deletionGracePeriodSeconds"):  # fmt: skip
             metadata.pop(field, None)
@@ -138,15 +158,15 @@ class Store:
         namespace = str(metadata.get("namespace", "")) if resource.namespaced else ""
         if namespace:
             self._check_namespace(resource, namespace, name)
-        strategy.default(resource, obj)
+        self._strategy.default(resource, obj)
         if manager is not None:
             self.tracker.track_update(resource, {}, obj, manager, format_time(self.now()))
-        strategy.prepare_for_create(self, resource, obj)
+        self._strategy.prepare_for_create(self, resource, obj)
         existing = self.get(resource, namespace, name)
         if existing is not None:
             deleted = bool(existing["metadata"].get("deletionTimestamp"))
             raise api_errors.already_exists(resource, name, being_deleted=deleted)
-        strategy.allocate(self, resource, obj, None, dry_run=dry_run)
+        self._strategy.allocate(self, resource, obj, None, dry_run=dry_run)
         if dry_run:
             return obj
         self._commit("ADDED", resource, obj, None)
@@ -172,13 +192,13 @@ class Store:
             changed["status"] = current["status"]
         elif resource.has_status:
             changed.pop("status", None)
-        strategy.default(resource, changed)
+        self._strategy.default(resource, changed)
         if manager is not None:
             time = format_time(self.now())
             self.tracker.track_update(resource, current, changed, manager, time, subresource)
-        strategy.prepare_for_update(resource, changed, current)
-        strategy.allocate(self, resource, changed, current, dry_run=dry_run)
-        if resource.has_generation and strategy.raises_generation(resource, changed, current):
+        self._strategy.prepare_for_update(resource, changed, current)
+        self._strategy.allocate(self, resource, changed, current, dry_run=dry_run)
+        if resource.has_generation and raises_generation(resource, changed, current):
             changed["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
         return self._finish_update(resource, changed, current, dry_run)
 
@@ -191,7 +211,7 @@ class Store:
         changed["status"] = sent.get("status", {})
         if "managedFields" in sent["metadata"]:
             changed["metadata"]["managedFields"] = sent["metadata"]["managedFields"]
-        strategy.prepare_status_update(resource, changed, sent)
+        self._strategy.prepare_status_update(resource, changed, sent)
         if manager is not None:
             time = format_time(self.now())
             self.tracker.track_update(resource, current, changed, manager, time, "status")
@@ -288,7 +308,7 @@ class Store:
         self._objects.clear()
         for resource, obj in objects:
             self._put(resource, obj)
-            strategy.restore_allocations(self, resource, obj)
+            self._strategy.restore_allocations(resource, obj)
         self.revision = revision
         self.history.compact(revision)
 
@@ -318,13 +338,13 @@ class Store:
         changed = copy_json(obj)
         changed.setdefault("apiVersion", resource.api_version)
         changed.setdefault("kind", resource.kind)
-        strategy.keep_system_metadata(changed["metadata"], stored)
+        keep_system_metadata(changed["metadata"], stored)
         return current, changed
 
     def _finish_update(
         self, resource: ResourceType, changed: JsonObject, current: JsonObject, dry_run: bool
     ) -> JsonObject:
-        if strategy.same_content(changed, current):
+        if same_content(changed, current):
             return current
         metadata = changed["metadata"]
         held = metadata.get("finalizers") or (
@@ -370,7 +390,7 @@ class Store:
         """The DELETED event shows the object as it was stored last, also when an update removed it."""
         namespace, name = _key(last)
         del self._objects[resource][namespace][name]
-        strategy.release(self, resource, last)
+        self._strategy.release(resource, last)
         self.revision += 1
         gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.revision)}}
         self._record(StoreEvent("DELETED", resource, gone, last, self.revision))

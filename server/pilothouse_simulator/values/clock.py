@@ -57,6 +57,11 @@ class Clock:
         return True
 
 
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as all Kubernetes metadata times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def format_micro_time(moment: datetime) -> str:
     """RFC 3339 in UTC with exactly six digits of the second, as Kubernetes' MicroTime."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

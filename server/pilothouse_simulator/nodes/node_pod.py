@@ -1,0 +1,78 @@
+"""A pod on its node: what the kubelet knows of it, and how that is reported as a status and as events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse_simulator.nodes.node import Node
+from pilothouse_simulator.nodes.pod_containers import Container, Role, containers_of, restore
+from pilothouse_simulator.nodes.pod_status import Sandbox, build_status
+from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.clock import format_time
+from pilothouse_simulator.values.pod_behavior import behavior_of
+from pilothouse_simulator.values.resources import PODS
+
+JsonObject = dict[str, Any]
+
+KUBELET = "kubelet"
+
+
+class NodePod:
+    """One pod on one node; `restored` where it was running already when the simulator started."""
+
+    def __init__(self, node: Node, pod: JsonObject) -> None:
+        self.node = node
+        self.object = pod
+        self.behavior = behavior_of(pod)
+        status = pod["status"]
+        self.restored = bool(status.get("containerStatuses"))
+        self.containers = restore(pod, self.behavior) if self.restored else containers_of(pod)
+        self.sandbox = Sandbox(node.ip, status.get("startTime") or format_time(node.clock.now()))
+        if self.restored and status.get("podIP"):
+            self.sandbox.pod_ip, self.sandbox.is_up = status["podIP"], True
+            node.addresses.keep(status["podIP"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.object["metadata"]["uid"])
+
+    def publish(self, *, over: bool = False) -> None:
+        """Writes the status, if the pod still exists and the kubelet is there."""
+        if self.node.away:
+            return
+        metadata = self.object["metadata"]
+        store = self.node.store
+        stored = store.get(PODS, metadata["namespace"], metadata["name"])
+        if stored is None or stored["metadata"]["uid"] != self.uid:
+            return
+        now = self.node.clock.now()
+        status = build_status(stored, self.containers, self.sandbox, now, over=over)
+        try:
+            self.object = store.update_status(PODS, {**stored, "status": status}, KUBELET)
+        except ApiError:
+            # Removed between two steps; the deletion is on its way to this worker.
+            return
+
+    def pod_event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event of the pod as a whole."""
+        if self.node.away:
+            return
+        self.node.recorder.record(
+            PODS, self.object, reason, message, component=KUBELET, host=self.node.name, warning=warning
+        )
+
+    def event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event of one container."""
+        if self.node.away:
+            return
+        self.node.recorder.record(
+            PODS,
+            self.object,
+            reason,
+            message,
+            component=KUBELET,
+            host=self.node.name,
+            warning=warning,
+            container=container.name,
+            init_container=container.role is not Role.MAIN,
+        )
