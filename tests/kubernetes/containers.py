@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_server.containers.model import Container
-from pilothouse_server.values.resources import ContainerId, NamespaceId
+from pilothouse_server.values.resources import ContainerId, NamespaceId, NamespaceRef
+
+SHOP = NamespaceRef(NamespaceId(1), "shop", "", "local", "shop")
 
 
 def container(**fields: Any) -> Container:
@@ -15,10 +17,7 @@ def container(**fields: Any) -> Container:
             "id": ContainerId(1),
             "uid": "1b2c3d4e-0000-4000-8000-000000000001",
             "name": "web",
-            "namespace_id": NamespaceId(1),
-            "namespace": "shop",
-            "cluster_name": "local",
-            "kubernetes_namespace": "shop",
+            "namespace_ref": SHOP,
             "kubernetes_name": "web",
             "image": "nginx:1.27",
             **fields,

@@ -28,7 +28,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.observation import Observation, observe
 from pilothouse_server.kubernetes.usage import usage_by_container
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.values.resources import NamespaceId
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
 from tests.kubernetes.waiting import eventually
@@ -155,7 +155,7 @@ async def test_a_dry_run_of_a_container_tells_what_would_be_and_what_would_be_re
     port = Port(container_port=80, service_name="web", service_port=80)
     shown = await dry_run_container(client, container(ports=(port,)))
     assert [thing["kind"] for thing in shown] == ["Deployment", "Service"]
-    elsewhere = container(kubernetes_namespace="nowhere")
+    elsewhere = container(namespace_ref=NamespaceRef(kubernetes_name="nowhere"))
     assert await dry_run_container(client, elsewhere) == []
     with pytest.raises(Invalid) as refused:
         await dry_run_container(client, container(image=""))

@@ -36,6 +36,7 @@ from pilothouse_server.importing.deployments import convert, without_services
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
+from pilothouse_server.values.resources import NamespaceRef
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
 
@@ -239,7 +240,9 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
         await client.apply(SERVICES, each)
     there = [await client.read(SERVICES, "shop", name) for name in ("front", "other")]
     converted = convert(await client.read(DEPLOYMENTS, "shop", "web"), there)
-    found = msgspec.structs.replace(converted.container, uid=subject.uid, namespace_uid="u")
+    found = msgspec.structs.replace(
+        converted.container, uid=subject.uid, namespace_ref=NamespaceRef(uid="u", kubernetes_name="shop")
+    )
     (manifest,) = manifests.services(found)
     after = await client.dry_run(SERVICES, manifest, force=True)
     assert after["spec"] == there[0]["spec"]

@@ -10,6 +10,7 @@ from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
+from pilothouse_server.values.resources import NamespaceRef
 from tests.kubernetes.containers import container as model
 from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
@@ -185,8 +186,12 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
                 manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}}
                 await here.apply_as("other", "/api/v1/namespaces/other", manifest)
             orphan = model(
-                kubernetes_namespace=namespace,
-                namespace_uid=home.metadata.label(manifests.NAMESPACE_UID),
+                namespace_ref=NamespaceRef(
+                    name="shop",
+                    uid=home.metadata.label(manifests.NAMESPACE_UID),
+                    cluster_name="local",
+                    kubernetes_name=namespace,
+                ),
                 ports=(Port(container_port=1, service_name="orphan", service_port=1),),
             )
             await client.apply(DEPLOYMENTS, manifests.deployment(orphan))

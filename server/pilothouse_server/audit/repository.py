@@ -13,9 +13,10 @@ from uuid import UUID
 from sqlalchemy import Select, func, or_, select
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
-from pilothouse_server.audit.tables import NAMESPACES, OPERATION_LOGS, USER_OPERATION_STATS
+from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _LOG = OPERATION_LOGS.c

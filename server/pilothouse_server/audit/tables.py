@@ -12,8 +12,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    column,
-    table,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -71,12 +69,4 @@ USER_OPERATION_STATS = Table(
     Column("operations_last_30_days", BigInteger),
     comment="A view: what each user has done, from the records that the caller may see.",
     info={"is_view": True},
-)
-
-# Owned by the noun namespaces; read here for names only.
-NAMESPACES = table(
-    "namespaces",
-    column("id", BigInteger()),
-    column("name", String(63)),
-    schema="public",
 )

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition, Namespaced
 
 Kind = Literal["config_map", "secret"]
 # The values of a secret, by key.
@@ -20,17 +20,12 @@ Values = dict[str, bytes]
 OPAQUE = "Opaque"
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     """What both have in common. `taken_over`: uid of the object that was on the cluster before us."""
 
     id: int = 0
     uid: str = ""
     name: str
-    namespace_id: NamespaceId = NamespaceId(0)
-    namespace: str = ""
-    cluster_name: str = ""
-    kubernetes_namespace: str = ""
-    namespace_uid: str = ""
     kubernetes_name: str = ""
     taken_over: str = ""
     immutable: bool = False

@@ -64,21 +64,6 @@ SECRETS = Table(
 )
 
 # Owned by other nouns; read here for names and places only.
-NAMESPACES = table(
-    "namespaces",
-    column("id", BigInteger()),
-    column("name", String(63)),
-    column("cluster_name", String(100)),
-    column("kubernetes_name", String(63)),
-    column("uid", UUID()),
-    schema="public",
-)
-USERS = table(
-    "users",
-    column("id", BigInteger()),
-    column("username", String(50)),
-    schema="public",
-)
 VOLUMES = table(
     "volumes",
     column("id", BigInteger()),

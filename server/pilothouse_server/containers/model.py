@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, ContainerId, NamespaceId
+from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeType
 
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
@@ -260,7 +260,7 @@ class Observed(Value, frozen=True):
     stale_since: datetime | None = None
 
 
-class Container(Value, frozen=True):
+class Container(Namespaced, Value, frozen=True):
     """A container as stored: wanted, observed and the bookkeeping between them.
 
     `volumes` are the volumes of the namespace that its mounts name, by name; they follow from the mounts.
@@ -269,13 +269,8 @@ class Container(Value, frozen=True):
     id: ContainerId
     uid: str
     name: str
-    namespace_id: NamespaceId
-    namespace: str
-    cluster_name: str
-    kubernetes_namespace: str
     kubernetes_name: str
     image: str
-    namespace_uid: str = ""
     display_name: str = ""
     env: tuple[EnvVar, ...] = ()
     ports: tuple[Port, ...] = ()

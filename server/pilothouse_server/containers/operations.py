@@ -76,11 +76,7 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
     namespaces.refuse_inactive(namespace)
     wanted = msgspec.structs.replace(
         wanted,
-        namespace_id=namespace.id,
-        namespace=namespace.name,
-        cluster_name=namespace.cluster_name,
-        kubernetes_namespace=namespace.kubernetes_name,
-        namespace_uid=namespace.uid,
+        namespace_ref=namespace.ref,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
     wanted = await admission.check_references(transaction, wanted, None, may)

@@ -157,15 +157,6 @@ STATUS_HISTORY = Table(
 )
 
 # Owned by other nouns; read here for names and places only.
-NAMESPACES = table(
-    "namespaces",
-    column("id", BigInteger()),
-    column("name", String(63)),
-    column("cluster_name", String(100)),
-    column("kubernetes_name", String(63)),
-    column("uid", UUID()),
-    schema="public",
-)
 VOLUMES = table(
     "volumes",
     column("id", BigInteger()),
@@ -179,11 +170,5 @@ VOLUMES = table(
     column("kubernetes_name", String(253)),
     column("spec", JSONB()),
     column("deletion_requested_at", DateTime(timezone=True)),
-    schema="public",
-)
-USERS = table(
-    "users",
-    column("id", BigInteger()),
-    column("username", String(50)),
     schema="public",
 )

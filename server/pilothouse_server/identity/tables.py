@@ -12,8 +12,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    column,
-    table,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -105,9 +103,4 @@ LOGIN_THROTTLES = Table(
     Column("locked_until", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
     comment="Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.",
-)
-
-# Owned by the noun namespaces; here only the name of a grant's namespace is read.
-NAMESPACES = table(
-    "namespaces", column("id", BigInteger), column("name", String), column("deleted_at"), schema="public"
 )

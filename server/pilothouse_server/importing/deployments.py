@@ -17,7 +17,7 @@ from pilothouse_server.importing.fields import Fields
 from pilothouse_server.importing.pods import MainContainer, read_pod
 from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
-from pilothouse_server.values.resources import ContainerId, NamespaceId
+from pilothouse_server.values.resources import ContainerId, NamespaceRef
 
 # What controllers and kubectl note on a Deployment for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
@@ -67,10 +67,7 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
         id=ContainerId(0),
         uid="",
         name=_name(kubernetes_name, problems),
-        namespace_id=NamespaceId(0),
-        namespace="",
-        cluster_name="",
-        kubernetes_namespace=str(metadata.get("namespace", "")),
+        namespace_ref=NamespaceRef(kubernetes_name=str(metadata.get("namespace", ""))),
         kubernetes_name=kubernetes_name,
         image=main.image,
         env=main.env,

@@ -130,11 +130,7 @@ async def _take_over(
     wanted = msgspec.structs.replace(
         with_volume_names(container, names),
         uid="",
-        namespace_id=namespace.id,
-        namespace=namespace.name,
-        cluster_name=namespace.cluster_name,
-        kubernetes_namespace=namespace.kubernetes_name,
-        namespace_uid=namespace.uid,
+        namespace_ref=namespace.ref,
     )
     wanted = await admission.check_references(transaction, wanted, None, may)
     share = rules.quota_share(wanted)
@@ -238,10 +234,7 @@ def _named(container: Container, namespace: Namespace) -> Container:
     return msgspec.structs.replace(
         container,
         uid=str(uuid4()),
-        namespace=namespace.name,
-        cluster_name=namespace.cluster_name,
-        kubernetes_namespace=namespace.kubernetes_name,
-        namespace_uid=namespace.uid,
+        namespace_ref=namespace.ref,
     )
 
 
@@ -260,9 +253,7 @@ async def _try_claims(client: ClusterClient, namespace: Namespace, found: Found)
     """Raises Refused where the cluster would not let a claim be as it is described here."""
     for volume, is_new in found.volumes:
         if volume.is_claim and is_new:
-            tried = msgspec.structs.replace(
-                volume, uid=str(uuid4()), kubernetes_namespace=namespace.kubernetes_name
-            )
+            tried = msgspec.structs.replace(volume, uid=str(uuid4()), namespace_ref=namespace.ref)
             await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(tried), force=True)
 
 

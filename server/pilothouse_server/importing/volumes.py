@@ -47,10 +47,7 @@ async def take_over(
         msgspec.structs.replace(
             wanted,
             name=_free(wanted.name, names),
-            namespace_id=namespace.id,
-            namespace=namespace.name,
-            cluster_name=namespace.cluster_name,
-            kubernetes_namespace=namespace.kubernetes_name,
+            namespace_ref=namespace.ref,
         ),
     )
     await changed(transaction, created, "added")

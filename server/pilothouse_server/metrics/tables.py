@@ -87,4 +87,3 @@ CONTAINERS = table(
     column("namespace_id", BigInteger()),
     schema="public",
 )
-NAMESPACES = table("namespaces", column("id", BigInteger()), column("name", String(63)), schema="public")

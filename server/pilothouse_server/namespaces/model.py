@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition, NamespaceId, NamespaceRef
 
 NamespaceStatus = Literal["active", "inactive"]
 
@@ -52,3 +52,8 @@ class Namespace(msgspec.Struct, frozen=True):
     @property
     def reconciling(self) -> bool:
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+    @property
+    def ref(self) -> NamespaceRef:
+        """What a resource that lives in this namespace keeps of it."""
+        return NamespaceRef(self.id, self.name, self.uid, self.cluster_name, self.kubernetes_name)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Row
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
-from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES, USERS
+from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -20,6 +20,7 @@ from pilothouse_server.store.filtering import (
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import USERS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition, NamespaceId

@@ -42,11 +42,3 @@ CLUSTERS = table(
     column("stale_since", DateTime(timezone=True)),
     schema="public",
 )
-
-# Only the name of who made something is read here; the noun identity owns the table.
-USERS = table(
-    "users",
-    column("id", BigInteger()),
-    column("username", String(50)),
-    schema="public",
-)

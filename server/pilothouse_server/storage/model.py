@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeType
 
 Status = Literal["available", "bound", "failed", "deleted"]
@@ -40,7 +40,7 @@ class Observed(msgspec.Struct, frozen=True):
     stale_since: datetime | None = None
 
 
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
+class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     """A volume as stored: wanted, observed and the bookkeeping between them.
 
     `mounted_by` names the containers that mount it, less those being deleted. `taken_over`: uid of the claim that was
@@ -50,10 +50,6 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     id: int = 0
     uid: str = ""
     name: str
-    namespace_id: NamespaceId = NamespaceId(0)
-    namespace: str = ""
-    cluster_name: str = ""
-    kubernetes_namespace: str = ""
     kubernetes_name: str = ""
     taken_over: str = ""
     type: VolumeType

@@ -78,10 +78,7 @@ async def create(
         transaction,
         msgspec.structs.replace(
             wanted,
-            namespace_id=namespace.id,
-            namespace=namespace.name,
-            cluster_name=namespace.cluster_name,
-            kubernetes_namespace=namespace.kubernetes_name,
+            namespace_ref=namespace.ref,
             kubernetes_name=wanted.name if wanted.is_claim else "",
         ),
     )

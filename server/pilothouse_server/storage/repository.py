@@ -15,7 +15,7 @@ from sqlalchemy.engine import Row
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.storage.model import Observed, Volume
-from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, NAMESPACES, USERS, VOLUMES
+from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -24,9 +24,10 @@ from pilothouse_server.store.filtering import (
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
-from pilothouse_server.values.resources import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition
 
 register_constraint("uq_volumes_name", lambda: already_exists("volume", "of this name"))
 
@@ -59,9 +60,7 @@ def _whole_volumes() -> Select[Any]:
     )
     return select(
         VOLUMES,
-        NAMESPACES.c.name.label("namespace_name"),
-        NAMESPACES.c.cluster_name,
-        NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
+        *IN_NAMESPACE,
         USERS.c.username.label("creator"),
         mounted_by.label("mounted_by"),
     ).select_from(
@@ -267,10 +266,7 @@ def _volume(row: Row[Any]) -> Volume:
         id=row.id,
         uid=str(row.uid),
         name=row.name,
-        namespace_id=NamespaceId(row.namespace_id),
-        namespace=row.namespace_name,
-        cluster_name=row.cluster_name,
-        kubernetes_namespace=row.kubernetes_namespace,
+        namespace_ref=namespace_ref(row),
         kubernetes_name=row.kubernetes_name or "",
         taken_over=row.taken_over or "",
         type=row.type,

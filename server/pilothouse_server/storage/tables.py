@@ -47,20 +47,6 @@ VOLUMES = Table(
 )
 
 # Owned by other nouns; read here for names, places and users only.
-NAMESPACES = table(
-    "namespaces",
-    column("id", BigInteger()),
-    column("name", String(63)),
-    column("cluster_name", String(100)),
-    column("kubernetes_name", String(63)),
-    schema="public",
-)
-USERS = table(
-    "users",
-    column("id", BigInteger()),
-    column("username", String(50)),
-    schema="public",
-)
 CONTAINERS = table(
     "containers",
     column("id", BigInteger()),

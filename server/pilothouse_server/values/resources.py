@@ -22,3 +22,44 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     message: str = ""
     last_transition_time: datetime | None = None
     made_from: str = ""
+
+
+class NamespaceRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The namespace that a resource lives in, and where that is: its cluster, and its name and uid there."""
+
+    id: NamespaceId = NamespaceId(0)
+    name: str = ""
+    uid: str = ""
+    cluster_name: str = ""
+    kubernetes_name: str = ""
+
+
+class Namespaced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of a resource that lives in a namespace; `namespace_ref` is empty until it is placed in one."""
+
+    namespace_ref: NamespaceRef = NamespaceRef()
+
+    @property
+    def namespace(self) -> str:
+        """The name of the namespace."""
+        return self.namespace_ref.name
+
+    @property
+    def namespace_id(self) -> NamespaceId:
+        """The id of the namespace."""
+        return self.namespace_ref.id
+
+    @property
+    def namespace_uid(self) -> str:
+        """The uid of the namespace."""
+        return self.namespace_ref.uid
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster that the namespace is on."""
+        return self.namespace_ref.cluster_name
+
+    @property
+    def kubernetes_namespace(self) -> str:
+        """What the namespace is called on its cluster."""
+        return self.namespace_ref.kubernetes_name

@@ -153,11 +153,7 @@ def placed(wanted: C, namespace: Namespace) -> C:
     """A config that is to be made, with its place on the cluster."""
     return msgspec.structs.replace(
         wanted,
-        namespace_id=namespace.id,
-        namespace=namespace.name,
-        cluster_name=namespace.cluster_name,
-        kubernetes_namespace=namespace.kubernetes_name,
-        namespace_uid=namespace.uid,
+        namespace_ref=namespace.ref,
         kubernetes_name=wanted.name,
     )
 

@@ -10,7 +10,7 @@ from sqlalchemy import Select, delete, func, select, update
 
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
-from pilothouse_server.config.tables import NAMESPACES, VOLUMES
+from pilothouse_server.config.tables import VOLUMES
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
@@ -18,6 +18,7 @@ from pilothouse_server.store.filtering import (
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition

@@ -10,9 +10,10 @@ from sqlalchemy import Select, Table, select
 from sqlalchemy.engine import Row
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
-from pilothouse_server.config.tables import CONFIG_MAPS, NAMESPACES, SECRETS, USERS
+from pilothouse_server.config.tables import CONFIG_MAPS, SECRETS
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.resources import Condition, NamespaceId
+from pilothouse_server.values.resources import Condition
 
 TABLES: dict[Kind, Table] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
 # What encrypts stays where it is.
@@ -24,10 +25,7 @@ def selected(kind: Kind) -> Select[Any]:
     table = TABLES[kind]
     return select(
         *(column for column in table.columns if column.name not in _LEFT_OUT),
-        NAMESPACES.c.name.label("namespace_name"),
-        NAMESPACES.c.cluster_name,
-        NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
-        NAMESPACES.c.uid.label("namespace_uid"),
+        *IN_NAMESPACE,
         USERS.c.username.label("creator"),
     ).select_from(
         # An ended namespace holds nothing, so its rows need not be told apart here.
@@ -80,11 +78,7 @@ def _common(row: Row[Any]) -> dict[str, Any]:
         "id": row.id,
         "uid": str(row.uid),
         "name": row.name,
-        "namespace_id": NamespaceId(row.namespace_id),
-        "namespace": row.namespace_name,
-        "cluster_name": row.cluster_name,
-        "kubernetes_namespace": row.kubernetes_namespace,
-        "namespace_uid": str(row.namespace_uid),
+        "namespace_ref": namespace_ref(row),
         "kubernetes_name": row.kubernetes_name,
         "taken_over": row.taken_over or "",
         "immutable": row.immutable,

@@ -11,7 +11,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
 from pilothouse_server.containers.messages import words
 from pilothouse_server.errors import invalid
-from pilothouse_server.values.resources import ContainerId, NamespaceId
+from pilothouse_server.values.resources import ContainerId
 
 STATUS_OF = words.STATUS_OF
 
@@ -40,10 +40,6 @@ def wanted(message: pb.Container) -> model.Container:
         id=ContainerId(0),
         uid="",
         name=message.name,
-        namespace_id=NamespaceId(0),
-        namespace="",
-        cluster_name="",
-        kubernetes_namespace="",
         kubernetes_name="",
         image=message.image,
         display_name=message.display_name,

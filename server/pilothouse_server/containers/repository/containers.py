@@ -15,7 +15,6 @@ from pilothouse_server.containers.tables import (
     CONTAINER_VOLUMES,
     CONTAINERS,
     ENVIRONMENT_VARIABLES,
-    NAMESPACES,
     PORT_MAPPINGS,
 )
 from pilothouse_server.errors import already_exists
@@ -27,6 +26,7 @@ from pilothouse_server.store.filtering import (
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 

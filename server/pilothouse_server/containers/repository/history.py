@@ -8,8 +8,9 @@ from typing import Any, Literal
 from sqlalchemy import select, text
 
 from pilothouse_server.containers.model import Container, Status, StatusChange
-from pilothouse_server.containers.tables import STATUS_HISTORY, USERS
+from pilothouse_server.containers.tables import STATUS_HISTORY
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import USERS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 # One statement, because the foreign key to `operations` is checked at its end, and the row of the

@@ -30,11 +30,10 @@ from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
     CONTAINERS,
     ENVIRONMENT_VARIABLES,
-    NAMESPACES,
     PORT_MAPPINGS,
-    USERS,
 )
-from pilothouse_server.values.resources import Condition, ContainerId, NamespaceId
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
+from pilothouse_server.values.resources import Condition, ContainerId
 
 
 def _whole_containers() -> Select[Any]:
@@ -63,10 +62,7 @@ def _whole_containers() -> Select[Any]:
     )
     return select(
         CONTAINERS,
-        NAMESPACES.c.name.label("namespace_name"),
-        NAMESPACES.c.cluster_name,
-        NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
-        NAMESPACES.c.uid.label("namespace_uid"),
+        *IN_NAMESPACE,
         USERS.c.username.label("creator"),
         env.label("env"),
         ports.label("ports"),
@@ -97,13 +93,9 @@ def container_of(row: Row[Any]) -> Container:
         id=ContainerId(row.id),
         uid=str(row.uid),
         name=row.name,
-        namespace_id=NamespaceId(row.namespace_id),
-        namespace=row.namespace_name,
-        cluster_name=row.cluster_name,
-        kubernetes_namespace=row.kubernetes_namespace,
+        namespace_ref=namespace_ref(row),
         kubernetes_name=row.kubernetes_name,
         image=image,
-        namespace_uid=str(row.namespace_uid),
         display_name=row.display_name or "",
         env=tuple(msgspec.convert(_present(item), EnvVar) for item in row.env or ()),
         ports=tuple(msgspec.convert(_present(item), Port) for item in row.ports or ()),

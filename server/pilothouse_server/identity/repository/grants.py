@@ -15,10 +15,11 @@ from pilothouse_server.access import Grant
 from pilothouse_server.errors import not_found
 from pilothouse_server.identity.model import Role, RoleGrant, RoleId, UserId
 from pilothouse_server.identity.shipped_roles import excluded_from
-from pilothouse_server.identity.tables import NAMESPACES, ROLES, USER_ROLES, USERS
+from pilothouse_server.identity.tables import ROLES, USER_ROLES, USERS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, compile_filter
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 register_constraint("fk_user_roles_role", lambda: not_found("role", "of this name"))

@@ -18,8 +18,9 @@ from typing import Any, Final, Literal
 from sqlalchemy import Select, TextClause, select, text
 
 from pilothouse_server.metrics.model import Point, Steps, Subject
-from pilothouse_server.metrics.tables import CONTAINERS, NAMESPACES
+from pilothouse_server.metrics.tables import CONTAINERS
 from pilothouse_server.store.paging import OrderColumn, OrderSpec, PageRequest, finish_page, paginate
+from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 HOUR: Final = 3600

@@ -1,0 +1,45 @@
+"""What the rows of every noun refer to: the namespace that a resource lives in, and the user who created it.
+
+Other nouns own these tables; here they are only joined. A select that names `IN_NAMESPACE` and joins `NAMESPACES` gives
+rows of which `namespace_ref` makes the value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, String, column, table
+from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.engine import Row
+
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+
+NAMESPACES = table(
+    "namespaces",
+    column("id", BigInteger()),
+    column("name", String(63)),
+    column("cluster_name", String(100)),
+    column("kubernetes_name", String(63)),
+    column("uid", UUID()),
+    column("deleted_at", DateTime(timezone=True)),
+    schema="public",
+)
+USERS = table("users", column("id", BigInteger()), column("username", String(50)), schema="public")
+
+IN_NAMESPACE = (
+    NAMESPACES.c.name.label("namespace_name"),
+    NAMESPACES.c.uid.label("namespace_uid"),
+    NAMESPACES.c.cluster_name,
+    NAMESPACES.c.kubernetes_name.label("kubernetes_namespace"),
+)
+
+
+def namespace_ref(row: Row[Any]) -> NamespaceRef:
+    """Returns the namespace of a row that has `namespace_id` and `IN_NAMESPACE`."""
+    return NamespaceRef(
+        id=NamespaceId(row.namespace_id),
+        name=row.namespace_name,
+        uid=str(row.namespace_uid),
+        cluster_name=row.cluster_name,
+        kubernetes_name=row.kubernetes_namespace,
+    )
