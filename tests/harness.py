@@ -3,13 +3,12 @@
     async with running_server(database, tmp_path) as server:
         await server.admin.namespaces.create(…)
 
-What a test waits for it waits for with `eventually`: a condition with a deadline, never a time.
+What a test waits for it waits for with `tests.waiting.poll_until`: a condition with a deadline, never a time.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,24 +137,6 @@ async def running_server(
     finally:
         if own is not None:
             await own.stop()
-
-
-async def eventually(
-    condition: Callable[[], Awaitable[T]], *, seconds: float = 20.0, what: str = "the condition"
-) -> T:
-    """The first true answer of `condition`; fails after `seconds`."""
-    async with asyncio.timeout(seconds):
-        pause = asyncio.Event()
-        while True:
-            found = await condition()
-            if found:
-                return found
-            try:
-                async with asyncio.timeout(0.02):
-                    await pause.wait()
-            except TimeoutError:
-                continue
-    raise AssertionError(f"{what} did not come true")
 
 
 def request_id() -> str:

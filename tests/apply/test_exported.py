@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from tests.apply.manifests import NAMESPACE, SERVICE, WEB, documents
 from tests.apply.test_volumes import CLAIM
-from tests.harness import eventually
+from tests.waiting import poll_until
 
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.manifest import Manifest
@@ -79,7 +79,7 @@ async def exported(client: ClusterClient) -> list[str]:
         bound = claim["status"]["phase"] == "Bound"
         return bound and "deployment.kubernetes.io/revision" in deployment["metadata"]["annotations"]
 
-    await eventually(settled)
+    await poll_until(settled)
     return [
         yaml.safe_dump(await client.read(resource, NAMESPACE, yaml.safe_load(text)["metadata"]["name"]))
         for resource, text in RESOURCES

@@ -20,7 +20,8 @@ from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.reconciler import ReconcilerSettings
 from pilothouse_simulator import SimulatedCluster
-from tests.harness import Server, eventually
+from tests.harness import Server
+from tests.waiting import poll_until
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05),
@@ -99,7 +100,7 @@ async def runs(server: Server, namespace: str, *, seconds: float = 60.0) -> cont
         found = await server.admin.containers.get(namespace=namespace, name="web")
         return found if found.status == containers.CONTAINER_STATUS_RUNNING else None
 
-    found = await eventually(running, seconds=seconds, what=f"{namespace}/web running")
+    found = await poll_until(running, seconds=seconds, what=f"{namespace}/web running")
     assert found is not None
     return found
 
@@ -111,7 +112,7 @@ async def has_status(server: Server, name: str, status: pb.ClusterStatus.ValueTy
         found = await server.admin.namespaces.get_cluster(name=name)
         return found if found.status == status else None
 
-    found = await eventually(reached, seconds=60.0, what=f"status of {name}")
+    found = await poll_until(reached, seconds=60.0, what=f"status of {name}")
     assert found is not None
     return found
 

@@ -12,7 +12,8 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.reconcile.queue import backoff
 from tests.clusters.given import QUICK, another_cluster, by_kubeconfig, kubeconfig, place, role, runs
 from tests.conftest import Database
-from tests.harness import eventually, running_server
+from tests.harness import running_server
+from tests.waiting import poll_until
 
 _TOKEN = "narrow-token"
 _DENIED = "patch deployments.apps"
@@ -49,7 +50,7 @@ async def test_a_denial_is_shown_in_the_clusters_words_and_recovers(
             condition = _applied(found)
             return found if condition and condition.status == resource.CONDITION_STATUS_FALSE else None
 
-        shown = await eventually(denied, seconds=60.0, what="Applied=False")
+        shown = await poll_until(denied, seconds=60.0, what="Applied=False")
         assert shown is not None
         condition = _applied(shown)
         assert condition is not None

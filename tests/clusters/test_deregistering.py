@@ -18,7 +18,8 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS
 from tests.clusters.given import QUICK, another_cluster, place, register
 from tests.conftest import Database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 ORPHAN, DELETE = pb.DEREGISTERED_OBJECTS_ORPHAN, pb.DEREGISTERED_OBJECTS_DELETE
 
@@ -108,7 +109,7 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
     async def adopted() -> bool:
         return (await serving.admin.namespaces.get(name="shop")).phase == "Active"
 
-    await eventually(adopted)
+    await poll_until(adopted)
     # The sweep goes over it: what is nobody's and was made for this namespace goes, what was left there does not.
     (left,) = cluster.store.list(DEPLOYMENTS, "shop")
     (home,) = (each for each in cluster.store.list(NAMESPACES, None) if each["metadata"]["name"] == "shop")
@@ -119,7 +120,7 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
     async def swept() -> bool:
         return "stray" not in names(cluster, DEPLOYMENTS, "shop")
 
-    await eventually(swept, seconds=60.0)
+    await poll_until(swept, seconds=60.0)
     assert names(cluster, DEPLOYMENTS, "shop") == {"web"}
     assert names(cluster, PODS, "shop") >= pods
 
@@ -134,7 +135,7 @@ async def test_what_is_deleted_goes_from_the_cluster_first(
     with pytest.raises(errors.PilothouseError) as refused:
         await serving.admin.namespaces.create(namespace=pb.Namespace(name="late", cluster_name="second"))
     assert refused.value.reason in ("CLUSTER_DEREGISTERING", "CLUSTER_NOT_FOUND")
-    await eventually(lambda: is_gone(serving, "second"), seconds=60.0)
+    await poll_until(lambda: is_gone(serving, "second"), seconds=60.0)
     assert "shop" not in names(cluster, NAMESPACES, None)
     assert not [each async for each in serving.admin.namespaces.list()]
 
@@ -150,7 +151,7 @@ async def test_a_cluster_that_is_lost_can_still_be_let_go(serving: Server, clust
         found = await serving.admin.namespaces.get_cluster(name="second")
         return found.HasField("stale_since") and found.status == pb.CLUSTER_STATUS_DEREGISTERING
 
-    await eventually(is_away, seconds=60.0)
+    await poll_until(is_away, seconds=60.0)
     await serving.admin.namespaces.deregister_cluster(name="second", objects=ORPHAN)
     assert await is_gone(serving, "second")
     assert names(cluster, DEPLOYMENTS, "shop") == {"web"}

@@ -8,7 +8,8 @@ from pathlib import Path
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from tests.clusters.given import QUICK, another_cluster, has_status, place, register, runs
 from tests.conftest import Database
-from tests.harness import eventually, running_server
+from tests.harness import running_server
+from tests.waiting import poll_until
 
 SLOW_SECONDS = 5.0
 # More than the workers of one cluster, so that the slow one is busy with all it has.
@@ -46,7 +47,7 @@ async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
             namespace = await server.admin.namespaces.get(name="away-shop")
             return container.HasField("stale_since") and namespace.HasField("stale_since")
 
-        await eventually(stale)
+        await poll_until(stale)
         # The quick one has finished while the slow one has not had time for what a container takes.
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(place(server, "slow", "slow-shop"))
@@ -64,9 +65,9 @@ async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
             listed = [each async for each in server.admin.namespaces.list(filter='cluster_name = "away"')]
             return len(listed) == MANY + 1 and all(each.phase == "Active" for each in listed)
 
-        await eventually(caught_up, seconds=60.0)
+        await poll_until(caught_up, seconds=60.0)
 
         async def fresh() -> bool:
             return not (await runs(server, "away-shop")).HasField("stale_since")
 
-        await eventually(fresh)
+        await poll_until(fresh)

@@ -31,7 +31,8 @@ from tests.clusters.given import (
     runs,
 )
 from tests.conftest import Database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -153,7 +154,7 @@ async def test_optional_rights_may_be_missing_and_are_told(
     async def gone() -> bool:
         return not [each async for each in serving.admin.namespaces.list()]
 
-    await eventually(gone, seconds=60.0)
+    await poll_until(gone, seconds=60.0)
     asked = await serving.admin.namespaces.get_required_rights(name="second")
     denied = [right.resource for right in asked.rights if right.denied]
     assert sorted(denied) == ["nodes/proxy", "pods/log"]
@@ -212,12 +213,12 @@ async def test_a_new_token_is_used_without_a_restart(serving: Server, cluster: S
         container = await serving.admin.containers.get(namespace="shop", name="web")
         return not container.HasField("stale_since")
 
-    await eventually(fresh)
+    await poll_until(fresh)
 
     async def caught_up() -> bool:
         return (await serving.admin.namespaces.get(name="later")).phase == "Active"
 
-    await eventually(caught_up, what="the namespace that waited")
+    await poll_until(caught_up, what="the namespace that waited")
 
 
 async def test_labels_change_by_mask_and_credentials_stay(serving: Server, cluster: SimulatedCluster) -> None:
@@ -280,7 +281,7 @@ async def test_a_denial_in_the_first_moments_of_a_server_is_not_shown(
             query = "SELECT count(*) FROM reconcile_work WHERE last_error LIKE '%cannot%' AND attempts > 0"
             return bool(await sql.fetchval(query))
 
-    await eventually(was_denied)
+    await poll_until(was_denied)
     found = await serving.admin.namespaces.get(name="shop")
     assert not found.conditions
     cluster.users.roles_loaded = True
@@ -299,4 +300,4 @@ async def test_a_denial_that_stays_names_the_permission(serving: Server, cluster
         found = await serving.admin.namespaces.get(name="shop")
         return any('cannot patch resource "namespaces"' in each.message for each in found.conditions)
 
-    await eventually(said, seconds=60.0, what="the cluster's words")
+    await poll_until(said, seconds=60.0, what="the cluster's words")

@@ -14,7 +14,8 @@ from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS, Manifest
 from tests.conftest import Database, new_database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 _numbers = count(1)
 
@@ -55,7 +56,7 @@ class Place:
             ]
             return not set(waiting) & set(names)
 
-        await eventually(settled, what=f"{names} applied")
+        await poll_until(settled, what=f"{names} applied")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -88,5 +89,5 @@ async def place(shared_server: Server, shared_cluster: ClusterClient) -> Place:
         found = await shared_server.admin.namespaces.get(name=name)
         return found.phase == "Active"
 
-    await eventually(there, what="the namespace on the cluster")
+    await poll_until(there, what="the namespace on the cluster")
     return Place(shared_server, shared_cluster, name)

@@ -13,7 +13,8 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_client.streams import ChangeKind
 from tests.config.conftest import Place
-from tests.harness import eventually, request_id
+from tests.harness import request_id
+from tests.waiting import poll_until
 
 MEBIBYTE = 1 << 20
 
@@ -223,7 +224,7 @@ async def test_what_is_read_is_not_deleted(place: Place) -> None:
         left = [item async for item in config.list_secrets(namespace=place.name)]
         return not left and not [item async for item in config.list_config_maps(namespace=place.name)]
 
-    await eventually(gone, what="all of them gone")
+    await poll_until(gone, what="all of them gone")
 
 
 async def test_what_is_being_deleted_is_not_used_nor_changed(place: Place) -> None:
@@ -366,7 +367,7 @@ async def test_a_namespace_takes_its_configuration_with_it(place: Place) -> None
     async def gone() -> bool:
         return place.name not in [item.name async for item in namespaces.list()]
 
-    await eventually(gone, what="the namespace gone")
+    await poll_until(gone, what="the namespace gone")
     async with place.server.database.system() as connection:
         assert (
             await connection.fetchval(

@@ -18,7 +18,7 @@ from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.manifest_config import CONFIG_UID
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Manifest
 from tests.config.conftest import Place
-from tests.harness import eventually
+from tests.waiting import poll_until
 
 
 def encoded(value: bytes) -> str:
@@ -79,7 +79,7 @@ async def test_a_secret_comes_changes_and_goes(place: Place) -> None:
     async def gone() -> bool:
         return await place.secret_on_cluster("app") is None
 
-    await eventually(gone, what="the secret gone from the cluster")
+    await poll_until(gone, what="the secret gone from the cluster")
 
 
 async def test_a_config_map_comes_with_text_and_bytes(place: Place) -> None:
@@ -106,7 +106,7 @@ async def test_the_row_stays_until_the_object_is_gone(place: Place) -> None:
         found = await place.secret_on_cluster("app")
         return found is not None and "deletionTimestamp" in found["metadata"]
 
-    await eventually(ending, what="the deletion asked for")
+    await poll_until(ending, what="the deletion asked for")
     shown = await place.client.config.get_secret(namespace=place.name, name="app")
     assert shown.HasField("delete_time")
     assert shown.reconciling
@@ -115,7 +115,7 @@ async def test_the_row_stays_until_the_object_is_gone(place: Place) -> None:
     async def gone() -> bool:
         return not [item async for item in place.client.config.list_secrets(namespace=place.name)]
 
-    await eventually(gone, what="the row gone")
+    await poll_until(gone, what="the row gone")
 
 
 async def foreign(place: Place, name: str, **fields: Any) -> Manifest:
@@ -139,13 +139,13 @@ async def test_somebody_elses_object_is_left_alone(place: Place) -> None:
         found = await place.client.config.get_secret(namespace=place.name, name="app")
         return bool(found.conditions) and applied_of(found).reason == "NameTaken"
 
-    await eventually(refused, what="the refusal")
+    await poll_until(refused, what="the refusal")
     await place.client.config.delete_secret(namespace=place.name, name="app")
 
     async def gone() -> bool:
         return not [item async for item in place.client.config.list_secrets(namespace=place.name)]
 
-    await eventually(gone, what="the row gone")
+    await poll_until(gone, what="the row gone")
     found = await place.secret_on_cluster("app")
     assert found is not None
     assert found["data"] == {"theirs": encoded(b"x")}
@@ -161,7 +161,7 @@ async def test_an_object_that_others_froze_is_told_in_the_clusters_words(place: 
         found = await place.client.config.get_secret(namespace=place.name, name="app")
         return applied_of(found).status == resource_pb2.CONDITION_STATUS_FALSE
 
-    await eventually(refused, what="the refusal")
+    await poll_until(refused, what="the refusal")
     shown = await place.client.config.get_secret(namespace=place.name, name="app")
     assert "field is immutable when `immutable` is set" in applied_of(shown).message
     assert "a-new-value" not in str(shown)
@@ -193,7 +193,7 @@ async def test_an_immutable_object_that_differs_from_an_immutable_row_is_made_ag
         found = await place.secret_on_cluster("app")
         return found is not None and found["data"] == {"a": encoded(b"1"), "b": encoded(b"2")}
 
-    await eventually(restored, what="the object made again")
+    await poll_until(restored, what="the object made again")
     await place.applied("app")
 
 
@@ -216,7 +216,7 @@ async def test_what_others_change_and_what_they_add_is_taken_back(place: Place) 
         kept = (found["data"], found["binaryData"], set(secret["data"]))
         return kept == ({"ours": "1"}, {"raw": encoded(b"\0")}, {"a", "b"})
 
-    await eventually(taken_back, what="our values again, and no others")
+    await poll_until(taken_back, what="our values again, and no others")
     found = await place.config_map_on_cluster("app")
     assert found is not None
     assert FIELD_MANAGER in {each["manager"] for each in found["metadata"]["managedFields"]}
@@ -234,7 +234,7 @@ async def test_what_others_delete_comes_back(place: Place) -> None:
         found = await place.secret_on_cluster("app")
         return found is not None and found["data"] == before["data"]
 
-    await eventually(is_back, what="the secret again")
+    await poll_until(is_back, what="the secret again")
 
 
 async def test_an_unreadable_ciphertext_is_told_and_nothing_is_applied(place: Place) -> None:
@@ -253,7 +253,7 @@ async def test_an_unreadable_ciphertext_is_told_and_nothing_is_applied(place: Pl
         found = await place.client.config.get_secret(namespace=place.name, name="one")
         return applied_of(found).reason == "DecryptionFailed"
 
-    await eventually(told, what="the failure")
+    await poll_until(told, what="the failure")
     found = await place.secret_on_cluster("one")
     assert found is not None
     assert found["data"] == {"a": encoded(b"1"), "b": encoded(b"2")}
@@ -278,7 +278,7 @@ async def test_a_container_reads_both_by_reference(place: Place) -> None:
             return None
         return await place.cluster.read(DEPLOYMENTS, place.name, "web")
 
-    deployment = await eventually(there, what="the deployment")
+    deployment = await poll_until(there, what="the deployment")
     assert deployment is not None
     (pod,) = deployment["spec"]["template"]["spec"]["containers"]
     assert pod["env"] == [
@@ -303,7 +303,7 @@ async def test_containers_restart_with_the_new_values_when_asked(place: Place) -
         found = await containers.get(namespace=place.name, name="web")
         return found.status == container_pb2.CONTAINER_STATUS_RUNNING
 
-    await eventually(running, what="the container running")
+    await poll_until(running, what="the container running")
     await containers.stop(namespace=place.name, name="stopped")
     assert await change_secret(place, string_data={"a": "new"}) == []
     assert await change_secret(place, restart=True, string_data={"a": "new"}) == []
@@ -314,7 +314,7 @@ async def test_containers_restart_with_the_new_values_when_asked(place: Place) -
         annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
         return deployment if manifests.RESTARTED_AT in annotations else None
 
-    await eventually(restarted, what="the rollout")
+    await poll_until(restarted, what="the rollout")
     # The pods that the rollout starts find the new value: the cluster had it first.
     found = await place.secret_on_cluster("app")
     assert found is not None
@@ -349,7 +349,7 @@ async def test_a_container_that_was_there_first_finds_its_optional_secret_later(
         found = await containers.get(namespace=place.name, name="web")
         return found.status == container_pb2.CONTAINER_STATUS_RUNNING
 
-    await eventually(running, what="the container running")
+    await poll_until(running, what="the container running")
     await make_secret(place, "late")
     assert await change_secret(place, "late", restart=True, string_data={"a": "x"}) == ["web"]
 

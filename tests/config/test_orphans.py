@@ -14,7 +14,8 @@ from pilothouse_server.kubernetes.manifest_config import CONFIG_UID, NAMESPACE_U
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from tests.conftest import Database
-from tests.harness import QUICK, eventually, running_server
+from tests.harness import QUICK, running_server
+from tests.waiting import poll_until
 
 EAGER = msgspec.structs.replace(QUICK, sweep=SweepSettings(period_seconds=0.1, grace_seconds=0.0))
 
@@ -31,7 +32,7 @@ async def test_orphans_go_and_what_is_somebodys_stays(database: Database, tmp_pa
             async def applied() -> bool:
                 return await client.find(SECRETS, "shop", "ours") is not None
 
-            await eventually(applied, what="ours on the cluster")
+            await poll_until(applied, what="ours on the cluster")
             ours = await client.find(SECRETS, "shop", "ours")
             assert ours is not None
             home = {NAMESPACE_UID: ours.metadata.label(NAMESPACE_UID)}
@@ -50,7 +51,7 @@ async def test_orphans_go_and_what_is_somebodys_stays(database: Database, tmp_pa
                 left = [await client.find(each, "shop", "orphan") for each in (SECRETS, CONFIG_MAPS)]
                 return left == [None, None]
 
-            await eventually(swept, what="the orphans gone")
+            await poll_until(swept, what="the orphans gone")
             assert await client.find(SECRETS, "shop", "ours") is not None
             for name in ("foreign", "elsewhere"):
                 assert await client.find(CONFIG_MAPS, "shop", name) is not None

@@ -37,9 +37,9 @@ from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
 from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secrets_of
 from tests.conftest import Database, addresses, connection
-from tests.harness import eventually
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.requests import REQUESTS, request_for
+from tests.waiting import poll_until
 
 NAME = "canaries"
 CONTROL = "Public9ControlV2k"
@@ -107,7 +107,7 @@ async def server_process(
             _, found, rest = log.read_text().partition("serves gRPC on ")
             return rest.split()[0] if found and "\n" in rest else ""
 
-        yield await eventually(address, seconds=30, what="the server serves"), log
+        yield await poll_until(address, seconds=30, what="the server serves"), log
     finally:
         if process.returncode is None:
             process.terminate()
@@ -160,7 +160,7 @@ async def valid_uses(client: AsyncClient, sent: Sent) -> None:
     async def applied() -> bool:
         return not (await config.get_secret(namespace="own", name="app")).reconciling
 
-    await eventually(applied, what="the secret on the cluster")
+    await poll_until(applied, what="the secret on the cluster")
     # The control: a field that is public, in a call of the same kind.
     shown = config_pb2.ConfigMap(name=CONTROL.lower(), data={"text": CONTROL})
     await config.create_config_map(namespace="own", config_map=shown)

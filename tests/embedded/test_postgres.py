@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -25,6 +24,7 @@ from pilothouse_server.embedded.postgres import (
     EmbeddedPostgresError,
     program,
 )
+from tests.waiting import poll_until, within
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 DEADLINE_SECONDS = 20.0
@@ -62,11 +62,22 @@ async def value(server: EmbeddedPostgres, query: str) -> object:
         await connection.close()
 
 
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS} s for: {what}"
-        await asyncio.sleep(0)
+async def all_gone(folder: Path) -> None:
+    """Returns when no process is left of the server whose data is there."""
+
+    async def left() -> list[int]:
+        return processes_in(folder)
+
+    await poll_until(left, lambda found: found == [], what="the end of all processes")
+
+
+async def closed(connection: asyncpg.Connection) -> None:
+    """Returns when the connection has heard that it is cut."""
+
+    async def is_closed() -> bool:
+        return bool(connection.is_closed())
+
+    await poll_until(is_closed, what="the end of the connection")
 
 
 def processes_in(folder: Path) -> list[int]:
@@ -134,9 +145,8 @@ async def test_data_outlives_a_stop(tmp_path: Path) -> None:
     await server.stop()
     assert server.process_id is None
 
-    started = time.monotonic()
-    await server.start()
-    assert time.monotonic() - started < DEADLINE_SECONDS
+    async with within(DEADLINE_SECONDS):
+        await server.start()
     try:
         assert await value(server, "SELECT answer FROM kept") == 42
     finally:
@@ -149,7 +159,7 @@ async def test_stop_ends_open_transactions_and_may_be_repeated(postgres: Embedde
     await postgres.stop()
     await postgres.stop()
     assert processes_in(postgres.data_directory) == []
-    await until(connection.is_closed, "the connection to be closed")
+    await closed(connection)
 
 
 async def test_kill_of_the_launcher_leaves_nothing_running_and_the_next_start_works(tmp_path: Path) -> None:
@@ -166,14 +176,14 @@ async def test_kill_of_the_launcher_leaves_nothing_running_and_the_next_start_wo
         assert await value(server, "SELECT 1") == 1
     finally:
         await server.stop()
-    await until(lambda: processes_in(folder / "data") == [], "no process left")
+    await all_gone(folder / "data")
 
 
 async def test_kill_of_the_launcher_alone_ends_the_server(tmp_path: Path) -> None:
     launcher, server_id = launch(tmp_path / "postgres")
     assert server_id in processes_in(tmp_path / "postgres" / "data")
     end(launcher)
-    await until(lambda: processes_in(tmp_path / "postgres" / "data") == [], "PostgreSQL to end by itself")
+    await all_gone(tmp_path / "postgres" / "data")
 
 
 async def test_a_killed_server_recovers(tmp_path: Path) -> None:
@@ -184,7 +194,7 @@ async def test_a_killed_server_recovers(tmp_path: Path) -> None:
     assert server.process_id is not None
     os.kill(server.process_id, signal.SIGKILL)
     await server.stop()
-    await until(connection.is_closed, "the connection to be closed")
+    await closed(connection)
 
     again = EmbeddedPostgres(tmp_path / "postgres")
     await again.start()

@@ -225,14 +225,3 @@ async def valid(caller: Caller) -> bool:
 async def ended(caller: Caller) -> bool:
     """Whether the caller's token is refused."""
     return not await valid(caller)
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> bool:
-    """Whether the condition comes to hold within so many seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not await condition():
-                pass
-    except TimeoutError:
-        return False
-    return True

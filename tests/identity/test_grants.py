@@ -10,7 +10,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from tests.identity.server import Caller, IdentityServer, ended, eventually, refused
+from tests.identity.server import Caller, IdentityServer, ended, refused
+from tests.waiting import patient, poll_until
 
 _numbers = count(1)
 
@@ -147,11 +148,11 @@ async def test_a_grant_works_in_its_namespace_until_it_is_revoked(
     async def may_not() -> bool:
         return not await may()
 
-    assert await eventually(may, 1.0)
+    assert await poll_until(may, seconds=1.0)
     for namespace in (there, "", "missing"):
         assert not await _can(caller, "container.create", namespace)
     await root.RevokeRole(pb.RevokeRoleRequest(username=username, role="developer", namespace=here))
-    assert await eventually(may_not, 1.0)
+    assert await poll_until(may_not, seconds=1.0)
     for namespace in (here, ""):
         again = pb.RevokeRoleRequest(username=username, role="developer", namespace=namespace)
         assert (await refused(root, "RevokeRole", again)).reason == "ROLE_GRANT_NOT_FOUND"
@@ -160,7 +161,8 @@ async def test_a_grant_works_in_its_namespace_until_it_is_revoked(
 async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer, root: Caller) -> None:
     username = _name("user")
     caller = await shared.user(root, username)
-    await root.GrantRole(_grant(username, "viewer", expires=_in(0.7)))
+    # Long enough that it is seen in force before it ends.
+    await root.GrantRole(_grant(username, "viewer", expires=_in(patient(0.5))))
 
     async def may() -> bool:
         return await _can(caller, "container.get")
@@ -168,13 +170,13 @@ async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer,
     async def may_not() -> bool:
         return not await may()
 
-    assert await eventually(may, 0.6)
-    assert await eventually(may_not, 2.0)
+    assert await poll_until(may, seconds=0.5)
+    assert await poll_until(may_not, seconds=2.0)
     assert not (await caller.WhoAmI(pb.WhoAmIRequest())).grants
     await root.GrantRole(_grant(username, "viewer", expires=_in(3600)))
     longer = (await root.GrantRole(_grant(username, "viewer"))).grant
     assert not longer.HasField("expire_time")
-    assert await eventually(may, 1.0)
+    assert await poll_until(may, seconds=1.0)
     assert (await refused(root, "GrantRole", _grant(username, "viewer", expires=_in(-1)))).fields == [
         "expire_time"
     ]
@@ -277,7 +279,7 @@ async def test_a_grant_for_a_while_cannot_be_made_to_last(shared: IdentityServer
     async def promoted() -> bool:
         return await _can(brief, "*")
 
-    assert await eventually(promoted)
+    assert await poll_until(promoted)
     for request in (
         _grant(name, "admin"),
         _grant(other, "viewer"),
@@ -312,7 +314,7 @@ async def test_a_changed_role_changes_its_holders_at_once(shared: IdentityServer
     async def changed() -> bool:
         return await _can(caller, "audit.list") and not await _can(caller, "audit.get")
 
-    assert await eventually(changed, 1.0)
+    assert await poll_until(changed, seconds=1.0)
 
 
 async def test_the_role_through_which_everything_is_held_keeps_it(
@@ -321,7 +323,7 @@ async def test_the_role_through_which_everything_is_held_keeps_it(
     await server.role(admin, "everything", "*")
     second = await server.user(admin, "second", ("everything", ""))
     await second.DeleteUser(pb.DeleteUserRequest(username="admin"))
-    assert await eventually(lambda: ended(admin), 1.0)
+    assert await poll_until(lambda: ended(admin), seconds=1.0)
     refusal = await refused(second, "UpdateRole", _update_role("everything", "audit.get"))
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "LAST_ADMINISTRATOR")
 

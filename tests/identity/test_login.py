@@ -22,11 +22,11 @@ from tests.identity.server import (
     IdentityServer,
     Refused,
     ended,
-    eventually,
     refused,
     running,
     valid,
 )
+from tests.waiting import poll_until
 
 
 async def test_login_answers_tokens_that_work(server: IdentityServer) -> None:
@@ -170,7 +170,7 @@ async def test_renewal_replaces_both_tokens_and_keeps_the_session(
     assert [each.session_id for each in after] == [each.session_id for each in before]
     assert after[0].create_time == before[0].create_time
     assert after[0].current
-    assert await eventually(lambda: ended(admin))
+    assert await poll_until(lambda: ended(admin))
     assert await valid(caller)
 
 
@@ -185,7 +185,7 @@ async def test_a_replay_ends_the_family_and_no_other(server: IdentityServer, adm
             server.stranger, "RefreshSession", pb.RefreshSessionRequest(refresh_token=admin.refresh_token)
         )
         assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "REFRESH_TOKEN_REPLAYED")
-    assert await eventually(lambda: ended(caller))
+    assert await poll_until(lambda: ended(caller))
     refusal = await refused(
         server.stranger, "RefreshSession", pb.RefreshSessionRequest(refresh_token=caller.refresh_token)
     )
@@ -202,7 +202,7 @@ async def test_of_many_renewals_with_one_token_one_wins(server: IdentityServer, 
     lost = [outcome.reason for outcome in outcomes if isinstance(outcome, Refused)]
     assert len(won) == 1
     assert lost == ["REFRESH_TOKEN_REPLAYED"] * 7
-    assert await eventually(lambda: ended(Caller(server.stub, won[0].access_token)))
+    assert await poll_until(lambda: ended(Caller(server.stub, won[0].access_token)))
 
 
 @pytest.mark.parametrize("token", ["phr_wrong", "x" * 512])
@@ -232,13 +232,13 @@ async def test_a_session_does_not_outlive_its_greatest_age(database: Database) -
             )
         late = pb.RefreshSessionRequest(refresh_token=renewed.refresh_token)
         assert (await refused(server.stranger, "RefreshSession", late)).reason == "INVALID_REFRESH_TOKEN"
-        assert await eventually(lambda: ended(Caller(server.stub, renewed.access_token)), 1.0)
+        assert await poll_until(lambda: ended(Caller(server.stub, renewed.access_token)), seconds=1.0)
 
 
 async def test_log_out_ends_the_session_at_once_and_no_other(server: IdentityServer, admin: Caller) -> None:
     other = await server.admin()
     await admin.Logout(pb.LogoutRequest())
-    assert await eventually(lambda: ended(admin), 1.0)
+    assert await poll_until(lambda: ended(admin), seconds=1.0)
     assert await valid(other)
 
 
@@ -253,8 +253,8 @@ async def test_a_revoked_session_stops_within_a_second_on_every_replica(database
             if each.current
         ]
         await admin.RevokeSession(pb.RevokeSessionRequest(session_id=current[0]))
-        assert await eventually(lambda: ended(there), 1.0)
-        assert await eventually(lambda: ended(admin), 1.0)
+        assert await poll_until(lambda: ended(there), seconds=1.0)
+        assert await poll_until(lambda: ended(admin), seconds=1.0)
 
 
 async def test_revocation_is_seen_within_a_second_without_any_hint(
@@ -263,7 +263,7 @@ async def test_revocation_is_seen_within_a_second_without_any_hint(
     assert await valid(admin)
     async with server.database.system() as connection:
         await connection.execute("UPDATE sessions SET revoked_at = now()")
-    assert await eventually(lambda: ended(admin), 1.5)
+    assert await poll_until(lambda: ended(admin), seconds=1.5)
 
 
 async def test_only_own_sessions_are_seen_andended(server: IdentityServer, admin: Caller) -> None:
@@ -309,7 +309,7 @@ async def test_password_change_ends_the_other_sessions(server: IdentityServer, a
     await anna.ChangePassword(
         pb.ChangePasswordRequest(current_password=PASSWORD, new_password="another long password")
     )
-    assert await eventually(lambda: ended(elsewhere), 1.0)
+    assert await poll_until(lambda: ended(elsewhere), seconds=1.0)
     assert await valid(anna)
     await server.log_in("anna", "another long password")
     assert (
@@ -346,7 +346,7 @@ async def test_use_of_a_session_is_noted(server: IdentityServer, admin: Caller) 
             )
             return recent
 
-        assert await eventually(noted)
+        assert await poll_until(noted)
 
 
 async def test_logins_are_recorded_without_passwords_or_tokens(server: IdentityServer, admin: Caller) -> None:

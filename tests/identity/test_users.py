@@ -17,10 +17,10 @@ from tests.identity.server import (
     IdentityServer,
     Refused,
     ended,
-    eventually,
     refused,
     valid,
 )
+from tests.waiting import poll_until
 
 _numbers = count(1)
 
@@ -152,7 +152,7 @@ async def test_a_user_switched_off_loses_all_sessions(
     name = _name()
     caller = await shared.user(root, name)
     await root.UpdateUser(_update(name, "status", status=status))
-    assert await eventually(lambda: ended(caller), 1.0)
+    assert await poll_until(lambda: ended(caller), seconds=1.0)
     login = pb.LoginRequest(username=name, password=PASSWORD)
     assert (await refused(shared.stranger, "Login", login)).reason == "INVALID_CREDENTIALS"
     renewal = pb.RefreshSessionRequest(refresh_token=caller.refresh_token)
@@ -167,7 +167,7 @@ async def test_a_deleted_user_is_gone_and_the_name_is_free(shared: IdentityServe
     caller = await shared.user(root, name, ("viewer", ""))
     before = (await root.GetUser(pb.GetUserRequest(username=name))).user
     await root.DeleteUser(pb.DeleteUserRequest(username=name))
-    assert await eventually(lambda: ended(caller), 1.0)
+    assert await poll_until(lambda: ended(caller), seconds=1.0)
     missing = await refused(root, "GetUser", pb.GetUserRequest(username=name))
     assert (missing.code, missing.reason) == ("NOT_FOUND", "USER_NOT_FOUND")
     login = pb.LoginRequest(username=name, password=PASSWORD)
@@ -182,7 +182,7 @@ async def test_who_deletes_the_own_account_is_gone(shared: IdentityServer, root:
     name = _name()
     caller = await shared.user(root, name, ("admin", ""))
     await caller.DeleteUser(pb.DeleteUserRequest(username=name))
-    assert await eventually(lambda: ended(caller), 1.0)
+    assert await poll_until(lambda: ended(caller), seconds=1.0)
     assert (await refused(root, "GetUser", pb.GetUserRequest(username=name))).code == "NOT_FOUND"
 
 
@@ -190,7 +190,7 @@ async def test_a_reset_password_ends_the_sessions(shared: IdentityServer, root: 
     name = _name()
     caller = await shared.user(root, name)
     await root.ResetPassword(pb.ResetPasswordRequest(username=name, new_password="quite another one"))
-    assert await eventually(lambda: ended(caller), 1.0)
+    assert await poll_until(lambda: ended(caller), seconds=1.0)
     await shared.log_in(name, "quite another one")
     own = await refused(
         root, "ResetPassword", pb.ResetPasswordRequest(username="Admin", new_password="quite another one")
@@ -212,7 +212,7 @@ async def test_a_log_in_during_a_reset_leaves_no_session(shared: IdentityServer,
     begun = [each for each in outcomes if isinstance(each, pb.LoginResponse)]
     for answer in begun:
         caller = Caller(shared.stub, answer.access_token)
-        assert await eventually(lambda caller=caller: ended(caller))  # type: ignore[misc]
+        assert await poll_until(lambda caller=caller: ended(caller))  # type: ignore[misc]
 
 
 async def test_a_change_happens_once_for_one_request_id(root: Caller) -> None:
@@ -267,7 +267,7 @@ async def test_the_last_administrator_stays(server: IdentityServer, admin: Calle
     await server.user(admin, "brief", log_in=False)
     inactive = _update("admin", "status", status=pb.USER_STATUS_INACTIVE)
     await second.UpdateUser(inactive)
-    assert await eventually(lambda: ended(admin))
+    assert await poll_until(lambda: ended(admin))
     revoke = pb.RevokeRoleRequest(username="second", role="admin")
     shorter = pb.GrantRoleRequest(username="second", role="admin")
     shorter.expire_time.FromSeconds(4_000_000_000)

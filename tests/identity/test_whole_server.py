@@ -15,7 +15,8 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
 from tests.conftest import Database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -42,7 +43,7 @@ async def test_a_namespace_made_again_starts_without_the_old_grants(whole: Serve
     anna = await whole.user("anna", {"shop": "admin"})
     await anna.namespaces.get(name="shop")
     await whole.admin.namespaces.delete(name="shop")
-    await eventually(lambda: _is_gone(whole, "shop"))
+    await poll_until(lambda: _is_gone(whole, "shop"))
     await _namespace(whole, "shop")
     with pytest.raises(NotFoundError):
         await anna.namespaces.get(name="shop")

@@ -31,7 +31,7 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
-from tests.kubernetes.waiting import eventually
+from tests.waiting import poll_until
 
 SHOP = Namespace(id=NamespaceId(1), uid="shop-uid", name="shop", kubernetes_name="shop", cluster_name="local")
 
@@ -61,8 +61,8 @@ async def observed(client: ClusterClient, subject: Container) -> Observation:
     )
 
 
-async def until(client: ClusterClient, subject: Container, status: str) -> Observation:
-    return await eventually(lambda: observed(client, subject), lambda seen: seen.observed.status == status)
+async def seen_as(client: ClusterClient, subject: Container, status: str) -> Observation:
+    return await poll_until(lambda: observed(client, subject), lambda seen: seen.observed.status == status)
 
 
 async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> None:
@@ -72,7 +72,7 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
     again = await client.apply(DEPLOYMENTS, manifests.deployment(subject, replicas_set=2))
     (service,) = manifests.services(subject)
     await client.apply(SERVICES, service)
-    running = await until(client, subject, "running")
+    running = await seen_as(client, subject, "running")
     assert running.observed.ready_replicas == 2
     assert running.observed.pod_ip
     assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 2
@@ -83,12 +83,12 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
 
     stopped = container(replicas=2, desired_state="stopped")
     await client.set_scale(DEPLOYMENTS, "shop", "web", 0)
-    await eventually(
+    await poll_until(
         lambda: observed(client, stopped), lambda seen: not seen.pods and not seen.observed.reason
     )
 
     assert await client.delete(DEPLOYMENTS, "shop", "web", uid=applied.metadata.uid)
-    await eventually(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
+    await poll_until(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
     assert not await client.delete(DEPLOYMENTS, "shop", "web", uid=applied.metadata.uid)
 
 
@@ -97,7 +97,7 @@ async def test_a_program_cannot_run_where_the_kubelet_is_away(
 ) -> None:
     subject = container()
     await client.apply(DEPLOYMENTS, manifests.deployment(subject), force=True)
-    seen = (await until(client, subject, "running")).observed
+    seen = (await seen_as(client, subject, "running")).observed
     (pod,) = (await client.list(PODS, "shop")).items
     simulated.kubelets.stop(pod.spec.node_name)
     with pytest.raises(InternalError, match="node of the pod does not answer"):
@@ -126,7 +126,7 @@ async def test_a_watch_continues_a_list(client: ClusterClient) -> None:
 async def test_usage_is_read_from_every_node(client: ClusterClient) -> None:
     subject = container()
     await client.apply(DEPLOYMENTS, manifests.deployment(subject))
-    seen = await until(client, subject, "running")
+    seen = await seen_as(client, subject, "running")
     nodes = (await client.list(NODES)).items
     summaries = [await client.node_stats(node.metadata.name) for node in nodes]
     (usage,) = await usage_by_container(

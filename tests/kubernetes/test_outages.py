@@ -17,6 +17,7 @@ from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values import resources as simulated
 from tests.virtual_time import pass_time, virtual_time
+from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
 
@@ -56,11 +57,11 @@ class _Followed:
 
     async def until_known(self, name: str, version: str, seconds: float) -> None:
         """AssertionError where the version is not known after so many seconds."""
-        for _ in range(int(seconds * 20)):
-            if self.knows(name, version):
-                return
-            await pass_time(0.05)
-        raise AssertionError(f"{name} is not known after {seconds} s")
+
+        async def known() -> bool:
+            return self.knows(name, version)
+
+        await poll_until(known, seconds=seconds, what=f"version {version} of {name}")
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import AsyncTransport
-from tests.harness import Server, eventually
+from tests.harness import Server
+from tests.waiting import poll_until
 
 
 async def make_web(server: Server) -> None:
@@ -25,7 +26,7 @@ async def make_web(server: Server) -> None:
         found = await server.admin.containers.get(namespace="demo", name="web")
         return found.status == pb.CONTAINER_STATUS_RUNNING
 
-    await eventually(runs)
+    await poll_until(runs)
 
 
 def start(*command: str, stdin: bool = False, record: bool = False, **more: Any) -> pb.ExecRequest:
@@ -71,4 +72,4 @@ async def records_of_ends(server: Server, count: int) -> list[audit_pb2.Operatio
         ]
         return found if len(found) >= count else []
 
-    return await eventually(closed)
+    return await poll_until(closed)

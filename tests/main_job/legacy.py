@@ -10,7 +10,8 @@ import aiohttp
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from tests.harness import Server, eventually
+from tests.harness import Server
+from tests.waiting import poll_until
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/legacy/deployments"
 SERVICES = "/api/v1/namespaces/legacy/services"
@@ -107,7 +108,7 @@ async def running(server: Server, name: str) -> pb.Container:
         done = found.status == pb.CONTAINER_STATUS_RUNNING and not found.reconciling
         return found if done else None
 
-    found = await eventually(look)
+    found = await poll_until(look)
     assert found is not None
     return found
 
@@ -117,7 +118,7 @@ async def all_run(kubectl: Kubectl, name: str, replicas: int) -> None:
         found = await kubectl.ask("GET", f"{DEPLOYMENTS}/{name}")
         return bool(found["status"].get("readyReplicas") == replicas)
 
-    await eventually(ready)
+    await poll_until(ready)
 
 
 def condition(container: pb.Container, type_: str) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.legacy import Kubectl, deployment
+from tests.waiting import poll_until
 
 CORE = "/api/v1/namespaces/legacy"
 CANARY = "Zq7CanaryOfTheImport"
@@ -111,7 +112,7 @@ async def settled(server: Server) -> None:
         ]
         return not waiting
 
-    await eventually(look, what="all applied")
+    await poll_until(look, what="all applied")
 
 
 async def name_of_claim(server: Server) -> str:

@@ -12,7 +12,7 @@ import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.harness import eventually
+from tests.waiting import poll_until
 
 # Opened by the leader of a new session, a terminal becomes the one that controls it.
 _TAKE_TERMINAL = (
@@ -52,7 +52,7 @@ class Terminal:
             return text in self.screen
 
         try:
-            await eventually(shown, seconds=60.0)
+            await poll_until(shown, seconds=60.0)
         except TimeoutError:
             raise AssertionError(f"{text!r} was not shown: {self.screen!r}") from None
         before, found, self.screen = self.screen.partition(text)

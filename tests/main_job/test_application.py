@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from pilothouse_simulator.values import resources
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
+from tests.waiting import poll_until
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT.parent / "shared" / "samples" / "online-boutique.yaml"
@@ -140,14 +141,14 @@ async def lifecycle(server: Server, shell: Shell, name: str) -> None:
         async def reached() -> bool:
             return await status() == wanted
 
-        await eventually(reached, seconds=60, what=f"{name} {wanted}")
+        await poll_until(reached, seconds=60, what=f"{name} {wanted}")
 
     async def without_pods() -> bool:
         return not await pods()
 
     await shell.succeed("containers", "stop", name, *where)
     assert await status() == "STOPPED"
-    await eventually(without_pods, seconds=60)
+    await poll_until(without_pods, seconds=60)
     refused = await shell.run("containers", "pause", name, *where)
     assert refused.code != 0
     assert "stopped" in refused.errors
@@ -155,7 +156,7 @@ async def lifecycle(server: Server, shell: Shell, name: str) -> None:
     await becomes("RUNNING")
     await shell.succeed("containers", "pause", name, *where)
     assert await status() == "PAUSED"
-    await eventually(without_pods, seconds=60)
+    await poll_until(without_pods, seconds=60)
     for verb in ("start", "stop", "restart"):
         assert (await shell.run("containers", verb, name, *where)).code != 0
     await shell.succeed("containers", "resume", name, *where)
@@ -167,7 +168,7 @@ async def lifecycle(server: Server, shell: Shell, name: str) -> None:
         now = await pods()
         return bool(now) and not now & before and await status() == "RUNNING"
 
-    await eventually(replaced, seconds=60, what="other pods")
+    await poll_until(replaced, seconds=60, what="other pods")
     history = await shell.succeed("containers", "history", name, *where)
     assert "PAUSED" in history
     assert "STOPPED" in history
@@ -178,4 +179,4 @@ async def lifecycle(server: Server, shell: Shell, name: str) -> None:
             resources.DEPLOYMENTS, "boutique", name
         ) is None
 
-    await eventually(gone, seconds=60)
+    await poll_until(gone, seconds=60)

@@ -14,18 +14,19 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 HOUR = 3600.0
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
 
-async def until(server: Server, name: str, status: pb.ContainerStatus.ValueType) -> pb.Container:
+async def settled_as(server: Server, name: str, status: pb.ContainerStatus.ValueType) -> pb.Container:
     async def look() -> pb.Container | None:
         found = await server.admin.containers.get(namespace="demo", name=name)
         return found if found.status == status and not found.reconciling else None
 
-    found = await eventually(look, what=f"{name} {pb.ContainerStatus.Name(status)}")
+    found = await poll_until(look, what=f"{name} {pb.ContainerStatus.Name(status)}")
     assert found is not None
     return found
 
@@ -56,7 +57,7 @@ async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
         await server.admin.containers.create(
             namespace="demo", container=pb.Container(name="web", image="nginx:1.27")
         )
-        web = await until(server, "web", pb.CONTAINER_STATUS_RUNNING)
+        web = await settled_as(server, "web", pb.CONTAINER_STATUS_RUNNING)
         wrong = web.started_at.ToDatetime(UTC) - datetime.now(UTC)
         assert abs(wrong - timedelta(seconds=ahead)) < timedelta(minutes=1)
         assert web.uptime.ToTimedelta() >= timedelta(0)
@@ -70,7 +71,7 @@ async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
             found = await server.admin.containers.get(namespace="demo", name="web")
             return found.pod_name not in ("", web.pod_name) and found.status == pb.CONTAINER_STATUS_RUNNING
 
-        await eventually(restarted)
+        await poll_until(restarted)
 
         async def used() -> bool:
             async with server.database.system() as connection:
@@ -79,15 +80,15 @@ async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
                 )
             return bool(ages) and all(row["age"] < 120 for row in ages)
 
-        await eventually(used)
+        await poll_until(used)
         await server.admin.containers.stop(namespace="demo", name="web")
-        await until(server, "web", pb.CONTAINER_STATUS_STOPPED)
+        await settled_as(server, "web", pb.CONTAINER_STATUS_STOPPED)
         await server.admin.containers.delete(namespace="demo", name="web")
 
         async def gone() -> bool:
             return not [each async for each in server.admin.containers.list(namespace="demo")]
 
-        await eventually(gone)
+        await poll_until(gone)
         # A handful of each for a life of some seconds; a loop would make hundreds.
         writes = {what: count for what, count in asked.items() if not what.startswith("GET")}
         assert sum(writes.values()) < 60, writes

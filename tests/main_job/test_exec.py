@@ -14,10 +14,11 @@ import pytest
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client import ChangeKind, PilothouseError, RetryPolicy
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import COMMAND, Shell, logged_in
 from tests.main_job.executing import held, make_web, records_of_ends, run, start
 from tests.main_job.terminal import Terminal
+from tests.waiting import poll_until
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ async def test_a_server_that_ends_waits_for_programs_for_most_of_its_grace(web: 
         found = web.admin.audit.list_operations(filter='action = "exec"')
         return len([item async for item in found]) == 2
 
-    await eventually(begun)
+    await poll_until(begun)
     stopping = asyncio.ensure_future(web.application.stop())
     out, _, result = await quick
     assert (out, result.exit_code) == (b"begin\nend\n", 0)
@@ -188,7 +189,7 @@ async def test_refusals(web: Server) -> None:
             return error.reason == "NOT_RUNNING"
         return False
 
-    await eventually(no_pod)
+    await poll_until(no_pod)
 
 
 async def test_by_the_command(web: Server, tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ async def test_at_a_terminal(web: Server, tmp_path: Path, terminal: Terminal) ->
             await terminal.shows(b"/ # ")
             return b"50 120" in terminal.shown
 
-        await eventually(resized)
+        await poll_until(resized)
         terminal.type(b"sleep 3600\r")
         await terminal.shows(b"sleep 3600\r\n")
         terminal.type(b"\x03")

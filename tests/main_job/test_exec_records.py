@@ -9,10 +9,11 @@ import pytest
 
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse_client import PilothouseError
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import COMMAND, logged_in
 from tests.main_job.executing import held, make_web, records_of_ends, run, start
 from tests.main_job.terminal import Terminal
+from tests.waiting import poll_until
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def test_the_end_of_the_time_given(web: Server) -> None:
         watches = web.admin.audit.list_operations(filter='action = "watch"')
         return [item.error_code async for item in watches if item.error_code]
 
-    assert await eventually(watch_ended) == ["DEADLINE_EXCEEDED"]
+    assert await poll_until(watch_ended) == ["DEADLINE_EXCEEDED"]
 
 
 async def test_by_the_command(web: Server, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.main_job.legacy import (
     DEPLOYMENTS,
@@ -24,6 +24,7 @@ from tests.main_job.legacy import (
     running,
     service,
 )
+from tests.waiting import poll_until
 
 
 async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
@@ -70,14 +71,14 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
         now = await kubectl.pods()
         return len(now) == 2 and not now.keys() & pods.keys()
 
-    await eventually(replaced)
+    await poll_until(replaced)
     assert (await running(server, "web")).pod_name not in pods
     await server.admin.containers.stop(namespace="legacy", name="web")
 
     async def none_left() -> bool:
         return not await kubectl.pods()
 
-    await eventually(none_left)
+    await poll_until(none_left)
     await server.admin.containers.delete(namespace="legacy", name="web")
 
     async def gone() -> bool:
@@ -85,7 +86,7 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
         services = (await kubectl.ask("GET", SERVICES))["items"]
         return not deployments and not services
 
-    await eventually(gone)
+    await poll_until(gone)
 
 
 async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Server, tmp_path: Path) -> None:

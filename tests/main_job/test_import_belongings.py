@@ -11,7 +11,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.main_job.legacy import DEPLOYMENTS, all_run, condition, deployment, legacy, running
 from tests.main_job.legacy_shop import (
@@ -26,6 +26,7 @@ from tests.main_job.legacy_shop import (
     settled,
     shop,
 )
+from tests.waiting import poll_until
 
 
 async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Server, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
         now = await kubectl.ask("GET", f"{CORE}/secrets/shop-db")
         return bool(now["data"]["password"] == encoded("another"))
 
-    await eventually(told)
+    await poll_until(told)
     assert await kubectl.pods() == pods
 
     # More pods are made by the same template, and what is there stays.
@@ -123,7 +124,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
         now = await kubectl.pods()
         return len(now) == 2 and pods.items() <= now.items()
 
-    await eventually(two)
+    await poll_until(two)
 
     # A volume with the name of one in its pods finds another name there.
     volume = storage_pb2.Volume(name="config", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
@@ -137,7 +138,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
         mounts = now["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
         return {"name": "config-2", "mountPath": "/more"} in mounts
 
-    await eventually(mounted)
+    await poll_until(mounted)
     await server.admin.containers.update(
         namespace="legacy",
         name="shop",
@@ -150,7 +151,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
         done = now["status"].get("updatedReplicas") == now["status"].get("readyReplicas") == 2
         return bool(done and now["spec"]["template"]["spec"]["containers"][0]["image"] == "nginx:2")
 
-    await eventually(replaced)
+    await poll_until(replaced)
 
     # While it is mounted, nothing of it can be deleted.
     for deleting in (
@@ -165,7 +166,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     async def gone() -> bool:
         return not (await kubectl.ask("GET", DEPLOYMENTS))["items"]
 
-    await eventually(gone)
+    await poll_until(gone)
 
     # The claim was somebody's before: it is given back, with its data. A secret is deleted like any other.
     there = await kubectl.ask("GET", f"{CORE}/persistentvolumeclaims/shop.data")
@@ -181,7 +182,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
         secrets = [item.name async for item in server.admin.config.list_secrets(namespace="legacy")]
         return not claims and "shop-db" not in secrets
 
-    await eventually(given_back)
+    await poll_until(given_back)
     left = await kubectl.ask("GET", f"{CORE}/persistentvolumeclaims/shop.data")
     assert left["metadata"]["uid"] == there["metadata"]["uid"]
     assert "deletionTimestamp" not in left["metadata"]
@@ -218,14 +219,14 @@ async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -
     async def made_anew() -> bool:
         return bool(uids := await claims()) and former["metadata"]["uid"] not in uids
 
-    await eventually(made_anew)
+    await poll_until(made_anew)
     await server.admin.containers.delete(namespace="legacy", name="one")
     await server.admin.storage.delete_volume(namespace="legacy", name="data")
 
     async def gone() -> bool:
         return not await claims()
 
-    await eventually(gone)
+    await poll_until(gone)
 
 
 async def test_what_several_share_is_made_once_and_a_second_import_finds_it(server: Server) -> None:
@@ -268,5 +269,5 @@ async def test_a_drifted_one_is_left_and_reported_with_its_volumes(server: Serve
         now = await kubectl.ask("GET", f"{DEPLOYMENTS}/reader")
         return "pilothouse.dev/container-uid" in now["metadata"]["labels"]
 
-    await eventually(labelled)
+    await poll_until(labelled)
     assert (await kubectl.ask("GET", f"{DEPLOYMENTS}/reader"))["spec"] == there["spec"]

@@ -11,8 +11,9 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.values import resources
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
+from tests.waiting import poll_until
 
 WHERE = ("--namespace", "shop")
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
@@ -92,11 +93,11 @@ def waiting_pod(server: Server) -> dict[str, Any]:
 async def test_a_pod_that_finds_no_node(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await create(server, annotations={BEHAVIOR: "unschedulable"})
-    event = await eventually(shown(server, "FailedScheduling"))
+    event = await poll_until(shown(server, "FailedScheduling"))
     assert event is not None
     assert (event.type, event.object_kind, event.count) == ("Warning", "Pod", 1)
     assert "nodes are available" in event.message
-    (line,) = await eventually(told(server, "FailedScheduling"))
+    (line,) = await poll_until(told(server, "FailedScheduling"))
     assert (line.previous_status, line.current_status) == (pb.CONTAINER_STATUS_PENDING,) * 2
     assert line.message == f"Pod {event.object_name}: {event.message}"
     assert line.triggered_by == "kubernetes"
@@ -124,10 +125,10 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
     shell = await given(server, tmp_path)
     await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait")
     mount_what_is_not_there(server)
-    (line,) = await eventually(told(server, "FailedMount"))
+    (line,) = await poll_until(told(server, "FailedMount"))
     assert 'secret "absent" not found' in line.message
     assert line.current_status == pb.CONTAINER_STATUS_RUNNING
-    event = await eventually(shown(server, "FailedMount"))
+    event = await poll_until(shown(server, "FailedMount"))
     assert event is not None
 
     # The kubelet repeats it; that is the same event, and no further line.
@@ -135,7 +136,7 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
         again = await shown(server, "FailedMount")()
         return again is not None and again.count > event.count
 
-    await eventually(repeated)
+    await poll_until(repeated)
     assert len(await told(server, "FailedMount")()) == 1
     assert server.cluster is not None
     EventRecorder(server.cluster.store, server.cluster.clock).record(
@@ -146,7 +147,7 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
         component="attachdetach-controller",
         warning=True,
     )
-    (line,) = await eventually(told(server, "FailedAttachVolume"), seconds=30.0)
+    (line,) = await poll_until(told(server, "FailedAttachVolume"), seconds=30.0)
     assert "Multi-Attach error" in line.message
     container = (await get(server)).container
     assert container.reason == "FailedAttachVolume"
@@ -164,15 +165,15 @@ async def test_pods_that_a_quota_refuses(server: Server, tmp_path: Path) -> None
         return server.cluster.store.get(resources.NAMESPACES, None, "shop") is not None
 
     await create(server, name="first")
-    await eventually(there)
+    await poll_until(there)
     quota = {"metadata": {"name": "none", "namespace": "shop"}, "spec": {"hard": {"pods": "0"}}}
     server.cluster.store.create(resources.RESOURCE_QUOTAS, quota)
     await create(server)
-    event = await eventually(shown(server, "FailedCreate"))
+    event = await poll_until(shown(server, "FailedCreate"))
     assert event is not None
     assert event.object_kind == "ReplicaSet"
     assert "exceeded quota" in event.message
-    (line,) = await eventually(told(server, "FailedCreate"))
+    (line,) = await poll_until(told(server, "FailedCreate"))
     assert line.current_status == pb.CONTAINER_STATUS_FAILED
     assert "exceeded quota" in line.message
     assert "exceeded quota" in await shell.succeed("containers", "get", "web", *WHERE)
@@ -185,7 +186,7 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
         annotations={BEHAVIOR: "readiness-failing"},
         probes=pb.Probes(readiness=pb.Probe(period_seconds=1, exec=pb.ExecAction(command=["true"]))),
     )
-    (line,) = await eventually(told(server, "Unhealthy"))
+    (line,) = await poll_until(told(server, "Unhealthy"))
     assert "Readiness probe failed" in line.message
     assert (await get(server)).container.reason == "Unhealthy"
     await create(server, name="other", annotations={BEHAVIOR: "crash-loop"})
@@ -194,7 +195,7 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
         lines = await shell.read("containers", "history", "other", *WHERE)
         return [each for each in lines if each["reason"] == "BackOff"]
 
-    (back_off,) = await eventually(backing_off)
+    (back_off,) = await poll_until(backing_off)
     assert "Back-off restarting failed container" in back_off["message"]
     liveness = pb.Probe(period_seconds=1, failure_threshold=1, exec=pb.ExecAction(command=["false"]))
     await create(server, name="dead", probes=pb.Probes(liveness=liveness))
@@ -203,7 +204,7 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
         lines = await shell.read("containers", "history", "dead", *WHERE)
         return [each for each in lines if each["reason"] == "Unhealthy"]
 
-    (unhealthy,) = await eventually(killed)
+    (unhealthy,) = await poll_until(killed)
     assert "Liveness probe failed" in unhealthy["message"]
 
 
@@ -235,7 +236,7 @@ async def test_a_claim_tells_too_and_several_replicas_of_it_are_told(server: Ser
         answer = await server.admin.storage.get_volume.send(request)
         return [each for each in answer.events if each.reason == "ProvisioningFailed"]
 
-    (event, *_) = await eventually(failing)
+    (event, *_) = await poll_until(failing)
     assert (event.object_kind, event.object_name) == ("PersistentVolumeClaim", "data")
     assert "ProvisioningFailed" in await shell.succeed("volumes", "get", "data", *WHERE)
     created = await create(server, replicas=3, volume_mounts=[pb.VolumeMount(volume="data", mount_path="/d")])

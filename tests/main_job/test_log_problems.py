@@ -10,8 +10,9 @@ import pytest
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError, RetryPolicy
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
+from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 LOGS = ("containers", "logs", "--namespace", "demo")
@@ -39,7 +40,7 @@ async def make(server: Server, name: str, behavior: str = "", **fields: object) 
         # One whose image cannot be pulled has come as far as it will.
         return found.status == pb.CONTAINER_STATUS_RUNNING or found.reason == "ImagePullBackOff"
 
-    await eventually(there)
+    await poll_until(there)
 
 
 async def read(server: Server, **request: object) -> list[pb.StreamLogsResponse]:

@@ -16,8 +16,9 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from tests.conftest import Database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
 from tests.main_job.command import logged_in
+from tests.waiting import poll_until
 
 SCRIPT = "for i in " + " ".join(map(str, range(40))) + "; do echo line $i; sleep 1; done; sleep 3600"
 
@@ -35,7 +36,7 @@ async def running(server: Server, name: str, script: str = SCRIPT, **fields: obj
         found = await server.admin.containers.get(namespace="demo", name=name)
         return found.status == container_pb2.CONTAINER_STATUS_RUNNING
 
-    await eventually(runs)
+    await poll_until(runs)
 
 
 async def lines(server: Server, **request: object) -> list[container_pb2.LogEntry]:
@@ -58,7 +59,7 @@ async def test_the_whole_log_and_its_end(demo: Server) -> None:
         found = await lines(demo, name="web")
         return found if len(found) >= 3 else []
 
-    found = await eventually(written)
+    found = await poll_until(written)
     assert [entry.container for entry in found] == ["web"] * len(found)
     times = [entry.timestamp.ToNanoseconds() for entry in found]
     assert times == sorted(times)
@@ -145,7 +146,7 @@ async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
     async def shown() -> str:
         return await shell.succeed("containers", "logs", "web", "--namespace", "demo", "--tail", "1")
 
-    assert (await eventually(shown)).strip()
+    assert (await poll_until(shown)).strip()
 
 
 # A look at the log every second must find every run: at ten times the speed short ones would pass between two looks.
@@ -166,7 +167,7 @@ async def restarted(server: Server, times: int) -> None:
         found = await server.admin.containers.get(namespace="demo", name="web")
         return found.restart_count >= times
 
-    await eventually(often_enough, seconds=60.0)
+    await poll_until(often_enough, seconds=60.0)
 
 
 class Followed:
@@ -241,7 +242,7 @@ async def test_without_its_past_a_log_begins_with_what_comes_next(slower: Server
         found = await lines(slower, name="web")
         return found if len(found) >= 3 else []
 
-    past = await eventually(written)
+    past = await poll_until(written)
     followed = Followed()
     await followed.read(slower, lambda lines: len(lines) >= LINES_A_RUN, tail_lines=0)
     first = int(followed.lines[0].split()[1])
@@ -265,7 +266,7 @@ async def test_only_what_was_written_since(demo: Server) -> None:
     async def written() -> bool:
         return len(await lines(demo, name="web")) >= 30
 
-    await eventually(written)
+    await poll_until(written)
     moment = Timestamp()
     moment.FromDatetime(datetime.now(UTC) - timedelta(seconds=5))
     since = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="web", since_time=moment)]
@@ -283,7 +284,7 @@ async def test_times_by_the_command(demo: Server, tmp_path: Path) -> None:
         found = (await shell.succeed(*where, "--timestamps")).splitlines()
         return found if len(found) >= 2 else []
 
-    found = await eventually(shown)
+    found = await poll_until(shown)
     told = await lines(demo, name="web")
     assert found == [
         f"{entry.timestamp.ToJsonString()} {entry.line.decode()}" for entry in told[: len(found)]

@@ -16,8 +16,9 @@ from pilothouse_client import PilothouseError
 from pilothouse_simulator.admission.pod_security import ENFORCE, WARN
 from pilothouse_simulator.values import resources
 from pilothouse_simulator.values.json_copy import copy_json
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
+from tests.waiting import poll_until
 
 MANIFEST = """\
 apiVersion: apps/v1
@@ -86,7 +87,7 @@ async def shown(server: Server, holds: Callable[[pb.Container], bool]) -> pb.Con
         found = await server.admin.containers.get(namespace="demo", name="web")
         return found if holds(found) else None
 
-    found = await eventually(look, seconds=20.0)
+    found = await poll_until(look, seconds=20.0)
     assert found is not None
     return found
 
@@ -243,5 +244,5 @@ async def test_a_profile_that_somebody_takes_away_is_put_back(server: Server) ->
     async def put_back() -> bool:
         return bool(pod_spec(server)["securityContext"].get("seccompProfile") == {"type": "RuntimeDefault"})
 
-    await eventually(put_back, seconds=20.0)
+    await poll_until(put_back, seconds=20.0)
     await shown(server, running)

@@ -10,8 +10,9 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy
+from tests.waiting import poll_until
 
 PRIVILEGED = pb.SecurityContext(privileged=True)
 UNFILTERED = pb.SeccompProfile(type="Unconfined")
@@ -122,7 +123,7 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
             return error.code.name != "PERMISSION_DENIED"
         return True
 
-    await eventually(allowed)
+    await poll_until(allowed)
 
 
 async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Server) -> None:

@@ -13,10 +13,11 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_simulator.values import resources
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy, running
 from tests.main_job.legacy_shop import CORE
+from tests.waiting import poll_until
 
 LOG_IN = '{"auths": {"registry.example.org": {"auth": "Ym9iOnNlY3JldA=="}}}'
 TYPE = "kubernetes.io/dockerconfigjson"
@@ -70,7 +71,7 @@ async def named_on_the_cluster(server: Server, wanted: list[str]) -> None:
         spec = template(server)
         return bool(spec) and [each["name"] for each in spec.get("imagePullSecrets", [])] == wanted
 
-    await eventually(there)
+    await poll_until(there)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from pilothouse_client import PilothouseError
 from pilothouse_simulator.admission.pod_security import ENFORCE
 from pilothouse_simulator.admission.webhooks import Webhook
 from pilothouse_simulator.values import resources
-from tests.harness import Server, eventually
+from tests.harness import Server
+from tests.waiting import poll_until
 
 MEBIBYTE = 1024 * 1024
 
@@ -37,7 +38,7 @@ async def demo(server: Server) -> None:
     async def there() -> bool:
         return store.get(resources.NAMESPACES, None, "demo") is not None
 
-    await eventually(there)
+    await poll_until(there)
 
 
 async def shown(
@@ -47,7 +48,7 @@ async def shown(
         found = await server.admin.containers.get(namespace="demo", name=name)
         return found if holds(found) else None
 
-    found = await eventually(look, seconds=seconds)
+    found = await poll_until(look, seconds=seconds)
     assert found is not None
     return found
 

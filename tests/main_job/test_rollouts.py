@@ -9,8 +9,9 @@ from typing import Any
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_simulator.values import resources
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
+from tests.waiting import poll_until
 
 WHERE = ("--namespace", "shop")
 # No host answers under this top-level domain.
@@ -142,7 +143,7 @@ async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) 
     async def none() -> bool:
         return not pods(server)
 
-    await eventually(none)
+    await poll_until(none)
     await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "2", "--wait")
     assert len(pods(server)) == 2
     assert (await seen(server)).ready_replicas == 2

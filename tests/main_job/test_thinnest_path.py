@@ -7,7 +7,8 @@ import asyncio
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.streams import ChangeKind
-from tests.harness import Server, eventually
+from tests.harness import Server
+from tests.waiting import poll_until
 
 
 async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -> None:
@@ -46,6 +47,6 @@ async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -
         records = [item async for item in admin.audit.list_operations(filter='action = "create"')]
         return [f"{item.username} {item.resource_type} {item.resource_name}" for item in records]
 
-    records = await eventually(recorded)
+    records = await poll_until(recorded)
     assert "admin container web" in records
     assert "admin namespace demo" in records

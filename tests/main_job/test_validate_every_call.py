@@ -19,8 +19,9 @@ from pilothouse_client import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, Manifest, Resource
 from pilothouse_simulator.admission.webhooks import Webhook
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
+from tests.waiting import poll_until
 
 SPACE = "demo"
 Call = Callable[[], Awaitable[Any]]
@@ -65,7 +66,7 @@ async def demo(server: Server) -> AsyncIterator[ClusterClient]:
         ]
         return web.status == container.CONTAINER_STATUS_RUNNING and not waiting
 
-    await eventually(settled, seconds=40.0)
+    await poll_until(settled, seconds=40.0)
     client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
     yield client
     await client.close()
@@ -231,7 +232,7 @@ async def test_what_is_somebody_elses_is_told_and_what_a_quota_forbids(
     async def counted() -> bool:
         return "secrets" in (await demo.read(QUOTAS, SPACE, "few")).get("status", {}).get("used", {})
 
-    await eventually(counted)
+    await poll_until(counted)
     file = tmp_path / "configs.yaml"
     file.write_text("""
 apiVersion: v1

@@ -16,8 +16,9 @@ from pilothouse_client import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from tests.conftest import connection
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.command import logged_in
+from tests.waiting import poll_until
 
 
 def served(name: str, node_port: int) -> pb.Container:
@@ -35,7 +36,7 @@ async def demo(server: Server) -> ClusterClient:
         found = await server.admin.containers.get(namespace="demo", name="first")
         return found.status == pb.CONTAINER_STATUS_RUNNING
 
-    await eventually(running)
+    await poll_until(running)
     return await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
 
 
@@ -175,8 +176,8 @@ async def test_a_cluster_that_is_waited_for_holds_up_nobody_else(server: Server)
                 return False
             return True
 
-    waiting = await eventually(trial)
-    await eventually(free, seconds=5.0)
+    waiting = await poll_until(trial)
+    await poll_until(free, seconds=5.0)
     assert await trial() == waiting
     server.cluster.faults.storage_stalled = False
     assert (await tried).replicas == 2

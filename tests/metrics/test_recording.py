@@ -12,9 +12,9 @@ import pytest
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.errors import PilothouseError
-from tests.harness import eventually
 from tests.metrics.served import Served, measured, reasons, request
 from tests.metrics.world import Box
+from tests.waiting import poll_until
 
 
 async def stored(served: Served, box: Box) -> int:
@@ -136,7 +136,7 @@ async def test_a_slow_senders_samples_are_stored_while_the_stream_is_open(served
 
     call = stub.RecordUsage(slowly(), metadata=metadata)
     try:
-        assert await eventually(is_stored)
+        assert await poll_until(is_stored)
     finally:
         finished.set()
     assert (await call).accepted_count == 2
@@ -155,4 +155,4 @@ async def test_it_is_recorded_with_the_counts(served: Served) -> None:
             )
         )
 
-    assert await eventually(closing_record)
+    assert await poll_until(closing_record)

@@ -15,8 +15,8 @@ from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
-from tests.harness import eventually
 from tests.metrics.world import Box, World, world_of
+from tests.waiting import poll_until
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 EVERYTHING = Interest(lambda: None)
@@ -151,7 +151,7 @@ async def test_while_nobody_watches_no_connection_is_held(world: World, database
         async def none_left() -> bool:
             return await _listeners(database) == 0
 
-        assert await eventually(none_left)
+        assert await poll_until(none_left)
 
 
 async def _listeners(database: Database) -> int:

@@ -18,10 +18,11 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import STORAGE_CLASSES
 from tests.clusters.given import register
-from tests.harness import Server, eventually
+from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, Kubectl
 from tests.main_job.legacy_shop import furnished, shop
 from tests.promises.killing import REGISTERED, SPACE, Operation, Seen, nothing_is_due
+from tests.waiting import poll_until
 
 
 async def make_space(server: Server, cluster: str = "") -> None:
@@ -168,7 +169,7 @@ async def meddle(server: Server) -> None:
     async def noticed() -> bool:
         return not await nothing_is_due(server)
 
-    await eventually(noticed, what="the work that the observer asks for")
+    await poll_until(noticed, what="the work that the observer asks for")
 
 
 async def deregister(server: Server) -> None:

@@ -42,7 +42,8 @@ from pilothouse_simulator.values.resources import (
     SERVICES,
 )
 from tests.conftest import Database, new_database
-from tests.harness import QUICK, Server, eventually, running_server
+from tests.harness import QUICK, Server, running_server
+from tests.waiting import poll_until
 
 SPACE, REGISTERED = "legacy", "second"
 # Ten seconds are promised; a machine that is busy with other tests gets three times as much.
@@ -142,7 +143,7 @@ async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]
     worker = Worker(server.application.store, Clusters(connect), OwnChanges(), SHORT, nouns=nouns)
     running = asyncio.ensure_future(worker.run())
     try:
-        await eventually(until, seconds=60, what="the worker's end")
+        await poll_until(until, seconds=60, what="the worker's end")
     finally:
         await cancel_and_wait(running)
 

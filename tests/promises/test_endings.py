@@ -13,10 +13,10 @@ import pytest
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from tests.conftest import Database
-from tests.harness import eventually
 from tests.promises.calling import Caller, Outcome, token_of
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World, quiet_world
+from tests.waiting import poll_until
 
 # A second and five are promised; a busy machine that runs the tests adds what one call takes on it.
 UNARY_SECONDS, STREAM_SECONDS = 3.0, 7.0
@@ -114,7 +114,7 @@ async def faults_of_a_drain(world: World) -> list[str]:
                 )
                 return len(outcomes) > 30 and bool(await sql.fetchval(waits, "%namespaces%"))
 
-            await eventually(under_way)
+            await poll_until(under_way)
             started = time.monotonic()
             stopping = asyncio.create_task(world.server.application.stop())
             # Watchers hear of it first; who does not within a second is told of below.
@@ -202,7 +202,7 @@ async def test_a_call_that_is_cut_during_the_drain_is_not_left_open(world: World
         async def waits() -> bool:
             return bool(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
 
-        await eventually(waits)
+        await poll_until(waits)
         await channel.close()
         await asyncio.gather(answer, return_exceptions=True)
 
@@ -210,4 +210,4 @@ async def test_a_call_that_is_cut_during_the_drain_is_not_left_open(world: World
         engine = world.server.application.database.app
         return bool(engine.pool.checkedout() == 0)  # type: ignore[attr-defined]
 
-    await eventually(settled, seconds=5)
+    await poll_until(settled, seconds=5)

@@ -19,11 +19,11 @@ from sqlalchemy.exc import ProgrammingError
 from pilothouse_server import log_lines
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.tasks import cancel_and_wait
-from tests.harness import eventually
 from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
 from tests.promises.test_recorded_calls import GARBAGE
 from tests.promises.world import World, furnished
+from tests.waiting import poll_until
 
 PASSWORD = "hunter2-and-more"
 TELLTALE = re.compile(r"select |insert |asyncpg|sqlalchemy|traceback|\.py\b|" + PASSWORD, re.IGNORECASE)
@@ -170,7 +170,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_open(world: World) -> Non
     async def settled() -> bool:
         return not await open_work(world) and connections(world) == 0
 
-    await eventually(settled, seconds=10)
+    await poll_until(settled, seconds=10)
     await world.must("GetContainer", {"namespace": OWN, "name": "web"})
 
 

@@ -23,7 +23,7 @@ from pilothouse_simulator.values.resources import (
     SERVICES,
 )
 from tests.conftest import Database, new_database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
 from tests.promises.killed_operations import deregister, is_forgotten, let_go, make_registered
 from tests.promises.killing import (
     AGREED_SECONDS,
@@ -36,6 +36,7 @@ from tests.promises.killing import (
     settled,
     work,
 )
+from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full
 
@@ -119,4 +120,4 @@ async def test_killed_when_the_last_namespace_is_gone_the_next_server_ends_the_c
         async def ended() -> bool:
             return [each.name async for each in server.admin.namespaces.list_clusters()] == ["local"]
 
-        await eventually(ended, seconds=AGREED_SECONDS, what="the end of the cluster")
+        await poll_until(ended, seconds=AGREED_SECONDS, what="the end of the cluster")

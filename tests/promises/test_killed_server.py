@@ -25,8 +25,9 @@ from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES
 from tests.conftest import Database
-from tests.harness import PASSWORD, eventually
+from tests.harness import PASSWORD
 from tests.readme.served import BIN, environment
+from tests.waiting import poll_until
 
 CONTAINERS = 6
 PROMISED_SECONDS = 10.0
@@ -151,12 +152,12 @@ async def killed_and_followed(database: Database, tmp_path: Path, finished: int)
         }
         async with killed_at_the_end(variables) as client:
             await ask_for_much(client, "shop")
-            await eventually(lambda: reached(client, finished))
+            await poll_until(lambda: reached(client, finished))
         async with killed_at_the_end(variables) as client:
 
             async def done() -> bool:
                 return await outstanding(client, "shop") == []
 
             # Ten seconds are promised; a machine that is busy with other tests gets three times as much.
-            await eventually(done, seconds=3 * PROMISED_SECONDS, what="everything as asked for")
+            await poll_until(done, seconds=3 * PROMISED_SECONDS, what="everything as asked for")
         return on_cluster(cluster, "shop")

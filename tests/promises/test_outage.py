@@ -17,10 +17,10 @@ from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.store import errors, opening, unit_of_work
 from tests.conftest import addresses, connection
-from tests.harness import eventually
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.test_errors import lacks
 from tests.promises.world import World, quiet_world
+from tests.waiting import poll_until
 
 
 @asynccontextmanager
@@ -68,7 +68,7 @@ async def recovers(world: World, seconds: float) -> None:
         fields = {"namespace": OWN, "container": workload("after")}
         return (await world.call("CreateContainer", fields)).code in ("OK", "ALREADY_EXISTS")
 
-    await eventually(recovered, seconds=seconds)
+    await poll_until(recovered, seconds=seconds)
 
 
 async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

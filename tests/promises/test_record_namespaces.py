@@ -5,10 +5,10 @@ But for callers who do not reach the namespace: they see their own records, whic
 
 from __future__ import annotations
 
-from tests.harness import eventually
 from tests.promises.calling import Caller
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, World
+from tests.waiting import poll_until
 
 # A role that lets its holders reach a namespace, and hardly more.
 SMALL = {"name": "small", "permissions": ["metrics.query"]}
@@ -49,7 +49,7 @@ async def test_denials_stand_in_the_namespace_that_is_named(world: World) -> Non
         found = await placed(world, "somebody")
         return {method for method, names in found.items() if names == {OWN}} >= denied
 
-    await eventually(all_placed)
+    await poll_until(all_placed)
 
 
 async def test_what_is_not_reached_is_not_told_by_ones_own_records(world: World) -> None:
@@ -60,7 +60,7 @@ async def test_what_is_not_reached_is_not_told_by_ones_own_records(world: World)
     async def recorded() -> bool:
         return (await placed(world, "outsider")).keys() >= refused
 
-    await eventually(recorded)
+    await poll_until(recorded)
     found = await placed(world, "outsider")
     assert {name for method in refused for name in found[method]} == {None}
 

@@ -19,10 +19,10 @@ from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Layer, Pipeline, Proceed
 from tests.conftest import Database
-from tests.harness import eventually
 from tests.promises.calling import OPERATION_KEY, Caller, Outcome
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import World, furnished, quiet_world
+from tests.waiting import poll_until
 
 GARBAGE = b"\xff\xff\xff\xff"
 
@@ -119,7 +119,7 @@ async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World
                         )
                     )
 
-            await eventually(waits)
+            await poll_until(waits)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
@@ -130,7 +130,7 @@ async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World
             )
             return found
 
-        record = await eventually(recorded)
+        record = await poll_until(recorded)
         assert record is not None
         assert (record["error_code"], record["status_code"]) == ("CANCELLED", 499)
         assert record["username"] == "admin"
@@ -163,7 +163,7 @@ async def test_a_stream_has_two_records(world: World) -> None:
             "NOT_FOUND",
         ]
 
-    await eventually(complete)
+    await poll_until(complete)
 
 
 async def out_of_order(world: World) -> list[str]:

@@ -14,10 +14,11 @@ from google.rpc import error_details_pb2
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.rpc import pipeline
 from tests.conftest import Database
-from tests.harness import eventually, running_server
+from tests.harness import running_server
 from tests.promises.calling import Caller, Outcome, failed, token_of
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, World, quiet_world
+from tests.waiting import poll_until
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
@@ -159,7 +160,7 @@ async def test_changed_grants_end_a_watch_over_all_that_is_visible(world: World)
     async def refused() -> bool:
         return (await resumed(world, somebody, token, namespace="")).reason == "WATCH_CHANGED"
 
-    await eventually(refused, seconds=2)
+    await poll_until(refused, seconds=2)
 
 
 async def test_an_idle_watch_sends_bookmarks_to_go_on_from(world: World) -> None:
@@ -214,7 +215,7 @@ async def test_a_reader_that_is_too_slow_is_told_where_to_go_on(
                 count = "SELECT count(*) FROM operation_logs WHERE error_code = 'RESOURCE_EXHAUSTED'"
                 return bool(await sql.fetchval(count))
 
-        await eventually(ended, seconds=10)
+        await poll_until(ended, seconds=10)
         try:
             async with asyncio.timeout(10):
                 async for answer in stream:

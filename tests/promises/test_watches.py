@@ -14,11 +14,12 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_server.rpc import watch
 from pilothouse_server.store.feed import FeedEvent
 from pilothouse_server.tasks import cancel_and_wait
-from tests.harness import eventually, running_server
+from tests.harness import running_server
 from tests.promises.calling import Caller, token_of
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN
 from tests.promises.world import World
+from tests.waiting import poll_until
 
 _LISTENERS = (
     "SELECT pid FROM pg_stat_activity "
@@ -80,7 +81,7 @@ async def race(
                     task.result()
                 return all(follower.newest >= head for follower in followers)
 
-            await eventually(there, seconds=20)
+            await poll_until(there, seconds=20)
             found = await faults(sql, followers)
             deadlocks = await sql.fetchval(
                 "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -93,14 +94,14 @@ async def race(
 async def kill_listeners(world: World) -> None:
     """Ends the backends that listen, once each server has one."""
     async with world.sql() as sql:
-        pids = await eventually(lambda: _pids(sql))
+        pids = await poll_until(lambda: _pids(sql))
         for pid in pids:
             await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
 
         async def gone() -> bool:
             return not set(pids) & set(await _pids(sql))
 
-        await eventually(gone)
+        await poll_until(gone)
 
 
 async def _pids(sql: object) -> list[int]:
@@ -145,7 +146,7 @@ async def test_ends_of_the_listener_cost_no_event(world: World) -> None:
             return any(change[2] == wanted for change in follower.changes)
 
         # The poll finds it, long before the listener is back.
-        await eventually(seen, seconds=2.0)
+        await poll_until(seen, seconds=2.0)
     await cancel_and_wait(task)
     async with world.sql() as sql:
         assert await faults(sql, [follower]) == []

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client import AsyncClient
-from tests.harness import eventually
 from tests.readme.served import ROOT, Shell, environment
+from tests.waiting import poll_until
 
 PASSWORD = "correct horse battery staple"
 MAKE_RUN = "make run"
@@ -102,7 +102,7 @@ async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
     async def ended() -> bool:
         return not Path(f"/proc/{postgres}").exists()
 
-    await eventually(ended, seconds=30, what="the end of PostgreSQL")
+    await poll_until(ended, seconds=30, what="the end of PostgreSQL")
 
 
 async def test_make_run_says_what_it_does(tmp_path: Path) -> None:

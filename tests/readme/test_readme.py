@@ -17,8 +17,8 @@ import yaml
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
-from tests.harness import eventually
 from tests.readme.served import PATH, ROOT, Shell, environment, serving
+from tests.waiting import poll_until
 
 PASSWORD = "correct horse battery staple"
 
@@ -141,7 +141,7 @@ async def test_further_clusters(tmp_path: Path) -> None:
         for line, said in FURTHER:
             if line == HEALTH:
                 # Its health is looked at a moment after it is registered.
-                await eventually(lambda: says(HEALTH, "HEALTHY"), seconds=30, what=HEALTH)
+                await poll_until(lambda: says(HEALTH, "HEALTHY"), seconds=30, what=HEALTH)
             else:
                 assert await says(line, said), line
 

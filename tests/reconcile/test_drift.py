@@ -20,8 +20,8 @@ from pilothouse_server.kubernetes.objects import (
     ScaleTarget,
 )
 from pilothouse_server.values.resources import Condition
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 WISHES: dict[str, Any] = {
     "env": (EnvVar("A", "1"), EnvVar("B", "2")),
@@ -174,7 +174,7 @@ async def test_what_shall_not_run_is_held_at_zero(here: World, policy: Any, left
         if left:
             row = await here.until(lambda row: drifted(row).status == "True")
             assert ".spec.replicas" in drifted(row).message
-        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == left)
+        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == left)
         row = await here.until(lambda row: row.observed.status == "stopped")
         assert row.replicas == 1
 
@@ -198,7 +198,7 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
         # It does not act on zero: stopping and starting are ours.
         await here.move(containers.stop)
-        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 0)
+        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 0)
         await here.move(containers.start)
         row = await here.running()
         assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
@@ -236,8 +236,8 @@ async def test_a_service_becomes_headless_and_back(here: World) -> None:
         await running(here, ports=port("ClusterIP"))
         assert await address() not in ("", "None")
         await here.update(ports=port("Headless"))
-        await eventually(address, lambda found: found == "None")
+        await poll_until(address, lambda found: found == "None")
         await here.update(ports=port("ClusterIP"))
-        await eventually(address, lambda found: found not in ("", "None"))
+        await poll_until(address, lambda found: found not in ("", "None"))
         row = await here.running()
         assert {c.type: c.status for c in row.observed.conditions}["Applied"] == "True"

@@ -10,8 +10,8 @@ import pytest
 
 from pilothouse_server.kubernetes.events import list_events
 from pilothouse_server.reconcile.observe import explanations
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
@@ -27,7 +27,7 @@ async def lines(here: World, name: str, reason: str) -> int:
 
 
 async def told(here: World, name: str, reason: str) -> None:
-    await eventually(lambda: lines(here, name, reason), bool)
+    await poll_until(lambda: lines(here, name, reason), bool)
 
 
 async def test_an_observer_that_takes_over_does_not_tell_again(here: World) -> None:

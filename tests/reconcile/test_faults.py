@@ -12,8 +12,8 @@ from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.values.resources import NamespaceRef
 from tests.kubernetes.containers import container as model
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
@@ -119,7 +119,7 @@ async def test_a_name_that_is_taken_is_refused_and_free_again_when_it_goes(here:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
-        await eventually(lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is not None)
+        await poll_until(lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is not None)
         foreign = manifests.deployment(model(uid="0b2c3d4e-0000-4000-8000-00000000000f"))
         del foreign["metadata"]["labels"]
         taken = await client.apply(DEPLOYMENTS, foreign)
@@ -177,7 +177,7 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
-        home = await eventually(
+        home = await poll_until(
             lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is not None
         )
         assert home is not None
@@ -196,8 +196,8 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
             )
             await client.apply(DEPLOYMENTS, manifests.deployment(orphan))
             await client.apply(SERVICES, manifests.services(orphan)[0])
-        await eventually(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
-        await eventually(lambda: client.find(SERVICES, "shop", "orphan"), lambda found: found is None)
+        await poll_until(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
+        await poll_until(lambda: client.find(SERVICES, "shop", "orphan"), lambda found: found is None)
         assert await client.find(DEPLOYMENTS, "other", "web") is not None
         assert await client.find(SERVICES, "other", "orphan") is not None
 
@@ -216,7 +216,7 @@ async def test_a_service_account_goes_when_no_container_names_it(here: World) ->
         }
         await client.apply(SERVICE_ACCOUNTS, theirs)
         await here.update(spec=ContainerSpec(service_account="new"))
-        await eventually(lambda: client.find(SERVICE_ACCOUNTS, "shop", "old"), lambda found: found is None)
+        await poll_until(lambda: client.find(SERVICE_ACCOUNTS, "shop", "old"), lambda found: found is None)
         await here.running()
         there = {account.metadata.name for account in (await client.list(SERVICE_ACCOUNTS, "shop")).items}
         assert there == {"default", "kept", "new", "theirs"}
@@ -231,6 +231,6 @@ async def test_usage_is_collected(here: World) -> None:
         async def samples() -> list[Any]:
             return [sample for batch in here.samples.batches for sample in batch if sample.pods == 2]
 
-        found = await eventually(samples, lambda found: len(found) >= 2)
+        found = await poll_until(samples, lambda found: len(found) >= 2)
         assert {sample.container_id for sample in found} == {row.id}
         assert all(sample.memory_bytes_used > 0 for sample in found)

@@ -17,8 +17,8 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.reconcile.observe.images import Sighting, sighting
 from tests.kubernetes.containers import container as model
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
@@ -38,7 +38,7 @@ async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) ->
         await here.create("again")
         await here.running()
         await here.running("again")
-        found = await eventually(
+        found = await poll_until(
             lambda: images(here),
             lambda rows: all(row["digest"] and row["size_bytes"] for row in rows.values()),
         )
@@ -55,7 +55,7 @@ async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) ->
         )
         # Another image is another row, and learns its own digest.
         await here.update(image="nginx:1.28")
-        moved = await eventually(
+        moved = await poll_until(
             lambda: images(here), lambda rows: rows["web"]["tag"] == "1.28" and rows["web"]["digest"]
         )
         assert moved["web"]["digest"] != web["digest"]
@@ -65,7 +65,7 @@ async def test_an_image_that_cannot_be_pulled_says_so(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(image="nowhere/nothing:1", annotations={BEHAVIOR: "image-pull-error"})
-        found = await eventually(lambda: images(here), lambda rows: rows["web"]["status"] == "error")
+        found = await poll_until(lambda: images(here), lambda rows: rows["web"]["status"] == "error")
         assert found["web"]["digest"] is None
 
 

@@ -12,7 +12,7 @@ from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod
 from pilothouse_server.kubernetes.watch_events import WatchEvent
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.tasks import cancel_and_wait
-from tests.kubernetes.waiting import eventually
+from tests.waiting import poll_until
 
 
 def pod(name: str, version: int, uid: str = "") -> Pod:
@@ -78,7 +78,7 @@ async def follow(script: Script, watches: int) -> Told:
         return len(script.watched_from)
 
     try:
-        await eventually(opened, lambda count: count >= watches)
+        await poll_until(opened, lambda count: count >= watches)
         await asyncio.sleep(0)
     finally:
         await cancel_and_wait(running)

@@ -24,8 +24,8 @@ from pilothouse_server.reconcile.queue.worker import Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository import work_queue as queue
 from pilothouse_server.tasks import cancel_and_wait
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 # Soon over, as the next server has to wait for it.
 LONG = WorkerSettings(lease_seconds=60.0)
@@ -77,7 +77,7 @@ async def die_at(here: World, step: int) -> bool:
         return dying
 
     worker = Worker(here.store, Clusters(connect), OwnChanges(), SHORT)
-    for work in await eventually(work_there, bool):
+    for work in await poll_until(work_there, bool):
         try:
             await worker.reconcile(work)
         except Killed:
@@ -158,7 +158,7 @@ async def deleted(here: World) -> None:
 
 async def settled(here: World) -> None:
     """Until nothing is left to do."""
-    await eventually(here.seen, lambda row: row is None or not row.reconciling)
+    await poll_until(here.seen, lambda row: row is None or not row.reconciling)
 
 
 OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
@@ -199,7 +199,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
-        await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
 
     async def prepared() -> None:
         if operation != "create":
@@ -214,7 +214,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
         if await here.seen() is not None:
             await deleted(here)
         async with next_server(here, client):
-            await eventually(here.seen, lambda row: row is None)
+            await poll_until(here.seen, lambda row: row is None)
         assert await on_cluster(client) == {}
 
     await prepared()
@@ -245,7 +245,7 @@ async def test_a_frozen_server_cannot_write_back(here: World) -> None:
     """It claimed, was stopped past its lease, and wakes up when another has gone on."""
     await here.namespace()
     async with here.reconciling():
-        await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
     await here.create()
     (frozen,) = await claimed(here)
     loaded = await reconcile_container.load(here.store, frozen)
@@ -266,7 +266,7 @@ async def test_a_claim_is_held_for_as_long_as_the_work_takes(here: World) -> Non
     """Each answer takes longer than the lease; nobody else starts the work anew."""
     await here.namespace()
     async with here.reconciling():
-        await eventually(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
     await here.create()
     here.cluster.faults.latency_seconds = 1.5
     client = await here.connect("local")
@@ -278,7 +278,7 @@ async def test_a_claim_is_held_for_as_long_as_the_work_takes(here: World) -> Non
     workers = [Worker(here.store, Clusters(connect), OwnChanges(), quick) for _ in range(2)]
     running = [asyncio.ensure_future(worker.run()) for worker in workers]
     try:
-        await eventually(here.seen, lambda row: row is not None and not row.reconciling, seconds=60)
+        await poll_until(here.seen, lambda row: row is not None and not row.reconciling, seconds=60)
     finally:
         await cancel_and_wait(*running)
     (row,) = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")

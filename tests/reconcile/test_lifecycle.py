@@ -6,8 +6,8 @@ from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 
 async def test_from_a_row_to_running_and_away(here: World) -> None:
@@ -38,7 +38,7 @@ async def test_from_a_row_to_running_and_away(here: World) -> None:
         assert await client.find(SERVICES, "shop", "web") is not None
         assert await client.find(SERVICE_ACCOUNTS, "shop", "web-account") is not None
         await here.delete()
-        await eventually(here.seen, lambda seen: seen is None)
+        await poll_until(here.seen, lambda seen: seen is None)
         assert await client.find(DEPLOYMENTS, "shop", "web") is None
         assert await client.find(SERVICES, "shop", "web") is None
         assert await client.find(SERVICE_ACCOUNTS, "shop", "web-account") is None
@@ -77,7 +77,7 @@ async def test_pause_suspends_and_resume_brings_back(here: World) -> None:
         assert "Suspended" in {condition.type for condition in row.observed.conditions}
         # A person scales it up: it is suspended, and stays so.
         await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
-        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 0)
+        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 0)
         await here.move(containers.resume)
         await here.running()
 
@@ -135,7 +135,7 @@ async def test_services_follow_the_ports(here: World) -> None:
         await here.create(ports=(Port(container_port=80, service_name="old", service_port=80),))
         await here.running()
         await here.update(ports=(Port(container_port=80, service_name="new", service_port=8080),))
-        await eventually(lambda: client.find(SERVICES, "shop", "old"), lambda found: found is None)
+        await poll_until(lambda: client.find(SERVICES, "shop", "old"), lambda found: found is None)
         service = await client.read(SERVICES, "shop", "new")
         assert [port["port"] for port in service["spec"]["ports"]] == [8080]
 
@@ -153,7 +153,7 @@ async def test_an_autoscaler_is_not_fought(here: World) -> None:
         await here.until(lambda row: not row.reconciling and row.observed.ready_replicas == 4)
         assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
         await here.update(replicas=2)
-        await eventually(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 2)
+        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 2)
 
 
 async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
@@ -165,7 +165,7 @@ async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
         found = await client.get(NAMESPACES, None, "shop")
         assert found.metadata.label(manifests.NAMESPACE_UID) == made.uid
         await here.delete_namespace()
-        await eventually(here.seen_namespace, lambda seen: seen is None)
+        await poll_until(here.seen_namespace, lambda seen: seen is None)
         assert await client.find(NAMESPACES, None, "shop") is None
         # The name is free again, for another namespace.
         again = await here.namespace()

@@ -10,8 +10,8 @@ from pilothouse_server.containers.model import Port
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
@@ -24,7 +24,7 @@ async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
         await here.running()
         there = await client.get(DEPLOYMENTS, "shop", "web")
         await client.delete(DEPLOYMENTS, "shop", "web", uid=there.metadata.uid)
-        again = await eventually(
+        again = await poll_until(
             lambda: client.find(DEPLOYMENTS, "shop", "web"),
             lambda found: found is not None and found.metadata.uid != there.metadata.uid,
         )
@@ -37,7 +37,7 @@ async def test_a_service_that_others_delete_or_change_comes_back(here: World) ->
     ports = (Port(container_port=80, service_name="web", service_port=80),)
 
     async def changed(uid: str) -> None:
-        await eventually(
+        await poll_until(
             lambda: client.find(SERVICES, "shop", "web"),
             lambda found: found is not None and found.metadata.uid != uid,
         )
@@ -52,7 +52,7 @@ async def test_a_service_that_others_delete_or_change_comes_back(here: World) ->
         there = await client.read(SERVICES, "shop", "web")
         theirs = {"spec": {"selector": {"app": "theirs"}}}
         await here.apply_as("meddler", "/api/v1/namespaces/shop/services/web", _service(theirs))
-        await eventually(
+        await poll_until(
             lambda: client.read(SERVICES, "shop", "web"),
             lambda found: found["spec"]["selector"] == there["spec"]["selector"],
         )
@@ -75,7 +75,7 @@ async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here
         await here.running()
         there = await client.get(NAMESPACES, None, "shop")
         await client.delete(NAMESPACES, None, "shop", uid=there.metadata.uid)
-        await eventually(
+        await poll_until(
             lambda: client.find(NAMESPACES, None, "shop"),
             lambda found: found is not None and found.metadata.uid != there.metadata.uid,
         )
@@ -89,7 +89,7 @@ async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here
             except NotFound:
                 return 0
 
-        await eventually(pods, lambda ready: ready == 1)
+        await poll_until(pods, lambda ready: ready == 1)
         assert (await here.running()).observed.ready_replicas == 1
 
 
@@ -126,7 +126,7 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
     await here.apply_as("team-b", "/api/v1/namespaces/theirs", manifest)
     async with here.reconciling():
         await here.namespace("theirs")
-        refused = await eventually(
+        refused = await poll_until(
             lambda: here.seen_namespace("theirs"),
             lambda seen: seen is not None and seen.reason == "NameTaken",
         )
@@ -135,15 +135,15 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
         await here.create(namespace="theirs")
         assert (await client.list(DEPLOYMENTS, "theirs")).items == ()
         await here.delete_namespace("theirs")
-        await eventually(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
+        await poll_until(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
         assert await client.find(NAMESPACES, None, "theirs") is not None
 
         await here.namespace("theirs", adopt=True)
-        await eventually(
+        await poll_until(
             lambda: here.seen_namespace("theirs"), lambda seen: seen is not None and seen.phase == "Active"
         )
         await here.delete_namespace("theirs")
-        await eventually(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
+        await poll_until(lambda: here.seen_namespace("theirs"), lambda seen: seen is None)
         found = await client.get(NAMESPACES, None, "theirs")
         assert found.metadata.deletion_timestamp is None
         assert found.metadata.label("team") == "b"

@@ -37,9 +37,9 @@ from pilothouse_server.reconcile.queue.backoff import (
 )
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
 from tests.virtual_time import pass_time, virtual_time
+from tests.waiting import poll_until
 
 ATTEMPTS = some.integers(min_value=1, max_value=10**9)
 TRANSIENT = some.sampled_from((Unreachable("x"), StorageStalled("x"), InternalError("x"), Unauthorized("x")))
@@ -136,7 +136,7 @@ async def test_requests_are_few_while_everything_fails(here: World, code: int) -
             rows = await here.rows("SELECT attempts FROM reconcile_work WHERE resource_type = 'container'")
             return int(min(row["attempts"] for row in rows))
 
-        await eventually(attempts, lambda least: least >= 3, seconds=60.0)
+        await poll_until(attempts, lambda least: least >= 3, seconds=60.0)
         took = loop.time() - began
         # One at once, and then at most one in each half of a second of the shortest pause there is.
         assert max(asked.values()) <= 2 + 4 * took, asked

@@ -18,8 +18,8 @@ from pilothouse_server.reconcile.queue.worker import Worker
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.tasks import cancel_and_wait
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
+from tests.waiting import poll_until
 
 
 async def test_two_servers_share_the_work_and_one_observes(
@@ -93,7 +93,7 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
 
     running = asyncio.ensure_future(observer.run())
     try:
-        await eventually(unknown, bool)
+        await poll_until(unknown, bool)
         sweep = Sweep(here.store, client, "second", observer, SweepSettings(grace_seconds=0.0))
         assert await sweep.sweep() == 0
     finally:

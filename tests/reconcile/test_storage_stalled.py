@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.reconcile.observe.health import HealthSettings
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import QUICK, World
+from tests.waiting import poll_until
 
 
 async def cluster_row(here: World) -> dict[str, Any]:
@@ -49,12 +49,12 @@ async def test_a_right_that_is_denied_says_nothing_of_the_storage(here: World) -
     here.cluster.users.add("narrow", "narrow", rules)
     here.cluster.token = "narrow"
     async with here.reconciling():
-        await eventually(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
+        await poll_until(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
 
 
 async def test_being_asked_to_come_later_is_no_outage_and_is_obeyed(here: World) -> None:
     async with here.reconciling():
-        await eventually(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
+        await poll_until(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
         here.cluster.faults.error_code = 429
         here.cluster.faults.error_rate = 1.0
         await here.namespace()

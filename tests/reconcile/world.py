@@ -35,7 +35,7 @@ from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.kubernetes.containers import container as model
-from tests.kubernetes.waiting import eventually
+from tests.waiting import poll_until
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
@@ -169,7 +169,7 @@ class World:
         self, holds: Callable[[Container], object], name: str = "web", *, seconds: float = 20.0
     ) -> Container:
         """Wait until the container's row is so."""
-        found = await eventually(
+        found = await poll_until(
             lambda: self.seen(name), lambda row: row is not None and holds(row), seconds=seconds
         )
         assert found is not None

@@ -20,6 +20,7 @@ from pilothouse_simulator.values.resources import (
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import check, replay
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -48,32 +49,23 @@ async def test_a_pod_whose_claim_is_missing_is_as_recorded() -> None:
     check(_MISSING, differences)
 
 
-async def _until(
+async def _seen(
     cluster: SimulatedCluster, resource: ResourceType, namespace: str | None, name: str, **wanted: Any
 ) -> JsonObject:
     """The object once its status holds what is wanted."""
-    subscription = cluster.store.subscribe(resource)
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                found = cluster.store.get(resource, namespace, name)
-                if found is not None and all(
-                    found["status"].get(key) == value for key, value in wanted.items()
-                ):
-                    return found
-                await subscription.next_batch()
-    finally:
-        subscription.close()
+
+    def there() -> JsonObject | None:
+        found = cluster.store.get(resource, namespace, name)
+        held = found is not None and all(found["status"].get(key) == value for key, value in wanted.items())
+        return found if held else None
+
+    found = await poll_cluster(cluster, there)
+    assert found is not None
+    return found
 
 
 async def _gone(cluster: SimulatedCluster, resource: ResourceType, namespace: str | None, name: str) -> None:
-    subscription = cluster.store.subscribe(resource)
-    try:
-        async with asyncio.timeout(10):
-            while cluster.store.get(resource, namespace, name) is not None:
-                await subscription.next_batch()
-    finally:
-        subscription.close()
+    await poll_cluster(cluster, lambda: cluster.store.get(resource, namespace, name) is None)
 
 
 def _claim(cluster: SimulatedCluster, name: str = "data", **spec: Any) -> JsonObject:
@@ -127,9 +119,9 @@ async def test_the_default_class_provides_on_first_use() -> None:
                 await subscription.next_batch()
         subscription.close()
         _pod(cluster)
-        claim = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        claim = await _seen(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
         assert claim["status"]["capacity"] == {"storage": "1Gi"}
-        await _until(cluster, PODS, "default", "user", phase="Running")
+        await _seen(cluster, PODS, "default", "user", phase="Running")
         volume = cluster.store.get(PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
         assert volume is not None
         assert volume["status"]["phase"] == "Bound"
@@ -146,7 +138,7 @@ async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
                 await subscription.next_batch()
         subscription.close()
         _claim(cluster)
-        pod = await _until(cluster, PODS, "default", "user", phase="Running")
+        pod = await _seen(cluster, PODS, "default", "user", phase="Running")
         assert pod["spec"]["nodeName"]
 
 
@@ -155,7 +147,7 @@ async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_a
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
         _pod(cluster)
-        await _until(cluster, PODS, "default", "user", phase="Running")
+        await _seen(cluster, PODS, "default", "user", phase="Running")
         claim = cluster.store.get(PERSISTENT_VOLUME_CLAIMS, "default", "data")
         assert claim is not None
         left = cluster.store.delete(PERSISTENT_VOLUME_CLAIMS, "default", "data")
@@ -171,9 +163,9 @@ async def test_a_bound_claim_grows_where_its_class_allows_it() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
         _pod(cluster)
-        await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        await _seen(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
         _grow(cluster, "3Gi")
-        claim = await _until(
+        claim = await _seen(
             cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", capacity={"storage": "3Gi"}, conditions=None
         )
         volume = cluster.store.get(PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"])
@@ -201,11 +193,11 @@ async def test_an_immediate_class_needs_no_pod_and_retains_where_it_says_so() ->
             {"metadata": {"name": "kept"}, "provisioner": standard["provisioner"], "reclaimPolicy": "Retain"},
         )
         _claim(cluster, storageClassName="kept")
-        claim = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        claim = await _seen(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
         with pytest.raises(ApiError, match="only dynamically provisioned pvc can be resized"):
             _grow(cluster, "3Gi")
         cluster.store.delete(PERSISTENT_VOLUME_CLAIMS, "default", "data")
-        await _until(cluster, PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"], phase="Released")
+        await _seen(cluster, PERSISTENT_VOLUMES, None, claim["spec"]["volumeName"], phase="Released")
 
 
 @virtual_time
@@ -224,10 +216,10 @@ async def test_a_claim_whose_volume_vanished_is_lost() -> None:
             },
         )
         _claim(cluster, storageClassName="manual")
-        await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
+        await _seen(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
         cluster.store.remove(PERSISTENT_VOLUMES, None, "pv")
         changed = _stored(cluster)
         changed["metadata"]["annotations"]["looked-at"] = "again"
         cluster.store.update(PERSISTENT_VOLUME_CLAIMS, changed)
-        lost = await _until(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Lost")
+        lost = await _seen(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Lost")
         assert "capacity" not in lost["status"]

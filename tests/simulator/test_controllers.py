@@ -34,7 +34,7 @@ from pilothouse_simulator.values.resources import (
     REPLICA_SETS,
     SERVICES,
 )
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     change,
     condition,
@@ -60,22 +60,26 @@ def _replica_set(name: str, replicas: int) -> JsonObject:
 async def test_a_replica_set_keeps_its_number_of_pods() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 3))
-        await until(cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 3)
+        await poll_cluster(
+            cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 3
+        )
         victim = pods_of(cluster, "web")[0]["metadata"]["name"]
         cluster.store.delete(PODS, "default", victim, grace_period_seconds=0)
-        await until(cluster, lambda: len(pods_of(cluster, "web")) == 3)
+        await poll_cluster(cluster, lambda: len(pods_of(cluster, "web")) == 3)
         assert not exists(cluster, PODS, victim)
         change(cluster, REPLICA_SETS, "web", replicas=1)
-        await until(cluster, lambda: len(cluster.store.list(PODS, "default")) == 1)
+        await poll_cluster(cluster, lambda: len(cluster.store.list(PODS, "default")) == 1)
 
 
 @virtual_time
 async def test_a_replica_set_adopts_pods_with_its_labels() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("web"))
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "web")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "web")))
         cluster.store.create(REPLICA_SETS, _replica_set("web", 1))
-        await until(cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 1)
+        await poll_cluster(
+            cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 1
+        )
         owner = stored(cluster, PODS, "web")["metadata"]["ownerReferences"][0]
         assert (owner["kind"], owner["controller"]) == ("ReplicaSet", True)
         assert len(pods_of(cluster, "web")) == 1
@@ -85,14 +89,16 @@ async def test_a_replica_set_adopts_pods_with_its_labels() -> None:
 async def test_the_least_useful_pods_go_first() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 2))
-        await until(cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 2)
+        await poll_cluster(
+            cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 2
+        )
         ready = {entry["metadata"]["name"] for entry in pods_of(cluster, "web")}
         template = copy.deepcopy(stored(cluster, REPLICA_SETS, "web")["spec"]["template"])
         template["spec"]["containers"][0]["image"] = "registry.invalid/never:1"
         change(cluster, REPLICA_SETS, "web", replicas=3, template=template)
-        await until(cluster, lambda: len(pods_of(cluster, "web")) == 3)
+        await poll_cluster(cluster, lambda: len(pods_of(cluster, "web")) == 3)
         change(cluster, REPLICA_SETS, "web", replicas=2)
-        await until(cluster, lambda: len(pods_of(cluster, "web")) == 2)
+        await poll_cluster(cluster, lambda: len(pods_of(cluster, "web")) == 2)
         assert {entry["metadata"]["name"] for entry in pods_of(cluster, "web")} == ready
 
 
@@ -117,23 +123,27 @@ async def test_endpoints_follow_address_readiness_and_deletion() -> None:
             ]
             return list(mine[0]["endpoints"] or []) if mine else []
 
-        await until(cluster, lambda: [entry["conditions"]["ready"] for entry in endpoints()] == [False])
-        await until(cluster, lambda: [entry["conditions"]["ready"] for entry in endpoints()] == [True])
+        await poll_cluster(
+            cluster, lambda: [entry["conditions"]["ready"] for entry in endpoints()] == [False]
+        )
+        await poll_cluster(cluster, lambda: [entry["conditions"]["ready"] for entry in endpoints()] == [True])
         old = stored(cluster, ENDPOINTS, "web")["subsets"][0]
         assert old["addresses"][0]["ip"] == stored(cluster, PODS, "web")["status"]["podIP"]
         assert old["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
         cluster.store.delete(PODS, "default", "web")
-        await until(cluster, lambda: not endpoints() or endpoints()[0]["conditions"]["terminating"])
-        await until(cluster, lambda: not endpoints())
+        await poll_cluster(cluster, lambda: not endpoints() or endpoints()[0]["conditions"]["terminating"])
+        await poll_cluster(cluster, lambda: not endpoints())
         cluster.store.delete(SERVICES, "default", "web")
-        await until(cluster, lambda: not exists(cluster, ENDPOINTS, "web"))
+        await poll_cluster(cluster, lambda: not exists(cluster, ENDPOINTS, "web"))
 
 
 @virtual_time
 async def test_pods_are_spread_over_the_nodes() -> None:
     async with SimulatedCluster(nodes=3, speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 9))
-        await until(cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 9)
+        await poll_cluster(
+            cluster, lambda: stored(cluster, REPLICA_SETS, "web")["status"].get("readyReplicas") == 9
+        )
         nodes = Counter(entry["spec"]["nodeName"] for entry in pods_of(cluster, "web"))
         assert set(nodes.values()) == {3}
 
@@ -143,15 +153,15 @@ async def test_a_pod_waits_for_room_and_takes_it() -> None:
     half = {"requests": {"cpu": "40"}}
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         cluster.store.create(PODS, pod("first", container(resources=half)))
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "first")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "first")))
         cluster.store.create(PODS, pod("second", container(resources=half)))
-        await until(
+        await poll_cluster(
             cluster,
             lambda: condition(stored(cluster, PODS, "second"), "PodScheduled").get("status") == "False",
         )
         assert "Insufficient cpu" in condition(stored(cluster, PODS, "second"), "PodScheduled")["message"]
         cluster.store.delete(PODS, "default", "first", grace_period_seconds=0)
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "second")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "second")))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +177,7 @@ async def test_nodes_that_do_not_suit_are_left_out(node: JsonObject, spec: JsonO
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         change(cluster, NODES, "node-0", **node)
         cluster.store.create(PODS, pod("one", **spec))
-        await until(
+        await poll_cluster(
             cluster,
             lambda: problem in condition(stored(cluster, PODS, "one"), "PodScheduled").get("message", ""),
         )
@@ -175,7 +185,7 @@ async def test_nodes_that_do_not_suit_are_left_out(node: JsonObject, spec: JsonO
         changed["spec"] = {}
         changed["metadata"]["labels"]["disk"] = "fast"
         cluster.store.update(NODES, changed)
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
 
 
 @virtual_time
@@ -184,7 +194,7 @@ async def test_tolerations_open_tainted_nodes() -> None:
         change(cluster, NODES, "node-0", taints=[{"key": "a", "value": "b", "effect": "NoSchedule"}])
         tolerations = [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}]
         cluster.store.create(PODS, pod("one", tolerations=tolerations))
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
 
 
 def _recorder() -> tuple[Store, EventRecorder, JsonObject]:

@@ -15,7 +15,7 @@ from pilothouse_simulator.values.resources import (
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import check, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     condition,
     deployment,
@@ -43,7 +43,7 @@ async def test_deletion_is_as_recorded() -> None:
 
 async def _rolled_out(cluster: SimulatedCluster, replicas: int = 2) -> None:
     cluster.store.create(DEPLOYMENTS, deployment("web", replicas))
-    await until(cluster, lambda: is_complete(cluster, "web"))
+    await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
 
 
 @virtual_time
@@ -54,7 +54,7 @@ async def test_background_deletion_removes_the_owner_first() -> None:
         assert cluster.store.delete(DEPLOYMENTS, "default", "web", propagation_policy="Background") is None
         assert not exists(cluster, DEPLOYMENTS, "web")
         assert len(replica_sets_of(cluster, "web")) == 1
-        await until(cluster, lambda: not cluster.store.list(PODS, "default"))
+        await poll_cluster(cluster, lambda: not cluster.store.list(PODS, "default"))
         order = [event.resource for event in await subscription.next_batch() if event.type == "DELETED"]
         subscription.close()
         owners = [resource for resource in order if resource in (DEPLOYMENTS, REPLICA_SETS, PODS)]
@@ -69,7 +69,7 @@ async def test_foreground_deletion_removes_dependents_first() -> None:
         left = cluster.store.delete(DEPLOYMENTS, "default", "web", propagation_policy="Foreground")
         assert left is not None
         assert left["metadata"]["finalizers"] == ["foregroundDeletion"]
-        await until(cluster, lambda: not exists(cluster, DEPLOYMENTS, "web"))
+        await poll_cluster(cluster, lambda: not exists(cluster, DEPLOYMENTS, "web"))
         order = [event.resource for event in await subscription.next_batch() if event.type == "DELETED"]
         subscription.close()
         owners = [resource for resource in order if resource in (DEPLOYMENTS, REPLICA_SETS, PODS)]
@@ -82,7 +82,7 @@ async def test_orphans_are_left_and_adopted_again() -> None:
         await _rolled_out(cluster)
         pods = {entry["metadata"]["uid"] for entry in pods_of(cluster, "web")}
         cluster.store.delete(DEPLOYMENTS, "default", "web", propagation_policy="Orphan")
-        await until(cluster, lambda: not exists(cluster, DEPLOYMENTS, "web"))
+        await poll_cluster(cluster, lambda: not exists(cluster, DEPLOYMENTS, "web"))
         assert "ownerReferences" not in replica_sets_of(cluster, "web")[0]["metadata"]
         await _rolled_out(cluster)
         assert {entry["metadata"]["uid"] for entry in pods_of(cluster, "web")} == pods
@@ -97,7 +97,7 @@ async def test_dependents_without_any_owner_left_are_collected() -> None:
         for name, owner in (("lost", reference), ("foreign", foreign)):
             metadata = {"name": name, "namespace": "default", "ownerReferences": [owner]}
             cluster.store.create(CONFIG_MAPS, {"metadata": metadata})
-        await until(cluster, lambda: not exists(cluster, CONFIG_MAPS, "lost"))
+        await poll_cluster(cluster, lambda: not exists(cluster, CONFIG_MAPS, "lost"))
         # An owner of a kind the cluster does not know may well exist.
         assert exists(cluster, CONFIG_MAPS, "foreign")
 
@@ -126,28 +126,30 @@ async def test_a_reference_to_a_lost_owner_goes_while_another_owner_stays() -> N
             shared = stored(cluster, CONFIG_MAPS, "shared")["metadata"]
             return [reference["name"] for reference in shared["ownerReferences"]]
 
-        await until(cluster, lambda: owners_left() == ["second"])
+        await poll_cluster(cluster, lambda: owners_left() == ["second"])
         cluster.store.delete(CONFIG_MAPS, "default", "second")
-        await until(cluster, lambda: not exists(cluster, CONFIG_MAPS, "shared"))
+        await poll_cluster(cluster, lambda: not exists(cluster, CONFIG_MAPS, "shared"))
 
 
 @virtual_time
 async def test_a_namespace_takes_its_content_along() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "short"}})
-        await until(cluster, lambda: cluster.store.get(SERVICE_ACCOUNTS, "short", "default") is not None)
+        await poll_cluster(
+            cluster, lambda: cluster.store.get(SERVICE_ACCOUNTS, "short", "default") is not None
+        )
         assert cluster.store.get(CONFIG_MAPS, "short", "kube-root-ca.crt") is not None
         body = deployment("web", 2)
         body["metadata"]["namespace"] = "short"
         cluster.store.create(DEPLOYMENTS, body)
-        await until(cluster, lambda: len(cluster.store.list(PODS, "short")) == 2)
-        await until(
+        await poll_cluster(cluster, lambda: len(cluster.store.list(PODS, "short")) == 2)
+        await poll_cluster(
             cluster, lambda: all(entry["status"]["phase"] == "Running" for entry in cluster.store.list(PODS))
         )
         left = cluster.store.delete(NAMESPACES, None, "short")
         assert left is not None
         assert left["status"]["phase"] == "Terminating"
-        await until(cluster, lambda: cluster.store.get(NAMESPACES, None, "short") is None)
+        await poll_cluster(cluster, lambda: cluster.store.get(NAMESPACES, None, "short") is None)
         assert not any(obj["metadata"].get("namespace") == "short" for _, obj in cluster.store.objects())
 
 
@@ -163,21 +165,21 @@ async def test_a_namespace_says_which_finalizer_holds_it() -> None:
             found = cluster.store.get(NAMESPACES, None, "held")
             return condition(found, "NamespaceFinalizersRemaining") if found else {}
 
-        await until(cluster, lambda: held().get("status") == "True")
+        await poll_cluster(cluster, lambda: held().get("status") == "True")
         assert "example.com/hold in 1 resource instances" in held()["message"]
         released = cluster.store.get(CONFIG_MAPS, "held", "stays")
         assert released is not None
         cluster.store.update(
             CONFIG_MAPS, {**released, "metadata": {**released["metadata"], "finalizers": []}}
         )
-        await until(cluster, lambda: cluster.store.get(NAMESPACES, None, "held") is None)
+        await poll_cluster(cluster, lambda: cluster.store.get(NAMESPACES, None, "held") is None)
 
 
 @virtual_time
 async def test_the_default_service_account_comes_back() -> None:
     async with SimulatedCluster(speed=20) as cluster:
-        await until(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))
+        await poll_cluster(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))
         uid = stored(cluster, SERVICE_ACCOUNTS, "default")["metadata"]["uid"]
         cluster.store.delete(SERVICE_ACCOUNTS, "default", "default")
-        await until(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))
+        await poll_cluster(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))
         assert stored(cluster, SERVICE_ACCOUNTS, "default")["metadata"]["uid"] != uid

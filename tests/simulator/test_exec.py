@@ -16,7 +16,7 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recordings import load
 from tests.simulator.replay import create
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -49,7 +49,9 @@ async def _cluster() -> AsyncIterator[SimulatedCluster]:
             spec = {"containers": containers, "restartPolicy": policy}
             await create(cluster, _PATH, {"metadata": {"name": name}, "spec": spec})
         phases = {"box": "Running", "pair": "Running", "over": "Succeeded"}
-        await until(cluster, lambda: all(_phase(cluster, name) == phase for name, phase in phases.items()))
+        await poll_cluster(
+            cluster, lambda: all(_phase(cluster, name) == phase for name, phase in phases.items())
+        )
         yield cluster
 
 
@@ -272,7 +274,7 @@ async def test_a_shell_does_what_shells_do(script: str, output: str, errors: str
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         await create(cluster, "/api/v1/namespaces", {"metadata": {"name": "rec-logs"}})
         await create(cluster, _PATH, {"metadata": {"name": "box"}, "spec": {"containers": [_SERVER]}})
-        await until(cluster, lambda: _phase(cluster, "box") == "Running")
+        await poll_cluster(cluster, lambda: _phase(cluster, "box") == "Running")
         assert await _run(cluster, "sh", "-c", script) == (output, errors, code)
 
 
@@ -295,7 +297,7 @@ async def test_the_environment_is_that_of_the_container() -> None:
         ]
         spec = {"containers": [{**_SERVER, "env": env}]}
         await create(cluster, _PATH, {"metadata": {"name": "env"}, "spec": spec})
-        await until(cluster, lambda: _phase(cluster, "env") == "Running")
+        await poll_cluster(cluster, lambda: _phase(cluster, "env") == "Running")
         output, _, code = await _run(cluster, "env", pod="env")
         lines = output.splitlines()
         assert code == 0

@@ -14,7 +14,7 @@ from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
 from tests.simulator.replay import check, create, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -71,7 +71,7 @@ async def _running(cluster: SimulatedCluster, name: str, text: str, **spec: Any)
     """Makes a pod with one scripted container and waits until it has started."""
     cluster.store.create(PODS, {**_pod(name, [_script("main", text)], **spec), "metadata": {
         "name": name, "namespace": "default"}})  # fmt: skip
-    await until(cluster, lambda: _status(cluster, name).get("phase") in ("Running", "Succeeded"))
+    await poll_cluster(cluster, lambda: _status(cluster, name).get("phase") in ("Running", "Succeeded"))
 
 
 def _status(cluster: SimulatedCluster, name: str) -> JsonObject:
@@ -117,7 +117,7 @@ async def test_following_ends_when_the_pod_is_removed_by_force() -> None:
 async def test_timestamps_are_those_of_the_lines() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "timed", "echo a; sleep 2; echo b; sleep 100")
-        await until(cluster, lambda: _status(cluster, "timed")["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster, "timed")["phase"] == "Running")
         await cluster.clock.sleep(3)
         lines = (await _text(cluster, "timed", timestamps=True)).splitlines()
         moments = [parse_time(line.split(" ")[0][:26] + "Z") for line in lines]
@@ -132,7 +132,9 @@ async def test_timestamps_are_those_of_the_lines() -> None:
 async def test_a_restarted_container_keeps_the_log_of_its_run_before() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "again", "echo up; sleep 1; exit 1")
-        await until(cluster, lambda: _status(cluster, "again")["containerStatuses"][0]["restartCount"] == 1)
+        await poll_cluster(
+            cluster, lambda: _status(cluster, "again")["containerStatuses"][0]["restartCount"] == 1
+        )
         assert await _text(cluster, "again", previous=True) == "up\n"
 
 

@@ -10,7 +10,7 @@ from pilothouse_simulator.nodes.node_objects import NodeShape
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NODES, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
 from tests.simulator.replay import Replay, check, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import NAMESPACE, deployment, pods_of
 from tests.virtual_time import virtual_time
 
@@ -68,7 +68,7 @@ async def test_the_pods_of_a_lost_node_are_made_anew_elsewhere_and_go_when_it_is
             found = cluster.store.get(DEPLOYMENTS, NAMESPACE, "web")
             return bool(found and found["status"].get("availableReplicas") == count)
 
-        await until(cluster, lambda: available(4))
+        await poll_cluster(cluster, lambda: available(4))
         assert _nodes_of(cluster) == {"node-0", "node-1"}
         there = [pod for pod in pods_of(cluster, "web") if pod["spec"]["nodeName"] == "node-1"]
         cluster.kubelets.stop("node-1")
@@ -84,20 +84,20 @@ async def test_the_pods_of_a_lost_node_are_made_anew_elsewhere_and_go_when_it_is
         assert sorted(_deleted(cluster)) == sorted(pod["metadata"]["uid"] for pod in there)
         assert _nodes_of(cluster) == {"node-0"}
         cluster.kubelets.start("node-1")
-        await until(cluster, lambda: not _deleted(cluster))
+        await poll_cluster(cluster, lambda: not _deleted(cluster))
 
         def untainted() -> bool:
             node = cluster.store.get(NODES, None, "node-1")
             return node is not None and "taints" not in node["spec"]
 
-        await until(cluster, untainted)
+        await poll_cluster(cluster, untainted)
 
 
 @virtual_time
 async def test_one_that_is_back_in_time_is_noticed_by_nobody() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1))
-        await until(cluster, lambda: bool(pods_of(cluster, "web")))
+        await poll_cluster(cluster, lambda: bool(pods_of(cluster, "web")))
         cluster.kubelets.stop("node-0")
         # Asked for and deleted while nobody is there to see to it.
         cluster.store.create(DEPLOYMENTS, deployment("late", 1))
@@ -112,7 +112,7 @@ async def test_one_that_is_back_in_time_is_noticed_by_nobody() -> None:
             pods = [*pods_of(cluster, "web"), *pods_of(cluster, "late")]
             return not _deleted(cluster) and {each["status"]["phase"] for each in pods} == {"Running"}
 
-        await until(cluster, all_run)
+        await poll_cluster(cluster, all_run)
         node = cluster.store.get(NODES, None, "node-0")
         assert node is not None
         assert {each["reason"] for each in node["status"]["conditions"] if each["type"] == "Ready"} == {

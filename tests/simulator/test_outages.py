@@ -16,7 +16,7 @@ from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES
 from tests.simulator.recordings import load
 from tests.simulator.replay import create
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -30,7 +30,7 @@ async def _cluster() -> AsyncIterator[tuple[SimulatedCluster, aiohttp.ClientSess
     """A cluster with a config map `c`, and a session of its administrator."""
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "rec-down"}})
-        await until(cluster, lambda: bool(cluster.store.list(CONFIG_MAPS, "rec-down")))
+        await poll_cluster(cluster, lambda: bool(cluster.store.list(CONFIG_MAPS, "rec-down")))
         # By nobody: an apply conflicts with what was posted, even with one's own.
         cluster.store.create(
             CONFIG_MAPS, {"metadata": {"name": "c", "namespace": "rec-down"}, "data": {"i": "0"}}
@@ -96,7 +96,7 @@ async def test_a_killed_server_breaks_watches_and_refuses_connections() -> None:
     async with _cluster() as (cluster, session):
         watch = await _Watch(session, _change(cluster, "1")).began()
         _change(cluster, "2")
-        await until(cluster, lambda: len(watch.lines) == 1)
+        await poll_cluster(cluster, lambda: len(watch.lines) == 1)
         await cluster.api_server.kill()
         assert await watch.finished() == recorded["ended"].partition(":")[0] == "ClientPayloadError"
         with pytest.raises(aiohttp.ClientConnectorError):
@@ -168,7 +168,7 @@ async def test_a_watch_of_the_newest_version_goes_on_after_a_restart() -> None:
         await cluster.api_server.restart(kill=False, down_seconds=1)
         watch = await _Watch(session, newest).began()
         _change(cluster, "2")
-        await until(cluster, lambda: [line["type"] for line in watch.lines] == ["MODIFIED"])
+        await poll_cluster(cluster, lambda: [line["type"] for line in watch.lines] == ["MODIFIED"])
 
 
 @virtual_time
@@ -232,9 +232,9 @@ async def test_storage_that_does_not_answer_is_as_recorded() -> None:
         assert watch.lines == []
         assert cluster.store.get(CONFIG_MAPS, "rec-down", "d") is None
         cluster.faults.storage_stalled = False
-        await until(cluster, lambda: cluster.store.get(CONFIG_MAPS, "rec-down", "d") is not None)
+        await poll_cluster(cluster, lambda: cluster.store.get(CONFIG_MAPS, "rec-down", "d") is not None)
         await ask(12)
-        await until(cluster, lambda: seen() == [("ADDED", "d")])
+        await poll_cluster(cluster, lambda: seen() == [("ADDED", "d")])
         # Stopped instead of frozen: what is sent meanwhile is never stored.
         cluster.faults.storage_stopped = True
         await asyncio.gather(*(ask(number) for number in range(14, 19)))
@@ -242,7 +242,7 @@ async def test_storage_that_does_not_answer_is_as_recorded() -> None:
         cluster.faults.storage_stopped = False
         await ask(21)
         await ask(22)
-        await until(cluster, lambda: seen() == [("ADDED", "d"), ("MODIFIED", "c")])
+        await poll_cluster(cluster, lambda: seen() == [("ADDED", "d"), ("MODIFIED", "c")])
 
 
 @virtual_time

@@ -15,7 +15,7 @@ from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES, PODS
 from tests.simulator.recordings import load
 from tests.simulator.replay import create
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -103,12 +103,12 @@ async def _stream(
 async def _prepared(cluster: SimulatedCluster) -> None:
     cluster.users.add("seen", "viewer", [])
     cluster.store.create(NAMESPACES, {"metadata": {"name": _NAMESPACE}})
-    await until(cluster, lambda: bool(cluster.store.list(CONFIG_MAPS, _NAMESPACE)))
+    await poll_cluster(cluster, lambda: bool(cluster.store.list(CONFIG_MAPS, _NAMESPACE)))
     script = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.5; done"
     container = {"name": "main", "image": "busybox:1", "command": ["sh", "-c", script]}
     pod = {"metadata": {"name": "talk"}, "spec": {"containers": [container]}}
     await create(cluster, f"/api/v1/namespaces/{_NAMESPACE}/pods", pod)
-    await until(cluster, lambda: _phase(cluster) == "Running")
+    await poll_cluster(cluster, lambda: _phase(cluster) == "Running")
 
 
 def _phase(cluster: SimulatedCluster) -> str:

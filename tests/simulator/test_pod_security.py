@@ -15,7 +15,7 @@ from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NAMESPACES, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Replay, check, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -229,7 +229,7 @@ def _pod(name: str, **spec: Any) -> JsonObject:
 
 async def _team(cluster: SimulatedCluster, **labels: str) -> None:
     cluster.store.create(NAMESPACES, {"metadata": {"name": "team", "labels": labels}})
-    await until(cluster, lambda: cluster.store.get(NAMESPACES, None, "team") is not None)
+    await poll_cluster(cluster, lambda: cluster.store.get(NAMESPACES, None, "team") is not None)
 
 
 @virtual_time

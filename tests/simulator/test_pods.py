@@ -12,7 +12,7 @@ from pilothouse_simulator.nodes.pod_programs import program_of
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.pod_behavior import PodBehavior
 from pilothouse_simulator.values.resources import DEPLOYMENTS, EVENTS, NODES, PODS
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     BEHAVIOR,
     condition,
@@ -54,7 +54,7 @@ def _reasons(cluster: SimulatedCluster, name: str = "one") -> list[str]:
 async def test_a_pod_that_ends_has_a_final_phase(policy: str, behavior: str, phase: str) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: behavior}, restartPolicy=policy))
-        await until(cluster, lambda: _status(cluster)["phase"] == phase)
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == phase)
         assert _state(cluster)["terminated"]["exitCode"] == int(behavior[-1])
         reason = "PodCompleted" if phase == "Succeeded" else "PodFailed"
         assert condition(stored(cluster, PODS, "one"), "Ready")["reason"] == reason
@@ -64,7 +64,9 @@ async def test_a_pod_that_ends_has_a_final_phase(policy: str, behavior: str, pha
 async def test_failures_are_restarted_on_failure() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: "exit:1"}, restartPolicy="OnFailure"))
-        await until(cluster, lambda: _state(cluster).get("waiting", {}).get("reason") == "CrashLoopBackOff")
+        await poll_cluster(
+            cluster, lambda: _state(cluster).get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        )
         assert _status(cluster)["phase"] == "Running"
 
 
@@ -81,7 +83,7 @@ async def test_failures_are_restarted_on_failure() -> None:
 async def test_an_annotation_chooses_the_failure(behavior: str, reason: str) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: behavior}))
-        await until(cluster, lambda: _state(cluster).get("waiting", {}).get("reason") == reason)
+        await poll_cluster(cluster, lambda: _state(cluster).get("waiting", {}).get("reason") == reason)
         last = _status(cluster)["containerStatuses"][0]["lastState"].get("terminated", {})
         assert (last.get("reason") == "OOMKilled") == (behavior == "oom")
 
@@ -90,7 +92,7 @@ async def test_an_annotation_chooses_the_failure(behavior: str, reason: str) -> 
 async def test_an_annotation_makes_a_pod_unschedulable() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", annotations={BEHAVIOR: "unschedulable"}))
-        await until(
+        await poll_cluster(
             cluster,
             lambda: condition(stored(cluster, PODS, "one"), "PodScheduled").get("reason") == "Unschedulable",
         )
@@ -111,7 +113,7 @@ async def test_init_containers_run_one_by_one_before_the_main_one() -> None:
             seen.append(tuple(next(iter(entry["state"])) for entry in entries))
             return bool(status["phase"] == "Running")
 
-        await until(cluster, is_running)
+        await poll_cluster(cluster, is_running)
         assert seen.index(("running", "waiting", "waiting")) < seen.index(
             ("terminated", "running", "waiting")
         )
@@ -123,7 +125,7 @@ async def test_init_containers_run_one_by_one_before_the_main_one() -> None:
 async def test_a_failing_init_container_keeps_the_pod_pending() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", initContainers=[container("init", "exit 1")]))
-        await until(
+        await poll_cluster(
             cluster,
             lambda: (
                 _state(cluster, field="initContainerStatuses").get("waiting", {}).get("reason")
@@ -140,9 +142,9 @@ async def test_a_sidecar_runs_beside_and_ends_with_the_main_container() -> None:
         side = container("side", restartPolicy="Always")
         main = container("main", "sleep 2")
         cluster.store.create(PODS, pod("one", main, initContainers=[side], restartPolicy="Never"))
-        await until(cluster, lambda: _status(cluster)["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Running")
         assert "running" in _state(cluster, field="initContainerStatuses")
-        await until(cluster, lambda: _status(cluster)["phase"] == "Succeeded")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Succeeded")
         assert "terminated" in _state(cluster, field="initContainerStatuses")
 
 
@@ -151,10 +153,10 @@ async def test_a_readiness_probe_delays_readiness_by_its_initial_delay() -> None
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 3, "periodSeconds": 1}
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", container(readinessProbe=probe)))
-        await until(cluster, lambda: _status(cluster)["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Running")
         assert not is_ready(stored(cluster, PODS, "one"))
         running = cluster.clock.elapsed()
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
         assert cluster.clock.elapsed() - running > 2.5
 
 
@@ -164,7 +166,7 @@ async def test_start_seconds_let_probes_fail_at_first() -> None:
     annotations = {"simulate.pilothouse.dev/start-seconds": "3"}
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", container(readinessProbe=probe), annotations=annotations))
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
         assert "Unhealthy" in _reasons(cluster)
 
 
@@ -173,10 +175,10 @@ async def test_a_startup_probe_comes_before_started_and_ready() -> None:
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", container(startupProbe=probe)))
-        await until(cluster, lambda: _status(cluster)["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Running")
         first = _status(cluster)["containerStatuses"][0]
         assert (first["started"], first["ready"]) == (False, False)
-        await until(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
+        await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
         assert _status(cluster)["containerStatuses"][0]["started"] is True
 
 
@@ -187,7 +189,7 @@ async def test_readiness_that_fails_leaves_the_pod_running_and_unready(probed: b
     main = container(readinessProbe=probe) if probed else container()
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", main, annotations={BEHAVIOR: "readiness-failing"}))
-        await until(cluster, lambda: _status(cluster)["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Running")
         await cluster.clock.sleep(3)
         ready = condition(stored(cluster, PODS, "one"), "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "ContainersNotReady")
@@ -199,7 +201,7 @@ async def test_a_process_that_ignores_term_is_killed_after_the_grace_period() ->
     async with SimulatedCluster(speed=20) as cluster:
         main = container("main", "sleep 1000")
         cluster.store.create(PODS, pod("one", main, terminationGracePeriodSeconds=4))
-        await until(cluster, lambda: _status(cluster)["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Running")
         subscription = cluster.store.subscribe(PODS)
         begun = cluster.clock.elapsed()
         cluster.store.delete(PODS, "default", "one")
@@ -218,16 +220,16 @@ async def test_a_process_that_ignores_term_is_killed_after_the_grace_period() ->
 async def test_a_pod_deleted_while_it_starts_goes_too() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one"))
-        await until(cluster, lambda: "nodeName" in stored(cluster, PODS, "one")["spec"])
+        await poll_cluster(cluster, lambda: "nodeName" in stored(cluster, PODS, "one")["spec"])
         cluster.store.delete(PODS, "default", "one")
-        await until(cluster, lambda: not exists(cluster, PODS, "one"))
+        await poll_cluster(cluster, lambda: not exists(cluster, PODS, "one"))
 
 
 @virtual_time
 async def test_addresses_are_unique_and_come_back() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 5))
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         addresses = {entry["status"]["podIP"] for entry in pods_of(cluster, "web")}
         assert len(addresses) == 5
 
@@ -236,9 +238,9 @@ async def test_addresses_are_unique_and_come_back() -> None:
 async def test_a_pulled_image_is_pulled_once_and_listed_on_the_node() -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         cluster.store.create(PODS, pod("one", container(image="example.com/app:3")))
-        await until(cluster, lambda: _status(cluster, "one")["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster, "one")["phase"] == "Running")
         cluster.store.create(PODS, pod("two", container(image="example.com/app:3")))
-        await until(cluster, lambda: _status(cluster, "two")["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster, "two")["phase"] == "Running")
         assert "Pulling" in _reasons(cluster, "one")
         assert "Pulling" not in _reasons(cluster, "two")
 
@@ -246,7 +248,7 @@ async def test_a_pulled_image_is_pulled_once_and_listed_on_the_node() -> None:
             images = stored(cluster, NODES, "node-0")["status"]["images"]
             return any("example.com/app:3" in image["names"] for image in images)
 
-        await until(cluster, listed)
+        await poll_cluster(cluster, listed)
 
 
 @virtual_time
@@ -255,19 +257,19 @@ async def test_pods_go_on_after_a_restart_of_the_simulator(tmp_path: Path) -> No
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 2))
         cluster.store.create(PODS, pod("loop", annotations={BEHAVIOR: "crash-loop"}))
-        await until(cluster, lambda: is_complete(cluster, "web"))
-        await until(cluster, lambda: "waiting" in _state(cluster, "loop"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: "waiting" in _state(cluster, "loop"))
         before = {entry["metadata"]["uid"]: entry["status"] for entry in pods_of(cluster, "web")}
         restarts = _status(cluster, "loop")["containerStatuses"][0]["restartCount"]
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
-        await until(
+        await poll_cluster(
             cluster,
             lambda: _status(cluster, "loop")["containerStatuses"][0]["restartCount"] > restarts,
         )
         after = {entry["metadata"]["uid"]: entry["status"] for entry in pods_of(cluster, "web")}
         assert after == before
         cluster.store.delete(DEPLOYMENTS, "default", "web")
-        await until(cluster, lambda: not pods_of(cluster, "web"))
+        await poll_cluster(cluster, lambda: not pods_of(cluster, "web"))
 
 
 @virtual_time
@@ -275,11 +277,11 @@ async def test_a_container_started_long_before_a_restart_keeps_its_start(tmp_pat
     path = tmp_path / "cluster.json"
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
         cluster.store.create(PODS, pod("one"))
-        await until(cluster, lambda: _status(cluster)["phase"] == "Running")
+        await poll_cluster(cluster, lambda: _status(cluster)["phase"] == "Running")
         started = _state(cluster)["running"]["startedAt"]
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
         worker = cluster.kubelets.worker(stored(cluster, PODS, "one"))
-        await until(cluster, lambda: cluster.kubelets.worker(stored(cluster, PODS, "one")) is not None)
+        await poll_cluster(cluster, lambda: cluster.kubelets.worker(stored(cluster, PODS, "one")) is not None)
         worker = cluster.kubelets.worker(stored(cluster, PODS, "one"))
         assert worker is not None
         attempt = worker.containers[0].current

@@ -21,7 +21,7 @@ from pilothouse_simulator.values.resources import (
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Replay, check, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -45,7 +45,7 @@ async def _in_a_long_pause(run: Replay) -> None:
         # Its pauses double from 5 ms. This is in that of 41 s, or in a later one, so that as much again is left.
         return (cluster.clock.now() - last).total_seconds() > 21.5
 
-    await until(cluster, quiet)
+    await poll_cluster(cluster, quiet)
 
 
 async def _time_goes_by(run: Replay) -> None:
@@ -90,7 +90,7 @@ async def _with_quota(cluster: SimulatedCluster, hard: JsonObject) -> None:
     cluster.store.create(NAMESPACES, {"metadata": {"name": "team"}})
     quota = {"metadata": {"name": "quota", "namespace": "team"}, "spec": {"hard": hard}}
     cluster.store.create(RESOURCE_QUOTAS, quota)
-    await until(cluster, lambda: _used(cluster).keys() == hard.keys())
+    await poll_cluster(cluster, lambda: _used(cluster).keys() == hard.keys())
 
 
 def _used(cluster: SimulatedCluster) -> JsonObject:
@@ -113,11 +113,11 @@ async def test_what_goes_or_ends_gives_its_amounts_back() -> None:
             ApiError, match=r"exceeded quota: quota, requested: pods=1,requests\.cpu=400m, used"
         ):
             cluster.store.create(PODS, _pod("third", amounts))
-        await until(
+        await poll_cluster(
             cluster, lambda: _used(cluster) == {"pods": "1", "requests.cpu": "400m", "limits.memory": "256Mi"}
         )
         cluster.store.delete(PODS, "team", "waiting")
-        await until(
+        await poll_cluster(
             cluster, lambda: _used(cluster) == {"pods": "0", "requests.cpu": "0", "limits.memory": "0"}
         )
 
@@ -142,7 +142,7 @@ async def test_a_refused_write_and_a_dry_run_are_not_charged() -> None:
         changed = cluster.store.update(SERVICES, {**stored, "spec": {**stored["spec"], "type": "NodePort"}})
         assert _used(cluster)["services.nodeports"] == "1"
         cluster.store.update(SERVICES, {**changed, "spec": {**changed["spec"], "type": "ClusterIP"}})
-        await until(cluster, lambda: _used(cluster)["services.nodeports"] == "0")
+        await poll_cluster(cluster, lambda: _used(cluster)["services.nodeports"] == "0")
 
 
 @virtual_time

@@ -11,7 +11,7 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Body, Replay, check, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     REVISION,
     change,
@@ -82,7 +82,7 @@ async def test_a_rolling_update_keeps_within_surge_and_unavailability(
         probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}
         body = deployment("web", 4, container(readinessProbe=probe), strategy=strategy)
         cluster.store.create(DEPLOYMENTS, body)
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         counts: list[tuple[int, int]] = []
 
         def is_done() -> bool:
@@ -91,7 +91,7 @@ async def test_a_rolling_update_keeps_within_surge_and_unavailability(
             return is_complete(cluster, "web")
 
         change(cluster, DEPLOYMENTS, "web", image="busybox:2")
-        await until(cluster, is_done)
+        await poll_cluster(cluster, is_done)
     assert max(count for count, _ in counts) <= most
     assert min(ready for _, ready in counts) >= least
 
@@ -100,7 +100,7 @@ async def test_a_rolling_update_keeps_within_surge_and_unavailability(
 async def test_recreate_ends_all_old_pods_before_a_new_one_begins() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 2, strategy={"type": "Recreate"}))
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         images: set[frozenset[str]] = set()
 
         def is_done() -> bool:
@@ -113,7 +113,7 @@ async def test_recreate_ends_all_old_pods_before_a_new_one_begins() -> None:
             return is_complete(cluster, "web")
 
         change(cluster, DEPLOYMENTS, "web", image="busybox:2")
-        await until(cluster, is_done)
+        await poll_cluster(cluster, is_done)
     assert frozenset({"busybox:1", "busybox:2"}) not in images
     assert frozenset({"busybox:2"}) in images
 
@@ -122,13 +122,15 @@ async def test_recreate_ends_all_old_pods_before_a_new_one_begins() -> None:
 async def test_a_paused_deployment_scales_but_does_not_roll() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1))
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         change(cluster, DEPLOYMENTS, "web", paused=True, image="busybox:2", replicas=3)
-        await until(cluster, lambda: stored(cluster, DEPLOYMENTS, "web")["status"].get("readyReplicas") == 3)
+        await poll_cluster(
+            cluster, lambda: stored(cluster, DEPLOYMENTS, "web")["status"].get("readyReplicas") == 3
+        )
         assert len(replica_sets_of(cluster, "web")) == 1
         assert condition(stored(cluster, DEPLOYMENTS, "web"), "Progressing")["reason"] == "DeploymentPaused"
         change(cluster, DEPLOYMENTS, "web", paused=False)
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         assert {entry["spec"]["containers"][0]["image"] for entry in pods_of(cluster, "web")} == {"busybox:2"}
 
 
@@ -138,12 +140,12 @@ async def test_scaling_in_the_middle_of_a_rollout_is_shared_out() -> None:
         rolling = {"maxSurge": 3, "maxUnavailable": 2}
         strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
         cluster.store.create(DEPLOYMENTS, deployment("web", 10, strategy=strategy))
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         change(cluster, DEPLOYMENTS, "web", image="registry.invalid/never:1")
         # Eight old ones stay for availability, five new ones fill up to the surge.
-        await until(cluster, lambda: _sizes(cluster) == [8, 5])
+        await poll_cluster(cluster, lambda: _sizes(cluster) == [8, 5])
         change(cluster, DEPLOYMENTS, "web", replicas=15)
-        await until(cluster, lambda: _sizes(cluster) == [11, 7])
+        await poll_cluster(cluster, lambda: _sizes(cluster) == [11, 7])
 
 
 def _sizes(cluster: SimulatedCluster) -> list[int]:
@@ -155,9 +157,9 @@ async def test_old_replica_sets_are_kept_up_to_the_history_limit() -> None:
     async with SimulatedCluster(speed=40) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1, revisionHistoryLimit=1))
         for number in range(2, 5):
-            await until(cluster, lambda: is_complete(cluster, "web"))
+            await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
             change(cluster, DEPLOYMENTS, "web", image=f"busybox:{number}")
-        await until(
+        await poll_cluster(
             cluster, lambda: is_complete(cluster, "web") and len(replica_sets_of(cluster, "web")) == 2
         )
         kept = [entry["metadata"]["annotations"][REVISION] for entry in replica_sets_of(cluster, "web")]
@@ -168,10 +170,12 @@ async def test_old_replica_sets_are_kept_up_to_the_history_limit() -> None:
 async def test_min_ready_seconds_delay_availability() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1, minReadySeconds=5))
-        await until(cluster, lambda: stored(cluster, DEPLOYMENTS, "web")["status"].get("readyReplicas") == 1)
+        await poll_cluster(
+            cluster, lambda: stored(cluster, DEPLOYMENTS, "web")["status"].get("readyReplicas") == 1
+        )
         assert "availableReplicas" not in stored(cluster, DEPLOYMENTS, "web")["status"]
         ready = cluster.clock.elapsed()
-        await until(cluster, lambda: is_complete(cluster, "web"))
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         assert cluster.clock.elapsed() - ready > 3.5
 
 
@@ -180,7 +184,7 @@ async def test_a_hundred_deployments_at_once_all_run() -> None:
     async with SimulatedCluster(speed=4) as cluster:
         for number in range(100):
             cluster.store.create(DEPLOYMENTS, deployment(f"web-{number}", 1))
-        await until(
+        await poll_cluster(
             cluster,
             lambda: all(is_complete(cluster, f"web-{number}") for number in range(100)),
             seconds=30,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import stat
@@ -22,6 +21,7 @@ from pilothouse_simulator.store.schema_build import TYPES_FILE, render
 from pilothouse_simulator.values.pod_behavior import PREFIX, Behavior
 from tests.simulator.program import simulate_cluster
 from tests.virtual_time import virtual_time
+from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
 
@@ -130,13 +130,13 @@ def test_an_error_rate_is_a_share_of_requests() -> None:
 
 
 async def _wait_for_pods(session: aiohttp.ClientSession, count: int) -> list[JsonObject]:
-    async with asyncio.timeout(10):
-        while True:
-            async with session.get(f"{_NAMESPACES}/default/pods") as response:
-                pods: list[JsonObject] = (await response.json())["items"]
-            if [pod["status"]["phase"] for pod in pods] == ["Running"] * count:
-                return pods
-            await asyncio.sleep(0)
+    async def listed() -> list[JsonObject]:
+        async with session.get(f"{_NAMESPACES}/default/pods") as response:
+            pods: list[JsonObject] = (await response.json())["items"]
+        return pods
+
+    running = ["Running"] * count
+    return await poll_until(listed, lambda pods: [pod["status"]["phase"] for pod in pods] == running)
 
 
 async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:

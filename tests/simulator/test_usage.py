@@ -19,7 +19,7 @@ from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
 from tests.simulator.recordings import load
 from tests.simulator.replay import check, replay
-from tests.simulator.waiting import until
+from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -92,7 +92,7 @@ async def test_the_summary_is_shaped_as_recorded(exchange: int, query: dict[str,
     async with recorded_cluster(20) as cluster:
         _run(cluster, "burn")
         _run(cluster, "pair", containers=2)
-        await until(cluster, lambda: _is_running(cluster, "burn") and _is_running(cluster, "pair"))
+        await poll_cluster(cluster, lambda: _is_running(cluster, "burn") and _is_running(cluster, "pair"))
         summary = json.loads(await _get(cluster, "/api/v1/nodes/node-0/proxy/stats/summary", **query))
     assert _shape(summary["node"]) == _shape(recorded["node"])
     for name in ("burn", "pair"):
@@ -110,7 +110,7 @@ async def test_the_metrics_are_shaped_as_recorded(exchange: int) -> None:
     async with recorded_cluster(20) as cluster:
         _run(cluster, "burn")
         _run(cluster, "pair", containers=2)
-        await until(cluster, lambda: _is_running(cluster, "burn") and _is_running(cluster, "pair"))
+        await poll_cluster(cluster, lambda: _is_running(cluster, "burn") and _is_running(cluster, "pair"))
         text = await _get(cluster, "/api/v1/nodes/node-0/proxy/metrics/resource")
 
     def shape(exposition: str) -> list[tuple[Any, ...]]:
@@ -128,7 +128,7 @@ async def test_the_metrics_are_shaped_as_recorded(exchange: int) -> None:
 async def test_counters_grow_by_the_level_of_the_annotation() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "busy", cpu="250m", memory="64Mi", resources={"limits": {"memory": "128Mi"}})
-        await until(cluster, lambda: _is_running(cluster, "busy"))
+        await poll_cluster(cluster, lambda: _is_running(cluster, "busy"))
         usage = UsageReporter(cluster.kubelets)
         first = _pod_report(usage.stats_summary("node-0"), "busy")["containers"][0]
         assert first["cpu"]["usageNanoCores"] == 0
@@ -147,7 +147,7 @@ async def test_counters_grow_by_the_level_of_the_annotation() -> None:
 async def test_usage_stays_within_limits() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "greedy", cpu="4", resources={"limits": {"cpu": "500m", "memory": "32Mi"}})
-        await until(cluster, lambda: _is_running(cluster, "greedy"))
+        await poll_cluster(cluster, lambda: _is_running(cluster, "greedy"))
         await cluster.clock.sleep(30)
         report = _pod_report(UsageReporter(cluster.kubelets).stats_summary("node-0"), "greedy")
     assert report["cpu"]["usageNanoCores"] <= 500_000_000
@@ -165,19 +165,19 @@ async def test_memory_above_the_limit_ends_in_an_oom_kill() -> None:
             reason = statuses[0].get("lastState", {}).get("terminated", {}).get("reason", "")
             return str(reason)
 
-        await until(cluster, lambda: last_reason() == "OOMKilled")
+        await poll_cluster(cluster, lambda: last_reason() == "OOMKilled")
 
 
 @virtual_time
 async def test_the_node_counter_keeps_what_removed_pods_used() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "gone", cpu="8")
-        await until(cluster, lambda: _is_running(cluster, "gone"))
+        await poll_cluster(cluster, lambda: _is_running(cluster, "gone"))
         await cluster.clock.sleep(30)
         usage = UsageReporter(cluster.kubelets)
         before = usage.stats_summary("node-0")["node"]["cpu"]["usageCoreNanoSeconds"]
         cluster.store.delete(PODS, "default", "gone", grace_period_seconds=0)
-        await until(cluster, lambda: not cluster.kubelets.by_node["node-0"].workers)
+        await poll_cluster(cluster, lambda: not cluster.kubelets.by_node["node-0"].workers)
         summary = usage.stats_summary("node-0")
     assert before > 100e9
     assert summary["node"]["cpu"]["usageCoreNanoSeconds"] >= before

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from typing import TypeVar
 
 from pilothouse_simulator import SimulatedCluster
+from tests.waiting import poll_until
 
-_LOOK_SECONDS = 0.02
+T = TypeVar("T")
 
 
-async def until(cluster: SimulatedCluster, condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    """Returns as soon as the condition holds. TimeoutError when it does not come true in so many real seconds.
-
-    Looks after each change of the cluster, and now and then for what follows from a change without another one.
+async def poll_cluster(cluster: SimulatedCluster, look: Callable[[], T], *, seconds: float = 10.0) -> T:
+    """What `look` first returns that is true. It looks after each change of the cluster, so that it sees states that
+    last for a moment, and now and then for what follows from a change without another one.
     """
+
+    async def seen() -> T:
+        return look()
+
     subscription = cluster.store.subscribe()
     try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(subscription.next_batch(), _LOOK_SECONDS)
+        return await poll_until(seen, seconds=seconds, woken_by=subscription.next_batch)
     finally:
         subscription.close()

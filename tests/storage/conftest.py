@@ -19,7 +19,8 @@ from pilothouse_client.errors import NotFoundError
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, new_database
-from tests.harness import Server, eventually, running_server
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
 
@@ -68,7 +69,7 @@ class Place:
             found = await self.get(name)
             return found if condition(found) else None
 
-        found = await eventually(holds, what=f"what was expected of volume {name}")
+        found = await poll_until(holds, what=f"what was expected of volume {name}")
         assert found is not None
         return found
 
@@ -81,7 +82,7 @@ class Place:
             found = await self.client.containers.get(namespace=self.name, name=name)
             return found if condition(found) else None
 
-        found = await eventually(holds, what=f"what was expected of {name}")
+        found = await poll_until(holds, what=f"what was expected of {name}")
         assert found is not None
         return found
 
@@ -101,7 +102,7 @@ class Place:
                 return True
             return False
 
-        await eventually(missing, what=f"the end of volume {name}")
+        await poll_until(missing, what=f"the end of volume {name}")
 
     def pod_volumes(self, resource: Any, name: str = "web") -> dict[str, JsonObject]:
         """The volumes in the pod template of a container's Deployment, by name."""
@@ -143,6 +144,6 @@ async def place(shared_server: Server) -> Place:
         found = await shared_server.admin.namespaces.get(name=name)
         return found.phase == "Active"
 
-    await eventually(there, what="the namespace on the cluster")
+    await poll_until(there, what="the namespace on the cluster")
     assert shared_server.cluster is not None
     return Place(shared_server, shared_server.cluster, name)

@@ -18,8 +18,8 @@ from pilothouse_simulator.values.resources import (
     RESOURCE_QUOTAS,
     STORAGE_CLASSES,
 )
-from tests.harness import eventually
 from tests.storage.conftest import Place, applied, mount
+from tests.waiting import poll_until
 
 BOUND, AVAILABLE, FAILED = pb.VOLUME_STATUS_BOUND, pb.VOLUME_STATUS_AVAILABLE, pb.VOLUME_STATUS_FAILED
 TRUE, FALSE = resource_pb2.CONDITION_STATUS_TRUE, resource_pb2.CONDITION_STATUS_FALSE
@@ -243,7 +243,7 @@ async def test_a_claim_over_the_quota_of_the_cluster_is_refused_and_comes_when_t
         stored = place.store.get(RESOURCE_QUOTAS, place.name, "no-claims")
         return stored is not None and "hard" in stored["status"]
 
-    await eventually(counted, what="the quota to hold")
+    await poll_until(counted, what="the quota to hold")
     await place.make()
     refused = await place.volume(lambda each: each.status == FAILED)
     assert refused.reason == "Forbidden"
@@ -312,5 +312,5 @@ async def test_a_namespace_takes_its_claims_along(place: Place) -> None:
             return True
         return False
 
-    await eventually(ended, what="the end of the namespace")
+    await poll_until(ended, what="the end of the namespace")
     assert on_cluster(place) is None

@@ -30,9 +30,9 @@ from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
 from tests.harness import QUICK, running_server
-from tests.kubernetes.waiting import eventually
 from tests.reconcile.world import World, world
 from tests.storage.conftest import Place
+from tests.waiting import poll_until
 
 VOLUMES: Mapping[str, Noun] = {**NOUNS, "volume": reconcile_volume}
 # Soon over, as the next server has to wait for it.
@@ -92,7 +92,7 @@ async def seen(here: World) -> Volume | None:
 
 async def settled(here: World) -> None:
     """Until nothing is left to do."""
-    await eventually(
+    await poll_until(
         lambda: seen(here),
         lambda row: row is None or (not row.reconciling and row.observed.capacity == row.size),
     )
@@ -128,7 +128,7 @@ async def die(here: World) -> None:
             )
 
     worker = Worker(here.store, Clusters(connect), OwnChanges(), SHORT, nouns=VOLUMES)
-    (work,) = [each for each in await eventually(claimed, bool) if each.resource_type == "volume"]
+    (work,) = [each for each in await poll_until(claimed, bool) if each.resource_type == "volume"]
     with pytest.raises(Killed):
         await worker.reconcile(work)
 
@@ -147,7 +147,7 @@ async def test_killed_after_a_write_the_next_server_finishes(
 ) -> None:
     await here.namespace()
     async with reconciling(here):
-        await eventually(here.seen_namespace, lambda row: row is not None and not row.reconciling)
+        await poll_until(here.seen_namespace, lambda row: row is not None and not row.reconciling)
         if before:
             await make(here)
             await settled(here)

@@ -20,8 +20,8 @@ from pilothouse_client.errors import (
     PermissionDeniedError,
 )
 from pilothouse_client.streams import ChangeKind
-from tests.harness import eventually
 from tests.storage.conftest import Place, mount
+from tests.waiting import poll_until
 
 CLAIM = pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
 
@@ -226,7 +226,7 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
             return False
         return True
 
-    await eventually(allowed)
+    await poll_until(allowed)
 
 
 async def test_validate_only_writes_nothing(place: Place) -> None:

@@ -1,0 +1,82 @@
+"""Conditions are looked at until they hold, and deadlines are as long as the setting says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests import waiting
+from tests.waiting import patient, poll_until, runs_out, within
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of a hundredth."""
+    monkeypatch.setattr(waiting, "PATIENCE", 0.01)
+
+
+async def test_what_is_seen_is_returned_once_it_holds() -> None:
+    numbers = iter(range(10))
+
+    async def look() -> int:
+        return next(numbers)
+
+    assert await poll_until(look, lambda number: number > 3) == 4
+    assert await poll_until(look) == 5
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_what_never_holds_fails_and_shows_what_was_seen_last() -> None:
+    async def look() -> str:
+        return "not yet"
+
+    with pytest.raises(
+        AssertionError, match=r"the end did not come true within 0\.05 s; last seen: 'not yet'"
+    ):
+        await poll_until(look, lambda seen: seen == "now", seconds=5.0, what="the end")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_look_that_does_not_return_fails_too() -> None:
+    with pytest.raises(AssertionError, match="no look returned"):
+        await poll_until(asyncio.get_running_loop().create_future, seconds=5.0)
+
+
+async def test_an_error_of_a_look_is_the_tests_own() -> None:
+    async def look() -> bool:
+        raise TimeoutError("of a call")
+
+    with pytest.raises(TimeoutError, match="of a call"):
+        await poll_until(look)
+
+    async def fails() -> bool:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await poll_until(fails)
+
+
+async def test_a_look_follows_whatever_wakes_it() -> None:
+    """Also a state that lasts shorter than a pause is seen."""
+    states: Iterator[str] = iter(["a", "b", "c"])
+    state = next(states)
+
+    async def look() -> str:
+        return state
+
+    async def change() -> None:
+        nonlocal state
+        state = next(states)
+
+    assert await poll_until(look, lambda seen: seen == "b", woken_by=change) == "b"
+
+
+async def test_deadlines_grow_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 3.0)
+    assert patient(2.0) == 6.0
+    assert runs_out(2.0) == 2.0
+    now = asyncio.get_running_loop().time()
+    async with within(1000.0) as deadline:
+        assert (deadline.when() or 0) >= now + 3000.0

@@ -1,0 +1,87 @@
+"""Waiting in tests: for conditions, with deadlines that grow with one setting; never for a time.
+
+A number of seconds in a test is what the thing takes at most on a quiet machine, or what is promised of it. Nobody
+waits so short: each deadline is that number times `PILOTHOUSE_TEST_PATIENCE`, because a machine that does other work
+takes several times as long, and a test's verdict must not depend on its neighbours. With a patience of 1 the numbers
+hold as they are written.
+
+    await poll_until(lambda: world.count(), lambda count: count == 3, seconds=5.0, what="three of them")
+    async with within(10.0): ...                      # asyncio.timeout, made patient
+    await asyncio.wait_for(process.wait(), patient(10.0))
+    call(timeout=runs_out(0.5))                       # a time whose end is what the test is about
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tests.virtual_time import VirtualTimeLoop
+
+T = TypeVar("T")
+
+PATIENCE = float(os.environ.get("PILOTHOUSE_TEST_PATIENCE", "6"))
+# The first looks come soon after each other, the later ones cost a busy machine less.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _GROWTH = 0.005, 0.05, 1.3
+
+
+def patient(seconds: float) -> float:
+    """The deadline, in seconds, of what takes so long at most on a quiet machine.
+
+    Virtual time passes as fast on every machine: there it is the number itself.
+    """
+    return seconds if _time_is_virtual() else seconds * PATIENCE
+
+
+def _time_is_virtual() -> bool:
+    try:
+        return isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+    except RuntimeError:
+        return False
+
+
+def within(seconds: float) -> asyncio.Timeout:
+    """A block that must end before `patient(seconds)`; TimeoutError."""
+    return asyncio.timeout(patient(seconds))
+
+
+def runs_out(seconds: float) -> float:
+    """A time that is meant to run out, so the slowness of a machine does no harm: it is taken as it is."""
+    return seconds
+
+
+async def poll_until(
+    look: Callable[[], Awaitable[T]],
+    holds: Callable[[T], object] = bool,
+    *,
+    seconds: float = 20.0,
+    what: str = "the condition",
+    woken_by: Callable[[], Awaitable[object]] | None = None,
+) -> T:
+    """Looks until what is seen `holds`, and returns it. Looks again after a pause, or when `woken_by` has returned.
+
+    AssertionError with what was seen last once `patient(seconds)` are over, also where a look does not return.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    seen: list[T] = []
+    deadline = within(seconds)
+    try:
+        async with deadline:
+            while True:
+                seen[:] = [await look()]
+                if holds(seen[0]):
+                    return seen[0]
+                if woken_by is None:
+                    await asyncio.sleep(pause)
+                else:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(woken_by(), pause)
+                pause = min(pause * _GROWTH, _LONGEST_PAUSE_SECONDS)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        last = f"last seen: {seen[0]!r}" if seen else "no look returned"
+        raise AssertionError(f"{what} did not come true within {patient(seconds):g} s; {last}") from None
