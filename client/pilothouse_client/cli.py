@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -211,4 +212,16 @@ def _options(
 
 def main() -> None:
     """The entry point of the `pilothouse` command."""
+    _end_when_told_to()
     app()
+
+
+def _end_when_told_to() -> None:
+    """Takes SIGINT and SIGTERM as requests to end, also where they were ignored by who started this process.
+
+    A shell without job control ignores SIGINT in what it starts in the background, and Python leaves it so: the command
+    could then not be ended but by force. What `nohup` ignores, SIGHUP, stays ignored.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)

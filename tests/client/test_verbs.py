@@ -20,11 +20,14 @@ from pilothouse_client.commands.output import Column, show_changes
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 
+# How a shell without job control starts what ends with `&`: what it ignores, the command inherits.
+BACKGROUND = ("sh", "-c", 'trap "" INT TERM; exec "$@"', "sh", sys.executable, "-m", "pilothouse_client")
+
 
 async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, logged_in: Command) -> None:
     await fake.commit("container", ("shop", "a"), container_pb2.Container(namespace="shop", name="a"))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pilothouse_client", "containers", "list", "--watch", "-o", "json"),
+        *(*BACKGROUND, "containers", "list", "--watch", "-o", "json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -48,6 +51,33 @@ async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, lo
     _, errors = await process.communicate()
     assert process.returncode == 130
     assert errors == b""
+
+
+async def test_a_command_in_the_background_can_be_terminated(fake: FakeServer, logged_in: Command) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *BACKGROUND, "containers", "list", "--watch", "-o", "json", stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert json.loads(await process.stdout.readline())["change"] == "SYNCED"
+    process.terminate()
+    assert await process.wait() == -signal.SIGTERM
+
+
+def test_importing_the_client_loads_nothing_of_the_command() -> None:
+    """Half of what the command needs takes longer to load than all that the client needs."""
+    script = (
+        "import sys, pilothouse_client\n"
+        "print('grpc' in sys.modules)\n"
+        "from pilothouse_client import *\n"
+        "client = Client('localhost:1')\n"
+        "for noun in ('identity', 'namespaces', 'containers', 'storage', 'config', 'audit', 'metrics'):\n"
+        "    getattr(client, noun)\n"
+        "unwanted = {'typer', 'click', 'rich', 'yaml', 'argparse', 'grpc_status', 'google.rpc', 'pilothouse_server'}\n"
+        "print('grpc' in sys.modules, sorted(unwanted & set(sys.modules)))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('pilothouse_client.commands')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["False", "True []", "[]"]
 
 
 def test_help_loads_neither_grpc_nor_rich_nor_protobuf() -> None:
