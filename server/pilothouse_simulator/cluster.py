@@ -11,7 +11,7 @@ import asyncio
 import base64
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,15 @@ from pilothouse_simulator.controllers.manager import ControllerManager
 from pilothouse_simulator.controllers.scheduler import Scheduler
 from pilothouse_simulator.nodes.kubelet import Kubelets
 from pilothouse_simulator.nodes.node_objects import NodeShape
-from pilothouse_simulator.store import persistence
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import DEFAULT_HISTORY_LENGTH, Store
+from pilothouse_simulator.store.state_file import StateFile
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import NAMESPACES, SERVICES
 
 JsonObject = dict[str, Any]
+
+HOST = "127.0.0.1"
 
 log = logging.getLogger(__name__)
 _FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -43,11 +45,10 @@ class SimulatedCluster:
     """A Kubernetes cluster in this process.
 
     `nodes` is the number of nodes, or their shapes, `speed` the simulated seconds per real second, `port` 0 a free one.
-    `token` is the bearer token of clients (random unless given). `state_path` is where it is kept between runs.
+    `token` is the bearer token of clients (random unless given). `state_path` is the file that keeps it between runs.
     `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
     `users` are let in beside the administrator of that token.
     `ahead_seconds` is how far its clock is ahead of the true time (below zero: behind).
-    `history_length` bounds the past changes that watches can resume from.
     """
 
     def __init__(
@@ -55,25 +56,22 @@ class SimulatedCluster:
         *,
         nodes: int | Sequence[NodeShape] = 3,
         speed: float = 1.0,
-        faults: FaultPlan | None = None,
-        host: str = "127.0.0.1",
         port: int = 0,
         tls: bool = False,
         token: str | None = None,
         state_path: Path | None = None,
-        history_length: int = DEFAULT_HISTORY_LENGTH,
         ahead_seconds: float = 0.0,
     ) -> None:
-        self.faults = faults or FaultPlan()
+        self.faults = FaultPlan()
         self.clock = Clock(speed, ahead_seconds=ahead_seconds)
         self.strategies = KindStrategies(self.faults.webhooks)
-        self.store = Store(self.strategies, self.clock.now, history_length=history_length)
+        self.store = Store(self.strategies, self.clock.now)
         self.token = token or secrets.token_urlsafe(24)
         self.users = Users(self.token)
         self.url = ""
-        self._host, self._port = host, port
-        self._authority = Authority(host) if tls else None
-        self._state_path = state_path
+        self._port = port
+        self._authority = Authority(HOST) if tls else None
+        self._state_file = StateFile(state_path, self.store) if state_path is not None else None
         self._context = ApiContext(self.store, self.clock, self.faults)
         self._recorder = EventRecorder(self.store, self.clock)
         self._controllers = ControllerManager(self.store, self.clock, self._recorder)
@@ -81,12 +79,12 @@ class SimulatedCluster:
         self.kubelets = Kubelets(self.store, self.clock, self._recorder, nodes=nodes)
         self._listener: ApiListener | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._saving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Loads or founds the cluster, starts its controllers and listens.
 
-        OSError when the port is taken, ValueError when the saved state cannot be read; nothing runs then.
+        Raises OSError when the port or the saved state is taken by another process, ValueError when the state cannot be
+        read; nothing runs then.
         """
         try:
             await self._start()
@@ -95,34 +93,25 @@ class SimulatedCluster:
             raise
 
     async def _start(self) -> None:
-        restored = self._state_path is not None and persistence.load(self.store, self._state_path)
-        if not restored:
+        if self._state_file is None or not await self._state_file.load():
             self._found()
+        if self._state_file is not None:
+            self._state_file.begin()
+            self._begin("state file", self._state_file.run())
         self.kubelets.register_nodes()
-        for name, work in (
-            ("controllers", self._controllers.run()),
-            ("scheduler", self._scheduler.run()),
-            ("kubelets", self.kubelets.run()),
-        ):
-            task = asyncio.create_task(work, name=f"simulated-{name}")
-            task.add_done_callback(_report_failure)
-            self._tasks.append(task)
-        if self._state_path is not None:
-            saving = persistence.save_periodically(self.store, self._state_path)
-            self._saving = asyncio.create_task(saving, name="simulated-persistence")
-            self._saving.add_done_callback(_report_failure)
+        self._begin("controllers", self._controllers.run())
+        self._begin("scheduler", self._scheduler.run())
+        self._begin("kubelets", self.kubelets.run())
         routes = ApiRoutes(self._context, self.users, kubelets=self.kubelets)
         tls = self._authority.server_context() if self._authority is not None else None
-        self._listener = ApiListener(
-            self._context, self.users, routes, host=self._host, port=self._port, tls=tls
-        )
+        self._listener = ApiListener(self._context, self.users, routes, host=HOST, port=self._port, tls=tls)
         await self._listener.start()
         self.faults.restart = self._listener.restart_later
         scheme = "https" if self._authority is not None else "http"
-        self.url = f"{scheme}://{self._host}:{self._listener.port}"
+        self.url = f"{scheme}://{HOST}:{self._listener.port}"
 
     async def stop(self) -> None:
-        """Ends open watches, stops listening, stops the controllers and saves. Safe to call twice."""
+        """Ends open watches, stops listening, and stops the controllers. Safe to call twice."""
         self.faults.drop_watches()
         self.faults.storage_stalled = False
         listener, self._listener = self._listener, None
@@ -132,13 +121,14 @@ class SimulatedCluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Last, so that what the others did on their way out is saved too.
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.cancel()
-            await asyncio.wait([saving])
-            if not saving.cancelled():
-                saving.result()
+        # Last, so that what the others did on their way out is kept, too.
+        if self._state_file is not None:
+            await self._state_file.close()
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"simulated {name}")
+        task.add_done_callback(_report_failure)
+        self._tasks.append(task)
 
     async def __aenter__(self) -> SimulatedCluster:
         await self.start()

@@ -198,14 +198,6 @@ async def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.filemode(state.stat().st_mode) == "-rw-------"
 
 
-@virtual_time
-async def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    state = tmp_path / "cluster.json"
-    state.write_text('{"format": 99}')
-    with pytest.raises(ValueError, match="format 99"):
-        await SimulatedCluster(state_path=state).start()
-
-
 async def test_the_command_prints_a_kubeconfig_and_ends_on_a_signal() -> None:
     async with simulate_cluster("--nodes", "1") as text:
         kubeconfig = yaml.safe_load(text)

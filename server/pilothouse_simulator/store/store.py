@@ -43,7 +43,7 @@ JsonObject = dict[str, Any]
 ObjectList = list[JsonObject]
 Key = tuple[str, str]
 
-DEFAULT_HISTORY_LENGTH = 10_000
+HISTORY_LENGTH = 10_000
 
 
 class Strategy(Protocol):
@@ -76,24 +76,22 @@ class Strategy(Protocol):
 class Store:
     """The objects of the cluster, written under the rules of `strategy`.
 
-    `now` is the clock for creation, deletion and managedFields times (UTC).
-
-    `history_length` bounds the number of past changes kept (see module docstring).
+    `now` is the clock for creation, deletion and managedFields times (UTC). `listeners` are called with each change
+    before whoever made it goes on; subscribers are told later.
     """
 
     def __init__(
         self,
         strategy: Strategy,
         now: Callable[[], datetime] | None = None,
-        *,
-        history_length: int = DEFAULT_HISTORY_LENGTH,
     ) -> None:
         self._strategy = strategy
         self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
         self.revision = 1
         self.tracker = FieldTracker()
-        self.history = History(history_length)
+        self.history = History(HISTORY_LENGTH)
         self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
+        self.listeners: list[Callable[[StoreEvent], None]] = []
         self._subscriptions: set[Subscription] = set()
 
     # Reading
@@ -401,6 +399,8 @@ class Store:
 
     def _record(self, event: StoreEvent) -> None:
         self.history.add(event)
+        for listen in self.listeners:
+            listen(event)
         for subscription in tuple(self._subscriptions):
             subscription.offer(event)
 
