@@ -18,11 +18,9 @@ from pilothouse_migrations import runner
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.clusters.operations.deregistration import Nouns
 from pilothouse_server.config import messages as config_messages
 from pilothouse_server.config.operations import configs, rotation
 from pilothouse_server.config.service import ConfigService
-from pilothouse_server.containers import forgetting as container_forgetting
 from pilothouse_server.containers import messages as container_messages
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.service import ContainerService
@@ -40,6 +38,7 @@ from pilothouse_server.metrics import operations as metrics
 from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces import messages as namespace_messages
+from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigNoun
@@ -189,12 +188,14 @@ class Application:
             self._keys.derive("resume-token"),
             WatchLimits(self.settings.watch_max_lag_events),
         )
-        nouns = Nouns(
+        contents = Contents(
             cascades=(containers.delete_all, volumes.delete_all, configs.delete_all),
-            forgets=(container_forgetting.forget_all, volumes.forget_all, configs.forget_all),
+            forgets=(containers.forget_all, volumes.forget_all, configs.forget_all),
+            held=(containers.held, volumes.held, configs.held),
+            quota_usage=containers.quota_usage,
         )
         services = (
-            NamespaceService(watches, page_key, self.cluster_access, nouns),
+            NamespaceService(watches, page_key, self.cluster_access, contents),
             ContainerService(
                 watches,
                 page_key,

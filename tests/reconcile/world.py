@@ -19,6 +19,7 @@ from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces import repository as namespace_rows
+from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.observe.container_observer import ObserverSettings
 from pilothouse_server.reconcile.observe.dependent_observer import PartObserverSettings
@@ -52,6 +53,14 @@ LIMITS = Limits(request_seconds=3.0, connect_seconds=2.0)
 
 def _holds_nothing(_permission: str) -> bool:
     return False
+
+
+CONTENTS = Contents(
+    cascades=(containers.delete_all,),
+    forgets=(containers.forget_all,),
+    held=(containers.held,),
+    quota_usage=containers.quota_usage,
+)
 
 
 class Samples:
@@ -150,9 +159,7 @@ class World:
     async def delete_namespace(self, name: str = "shop") -> None:
         """Ask for a namespace's deletion with all it holds."""
         await self.change(
-            lambda tx: namespaces.delete(
-                tx, name, cascade=True, cascades=[containers.delete_all], check=lambda _: None
-            )
+            lambda tx: namespaces.delete(tx, name, cascade=True, contents=CONTENTS, check=lambda _: None)
         )
 
     async def seen(self, name: str = "web", namespace: str = "shop") -> Container | None:

@@ -9,7 +9,7 @@ from pilothouse_server.clusters import messages
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations import deregistration, registration
-from pilothouse_server.clusters.operations.deregistration import Nouns
+from pilothouse_server.clusters.operations.deregistration import ClusterContents
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
@@ -22,10 +22,10 @@ _UPDATABLE = frozenset({"display_name", "labels"})
 class ClusterCalls:
     """What NamespaceService serves about clusters."""
 
-    def __init__(self, access: ClusterAccess, page_key: bytes, nouns: Nouns) -> None:
+    def __init__(self, access: ClusterAccess, page_key: bytes, contents: ClusterContents) -> None:
         self._access = access
         self._page_key = page_key
-        self._nouns = nouns
+        self._cluster_contents = contents
 
     async def RegisterCluster(
         self, request: pb.RegisterClusterRequest, call: Call
@@ -105,7 +105,7 @@ class ClusterCalls:
             transaction,
             request.name,
             messages.OBJECTS_OF[request.objects],
-            self._nouns,
+            self._cluster_contents,
             _etag_check(request.etag),
         )
         call.describe(resource_id=ended.id, objects=messages.OBJECTS_OF[request.objects], namespaces=count)

@@ -12,7 +12,7 @@ commit; where no quota is set the lock is shared, so creates do not wait for one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
 import msgspec
@@ -26,10 +26,11 @@ from pilothouse_server.errors import (
     not_found,
 )
 from pilothouse_server.namespaces import operations as namespaces
-from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Container], None]
 PauseMode = Literal["suspend", "hold_rollout", "freeze"]
@@ -216,7 +217,7 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
     return await _mark_for_deletion(transaction, stored)
 
 
-async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
+async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Marks every container of a namespace for deletion: what a cascading delete does."""
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
     for item in found:
@@ -225,7 +226,18 @@ async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
             await _mark_for_deletion(transaction, stored)
 
 
-async def quota_usage(transaction: ReadTransaction, namespace_id: int) -> Quota:
+async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Removes every container of a namespace from the database, with a tombstone each; the cluster keeps its own."""
+    for container in await repository.remove_all(transaction, namespace.id):
+        transaction.emit(event(container, "deleted", container))
+
+
+async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
+    """How many containers a namespace holds, those being deleted included."""
+    return {"containers": await repository.count(transaction, namespace_id)}
+
+
+async def quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -> Quota:
     """What a namespace's containers add up to."""
     count, cpu, memory = await repository.usage_of_quota(transaction, namespace_id)
     return Quota(count, Quantity.from_millicores(cpu).text, Quantity.from_bytes(memory).text)

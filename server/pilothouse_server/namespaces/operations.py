@@ -8,7 +8,7 @@ log refers to them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,15 +23,13 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.identity.operations import grants
 from pilothouse_server.namespaces import repository
+from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.quantity import normalise
 
 DEFAULT_CLUSTER = "local"
 RESERVED_LABEL_DOMAIN = "pilothouse.dev"
-
-# Marks everything that a namespace holds for deletion; each noun that lives in namespaces adds its own.
-Cascade = Callable[[Transaction, Namespace], Awaitable[None]]
 
 
 async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Namespace:
@@ -132,7 +130,7 @@ async def delete(
     name: str,
     *,
     cascade: bool,
-    cascades: Sequence[Cascade],
+    contents: Contents,
     check: Callable[[Namespace], None],
 ) -> Namespace:
     """Marks a namespace for deletion, with all it holds if `cascade`; one that is marked already is
@@ -144,11 +142,10 @@ async def delete(
     """
     stored = await locate(transaction, name, "update")
     check(stored)
-    held = await repository.count_held(transaction, stored.id)
-    if held and not cascade:
-        raise _not_empty(name, held)
-    for mark in cascades:
-        await mark(transaction, stored)
+    if not cascade:
+        await _refuse_holding(transaction, stored, contents)
+    for mark in contents.cascades:
+        await mark(transaction, stored.ref)
     if stored.deletion_requested_at is not None:
         return stored
     marked = await repository.update_namespace(
@@ -185,16 +182,30 @@ list_page = repository.list_namespaces
 stream = repository.stream_namespaces
 
 
-async def on_cluster(transaction: Transaction, cluster_name: str) -> Sequence[Namespace]:
-    """Every living namespace on a cluster, locked until the transaction ends."""
-    return await repository.on_cluster(transaction, cluster_name)
+class NamespacesOnCluster:
+    """What a cluster that is deregistered holds (`clusters.operations.deregistration.ClusterContents`)."""
 
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
 
-async def refuse_holding(transaction: ReadTransaction, namespace: Namespace) -> None:
-    """Raises FailedPrecondition if the namespace holds anything."""
-    held = await repository.count_held(transaction, namespace.id)
-    if held:
-        raise _not_empty(namespace.name, held)
+    async def lock(self, transaction: Transaction, cluster: str) -> int:
+        """Locks the namespaces on a cluster until the transaction ends; returns how many there are."""
+        return len(await repository.on_cluster(transaction, cluster))
+
+    async def delete_all(self, transaction: Transaction, cluster: str) -> None:
+        """Marks the namespaces on a cluster for deletion, with all they hold."""
+        for namespace in await repository.on_cluster(transaction, cluster):
+            await delete(
+                transaction, namespace.name, cascade=True, contents=self._contents, check=lambda _: None
+            )
+
+    async def forget_all(self, transaction: Transaction, cluster: str) -> None:
+        """Removes the namespaces on a cluster from the database, with all they hold; the cluster keeps its objects."""
+        for namespace in await repository.on_cluster(transaction, cluster):
+            for forget in self._contents.forgets:
+                await forget(transaction, namespace.ref)
+            await _refuse_holding(transaction, namespace, self._contents)
+            await end(transaction, namespace)
 
 
 async def end(transaction: Transaction, namespace: Namespace) -> None:
@@ -224,10 +235,14 @@ def event(namespace: Namespace, kind: Kind, before: Namespace | None = None) -> 
     )
 
 
-def _not_empty(name: str, held: Mapping[str, int]) -> FailedPrecondition:
+async def _refuse_holding(transaction: ReadTransaction, namespace: Namespace, contents: Contents) -> None:
+    """Raises FailedPrecondition if the namespace holds anything; metadata holds the counts."""
+    held = await contents.count(transaction, namespace.id)
+    if not held:
+        return
     counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
-    return FailedPrecondition(
-        f'namespace "{name}" is not empty: it holds {counts}; delete them first or set cascade',
+    raise FailedPrecondition(
+        f'namespace "{namespace.name}" is not empty: it holds {counts}; delete them first or set cascade',
         reason="NAMESPACE_NOT_EMPTY",
         metadata={kind.replace(" ", "_"): str(count) for kind, count in held.items()},
     )

@@ -40,13 +40,6 @@ _FILTERS = {
     "labels": FilterField(NAMESPACES.c.labels, FilterKind.LABELS),
 }
 _ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
-_HELD = {
-    "containers": "SELECT count(*) FROM containers WHERE namespace_id = :id",
-    "volumes": "SELECT count(*) FROM volumes WHERE namespace_id = :id",
-    "config maps": "SELECT count(*) FROM config_maps WHERE namespace_id = :id",
-    "secrets": "SELECT count(*) FROM secrets WHERE namespace_id = :id",
-}
-
 # The row stays, because log records refer to it.
 _END = (
     text("UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"),
@@ -153,16 +146,6 @@ async def stream_namespaces(
         query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))
     async for row in await transaction.connection.stream(query):
         yield _namespace(row)
-
-
-async def count_held(transaction: ReadTransaction, namespace_id: int) -> dict[str, int]:
-    """How many things of each kind a namespace holds; kinds that it does not hold are left out."""
-    counts = {}
-    for kind, query in _HELD.items():
-        count = (await transaction.connection.execute(text(query), {"id": namespace_id})).scalar_one()
-        if count:
-            counts[kind] = int(count)
-    return counts
 
 
 async def on_cluster(transaction: Transaction, cluster_name: str) -> list[Namespace]:

@@ -8,11 +8,10 @@ from google.protobuf.message import Message
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.clusters.access import ClusterAccess
-from pilothouse_server.clusters.operations.deregistration import Nouns
 from pilothouse_server.clusters.service import ClusterCalls
-from pilothouse_server.containers import operations as containers
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import messages, operations
+from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.dry_run import check_on_cluster
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.rpc import wire
@@ -33,8 +32,11 @@ class NamespaceService(ClusterCalls):
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["NamespaceService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, access: ClusterAccess, nouns: Nouns) -> None:
-        super().__init__(access, page_key, nouns)
+    def __init__(
+        self, watches: WatchServer, page_key: bytes, access: ClusterAccess, contents: Contents
+    ) -> None:
+        super().__init__(access, page_key, operations.NamespacesOnCluster(contents))
+        self._contents = contents
         self._watches = watches
 
     async def CreateNamespace(
@@ -102,7 +104,7 @@ class NamespaceService(ClusterCalls):
             await call.transaction(),
             request.name,
             cascade=request.cascade,
-            cascades=self._nouns.cascades,
+            contents=self._contents,
             check=_etag_check(request.etag),
         )
         _describe(call, marked)
@@ -143,7 +145,7 @@ class NamespaceService(ClusterCalls):
         """Answers what is used of a quota."""
         async with call.read(snapshot=True) as transaction:
             found = await operations.locate(transaction, request.name)
-            used = await containers.quota_usage(transaction, found.id)
+            used = await self._contents.quota_usage(transaction, found.id)
         _describe(call, found)
         return pb.GetQuotaUsageResponse(quota=messages.quota(found.quota), used=messages.quota(used))
 

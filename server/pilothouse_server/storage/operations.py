@@ -12,7 +12,7 @@ to mount a volume, decides between the two. Mounting and unmounting change the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -28,10 +28,10 @@ from pilothouse_server.errors import (
     not_found,
 )
 from pilothouse_server.namespaces import operations as namespaces
-from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.storage import repository, rules
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Volume], None]
 
@@ -141,7 +141,7 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
     return await _delete(transaction, stored)
 
 
-async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
+async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Deletes every volume of a namespace, mounted or not: what a cascading delete does after the containers."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
     for item in found:
@@ -150,12 +150,17 @@ async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
             await _delete(transaction, stored)
 
 
-async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
-    """Forgets every volume of a namespace, with their tombstones; its cluster keeps the claims."""
+async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Removes every volume of a namespace from the database, with a tombstone each; the cluster keeps the claims."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
     for item in found:
         await repository.delete_volume(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
+
+
+async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
+    """How many volumes a namespace holds, those being deleted included."""
+    return {"volumes": await repository.count(transaction, namespace_id)}
 
 
 def refuse_deleting(volume: Volume) -> None:

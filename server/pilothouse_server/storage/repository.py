@@ -208,6 +208,12 @@ async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
     return await _update(transaction, stored, values)
 
 
+async def count(transaction: ReadTransaction, namespace_id: int) -> int:
+    """How many volumes a namespace holds, those being deleted included."""
+    query = select(func.count()).where(VOLUMES.c.namespace_id == namespace_id)
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
 async def delete_volume(transaction: Transaction, volume_id: int) -> None:
     """Removes a row, and with it what is left of its mounts."""
     await transaction.connection.execute(delete(VOLUMES).where(VOLUMES.c.id == volume_id))

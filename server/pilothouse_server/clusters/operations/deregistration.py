@@ -11,37 +11,35 @@ A cluster without namespaces goes at once. One with namespaces is refused, unles
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
-
-import msgspec
+from typing import Literal, Protocol
 
 from pilothouse_server.clusters import repository
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.operations.registration import Check
 from pilothouse_server.errors import FailedPrecondition
-from pilothouse_server.namespaces import operations as namespaces
-from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.namespaces.operations import Cascade
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
 Objects = Literal["refuse", "orphan", "delete"]
-# Forgets everything of one noun in a namespace, with its events; the cluster keeps it.
-Forget = Callable[[Transaction, Namespace], Awaitable[None]]
 
 
-class Nouns(msgspec.Struct, frozen=True):
-    """What each noun that lives in namespaces adds: how its things are marked for deletion, and how forgotten."""
+class ClusterContents(Protocol):
+    """The namespaces on a cluster, with all that lives in them. The noun namespaces implements it."""
 
-    cascades: tuple[Cascade, ...]
-    forgets: tuple[Forget, ...]
+    async def lock(self, transaction: Transaction, cluster: str) -> int:
+        """Locks the namespaces on a cluster until the transaction ends; returns how many there are."""
+
+    async def delete_all(self, transaction: Transaction, cluster: str) -> None:
+        """Marks the namespaces on a cluster for deletion."""
+
+    async def forget_all(self, transaction: Transaction, cluster: str) -> None:
+        """Removes the namespaces on a cluster from the database and leaves their objects where they are."""
 
 
 async def deregister(
-    transaction: Transaction, name: str, objects: Objects, nouns: Nouns, check: Check
+    transaction: Transaction, name: str, objects: Objects, contents: ClusterContents, check: Check
 ) -> tuple[Cluster, int]:
-    """Ends a cluster, or begins to. Answers it, and how many namespaces are forgotten or being deleted.
+    """Ends a cluster, or begins to. Returns it, and how many namespaces are forgotten or being deleted.
 
     The transaction is of the system role: what is forgotten is removed beyond what a caller may.
 
@@ -51,25 +49,15 @@ async def deregister(
     """
     stored = await registration.locate(transaction, name, "update")
     check(stored)
-    on_it = await namespaces.on_cluster(transaction, name)
-    if on_it and objects == "refuse":
-        held = await repository.count_held(transaction, name)
-        counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
-        raise FailedPrecondition(
-            f'cluster "{name}" is not empty: {counts} are on it; delete them first, or choose whether they are '
-            "deleted with it or left there",
-            reason="CLUSTER_NOT_EMPTY",
-            metadata={kind: str(count) for kind, count in held.items()},
-        )
-    if on_it and objects == "delete":
-        return await _begin(transaction, stored, on_it, nouns.cascades), len(on_it)
-    for namespace in on_it:
-        for forget in nouns.forgets:
-            await forget(transaction, namespace)
-        await namespaces.refuse_holding(transaction, namespace)
-        await namespaces.end(transaction, namespace)
+    namespaces = await contents.lock(transaction, name)
+    if namespaces and objects == "refuse":
+        raise await _not_empty(transaction, name)
+    if namespaces and objects == "delete":
+        await contents.delete_all(transaction, name)
+        return await _begin(transaction, stored), namespaces
+    await contents.forget_all(transaction, name)
     await repository.end(transaction, stored)
-    return stored, len(on_it)
+    return stored, namespaces
 
 
 async def finish(store: Store) -> None:
@@ -81,17 +69,22 @@ async def finish(store: Store) -> None:
             stored = await repository.find(transaction, name, "update")
             if stored is None or stored.status != "deregistering":
                 continue
-            if not await namespaces.on_cluster(transaction, name):
+            if not (await repository.count_held(transaction, name))["namespaces"]:
                 await repository.end(transaction, stored)
 
 
-async def _begin(
-    transaction: Transaction, cluster: Cluster, on_it: Sequence[Namespace], cascades: Sequence[Cascade]
-) -> Cluster:
-    for namespace in on_it:
-        await namespaces.delete(
-            transaction, namespace.name, cascade=True, cascades=cascades, check=lambda _: None
-        )
+async def _not_empty(transaction: Transaction, name: str) -> FailedPrecondition:
+    held = await repository.count_held(transaction, name)
+    counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
+    return FailedPrecondition(
+        f'cluster "{name}" is not empty: {counts} are on it; delete them first, or choose whether they are '
+        "deleted with it or left there",
+        reason="CLUSTER_NOT_EMPTY",
+        metadata={kind: str(count) for kind, count in held.items()},
+    )
+
+
+async def _begin(transaction: Transaction, cluster: Cluster) -> Cluster:
     if cluster.status == "deregistering":
         return cluster
     return await repository.change(

@@ -6,7 +6,7 @@ namespace's row, locked by a deletion and shared by whoever begins to use a conf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 from pilothouse_server.store.unit_of_work import Kind as ChangeKind
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 C = TypeVar("C", bound=Config)
 Check = Callable[[Config], None]
@@ -36,6 +37,7 @@ class Changed(msgspec.Struct, Generic[C], frozen=True):
     missing_keys: tuple[str, ...] = ()
 
 
+KINDS: tuple[Kind, ...] = ("config_map", "secret")
 WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
 
 list_page = repository.list_page
@@ -84,10 +86,9 @@ async def delete(transaction: Transaction, kind: Kind, namespace: str, name: str
     return await _mark(transaction, kind, stored)
 
 
-async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
+async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Marks every config map and secret of a namespace for deletion: what a cascading delete does."""
-    kinds: tuple[Kind, ...] = ("config_map", "secret")
-    for kind in kinds:
+    for kind in KINDS:
         found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
         for item in found:
             stored = await repository.get(transaction, kind, item.id, lock=True)
@@ -95,16 +96,22 @@ async def delete_all(transaction: Transaction, namespace: Namespace) -> None:
                 await _mark(transaction, kind, stored)
 
 
-async def forget_all(transaction: Transaction, namespace: Namespace) -> None:
-    """Forgets every config map and secret of a namespace, with their tombstones; its cluster keeps its objects."""
-    kinds: tuple[Kind, ...] = ("config_map", "secret")
-    for kind in kinds:
+async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Removes every config map and secret of a namespace from the database, with a tombstone each; the cluster keeps
+    its objects.
+    """
+    for kind in KINDS:
         found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
         for item in found:
             stored = await repository.get(transaction, kind, item.id, lock=True)
             if stored is not None:
                 await repository.remove(transaction, kind, stored.id)
                 transaction.emit(event(kind, stored, "deleted", stored))
+
+
+async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
+    """How many config maps and secrets a namespace holds, those being deleted included."""
+    return {f"{WORDS[kind]}s": await repository.count(transaction, kind, namespace_id) for kind in KINDS}
 
 
 async def changed_data(

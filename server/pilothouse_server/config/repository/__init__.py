@@ -7,6 +7,7 @@ secret is read by `find_sealed` alone: what lists and shows secrets never holds 
 from __future__ import annotations
 
 from pilothouse_server.config.repository.configs import (
+    count,
     find,
     get,
     get_many,
@@ -27,6 +28,7 @@ from pilothouse_server.config.repository.writes import (
 )
 
 __all__ = [
+    "count",
     "find",
     "find_sealed",
     "get",

@@ -141,6 +141,13 @@ async def volumes_of(transaction: ReadTransaction, kind: Kind, namespace_id: int
     return [row.name for row in await transaction.connection.execute(query)]
 
 
+async def count(transaction: ReadTransaction, kind: Kind, namespace_id: int) -> int:
+    """How many of a kind a namespace holds, those being deleted included."""
+    table = TABLES[kind]
+    query = select(func.count()).select_from(table).where(table.c.namespace_id == namespace_id)
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
 async def write_observed(
     transaction: Transaction,
     kind: Kind,

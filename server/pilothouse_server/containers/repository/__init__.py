@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.repository.containers import (
+    count,
     count_alone,
     find,
     get,
     get_many,
     list_containers,
+    list_pods,
+    remove_all,
     stream_containers,
     taken_names,
     update_container,
@@ -23,7 +26,6 @@ from pilothouse_server.containers.repository.images import (
 )
 from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
-from pilothouse_server.containers.repository.pods import list_pods
 from pilothouse_server.containers.repository.sources import (
     SourceKind,
     missing_sources,
@@ -34,6 +36,7 @@ from pilothouse_server.containers.repository.sources import (
 __all__ = [
     "SourceKind",
     "add_history",
+    "count",
     "count_alone",
     "count_users",
     "delete_image",
@@ -49,6 +52,7 @@ __all__ = [
     "list_pods",
     "missing_sources",
     "register_image",
+    "remove_all",
     "stream_containers",
     "taken_names",
     "types_of_secrets",

@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, func, select, text, update
 
-from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
+    CONTAINER_PODS,
     CONTAINER_VOLUMES,
     CONTAINERS,
     ENVIRONMENT_VARIABLES,
@@ -54,6 +55,8 @@ _LOCK = select(CONTAINERS.c.id).join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=CONTAINERS)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS)
 _LOCK_FREE = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS, skip_locked=True)
+_LOCK_ALL = text("SELECT id FROM containers WHERE namespace_id = :id ORDER BY id FOR UPDATE")
+_REMOVE_ALL = text("DELETE FROM containers WHERE namespace_id = :id")
 _COUNT_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 _TAKEN = text("""
 SELECT name, NULL AS service_name FROM containers
@@ -194,6 +197,33 @@ async def update_container(
             await transaction.connection.execute(delete(table).where(table.c.container_id == stored.id))
         await insert_child_rows(transaction, stored.id, wanted)
     return await _whole(transaction, stored.id)
+
+
+async def remove_all(transaction: Transaction, namespace_id: int) -> Sequence[Container]:
+    """Removes every container of a namespace, with all that belongs to it; returns them as they were."""
+    locked = await transaction.connection.execute(_LOCK_ALL, {"id": namespace_id})
+    found = await get_many(transaction, [row.id for row in locked])
+    await transaction.connection.execute(_REMOVE_ALL, {"id": namespace_id})
+    return found
+
+
+async def count(transaction: ReadTransaction, namespace_id: int) -> int:
+    """How many containers a namespace holds, those being deleted included."""
+    query = select(func.count()).where(CONTAINERS.c.namespace_id == namespace_id)
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def list_pods(transaction: ReadTransaction, container_id: int) -> Sequence[Pod]:
+    """The pods of a container, by name, as the observer saw them last."""
+    query = (
+        select(CONTAINER_PODS)
+        .where(CONTAINER_PODS.c.container_id == container_id)
+        .order_by(CONTAINER_PODS.c.pod_name)
+    )
+    return [
+        Pod(row.pod_name, row.uid, row.phase or "", row.ready, row.deleting, row.started_at)
+        for row in await transaction.connection.execute(query)
+    ]
 
 
 async def usage_of_quota(
