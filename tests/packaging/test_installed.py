@@ -1,0 +1,189 @@
+"""The distribution as its users get it: a wheel that is built, installed into an environment of its own, and used.
+
+The environment is made by uv, with what uv is configured to take packages from, and holds the versions of
+requirements.lock, so that a new release of somebody else's fails no test here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+from tests.conventions.sources import ROOT
+from tests.harness import PASSWORD, Server
+from tests.readme.served import environment, serving
+
+pytestmark = pytest.mark.full
+
+UV = Path(sys.executable).parent / "uv"
+# What docs/python.md tells users to install beside their type checker.
+TYPES = ("types-grpcio", "types-protobuf")
+# The client's imports and the stubs', from the environment itself and from nowhere else.
+IMPORTS = """
+import importlib, json, pathlib, pkgutil, sys
+import pilothouse, pilothouse_client
+names = [
+    each.name
+    for package in (pilothouse, pilothouse_client)
+    for each in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+    if not each.name.endswith(".__main__")
+]
+for name in names:
+    importlib.import_module(name)
+outside = [
+    module.__file__
+    for module in sys.modules.values()
+    if module.__name__.startswith("pilothouse")
+    if not pathlib.Path(module.__file__).is_relative_to(sys.prefix)
+]
+print(json.dumps({"imported": len(names), "outside": outside}))
+"""
+PROGRAM = """\
+from pilothouse.container.v1.container_pb2 import CONTAINER_STATUS_RUNNING, Container
+from pilothouse_client import Client, PilothouseError
+
+def running(address: str, key: str) -> list[str]:
+    with Client(address, token=key) as client:
+        try:
+            client.containers.create(namespace="shop", container=Container(name="web", image="nginx"))
+        except PilothouseError as error:
+            print(error.code.name, error.request_id)
+        return [each.name for each in client.containers.list() if each.status == CONTAINER_STATUS_RUNNING]
+"""
+# What stands in the program -> what is planted in its place, and what the checker must say of it.
+MISTAKES = {
+    'create(namespace="shop"': ('create(namespaec="shop"', 'Unexpected keyword argument "namespaec"'),
+    'image="nginx"': ('imagge="nginx"', 'Unexpected keyword argument "imagge" for "Container"'),
+    "token=key": ("tokn=key", 'Unexpected keyword argument "tokn" for "Client"'),
+    "each.status": ("each.statsu", '"Container" has no attribute "statsu"'),
+    "code.name": ("code.nane", '"StatusCode" has no attribute "nane"'),
+}
+
+
+def _run(*words: str | Path, cwd: Path, variables: Mapping[str, str] | None = None) -> str:
+    finished = subprocess.run(
+        words,
+        cwd=cwd,
+        env={**environment(cwd), **(variables or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, f"{words}\n{finished.stdout}"
+    return finished.stdout
+
+
+class Installation:
+    """An environment outside the project, and the wheel that is installed into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "environment" / "bin"
+        build = ("build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable)
+        _run(UV, *build, "--out-dir", folder, ROOT, cwd=folder)
+        (self.wheel,) = folder.glob("*.whl")
+        never = {"UV_PYTHON_DOWNLOADS": "never"}
+        _run(UV, "venv", "--quiet", "--python", sys.executable, self.bin.parent, cwd=folder, variables=never)
+
+    def install(self, *requirements: str) -> None:
+        install = ("pip", "install", "--quiet", "--python", self.bin / "python")
+        constraint = ("--constraint", ROOT / "requirements.lock")
+        _run(UV, *install, *constraint, *requirements, cwd=self.folder)
+
+    async def pilothouse(self, *words: str, given: str = "") -> tuple[int, str]:
+        """Runs the installed command; returns its exit code and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            self.bin / "pilothouse",
+            *words,
+            cwd=self.folder,
+            env=environment(self.folder),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        printed, _ = await process.communicate(given.encode())
+        assert process.returncode is not None
+        return process.returncode, printed.decode()
+
+    def mypy(self, program: str) -> subprocess.CompletedProcess[str]:
+        """Checks a user's program as it is seen from this environment."""
+        (self.folder / "program.py").write_text(program)
+        # Its own configuration, lest it finds the project's.
+        options = ("--strict", "--config-file", os.devnull, "--python-executable", self.bin / "python")
+        return subprocess.run(
+            [sys.executable, "-m", "mypy", *options, "--cache-dir", self.folder / "cache", "program.py"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def client_alone(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The distribution without the extra `server`."""
+    made = Installation(tmp_path_factory.mktemp("client"))
+    made.install(str(made.wheel))
+    return made
+
+
+def test_the_client_and_the_stubs_are_imported(client_alone: Installation) -> None:
+    printed = json.loads(_run(client_alone.bin / "python", "-c", IMPORTS, cwd=client_alone.folder))
+    assert printed["outside"] == []
+    assert printed["imported"] > 50
+
+
+async def test_the_command_logs_in_to_a_server(client_alone: Installation, server: Server) -> None:
+    assert await client_alone.pilothouse("--version") == (0, f"pilothouse {version('pilothouse')}\n")
+    login = ("login", "--server", server.address, "--user", "admin", "--password-stdin")
+    code, printed = await client_alone.pilothouse(*login, given=PASSWORD + "\n")
+    assert (code, "logged in to" in printed) == (0, True), printed
+    code, printed = await client_alone.pilothouse("namespaces", "list")
+    assert code == 0, printed
+
+
+@pytest.mark.parametrize("verb", sorted(entry_points(group="pilothouse.commands").names))
+async def test_the_servers_verbs_say_how_to_install_it(client_alone: Installation, verb: str) -> None:
+    code, printed = await client_alone.pilothouse(verb)
+    assert code == 1
+    assert f"'{verb}' needs the server, which is not installed" in printed
+    assert "install it with: pip install 'pilothouse[server]'" in printed
+
+
+def test_a_users_program_is_type_checked(client_alone: Installation) -> None:
+    client_alone.install(*TYPES)
+    right = client_alone.mypy(PROGRAM)
+    assert right.returncode == 0, right.stdout
+    for words, (mistake, complaint) in MISTAKES.items():
+        assert words in PROGRAM
+        wrong = client_alone.mypy(PROGRAM.replace(words, mistake))
+        assert wrong.returncode == 1
+        assert complaint in wrong.stdout
+
+
+async def test_the_server_is_installed_and_serves(tmp_path: Path) -> None:
+    whole = Installation(tmp_path)
+    whole.install(f"{whole.wheel}[server]")
+    variables = {
+        "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+        "PILOTHOUSE_DATA_DIR": str(tmp_path / "data"),
+    }
+    async with serving(f"{whole.bin}/pilothouse serve --dev", tmp_path, variables) as address:
+        login = ("login", "--server", address, "--user", "admin", "--password-stdin")
+        code, printed = await whole.pilothouse(*login, given=PASSWORD + "\n")
+        assert code == 0, printed
+        for words in (
+            ("namespaces", "create", "demo"),
+            ("containers", "create", "web", "--namespace", "demo", "--image", "nginx:1.27", "--wait"),
+        ):
+            code, printed = await whole.pilothouse(*words)
+            assert code == 0, printed
