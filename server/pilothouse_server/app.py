@@ -85,7 +85,7 @@ class Application:
         self.database = Database.connect(settings)
         self.store = Store(self.database)
         self.store.renderers |= {
-            "container": container_messages.render,
+            "container": container_messages.CONTAINER.render,
             "namespace": namespace_messages.render,
             "config_map": config_messages.render_config_map,
             "secret": config_messages.render_secret,

@@ -12,6 +12,7 @@ from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import etag
 
 _STATUS = {
     "pending": pb.CLUSTER_STATUS_PENDING,
@@ -43,7 +44,7 @@ def cluster(value: Cluster) -> pb.Cluster:
         uid=value.uid,
         create_time=wire.timestamp(value.created_at),
         update_time=wire.timestamp(value.updated_at),
-        etag=wire.etag(value.uid, value.resource_version),
+        etag=etag(value.uid, value.resource_version),
         credentials_expire_time=wire.timestamp(value.credentials_expires_at),
     )
 

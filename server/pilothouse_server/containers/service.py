@@ -60,7 +60,7 @@ class ContainerService:
         created = await operations.create(
             await call.transaction(),
             request.namespace,
-            messages.wanted(request.container),
+            messages.CONTAINER.from_proto(request.container),
             may=_may(call, request.namespace),
         )
         await mounting.tell(await call.transaction(), None, created)
@@ -76,7 +76,7 @@ class ContainerService:
             found_events = await events.read(
                 self._connect, found.cluster_name, found.kubernetes_namespace, subjects_of(found, pods)
             )
-            response.events.extend(wire.kubernetes_events(found_events.events))
+            response.events.extend(map(wire.KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable
         return response
 
@@ -94,20 +94,20 @@ class ContainerService:
                 visible=call.visible_namespaces(),
             )
         return pb.ListContainersResponse(
-            containers=[messages.container(item) for item in found], next_page_token=token
+            containers=[messages.CONTAINER.to_proto(item) for item in found], next_page_token=token
         )
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call
     ) -> pb.UpdateContainerResponse:
         """Changes what is wanted of a container."""
-        paths = check_update_mask(pb.Container, request.update_mask, messages.UPDATABLE)
+        paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
         check, before = _remembering(_etag_check(request.etag or request.container.etag))
         changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
-            messages.merger(request.container, paths),
+            messages.CONTAINER.merger(request.container, paths),
             check,
             may=_may(call, request.namespace),
         )
@@ -166,7 +166,7 @@ class ContainerService:
 
     async def WatchContainers(self, request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""
-        status = messages.STATUS_OF[request.status] if request.status else ""
+        status = messages.STATUS.word[request.status] if request.status else ""
         selector = _selector(request.label_selector)
         async with call.read() as transaction:
             namespace_id = await _namespace_id(call, transaction, request.namespace)
@@ -180,7 +180,7 @@ class ContainerService:
                 selector=selector,
                 visible=call.visible_namespaces(),
             ):
-                yield messages.container(item)
+                yield messages.CONTAINER.to_proto(item)
 
         wanted = WatchFilter(
             "container",
@@ -210,7 +210,7 @@ class ContainerService:
             page = wire.page_request(call, self._page_key, found.uid)
             changes, token = await operations.list_history(transaction, found.id, page)
         return pb.ListStatusHistoryResponse(
-            status_changes=[messages.status_change(item) for item in changes], next_page_token=token
+            status_changes=[messages.STATUS_CHANGE.to_proto(item) for item in changes], next_page_token=token
         )
 
     async def StreamLogs(
@@ -291,7 +291,7 @@ class ContainerService:
                     await opened.resize(start.terminal_size.width, start.terminal_size.height)
                 yield pb.ExecResponse(started=pb.ExecStarted(pod=pod.name))
                 async with contextlib.aclosing(
-                    messages.conversation(call, start, requests, opened)
+                    messages.exec_answers(call, start, requests, opened)
                 ) as outputs:
                     async for output in outputs:
                         yield output
@@ -311,7 +311,7 @@ class ContainerService:
         async with call.read() as transaction:
             found = await operations.locate_image(transaction, request.image, call.visible_namespaces())
         call.describe(resource_id=found.id)
-        return pb.GetImageResponse(image=messages.image(found))
+        return pb.GetImageResponse(image=messages.IMAGE.to_proto(found))
 
     async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
         """Lists images."""
@@ -323,7 +323,9 @@ class ContainerService:
                 namespace_id=await _namespace_id(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
             )
-        return pb.ListImagesResponse(images=[messages.image(item) for item in found], next_page_token=token)
+        return pb.ListImagesResponse(
+            images=[messages.IMAGE.to_proto(item) for item in found], next_page_token=token
+        )
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
         """Forgets an image."""
@@ -334,7 +336,7 @@ class ContainerService:
 
 def _shown(call: Call, container: Container) -> pb.Container:
     call.describe(resource_id=container.id, namespace_id=container.namespace_id)
-    return messages.container(container)
+    return messages.CONTAINER.to_proto(container)
 
 
 async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:

@@ -15,6 +15,7 @@ from pilothouse_server.identity.model import (
     UserStatus,
 )
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import etag
 
 _STATUS = {
     "active": pb.USER_STATUS_ACTIVE,
@@ -41,7 +42,7 @@ def user(value: User) -> pb.User:
         create_time=wire.timestamp(value.created_at),
         update_time=wire.timestamp(value.updated_at),
         created_by=value.created_by,
-        etag=wire.etag(value.uid, value.resource_version),
+        etag=etag(value.uid, value.resource_version),
     )
 
 
@@ -69,7 +70,7 @@ def role(value: Role) -> pb.Role:
         uid=value.uid,
         create_time=wire.timestamp(value.created_at),
         update_time=wire.timestamp(value.updated_at),
-        etag=wire.etag(value.uid, value.resource_version),
+        etag=etag(value.uid, value.resource_version),
         excluded_permissions=value.excluded_permissions,
     )
 

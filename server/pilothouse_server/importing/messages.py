@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers.messages import container
+from pilothouse_server.containers.messages import CONTAINER
 from pilothouse_server.importing.operations import Candidate
 
 
@@ -11,7 +11,7 @@ def imported_container(candidate: Candidate) -> pb.ImportedContainer:
     """One Deployment's outcome."""
     return pb.ImportedContainer(
         deployment=candidate.deployment,
-        container=None if candidate.container is None else container(candidate.container),
+        container=None if candidate.container is None else CONTAINER.to_proto(candidate.container),
         problems=candidate.problems,
         notes=candidate.notes,
         volumes=candidate.made.volumes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import etag
 from pilothouse_server.values.resources import NamespaceId
 
 _STATUS = {
@@ -38,7 +39,7 @@ def namespace(value: Namespace) -> pb.Namespace:
         update_time=wire.timestamp(value.updated_at),
         delete_time=wire.timestamp(value.deletion_requested_at),
         created_by=value.created_by,
-        etag=wire.etag(value.uid, value.resource_version),
+        etag=etag(value.uid, value.resource_version),
         generation=value.generation,
         observed_generation=value.observed_generation,
         reconciling=value.reconciling,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -12,14 +11,17 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import Aborted
 from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.converter import AnswerConverter, Differences, etag
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.values.resources import Condition
 
-_STATUS = {
-    "True": resource.CONDITION_STATUS_TRUE,
-    "False": resource.CONDITION_STATUS_FALSE,
-    "Unknown": resource.CONDITION_STATUS_UNKNOWN,
-}
+# `made_from` is of the platform's own use.
+CONDITION = AnswerConverter(Condition, resource.Condition, Differences(struct_only=("made_from",)))
+KUBERNETES_EVENT = AnswerConverter(
+    KubernetesEvent,
+    resource.KubernetesEvent,
+    Differences(names={"object_kind": "kind", "object_name": "name"}),
+)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -38,38 +40,7 @@ def moment(message: Timestamp) -> datetime:
 
 def conditions(values: Iterable[Condition]) -> list[resource.Condition]:
     """Conditions as protobuf."""
-    return [
-        resource.Condition(
-            type=value.type,
-            status=_STATUS[value.status],
-            reason=value.reason,
-            message=value.message,
-            last_transition_time=timestamp(value.last_transition_time),
-        )
-        for value in values
-    ]
-
-
-def kubernetes_events(values: Iterable[KubernetesEvent]) -> list[resource.KubernetesEvent]:
-    """Kubernetes Events as protobuf."""
-    return [
-        resource.KubernetesEvent(
-            type=value.type,
-            reason=value.reason,
-            message=value.message,
-            count=value.count,
-            first_time=timestamp(value.first_time),
-            last_time=timestamp(value.last_time),
-            object_kind=value.kind,
-            object_name=value.name,
-        )
-        for value in values
-    ]
-
-
-def etag(uid: str, resource_version: int) -> str:
-    """The etag of one version of a resource: opaque, and never the same for two resources."""
-    return base64.urlsafe_b64encode(f"{uid[:8]}/{resource_version}".encode()).decode().rstrip("=")
+    return [CONDITION.to_proto(value) for value in values]
 
 
 def check_etag(given: str, uid: str, resource_version: int) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.errors import missing
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import etag
 from pilothouse_server.storage.model import Status, Volume
 from pilothouse_server.values.volumes import AccessMode, VolumeType
 
@@ -68,7 +69,7 @@ def volume(value: Volume) -> pb.Volume:
         update_time=wire.timestamp(value.updated_at),
         delete_time=wire.timestamp(value.deletion_requested_at),
         created_by=value.created_by,
-        etag=wire.etag(value.uid, value.resource_version),
+        etag=etag(value.uid, value.resource_version),
         generation=value.generation,
         observed_generation=value.observed_generation,
         reconciling=value.reconciling,

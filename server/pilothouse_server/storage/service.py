@@ -56,7 +56,7 @@ class StorageService:
             found_events = await events.read(
                 self._connect, found.cluster_name, found.kubernetes_namespace, [claim]
             )
-            response.events.extend(wire.kubernetes_events(found_events.events))
+            response.events.extend(map(wire.KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable
         return response
 

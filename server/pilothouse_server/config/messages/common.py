@@ -6,6 +6,7 @@ from typing import Any
 
 from pilothouse_server.config.model import Config
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import etag
 
 
 def common_fields(value: Config) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def common_fields(value: Config) -> dict[str, Any]:
         "update_time": wire.timestamp(value.updated_at),
         "delete_time": wire.timestamp(value.deletion_requested_at),
         "created_by": value.created_by,
-        "etag": wire.etag(value.uid, value.resource_version),
+        "etag": etag(value.uid, value.resource_version),
         "generation": value.generation,
         "observed_generation": value.observed_generation,
         "reconciling": value.reconciling,

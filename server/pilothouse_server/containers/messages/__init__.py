@@ -1,30 +1,22 @@
-"""Containers, images and history: value ↔ protobuf.
-
-`shown` is what callers get, `wanted` what they send.
-"""
+"""Containers, images, history, logs and programs: value ↔ protobuf."""
 
 from __future__ import annotations
 
-from pilothouse_server.containers.messages.conversation import check_start, conversation
-from pilothouse_server.containers.messages.live import log_answer
-from pilothouse_server.containers.messages.shown import (
-    container,
-    image,
-    render,
-    status_change,
+from pilothouse_server.containers.messages.container import (
+    CONTAINER,
+    IMAGE,
+    STATUS,
+    STATUS_CHANGE,
 )
-from pilothouse_server.containers.messages.wanted import STATUS_OF, UPDATABLE, merger, wanted
+from pilothouse_server.containers.messages.exec import check_start, exec_answers
+from pilothouse_server.containers.messages.logs import log_answer
 
 __all__ = [
-    "STATUS_OF",
-    "UPDATABLE",
+    "CONTAINER",
+    "IMAGE",
+    "STATUS",
+    "STATUS_CHANGE",
     "check_start",
-    "container",
-    "conversation",
-    "image",
+    "exec_answers",
     "log_answer",
-    "merger",
-    "render",
-    "status_change",
-    "wanted",
 ]

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers.messages.live import Transcript, ending, exec_output, exec_result
 from pilothouse_server.errors import invalid
-from pilothouse_server.kubernetes.exec import Ended, Program
+from pilothouse_server.kubernetes.exec import Ended, Output, Program
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.tasks import cancel_and_wait
 
+_KEPT_BYTES = 8 * 1024
+_MOST_CHARACTERS = 2000
 
-async def conversation(
+
+async def exec_answers(
     call: Call, start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: Program
 ) -> AsyncGenerator[pb.ExecResponse, None]:
     """Passes input and output on, both ways at once, until the program ends."""
@@ -76,3 +78,44 @@ async def _feed(
                 await opened.close_input()
         first = False
     await opened.close_input()
+
+
+class Transcript:
+    """The first bytes of a conversation with a program, kept for the audit record if that is wanted."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._kept: dict[str, bytearray] = {}
+
+    def add(self, stream: str, data: bytes) -> None:
+        """Keeps what there is room for."""
+        if self._wanted:
+            kept = self._kept.setdefault(stream, bytearray())
+            kept += data[: max(0, _KEPT_BYTES - len(kept))]
+
+    def facts(self) -> dict[str, str]:
+        """The text by stream; NUL, which the database cannot hold, as a replacement character."""
+        return {
+            stream: bytes(kept).decode("utf-8", "replace").replace("\x00", "\ufffd")
+            for stream, kept in self._kept.items()
+        }
+
+
+def exec_output(output: Output) -> pb.ExecResponse:
+    """Bytes that a program wrote."""
+    if output.stream == "stdout":
+        return pb.ExecResponse(stdout=output.data)
+    return pb.ExecResponse(stderr=output.data)
+
+
+def ending(ended: Ended) -> dict[str, int | str]:
+    """How a program ended, for the audit record; with -1, why it could not be run."""
+    told: dict[str, int | str] = {"exit_code": ended.exit_code}
+    if ended.message:
+        told["message"] = ended.message[:_MOST_CHARACTERS]
+    return told
+
+
+def exec_result(ended: Ended) -> pb.ExecResponse:
+    """How a program ended."""
+    return pb.ExecResponse(result=pb.ExecResult(exit_code=ended.exit_code, message=ended.message))

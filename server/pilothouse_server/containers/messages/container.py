@@ -1,0 +1,67 @@
+"""Containers, their history and images: value ↔ protobuf; what differs between the two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.containers import model
+from pilothouse_server.containers.volume_attachment import volumes_attachable
+from pilothouse_server.errors import invalid
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
+from pilothouse_server.values.resources import Condition
+
+STATUS: EnumWords[model.Status] = EnumWords(model.Status, pb.ContainerStatus.DESCRIPTOR)
+
+
+def _conditions(value: model.Container) -> tuple[Condition, ...]:
+    attachable = volumes_attachable(value)
+    return value.observed.conditions if attachable is None else (*value.observed.conditions, attachable)
+
+
+def _uptime(value: model.Container) -> timedelta | None:
+    observed = value.observed
+    if observed.status != "running" or observed.started_at is None:
+        return None
+    # The cluster says when it started: by a clock that may be ahead.
+    return max(timedelta(0), datetime.now(UTC) - observed.started_at)
+
+
+def _check_probes(message: pb.Container) -> None:
+    probes = message.probes
+    for kind, probe in (
+        ("liveness", probes.liveness),
+        ("readiness", probes.readiness),
+        ("startup", probes.startup),
+    ):
+        if probes.HasField(kind) and probe.WhichOneof("handler") is None:  # type: ignore[arg-type]
+            raise invalid(
+                f"container.probes.{kind}",
+                "one of http_get, tcp_socket, exec, grpc must be set",
+                reason="REQUIRED",
+            )
+
+
+CONTAINER: Converter[model.Container, pb.Container] = Converter(
+    model.Container,
+    pb.Container,
+    Differences(
+        within=("spec", "observed"),
+        computed={"conditions": _conditions, "uptime": _uptime},
+        struct_only=(
+            *("id", "namespace_ref", "updated_by"),
+            # Between desired and observed: callers see what becomes of them.
+            *("volumes", "desired_state", "hold_rollout", "imported", "spec.restarted_at", "spec.taken_over"),
+            "observed.conditions",
+        ),
+        check=_check_probes,
+    ),
+    parts=(wire.CONDITION,),
+)
+STATUS_CHANGE = AnswerConverter(
+    model.StatusChange,
+    pb.StatusChange,
+    Differences(names={"previous_status": "previous", "current_status": "current"}),
+)
+IMAGE = AnswerConverter(model.Image, pb.Image, Differences(struct_only=("id",)))

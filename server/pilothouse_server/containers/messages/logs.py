@@ -1,0 +1,35 @@
+"""Logs: what the cluster says → protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.containers.logs import Entry, Problem
+
+
+def log_entry(entry: Entry) -> pb.LogEntry:
+    """One line."""
+    seconds, nanos = divmod(entry.line.nanoseconds, 1_000_000_000)
+    return pb.LogEntry(
+        container=entry.container,
+        pod=entry.pod,
+        timestamp=Timestamp(seconds=seconds, nanos=nanos) if entry.line.nanoseconds else None,
+        line=entry.line.text,
+    )
+
+
+def log_answer(batch: Sequence[Entry | Problem], *, pods: int, resume_token: str) -> pb.StreamLogsResponse:
+    """Some lines, and what keeps others from coming."""
+    return pb.StreamLogsResponse(
+        entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
+        problems=[
+            pb.LogProblem(container=item.container, pod=item.pod, reason=item.reason, message=item.message)
+            for item in batch
+            if isinstance(item, Problem)
+        ],
+        pods=pods,
+        resume_token=resume_token,
+    )

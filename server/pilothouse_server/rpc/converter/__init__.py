@@ -1,0 +1,164 @@
+"""Conversion between a model value (a msgspec struct) and its protobuf message, compiled once per pair of types.
+
+A field of the message takes its value from the field or property of the struct that has the same name. A noun
+writes down only what differs: fields that have another name, fields that are computed, fields that only one side has.
+Whatever is left without a counterpart raises `ConversionError` while the server starts, so that a new field cannot be
+dropped silently; so does a difference that is written down and no longer exists.
+
+Rules that hold everywhere:
+
+1. Times: `create_time` is `created_at` in the model, `last_seen_time` is `last_seen_at`, `expire_time` is
+   `expires_at`; `delete_time` is `deletion_requested_at`. A Timestamp is an aware datetime, a Duration a timedelta.
+2. The `etag` is made of `uid` and `resource_version`, and is never read from a message.
+3. Enums: a word of the model is the name of the enum's value without its prefix, whatever its spelling
+   (`ClusterIP`, `SERVICE_TYPE_CLUSTER_IP`). Every word has a value and every value a word. `_UNSPECIFIED` is None or
+   empty text where the model allows that, else the default.
+4. Presence: a field that may be absent (a message, `optional`) is None in the model, or the default of the model's
+   field. Where a field has no presence, zero and empty stand for None, or for the default.
+5. A struct that is not optional and equals its default is not sent.
+6. A oneof is a union of structs; the tag of each is the name of its field.
+7. Reading a message ignores what only the server sets (`output_only`), at any depth. Model fields that no message
+   field feeds keep their default, or are zero or empty where they have none.
+
+Conversion is on the path of every read, and a loop over descriptors costs several times the work itself. So each pair
+is compiled into straight-line Python: three functions whose text is made here and given to `exec`. They are what one
+would write by hand (`print(CONVERTER.source)` shows them), they appear in tracebacks, and nothing from outside ever
+becomes a part of the text: names are those of descriptors and structs, everything else is a constant in the globals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+from google.protobuf.descriptor import Descriptor, EnumDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from pilothouse_server.rpc.converter.code import Functions, compile_functions
+from pilothouse_server.rpc.converter.pairing import (
+    ConversionError,
+    Differences,
+    Pairing,
+    enum_numbers,
+    etag,
+    literal_words,
+    taken_over,
+)
+from pilothouse_server.rpc.field_checks import descriptor_of
+
+__all__ = ["AnswerConverter", "ConversionError", "Converter", "Differences", "EnumWords", "etag"]
+
+ValueT = TypeVar("ValueT", bound=msgspec.Struct)
+MessageT = TypeVar("MessageT", bound=Message)
+WordT = TypeVar("WordT", bound=str)
+
+
+class AnswerConverter(Generic[ValueT, MessageT]):
+    """Turns values into messages.
+
+    `fill` writes into a message that is empty; `source` is the compiled text.
+
+    Raises:
+        ConversionError: the struct and the message do not fit; at construction.
+    """
+
+    fill: Callable[[ValueT, MessageT], None]
+    to_proto: Callable[[ValueT], MessageT]
+    functions: Functions
+    _reads = False
+
+    def __init__(
+        self,
+        struct: type[ValueT],
+        message: type[MessageT],
+        differences: Differences[ValueT] | None = None,
+        parts: Iterable[AnswerConverter[Any, Any]] = (),
+    ) -> None:
+        """`parts` convert structs inside this one that have differences of their own."""
+        self.struct, self.message = struct, message
+        self.differences = differences or Differences()
+        self._pairing = Pairing(struct, descriptor_of(message), self.differences)
+        self._parts: dict[tuple[type, str], Functions] = {
+            (part.struct, descriptor_of(part.message).full_name): part.functions for part in parts
+        }
+        self.functions = compile_functions(self._pairing, message, self._part, reads=self._reads)
+        self.source = self.functions.text
+        self.fill, self.to_proto = self.functions.fill, self.functions.to_proto
+
+    def render(self, value: ValueT) -> bytes:
+        """Returns the serialised message, as an event holds it."""
+        return self.to_proto(value).SerializeToString()
+
+    def _part(self, struct: type, descriptor: Descriptor) -> Functions:
+        key = (struct, descriptor.full_name)
+        if key not in self._parts:
+            pairing = Pairing(struct, descriptor, Differences())
+            self._parts[key] = compile_functions(
+                pairing, GetMessageClass(descriptor), self._part, reads=self._reads
+            )
+        return self._parts[key]
+
+
+class Converter(AnswerConverter[ValueT, MessageT]):
+    """Turns values into messages, and what callers send into values; see `AnswerConverter`.
+
+    `updatable` holds the paths that an update mask may name.
+    """
+
+    from_proto: Callable[[MessageT], ValueT]
+    _reads = True
+
+    def __init__(
+        self,
+        struct: type[ValueT],
+        message: type[MessageT],
+        differences: Differences[ValueT] | None = None,
+        parts: Iterable[AnswerConverter[Any, Any]] = (),
+    ) -> None:
+        super().__init__(struct, message, differences, parts)
+        assert self.functions.from_proto is not None
+        self.from_proto = _checked(self.functions.from_proto, self.differences.check)
+        self._places = dict(self._pairing.updatable())
+        self.updatable = frozenset(self._places)
+
+    def merger(self, message: MessageT, paths: Sequence[str]) -> Callable[[ValueT], ValueT]:
+        """Returns a function that takes the fields named by `paths` (each of `updatable`) over into a stored value."""
+        asked = self.from_proto(message)
+        places = [self._places[path] for path in paths]
+
+        def merge(stored: ValueT) -> ValueT:
+            for place in places:
+                stored = taken_over(stored, asked, place)
+            return stored
+
+        return merge
+
+
+def _checked(
+    read: Callable[[MessageT], ValueT], check: Callable[[MessageT], None] | None
+) -> Callable[[MessageT], ValueT]:
+    if check is None:
+        return read
+
+    def checked(message: MessageT) -> ValueT:
+        check(message)
+        return read(message)
+
+    return checked
+
+
+class EnumWords(Generic[WordT]):
+    """The words of a `Literal` and the values of an enum: `number` by word, `word` by number, by rule 3.
+
+    Raises:
+        ConversionError: a word without a value, or a value without a word.
+    """
+
+    def __init__(self, literal: Any, enum: EnumDescriptor) -> None:
+        known, faults = enum_numbers([word for word in literal_words(literal) if word], enum)
+        if faults:
+            raise ConversionError(EnumWords, enum.full_name, faults)
+        self.number: dict[WordT, int] = cast("dict[WordT, int]", known)
+        self.word: dict[int, WordT] = {number: word for word, number in self.number.items()}

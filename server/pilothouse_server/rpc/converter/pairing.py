@@ -1,0 +1,282 @@
+"""Which field of a message belongs to which field of a struct, and what is left over. The rules: see the package."""
+
+from __future__ import annotations
+
+import base64
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
+
+from pilothouse_server.rpc.field_checks import rule_of
+
+ValueT = TypeVar("ValueT", bound=msgspec.Struct)
+
+_ETAG = "etag"
+_COMMON_NAMES = {"delete_time": "deletion_requested_at"}
+_IN_ETAG = ("resource_version",)
+
+
+class ConversionError(RuntimeError):
+    """A struct and a message do not fit together; `faults` lists every reason. A fault of the program."""
+
+    def __init__(self, struct: type, message: str, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            f"{struct.__module__}.{struct.__qualname__} and {message}: " + "; ".join(self.faults)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differences(Generic[ValueT]):
+    """What differs between a struct and a message, beyond the rules above.
+
+    `within` names the fields of the struct whose own fields stand in the message itself. `names` gives the place of a
+    message field: a name, or `part.name`. `computed` gives functions of the value; what they are annotated to return
+    is converted like a field of the struct. `struct_only` and `message_only` name what the other side does not have:
+    ids, what goes into something computed, what the caller of the converter fills in. `check` raises where a message
+    cannot be read, and names the field by its path in the request.
+    """
+
+    within: Sequence[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Callable[[ValueT], Any]] = field(default_factory=dict)
+    struct_only: Iterable[str] = ()
+    message_only: Iterable[str] = ()
+    check: Callable[[Any], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A field (or oneof) of the message and its value: `place` are the attributes that lead to it.
+
+    `computed` is a function of the value instead. `default` is NODEFAULT where the struct has none. What is not
+    `settable` (a property, a computed value) is not read from a message.
+    """
+
+    field: FieldDescriptor | OneofDescriptor
+    place: tuple[str, ...]
+    hint: Any
+    default: Any = msgspec.NODEFAULT
+    settable: bool = True
+    computed: Callable[[Any], Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in the message."""
+        return self.field.name
+
+    @property
+    def optional(self) -> bool:
+        """Whether the value may be None."""
+        return members(self.hint)[1]
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether the message tells absent from zero or empty."""
+        return isinstance(self.field, OneofDescriptor) or self.field.has_presence
+
+    @property
+    def output_only(self) -> bool:
+        """Whether only the server sets it."""
+        return isinstance(self.field, FieldDescriptor) and rule_of(self.field).output_only
+
+    @property
+    def is_input(self) -> bool:
+        """Whether callers may give it."""
+        return self.settable and not self.output_only
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether callers may give it and nothing would hold it."""
+        return not self.settable and not self.output_only and self.name != _ETAG
+
+
+class Pairing:
+    """The links of one pair of types; refuses what is left over on either side."""
+
+    def __init__(self, struct: type, descriptor: Descriptor, differences: Differences[Any]) -> None:
+        self.struct, self.descriptor = struct, descriptor
+        self.differences = differences
+        self._faults: list[str] = []
+        self.fields: dict[tuple[str, ...], msgspec.structs.FieldInfo] = dict(self._struct_fields())
+        self.links = list(self._link_all())
+        self._check_leftovers()
+        if self._faults:
+            raise ConversionError(struct, descriptor.full_name, self._faults)
+
+    def _struct_fields(self) -> Iterator[tuple[tuple[str, ...], msgspec.structs.FieldInfo]]:
+        for own in msgspec.structs.fields(self.struct):
+            if own.name not in self.differences.within:
+                yield (own.name,), own
+                continue
+            for inner in msgspec.structs.fields(bare(own.type)):
+                yield (own.name, inner.name), inner
+
+    def _link_all(self) -> Iterator[Link]:
+        unnamed = dict.fromkeys([*self.differences.names, *self.differences.computed])
+        unnamed |= dict.fromkeys(self.differences.message_only)
+        for each in _fields_and_oneofs(self.descriptor):
+            unnamed.pop(each.name, None)
+            if each.name in self.differences.message_only:
+                continue
+            link = self._link(each)
+            if link is not None:
+                yield link
+            else:
+                self._faults.append(f"message field {each.name} has no counterpart in the struct")
+        self._faults += (f"{name} is listed, but is no field of the message" for name in unnamed)
+
+    def _link(self, each: FieldDescriptor | OneofDescriptor) -> Link | None:
+        computed = self.differences.computed.get(each.name)
+        if computed is None and each.name == _ETAG and _IN_ETAG in self.fields:
+            computed = _etag_of
+        if computed is not None:
+            hint = typing.get_type_hints(computed).get("return")
+            return Link(each, (), hint, settable=False, computed=computed)
+        for place in self._places(each.name):
+            if place in self.fields:
+                info = self.fields[place]
+                return Link(each, place, bare(info.type), default_of(info))
+            if len(place) == 1 and isinstance(getter := getattr(self.struct, place[0], None), property):
+                return Link(each, place, typing.get_type_hints(getter.fget).get("return"), settable=False)
+        return None
+
+    def _places(self, name: str) -> Iterator[tuple[str, ...]]:
+        if name in self.differences.names:
+            yield tuple(self.differences.names[name].split("."))
+            return
+        for candidate in _candidates(name):
+            yield (candidate,)
+            for part in self.differences.within:
+                yield part, candidate
+
+    def _check_leftovers(self) -> None:
+        linked = {link.place for link in self.links}
+        computed = {(link.name,) for link in self.links if link.computed is not None}
+        if (_ETAG,) in computed:
+            computed.add(_IN_ETAG)
+        listed = set(self.differences.struct_only)
+        for place in self.fields:
+            name = ".".join(place)
+            if place not in linked | computed and name not in listed:
+                self._faults.append(f"struct field {name} has no counterpart in the message")
+        known = {".".join(place) for place in self.fields}
+        linked_names = {".".join(place) for place in linked}
+        self._faults += (f"{name} is listed, but is no field of the struct" for name in listed - known)
+        self._faults += (
+            f"{name} is listed as of the struct only, but has a counterpart" for name in listed & linked_names
+        )
+
+    def updatable(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yields the paths that an update mask may name, each with its place in the struct.
+
+        They are the fields that callers may give and change, and the fields of a struct that is always there.
+        """
+        for link in self.links:
+            if (
+                not link.is_input
+                or not isinstance(link.field, FieldDescriptor)
+                or rule_of(link.field).immutable
+            ):
+                continue
+            yield link.name, link.place
+            if is_struct(link.hint) and link.field.message_type is not None:
+                inner = Pairing(link.hint, link.field.message_type, Differences())
+                for path, place in inner.updatable():
+                    if "." not in path:
+                        yield f"{link.name}.{path}", (*link.place, *place)
+
+
+def _fields_and_oneofs(descriptor: Descriptor) -> Iterator[FieldDescriptor | OneofDescriptor]:
+    """Yields the fields of a message, those of a oneof as one. (An `optional` field is a oneof of its own.)"""
+    seen = set()
+    for each in descriptor.fields:
+        oneof = each.containing_oneof
+        if oneof is None or oneof.name == f"_{each.name}":
+            yield each
+        elif oneof.name not in seen:
+            seen.add(oneof.name)
+            yield oneof
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """Yields the names that a message field may have in a struct."""
+    yield name
+    if name in _COMMON_NAMES:
+        yield _COMMON_NAMES[name]
+    if name.endswith("_time"):
+        stem = name.removesuffix("_time")
+        yield from (f"{stem}{ending}_at" for ending in ("", "d", "ed", "s"))
+
+
+def _etag_of(value: Any) -> str:
+    return etag(value.uid, value.resource_version)
+
+
+def default_of(info: msgspec.structs.FieldInfo) -> Any:
+    if info.default_factory is not msgspec.NODEFAULT:
+        return info.default_factory()
+    return info.default
+
+
+def taken_over(stored: Any, asked: Any, place: tuple[str, ...]) -> Any:
+    name, *rest = place
+    value = getattr(asked, name)
+    if rest:
+        value = taken_over(getattr(stored, name), value, tuple(rest))
+    return msgspec.structs.replace(stored, **{name: value})
+
+
+def bare(hint: Any) -> Any:
+    """The type without NewType and the like."""
+    while hasattr(hint, "__supertype__"):
+        hint = hint.__supertype__
+    return hint
+
+
+def members(hint: Any) -> tuple[list[Any], bool]:
+    """The types that a hint allows, and whether None is among them."""
+    hint = bare(hint)
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return [hint], False
+    allowed = [bare(member) for member in typing.get_args(hint)]
+    return [member for member in allowed if member is not types.NoneType], types.NoneType in allowed
+
+
+def literal_words(hint: Any) -> list[str]:
+    """The words of a Literal, or of several joined; empty for other types."""
+    literals, _ = members(hint)
+    if any(typing.get_origin(literal) is not Literal for literal in literals):
+        return []
+    return [word for literal in literals for word in typing.get_args(literal)]
+
+
+def is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def _plain(text: str) -> str:
+    return text.replace("_", "").upper()
+
+
+def enum_numbers(words: Sequence[str], enum: EnumDescriptor) -> tuple[dict[str, int], list[str]]:
+    """The number of each word, and what does not fit."""
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
+    numbers = {_plain(value.name.removeprefix(prefix)): value.number for value in enum.values if value.number}
+    known = {word: numbers.pop(_plain(word), None) for word in words}
+    faults = [
+        f"the word {word!r} is no value of {enum.name}" for word, number in known.items() if number is None
+    ]
+    faults += [f"the value {name} of {enum.name} is no word of the model" for name in numbers]
+    return {word: number for word, number in known.items() if number is not None}, faults
+
+
+def etag(uid: str, resource_version: int) -> str:
+    """Returns the etag of one version of a resource: opaque, and never the same for two resources."""
+    return base64.urlsafe_b64encode(f"{uid[:8]}/{resource_version}".encode()).decode().rstrip("=")
