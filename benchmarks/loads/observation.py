@@ -19,7 +19,7 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import PODS
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.tasks import cancel_and_wait
 
 
@@ -27,7 +27,7 @@ async def observe(kubeconfig: dict[str, Any]) -> list[float]:
     """Seconds until all pods are known, how many, and the longest that the loop was held, in milliseconds."""
     client = await ClusterClient.from_kubeconfig(kubeconfig, name="measured", allow_files=False)
     failures: list[ClusterError] = []
-    view = ClusterView(OwnChanges(), lambda: None)
+    view = ClusterView(AppliedGenerations(), lambda: None)
     informer = Informer(client, PODS, manifests.MANAGED_SELECTOR, view.pod_changed, failures.append)
     held = Held()
     try:

@@ -40,10 +40,12 @@ from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.service import NamespaceService
-from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
-from pilothouse_server.reconcile.apply.config_reconciler import ConfigNoun
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
-from pilothouse_server.reconcile.queue.worker import WorkerSettings
+from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
+from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
+from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
+from pilothouse_server.reconcile.apply.volume_reconciler import VolumeReconciler
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
+from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.rpc import interceptors, method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -106,7 +108,14 @@ class Application:
             context=settings.kubeconfig_context,
             seconds=settings.cluster_timeout_seconds,
         )
-        self.clusters = Clusters(self.cluster_access.connect)
+        self.clusters = ClusterClients(self.cluster_access.connect)
+        self.reconcilers: Reconcilers = {
+            "container": ContainerReconciler(),
+            "namespace": NamespaceReconciler(),
+            "config_map": ConfigReconciler("config_map", self.envelopes),
+            "secret": ConfigReconciler("secret", self.envelopes),
+            "volume": VolumeReconciler(),
+        }
         self.reconciler = Reconciler(
             self.store,
             self.clusters,
@@ -116,11 +125,7 @@ class Application:
                 worker=WorkerSettings(workers_per_cluster=settings.reconcile_workers),
                 usage_period_seconds=settings.usage_period_seconds,
             ),
-            nouns={
-                "config_map": ConfigNoun("config_map", self.envelopes),
-                "secret": ConfigNoun("secret", self.envelopes),
-                "volume": reconcile_volume,
-            },
+            reconcilers=self.reconcilers,
         )
         self._passwords = Passwords()
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)

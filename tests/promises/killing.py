@@ -24,11 +24,9 @@ from google.protobuf.json_format import MessageToDict
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
-from pilothouse_server.reconcile.apply.config_reconciler import ConfigNoun
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
-from pilothouse_server.reconcile.queue.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
+from pilothouse_server.reconcile.queue.worker import Worker, WorkerSettings
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import (
@@ -49,7 +47,7 @@ SPACE, REGISTERED = "legacy", "second"
 # Ten seconds are promised; a machine that is busy with other tests gets three times as much.
 AGREED_SECONDS = 30.0
 _SAME_LOOKS = 10
-# The server's own worker claims nothing: those of the test do.
+# The server's own worker leases no work: those of the test do.
 IDLE = msgspec.structs.replace(QUICK, worker=WorkerSettings(workers_per_cluster=0))
 SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 _WRITES = ("apply", "set_scale", "delete", "merge_patch")
@@ -133,14 +131,14 @@ async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]
     async def connect(_: str) -> Any:
         return client
 
-    envelopes = server.application.envelopes
-    nouns = {
-        **NOUNS,
-        "config_map": ConfigNoun("config_map", envelopes),
-        "secret": ConfigNoun("secret", envelopes),
-        "volume": reconcile_volume,
-    }
-    worker = Worker(server.application.store, Clusters(connect), OwnChanges(), SHORT, nouns=nouns)
+    application = server.application
+    worker = Worker(
+        application.store,
+        ClusterClients(connect),
+        AppliedGenerations(),
+        SHORT,
+        reconcilers=application.reconcilers,
+    )
     running = asyncio.ensure_future(worker.run())
     try:
         await poll_until(until, seconds=60, what="the worker's end")

@@ -14,7 +14,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES
 from pilothouse_server.reconcile.apply import container_actions
-from pilothouse_server.reconcile.apply.container_actions import Result
+from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from tests.conftest import Database, new_database
 from tests.harness import Server
@@ -35,7 +35,7 @@ async def test_the_next_worker_finishes(
     assert killed >= operation.writes
 
 
-async def lose_claims(server: Server) -> None:
+async def lose_leased_work(server: Server) -> None:
     """As if work were taken off the queue when it is begun."""
     async with server.database.owner() as sql:
         await sql.execute("DELETE FROM reconcile_work WHERE lease_epoch > 0")
@@ -58,7 +58,7 @@ async def test_what_nobody_finishes_is_found(
 ) -> None:
     operation = OPERATIONS["create all"]
     found = await found_otherwise(
-        postgres, template_database.name, tmp_path, operation, 1, between=lose_claims
+        postgres, template_database.name, tmp_path, operation, 1, between=lose_leased_work
     )
     assert any(each.startswith("cluster: Deployment/web is None") for each in found)
 
@@ -68,7 +68,7 @@ async def test_a_database_that_is_not_told_is_found(
 ) -> None:
     operation = OPERATIONS["update a namespace"]
     found = await found_otherwise(
-        postgres, template_database.name, tmp_path, operation, 0, between=lose_claims
+        postgres, template_database.name, tmp_path, operation, 0, between=lose_leased_work
     )
     assert any(each.startswith(f"database: namespace/{SPACE} ") for each in found)
     assert not any(each.startswith("cluster:") for each in found)
@@ -77,21 +77,21 @@ async def test_a_database_that_is_not_told_is_found(
 async def test_an_orphan_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forgetful(client: LeasedClient, container: Container, **_: Any) -> Result:
+    async def forgetful(client: LeasedClient, container: Container, **_: Any) -> ContainerProgress:
         """Not to be repeated: where the Deployment goes already, the Services are taken for gone."""
         where = (container.kubernetes_namespace, container.kubernetes_name)
         deployment = await client.find(DEPLOYMENTS, *where)
         if deployment is None or deployment.metadata.deletion_timestamp is not None:
-            return Result(gone=True)
+            return ContainerProgress(gone=True)
         await client.delete(DEPLOYMENTS, *where, uid=deployment.metadata.uid)
         for service in await client.list(SERVICES, where[0], ""):
             await client.delete(SERVICES, where[0], service.metadata.name, uid=service.metadata.uid)
-        return Result(deployment, again_seconds=0.1)
+        return ContainerProgress(deployment=deployment, again_seconds=0.1)
 
     async def delete(server: Server) -> None:
         await server.admin.containers.delete(namespace=SPACE, name="web")
 
-    monkeypatch.setattr(container_actions, "take_away", forgetful)
+    monkeypatch.setattr(container_actions, "delete", forgetful)
     operation = Operation((make_filled,), delete, 2)
     found = await found_otherwise(postgres, template_database.name, tmp_path, operation, 0)
     assert any(each.startswith("cluster: Service/web is {") for each in found)

@@ -16,15 +16,14 @@ from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
-from pilothouse_server.reconcile.apply import container_reconciler as reconcile_container
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
 from pilothouse_server.reconcile.queue.worker import Worker, WorkerSettings
-from pilothouse_server.reconcile.repository import leases
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository import leases, work_queue
 from pilothouse_server.tasks import cancel_and_wait
-from tests.reconcile.world import World
+from tests.reconcile.world import RECONCILERS, World
 from tests.waiting import poll_until
 
 # Soon over, as the next server has to wait for it.
@@ -60,23 +59,23 @@ class DyingClient:
         return write
 
 
-async def claimed(here: World, settings: WorkerSettings = SHORT) -> list[queue.Work]:
+async def leased(here: World, settings: WorkerSettings = SHORT) -> list[work_queue.Work]:
     async with here.store.system_write("test") as transaction:
         seconds = settings.lease_seconds
-        return await queue.claim(transaction, "local", rows=10, owner="test", lease_seconds=seconds)
+        return await work_queue.lease(transaction, "local", rows=10, owner="test", lease_seconds=seconds)
 
 
 async def die_at(here: World, step: int) -> bool:
     """Let one server work until it is killed at that write; False where there were fewer writes."""
     dying = DyingClient(await here.connect("local"), step)
 
-    async def work_there() -> list[queue.Work]:
-        return await claimed(here)
+    async def work_there() -> list[work_queue.Work]:
+        return await leased(here)
 
     async def connect(_: str) -> Any:
         return dying
 
-    worker = Worker(here.store, Clusters(connect), OwnChanges(), SHORT)
+    worker = Worker(here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=RECONCILERS)
     for work in await poll_until(work_there, bool):
         try:
             await worker.reconcile(work)
@@ -185,7 +184,11 @@ async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]
     async def connect(_: str) -> ClusterClient:
         return client
 
-    running = asyncio.ensure_future(Worker(here.store, Clusters(connect), OwnChanges(), SHORT).run())
+    running = asyncio.ensure_future(
+        Worker(
+            here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=RECONCILERS
+        ).run()
+    )
     try:
         yield
     finally:
@@ -242,27 +245,28 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
 
 
 async def test_a_frozen_server_cannot_write_back(here: World) -> None:
-    """It claimed, was stopped past its lease, and wakes up when another has gone on."""
+    """It leased work, was stopped past its lease, and wakes up when another has gone on."""
     await here.namespace()
     async with here.reconciling():
         await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
     await here.create()
-    (frozen,) = await claimed(here)
-    loaded = await reconcile_container.load(here.store, frozen)
+    (frozen,) = await leased(here)
+    reconciler = ContainerReconciler()
+    loaded = await reconciler.load(here.store, frozen)
     assert loaded is not None
     client = LeasedClient(await here.connect("local"), monotonic() + 30)
-    outcome = await reconcile_container.act(client, loaded)
+    outcome = await reconciler.act(client, loaded)
     await here.update(image="nginx:1.28")
     async with here.reconciling():
         await here.running()
     before = await here.seen()
     with pytest.raises(LeaseLost):
         async with here.store.system_write("test") as transaction:
-            await reconcile_container.write_back(transaction, frozen, loaded, outcome)
+            await reconciler.write_back(transaction, frozen, loaded, outcome)
     assert await here.seen() == before
 
 
-async def test_a_claim_is_held_for_as_long_as_the_work_takes(here: World) -> None:
+async def test_a_lease_is_held_for_as_long_as_the_work_takes(here: World) -> None:
     """Each answer takes longer than the lease; nobody else starts the work anew."""
     await here.namespace()
     async with here.reconciling():
@@ -275,7 +279,10 @@ async def test_a_claim_is_held_for_as_long_as_the_work_takes(here: World) -> Non
     async def connect(_: str) -> ClusterClient:
         return client
 
-    workers = [Worker(here.store, Clusters(connect), OwnChanges(), quick) for _ in range(2)]
+    workers = [
+        Worker(here.store, ClusterClients(connect), AppliedGenerations(), quick, reconcilers=RECONCILERS)
+        for _ in range(2)
+    ]
     running = [asyncio.ensure_future(worker.run()) for worker in workers]
     try:
         await poll_until(here.seen, lambda row: row is not None and not row.reconciling, seconds=60)
@@ -293,31 +300,31 @@ async def test_a_lease_that_ran_out_stops_the_next_write(here: World) -> None:
 
 async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -> None:
     await here.namespace()
-    (work,) = await claimed(here, LONG)
+    (work,) = await leased(here, LONG)
     async with here.store.system_write("test") as transaction:
         await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
-    assert await claimed(here, LONG) == []
+    assert await leased(here, LONG) == []
     async with here.store.system_write("test") as transaction:
-        await queue.release(transaction, work, due_in_seconds=3600)
-    (again,) = await claimed(here, LONG)
+        await work_queue.release(transaction, work, due_in_seconds=3600)
+    (again,) = await leased(here, LONG)
     assert again.lease_epoch == work.lease_epoch + 1
     async with here.store.system_write("test") as transaction:
-        await queue.release(transaction, again, due_in_seconds=3600, attempts=3, error="no")
-    assert await claimed(here) == []
+        await work_queue.release(transaction, again, due_in_seconds=3600, attempts=3, error="no")
+    assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
         # What we notice ourselves does not undo a backoff; what somebody asks for does.
-        await queue.look_again_at_namespaces(transaction, [work.resource_id])
-    assert await claimed(here) == []
+        await work_queue.requeue_namespaces(transaction, [work.resource_id])
+    assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
         await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
-    assert len(await claimed(here)) == 1
+    assert len(await leased(here)) == 1
 
 
-async def test_a_row_is_claimed_once_by_many(here: World) -> None:
+async def test_a_row_is_leased_once_by_many(here: World) -> None:
     for number in range(5):
         await here.namespace(f"shop-{number}")
-    claims = await asyncio.gather(*(claimed(here, LONG) for _ in range(6)))
-    ids = [work.resource_id for found in claims for work in found]
+    taken = await asyncio.gather(*(leased(here, LONG) for _ in range(6)))
+    ids = [work.resource_id for found in taken for work in found]
     assert len(ids) == len(set(ids)) == 5
 
 

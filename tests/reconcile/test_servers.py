@@ -13,7 +13,7 @@ from pilothouse_server.containers import operations as containers
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.reconcile.observe.container_observer import Observer
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.worker import Worker
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work_queue import Work
@@ -25,35 +25,35 @@ from tests.waiting import poll_until
 async def test_two_servers_share_the_work_and_one_observes(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claimed: tuple[set[Any], set[Any]] = (set(), set())
+    leased: tuple[set[Any], set[Any]] = (set(), set())
     both = asyncio.Event()
 
     def watch(worker: Worker, mine: set[Any]) -> None:
         reconcile = worker.reconcile
 
-        async def when_both_have_some(work: Work, claimed_at: float | None = None) -> None:
+        async def when_both_have_some(work: Work, leased_at: float | None = None) -> None:
             if work.resource_type == "container":
                 mine.add(work.resource_id)
-                if all(claimed):
+                if all(leased):
                     both.set()
                 # A server whose hands are full leaves the rest to the other; neither goes on before.
                 await both.wait()
-            await reconcile(work, claimed_at)
+            await reconcile(work, leased_at)
 
         monkeypatch.setattr(worker, "reconcile", when_both_have_some)
 
     few = msgspec.structs.replace(QUICK, worker=msgspec.structs.replace(QUICK.worker, workers_per_cluster=3))
     async with here.reconciling(few) as first, here.reconciling(few) as second:
-        watch(first.worker, claimed[0])
-        watch(second.worker, claimed[1])
+        watch(first.worker, leased[0])
+        watch(second.worker, leased[1])
         await here.namespace()
         await asyncio.gather(*(here.create(f"web-{number}") for number in range(12)))
         for number in range(12):
             await here.running(f"web-{number}")
         # Each pod once, whoever saw it.
         assert len(await here.rows("SELECT uid FROM container_pods")) == 12
-    assert all(claimed)
-    assert len(claimed[0] | claimed[1]) == 12
+    assert all(leased)
+    assert len(leased[0] | leased[1]) == 12
     history = await here.rows(
         "SELECT container_id, count(*) AS runs FROM container_status_history "
         "WHERE current_status = 'running' GROUP BY container_id"
@@ -86,7 +86,7 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
     await client.set_scale(DEPLOYMENTS, "shop", "web", 3)
     await here.change(lambda tx: registration.put_configured(tx, "second", here.cluster.url))
     lease = await here.change(lambda tx: leases.take(tx, "second", "test", 60.0))
-    observer = Observer(here.store, client, "second", lease, OwnChanges(), QUICK.observer)
+    observer = Observer(here.store, client, "second", lease, AppliedGenerations(), QUICK.observer)
 
     async def unknown() -> bool:
         return before.uid in observer.unknown

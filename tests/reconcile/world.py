@@ -21,12 +21,14 @@ from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces import repository as namespace_rows
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
+from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
 from pilothouse_server.reconcile.observe.container_observer import ObserverSettings
 from pilothouse_server.reconcile.observe.dependent_observer import PartObserverSettings
 from pilothouse_server.reconcile.observe.health import HealthSettings
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
-from pilothouse_server.reconcile.queue.worker import WorkerSettings
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
+from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
@@ -73,6 +75,9 @@ class Samples:
         self.batches.append(samples)
 
 
+RECONCILERS: Reconcilers = {"container": ContainerReconciler(), "namespace": NamespaceReconciler()}
+
+
 class World:
     """What the tests say and see. Namespaces and containers are made by the rules of their nouns."""
 
@@ -96,14 +101,14 @@ class World:
     @asynccontextmanager
     async def reconciling(self, settings: ReconcilerSettings = QUICK) -> AsyncIterator[Reconciler]:
         """A running reconciler; at the end it is gone without a word, as if killed."""
-        clusters = Clusters(self.connect)
-        reconciler = Reconciler(self.store, clusters, self.samples, settings)
+        clients = ClusterClients(self.connect)
+        reconciler = Reconciler(self.store, clients, self.samples, settings, reconcilers=RECONCILERS)
         running = asyncio.ensure_future(reconciler.run())
         try:
             yield reconciler
         finally:
             await cancel_and_wait(running)
-            await clusters.close()
+            await clients.close()
             if not running.cancelled() and (error := running.exception()) is not None:
                 raise error
 

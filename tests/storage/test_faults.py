@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ import pytest_asyncio
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.reconcile.apply import volume_reconciler as reconcile_volume
+from pilothouse_server.reconcile.apply.volume_reconciler import VolumeReconciler
 from pilothouse_server.reconcile.observe.health import HealthSettings
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
-from pilothouse_server.reconcile.queue.resource_reconciler import Noun
-from pilothouse_server.reconcile.queue.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
+from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.tasks import cancel_and_wait
@@ -30,11 +29,11 @@ from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
 from tests.harness import QUICK, running_server
-from tests.reconcile.world import World, world
+from tests.reconcile.world import RECONCILERS, World, world
 from tests.storage.conftest import Place
 from tests.waiting import poll_until
 
-VOLUMES: Mapping[str, Noun] = {**NOUNS, "volume": reconcile_volume}
+WITH_VOLUMES: Reconcilers = {**RECONCILERS, "volume": VolumeReconciler()}
 # Soon over, as the next server has to wait for it.
 SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 
@@ -74,15 +73,15 @@ async def here(database: Database) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def reconciling(here: World) -> AsyncIterator[None]:
-    clusters = Clusters(here.connect)
+    clients = ClusterClients(here.connect)
     settings = msgspec.structs.replace(QUICK, worker=SHORT)
-    reconciler = Reconciler(here.store, clusters, None, settings, nouns={"volume": reconcile_volume})
+    reconciler = Reconciler(here.store, clients, None, settings, reconcilers=WITH_VOLUMES)
     running = asyncio.ensure_future(reconciler.run())
     try:
         yield
     finally:
         await cancel_and_wait(running)
-        await clusters.close()
+        await clients.close()
 
 
 async def seen(here: World) -> Volume | None:
@@ -121,14 +120,16 @@ async def die(here: World) -> None:
     async def connect(_: str) -> Any:
         return DyingClient(client)
 
-    async def claimed() -> list[queue.Work]:
+    async def leased() -> list[work_queue.Work]:
         async with here.store.system_write("test") as transaction:
-            return await queue.claim(
+            return await work_queue.lease(
                 transaction, "local", rows=10, owner="dying", lease_seconds=SHORT.lease_seconds
             )
 
-    worker = Worker(here.store, Clusters(connect), OwnChanges(), SHORT, nouns=VOLUMES)
-    (work,) = [each for each in await poll_until(claimed, bool) if each.resource_type == "volume"]
+    worker = Worker(
+        here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=WITH_VOLUMES
+    )
+    (work,) = [each for each in await poll_until(leased, bool) if each.resource_type == "volume"]
     with pytest.raises(Killed):
         await worker.reconcile(work)
 

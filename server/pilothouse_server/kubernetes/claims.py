@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from pilothouse_server.kubernetes import manifests
-from pilothouse_server.kubernetes.errors import Invalid
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Invalid
 from pilothouse_server.kubernetes.objects import (
     Event,
     KubernetesObject,
@@ -36,7 +36,6 @@ from pilothouse_server.values.quantity import ZERO, Quantity
 from pilothouse_server.values.resources import Condition
 
 RESIZING = "Resizing"
-NAME_TAKEN = "NameTaken"
 VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
 _RESIZED = "Resized"
 # How a claim says that it grows, or cannot; the first that is true is told.

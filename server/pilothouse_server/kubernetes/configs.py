@@ -13,7 +13,7 @@ import msgspec
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret, Values
 from pilothouse_server.kubernetes import manifest_config
-from pilothouse_server.kubernetes.errors import Conflict, Invalid, Refused
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, Refused
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource
 
 R = TypeVar("R", bound=Refused)
@@ -92,7 +92,7 @@ def check_ours(config: Config, found: KubernetesObject | None) -> None:
     where = f"{config.kubernetes_namespace}/{config.kubernetes_name}"
     raise Conflict(
         f"{resource_of(config).kind} {where} exists and does not belong to this {words}",
-        status_reason="NameTaken",
+        status_reason=NAME_TAKEN,
     )
 
 

@@ -16,7 +16,6 @@ from pilothouse_server.config.model import Config, Values
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes import configs, manifests
 from pilothouse_server.kubernetes.claims import (
-    NAME_TAKEN,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     STORAGE_CLASSES,
@@ -27,7 +26,7 @@ from pilothouse_server.kubernetes.claims import (
     without_label,
 )
 from pilothouse_server.kubernetes.client import ClusterClient, Propagation
-from pilothouse_server.kubernetes.errors import Conflict, Forbidden, Invalid, NotFound, Refused
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Forbidden, Invalid, NotFound, Refused
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     NAMESPACES,
@@ -156,7 +155,7 @@ async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Mani
     if not ours and not namespace.adopted:
         raise Conflict(
             f"the Kubernetes namespace {namespace.kubernetes_name} exists and is not managed by Pilothouse",
-            status_reason="NameTaken",
+            status_reason=NAME_TAKEN,
         )
     return await client.dry_run(NAMESPACES, manifests.namespace(namespace), force=namespace.adopted)
 
@@ -213,5 +212,5 @@ def _check_ours(container: Container, kind: str, found: KubernetesObject | None)
     if found.metadata.label(manifests.CONTAINER_UID) != container.uid:
         raise Conflict(
             f"{kind} {found.metadata.namespace}/{found.metadata.name} exists and does not belong to this container",
-            status_reason="NameTaken",
+            status_reason=NAME_TAKEN,
         )

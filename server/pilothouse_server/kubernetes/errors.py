@@ -28,6 +28,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+# The `status_reason` of a Conflict that we raise ourselves: an object of somebody else has the name.
+NAME_TAKEN = "NameTaken"
+
 
 class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of a Status' `details.causes`."""

@@ -1,5 +1,10 @@
-"""Between the database and the clusters: what is wanted is brought there, what is seen is written back.
+"""Between the database and the clusters: what is wanted is applied there, what is observed is written back.
 
-`worker` takes work rows and acts on a cluster, `observer` watches a cluster and writes what it shows, `usage` collects
-what containers use. They meet only in the database and on the cluster, so any of them may be killed at any point.
+    reconciler   one server's part: its workers, and a candidate for observing each cluster
+    apply        desired -> cluster: a reconciler for each type of resource
+    observe      cluster -> status: observers of one cluster under one lease
+    queue        work, leases, and clients that stop writing when a lease has run out
+    repository   all SQL of this
+
+`apply` and `observe` meet only in the database and on the cluster, so any of them may be killed at any point.
 """

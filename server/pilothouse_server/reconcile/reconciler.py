@@ -1,6 +1,6 @@
 """The reconciler of one server: its workers, and for every registered cluster a candidate for watching it.
 
-Every server works; one server at a time watches a cluster, measures its containers and sweeps it. Clusters come
+Every server works; one server at a time watches a cluster, measures its containers and sweeps it. ClusterClients come
 and go with their rows, and are connected to anew when their credentials change: every server looks for that every few
 seconds. What fails in one cluster's task stays there.
 """
@@ -8,7 +8,6 @@ seconds. What fails in one cluster's task stays there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from uuid import uuid4
 
 import msgspec
@@ -24,13 +23,12 @@ from pilothouse_server.reconcile.observe.dependent_observer import PartObserver,
 from pilothouse_server.reconcile.observe.health import Health, HealthSettings
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.observe.usage import UsageCollector, UsageSink
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.backoff import after_error
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leadership import LEASE_SECONDS, lead
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
-from pilothouse_server.reconcile.queue.resource_reconciler import Noun
-from pilothouse_server.reconcile.queue.worker import NOUNS, Worker, WorkerSettings
+from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import cluster_status as registered
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
@@ -59,22 +57,21 @@ class Reconciler:
     def __init__(
         self,
         store: Store,
-        clusters: Clusters,
+        clients: ClusterClients,
         usage_sink: UsageSink | None,
         settings: ReconcilerSettings = ReconcilerSettings(),  # noqa: B008 - immutable
         *,
-        nouns: Mapping[str, Noun] | None = None,
+        reconcilers: Reconcilers,
     ) -> None:
-        """`nouns` are reconciled beside containers and namespaces, by type of resource."""
         self._store = store
-        self._clusters = clusters
+        self._clients = clients
         self._usage_sink = usage_sink
         self._settings = settings
-        self._own_changes = OwnChanges()
+        self._applied_generations = AppliedGenerations()
         # Unique to the process: a server that is started again must not take its own old lease for held.
         self._owner = uuid4().hex
         self.worker = Worker(
-            store, clusters, self._own_changes, settings.worker, nouns={**NOUNS, **(nouns or {})}
+            store, clients, self._applied_generations, settings.worker, reconcilers=reconcilers
         )
 
     def wake(self) -> None:
@@ -101,10 +98,10 @@ class Reconciler:
                 for name in [name for name in tasks if versions.get(name) != connected[name]]:
                     # Gone, or to be reached in another way: whoever holds the old client must let go of it.
                     await cancel_and_wait(tasks.pop(name))
-                    self._clusters.forget(name)
+                    self._clients.forget(name)
                 for name in versions.keys() - tasks.keys():
                     # Somebody may have connected before, with credentials that are not those of this version.
-                    self._clusters.forget(name)
+                    self._clients.forget(name)
                     tasks[name] = group.create_task(self._candidate(name), name=f"cluster {name}")
                     connected[name] = versions[name]
             await asyncio.sleep(self._settings.clusters_period_seconds)
@@ -120,7 +117,7 @@ class Reconciler:
 
     async def _care_for(self, name: str, lease: Lease) -> None:
         """Everything that one server does for a cluster. Raises LeaseLost."""
-        health = Health(self._store, self._clusters, name, lease, self._settings.health)
+        health = Health(self._store, self._clients, name, lease, self._settings.health)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(health.run(), name=f"health {name}")
@@ -132,7 +129,9 @@ class Reconciler:
 
     async def _watch(self, name: str, lease: Lease) -> None:
         client = await self._connected(name)
-        observer = Observer(self._store, client, name, lease, self._own_changes, self._settings.observer)
+        observer = Observer(
+            self._store, client, name, lease, self._applied_generations, self._settings.observer
+        )
         claims = ClaimObserver(self._store, client, name, lease, self._settings.claims)
         parts = PartObserver(self._store, client, name, lease, self._settings.parts)
         sweep = Sweep(self._store, client, name, observer, self._settings.sweep)
@@ -151,7 +150,7 @@ class Reconciler:
         attempts = 0
         while True:
             try:
-                return await self._clusters.client(name)
+                return await self._clients.client(name)
             except ClusterError as error:
                 attempts += 1
                 await asyncio.sleep(after_error(error, attempts))

@@ -1,4 +1,4 @@
-"""What is done on a cluster to bring one container there, or to take it away.
+"""What is done on a cluster to apply one container there, or to delete it.
 
 Every step may be the last one before a kill, and every step may be repeated: objects are applied by server-side apply
 and found again by name and our label; deletions name the uid. Nothing is remembered outside the cluster and the
@@ -20,7 +20,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import manifests
-from pilothouse_server.kubernetes.errors import Conflict, Forbidden
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
@@ -32,51 +32,48 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.observation import APPLIED
 from pilothouse_server.reconcile.apply import replicas
 from pilothouse_server.reconcile.apply.drift import Drift
+from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.resource_reconciler import Progress
 from pilothouse_server.values.resources import Condition
-
-# How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
-AGAIN_SECONDS = 0.5
 
 
 class Adoption(msgspec.Struct, frozen=True):
-    """What is wanted from now on because others made it so, and the words for the history."""
+    """What is wanted from now on because others made it so, and its description for the history."""
 
     wanted: Container
-    words: str
+    description: str
 
 
-class Result(msgspec.Struct, frozen=True):
-    """How far it came. `again_seconds`: the cluster is not done, look again. `gone`: nothing of it is left."""
+class ContainerProgress(Progress, frozen=True):
+    """`deployment` as the cluster returned it last; `conditions` of what was applied, and of drift that was found."""
 
     deployment: Deployment | None = None
     conditions: tuple[Condition, ...] = ()
-    again_seconds: float | None = None
-    gone: bool = False
     adoption: Adoption | None = None
 
 
-async def bring(client: LeasedClient, container: Container) -> Result:
-    """Make the cluster show the container. Raises ClusterError, among them Conflict `NameTaken`; LeaseLost."""
+async def apply(client: LeasedClient, container: Container) -> ContainerProgress:
+    """Applies the container's objects. Raises ClusterError, among them Conflict `NameTaken`; LeaseLost."""
     deployment = await client.find(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
     if deployment is not None:
         _check_ours(container, "Deployment", deployment)
         if deployment.metadata.deletion_timestamp is not None:
             # Somebody deletes it behind our back; an apply would succeed and be lost. It is made anew when it is gone.
-            return Result(
-                deployment,
-                (_applied("Unknown", "Deleting", "the Deployment is being deleted"),),
-                AGAIN_SECONDS,
+            return ContainerProgress(
+                deployment=deployment,
+                conditions=(waiting("Deleting", "the Deployment is being deleted"),),
+                again_seconds=AGAIN_SECONDS,
             )
     drift = _drift(container, deployment)
-    await _bring_service_account(client, container)
-    await _bring_services(client, container, drift)
-    deployment, decided = await _bring_deployment(client, container, deployment, drift)
+    await _apply_service_account(client, container)
+    await _apply_services(client, container, drift)
+    deployment, decided = await _apply_deployment(client, container, deployment, drift)
     adopted = await _adopt(client, container, drift, decided)
-    conditions = [_applied("True", "Applied", ""), drift.condition()]
+    conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     if decided.condition is not None:
         conditions.append(decided.condition)
-    return Result(deployment, tuple(conditions), adoption=adopted)
+    return ContainerProgress(deployment=deployment, conditions=tuple(conditions), adoption=adopted)
 
 
 def _drift(container: Container, deployment: Deployment | None) -> Drift:
@@ -89,8 +86,10 @@ def _drift(container: Container, deployment: Deployment | None) -> Drift:
     return Drift(container, settled=settled)
 
 
-async def take_away(client: LeasedClient, container: Container, *, keep_service_account: bool) -> Result:
-    """Delete the container's objects; `gone` once there is none. Raises ClusterError, LeaseLost."""
+async def delete(
+    client: LeasedClient, container: Container, *, keep_service_account: bool
+) -> ContainerProgress:
+    """Deletes the container's objects; `gone` once there is none. Raises ClusterError, LeaseLost."""
     namespace = container.kubernetes_namespace
     selector = f"{manifests.CONTAINER_UID}={container.uid}"
     for service in await client.list(SERVICES, namespace, selector):
@@ -101,13 +100,13 @@ async def take_away(client: LeasedClient, container: Container, *, keep_service_
             await client.delete(
                 DEPLOYMENTS, namespace, container.kubernetes_name, uid=deployment.metadata.uid
             )
-        return Result(deployment, again_seconds=AGAIN_SECONDS)
+        return ContainerProgress(deployment=deployment, again_seconds=AGAIN_SECONDS)
     if not keep_service_account and container.spec.service_account:
-        await _take_away_service_account(client, container)
-    return Result(gone=True)
+        await _delete_service_account(client, container)
+    return ContainerProgress(gone=True)
 
 
-async def _bring_service_account(client: LeasedClient, container: Container) -> None:
+async def _apply_service_account(client: LeasedClient, container: Container) -> None:
     manifest = manifests.service_account(container)
     if manifest is None:
         return
@@ -119,14 +118,14 @@ async def _bring_service_account(client: LeasedClient, container: Container) -> 
         await client.apply(SERVICE_ACCOUNTS, manifest)
 
 
-async def _take_away_service_account(client: LeasedClient, container: Container) -> None:
+async def _delete_service_account(client: LeasedClient, container: Container) -> None:
     name = container.spec.service_account
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
     if found is not None and found.metadata.label(manifests.MANAGED_BY) == manifests.MANAGER:
         await client.delete(SERVICE_ACCOUNTS, container.kubernetes_namespace, name, uid=found.metadata.uid)
 
 
-async def _bring_services(client: LeasedClient, container: Container, drift: Drift) -> None:
+async def _apply_services(client: LeasedClient, container: Container, drift: Drift) -> None:
     namespace = container.kubernetes_namespace
     selector = f"{manifests.CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}
@@ -149,7 +148,7 @@ async def _bring_services(client: LeasedClient, container: Container, drift: Dri
             await client.delete(SERVICES, namespace, name, uid=service.metadata.uid)
 
 
-async def _bring_deployment(
+async def _apply_deployment(
     client: LeasedClient, container: Container, present: Deployment | None, drift: Drift
 ) -> tuple[Deployment, replicas.Replicas]:
     wanted = container.wanted_replicas
@@ -169,7 +168,7 @@ async def _bring_deployment(
 async def _adopt(
     client: LeasedClient, container: Container, drift: Drift, decided: replicas.Replicas
 ) -> Adoption | None:
-    """What becomes wanted by the drift that was found; it counts as drift no more."""
+    """Returns what becomes wanted by the drift that was found; it counts as drift no more."""
     wanted = container
     if decided.adopt is not None:
         wanted = msgspec.structs.replace(wanted, replicas=decided.adopt)
@@ -183,11 +182,11 @@ async def _adopt(
             drift.adopted += [str(difference) for difference in taken]
             drift.kept = [difference for difference in drift.kept if difference not in taken]
             wanted = candidate
-    return None if wanted == container else Adoption(wanted, drift.adopted_words)
+    return None if wanted == container else Adoption(wanted, drift.adopted_description)
 
 
 def _checked(candidate: Container) -> Container | None:
-    """The container where the platform's rules allow it; what they forbid is reported, not adopted."""
+    """Returns the container where the platform's rules allow it; what they forbid is reported, not adopted."""
     try:
         return rules.checked(candidate)
     except InvalidArgument:
@@ -199,7 +198,7 @@ def _is_ours(container: Container, found: KubernetesObject) -> bool:
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:
-    """Whether it is the very Deployment that was imported, and nobody's yet."""
+    """Returns whether it is the very Deployment that was imported, and nobody's yet."""
     taken_over = container.spec.taken_over
     nobodys = not found.metadata.label(manifests.CONTAINER_UID)
     return nobodys and taken_over is not None and taken_over.deployment_uid == found.metadata.uid
@@ -216,16 +215,5 @@ def _check_ours(container: Container, kind: str, found: KubernetesObject) -> Non
     if not _is_ours(container, found) and not _is_imported(container, found):
         where = f"{container.kubernetes_namespace}/{found.metadata.name}"
         raise Conflict(
-            f"{kind} {where} exists and does not belong to this container", status_reason="NameTaken"
+            f"{kind} {where} exists and does not belong to this container", status_reason=NAME_TAKEN
         )
-
-
-def _applied(status: str, reason: str, message: str) -> Condition:
-    return msgspec.convert(
-        {"type": APPLIED, "status": status, "reason": reason, "message": message}, Condition
-    )
-
-
-def namespace_is_leaving(error: Exception) -> bool:
-    """Whether the cluster refused because the namespace is being deleted."""
-    return isinstance(error, Forbidden) and error.namespace_terminating

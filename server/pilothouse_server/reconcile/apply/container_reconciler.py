@@ -1,4 +1,4 @@
-"""One container's reconciliation: load, act, write back.
+"""Containers on their clusters, each a Deployment with its Services.
 
 What the worker may say of the status is little: the observer sees the pods, the worker does not. It writes the
 condition `Applied` with the cluster's words, and a status only where there is no pod to be seen: nothing was made
@@ -11,31 +11,41 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.containers import repository as containers
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.importing import adopting
-from pilothouse_server.kubernetes.errors import ClusterError, Conflict, NotFound, Refused
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.kubernetes.observation import APPLIED, observe, set_condition
 from pilothouse_server.kubernetes.rollout import applied_rollout
-from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.reconcile.apply import container_actions
-from pilothouse_server.reconcile.apply.container_actions import AGAIN_SECONDS, Result
-from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.queue.written import Written
-from pilothouse_server.reconcile.repository import container_status as written_back
-from pilothouse_server.reconcile.repository import work_queue as queue
-from pilothouse_server.reconcile.repository.configs import waits_for_configs
+from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
+from pilothouse_server.reconcile.apply.row_reconciler import (
+    AGAIN_SECONDS,
+    RowReconciler,
+    dealt_with,
+    failed,
+    is_name_taken,
+    waiting,
+)
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.resource_reconciler import Result
+from pilothouse_server.reconcile.repository import (
+    config_status,
+    container_status,
+    namespace_status,
+    work_queue,
+)
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import Condition
 
-MESSAGE_LIMIT = 4096
+_NAMESPACE_AGAIN_SECONDS = 0.2
+_CONFIGURATION_AGAIN_SECONDS = 0.1
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """`namespace_ready`: the namespace was brought to the cluster before.
+class LoadedContainer(msgspec.Struct, frozen=True):
+    """`namespace_ready`: the namespace was applied to the cluster before.
 
     `configuration_ready`: so were the config maps and secrets that it reads.
     """
@@ -46,99 +56,120 @@ class Loaded(msgspec.Struct, frozen=True):
     configuration_ready: bool = True
 
 
-async def load(store: Store, work: Work) -> Loaded | None:
-    """The container as it is wanted now; None where it is gone."""
-    async with store.system_read(snapshot=True) as transaction:
-        container = await containers.get(transaction, work.resource_id)
-        if container is None:
-            return None
-        namespace = await namespaces.get(transaction, container.namespace_id)
-        ready = namespace is not None and namespace.observed_generation > 0
-        shared = bool(container.spec.service_account) and await written_back.service_account_used_by_others(
-            transaction, container
-        )
-        configured = not await waits_for_configs(transaction, container)
-        return Loaded(container, ready, shared, configured)
+class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerProgress]):
+    """Applies and deletes Deployments, Services and service accounts."""
+
+    async def load(self, store: Store, work: Work) -> LoadedContainer | None:
+        """Returns the container as it is wanted now; None where it is gone."""
+        async with store.system_read(snapshot=True) as transaction:
+            container = await container_status.find(transaction, work.resource_id)
+            if container is None:
+                return None
+            shared = bool(
+                container.spec.service_account
+            ) and await container_status.service_account_used_by_others(transaction, container)
+            return LoadedContainer(
+                container,
+                namespace_ready=await namespace_status.is_on_cluster(
+                    transaction, int(container.namespace_id)
+                ),
+                service_account_shared=shared,
+                configuration_ready=not await config_status.waits_for_configs(transaction, container),
+            )
+
+    async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
+        """Applies the container to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
+        container = loaded.container
+        if container.deletion_requested_at is not None:
+            return await container_actions.delete(
+                client, container, keep_service_account=loaded.service_account_shared
+            )
+        if not loaded.namespace_ready:
+            # Its own work makes it; the container follows as soon as it is there.
+            return ContainerProgress(
+                conditions=(waiting("WaitingForNamespace", "its namespace is not on the cluster yet"),),
+                again_seconds=_NAMESPACE_AGAIN_SECONDS,
+            )
+        if not loaded.configuration_ready:
+            # Pods that start before would read the former values.
+            return ContainerProgress(
+                conditions=(waiting("WaitingForConfiguration", "what it reads is not on the cluster yet"),),
+                again_seconds=_CONFIGURATION_AGAIN_SECONDS,
+            )
+        return await container_actions.apply(client, container)
+
+    async def lock(self, transaction: Transaction, resource_id: int) -> Container | None:
+        """Locks and returns the row; None where it is gone."""
+        locked = await container_status.lock_ids(transaction, [resource_id])
+        return locked[0] if locked else None
+
+    async def write_error(
+        self,
+        transaction: Transaction,
+        row: Container,
+        loaded: LoadedContainer,
+        error: ClusterError,
+        attempts: int,
+    ) -> None:
+        """Writes a refusal, or what failed more than once."""
+        if isinstance(error, NotFound):
+            # The namespace vanished behind our back.
+            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
+        refused = _is_refusal(error)
+        if not refused and attempts == 0:
+            # Once is nothing: most of what fails in passing is over at the second attempt.
+            return
+        change = _after_error(row, loaded, error, refused=refused, now=transaction.now)
+        await container_status.write(transaction, [change], "system")
+
+    async def write_gone(self, transaction: Transaction, row: Container) -> Result:
+        """Deletes the row, with its tombstone event."""
+        await container_status.delete(transaction, row)
+        return Result(removed=True)
+
+    async def write_progress(
+        self, transaction: Transaction, row: Container, loaded: LoadedContainer, progress: ContainerProgress
+    ) -> Result:
+        """Writes whether the container is applied, and adopts drift where its policy says so."""
+        again = progress.again_seconds
+        if row.deletion_requested_at is not None:
+            return Result(again_seconds=AGAIN_SECONDS if again is None else again)
+        change = _after_success(row, loaded, progress, transaction.now)
+        written = await container_status.write(transaction, [change], "system")
+        if progress.adoption is not None and row.generation == loaded.container.generation:
+            # Who asked for something meanwhile goes before; what others did is found again.
+            stored = written[0] if written else row
+            await adopting.adopt(transaction, stored, progress.adoption.wanted, progress.adoption.description)
+        metadata = progress.deployment.metadata if progress.deployment else None
+        applied = (metadata.uid, metadata.generation) if metadata and metadata.uid else None
+        return Result(again_seconds=again, applied=applied)
 
 
-async def act(client: LeasedClient, loaded: Loaded) -> Result:
-    """Bring the container to the cluster or away from it. Raises ClusterError, LeaseLost."""
-    container = loaded.container
-    if container.deletion_requested_at is not None:
-        return await container_actions.take_away(
-            client, container, keep_service_account=loaded.service_account_shared
-        )
-    if not loaded.namespace_ready:
-        # Its own work makes it; the container follows as soon as it is there.
-        return Result(
-            conditions=(_waiting("WaitingForNamespace", "its namespace is not on the cluster yet"),),
-            again_seconds=0.2,
-        )
-    if not loaded.configuration_ready:
-        # Pods that start before would read the former values.
-        return Result(
-            conditions=(_waiting("WaitingForConfiguration", "what it reads is not on the cluster yet"),),
-            again_seconds=0.1,
-        )
-    return await container_actions.bring(client, container)
-
-
-async def write_back(transaction: Transaction, work: Work, loaded: Loaded, outcome: object) -> Written:
-    """Write what came of it, under the container's lock and the work's epoch. Raises LeaseLost."""
-    locked = await written_back.lock_ids(transaction, [work.resource_id])
-    if not await queue.hold(transaction, work):
-        raise LeaseLost
-    if not locked:
-        return Written("container", removed=True)
-    (container,) = locked
-    if isinstance(outcome, ClusterError):
-        if isinstance(outcome, NotFound):
-            await queue.look_again_at_namespaces(transaction, [int(container.namespace_id)])
-        change = _after_error(container, loaded, outcome, work.attempts, transaction.now)
-        await written_back.write(transaction, [change], "system")
-        return Written("container")
-    assert isinstance(outcome, Result)
-    if outcome.gone:
-        await written_back.delete(transaction, container)
-        return Written("container", removed=True)
-    if container.deletion_requested_at is not None:
-        again = AGAIN_SECONDS if outcome.again_seconds is None else outcome.again_seconds
-        return Written("container", again_seconds=again)
-    change = _after_success(container, loaded, outcome, transaction.now)
-    written = await written_back.write(transaction, [change], "system")
-    if outcome.adoption is not None and container.generation == loaded.container.generation:
-        # Who asked for something meanwhile goes before; what others did is found again.
-        stored = written[0] if written else container
-        await adopting.adopt(transaction, stored, outcome.adoption.wanted, outcome.adoption.words)
-    metadata = outcome.deployment.metadata if outcome.deployment else None
-    return Written(
-        "container",
-        again_seconds=outcome.again_seconds,
-        own_change=(metadata.uid, metadata.generation) if metadata and metadata.uid else None,
-    )
-
-
-def _after_success(container: Container, loaded: Loaded, result: Result, now: datetime) -> Change:
+def _after_success(
+    container: Container, loaded: LoadedContainer, progress: ContainerProgress, now: datetime
+) -> Change:
     conditions = container.observed.conditions
-    for condition in result.conditions:
+    for condition in progress.conditions:
         conditions = set_condition(conditions, condition, now)
     subject = _with_conditions(container, conditions)
-    deployment = result.deployment
-    observed = _forget_refusal(container, subject.observed)
+    deployment = progress.deployment
+    observed = _without_refusal(container, subject.observed)
     if deployment is None:
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
     elif container.wanted_replicas == 0 and deployment.spec.replicas == 0 and deployment.status.replicas == 0:
         observed = _keep_stale(container, observe(subject, deployment, now=now).observed)
     if deployment is not None:
         observed = _with_rollout(container, observed, deployment, now)
-    waiting = result.again_seconds is not None
-    return Change(container, observed, container.observed_generation if waiting else _seen(container, loaded))
+    generation = container.observed_generation
+    if progress.again_seconds is None:
+        generation = dealt_with(container, loaded.container.generation)
+    return Change(container, observed, generation)
 
 
 def _with_rollout(
     container: Container, observed: Observed, deployment: Deployment, now: datetime
 ) -> Observed:
-    """Told with the generation that was dealt with, or that would seem rolled out until the observer sees it."""
+    """Shown with the generation that was dealt with, or that would seem rolled out until the observer sees it."""
     rollout = applied_rollout(container, deployment)
     if rollout is None:
         return observed
@@ -150,37 +181,26 @@ def _with_rollout(
 
 
 def _after_error(
-    container: Container, loaded: Loaded, error: ClusterError, attempts: int, now: datetime
+    container: Container, loaded: LoadedContainer, error: ClusterError, *, refused: bool, now: datetime
 ) -> Change:
-    refused = isinstance(error, Refused) and not isinstance(error, NotFound)
-    refused = refused and not container_actions.namespace_is_leaving(error)
-    if isinstance(error, Conflict) and error.retryable and error.status_reason != "NameTaken":
-        refused = False
-    if not refused and attempts == 0:
-        # Once is nothing: most of what fails in passing is over at the second attempt.
-        return Change(container, container.observed, container.observed_generation)
-    status = "False" if refused else "Unknown"
-    condition = msgspec.convert(
-        {
-            "type": APPLIED,
-            "status": status,
-            "reason": error.reason[:100],
-            "message": error.message[:MESSAGE_LIMIT],
-        },
-        Condition,
-    )
+    condition = failed(error, refused=refused)
     subject = _with_conditions(container, set_condition(container.observed.conditions, condition, now))
     observed = subject.observed
     if not container.observed.deployment_name and container.deletion_requested_at is None:
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
-    # A refusal is an answer: the generation was dealt with. What did not get through was not.
-    generation = _seen(container, loaded) if refused else container.observed_generation
+    generation = container.observed_generation
+    if refused:
+        generation = dealt_with(container, loaded.container.generation)
     return Change(container, observed, generation)
 
 
-def _seen(container: Container, loaded: Loaded) -> int:
-    """The generation that was acted on; the container may have moved on since, never back."""
-    return max(container.observed_generation, min(loaded.container.generation, container.generation))
+def _is_refusal(error: ClusterError) -> bool:
+    """Returns whether the cluster refuses the container itself; a conflict with another writer passes."""
+    if is_name_taken(error):
+        return True
+    passing = isinstance(error, NotFound) or (isinstance(error, Forbidden) and error.namespace_terminating)
+    passing = passing or (isinstance(error, Conflict) and error.retryable)
+    return isinstance(error, Refused) and not passing
 
 
 def _with_conditions(container: Container, conditions: tuple[Condition, ...]) -> Container:
@@ -193,15 +213,11 @@ def _keep_stale(container: Container, observed: Observed) -> Observed:
     return msgspec.structs.replace(observed, stale_since=container.observed.stale_since)
 
 
-def _forget_refusal(before: Container, observed: Observed) -> Observed:
-    """Take back the words of a refusal that is over; the observer fills in what there is to say instead."""
+def _without_refusal(before: Container, observed: Observed) -> Observed:
+    """Returns the status without the words of a refusal that is over; the observer fills in what there is instead."""
     old = next((c for c in before.observed.conditions if c.type == APPLIED and c.status != "True"), None)
     now_applied = any(c.type == APPLIED and c.status == "True" for c in observed.conditions)
     if old is None or not now_applied or (observed.reason, observed.message) != (old.reason, old.message):
         return observed
     status = "pending" if observed.status == "failed" else observed.status
     return msgspec.structs.replace(observed, status=status, reason="", message="")
-
-
-def _waiting(reason: str, message: str) -> Condition:
-    return Condition(APPLIED, "Unknown", reason, message)

@@ -1,8 +1,8 @@
 """Fields of ours that others changed on the cluster: found, and met as the container's policy says.
 
-Two ways tell of them. Another manager who set a field of ours to another value owns it, and an apply of ours conflicts:
-the cluster names manager and field. What others removed nobody owns: an apply would set it again without a word, so
-where nothing new is asked for, a dry run is compared with what is there.
+There are two ways to find them. Another manager who set a field of ours to another value owns it, and an apply of ours
+conflicts: the cluster names manager and field. What others removed nobody owns: an apply would set it again without a
+word, so where nothing new is asked for, a dry run is compared with what is there.
 
     REPAIR  applies, by force where it must
     REPORT  applies the rest, and says whose the others are
@@ -29,7 +29,7 @@ from pilothouse_server.values.resources import Condition
 
 REPAIRED = "Repaired"
 ADOPTED = "Adopted"
-# The API tells all conflicts at once, but others go on writing.
+# The API returns all conflicts at once, but others go on writing.
 ROUNDS = 3
 
 
@@ -62,7 +62,7 @@ class Drift:
     async def apply(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
     ) -> T:
-        """Apply, and meet others' fields as the policy says. Raises ClusterError, LeaseLost."""
+        """Applies a manifest, and meets others' fields as the policy says. Raises ClusterError, LeaseLost."""
         if self.policy != "repair":
             return await self._apply_the_rest(client, resource, manifest, present=present)
         try:
@@ -74,58 +74,61 @@ class Drift:
             return await client.apply(resource, manifest, force=True)
 
     def condition(self) -> Condition:
-        """The condition `Drifted`."""
+        """Returns the condition `Drifted`."""
         if self.kept:
             return Condition(
-                DRIFTED, "True", "FieldManagerConflict", f"changed by others and kept: {_words(self.kept)}"
+                DRIFTED,
+                "True",
+                "FieldManagerConflict",
+                f"changed by others and kept: {_described(self.kept)}",
             )
         if self.repaired:
-            return Condition(DRIFTED, "False", REPAIRED, f"taken back: {_words(self.repaired)}")
+            return Condition(DRIFTED, "False", REPAIRED, f"taken back: {_described(self.repaired)}")
         if self.adopted:
-            return Condition(DRIFTED, "False", ADOPTED, self.adopted_words)
+            return Condition(DRIFTED, "False", ADOPTED, self.adopted_description)
         before = next((c for c in self.container.observed.conditions if c.type == DRIFTED), None)
-        # The last that was met stays told until there is something newer.
+        # The last that was met stays shown until there is something newer.
         if before is not None and before.reason in (REPAIRED, ADOPTED):
             return before
         return Condition(DRIFTED, "False", "InSync")
 
     @property
-    def adopted_words(self) -> str:
+    def adopted_description(self) -> str:
         return f"taken over as wanted: {'; '.join(self.adopted)}"
 
     async def _apply_the_rest(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
     ) -> T:
-        said, after = await self._without_contested(client, resource, manifest)
+        ours, after = await self._without_contested(client, resource, manifest)
         if self.settled and present:
             metadata = manifest["metadata"]
             before = await client.read(resource, metadata.get("namespace"), metadata["name"])
             changed = [
-                path for path in field_paths.differing(said, before, after) if f"{DOMAIN}/" not in path
+                path for path in field_paths.differing(ours, before, after) if f"{DOMAIN}/" not in path
             ]
             manager = last_foreign_manager(before)
             self.kept += [Difference(manifest["kind"], metadata["name"], path, manager) for path in changed]
-            said = field_paths.without(said, changed)
-        return await client.apply(resource, said)
+            ours = field_paths.without(ours, changed)
+        return await client.apply(resource, ours)
 
     async def _without_contested(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
     ) -> tuple[Manifest, Manifest]:
-        """The manifest without others' fields, and what the object would be by it."""
-        said = manifest
+        """Returns the manifest without others' fields, and what the object would be by it."""
+        ours = manifest
         for _ in range(ROUNDS):
             try:
-                return said, await client.dry_run(resource, said)
+                return ours, await client.dry_run(resource, ours)
             except Conflict as conflict:
                 if not conflict.fields:
                     raise
                 self.kept += _differences(manifest, conflict)
-                said = field_paths.without(said, [field.field for field in conflict.fields])
-        return said, await client.dry_run(resource, said)
+                ours = field_paths.without(ours, [field.field for field in conflict.fields])
+        return ours, await client.dry_run(resource, ours)
 
 
 def last_foreign_manager(live: Manifest) -> str:
-    """Who wrote an object last, apart from us and from what controllers report."""
+    """Returns who wrote an object last, apart from us and from what controllers report."""
     others = [
         entry
         for entry in live["metadata"].get("managedFields") or ()
@@ -136,7 +139,7 @@ def last_foreign_manager(live: Manifest) -> str:
 
 
 def manager_of_replicas(live: Manifest) -> str:
-    """Who set the number of replicas."""
+    """Returns who set the number of replicas."""
     for entry in live["metadata"].get("managedFields") or ():
         fields = entry.get("fieldsV1", {}).get("f:spec", {})
         if "f:replicas" in fields:
@@ -149,5 +152,5 @@ def _differences(manifest: Manifest, conflict: Conflict) -> list[Difference]:
     return [Difference(kind, name, field.field, repr(field.manager)) for field in conflict.fields]
 
 
-def _words(differences: list[Difference]) -> str:
+def _described(differences: list[Difference]) -> str:
     return "; ".join(str(difference) for difference in differences)

@@ -1,103 +1,177 @@
-"""One namespace's reconciliation: load, act, write back."""
+"""Namespaces on their clusters.
+
+A Kubernetes namespace is ours when it carries the uid of our namespace. One that is there without it belongs to
+somebody: it is taken over only where that was asked for (`adopted`), and such a one is released at the end, not
+deleted, because it was there before us.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Refused
+from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
+from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
+from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
 from pilothouse_server.kubernetes.observation import APPLIED, set_condition
-from pilothouse_server.namespaces import repository as namespaces
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.reconcile.apply import namespace_actions
-from pilothouse_server.reconcile.apply.namespace_actions import AGAIN_SECONDS, Result
-from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.queue.written import Written
-from pilothouse_server.reconcile.repository import namespace_status as written_back
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.apply.row_reconciler import (
+    RowReconciler,
+    dealt_with,
+    failed,
+    is_refusal,
+)
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
+from pilothouse_server.reconcile.repository import namespace_status
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import Condition
 
+# A namespace takes seconds to end.
+AGAIN_SECONDS = 1.0
 
-class Loaded(msgspec.Struct, frozen=True):
+
+class LoadedNamespace(msgspec.Struct, frozen=True):
+    """`is_empty`: none of its resources is left, those being deleted included."""
+
     namespace: Namespace
-    holds_containers: bool
+    is_empty: bool
 
 
-async def load(store: Store, work: Work) -> Loaded | None:
-    """The namespace as it is wanted now; None where it is gone."""
-    async with store.system_read(snapshot=True) as transaction:
-        namespace = await namespaces.get(transaction, work.resource_id)
-        if namespace is None:
-            return None
-        return Loaded(namespace, await written_back.holds_containers(transaction, int(namespace.id)))
+class NamespaceProgress(Progress, frozen=True):
+    """`phase` as the cluster reports it, with why it is so."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
 
 
-async def act(client: LeasedClient, loaded: Loaded) -> Result:
-    """Bring the namespace to the cluster or away from it. Raises ClusterError, LeaseLost."""
-    namespace = loaded.namespace
-    if namespace.deletion_requested_at is None:
-        return await namespace_actions.bring(client, namespace)
-    if loaded.holds_containers:
-        # They go first, each with its own events; then there is nothing left that the deletion could take along.
-        return Result(phase=namespace.phase, reason="DeletingContainers", again_seconds=AGAIN_SECONDS / 2)
-    return await namespace_actions.take_away(client, namespace)
+class NamespaceReconciler(RowReconciler[Namespace, LoadedNamespace, NamespaceProgress]):
+    """Applies, deletes or releases Kubernetes namespaces."""
+
+    async def load(self, store: Store, work: Work) -> LoadedNamespace | None:
+        """Returns the namespace as it is wanted now; None where it is gone."""
+        async with store.system_read(snapshot=True) as transaction:
+            namespace = await namespace_status.find(transaction, work.resource_id)
+            if namespace is None:
+                return None
+            return LoadedNamespace(namespace, await namespace_status.is_empty(transaction, int(namespace.id)))
+
+    async def act(self, client: LeasedClient, loaded: LoadedNamespace) -> NamespaceProgress:
+        """Applies the namespace, or deletes it once it is empty. Raises ClusterError, LeaseLost."""
+        namespace = loaded.namespace
+        if namespace.deletion_requested_at is None:
+            return await _apply(client, namespace)
+        if not loaded.is_empty:
+            # They go first, each with its own events; then there is nothing left that the deletion could take along.
+            return NamespaceProgress(
+                phase=namespace.phase, reason="DeletingContainers", again_seconds=AGAIN_SECONDS / 2
+            )
+        return await _delete(client, namespace)
+
+    async def lock(self, transaction: Transaction, resource_id: int) -> Namespace | None:
+        """Locks and returns a living namespace."""
+        return await namespace_status.lock(transaction, resource_id)
+
+    async def write_error(
+        self,
+        transaction: Transaction,
+        row: Namespace,
+        loaded: LoadedNamespace,
+        error: ClusterError,
+        attempts: int,
+    ) -> None:
+        """Writes why the namespace is not applied."""
+        refused = is_refusal(error)
+        generation = row.observed_generation
+        # A namespace that was refused is not on the cluster: its containers go on waiting for it.
+        if refused and generation:
+            generation = dealt_with(row, loaded.namespace.generation)
+        progress = NamespaceProgress(phase=row.phase, reason=error.reason, message=error.message)
+        await _write(transaction, row, progress, failed(error, refused=refused), generation)
+
+    async def write_gone(self, transaction: Transaction, row: Namespace) -> Result:
+        """Ends the namespace, unless something was made in it meanwhile."""
+        if not await namespace_status.is_empty(transaction, int(row.id)):
+            return Result(again_seconds=AGAIN_SECONDS)
+        await namespace_status.delete(transaction, row)
+        return Result(removed=True)
+
+    async def write_progress(
+        self, transaction: Transaction, row: Namespace, loaded: LoadedNamespace, progress: NamespaceProgress
+    ) -> Result:
+        """Writes what the cluster shows of the namespace."""
+        applied, generation = None, row.observed_generation
+        if progress.again_seconds is None:
+            applied = Condition(APPLIED, "True", "Applied")
+            generation = dealt_with(row, loaded.namespace.generation)
+        await _write(transaction, row, progress, applied, generation)
+        return Result(again_seconds=progress.again_seconds)
 
 
-async def write_back(transaction: Transaction, work: Work, loaded: Loaded, outcome: object) -> Written:
-    """Write what came of it, under the namespace's lock and the work's epoch. Raises LeaseLost."""
-    namespace = await written_back.lock(transaction, work.resource_id)
-    if not await queue.hold(transaction, work):
-        raise LeaseLost
-    if namespace is None:
-        return Written("namespace", removed=True)
-    if isinstance(outcome, ClusterError):
-        await _write_error(transaction, namespace, loaded, outcome)
-        return Written("namespace")
-    assert isinstance(outcome, Result)
-    if outcome.gone:
-        if await written_back.holds_containers(transaction, int(namespace.id)):
-            return Written("namespace", again_seconds=AGAIN_SECONDS)
-        await written_back.delete(transaction, namespace)
-        return Written("namespace", removed=True)
-    applied = outcome.again_seconds is None
-    conditions = namespace.conditions
-    if applied:
-        conditions = set_condition(conditions, Condition(APPLIED, "True", "Applied"), transaction.now)
-    await written_back.write(
-        transaction,
-        namespace,
-        phase=outcome.phase,
-        reason=outcome.reason,
-        message=outcome.message,
-        conditions=conditions,
-        observed_generation=_seen(namespace, loaded) if applied else namespace.observed_generation,
-    )
-    return Written("namespace", again_seconds=outcome.again_seconds)
+async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
+    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    if found is not None:
+        if found.metadata.deletion_timestamp is not None:
+            # Deleted behind our back: it must end before it can be made anew.
+            return _terminating(found)
+        if not _is_ours(namespace, found) and not namespace.adopted:
+            raise Conflict(
+                f"the Kubernetes namespace {namespace.kubernetes_name} exists and is not managed by Pilothouse; "
+                "an administrator may take it over by asking for its adoption",
+                status_reason=NAME_TAKEN,
+            )
+    applied = await client.apply(NAMESPACES, manifests.namespace(namespace), force=namespace.adopted)
+    return NamespaceProgress(phase=applied.status.phase or "Active")
 
 
-async def _write_error(
-    transaction: Transaction, namespace: Namespace, loaded: Loaded, error: ClusterError
+async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
+    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    if found is None or not _is_ours(namespace, found):
+        return NamespaceProgress(gone=True)
+    if namespace.adopted:
+        await client.apply(NAMESPACES, manifests.released_namespace(namespace))
+        return NamespaceProgress(gone=True)
+    if found.metadata.deletion_timestamp is None:
+        await client.delete(
+            NAMESPACES, None, namespace.kubernetes_name, uid=found.metadata.uid, propagation="Background"
+        )
+    return _terminating(found)
+
+
+async def _write(
+    transaction: Transaction,
+    row: Namespace,
+    progress: NamespaceProgress,
+    condition: Condition | None,
+    observed_generation: int,
 ) -> None:
-    taken = isinstance(error, Conflict) and error.status_reason == "NameTaken"
-    refused = taken or (isinstance(error, Refused) and not error.retryable)
-    condition = Condition(APPLIED, "False" if refused else "Unknown", error.reason[:100], error.message)
-    # A namespace that was refused is not on the cluster: its containers go on waiting for it.
-    generation = (
-        _seen(namespace, loaded)
-        if refused and namespace.observed_generation
-        else namespace.observed_generation
+    conditions = row.conditions
+    if condition is not None:
+        conditions = set_condition(conditions, condition, transaction.now)
+    written = msgspec.structs.replace(
+        row,
+        phase=progress.phase,
+        reason=progress.reason,
+        message=progress.message,
+        conditions=conditions,
+        observed_generation=observed_generation,
     )
-    await written_back.write(
-        transaction,
-        namespace,
-        phase=namespace.phase,
-        reason=error.reason,
-        message=error.message,
-        conditions=set_condition(namespace.conditions, condition, transaction.now),
-        observed_generation=generation,
-    )
+    await namespace_status.write(transaction, row, written)
 
 
-def _seen(namespace: Namespace, loaded: Loaded) -> int:
-    return max(namespace.observed_generation, min(loaded.namespace.generation, namespace.generation))
+def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
+    return found.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
+
+
+def _terminating(found: KubernetesNamespace) -> NamespaceProgress:
+    """Returns that the namespace ends, with the cluster's words for what keeps it from ending."""
+    remaining = "; ".join(
+        condition.message
+        for condition in found.status.conditions
+        if condition.status == "True" and condition.message
+    )
+    return NamespaceProgress(
+        phase="Terminating", reason="Terminating", message=remaining, again_seconds=AGAIN_SECONDS
+    )

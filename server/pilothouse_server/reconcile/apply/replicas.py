@@ -33,7 +33,7 @@ class Replicas(msgspec.Struct, frozen=True):
 
 
 async def decide(client: LeasedClient, container: Container, present: Deployment, drift: Drift) -> Replicas:
-    """What to do about the replicas of a Deployment that is there. Raises ClusterError."""
+    """Returns what to do about the replicas of a Deployment that is there. Raises ClusterError."""
     wanted, live = container.wanted_replicas, present.spec.replicas
     asked = present.metadata.annotation(manifests.REPLICAS_SET) != str(wanted)
     if live == wanted:
@@ -41,28 +41,29 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
     if wanted == 0:
         if asked or drift.policy != "report":
             return Replicas(scale=0)
-        await _note(client, container, live, drift)
+        await _record(client, container, live, drift)
         return Replicas()
     if live > 0 and (autoscaler := await find_autoscaler(client, container)) is not None:
         message = f"{live} replicas, set by HorizontalPodAutoscaler {autoscaler}"
-        condition = Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message)
-        return Replicas(adopt=live, condition=condition)
+        return Replicas(
+            adopt=live, condition=Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message)
+        )
     # At zero nobody looked for one: it waits until it is started again.
-    said = _no_longer(container) if live > 0 else None
+    condition = _no_longer(container) if live > 0 else None
     if asked:
-        return Replicas(scale=wanted, condition=said)
+        return Replicas(scale=wanted, condition=condition)
     if drift.policy == "adopt":
-        return Replicas(adopt=live, condition=said)
-    await _note(client, container, live, drift)
-    return Replicas(condition=said)
+        return Replicas(adopt=live, condition=condition)
+    await _record(client, container, live, drift)
+    return Replicas(condition=condition)
 
 
 async def find_autoscaler(client: LeasedClient, container: Container) -> str | None:
-    """The name of the HorizontalPodAutoscaler that targets the container's Deployment; None where there is none."""
+    """Returns the name of the HorizontalPodAutoscaler that targets the container's Deployment, or None."""
     try:
         found = await client.list(HORIZONTAL_POD_AUTOSCALERS, container.kubernetes_namespace, "")
     except (NotFound, Forbidden):
-        # The cluster has no such API, or does not let us look: then the number itself must tell.
+        # The cluster has no such API, or does not let us look: then the number itself must show it.
         return None
     for autoscaler in found:
         target = autoscaler.spec.scale_target_ref
@@ -72,11 +73,11 @@ async def find_autoscaler(client: LeasedClient, container: Container) -> str | N
 
 
 async def set_scale(client: LeasedClient, container: Container, replicas: int) -> None:
-    """Set the number of pods."""
+    """Sets the number of pods."""
     await client.set_scale(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name, replicas)
 
 
-async def _note(client: LeasedClient, container: Container, live: int, drift: Drift) -> None:
+async def _record(client: LeasedClient, container: Container, live: int, drift: Drift) -> None:
     whole = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
     field = f".spec.replicas ({live} in place of {container.wanted_replicas})"
     drift.kept.append(Difference("Deployment", container.kubernetes_name, field, manager_of_replicas(whole)))

@@ -37,7 +37,7 @@ from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.leadership import under_lease
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import volume_status as written_back
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.reconcile.repository.volume_status import Change
 from pilothouse_server.storage.model import Volume
@@ -201,7 +201,7 @@ class ClaimObserver:
             # A claim grows only once it is bound; what was refused before is worth an attempt at once.
             await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id)
         elif found is None and (volume.observed_generation > 0 or volume.deletion_requested_at is not None):
-            await queue.look_again_at(transaction, "volume", volume.id)
+            await work_queue.requeue(transaction, "volume", volume.id)
 
     async def _explain(self, seen: list[tuple[Volume, ClaimObservation]]) -> None:
         """Ask for the events of claims that are pending; they are observed again with these."""

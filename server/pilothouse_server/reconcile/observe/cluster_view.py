@@ -13,7 +13,7 @@ from time import monotonic
 
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
 # Our own applies are noted when they are written back, a moment after their watch event.
 SUSPECT_SECONDS = 1.0
@@ -40,9 +40,13 @@ class ClusterView:
     """`changed` is called when there is something to look at."""
 
     def __init__(
-        self, own_changes: OwnChanges, changed: Callable[[], None], *, clock: Callable[[], float] = monotonic
+        self,
+        applied_generations: AppliedGenerations,
+        changed: Callable[[], None],
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._own_changes = own_changes
+        self._applied_generations = applied_generations
         self._changed = changed
         self._clock = clock
         self.containers: dict[str, Objects] = {}
@@ -119,7 +123,7 @@ class ClusterView:
     def _changed_by_others(self, uid: str) -> bool:
         objects = self.containers.get(uid)
         return objects is not None and not all(
-            self._own_changes.covers(deployment.metadata.uid, deployment.metadata.generation)
+            self._applied_generations.covers(deployment.metadata.uid, deployment.metadata.generation)
             for deployment in objects.deployments.values()
         )
 

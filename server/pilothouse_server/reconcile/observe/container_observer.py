@@ -46,13 +46,11 @@ from pilothouse_server.reconcile.observe.explanations import Explanations
 from pilothouse_server.reconcile.observe.foreign_pods import ForeignPods
 from pilothouse_server.reconcile.observe.images import Images
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.reconcile.queue.applied_generations import OwnChanges
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.leadership import under_lease
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import container_status as written_back
-from pilothouse_server.reconcile.repository import images
-from pilothouse_server.reconcile.repository import namespace_status as homes
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository import images, namespace_status, work_queue
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store, Transaction
@@ -91,7 +89,7 @@ class Observer:
         client: ClusterClient,
         cluster_name: str,
         lease: Lease,
-        own_changes: OwnChanges,
+        applied_generations: AppliedGenerations,
         settings: ObserverSettings = ObserverSettings(),  # noqa: B008 - immutable
     ) -> None:
         self._store = store
@@ -100,7 +98,7 @@ class Observer:
         self._lease = lease
         self._settings = settings
         self._wake = asyncio.Event()
-        self.view = ClusterView(own_changes, self._wake.set)
+        self.view = ClusterView(applied_generations, self._wake.set)
         self._foreign = ForeignPods(client, self.view, self._failed)
         self._deployments = self._informer(DEPLOYMENTS, self._deployment_changed)
         self._replica_sets = self._informer(REPLICA_SETS, self.view.replica_set_changed)
@@ -211,7 +209,7 @@ class Observer:
                 changes.append(self._change(container, observation))
             await written_back.write(transaction, changes, "kubernetes")
             missing = [int(c.id) for c in locked if _lost(c, self.view.containers.get(c.uid))]
-            await queue.look_again(transaction, missing)
+            await work_queue.requeue_containers(transaction, missing)
             left = [uid for uid in uids if uid not in seen]
             known = await written_back.uids_there(transaction, self._cluster_name, left) if left else set()
         for container in locked:
@@ -302,12 +300,14 @@ class Observer:
             return
         async with self._transaction() as transaction:
             ids = await written_back.of_cluster(transaction, self._cluster_name)
-            await queue.look_again(transaction, sorted(ids[uid] for uid in lost if uid in ids))
-            await queue.look_again(transaction, sorted(ids[uid] for uid in suspects - lost if uid in ids))
+            await work_queue.requeue_containers(transaction, sorted(ids[uid] for uid in lost if uid in ids))
+            await work_queue.requeue_containers(
+                transaction, sorted(ids[uid] for uid in suspects - lost if uid in ids)
+            )
             if ending:
-                ours = await homes.homes(transaction, self._cluster_name)
+                ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
                 namespace_ids = sorted(ours[name].id for name in ending if name in ours)
-                await queue.look_again_at_namespaces(transaction, namespace_ids)
+                await work_queue.requeue_namespaces(transaction, namespace_ids)
 
     def _transaction(self) -> AbstractAsyncContextManager[Transaction]:
         return under_lease(self._store, self._lease)

@@ -34,7 +34,7 @@ from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.leadership import under_lease
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import dependents as parts
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 
@@ -156,7 +156,7 @@ class PartObserver:
             owners = await parts.owners(transaction, self._cluster_name)
             for uid in sorted(uids):
                 if (owner := owners.get(uid)) is not None:
-                    await queue.look_again_at(transaction, *owner)
+                    await work_queue.requeue(transaction, *owner)
         for uid in uids:
             del self._due[uid]
         kept = now - self._settings.again_seconds

@@ -31,11 +31,11 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.objects import NAMESPACES
-from pilothouse_server.reconcile.queue.cluster_clients import Clusters
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leadership import under_lease
 from pilothouse_server.reconcile.repository import cluster_status as written_back
 from pilothouse_server.reconcile.repository import volume_status as volumes
-from pilothouse_server.reconcile.repository import work_queue as queue
+from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 
@@ -61,7 +61,7 @@ class Health:
     def __init__(
         self,
         store: Store,
-        clusters: Clusters,
+        clusters: ClusterClients,
         cluster_name: str,
         lease: Lease,
         settings: HealthSettings = HealthSettings(),  # noqa: B008 - immutable
@@ -129,7 +129,7 @@ class Health:
         async with under_lease(self._store, self._lease) as transaction:
             await written_back.write_healthy(transaction, self._cluster_name, version)
             if recovered:
-                await queue.wake_cluster(transaction, self._cluster_name)
+                await work_queue.requeue_failed(transaction, self._cluster_name)
         if recovered:
             await self._mark(stale=False)
             log.info("cluster answers", cluster=self._cluster_name, version=version)

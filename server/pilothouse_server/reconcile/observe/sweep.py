@@ -34,8 +34,9 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observe.container_observer import Observer
 from pilothouse_server.reconcile.repository import container_status as written_back
-from pilothouse_server.reconcile.repository import namespace_status as homes
-from pilothouse_server.reconcile.repository.configs import known_config_uids
+from pilothouse_server.reconcile.repository import namespace_status
+from pilothouse_server.reconcile.repository.config_status import known_config_uids
+from pilothouse_server.reconcile.repository.namespace_status import NamespaceKey
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -113,14 +114,14 @@ class Sweep:
             return []
         async with self._store.system_read() as transaction:
             known = await written_back.known_uids(transaction, sorted(uids))
-            ours = await homes.homes(transaction, self._cluster_name)
+            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
         return [
             (resource, candidate)
             for resource, candidate in candidates
             if (uid := container_uid(candidate)) is not None
             and uid not in known
             and candidate.metadata.deletion_timestamp is None
-            and self._is_home(candidate, ours)
+            and self._is_in_namespace(candidate, ours)
         ]
 
     async def _config_orphans(self) -> list[tuple[Resource[Any], KubernetesObject]]:
@@ -135,13 +136,13 @@ class Sweep:
             return []
         async with self._store.system_read() as transaction:
             known = await known_config_uids(transaction, sorted(candidates))
-            ours = await homes.homes(transaction, self._cluster_name)
+            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
         return [
             each
             for uid, found in candidates.items()
             if uid not in known
             for each in found
-            if self._is_home(each[1], ours)
+            if self._is_in_namespace(each[1], ours)
         ]
 
     async def _unused_accounts(self) -> list[tuple[Resource[Any], KubernetesObject]]:
@@ -156,23 +157,23 @@ class Sweep:
             return []
         async with self._store.system_read() as transaction:
             used = await written_back.service_accounts(transaction, self._cluster_name)
-            ours = await homes.homes(transaction, self._cluster_name)
+            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
         return [
             (SERVICE_ACCOUNTS, account)
             for account in candidates
             if (account.metadata.namespace, account.metadata.name) not in used
-            and self._is_home(account, ours)
+            and self._is_in_namespace(account, ours)
         ]
 
-    def _is_home(self, candidate: KubernetesObject, ours: dict[str, homes.Home]) -> bool:
+    def _is_in_namespace(self, candidate: KubernetesObject, ours: dict[str, NamespaceKey]) -> bool:
         kubernetes_name = candidate.metadata.namespace
         there = self._observer.namespaces.get(("", kubernetes_name))
-        home = ours.get(kubernetes_name)
+        namespace = ours.get(kubernetes_name)
         return (
             there is not None
-            and home is not None
-            and there.metadata.label(manifests.NAMESPACE_UID) == home.uid
-            and candidate.metadata.label(manifests.NAMESPACE_UID) == home.uid
+            and namespace is not None
+            and there.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
+            and candidate.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
         )
 
     def _is_old(self, candidate: KubernetesObject) -> bool:

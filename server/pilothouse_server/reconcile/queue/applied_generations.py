@@ -1,4 +1,4 @@
-"""Generations of Deployments that our own applies led to, so that the observer can tell others' changes from ours.
+"""The generations of Deployments that our own applies led to: the observer tells others' changes from ours by them.
 
 Known in this process only. Elsewhere, or after a restart, a change of ours looks like somebody else's and costs one
 reconciliation that changes nothing.
@@ -11,20 +11,20 @@ from collections import OrderedDict
 KEPT = 50_000
 
 
-class OwnChanges:
+class AppliedGenerations:
     """The newest generation of ours by the Deployment's uid; the oldest are forgotten first."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._generations: OrderedDict[str, int] = OrderedDict()
         self._kept = kept
 
-    def note(self, uid: str, generation: int) -> None:
-        """Our apply answered with this generation."""
+    def record(self, uid: str, generation: int) -> None:
+        """Records the generation that an apply of ours returned."""
         self._generations[uid] = max(generation, self._generations.get(uid, 0))
         self._generations.move_to_end(uid)
         while len(self._generations) > self._kept:
             self._generations.popitem(last=False)
 
     def covers(self, uid: str, generation: int) -> bool:
-        """Whether everything up to `generation` was there when we applied last."""
+        """Returns whether our last apply was at this generation or later."""
         return generation <= self._generations.get(uid, 0)

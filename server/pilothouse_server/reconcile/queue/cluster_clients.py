@@ -16,7 +16,7 @@ from pilothouse_server.tasks import cancel_and_wait
 RETIRED_SECONDS = 30.0
 
 
-class Clusters:
+class ClusterClients:
     """Clients by cluster name. `connect` makes one; it raises ClusterError where that cannot be done from here."""
 
     def __init__(self, connect: Connect) -> None:
@@ -26,7 +26,7 @@ class Clusters:
         self._closed = False
 
     async def client(self, name: str) -> ClusterClient:
-        """The client of a cluster. Raises ClusterError; a failure is not remembered."""
+        """Returns the client of a cluster. Raises ClusterError; a failure is not remembered."""
         while not self._closed:
             task = self._clients.get(name)
             if task is None:
@@ -42,7 +42,7 @@ class Clusters:
         raise Unreachable(f"cluster {name!r} is not connected to any more")
 
     def forget(self, name: str) -> None:
-        """Connect anew from now on: the cluster's credentials changed, or it is deregistered."""
+        """Connects anew from now on: the cluster's credentials changed, or it is deregistered."""
         task = self._clients.pop(name, None)
         if task is not None:
             retired = asyncio.create_task(_retire(task), name=f"retired client of {name}")
@@ -50,7 +50,7 @@ class Clusters:
             retired.add_done_callback(self._retired.pop)
 
     async def close(self) -> None:
-        """Close all clients."""
+        """Closes all clients."""
         self._closed = True
         retired = dict(self._retired)
         tasks = [*self._clients.values(), *retired.values()]

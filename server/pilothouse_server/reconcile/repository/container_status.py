@@ -1,4 +1,4 @@
-"""Write-backs of containers: what a cluster showed, with its history, its pods and its events.
+"""Containers as the reconciler reads and writes them: what a cluster showed, with its history, its pods and its events.
 
 Rows are locked, loaded and compared in the transaction that writes them, so what is written was computed from what is
 stored. An observer skips rows that somebody holds (`wait=False`) and comes back, because it locks many at
@@ -19,7 +19,7 @@ import msgspec
 import orjson
 from sqlalchemy import CursorResult, text
 
-from pilothouse_server.containers import repository as containers
+from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
@@ -161,13 +161,18 @@ WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' 
 """)
 
 
+async def find(transaction: ReadTransaction, container_id: int) -> Container | None:
+    """Returns the container; None where it is gone."""
+    return await repository.get(transaction, container_id)
+
+
 async def lock_ids(transaction: Transaction, ids: Sequence[int]) -> list[Container]:
-    """Lock and load containers, waiting for whoever holds them; missing ones are left out."""
+    """Locks and returns containers, waiting for whoever holds them; missing ones are left out."""
     return await _loaded(transaction, await transaction.connection.execute(_LOCK_IDS, {"ids": list(ids)}))
 
 
 async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Container]:
-    """Lock and load those containers of a cluster that nobody holds just now.
+    """Locks and returns those containers of a cluster that nobody holds just now.
 
     Objects may carry the uid of a container that lives elsewhere: restored from a backup into a second cluster, or
     seen through a second registration of the same one. What they show is not the container's.
@@ -178,11 +183,11 @@ async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequ
 
 async def _loaded(transaction: Transaction, rows: CursorResult[Any]) -> list[Container]:
     ids = [row.id for row in rows]
-    return await containers.get_many(transaction, ids) if ids else []
+    return await repository.get_many(transaction, ids) if ids else []
 
 
 async def write(transaction: Transaction, changes: Iterable[Change], trigger: Trigger) -> list[Container]:
-    """Write what differs, with history and events. Answers the containers that changed, as they are now."""
+    """Writes what differs, with history and events. Returns the containers that changed, as they are now."""
     changes = list(changes)
     significant = [change for change in changes if change.significant]
     written = [_written(change, transaction) for change in significant]
@@ -195,8 +200,8 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
         ]
         if history:
             await transaction.connection.execute(_HISTORY, {"rows": _json(history)})
-    if told := [row for change in changes for row in _warning_rows(change)]:
-        await transaction.connection.execute(_WARNINGS, {"rows": _json(told)})
+    if warnings := [row for change in changes for row in _warning_rows(change)]:
+        await transaction.connection.execute(_WARNINGS, {"rows": _json(warnings)})
     await _write_pods(transaction, [change for change in changes if change.pods is not None])
     for change, container in zip(significant, written, strict=True):
         transaction.emit(_event(container, "modified", before=change.container))
@@ -204,37 +209,37 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
 
 
 async def delete(transaction: Transaction, container: Container) -> None:
-    """Remove a container's row for good, with its tombstone event."""
+    """Removes a container's row for good, with its tombstone event."""
     await transaction.connection.execute(_DELETE, {"id": container.id})
     transaction.emit(_event(container, "deleted", before=container))
 
 
 async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[str, int]:
-    """uid → id of every container on a cluster."""
+    """Returns uid → id of every container on a cluster."""
     rows = await transaction.connection.execute(_OF_CLUSTER, {"cluster_name": cluster_name})
     return {row.uid: row.id for row in rows}
 
 
 async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Those of `uids` (which must be UUIDs) that are containers, on whichever cluster."""
+    """Returns those of `uids` (which must be UUIDs) that are containers, on whichever cluster."""
     rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
     return {row.uid for row in rows}
 
 
 async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> set[str]:
-    """Those of `uids` (which must be UUIDs) that are containers of this cluster."""
+    """Returns those of `uids` (which must be UUIDs) that are containers of this cluster."""
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return {row.uid for row in await transaction.connection.execute(_KNOWN_THERE, keys)}
 
 
 async def service_accounts(transaction: ReadTransaction, cluster_name: str) -> set[tuple[str, str]]:
-    """Kubernetes namespace and name of every service account that containers of a cluster name."""
+    """Returns Kubernetes namespace and name of every service account that containers of a cluster name."""
     rows = await transaction.connection.execute(_ACCOUNTS, {"cluster_name": cluster_name})
     return {(row.kubernetes_name, row.account) for row in rows}
 
 
 async def service_account_used_by_others(transaction: ReadTransaction, container: Container) -> bool:
-    """Whether another container of the namespace names the same service account."""
+    """Returns whether another container of the namespace names the same service account."""
     parameters = {
         "namespace_id": container.namespace_id,
         "id": container.id,

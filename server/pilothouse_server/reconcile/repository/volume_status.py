@@ -1,4 +1,4 @@
-"""Write-backs of volumes: what a cluster showed of their claims, with events.
+"""Volumes as the reconciler reads and writes them: what a cluster showed of their claims, with events.
 
 As with containers, rows are locked, loaded and compared in the transaction that writes them; an observer passes over
 rows that somebody holds, a worker waits for its one. All is set-based.
@@ -85,19 +85,27 @@ _REMAINING = {
 }
 
 
+async def find(transaction: ReadTransaction, volume_id: int) -> Volume | None:
+    """Returns the volume; None where it is gone."""
+    return await repository.get(transaction, volume_id)
+
+
 async def lock_id(transaction: Transaction, volume_id: int) -> Volume | None:
-    """Lock and load a volume, waiting for whoever holds it."""
+    """Locks and returns a volume, waiting for whoever holds it; None where it is gone."""
     volumes = await _load(transaction, _LOCK_IDS, {"ids": [volume_id]})
     return volumes[0] if volumes else None
 
 
 async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Volume]:
-    """Lock and load those volumes of a cluster that nobody holds just now; claims elsewhere may carry their uids."""
+    """Locks and returns those volumes of a cluster that nobody holds just now.
+
+    Claims of another cluster may carry their uids.
+    """
     return await _load(transaction, _LOCK_FREE_UIDS, {"uids": list(uids), "cluster_name": cluster_name})
 
 
 async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
-    """Write what differs, with its events."""
+    """Writes what differs, with its events."""
     changed = [
         each
         for each in changes
@@ -119,25 +127,25 @@ async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
 
 
 async def delete(transaction: Transaction, volume: Volume) -> None:
-    """Remove a volume's row for good, with its tombstone event."""
+    """Removes a volume's row for good, with its tombstone event."""
     await repository.delete_volume(transaction, volume.id)
     transaction.emit(operations.event(volume, "deleted", volume))
 
 
 async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[str, int]:
-    """uid → id of every claim on a cluster."""
+    """Returns uid → id of every volume that is a claim on a cluster."""
     rows = await transaction.connection.execute(_OF_CLUSTER, {"cluster_name": cluster_name})
     return {row.uid: row.id for row in rows}
 
 
 async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> set[str]:
-    """Those of `uids` (which must be UUIDs) that are volumes of this cluster."""
+    """Returns those of `uids` (which must be UUIDs) that are volumes of this cluster."""
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return {row.uid for row in await transaction.connection.execute(_KNOWN, keys)}
 
 
 async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
-    """Mark up to `rows` claims of a cluster stale or fresh, with events. True while others remain."""
+    """Marks up to `rows` claims of a cluster stale or fresh, with events. True while others remain."""
     marked = await transaction.connection.execute(_MARKS[stale], {"cluster_name": cluster_name, "rows": rows})
     for volume in await repository.get_many(transaction, [row.id for row in marked]):
         transaction.emit(operations.event(volume, "modified", volume))

@@ -1,7 +1,7 @@
 """The work queue: one row per resource whose cluster state may differ from what is wanted.
 
-A row is claimed for `lease_seconds` under a new epoch, and for longer while it is worked at. The claim moves `due_at`
-to the lease's end; a mutation that comes meanwhile moves it back to now, and that is how `release` knows that there is
+A row is leased for `lease_seconds` under a new epoch, and for longer while it is worked at. The lease moves `due_at`
+to its own end; a mutation that comes meanwhile moves it back to now, and that is how `release` knows that there is
 more to do. Rows stay, due again after a long time, so that epochs never start again while their resource lives and
 drift is looked for now and then.
 
@@ -22,7 +22,7 @@ ResourceType = Literal["container", "namespace", "config_map", "secret", "volume
 
 
 class Work(msgspec.Struct, frozen=True):
-    """A claimed row. `lease_owner` is unique to the claim, `lease_epoch` grows with each."""
+    """A leased row. `lease_owner` is unique to the lease, `lease_epoch` grows with each."""
 
     resource_type: str
     resource_id: int
@@ -39,7 +39,7 @@ WHERE due_at <= clock_timestamp() AND (leased_until IS NULL OR leased_until <= c
 GROUP BY cluster_name ORDER BY min(due_at)
 """)
 
-_CLAIM = text("""
+_LEASE = text("""
 WITH due AS (
     SELECT resource_type, resource_id FROM reconcile_work
     WHERE cluster_name = :cluster_name AND due_at <= clock_timestamp()
@@ -59,7 +59,7 @@ _RENEW = text("""
 WITH held AS (
     SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
     JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), CAST(:owners AS text[]))
-      AS claim (resource_type, resource_id, lease_epoch, lease_owner)
+      AS held_lease (resource_type, resource_id, lease_epoch, lease_owner)
       USING (resource_type, resource_id, lease_epoch, lease_owner)
     FOR UPDATE OF work SKIP LOCKED)
 UPDATE reconcile_work AS work
@@ -92,7 +92,7 @@ _REMOVE = text(
 )
 
 # Unlike the enqueueing of a mutation this keeps `attempts`: what we notice ourselves must not undo a backoff.
-_LOOK_AGAIN = text("""
+_REQUEUE_CONTAINERS = text("""
 INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at)
 SELECT 'container', c.id, n.cluster_name, c.namespace_id, clock_timestamp() + make_interval(secs => :seconds)
 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
@@ -101,7 +101,7 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
-_LOOK_AGAIN_NAMESPACE = text("""
+_REQUEUE_NAMESPACES = text("""
 INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at)
 SELECT 'namespace', id, cluster_name, id, clock_timestamp() + make_interval(secs => :seconds)
 FROM namespaces WHERE id = ANY(CAST(:ids AS bigint[])) AND deleted_at IS NULL ORDER BY id
@@ -110,50 +110,50 @@ SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at
 """)
 
 # For resources that cannot lack their row while they live, because only their own work removes it.
-_LOOK_AGAIN_AT = text("""
+_REQUEUE = text("""
 UPDATE reconcile_work
 SET due_at = CASE WHEN attempts > 0 THEN due_at ELSE LEAST(due_at, clock_timestamp()) END
 WHERE resource_type = :resource_type AND resource_id = :resource_id
 """)
 
 # A cluster that came back is worth an attempt at once, whatever the backoff says.
-_WAKE_CLUSTER = text("""
+_REQUEUE_FAILED = text("""
 UPDATE reconcile_work SET due_at = clock_timestamp(), attempts = 0, updated_at = clock_timestamp()
 WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
 """)
 
 
 async def due(transaction: ReadTransaction) -> dict[str, int]:
-    """Clusters with due work, longest waiting first, and how many rows wait."""
+    """Returns the clusters with due work, longest waiting first, and how many rows wait."""
     rows = await transaction.connection.execute(_DUE)
     return {row.cluster_name: row.waiting for row in rows}
 
 
-async def claim(
+async def lease(
     transaction: Transaction, cluster_name: str, *, rows: int, owner: str, lease_seconds: float
 ) -> list[Work]:
-    """Take up to `rows` due rows of a cluster that nobody else holds."""
+    """Leases up to `rows` due rows of a cluster that nobody else holds."""
     parameters = {"cluster_name": cluster_name, "rows": rows, "owner": owner, "lease_seconds": lease_seconds}
-    claimed = await transaction.connection.execute(_CLAIM, parameters)
-    return [Work(*row) for row in claimed]
+    leased = await transaction.connection.execute(_LEASE, parameters)
+    return [Work(*row) for row in leased]
 
 
-async def renew(transaction: Transaction, claims: Sequence[Work], *, lease_seconds: float) -> list[Work]:
-    """Hold claims for longer; answers those that are still held and were renewed."""
+async def renew(transaction: Transaction, leased: Sequence[Work], *, lease_seconds: float) -> list[Work]:
+    """Renews leases; returns the work whose lease was still held."""
     parameters = {
-        "types": [work.resource_type for work in claims],
-        "ids": [work.resource_id for work in claims],
-        "epochs": [work.lease_epoch for work in claims],
-        "owners": [work.lease_owner for work in claims],
+        "types": [work.resource_type for work in leased],
+        "ids": [work.resource_id for work in leased],
+        "epochs": [work.lease_epoch for work in leased],
+        "owners": [work.lease_owner for work in leased],
         "lease_seconds": lease_seconds,
     }
     rows = await transaction.connection.execute(_RENEW, parameters)
     renewed = {(row.resource_type, row.resource_id) for row in rows}
-    return [work for work in claims if (work.resource_type, work.resource_id) in renewed]
+    return [work for work in leased if (work.resource_type, work.resource_id) in renewed]
 
 
 async def hold(transaction: Transaction, work: Work) -> bool:
-    """Lock the work row. False where the lease is lost: then nothing may be written."""
+    """Locks the work row. Returns False where the lease is lost: then nothing may be written."""
     found = await transaction.connection.execute(_HOLD, _key(work))
     return found.first() is not None
 
@@ -161,7 +161,7 @@ async def hold(transaction: Transaction, work: Work) -> bool:
 async def release(
     transaction: Transaction, work: Work, *, due_in_seconds: float, attempts: int = 0, error: str = ""
 ) -> None:
-    """End the lease; the row is due again in `due_in_seconds`, or at once if more work came meanwhile."""
+    """Ends the lease; the row is due again in `due_in_seconds`, or at once if more work came meanwhile."""
     await transaction.connection.execute(
         _RELEASE,
         {**_key(work), "seconds": due_in_seconds, "attempts": attempts, "error": error or None},
@@ -169,40 +169,42 @@ async def release(
 
 
 async def remove(transaction: Transaction, resource_type: str, resource_id: int) -> None:
-    """Remove the row with its resource."""
+    """Removes the row with its resource."""
     await transaction.connection.execute(
         _REMOVE, {"resource_type": resource_type, "resource_id": resource_id}
     )
 
 
-async def look_again(
+async def requeue_containers(
     transaction: Transaction, container_ids: list[int], *, due_in_seconds: float = 0.0
 ) -> None:
-    """Have these containers reconciled, without shortening a backoff."""
+    """Has these containers reconciled, without shortening a backoff."""
     if container_ids:
-        await transaction.connection.execute(_LOOK_AGAIN, {"ids": container_ids, "seconds": due_in_seconds})
-
-
-async def look_again_at_namespaces(
-    transaction: Transaction, namespace_ids: list[int], *, due_in_seconds: float = 0.0
-) -> None:
-    """Have these namespaces reconciled, without shortening a backoff."""
-    if namespace_ids:
         await transaction.connection.execute(
-            _LOOK_AGAIN_NAMESPACE, {"ids": namespace_ids, "seconds": due_in_seconds}
+            _REQUEUE_CONTAINERS, {"ids": container_ids, "seconds": due_in_seconds}
         )
 
 
-async def look_again_at(transaction: Transaction, resource_type: str, resource_id: int) -> None:
-    """Have one resource of any type reconciled, without shortening a backoff."""
+async def requeue_namespaces(
+    transaction: Transaction, namespace_ids: list[int], *, due_in_seconds: float = 0.0
+) -> None:
+    """Has these namespaces reconciled, without shortening a backoff."""
+    if namespace_ids:
+        await transaction.connection.execute(
+            _REQUEUE_NAMESPACES, {"ids": namespace_ids, "seconds": due_in_seconds}
+        )
+
+
+async def requeue(transaction: Transaction, resource_type: str, resource_id: int) -> None:
+    """Has one resource of any type reconciled, without shortening a backoff."""
     await transaction.connection.execute(
-        _LOOK_AGAIN_AT, {"resource_type": resource_type, "resource_id": resource_id}
+        _REQUEUE, {"resource_type": resource_type, "resource_id": resource_id}
     )
 
 
-async def wake_cluster(transaction: Transaction, cluster_name: str) -> None:
-    """Make everything due that backs off on this cluster."""
-    await transaction.connection.execute(_WAKE_CLUSTER, {"cluster_name": cluster_name})
+async def requeue_failed(transaction: Transaction, cluster_name: str) -> None:
+    """Makes everything due that backs off on this cluster."""
+    await transaction.connection.execute(_REQUEUE_FAILED, {"cluster_name": cluster_name})
 
 
 def _key(work: Work) -> dict[str, object]:

@@ -1,0 +1,91 @@
+"""Config maps and secrets as the reconciler reads and writes them, and which of them a container waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+
+from pilothouse_server.config import repository
+from pilothouse_server.config.model import Config, Kind
+from pilothouse_server.config.operations import configs
+from pilothouse_server.containers.model import Container
+from pilothouse_server.encryption import Sealed
+from pilothouse_server.kubernetes.observation import set_condition
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import Condition
+
+# Mostly nothing is pending, and then the rest is not looked at.
+_WAITS = text("""
+WITH pending AS (
+    SELECT 'config_map' AS kind, name FROM config_maps
+    WHERE namespace_id = :namespace_id AND observed_generation < generation AND deletion_requested_at IS NULL
+    UNION ALL
+    SELECT 'secret', name FROM secrets
+    WHERE namespace_id = :namespace_id AND observed_generation < generation AND deletion_requested_at IS NULL)
+SELECT 1 FROM pending AS p JOIN containers AS c ON c.id = :container_id
+WHERE EXISTS (SELECT FROM environment_variables AS e
+              WHERE e.container_id = c.id AND e.value_from = p.kind AND e.source_name = p.name)
+   OR jsonb_path_exists(c.spec, '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
+                        jsonb_build_object('kind', p.kind, 'name', p.name))
+   OR (p.kind = 'secret' AND jsonb_path_exists(c.spec, '$.image_pull_secrets[*] ? (@ == $name)',
+                                               jsonb_build_object('name', p.name)))
+   OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
+              WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name)
+LIMIT 1
+""")
+
+
+_KNOWN = text("""
+SELECT CAST(uid AS text) AS uid FROM config_maps WHERE uid = ANY(CAST(:uids AS uuid[]))
+UNION ALL SELECT CAST(uid AS text) FROM secrets WHERE uid = ANY(CAST(:uids AS uuid[]))
+""")
+
+
+async def find(transaction: ReadTransaction, kind: Kind, config_id: int) -> Config | None:
+    """Returns the config map or secret; None where it is gone."""
+    return await repository.get(transaction, kind, config_id)
+
+
+async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | None:
+    """Returns the ciphertext of a secret."""
+    return await repository.find_sealed(transaction, secret_id)
+
+
+async def lock(transaction: Transaction, kind: Kind, config_id: int) -> Config | None:
+    """Locks and returns the config map or secret; None where it is gone."""
+    return await repository.get(transaction, kind, config_id, lock=True)
+
+
+async def write(
+    transaction: Transaction, kind: Kind, config: Config, *, condition: Condition, observed_generation: int
+) -> None:
+    """Writes what became of a locked one on its cluster, with its event, if anything differs."""
+    conditions = set_condition(config.conditions, condition, transaction.now)
+    if conditions == config.conditions and observed_generation == config.observed_generation:
+        return
+    written = await repository.write_observed(
+        transaction, kind, config.id, conditions=conditions, observed_generation=observed_generation
+    )
+    transaction.emit(configs.event(kind, written, "modified", config))
+
+
+async def delete(transaction: Transaction, kind: Kind, config: Config) -> None:
+    """Deletes the row of a locked one, with its tombstone event."""
+    await repository.remove(transaction, kind, config.id)
+    transaction.emit(configs.event(kind, config, "deleted", config))
+
+
+async def known_config_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Returns those of `uids` (which must be UUIDs) that are config maps or secrets."""
+    rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
+    return {row.uid for row in rows}
+
+
+async def waits_for_configs(transaction: ReadTransaction, container: Container) -> bool:
+    """Returns whether a config map or secret that the container reads has a generation that is not applied yet.
+
+    Its pods would start with the former values, or not at all. One that the cluster refused is not waited for.
+    """
+    parameters = {"namespace_id": container.namespace_id, "container_id": container.id}
+    return (await transaction.connection.execute(_WAITS, parameters)).first() is not None
