@@ -22,7 +22,14 @@ from tests.conventions.sources import ROOT, load
 PROGRAMS = Path(sys.executable).parent
 CODE = [
     folder
-    for folder in ("server", "client/pilothouse_client", "migrations", "tests", "benchmarks")
+    for folder in (
+        "server",
+        "client/pilothouse_client",
+        "client/pilothouse_manifests",
+        "migrations",
+        "tests",
+        "benchmarks",
+    )
     if (ROOT / folder).is_dir()
 ]
 TOOLING = [str(path.relative_to(ROOT)) for path in sorted((ROOT / ".ci").glob("*.py"))]

@@ -12,18 +12,36 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService, VolumeMount
-from pilothouse_server.importing.fields import Fields
-from pilothouse_server.importing.pods import MainContainer, read_pod
+from pilothouse_manifests.fields import Values
+from pilothouse_manifests.reading import read
+from pilothouse_manifests.services import HEADLESS, TYPES, service_type
+from pilothouse_manifests.sources import ObjectSource
+from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
+from pilothouse_manifests.volumes import DNS_LABEL
+from pilothouse_server.containers.model import (
+    Container,
+    Port,
+    TakenOver,
+    TakenOverService,
+    VolumeMount,
+)
+from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 
 # What controllers and kubectl note on a Deployment for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
-DEFAULT_STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# What a container is beside what its pods say.
+_NOBODYS: Values = {
+    "id": ContainerId(0),
+    "uid": "",
+    "name": "",
+    "kubernetes_name": "",
+    "image": "",
+}
+_LABEL = re.compile(DNS_LABEL)
 
 
 class Converted(msgspec.Struct, frozen=True):
@@ -43,46 +61,36 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
     """Read a live Deployment, whole as JSON, and those of `services` that select its pods."""
     problems: list[str] = []
     metadata = deployment["metadata"]
-    spec = Fields(deployment.get("spec"), "spec", problems)
-    spec.ignore(strategy=DEFAULT_STRATEGY, revisionHistoryLimit=10, progressDeadlineSeconds=600)
-    spec.ignore(minReadySeconds=0)
-    selector = spec.take("selector", {})
-    paused = bool(spec.take("paused", False))
-    replicas = int(spec.take("replicas", 1))
-    pod_labels, pod_annotations, main, container_spec = {}, {}, None, None
-    if (template := spec.part("template")) is not None:
-        if (pod_metadata := template.part("metadata")) is not None:
-            pod_labels, pod_annotations = pod_metadata.labels("labels"), pod_metadata.labels("annotations")
-            pod_metadata.ignore("creationTimestamp")
-            pod_metadata.close()
-        if (pod := template.part("spec")) is not None:
-            main, container_spec = read_pod(pod)
-        template.close()
-    spec.close()
-    assert main is not None
-    assert container_spec is not None
-    taken_over, ports, left_alone = _services(services, pod_labels, main.ports)
+    with ObjectSource(deployment.get("spec"), "spec", problems) as spec:
+        rollout = read(DEPLOYMENT, spec) or {}
+        selector = spec.take("selector", {})
+        with spec.part("template") as template:
+            with template.part("metadata") as pod_metadata:
+                pod_labels = pod_metadata.words("labels")
+                pod_annotations = pod_metadata.words("annotations")
+                pod_metadata.ignore("creationTimestamp")
+            with template.part("spec") as pod:
+                main = read_pod(pod)
     kubernetes_name = str(metadata["name"])
-    container = Container(
-        id=ContainerId(0),
-        uid="",
+    replicas = rollout.get("replicas", 1)
+    described = msgspec.convert({**_NOBODYS, **main.values, "spec": main.values}, Container)
+    taken_over, ports, left_alone = _services(services, pod_labels, described.ports)
+    container = msgspec.structs.replace(
+        described,
         name=_name(kubernetes_name, problems),
         namespace_ref=NamespaceRef(kubernetes_name=str(metadata.get("namespace", ""))),
         kubernetes_name=kubernetes_name,
-        image=main.image,
-        env=main.env,
-        ports=(*main.ports, *ports),
-        volume_mounts=main.volume_mounts,
+        ports=(*described.ports, *ports),
         volumes=tuple(sorted((item.volume for item in main.volumes), key=lambda volume: volume.name)),
-        resources=main.resources,
         # One that stands at zero is a stopped one; to start it means one pod.
         replicas=replicas or 1,
         desired_state="running" if replicas else "stopped",
-        hold_rollout=paused,
+        hold_rollout=rollout.get("hold_rollout", False),
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
         spec=msgspec.structs.replace(
-            container_spec,
+            described.spec,
+            empty_dirs=main.empty_dirs,
             taken_over=TakenOver(
                 deployment_uid=str(metadata.get("uid", "")),
                 selector=selector,
@@ -186,7 +194,7 @@ def _theirs(values: Any) -> dict[str, str]:
     return {key: value for key, value in (values or {}).items() if not key.startswith(NOTES)}
 
 
-def _check_mounts(container: Container, main: MainContainer, problems: list[str]) -> None:
+def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> None:
     """A mount of a volume that could not be represented is no second problem, but must not be forgotten either."""
     dirs = {item.name for item in container.spec.empty_dirs}
     known = dirs | {item.name for item in main.volumes}
@@ -235,31 +243,23 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
         raise ValueError("it belongs to a container already")
     if metadata.get("deletionTimestamp"):
         raise ValueError("it is being deleted")
-    kind = "Headless" if spec.get("clusterIP") == "None" else spec.get("type", "ClusterIP")
-    if not _LABEL.fullmatch(metadata["name"]) or kind not in (
-        "ClusterIP",
-        "NodePort",
-        "LoadBalancer",
-        "Headless",
-    ):
+    kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
+    if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
         raise ValueError(f"a Service of type {kind} cannot be represented")
     ports, target_ports = [], {}
     for entry in spec.get("ports") or ():
-        protocol, number, target = entry.get("protocol", "TCP"), entry["port"], entry.get("targetPort")
-        if protocol not in ("TCP", "UDP"):
-            raise ValueError(f"port {number}: protocol {protocol} cannot be represented")
-        container_port = _target(target, number, protocol, declared)
-        if isinstance(target, str):
-            target_ports[f"{protocol}/{number}"] = target
+        # What a dry run of our apply leaves as it is need not be understood here.
+        port = read(SERVICE_PORT, ObjectSource(entry, "", []))
+        if port is None:
+            raise ValueError(f"port {entry['port']}: protocol {entry['protocol']} cannot be represented")
+        if target := port.pop("target_name", ""):
+            target_ports[f"{port['protocol']}/{port['service_port']}"] = target
+        container_port = _target(port, target, declared)
         described = {
-            "name": entry.get("name", ""),
+            **port,
             "container_port": container_port,
-            "protocol": protocol,
             "service_name": metadata["name"],
-            "service_port": number,
-            "node_port": entry.get("nodePort"),
             "service_type": kind,
-            "app_protocol": entry.get("appProtocol", ""),
         }
         ports.append(msgspec.convert(described, Port))
     if not ports:
@@ -267,12 +267,11 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
     return TakenOverService(metadata["name"], dict(spec["selector"]), target_ports), ports
 
 
-def _target(target: Any, number: int, protocol: str, declared: tuple[Port, ...]) -> int:
-    if isinstance(target, int):
-        return target
+def _target(port: Values, target: str, declared: tuple[Port, ...]) -> int:
+    number, protocol = port["service_port"], port["protocol"]
     if not target:
-        return number
-    for port in declared:
-        if port.name == target and port.protocol == protocol:
-            return port.container_port
+        return int(port.get("container_port") or number)
+    for each in declared:
+        if each.name == target and each.protocol == protocol:
+            return each.container_port
     raise ValueError(f"port {number}: the pods have no port named {target}")

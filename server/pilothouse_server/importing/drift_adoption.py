@@ -1,41 +1,33 @@
-"""Takes what others changed on a container's Deployment over as what is wanted: a pure function.
+"""Drift that is adopted: what others changed on a container's Deployment becomes what is wanted.
 
-Every field of ours that can drift has its place in the model, or none. `adopt` takes over the fields that have one,
-each by itself, so that what nobody changed stays as it was asked for. A label or annotation of a container stands on
-its pods too, so that adopting one rolls them.
+adopt    (pure) the container with their values. Every field of ours that can drift has its place in the model, or
+         none; those that have one are taken over each by itself, so that what nobody changed stays as it was asked
+         for. A label or annotation of a container stands on its pods too, so that adopting one rolls them.
+store    (in a transaction) writes it. The cluster has it already, so nothing is refused here: a quota that is
+         passed by it counts what there is.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from pilothouse_server.containers.model import Container, ContainerSpec
+from pilothouse_manifests.paths import adoptable
+from pilothouse_server.containers import operations, repository, rules
+from pilothouse_server.containers.model import Container
 from pilothouse_server.importing.deployments import convert
 from pilothouse_server.kubernetes import field_paths, manifests
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.image_reference import ImageReference
 
+ADOPTED = "Adopted"
+# The part of a container that is taken over; all else is as stored.
+_FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec")
 _POD = ".spec.template.spec"
-_RESOURCES = {
-    ".resources.requests.cpu": "cpu_request",
-    ".resources.requests.memory": "memory_request",
-    ".resources.limits.cpu": "cpu_limit",
-    ".resources.limits.memory": "memory_limit",
-}
-_PROBES = {".livenessProbe": "liveness", ".readinessProbe": "readiness", ".startupProbe": "startup"}
-_OF_MAIN = {".command": "command", ".args": "args", ".securityContext": "security_context"}
-_OF_POD = {
-    ".nodeSelector": "node_selector",
-    ".tolerations": "tolerations",
-    ".terminationGracePeriodSeconds": "termination_grace_seconds",
-    ".serviceAccountName": "service_account",
-    ".imagePullSecrets": "image_pull_secrets",
-    ".securityContext": "pod_security_context",
-}
-_VARIABLE = re.compile(r'\.env\[name="(?P<name>[^"]+)"\]')
 _METADATA = re.compile(r"(?:\.spec\.template)?\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
 
 
@@ -53,43 +45,61 @@ def is_adopted(container: Container, live: Manifest, path: str) -> bool:
     return bool(said == field_paths.value_at(live, path))
 
 
+async def store(transaction: Transaction, stored: Container, there: Container, words: str) -> Container:
+    """Write what `there` wants as a new generation of the locked `stored`, with history and event.
+
+    `words` say what was taken over, for the history. The actor is the transaction's.
+    """
+    wanted = msgspec.structs.replace(stored, **{name: getattr(there, name) for name in _FIELDS})
+    if wanted == stored:
+        return stored
+    image_id = None
+    if wanted.image != stored.image:
+        image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
+    written = await repository.update_container(
+        transaction,
+        stored,
+        wanted,
+        image_id=image_id,
+        quota=rules.quota_share(wanted),
+        generation=stored.generation + 1,
+    )
+    told = msgspec.structs.replace(written.observed, reason=ADOPTED, message=words)
+    await repository.add_history(
+        transaction, msgspec.structs.replace(written, observed=told), stored.observed.status, "system"
+    )
+    transaction.emit(operations.event(written, "modified", stored))
+    await transaction.enqueue("container", written.id, written.cluster_name, written.namespace_id)
+    return written
+
+
 def _adopt(container: Container, there: Container, live: Manifest, path: str) -> Container:
-    main = f'{_POD}.containers[name="{container.spec.pod_container_name}"]'
-    if path.startswith(main):
-        return _adopt_of_main(container, there, path.removeprefix(main))
     if found := _METADATA.fullmatch(path):
         return _adopt_key(container, live, path, found["map"], found["key"])
-    for prefix, name in _OF_POD.items():
-        if _within(path, _POD + prefix):
-            return _replace_spec(container, **{name: getattr(there.spec, name)})
-    return container
+    if not path.startswith(_POD):
+        return container
+    value = adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
+    if value is None:
+        return container
+    names = value.name.split(".")
+    if names[0] not in Container.__struct_fields__:
+        names.insert(0, "spec")
+    return cast(Container, _with(container, there, names, value.item))
 
 
-def _adopt_of_main(container: Container, there: Container, rest: str) -> Container:
-    replace = msgspec.structs.replace
-    if rest == ".image":
-        return replace(container, image=there.image)
-    if name := _RESOURCES.get(rest):
-        changed = {name: getattr(there.resources, name)}
-        return replace(container, resources=replace(container.resources, **changed))
-    if found := _VARIABLE.match(rest):
-        return _adopt_variable(container, there, found["name"])
-    for prefix, name in _PROBES.items():
-        if _within(rest, prefix):
-            changed = {name: getattr(there.spec.probes, name)}
-            return _replace_spec(container, probes=replace(container.spec.probes, **changed))
-    for prefix, name in _OF_MAIN.items():
-        if _within(rest, prefix):
-            return _replace_spec(container, **{name: getattr(there.spec, name)})
-    return container
+def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:
+    """Our value with theirs at a place within; of a list there, with the item of this name alone."""
+    if not names:
+        return _with_item(ours, theirs, item) if item else theirs
+    name, *further = names
+    changed = _with(getattr(ours, name), getattr(theirs, name), further, item)
+    return msgspec.structs.replace(ours, **{name: changed})
 
 
-def _adopt_variable(container: Container, there: Container, name: str) -> Container:
-    theirs = {variable.name: variable for variable in there.env}
-    kept = (theirs.get(name) if ours.name == name else ours for ours in container.env)
-    return msgspec.structs.replace(
-        container, env=tuple(variable for variable in kept if variable is not None)
-    )
+def _with_item(ours: tuple[Any, ...], theirs: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    there = {item.name: item for item in theirs}
+    kept = (there.get(name) if item.name == name else item for item in ours)
+    return tuple(item for item in kept if item is not None)
 
 
 def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: str) -> Container:
@@ -104,12 +114,3 @@ def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: 
         held[key] = value
     changed: dict[str, Any] = {name: held}
     return msgspec.structs.replace(container, **changed)
-
-
-def _replace_spec(container: Container, **fields: Any) -> Container:
-    spec: ContainerSpec = msgspec.structs.replace(container.spec, **fields)
-    return msgspec.structs.replace(container, spec=spec)
-
-
-def _within(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith((f"{prefix}.", f"{prefix}["))

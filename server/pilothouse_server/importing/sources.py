@@ -6,26 +6,22 @@ tools keep for themselves stay theirs alone; kubectl's copy of the last apply am
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Any
 
+from pilothouse_manifests import table
+from pilothouse_manifests.reading import read
+from pilothouse_manifests.sources import ObjectSource
+from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.config.model import OPAQUE, ConfigMap, Kind, Secret, Values
 from pilothouse_server.containers.model import MountedVolume
-from pilothouse_server.importing.fields import Fields
 from pilothouse_server.kubernetes.claims import VOLUME_UID
 from pilothouse_server.kubernetes.manifest_config import CONFIG_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.storage.model import CLAIM, Volume
-from pilothouse_server.values.volumes import AccessMode
 
 Problems = tuple[str, ...]
 
-_ACCESS_MODES: dict[str, AccessMode] = {
-    "ReadWriteOnce": "ReadWriteOnce",
-    "ReadOnlyMany": "ReadOnlyMany",
-    "ReadWriteMany": "ReadWriteMany",
-}
 _LONGEST_CLASS = 100
 _NOTES = (
     f"{DOMAIN}/",
@@ -34,7 +30,7 @@ _NOTES = (
     "volume.kubernetes.io/",
     "volume.beta.kubernetes.io/",
 )
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(DNS_LABEL)
 # What a cluster or a package manager makes for itself; the names serve where nothing is to be read.
 _MADE_TYPES = {
     "kubernetes.io/service-account-token": "it is a service account's token",
@@ -67,36 +63,24 @@ def source_problem(kind: Kind, name: str) -> str:
 def read_claim(found: Manifest, mounted: MountedVolume, *, read_only: bool) -> tuple[Volume, Problems]:
     """The volume that takes a claim over. `read_only`: the pods say that it is mounted so as a whole."""
     problems = _standing(found, VOLUME_UID, "a volume")
-    spec = Fields(found.get("spec"), "spec", problems)
-    # Where its storage came from does not matter any more.
-    spec.ignore("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
-    spec.ignore(volumeMode="Filesystem")
-    size, storage_class = "", spec.text("storageClassName")
-    if (resources := spec.part("resources")) is not None:
-        if (requests := resources.part("requests")) is not None:
-            size = requests.text("storage")
-            requests.close()
-        resources.close()
-    modes = spec.texts("accessModes")
-    access_mode = _ACCESS_MODES.get(modes[0]) if len(modes) == 1 else None
-    if access_mode is None:
-        spec.refuse("accessModes", f"{', '.join(modes) or 'none'} cannot be represented")
-    elif read_only and access_mode != "ReadOnlyMany":
+    with ObjectSource(found.get("spec"), "spec", problems) as spec:
+        # Where its storage came from does not matter any more.
+        spec.ignore("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
+        values = read(table.CLAIM, spec) or {}
+        if len(values.get("storage_class", "")) > _LONGEST_CLASS:
+            spec.unsupported("storageClassName", f"over {_LONGEST_CLASS} characters")
+    access_mode = values.get("access_mode", "")
+    if read_only and access_mode not in ("", "ReadOnlyMany"):
         problems.append(
             "the pods mount all of it read-only, which cannot be represented: say so at the mounts"
         )
-    if len(storage_class) > _LONGEST_CLASS:
-        spec.refuse("storageClassName", f"over {_LONGEST_CLASS} characters")
-    spec.close()
     metadata = found["metadata"]
     volume = Volume(
         name=mounted.name,
         type=CLAIM,
         kubernetes_name=metadata["name"],
         taken_over=metadata["uid"],
-        storage_class=storage_class,
-        size=size,
-        access_mode=access_mode or "",
+        **values,
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
     )
@@ -110,9 +94,7 @@ def read_config_map(found: Manifest) -> tuple[ConfigMap, Problems]:
     config_map = ConfigMap(
         name=metadata["name"],
         taken_over=metadata["uid"],
-        data=dict(found.get("data") or {}),
-        binary_data=_decoded(found.get("binaryData")),
-        immutable=bool(found.get("immutable")),
+        **(read(table.CONFIG_MAP, ObjectSource(found, "", [])) or {}),
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
     )
@@ -122,19 +104,18 @@ def read_config_map(found: Manifest) -> tuple[ConfigMap, Problems]:
 def read_secret(found: Manifest) -> tuple[Secret, Values, Problems]:
     """The secret that takes a Secret over, and apart from it the values, which are none where there are problems."""
     problems = _standing(found, CONFIG_UID, "a secret")
-    metadata, type_ = found["metadata"], str(found.get("type") or OPAQUE)
+    metadata, stated = found["metadata"], read(table.SECRET, ObjectSource(found, "", [])) or {}
+    values, type_ = stated.pop("data", {}), stated.get("type", OPAQUE)
     if why := _MADE_TYPES.get(type_):
         problems.append(f"{why}, and it is not imported")
     secret = Secret(
         name=metadata["name"],
         taken_over=metadata["uid"],
-        type=type_,
-        immutable=bool(found.get("immutable")),
+        **{"type": type_, **stated},
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
     )
-    values = {} if problems else _decoded(found.get("data"))
-    return secret, values, _told("Secret", metadata, problems)
+    return secret, {} if problems else values, _told("Secret", metadata, problems)
 
 
 def _standing(found: Manifest, label: str, owner: str) -> list[str]:
@@ -160,7 +141,3 @@ def _told(kind: str, metadata: Manifest, problems: list[str]) -> Problems:
 
 def _theirs(values: Any) -> dict[str, str]:
     return {key: value for key, value in (values or {}).items() if not key.startswith(_NOTES)}
-
-
-def _decoded(data: Any) -> dict[str, bytes]:
-    return {key: base64.b64decode(text) for key, text in (data or {}).items()}

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from pilothouse_manifests.table import CLAIM
+from pilothouse_manifests.writing import writer
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Invalid
 from pilothouse_server.kubernetes.objects import (
@@ -38,6 +40,7 @@ from pilothouse_server.values.resources import Condition
 RESIZING = "Resizing"
 VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
 _RESIZED = "Resized"
+_write_claim = writer(CLAIM)
 # How a claim says that it grows, or cannot; the first that is true is told.
 _RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
 
@@ -108,12 +111,7 @@ def claim(volume: Volume) -> Manifest:
     }
     if volume.annotations:
         metadata["annotations"] = dict(volume.annotations)
-    spec: Manifest = {
-        "accessModes": [volume.access_mode],
-        "resources": {"requests": {"storage": volume.size}},
-    }
-    if volume.storage_class:
-        spec["storageClassName"] = volume.storage_class
+    spec = _write_claim(volume)
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 

@@ -4,8 +4,7 @@ Server-side apply names a contested field so. The syntax does not quote the keys
 so a path is only understood against an object: of the keys that fit, the longest that leads to an end is taken.
 
 Lists of Kubernetes are of two kinds: those with keys (containers by name, ports by number and protocol), whose
-items are fields of their own, and those that are one value. `KEYS` names the keys of the lists that our manifests
-hold.
+items are fields of their own, and those that are one value. The table of `pilothouse_manifests` says which.
 """
 
 from __future__ import annotations
@@ -17,18 +16,10 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_manifests.paths import keyed_lists
 from pilothouse_server.kubernetes.objects import Manifest
 
-KEYS: dict[str, tuple[str, ...]] = {
-    "containers": ("name",),
-    "initContainers": ("name",),
-    "volumes": ("name",),
-    "env": ("name",),
-    "volumeMounts": ("mountPath",),
-    "imagePullSecrets": ("name",),
-}
-# The same word for two lists: a container's ports and a Service's.
-PORT_KEYS = (("containerPort", "protocol"), ("port", "protocol"))
+_KEYED_LISTS = keyed_lists()
 
 _KEY = re.compile(r'(?P<name>\w*)=(?P<value>"(?:[^"\\]|\\.)*"|[^,\]]+),?')
 _MISSING = object()
@@ -105,9 +96,9 @@ def _differing(said: Any, before: Any, after: Any, path: str, name: str) -> Iter
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(item, dict) for item in items):
         return ()
-    if name == "ports":
-        return next((keys for keys in PORT_KEYS if all(keys[0] in item for item in items)), ())
-    return KEYS.get(name, ())
+    # The same word may stand for two lists: a container's ports and a Service's.
+    rows = _KEYED_LISTS.get(name, ())
+    return next((keys for keys in rows if all(keys[0] in item for item in items)), ())
 
 
 def _get(document: Any, key: str) -> Any:

@@ -1,15 +1,15 @@
 """From a config map or secret to its Kubernetes object: the fields of our own and no others.
 
-A secret is sent as `data`, never as `stringData`: of the latter the API server remembers other fields than it
-writes, and a key left out later would stay.
+What each is called stands in the table of `pilothouse_manifests`.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from pilothouse_manifests.table import CONFIG_MAP, SECRET
+from pilothouse_manifests.writing import writer
 from pilothouse_server.kubernetes.objects import Manifest
 
 DOMAIN = "pilothouse.dev"
@@ -21,34 +21,34 @@ MANAGER = "pilothouse"
 OWNED_SELECTOR = CONFIG_UID
 
 
+class _ConfigMap(NamedTuple):
+    data: Mapping[str, str]
+    binary_data: Mapping[str, bytes]
+    immutable: bool
+
+
+class _Secret(NamedTuple):
+    type: str
+    data: Mapping[str, bytes]
+    immutable: bool
+
+
+_write_config_map = writer(CONFIG_MAP)
+_write_secret = writer(SECRET)
+
+
 def config_map(
     metadata: Manifest, data: Mapping[str, str], binary_data: Mapping[str, bytes], *, immutable: bool
 ) -> Manifest:
     """The ConfigMap; `metadata` is what `config_metadata` answers."""
-    return _without_empty(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": metadata,
-            "data": dict(data),
-            "binaryData": _encoded(binary_data),
-            "immutable": immutable or None,
-        }
-    )
+    said = _write_config_map(_ConfigMap(data, binary_data, immutable))
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **said}
 
 
 def secret(metadata: Manifest, type_: str, values: Mapping[str, bytes], *, immutable: bool) -> Manifest:
     """The Secret, with its values in the clear: it goes to the cluster and nowhere else."""
-    return _without_empty(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": metadata,
-            "type": type_,
-            "data": _encoded(values),
-            "immutable": immutable or None,
-        }
-    )
+    said = _write_secret(_Secret(type_, values, immutable))
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, **said}
 
 
 def config_metadata(
@@ -76,10 +76,6 @@ def config_metadata(
             "annotations": dict(annotations),
         }
     )
-
-
-def _encoded(values: Mapping[str, bytes]) -> dict[str, str]:
-    return {key: base64.b64encode(value).decode() for key, value in values.items()}
 
 
 def _without_empty(fields: Mapping[str, Any]) -> Manifest:

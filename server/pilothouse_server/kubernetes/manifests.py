@@ -18,6 +18,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from pilothouse_manifests.services import type_fields
+from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT, key_of
+from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.kubernetes.manifest_pod import pod_spec
 from pilothouse_server.kubernetes.objects import Manifest
@@ -40,6 +45,7 @@ OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
 
 NO_SERVICE = "None"
+PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 
 
 def container_labels(container: Container) -> dict[str, str]:
@@ -86,7 +92,7 @@ def deployment(
         },
     }
     if container.hold_rollout if paused is None else paused:
-        spec["paused"] = True
+        spec[PAUSED] = True
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -112,17 +118,12 @@ def services(container: Container) -> list[Manifest]:
 
 
 def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
-    service_type = ports[0].service_type
     found = _taken_over_service(container, name)
     spec: Manifest = {
         "selector": _pods_of(container) if found is None else found.selector,
-        "ports": [_service_port(port, found) for port in ports],
+        "ports": [_write_service_port(_service_port(port, found)) for port in ports],
+        **type_fields(ports[0].service_type),
     }
-    if service_type == "Headless":
-        # Headless is no type of the API but a ClusterIP Service without an address.
-        spec.update(type="ClusterIP", clusterIP="None")
-    else:
-        spec["type"] = service_type
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -157,20 +158,28 @@ def _taken_over_service(container: Container, name: str) -> TakenOverService | N
     return next((service for service in found if service.name == name), None)
 
 
-def _service_port(port: Port, found: TakenOverService | None) -> Manifest:
+class ServicePort(msgspec.Struct, gc=False):
+    """A port as its Service has it. `target_name`, of an imported one: the name of the pods' port."""
+
+    name: str
+    protocol: str
+    service_port: int
+    container_port: int
+    target_name: str | None
+    node_port: int | None
+    app_protocol: str
+
+
+_write_service_port = writer(SERVICE_PORT)
+
+
+def _service_port(port: Port, found: TakenOverService | None) -> ServicePort:
     service_port = port.service_port or port.container_port
     # Several ports must be named, and the name is what app protocols and probes refer to; a single one may be.
     name = port.name or ("" if found else f"{port.protocol.lower()}-{service_port}")
     target_name = found.target_ports.get(f"{port.protocol}/{service_port}") if found else None
-    return _without_empty(
-        {
-            "name": name,
-            "protocol": port.protocol,
-            "port": service_port,
-            "targetPort": target_name or port.container_port,
-            "nodePort": port.node_port,
-            "appProtocol": port.app_protocol,
-        }
+    return ServicePort(
+        name, port.protocol, service_port, port.container_port, target_name, port.node_port, port.app_protocol
     )
 
 

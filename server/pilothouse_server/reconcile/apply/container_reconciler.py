@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.containers.model import Container, Observed
-from pilothouse_server.importing import adopting
+from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.kubernetes.observation import APPLIED, observe, set_condition
@@ -139,7 +139,9 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         if progress.adoption is not None and row.generation == loaded.container.generation:
             # Who asked for something meanwhile goes before; what others did is found again.
             stored = written[0] if written else row
-            await adopting.adopt(transaction, stored, progress.adoption.wanted, progress.adoption.description)
+            await drift_adoption.store(
+                transaction, stored, progress.adoption.wanted, progress.adoption.description
+            )
         metadata = progress.deployment.metadata if progress.deployment else None
         applied = (metadata.uid, metadata.generation) if metadata and metadata.uid else None
         return Result(again_seconds=again, applied=applied)

@@ -1,0 +1,196 @@
+"""What an entry of the table can be.
+
+    Part      a mapping of Kubernetes that is a value of its own here
+    Field     one value of ours and its key there; its kind says what it holds
+    Group     a mapping there whose keys are values of the part around it here (`capabilities.add`)
+    Port      a port by number or by name: one key there, two values here
+    OneOf     a choice of exactly one part (what a probe does)
+    Variable  where an environment variable has its value from
+
+A value's name with a dot (`probes.liveness`) stands within a part here and beside the others there.
+
+Whether a value says anything: empty texts, lists, parts and a zero never do, but where a kind is `optional`: there
+zero and false are statements, and None is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, Source
+
+Values = dict[str, Any]
+# What is left of a part's values after a check; None leaves the part out. Problems are reported to the source.
+Check = Callable[[Values, Source], Values | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text, one of `choices` where there are any."""
+
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A Kubernetes quantity, as it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number."""
+
+    minimum: int = 0
+    maximum: int = INT32_MAXIMUM
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A list of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A list of whole numbers."""
+
+    maximum: int = INT64_MAXIMUM
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A mapping of texts whose keys are the user's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A mapping of bytes here, of their base64 there. What is `hidden` is in no message."""
+
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A list of texts here, of mappings with a `name` alone there. Each once; `called` in messages."""
+
+    called: str
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """One of `choices` here, a list of exactly one there; `called` in messages."""
+
+    choices: tuple[str, ...]
+    called: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A part. `apart`: its values can change one by one; otherwise it is one value to whoever adopts it."""
+
+    part: Part
+    apart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A list of parts. `by`: the key that tells them apart in messages.
+
+    `keys`: the keys by which server-side apply tells the items apart; none where the list is one value to it.
+    `called`: what an item is in messages, where each name of theirs may be there once.
+    """
+
+    part: Part
+    by: str = "name"
+    keys: tuple[str, ...] = ()
+    called: str = ""
+
+
+Kind = Text | Quantity | Number | Flag | Texts | Numbers | Words | Encoded | Names | Only | Nested | Repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """`default`: what the API writes where nothing is said, or a function of the part's values that answers it.
+
+    `alias`: an older key of the same value, which serialisers write too. `adopted`: whether another's change on the
+    cluster can be taken over by this field alone.
+    """
+
+    name: str
+    key: str
+    kind: Kind
+    required: bool = False
+    default: Any = None
+    alias: str = ""
+    adopted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`defaults` as those of a part."""
+
+    key: str
+    entries: tuple[Entry, ...] = ()
+    defaults: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """`name` has the number, `name_of_port` the name; a number goes before."""
+
+    name: str
+    name_of_port: str
+    key: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """`choices`: name here, key there, and the part."""
+
+    name: str
+    choices: tuple[tuple[str, str, Part], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """`literal` here and there; else `key` there, with one of `choices` in it, whose name here is `chosen`'s value."""
+
+    literal: str
+    chosen: str
+    key: str
+    choices: tuple[tuple[str, str, Part], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A key that is written with every object, as the API would fill it in; nothing here."""
+
+    key: str
+    value: str
+
+
+Entry = Field | Group | Port | OneOf | Variable | Constant
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
+    """`defaults`: keys without a place here, each with the values that may stand there because they are the API's own.
+
+    `check`: the rule between its fields.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+    defaults: tuple[tuple[Any, ...], ...] = ()
+    check: Check | None = None

@@ -1,0 +1,105 @@
+"""Paths of server-side apply against the table: which lists have keys, and which value a path stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pilothouse_manifests.fields import Entry, Field, Group, Names, Nested, Part, Repeated
+from pilothouse_manifests.table import (
+    CONTAINERS,
+    MAIN_CONTAINER,
+    POD,
+    SERVICE_PORT,
+    VOLUMES,
+)
+
+_NAMED = re.compile(r'\[name="(?P<name>[^"]+)"\](?P<rest>.*)', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """`name`: the value, with dots where it stands within another. `item`: of a list by name, the item's."""
+
+    name: str
+    item: str = ""
+
+
+def keyed_lists() -> dict[str, tuple[tuple[str, ...], ...]]:
+    """The keys of the lists whose items are fields of their own, by the list's key in its mapping.
+
+    More than one row: lists of the same key in different mappings, told apart by their items.
+    """
+    found: dict[str, tuple[tuple[str, ...], ...]] = {CONTAINERS: (("name",),), VOLUMES: (("name",),)}
+    for key, keys in _keyed((*POD.entries, *MAIN_CONTAINER.entries)):
+        if keys not in found.setdefault(key, ()):
+            found[key] = (*found[key], keys)
+    service_port = next(f for f in SERVICE_PORT.entries if isinstance(f, Field) and f.required)
+    found["ports"] = (*found["ports"], (service_port.key, "protocol"))
+    return found
+
+
+def _keyed(entries: tuple[Entry, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for entry in entries:
+        if isinstance(entry, Group):
+            yield from _keyed(entry.entries)
+        elif isinstance(entry, Field):
+            match entry.kind:
+                case Names():
+                    yield entry.key, ("name",)
+                case Repeated(part=part, keys=keys):
+                    if keys:
+                        yield entry.key, keys
+                    yield from _keyed(part.entries)
+                case Nested(part=part):
+                    yield from _keyed(part.entries)
+
+
+def adoptable(path: str, main: str) -> Value | None:
+    """The value of a container that a field of its Deployment's pod template's spec stands for.
+
+    `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or what another
+    changed there cannot be taken over alone.
+    """
+    of_main = f'.{CONTAINERS}[name="{main}"]'
+    if path.startswith(of_main):
+        return _find(MAIN_CONTAINER, path.removeprefix(of_main))
+    return _find(POD, path)
+
+
+def _find(part: Part, path: str) -> Value | None:
+    return _among(part.entries, path)
+
+
+def _among(entries: tuple[Entry, ...], path: str) -> Value | None:
+    for entry in entries:
+        if not isinstance(entry, Field | Group):
+            continue
+        rest = _within(path, entry.key)
+        if rest is None:
+            continue
+        if isinstance(entry, Group):
+            return _among(entry.entries, rest)
+        return _value(entry, rest) if entry.adopted else None
+    return None
+
+
+def _value(field: Field, rest: str) -> Value | None:
+    match field.kind:
+        case Nested(part=part, apart=True) if rest:
+            inner = _among(part.entries, rest)
+            return None if inner is None else Value(f"{field.name}.{inner.name}", inner.item)
+        case Repeated(keys=("name",)) if rest:
+            found = _NAMED.match(rest)
+            return Value(field.name, found["name"]) if found else None
+    return Value(field.name)
+
+
+def _within(path: str, key: str) -> str | None:
+    """What of a path is left within a key; None where it leads elsewhere."""
+    start = f".{key}"
+    if not path.startswith(start):
+        return None
+    rest = path.removeprefix(start)
+    return rest if not rest or rest[0] in ".[" else None

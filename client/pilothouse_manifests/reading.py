@@ -1,0 +1,239 @@
+"""From an object of Kubernetes to values by our names: the table read from right to left.
+
+The values are plain dicts, lists, texts and numbers, and only what is said is in them: of a live object, whose defaults
+the API has filled in, nothing that equals a default, so that it stays with whoever owns it.
+
+A caller's own rules are `hooks`: by part, a check of its values beside those of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from pilothouse_manifests.fields import (
+    Check,
+    Constant,
+    Encoded,
+    Entry,
+    Field,
+    Flag,
+    Group,
+    Names,
+    Nested,
+    Number,
+    Numbers,
+    OneOf,
+    Only,
+    Part,
+    Port,
+    Quantity,
+    Repeated,
+    Text,
+    Texts,
+    Values,
+    Variable,
+    Words,
+)
+from pilothouse_manifests.sources import NOT_REPRESENTED, Source
+
+Hooks = Mapping[Part, Check]
+
+_NO_HOOKS: Hooks = {}
+
+
+def read(part: Part, source: Source, hooks: Hooks = _NO_HOOKS) -> Values | None:
+    """The values that one mapping says; None where a check leaves it out.
+
+    The caller leaves the source, and may read more of it before.
+    """
+    values: Values = {}
+    _read_entries(part.entries, source, values, hooks)
+    _pass_defaults(part.defaults, source)
+    for check in (part.check, hooks.get(part)):
+        if check is not None:
+            checked = check(values, source)
+            if checked is None:
+                return None
+            values = checked
+    return values
+
+
+def read_each(part: Part, sources: Iterable[Source], hooks: Hooks = _NO_HOOKS) -> Iterator[Values]:
+    """The values of the items of a list, without those that a check leaves out."""
+    for source in sources:
+        with source:
+            values = read(part, source, hooks)
+        if values is not None:
+            yield values
+
+
+def _read_entries(entries: tuple[Entry, ...], source: Source, values: Values, hooks: Hooks) -> None:
+    for entry in entries:
+        match entry:
+            case Field():
+                _read_field(entry, source, values, hooks)
+            case Group():
+                with source.part(entry.key) as inner:
+                    _read_entries(entry.entries, inner, values, hooks)
+                    _pass_defaults(entry.defaults, inner)
+            case Port():
+                port = source.number_or_name(entry.key, required=entry.required)
+                if port:
+                    values[entry.name if isinstance(port, int) else entry.name_of_port] = port
+            case OneOf():
+                _read_one(entry, source, values, hooks)
+            case Variable():
+                _read_variable(entry, source, values, hooks)
+            case Constant():
+                source.only_default(entry.key, entry.value)
+
+
+def _read_field(field: Field, source: Source, values: Values, hooks: Hooks) -> None:
+    value = _KINDS[type(field.kind)](field, source, hooks)
+    if field.alias:
+        value = _agreed(field, value, source)
+    if not value and (value is None or not getattr(field.kind, "optional", False)):
+        return
+    if source.live and field.default is not None:
+        usual = field.default(values) if callable(field.default) else field.default
+        if value == usual:
+            return
+    place = values
+    *parents, name = field.name.split(".")
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[name] = value
+
+
+def _agreed(field: Field, value: Any, source: Source) -> Any:
+    older = source.text(field.alias)
+    if older and value and older != value:
+        source.invalid(field.alias, f"expected {value!r} as in {field.key}, found {older!r}")
+    return value or older
+
+
+def _pass_defaults(defaults: tuple[tuple[Any, ...], ...], source: Source) -> None:
+    for key, *usual in defaults:
+        source.only_default(key, *usual)
+
+
+def _read_one(entry: OneOf, source: Source, values: Values, hooks: Hooks) -> None:
+    given = [choice for choice in entry.choices if source.has(choice[1])]
+    if len(given) != 1:
+        known = ", ".join(key for _, key, _ in entry.choices)
+        found = " and ".join(key for _, key, _ in given) or "none"
+        source.invalid(None, f"expected one of {known}, found {found}")
+    for name, key, part in given:
+        with source.part(key) as inner:
+            values[name] = read(part, inner, hooks)
+
+
+def _read_variable(entry: Variable, source: Source, values: Values, hooks: Hooks) -> None:
+    literal = source.text(entry.literal)
+    if not source.has(entry.key):
+        values |= {entry.literal: literal, entry.chosen: "literal"}
+        return
+    with source.part(entry.key) as inner:
+        if literal:
+            inner.invalid(None, f"expected either {entry.literal} or {entry.key}, found both")
+        given = [choice for choice in entry.choices if inner.has(choice[1])]
+        if len(given) > 1:
+            inner.invalid(None, f"expected one source, found {' and '.join(key for _, key, _ in given)}")
+        if not inner.says_anything():
+            inner.invalid(None, "expected a source, found none")
+        for name, key, part in given:
+            with inner.part(key) as reference:
+                values |= {entry.chosen: name, **(read(part, reference, hooks) or {})}
+
+
+def _read_nested(field: Field, source: Source, hooks: Hooks) -> Values | None:
+    kind = field.kind
+    assert isinstance(kind, Nested)
+    with source.part(field.key) as inner:
+        return read(kind.part, inner, hooks) if inner.says_anything() else None
+
+
+def _read_repeated(field: Field, source: Source, hooks: Hooks) -> list[Values]:
+    kind = field.kind
+    assert isinstance(kind, Repeated)
+    found: list[Values] = []
+    names: set[Any] = set()
+    for item in source.each(field.key, kind.by):
+        with item:
+            values = read(kind.part, item, hooks)
+        if values is None:
+            continue
+        if kind.called:
+            name = values.get(kind.by, "")
+            if name in names:
+                item.invalid(None, f"expected each {kind.called} once, found {name!r} again")
+            names.add(name)
+        found.append(values)
+    return found
+
+
+def _read_encoded(field: Field, source: Source, _: Hooks) -> dict[str, bytes]:
+    kind = field.kind
+    assert isinstance(kind, Encoded)
+    return source.encoded(field.key, hidden=kind.hidden)
+
+
+def _read_names(field: Field, source: Source, _: Hooks) -> list[str]:
+    kind = field.kind
+    assert isinstance(kind, Names)
+    names: list[str] = []
+    for item in source.each(field.key):
+        with item:
+            name = item.text("name", required=True)
+        if name in names:
+            item.invalid(None, f"expected each {kind.called} once, found {name!r} again")
+        names.append(name)
+    return names
+
+
+def _read_only(field: Field, source: Source, _: Hooks) -> str:
+    kind = field.kind
+    assert isinstance(kind, Only)
+    given = source.texts(field.key)
+    if not given and source.present:
+        source.invalid(field.key, f"expected an {kind.called}, found none")
+    elif len(given) > 1:
+        source.unusable(field.key, f"{NOT_REPRESENTED}: {len(given)} {kind.called}s; expected one")
+    elif given and given[0] not in kind.choices:
+        source.unusable(field.key, f"{NOT_REPRESENTED}: {given[0]}")
+    return given[0] if len(given) == 1 and given[0] in kind.choices else ""
+
+
+def _read_number(field: Field, source: Source, _: Hooks) -> int | None:
+    kind = field.kind
+    assert isinstance(kind, Number)
+    return source.integer(field.key, minimum=kind.minimum, maximum=kind.maximum, required=field.required)
+
+
+def _read_text(field: Field, source: Source, _: Hooks) -> str:
+    kind = field.kind
+    assert isinstance(kind, Text)
+    return source.text(field.key, required=field.required, choices=kind.choices)
+
+
+def _read_numbers(field: Field, source: Source, _: Hooks) -> list[int]:
+    kind = field.kind
+    assert isinstance(kind, Numbers)
+    return source.integers(field.key, maximum=kind.maximum)
+
+
+_KINDS: dict[type, Callable[[Field, Source, Hooks], Any]] = {
+    Text: _read_text,
+    Quantity: lambda field, source, _: source.quantity(field.key),
+    Number: _read_number,
+    Flag: lambda field, source, _: source.boolean(field.key),
+    Texts: lambda field, source, _: source.texts(field.key),
+    Numbers: _read_numbers,
+    Words: lambda field, source, _: source.words(field.key),
+    Encoded: _read_encoded,
+    Names: _read_names,
+    Only: _read_only,
+    Nested: _read_nested,
+    Repeated: _read_repeated,
+}

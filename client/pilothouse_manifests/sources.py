@@ -1,0 +1,196 @@
+"""What the translator reads from: one mapping of an object, key by key.
+
+A source hands out values by key and type and remembers what nobody asked for. Leaving its `with` block reports each
+key that was not read and says anything: that is how nothing is dropped silently, without a list of Kubernetes' fields.
+
+`ObjectSource` reads an object as JSON that a cluster answered: whatever has a wrong type would have been refused
+there. What people write is read by the client, with the line of each problem.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+INT32_MAXIMUM = 2**31 - 1
+INT64_MAXIMUM = 2**63 - 1
+NOT_REPRESENTED = "cannot be represented"
+
+_SAYS_NOTHING: tuple[Any, ...] = (None, "", {}, [])
+
+
+class Source(Protocol):
+    """One mapping. An absent key reads as None, or empty; an absent part as one without keys.
+
+    `live`: the API has filled in its defaults, so that a value that equals one says nothing. `present`: the mapping is
+    there at all, which an absent part is not.
+    """
+
+    @property
+    def live(self) -> bool: ...
+    @property
+    def present(self) -> bool: ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def has(self, key: str) -> bool:
+        """Whether a key is there and not null. Does not count as reading it."""
+
+    def says_anything(self) -> bool:
+        """Whether any key is there and not null."""
+
+    def unread(self) -> list[str]:
+        """The keys that say something and were not read."""
+
+    def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
+        """The text of a key."""
+
+    def quantity(self, key: str) -> str:
+        """A Kubernetes quantity as written."""
+
+    def integer(
+        self, key: str, *, minimum: int = 0, maximum: int = INT32_MAXIMUM, required: bool = False
+    ) -> int | None:
+        """The number of a key."""
+
+    def boolean(self, key: str) -> bool | None:
+        """The truth value of a key."""
+
+    def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
+        """A port by number or by name."""
+
+    def texts(self, key: str) -> list[str]:
+        """The texts of a list."""
+
+    def integers(self, key: str, *, maximum: int = INT64_MAXIMUM) -> list[int]:
+        """The numbers of a list."""
+
+    def words(self, key: str) -> dict[str, str]:
+        """The texts of a mapping whose keys are the user's own."""
+
+    def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
+        """The bytes of a mapping of base64. What is `hidden` is in no message."""
+
+    def part(self, key: str) -> Self:
+        """The mapping of a key."""
+
+    def each(self, key: str, by: str = "name") -> Iterator[Self]:
+        """The mappings of a list, told apart in messages by the key `by`. The caller leaves each."""
+
+    def only_default(self, key: str, *defaults: Any) -> None:
+        """Read a key that the platform leaves at Kubernetes' default: any other value is reported."""
+
+    def invalid(self, key: str | None, message: str) -> None:
+        """Report that a key, or the mapping itself, is wrong."""
+
+    def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
+        """Report that the platform has no place for a key, or for the mapping itself."""
+
+    def unusable(self, key: str | None, message: str) -> None:
+        """Report something without which the whole object makes no sense here."""
+
+
+class ObjectSource:
+    """A mapping of a live object, at `path` of it; `problems` is shared by all parts of it."""
+
+    live = True
+
+    def __init__(self, mapping: Any, path: str, problems: list[str]) -> None:
+        self.present = isinstance(mapping, dict)
+        self.problems = problems
+        self.path = path
+        self._left: dict[str, Any] = dict(mapping) if isinstance(mapping, dict) else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.problems += [f"{self.path}.{key}: {NOT_REPRESENTED}" for key in self.unread()]
+
+    def has(self, key: str) -> bool:
+        return self._left.get(key) is not None
+
+    def says_anything(self) -> bool:
+        return any(value is not None for value in self._left.values())
+
+    def unread(self) -> list[str]:
+        return [key for key, value in self._left.items() if value not in _SAYS_NOTHING and value is not False]
+
+    def peek(self, key: str, default: Any = None) -> Any:
+        """The value of a key as it is. Does not count as reading it."""
+        value = self._left.get(key)
+        return default if value is None else value
+
+    def take(self, key: str, default: Any = None) -> Any:
+        """The value of a key as it is."""
+        value = self.peek(key, default)
+        self._left.pop(key, None)
+        return value
+
+    def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
+        return str(self.take(key, ""))
+
+    def quantity(self, key: str) -> str:
+        return str(self.take(key, ""))
+
+    def integer(
+        self, key: str, *, minimum: int = 0, maximum: int = INT32_MAXIMUM, required: bool = False
+    ) -> int | None:
+        value = self.take(key)
+        return None if value is None else int(value)
+
+    def boolean(self, key: str) -> bool | None:
+        value = self.take(key)
+        return None if value is None else bool(value)
+
+    def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
+        value = self.take(key)
+        return value if value is None or isinstance(value, int) else str(value)
+
+    def texts(self, key: str) -> list[str]:
+        return [str(item) for item in self.take(key, ())]
+
+    def integers(self, key: str, *, maximum: int = INT64_MAXIMUM) -> list[int]:
+        return [int(item) for item in self.take(key, ())]
+
+    def words(self, key: str) -> dict[str, str]:
+        return {str(name): str(value) for name, value in self.take(key, {}).items()}
+
+    def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
+        return {name: base64.b64decode(text) for name, text in self.words(key).items()}
+
+    def part(self, key: str) -> Self:
+        return type(self)(self.take(key), f"{self.path}.{key}", self.problems)
+
+    def each(self, key: str, by: str = "name") -> Iterator[Self]:
+        for index, value in enumerate(self.take(key, ())):
+            word = value.get(by, index) if isinstance(value, dict) else index
+            yield type(self)(value, f"{self.path}.{key}[{word}]", self.problems)
+
+    def only_default(self, key: str, *defaults: Any) -> None:
+        if key in self._left and (self._left[key] in defaults or self._left[key] in _SAYS_NOTHING):
+            del self._left[key]
+
+    def ignore(self, *keys: str) -> None:
+        """Pass over keys, whatever they say."""
+        for key in keys:
+            self._left.pop(key, None)
+
+    def invalid(self, key: str | None, message: str) -> None:
+        if key is not None:
+            self._left.pop(key, None)
+        self.problems.append(f"{self.path}.{key}: {message}" if key else f"{self.path}: {message}")
+
+    def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
+        self.invalid(key, message)
+
+    def unusable(self, key: str | None, message: str) -> None:
+        self.invalid(key, message)

@@ -1,0 +1,440 @@
+"""The table: how each field of a container, a volume and a config is called in Kubernetes.
+
+On the left the name of the value, as in the API and in the server's model; on the right the key. What Kubernetes offers
+and the platform does not (`envFrom`, `lifecycle`, `workingDir` …) is never named: a source reports whatever nobody
+reads. Only keys that may stand at their default are listed, because live objects and manifests written by tools
+state them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pilothouse_manifests.fields import (
+    Constant,
+    Encoded,
+    Entry,
+    Field,
+    Flag,
+    Group,
+    Names,
+    Nested,
+    Number,
+    Numbers,
+    OneOf,
+    Only,
+    Part,
+    Port,
+    Quantity,
+    Repeated,
+    Text,
+    Texts,
+    Values,
+    Variable,
+    Words,
+)
+from pilothouse_manifests.sources import INT64_MAXIMUM, NOT_REPRESENTED, Source
+
+_ID = Number(maximum=INT64_MAXIMUM, optional=True)
+_LARGEST_PORT = 65535
+
+SECCOMP_PROFILE = Part(
+    "seccomp_profile",
+    (
+        Field("type", "type", Text(("RuntimeDefault", "Unconfined", "Localhost")), required=True),
+        Field("localhost_profile", "localhostProfile", Text()),
+    ),
+)
+SECURITY_CONTEXT = Part(
+    "security_context",
+    (
+        Field("run_as_user", "runAsUser", _ID),
+        Field("run_as_group", "runAsGroup", _ID),
+        Field("run_as_non_root", "runAsNonRoot", Flag(optional=True)),
+        Field("allow_privilege_escalation", "allowPrivilegeEscalation", Flag(optional=True)),
+        Field("privileged", "privileged", Flag(optional=True)),
+        Field("read_only_root_filesystem", "readOnlyRootFilesystem", Flag(optional=True)),
+        Group(
+            "capabilities",
+            (Field("capabilities_add", "add", Texts()), Field("capabilities_drop", "drop", Texts())),
+        ),
+        Field("seccomp_profile", "seccompProfile", Nested(SECCOMP_PROFILE)),
+    ),
+    defaults=(("procMount", "Default"),),
+)
+POD_SECURITY_CONTEXT = Part(
+    "pod_security_context",
+    (
+        Field("run_as_user", "runAsUser", _ID),
+        Field("run_as_group", "runAsGroup", _ID),
+        Field("run_as_non_root", "runAsNonRoot", Flag(optional=True)),
+        Field("fs_group", "fsGroup", _ID),
+        Field("fs_group_change_policy", "fsGroupChangePolicy", Text(("OnRootMismatch", "Always"))),
+        Field("supplemental_groups", "supplementalGroups", Numbers()),
+        Field("seccomp_profile", "seccompProfile", Nested(SECCOMP_PROFILE)),
+    ),
+    defaults=(("supplementalGroupsPolicy", "Merge"),),
+)
+
+_KEY_REFERENCE: tuple[Entry, ...] = (
+    Field("source_name", "name", Text(), required=True),
+    Field("source_key", "key", Text(), required=True),
+    Field("optional", "optional", Flag()),
+)
+ENV_VAR = Part(
+    "env",
+    (
+        Field("name", "name", Text(), required=True),
+        Variable(
+            "value",
+            "value_from",
+            "valueFrom",
+            (
+                (
+                    "field_ref",
+                    "fieldRef",
+                    Part(
+                        "field_ref",
+                        # One value to server-side apply: without the version it would be another than the API's.
+                        (
+                            Constant("apiVersion", "v1"),
+                            Field("source_key", "fieldPath", Text(), required=True),
+                        ),
+                    ),
+                ),
+                ("config_map", "configMapKeyRef", Part("config_map", _KEY_REFERENCE)),
+                ("secret", "secretKeyRef", Part("secret", _KEY_REFERENCE)),
+            ),
+        ),
+    ),
+)
+RESOURCES = Part(
+    "resources",
+    (
+        Group(
+            "requests",
+            (Field("cpu_request", "cpu", Quantity()), Field("memory_request", "memory", Quantity())),
+        ),
+        Group("limits", (Field("cpu_limit", "cpu", Quantity()), Field("memory_limit", "memory", Quantity()))),
+    ),
+)
+VOLUME_MOUNT = Part(
+    "volume_mounts",
+    (
+        Field("volume", "name", Text(), required=True),
+        Field("mount_path", "mountPath", Text(), required=True),
+        Field("read_only", "readOnly", Flag()),
+        Field("sub_path", "subPath", Text()),
+    ),
+    defaults=(("mountPropagation", "None"), ("recursiveReadOnly", "Disabled")),
+)
+
+HTTP_HEADER = Part(
+    "http_headers", (Field("name", "name", Text(), required=True), Field("value", "value", Text()))
+)
+PROBE = Part(
+    "probe",
+    (
+        OneOf(
+            "handler",
+            (
+                (
+                    "http_get",
+                    "httpGet",
+                    Part(
+                        "http_get",
+                        (
+                            Field("path", "path", Text(), default="/"),
+                            Port("port", "port_name", "port", required=True),
+                            Field("scheme", "scheme", Text(("HTTP", "HTTPS")), default="HTTP"),
+                            Field("host", "host", Text()),
+                            Field("http_headers", "httpHeaders", Repeated(HTTP_HEADER)),
+                        ),
+                    ),
+                ),
+                (
+                    "tcp_socket",
+                    "tcpSocket",
+                    Part(
+                        "tcp_socket",
+                        (Port("port", "port_name", "port", required=True), Field("host", "host", Text())),
+                    ),
+                ),
+                ("exec", "exec", Part("exec", (Field("command", "command", Texts()),))),
+                (
+                    "grpc",
+                    "grpc",
+                    Part(
+                        "grpc",
+                        (
+                            Field("port", "port", Number(1, _LARGEST_PORT), required=True),
+                            Field("service", "service", Text()),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Field("initial_delay_seconds", "initialDelaySeconds", Number()),
+        Field("period_seconds", "periodSeconds", Number(), default=10),
+        Field("timeout_seconds", "timeoutSeconds", Number(), default=1),
+        Field("success_threshold", "successThreshold", Number(), default=1),
+        Field("failure_threshold", "failureThreshold", Number(), default=3),
+        Field("termination_grace_seconds", "terminationGracePeriodSeconds", Number(minimum=1)),
+    ),
+)
+
+
+def _with_protocol(port: Values, source: Source) -> Values | None:
+    if port.get("protocol") == "SCTP":
+        source.unsupported("protocol", f"{NOT_REPRESENTED}: SCTP")
+        return None
+    return {"protocol": "TCP", **port}
+
+
+def _with_medium(empty_dir: Values, source: Source) -> Values:
+    if empty_dir.get("medium", "Memory") != "Memory":
+        source.unsupported("medium")
+        return {**empty_dir, "medium": ""}
+    return empty_dir
+
+
+_PROTOCOL = Field("protocol", "protocol", Text(("TCP", "UDP", "SCTP")), default="TCP")
+# A port that pods declare.
+POD_PORT = Part(
+    "ports",
+    (
+        Field("container_port", "containerPort", Number(1, _LARGEST_PORT), required=True),
+        _PROTOCOL,
+        Field("name", "name", Text()),
+        Field("host_port", "hostPort", Number(maximum=_LARGEST_PORT)),
+    ),
+    check=_with_protocol,
+)
+# A port of a Service; `target` is the number of a port of its pods or its name.
+SERVICE_PORT = Part(
+    "ports",
+    (
+        Field("name", "name", Text()),
+        _PROTOCOL,
+        Field("service_port", "port", Number(1, _LARGEST_PORT), required=True),
+        Port("container_port", "target_name", "targetPort"),
+        Field("node_port", "nodePort", Number(maximum=_LARGEST_PORT)),
+        Field("app_protocol", "appProtocol", Text()),
+    ),
+    check=_with_protocol,
+)
+
+
+def usual_pull_policy(container: Values) -> str:
+    """What the API writes where no pull policy is given: it depends on the image's tag."""
+    name, at, _ = str(container.get("image", "")).partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return "Always" if not at and tag in ("", "latest") else "IfNotPresent"
+
+
+# What main and init containers share, as they do in Kubernetes.
+_PROGRAM: tuple[Entry, ...] = (
+    Field("image", "image", Text(), required=True),
+    Field(
+        "image_pull_policy",
+        "imagePullPolicy",
+        Text(("Always", "IfNotPresent", "Never")),
+        default=usual_pull_policy,
+    ),
+    Field("command", "command", Texts()),
+    Field("args", "args", Texts()),
+    Field("env", "env", Repeated(ENV_VAR, keys=("name",), called="variable")),
+    Field("resources", "resources", Nested(RESOURCES, apart=True)),
+    # Its name of a volume is that of the pod, which another's change cannot be told by.
+    Field(
+        "volume_mounts",
+        "volumeMounts",
+        Repeated(VOLUME_MOUNT, by="mountPath", keys=("mountPath",)),
+        adopted=False,
+    ),
+    Field("security_context", "securityContext", Nested(SECURITY_CONTEXT)),
+)
+_PROGRAM_DEFAULTS = (
+    ("terminationMessagePath", "/dev/termination-log"),
+    ("terminationMessagePolicy", "File"),
+    ("stdin", False),
+    ("stdinOnce", False),
+    ("tty", False),
+)
+INIT_CONTAINER = Part(
+    "init_containers",
+    (Field("name", "name", Text(), required=True), *_PROGRAM),
+    defaults=_PROGRAM_DEFAULTS,
+)
+MAIN_CONTAINER = Part(
+    "container",
+    (
+        Field("pod_container_name", "name", Text(), required=True, adopted=False),
+        *_PROGRAM,
+        # Those of Services stand in the same list here.
+        Field(
+            "ports",
+            "ports",
+            Repeated(POD_PORT, by="containerPort", keys=("containerPort", "protocol")),
+            adopted=False,
+        ),
+        Field("probes.liveness", "livenessProbe", Nested(PROBE)),
+        Field("probes.readiness", "readinessProbe", Nested(PROBE)),
+        Field("probes.startup", "startupProbe", Nested(PROBE)),
+    ),
+    defaults=_PROGRAM_DEFAULTS,
+)
+
+TOLERATION = Part(
+    "tolerations",
+    (
+        Field("key", "key", Text()),
+        Field("operator", "operator", Text(("Equal", "Exists"))),
+        Field("value", "value", Text()),
+        Field("effect", "effect", Text(("NoSchedule", "PreferNoSchedule", "NoExecute"))),
+        Field("toleration_seconds", "tolerationSeconds", _ID),
+    ),
+)
+# The template's spec, apart from its main container and its volumes.
+POD = Part(
+    "pod",
+    (
+        Field("service_account", "serviceAccountName", Text(), default="default", alias="serviceAccount"),
+        Field("image_pull_secrets", "imagePullSecrets", Names("secret")),
+        Field(
+            "termination_grace_seconds",
+            "terminationGracePeriodSeconds",
+            Number(maximum=INT64_MAXIMUM, optional=True),
+            default=30,
+        ),
+        Field("pod_security_context", "securityContext", Nested(POD_SECURITY_CONTEXT)),
+        Field("node_selector", "nodeSelector", Words()),
+        Field("tolerations", "tolerations", Repeated(TOLERATION, by="key")),
+        Field("init_containers", "initContainers", Repeated(INIT_CONTAINER, keys=("name",)), adopted=False),
+    ),
+    defaults=(
+        ("restartPolicy", "Always"),
+        ("dnsPolicy", "ClusterFirst"),
+        ("schedulerName", "default-scheduler"),
+        ("automountServiceAccountToken", True),
+        ("enableServiceLinks", True),
+        ("preemptionPolicy", "PreemptLowerPriority"),
+        ("hostNetwork", False),
+        ("hostPID", False),
+        ("hostIPC", False),
+        ("shareProcessNamespace", False),
+        ("setHostnameAsFQDN", False),
+        ("hostUsers", True),
+    ),
+)
+# A Deployment's spec, apart from its selector and its template.
+DEPLOYMENT = Part(
+    "deployment",
+    (
+        Field("replicas", "replicas", Number(optional=True), adopted=False),
+        Field("hold_rollout", "paused", Flag(), adopted=False),
+        Group(
+            "strategy",
+            (Group("rollingUpdate", defaults=(("maxSurge", "25%"), ("maxUnavailable", "25%"))),),
+            defaults=(("type", "RollingUpdate"),),
+        ),
+    ),
+    defaults=(("minReadySeconds", 0), ("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600)),
+)
+
+# What a volume of a pod shows, by our word for the type; the names are those of the volume.
+CLAIM_SOURCE = Part(
+    "persistent_volume_claim",
+    (
+        Field("kubernetes_name", "claimName", Text(), required=True),
+        Field("read_only", "readOnly", Flag()),
+    ),
+)
+_FILES = (("defaultMode", 420), ("optional", False))  # 0644 of files that show a config map or a secret
+VOLUME_SOURCES: dict[str, tuple[str, Part]] = {
+    "persistent_volume_claim": ("persistentVolumeClaim", CLAIM_SOURCE),
+    "config_map": (
+        "configMap",
+        Part("config_map", (Field("source_name", "name", Text(), required=True),), defaults=_FILES),
+    ),
+    "secret": (
+        "secret",
+        Part("secret", (Field("source_name", "secretName", Text(), required=True),), defaults=_FILES),
+    ),
+    "host_path": (
+        "hostPath",
+        Part("host_path", (Field("host_path", "path", Text(), required=True),), defaults=(("type", ""),)),
+    ),
+    "empty_dir": (
+        "emptyDir",
+        Part(
+            "empty_dirs",
+            (Field("medium", "medium", Text()), Field("size_limit", "sizeLimit", Quantity())),
+            check=_with_medium,
+        ),
+    ),
+}
+# The volumes of a pod are a list by name, though no field of a container has the key.
+VOLUMES = "volumes"
+CONTAINERS = "containers"
+
+# A Service's spec, apart from its type, selector and ports.
+SERVICE = Part(
+    "service",
+    (),
+    defaults=(
+        ("sessionAffinity", "None"),
+        ("internalTrafficPolicy", "Cluster"),
+        ("externalTrafficPolicy", "Cluster"),
+        ("ipFamilyPolicy", "SingleStack"),
+        ("allocateLoadBalancerNodePorts", True),
+        ("publishNotReadyAddresses", False),
+    ),
+)
+
+# A PersistentVolumeClaim's spec.
+CLAIM = Part(
+    "claim",
+    (
+        Group("resources", (Group("requests", (Field("size", "storage", Quantity()),)),)),
+        Field(
+            "access_mode",
+            "accessModes",
+            Only(("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"), "access mode"),
+        ),
+        Field("storage_class", "storageClassName", Text()),
+    ),
+    defaults=(("volumeMode", "Filesystem"),),
+)
+# A ConfigMap and a Secret as a whole, apart from their metadata. A secret is sent as `data`, never as `stringData`: of
+# the latter the API server remembers other fields than it writes, and a key left out later would stay.
+CONFIG_MAP = Part(
+    "config_map",
+    (
+        Field("data", "data", Words()),
+        Field("binary_data", "binaryData", Encoded()),
+        Field("immutable", "immutable", Flag()),
+    ),
+)
+SECRET = Part(
+    "secret",
+    (
+        Field("type", "type", Text()),
+        Field("data", "data", Encoded(hidden=True)),
+        Field("immutable", "immutable", Flag()),
+    ),
+)
+
+
+def fields_of(entries: tuple[Entry, ...]) -> Iterator[Field]:
+    """The fields among entries, those of groups too."""
+    for entry in entries:
+        if isinstance(entry, Field):
+            yield entry
+        elif isinstance(entry, Group):
+            yield from fields_of(entry.entries)
+
+
+def key_of(part: Part, name: str) -> str:
+    """What a value of a part is called in Kubernetes."""
+    return next(field.key for field in fields_of(part.entries) if field.name == name)

@@ -1,0 +1,95 @@
+"""The volumes of a pod, and what they are called on the platform.
+
+There volumes belong to the namespace, not to a pod, and containers mount them by their name. A claim keeps its own;
+what a pod's volume shows of a config map, a secret or the node becomes a volume whose name follows from that source
+alone, so that pods that show the same share one, and that an import and an apply find each other's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pilothouse_manifests.fields import Values
+from pilothouse_manifests.reading import read
+from pilothouse_manifests.sources import Source
+from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
+
+DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+
+_LONGEST_NAME = 63
+# The first word of a volume's name by what it shows.
+_WORDS = {"config_map": "configmap", "secret": "secret", "host_path": "hostpath"}
+_SHOWN = {"config_map": "source_name", "secret": "source_name", "host_path": "host_path"}
+
+
+S = TypeVar("S", bound=Source)
+
+
+@dataclass(frozen=True, slots=True)
+class PodVolume(Generic[S]):
+    """One volume of a pod: its name there, what it shows (`type`, `values` by the names of a volume), and where.
+
+    `type` empty: it cannot be represented, and was reported. `item` is where the volume stands, `source` what it shows.
+    """
+
+    name: str
+    type: str
+    values: Values
+    item: S
+    source: S
+
+    @property
+    def key(self) -> str:
+        """The key of what it shows."""
+        return VOLUME_SOURCES[self.type][0]
+
+    @property
+    def volume(self) -> str:
+        """What the volume is called on the platform."""
+        if self.type == "empty_dir":
+            return self.name
+        if self.type == "persistent_volume_claim":
+            return volume_name("claim", self.values.get("kubernetes_name", ""))
+        return volume_name(_WORDS[self.type], self.values.get(_SHOWN[self.type], ""))
+
+
+def read_volumes(pod: S) -> Iterator[PodVolume[S]]:
+    """The volumes that a pod's spec says, in their order."""
+    for item in pod.each(VOLUMES):
+        with item:
+            name = item.text("name", required=True)
+            given = {type_: key for type_, (key, _) in VOLUME_SOURCES.items() if item.has(key)}
+            if len(given) > 1:
+                item.invalid(None, f"expected one source, found {' and '.join(given.values())}")
+            found = [_read(item, name, type_) for type_ in given]
+            if not found:
+                # One without a source is an emptyDir in Kubernetes, too.
+                found = [_read(item, name, "empty_dir")]
+            unknown = item.unread()
+        if len(given) > 1 or unknown:
+            yield PodVolume(name, "", {}, item, item)
+        else:
+            yield found[0]
+
+
+def _read(item: S, name: str, type_: str) -> PodVolume[S]:
+    key, part = VOLUME_SOURCES[type_]
+    with item.part(key) as source:
+        return PodVolume(name, type_, read(part, source) or {}, item, source)
+
+
+def volume_name(word: str, shown: str) -> str:
+    """The name of the volume that shows something; where what is shown has none that fits, by its digest.
+
+    `word` is `claim`, `configmap`, `secret` or `hostpath`.
+    """
+    name = shown if word == "claim" else f"{word}-{shown}"
+    if len(name) <= _LONGEST_NAME and re.fullmatch(DNS_LABEL, name):
+        return name
+    readable = re.sub(r"[^a-z0-9]+", "-", shown.lower()).strip("-")[:40].strip("-")
+    digest = hashlib.sha256(shown.encode()).hexdigest()[:8]
+    return "-".join(part for part in (word, readable, digest) if part)
