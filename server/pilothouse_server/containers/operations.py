@@ -12,13 +12,13 @@ commit; where no quota is set the lock is shared, so creates do not wait for one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from pilothouse_server.containers import admission, repository, rules
-from pilothouse_server.containers.model import Container, DesiredState, Image, Status
+from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION as PRIVILEGED_PERMISSION
 from pilothouse_server.containers.privileges import May
 from pilothouse_server.errors import (
@@ -379,3 +379,21 @@ async def _changed(
 ) -> None:
     transaction.emit(event(container, kind, before))
     await transaction.enqueue("container", container.id, container.cluster_name, container.namespace_id)
+
+
+def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:
+    """Returns the pod of this name, or the newest that is ready, else the newest that runs.
+
+    Raises:
+        NotFound: there is no pod of this name.
+        FailedPrecondition: none runs.
+    """
+    if name:
+        for pod in pods:
+            if pod.name == name:
+                return pod
+        raise not_found("pod", name)
+    running = [pod for pod in pods if pod.phase == "Running" and not pod.deleting]
+    if not running:
+        raise FailedPrecondition(f'container "{container}" has no running pod', reason="NOT_RUNNING")
+    return max(running, key=lambda pod: (pod.ready, pod.started_at.timestamp() if pod.started_at else 0.0))

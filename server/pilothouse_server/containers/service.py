@@ -10,13 +10,14 @@ from google.protobuf.message import Message
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.refusals import Connect
-from pilothouse_server.containers import logs, messages, operations
+from pilothouse_server.containers import messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.log_positions import position_token, positions_of
-from pilothouse_server.containers.logs import LogQuery, LogStream
+from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
+from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
@@ -273,7 +274,7 @@ class ContainerService:
             found = await operations.locate(transaction, start.namespace, start.name)
             pods = await operations.list_pods(transaction, found.id)
         call.describe(resource_id=found.id, namespace_id=found.namespace_id, command=list(start.command))
-        pod = logs.ready_pod(pods, start.pod, start.name)
+        pod = operations.ready_pod(pods, start.pod, start.name)
         call.describe(pod=pod.name)
         try:
             running = program(
@@ -296,7 +297,7 @@ class ContainerService:
                     async for output in outputs:
                         yield output
         except ClusterError as error:
-            raise logs.caller_error(error, found.cluster_name) from None
+            raise caller_error(error, found.cluster_name) from None
 
     async def _wanted(self, call: Call, container: Container) -> pb.Container:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
@@ -381,6 +382,6 @@ async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsReq
         transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
     ):
         found.append(item)
-        if len(found) > logs.MOST_CONTAINERS:
-            raise invalid("label_selector", f"selects over {logs.MOST_CONTAINERS} containers: select fewer")
+        if len(found) > MOST_CONTAINERS:
+            raise invalid("label_selector", f"selects over {MOST_CONTAINERS} containers: select fewer")
     return found

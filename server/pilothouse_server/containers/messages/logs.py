@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.containers.logs import Entry, Problem
+from pilothouse_server.containers.pod_log_reader import Entry, Problem
 
 
 def log_entry(entry: Entry) -> pb.LogEntry:

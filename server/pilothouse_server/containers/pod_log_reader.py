@@ -1,0 +1,237 @@
+"""The log of one pod, read from a position on.
+
+`sinceTime` asks the cluster for the rest by whole seconds, and what was read before is dropped, so that nothing comes
+twice: after a restart of the container as after a cut connection or a call that resumes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import ceil, floor
+
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.containers.log_positions import LogPosition
+from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
+    ClusterError,
+    InternalError,
+    NotFound,
+    Refused,
+    Throttled,
+    Unreachable,
+)
+from pilothouse_server.kubernetes.logs import LogLine, pod_log
+
+PAUSE_SECONDS = 1.0
+# Less than the pause before a container that failed is started again, or a run of it would be overlooked.
+_LONGEST_PAUSE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What of the logs is asked for. `init_container` is '' for the main one."""
+
+    init_container: str = ""
+    follow: bool = False
+    previous: bool = False
+    since: datetime | None = None
+    tail_lines: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of one pod of one container. One that is not `shown` only moves the position."""
+
+    container: str
+    pod: str
+    line: LogLine
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a log cannot be read, or not now."""
+
+    container: str
+    pod: str
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class PodLogReader:
+    """Reads one pod's log and hands what it finds to `put`. `position` says how far it is."""
+
+    connect: Connect
+    query: LogQuery
+    container: Container
+    pod: Pod
+    position: LogPosition
+    put: Callable[[Entry | Problem], Awaitable[None]]
+    # What was last reported of a log that is waited for.
+    _reported: str = field(default="", init=False)
+
+    async def read_to_end(self) -> None:
+        """Reads the log to its end, once.
+
+        Raises:
+            Unavailable: the cluster does not answer.
+            FailedPrecondition: it has no such log; in its words.
+        """
+        try:
+            await self._read(tail_lines=self.query.tail_lines)
+        except ClusterError as error:
+            raise self._caller_error(error) from None
+
+    async def follow(self, tail_lines: int | None) -> None:
+        """Reads the log again and again until the pod is gone.
+
+        Between two readings, or since the stream that this one resumes, the container may have been started again. The
+        log requested is then the new run's, so the run before is read first, from the position on. Where no line has
+        been seen of a log that is there, the run before is older than what was requested, and is left out.
+        """
+        has_log, pause, failures = True, PAUSE_SECONDS, 0
+        while True:
+            before = self.position.nanoseconds
+            try:
+                if self._has_read() or not has_log:
+                    await self._try_to_read(previous=True)
+                elif tail_lines == 0:
+                    # Only finds the position; without it, what comes before the next reading would be of the past, too.
+                    await self._try_to_read(tail_lines=1, shown=False)
+                    tail_lines = None if self._has_read() else 0
+                has_log = await self._try_to_read(tail_lines=tail_lines, follow=True)
+                tail_lines = None
+            except Unavailable as error:
+                # The line is dead, not the log. A single cut is nothing to report: most are healed at once.
+                failures += 1
+                if failures > 1:
+                    await self.report(error)
+            except _GoneError:
+                return
+            else:
+                failures = 0
+            # What has ended may stay so for long; what is about to start is wanted soon.
+            ended = has_log and self.position.nanoseconds == before
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if ended else PAUSE_SECONDS
+            await asyncio.sleep(pause)
+
+    def _has_read(self) -> bool:
+        # A call, because a type checker takes an attribute for unchanged by the reading.
+        return self.position.nanoseconds > 0
+
+    async def report(self, error: PilothouseError) -> None:
+        """Hands on why the log is not read, once as long as that does not change."""
+        if self._reported != error.message:
+            self._reported = error.message
+            await self.put(Problem(self.container.name, self.pod.name, error.reason, error.message))
+
+    async def _try_to_read(
+        self,
+        *,
+        tail_lines: int | None = None,
+        follow: bool = False,
+        previous: bool = False,
+        shown: bool = True,
+    ) -> bool:
+        """Reads a log that may not be there; returns whether it is.
+
+        Raises:
+            _GoneError: there is no pod any more.
+            Unavailable: the cluster does not answer.
+        """
+        try:
+            await self._read(tail_lines=tail_lines, follow=follow, previous=previous, shown=shown)
+        except NotFound as error:
+            raise _GoneError from error
+        except Refused as error:
+            # A container that waits to start has no log yet: it is asked again.
+            if not previous:
+                await self.report(self._caller_error(error))
+            return False
+        except ClusterError as error:
+            raise self._caller_error(error) from None
+        return True
+
+    async def _read(
+        self,
+        *,
+        tail_lines: int | None = None,
+        follow: bool = False,
+        previous: bool = False,
+        shown: bool = True,
+    ) -> None:
+        """Reads a log from the position to its end, as it is now. Raises ClusterError."""
+        passed = LogPosition(self.position.nanoseconds, self.position.lines)
+        lines = pod_log(
+            await self._connected(),
+            self.container.kubernetes_namespace,
+            self.pod.name,
+            container=self.query.init_container or self.container.spec.pod_container_name,
+            follow=follow,
+            previous=self.query.previous or previous,
+            since_nanoseconds=passed.nanoseconds or None,
+            # The caller's moment is none of the cluster's clock, which may be ahead of ours or behind.
+            since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
+            tail_lines=None if passed.nanoseconds else tail_lines,
+        )
+        async with contextlib.aclosing(_new_lines(lines, passed)) as reading:
+            async for line in reading:
+                self.position.advance(line.nanoseconds)
+                self._reported = ""
+                await self.put(Entry(self.container.name, self.pod.name, line, shown))
+
+    async def _connected(self) -> ClusterClient:
+        try:
+            return await self.connect(self.container.cluster_name)
+        except ClusterError as error:
+            raise self._caller_error(error) from None
+
+    def _caller_error(self, error: ClusterError) -> PilothouseError:
+        return caller_error(error, self.container.cluster_name)
+
+
+async def _new_lines(
+    lines: AsyncGenerator[LogLine, None], passed: LogPosition
+) -> AsyncGenerator[LogLine, None]:
+    """Yields what comes after the position."""
+    same_moment = passed.lines
+    async with contextlib.aclosing(lines) as reading:
+        async for line in reading:
+            if line.nanoseconds < passed.nanoseconds:
+                continue
+            if line.nanoseconds == passed.nanoseconds and same_moment:
+                same_moment -= 1
+                continue
+            yield line
+
+
+class _GoneError(Exception):
+    """The pod of a log is gone."""
+
+
+def _seconds_ago(moment: datetime) -> int:
+    """Returns whole seconds, rather more than less."""
+    return ceil(datetime.now(UTC).timestamp() - floor(moment.timestamp()))
+
+
+def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
+    """Returns what a caller hears of a cluster's failure: UNAVAILABLE where it does not answer, else its own words."""
+    metadata = {"cluster": cluster}
+    if isinstance(error, Unreachable | Throttled | InternalError):
+        does = "fails" if isinstance(error, InternalError) else "does not answer"
+        return Unavailable(
+            f'cluster "{cluster}" {does}: {error}',
+            reason="CLUSTER_UNAVAILABLE",
+            metadata=metadata,
+            retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),
+        )
+    return FailedPrecondition(
+        f'cluster "{cluster}" refuses: {error}', reason="CLUSTER_REFUSED", metadata=metadata
+    )
