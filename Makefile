@@ -24,6 +24,7 @@ PARALLEL := --numprocesses 2 --dist loadfile
 # Each part of the soak ends within twenty minutes on two cores.
 SOAK_PARTS := watches kills hostile
 PART ?= $(SOAK_PARTS)
+DIST ?= dist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -61,8 +62,8 @@ lint: setup
 
 # hatchling is in the environment already, so the build needs none of its own.
 wheel: setup
-	$(BIN)/uv build --quiet --wheel --python $(BIN)/python --no-build-isolation --out-dir dist .
-	@ls dist/*.whl
+	$(BIN)/uv build --quiet --wheel --python $(BIN)/python --no-build-isolation --out-dir $(DIST) .
+	@ls $(DIST)/*.whl
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.conventions import migrations, tables
+from tests.conventions import migrations, pages, tables
 from tests.conventions.checks import CHECKS
 from tests.conventions.sources import ROOT, load
 
@@ -58,7 +58,7 @@ def command(*words: str) -> Callable[[], Outcome]:
 
 def conventions() -> Outcome:
     sources = load()
-    found = [finding for check in CHECKS for finding in check(sources)]
+    found = [finding for check in (*CHECKS, *pages.CHECKS) for finding in check(sources)]
     return not found, "\n".join(found)
 
 
@@ -83,7 +83,7 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
         command("ruff", "format", "--check", "--output-format=concise", *CODE, *TOOLING),
     ),
     ("imports (import-linter)", command("lint-imports", "--no-logo")),
-    ("conventions (tests/conventions/checks.py)", conventions),
+    ("conventions (tests/conventions/checks.py, pages.py)", conventions),
     ("schema (tests/conventions/tables.py)", schema),
     ("migrations' SQL (squawk)", sql),
     ("protos (buf lint)", command("buf", "lint")),

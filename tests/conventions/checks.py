@@ -20,7 +20,6 @@ LOCKS_WITH_HOSTS = re.compile(r"(^|/)(uv\.lock|poetry\.lock|pdm\.lock|pylock.*\.
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.-])/(work|farm|root)/")
 REGISTRY_HOST = re.compile(r"\b(pypi|pythonhosted|npmjs|debian)\.(org|com)\b")
 LEFT_OPEN = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|\bHACK\b")
-FENCE = re.compile(r"^(`{3,})(\w*)")
 WORD = re.compile(r"[A-Za-z_]\w*")
 # Of the client library: every method of the API has one, also those that it calls by itself.
 FOR_CALLERS = {"refresh_session"}
@@ -32,7 +31,6 @@ ENDS_TASKS = "server/pilothouse_server/tasks.py"
 SIMULATOR = "server/pilothouse_simulator/"
 # Sets up the loggers of libraries, by their names.
 LOG_LINES = "server/pilothouse_server/log_lines.py"
-SHELLS = {"console", "sh", "bash", "shell"}
 
 Check = Callable[[Sequence[Source]], Iterable[str]]
 
@@ -122,47 +120,6 @@ def no_registry_hosts(sources: Sequence[Source]) -> Iterator[str]:
         for number, line in enumerate(source.lines, 1):
             if found := REGISTRY_HOST.search(line):
                 yield f"{source.path}:{number}: {found[0]} is a registry's host: name the package instead"
-
-
-def readme_commands_are_tested(sources: Sequence[Source]) -> Iterator[str]:
-    """What a stranger types from the README has been typed by a test."""
-    tests = " ".join(" ".join(source.text.split()) for source in sources if source.path.startswith("tests/"))
-    for source in sources:
-        if source.path == "README.md":
-            for number, command in commands(source):
-                if command not in tests:
-                    yield f"{source.path}:{number}: no test under tests/ holds the command `{command}`"
-
-
-def commands(readme: Source) -> Iterator[tuple[int, str]]:
-    """Line and text of each command in a fenced block of shell; in one of `console`, of each `$ ` line.
-
-    Continued lines are joined and white space is made single. Comments are left out.
-    """
-    fence = language = ""
-    begun: list[str] = []
-    for number, line in enumerate(readme.lines, 1):
-        found = FENCE.match(line)
-        if found and not fence:
-            fence, language = found[1], found[2]
-            continue
-        if found and found[1] == fence and not found[2]:
-            fence = ""
-            continue
-        if not fence or language not in SHELLS:
-            continue
-        text = line.strip()
-        if not begun:
-            if language == "console":
-                if not text.startswith("$ "):
-                    continue
-                text = text[2:]
-            if not text or text.startswith("#"):
-                continue
-        begun.append(text.removesuffix("\\"))
-        if not text.endswith(("\\", "|")):
-            yield number, " ".join(" ".join(begun).split())
-            begun = []
 
 
 def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
@@ -294,7 +251,6 @@ CHECKS: Sequence[Check] = (
     no_bare_tests,
     no_machine_paths,
     no_registry_hosts,
-    readme_commands_are_tested,
     nothing_unused,
     settings_are_read,
     cancellations_go_on,

@@ -60,18 +60,6 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     ),
     (checks.no_registry_hosts, Source("uv.lock", ""), Source("requirements.lock", "")),
     (
-        checks.readme_commands_are_tested,
-        Source("README.md", "```console\n$ pilothouse  never-tested \\\n    --at-all\nits answer\n```"),
-        Source(
-            "README.md", "```console\n$ pilothouse is-tested\nits answer\n```\n```text\n$ no command\n```"
-        ),
-    ),
-    (
-        checks.readme_commands_are_tested,
-        Source("README.md", "```sh\n# a comment\npilothouse never-tested\n```"),
-        Source("README.md", "```sh\n# a comment\npilothouse is-tested\n```"),
-    ),
-    (
         checks.nothing_unused,
         Source("server/a.py", "class Used:\n    dead: int = 0\n\nUsed()"),
         Source("server/a.py", "class Used:\n    kept: int = 0\n\nUsed().kept"),
@@ -146,11 +134,6 @@ def test_check_finds_the_broken_and_passes_the_kept(
 
 def test_every_check_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(checks.CHECKS)
-
-
-def test_continued_commands_are_one() -> None:
-    readme = Source("README.md", "```sh\npilothouse a \\\n  --b  c\npilothouse d\n```")
-    assert list(checks.commands(readme)) == [(3, "pilothouse a --b c"), (4, "pilothouse d")]
 
 
 def test_sources_are_the_projects_own() -> None:

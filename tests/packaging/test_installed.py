@@ -24,8 +24,11 @@ from tests.readme.served import environment, serving
 pytestmark = pytest.mark.full
 
 UV = Path(sys.executable).parent / "uv"
-# What docs/python.md tells users to install beside their type checker.
-TYPES = ("types-grpcio", "types-protobuf")
+# As docs/python.md has them; they are run with uv's pip, in a folder whose dist/ holds the wheel.
+MAKE_WHEEL = "make wheel"
+INSTALL_CLIENT = "pip install dist/pilothouse-*.whl"
+INSTALL_SERVER = 'pip install "$(ls dist/pilothouse-*.whl)[server]"'
+INSTALL_TYPES = "pip install types-protobuf types-grpcio"
 # The client's imports and the stubs', from the environment itself and from nowhere else.
 IMPORTS = """
 import importlib, json, pathlib, pkgutil, sys
@@ -88,16 +91,15 @@ class Installation:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.bin = folder / "environment" / "bin"
-        build = ("build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable)
-        _run(UV, *build, "--out-dir", folder, ROOT, cwd=folder)
-        (self.wheel,) = folder.glob("*.whl")
+        _run(*MAKE_WHEEL.split(), f"DIST={folder / 'dist'}", cwd=ROOT)
         never = {"UV_PYTHON_DOWNLOADS": "never"}
         _run(UV, "venv", "--quiet", "--python", sys.executable, self.bin.parent, cwd=folder, variables=never)
 
-    def install(self, *requirements: str) -> None:
-        install = ("pip", "install", "--quiet", "--python", self.bin / "python")
-        constraint = ("--constraint", ROOT / "requirements.lock")
-        _run(UV, *install, *constraint, *requirements, cwd=self.folder)
+    def install(self, line: str) -> None:
+        """Runs a line `pip install …` of the page."""
+        options = f"--quiet --python {self.bin / 'python'} --constraint {ROOT / 'requirements.lock'}"
+        assert line.startswith("pip install ")
+        _run("bash", "-ceu", line.replace("pip install", f"{UV} pip install {options}", 1), cwd=self.folder)
 
     async def pilothouse(self, *words: str, given: str = "") -> tuple[int, str]:
         """Runs the installed command; returns its exit code and what it printed."""
@@ -132,7 +134,7 @@ class Installation:
 def client_alone(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The distribution without the extra `server`."""
     made = Installation(tmp_path_factory.mktemp("client"))
-    made.install(str(made.wheel))
+    made.install(INSTALL_CLIENT)
     return made
 
 
@@ -160,7 +162,7 @@ async def test_the_servers_verbs_say_how_to_install_it(client_alone: Installatio
 
 
 def test_a_users_program_is_type_checked(client_alone: Installation) -> None:
-    client_alone.install(*TYPES)
+    client_alone.install(INSTALL_TYPES)
     right = client_alone.mypy(PROGRAM)
     assert right.returncode == 0, right.stdout
     for words, (mistake, complaint) in MISTAKES.items():
@@ -172,7 +174,7 @@ def test_a_users_program_is_type_checked(client_alone: Installation) -> None:
 
 async def test_the_server_is_installed_and_serves(tmp_path: Path) -> None:
     whole = Installation(tmp_path)
-    whole.install(f"{whole.wheel}[server]")
+    whole.install(INSTALL_SERVER)
     variables = {
         "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
         "PILOTHOUSE_DATA_DIR": str(tmp_path / "data"),

@@ -1,6 +1,7 @@
-"""What a stranger types from the README works, in the README's order.
+"""What a stranger types from the README and from docs/ works, in the order of the pages.
 
-The checks of `make lint` hold the README to this file: a command that is in the one must be in the other.
+The checks of `make lint` hold the pages to this folder: a command that is in a page must be in a test. The Python of
+every page is taken from the page itself.
 """
 
 from __future__ import annotations
@@ -17,14 +18,24 @@ import yaml
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
-from tests.readme.served import PATH, ROOT, Shell, environment, serving
+from tests.readme.served import PATH, README_ADDRESS, ROOT, Shell, environment, serving
 from tests.waiting import poll_until
 
 PASSWORD = "correct horse battery staple"
 
 
 LOGIN = "pilothouse login --server 127.0.0.1:50051 --user admin"
+# The README's, then those of docs/command.md and docs/security.md.
 FIRST = (
+    ("pilothouse namespaces create demo", "demo"),
+    (
+        "pilothouse containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
+        "RUNNING",
+    ),
+    ("pilothouse containers pause web --namespace demo", "PAUSED"),
+    ("pilothouse containers history web --namespace demo", "PAUSED"),
+)
+COMMAND = (
     ("pilothouse namespaces create cafe", "cafe"),
     ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "11 created"),
     ("pilothouse containers list --namespace cafe", "RUNNING"),
@@ -37,8 +48,18 @@ FIRST = (
     ("pilothouse containers history storefront --namespace cafe", "PAUSED"),
     ("pilothouse can-i container.delete --namespace cafe", "yes"),
 )
+SECURITY = (
+    ("pilothouse users create ada --email ada@example.org --password-stdin", "ada"),
+    ("pilothouse grants create ada developer --namespace cafe", "developer"),
+    ("pilothouse grants list", "ada"),
+)
+KEYS = (
+    ("pilothouse keys list", ""),
+    ("pilothouse keys add", ""),
+    ("pilothouse keys rotate", ""),
+)
 # Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
-BUF_LOGIN, BUF_LIST, GRPCURL_WATCH, REGISTER, RENEW = (
+BUF_LOGIN, BUF_LIST, GRPCURL_WATCH_CAFE, REGISTER, RENEW, GRPCURL_LOGIN, GRPCURL_WATCH = (
     (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
 )
 HEALTH = "pilothouse clusters get second"
@@ -71,38 +92,51 @@ async def test_the_first_calls(tmp_path: Path) -> None:
     async with serving("pilothouse serve --dev", tmp_path, variables) as address:
         shell = Shell(address, tmp_path, {"PASSWORD": PASSWORD})
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
-        for line, said in FIRST:
+        for line, said in (*FIRST, *COMMAND):
             assert said in await shell.run(line), line
+        for line, said in SECURITY:
+            assert said in await shell.run(line, f"{PASSWORD} of ada\n"), line
         tokens = json.loads(await shell.run(BUF_LOGIN))
         shell.variables["TOKEN"] = tokens["accessToken"]
         listed = json.loads(await shell.run(BUF_LIST))
         assert len(listed["containers"]) == 11
-        printed = await shell.run(
-            f"python - <<'END'\npassword = {PASSWORD!r}\n{python_example(address)}\nEND"
-        )
+        (first,) = python_examples("README.md", address)
+        printed = await shell.run(first)
         assert "SYNCED" in printed
         assert "MODIFIED web" in printed
+        (again,) = python_examples("docs/api.md", address)
+        printed = await shell.run(again)
+        assert "tools" in printed
+        assert "CONTAINER_NOT_FOUND nothing" in printed
 
 
-@pytest.mark.full
 @pytest.mark.skipif(shutil.which("grpcurl", path=PATH) is None, reason="grpcurl is not installed")
+@pytest.mark.full
 async def test_grpcurl_watches(tmp_path: Path) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
     async with serving("pilothouse serve --dev", tmp_path, variables) as address:
         shell = Shell(address, tmp_path, {"PASSWORD": PASSWORD})
-        shell.variables["TOKEN"] = json.loads(await shell.run(BUF_LOGIN))["accessToken"]
+        shell.variables["TOKEN"] = json.loads(await shell.run(GRPCURL_LOGIN))["accessToken"]
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
-        await shell.run("pilothouse namespaces create cafe")
-        watched = await shell.run(f"timeout 5 {GRPCURL_WATCH} || test $? = 124")
-        assert "CHANGE_TYPE_SYNCED" in watched
+        for name, line in (("demo", GRPCURL_WATCH), ("cafe", GRPCURL_WATCH_CAFE)):
+            await shell.run(f"pilothouse namespaces create {name}")
+            watched = await shell.run(f"timeout 5 {line} || test $? = 124")
+            assert "CHANGE_TYPE_SYNCED" in watched
 
 
-def python_example(address: str) -> str:
-    """The Python of the README, against another address."""
-    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found is not None
-    assert "127.0.0.1:50051" in found[1]
-    return found[1].replace("127.0.0.1:50051", address)
+def python_examples(page: str, address: str) -> list[str]:
+    """The programs in Python of a page, each as a line of shell that runs it, against another address."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert all(README_ADDRESS in program for program in found)
+    programs = [program.replace(README_ADDRESS, address) for program in found]
+    return [f"python - <<'END'\npassword = {PASSWORD!r}\n{program}\nEND" for program in programs]
+
+
+def test_every_program_is_run() -> None:
+    pages = {
+        path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")) if "```python" in path.read_text()
+    }
+    assert pages == {ROOT / "README.md", ROOT / "docs/api.md"}
 
 
 async def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
@@ -160,11 +194,14 @@ async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path
     shell.variables.update(variables)
     assert "applied 0001" in await shell.run("pilothouse migrate up")
     assert "nothing to apply" in await shell.run("pilothouse migrate up")
+    assert "0001  applied" in await shell.run("pilothouse migrate status")
     variables["PILOTHOUSE_BOOTSTRAP_PASSWORD"] = PASSWORD
     async with serving("pilothouse serve", tmp_path, variables) as address:
         shell.address = address
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
         assert "admin" in await shell.run("pilothouse whoami")
+        for line, said in KEYS:
+            assert said in await shell.run(line), line
 
 
 async def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""The conventions of the pages for people: each a function from sources to findings, as in checks.py.
+
+A page that nobody runs tells last year's truth. So every command in a page stands in a test, every link leads
+somewhere, and every path and name that a page of the code mentions exists. test_pages.py beside this breaks each
+of them on purpose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import PurePosixPath
+
+from tests.conventions.checks import Check
+from tests.conventions.sources import GENERATED, Source
+
+README = "README.md"
+# A stranger has five minutes.
+README_WORDS = 1600
+README_COLUMNS = 120
+SHELLS = {"console", "sh", "bash", "shell"}
+# They say what stands where in the code.
+GUIDES = {"ARCHITECTURE.md", "CONTRIBUTING.md"}
+
+_FENCE = re.compile(r"^(`{3,})(\w*)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
+_CODE = re.compile(r"`([^`]+)`")
+_PATH = re.compile(r"[\w.<>*-]+(/[\w.<>*-]+)*/?")
+_ENDINGS = (".py", ".md", ".toml", ".proto", ".lock", ".yaml", ".sh")
+# What is made on a machine and not committed.
+_MADE = (".venv", ".pilothouse", "dist")
+_LABEL_KEY = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/")
+# A name that cannot be an English word: it has an underscore, a second capital, or is called.
+_NAME = re.compile(r"(?:[A-Za-z]\w*\.)*(_?[A-Za-z]\w*)(\(\))?")
+_TELLS_OF_CODE = re.compile(r"\w_\w|[a-z]\w*[A-Z]")
+
+
+def is_page(source: Source) -> bool:
+    """Whether it is a page for people whose commands are to work. A changelog tells of what was."""
+    path = PurePosixPath(source.path)
+    return source.path in {README, *GUIDES} or (path.parts[0] == "docs" and path.suffix == ".md")
+
+
+def commands_are_tested(sources: Sequence[Source]) -> Iterator[str]:
+    """What somebody types from a page has been typed by a test."""
+    tests = " ".join(" ".join(source.text.split()) for source in sources if source.path.startswith("tests/"))
+    for source in filter(is_page, sources):
+        for number, command in commands(source):
+            if command not in tests:
+                yield f"{source.path}:{number}: no test under tests/ holds the command `{command}`"
+
+
+def commands(page: Source) -> Iterator[tuple[int, str]]:
+    """Line and text of each command in a fenced block of shell; in one of `console`, of each `$ ` line.
+
+    Continued lines are joined and white space is made single. Comments are left out.
+    """
+    language = ""
+    begun: list[str] = []
+    for number, line in _fenced(page):
+        language, text = line[0], line[1].strip()
+        if language not in SHELLS:
+            continue
+        if not begun:
+            if language == "console":
+                if not text.startswith("$ "):
+                    continue
+                text = text[2:]
+            if not text or text.startswith("#"):
+                continue
+        begun.append(text.removesuffix("\\"))
+        if not text.endswith(("\\", "|")):
+            yield number, " ".join(" ".join(begun).split())
+            begun = []
+
+
+def _fenced(page: Source) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Number, language and text of the lines within fences."""
+    fence = language = ""
+    for number, line in enumerate(page.lines, 1):
+        found = _FENCE.match(line)
+        if found and not fence:
+            fence, language = found[1], found[2]
+        elif found and found[1] == fence and not found[2]:
+            fence = ""
+        elif fence:
+            yield number, (language, line)
+
+
+def _prose(page: Source) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines outside of fences."""
+    within = {number for number, _ in _fenced(page)}
+    for number, line in enumerate(page.lines, 1):
+        if number not in within and not _FENCE.match(line):
+            yield number, line
+
+
+def readme_is_short(sources: Sequence[Source]) -> Iterator[str]:
+    """What is more than a stranger reads in five minutes stands in docs/."""
+    for source in sources:
+        if source.path != README:
+            continue
+        if (words := len(source.text.split())) > README_WORDS:
+            yield f"{README}:1: {words} words, more than {README_WORDS}: move what is more into docs/"
+        for number, line in enumerate(source.lines, 1):
+            if len(line) > README_COLUMNS:
+                yield f"{README}:{number}: {len(line)} columns, more than {README_COLUMNS}: break the line"
+
+
+def links_lead_somewhere(sources: Sequence[Source]) -> Iterator[str]:
+    """A link within the project leads to a file or folder of it, and an anchor to a heading there."""
+    pages = {source.path: source for source in sources}
+    folders = {str(folder) for path in pages for folder in PurePosixPath(path).parents}
+    for source in sources:
+        if not source.path.endswith(".md"):
+            continue
+        for number, line in _prose(source):
+            for target in _LINK.findall(line):
+                if "://" in target or target.startswith("mailto:"):
+                    continue
+                name, _, anchor = target.partition("#")
+                path = _joined(PurePosixPath(source.path).parent, name) if name else source.path
+                if path not in pages and path not in folders:
+                    yield f"{source.path}:{number}: the link to {target} leads nowhere: there is no {path}"
+                elif anchor and anchor not in anchors(pages.get(path)):
+                    yield f"{source.path}:{number}: the link to {target} leads nowhere: no such heading in {path}"
+
+
+def _joined(folder: PurePosixPath, name: str) -> str:
+    parts: list[str] = []
+    for part in (folder / name).parts:
+        if part == ".." and parts:
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts) or "."
+
+
+def anchors(page: Source | None) -> set[str]:
+    """The anchors of a page's headings, as a viewer of Markdown makes them."""
+    if page is None:
+        return set()
+    found: set[str] = set()
+    for _, line in _prose(page):
+        if heading := _HEADING.match(line):
+            slug = re.sub(r"[^\w\- ]", "", heading[1].lower()).replace(" ", "-")
+            number, numbered = 0, slug
+            while numbered in found:
+                number += 1
+                numbered = f"{slug}-{number}"
+            found.add(numbered)
+    return found
+
+
+def docs_are_listed(sources: Sequence[Source]) -> Iterator[str]:
+    """A page that the README does not link is found by nobody."""
+    readme = next((source for source in sources if source.path == README), None)
+    linked = {target.partition("#")[0] for target in _LINK.findall(readme.text)} if readme else set()
+    for source in sources:
+        if is_page(source) and source.path.startswith("docs/") and source.path not in linked:
+            yield f"{source.path}:1: README.md has no link to this page: add one"
+
+
+def paths_exist(sources: Sequence[Source]) -> Iterator[str]:
+    """A path in backticks, whole or the end of one, is there. `<noun>` and `*` stand for one name each."""
+    paths = {source.path for source in sources}
+    paths |= {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+
+    @cache
+    def is_there(token: str) -> bool:
+        pattern = re.sub(r"<[^>]*>|\*", "\0", token.rstrip("/"))
+        parts = (re.escape(part) for part in pattern.split("\0"))
+        whole = re.compile(r"(?:.*/)?" + "[^/]+".join(parts))
+        return any(whole.fullmatch(path) for path in paths)
+
+    for source in filter(is_page, sources):
+        for number, line in _prose(source):
+            for token in _CODE.findall(line):
+                if _is_path(token) and not is_there(token):
+                    yield f"{source.path}:{number}: there is no `{token}`: write what is there now"
+
+
+def _is_path(token: str) -> bool:
+    if not _PATH.fullmatch(token) or token.split("/")[0] in _MADE or _LABEL_KEY.match(token):
+        return False
+    if f"{token}/".startswith(GENERATED):
+        return False
+    return "/" in token or (token.endswith(_ENDINGS) and token not in _ENDINGS)
+
+
+def names_exist(sources: Sequence[Source]) -> Iterator[str]:
+    """A name of code in backticks, `containers.operations.create_container` or `UnitOfWork`, stands in the code."""
+    words = _words(sources)
+    for source in sources:
+        if source.path not in GUIDES:
+            continue
+        for number, line in _prose(source):
+            for token in _CODE.findall(line):
+                found = _NAME.fullmatch(token)
+                if _is_path(token) or found is None or not (found[2] or _TELLS_OF_CODE.search(token)):
+                    continue
+                if found[1] not in words:
+                    yield f"{source.path}:{number}: no code names `{token}`: write what it is called now"
+
+
+def _words(sources: Sequence[Source]) -> set[str]:
+    folders = ("server/", "client/", "migrations/", "protos/", "tests/", "benchmarks/")
+    code = (
+        each
+        for each in sources
+        if each.path.startswith(folders) or each.path in ("Makefile", "pyproject.toml")
+    )
+    return {word for source in code for word in re.findall(r"\w+", source.text)}
+
+
+CHECKS: Sequence[Check] = (
+    commands_are_tested,
+    readme_is_short,
+    links_lead_somewhere,
+    docs_are_listed,
+    paths_exist,
+    names_exist,
+)

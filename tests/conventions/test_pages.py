@@ -1,0 +1,114 @@
+"""Every check of the pages finds what it is for, and leaves alone what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.conventions import pages
+from tests.conventions.checks import Check
+from tests.conventions.sources import Source
+
+TREE = [
+    Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n'),
+    Source("server/house/containers/operations.py", "def create_container(): ...\n"),
+    Source("docs/api.md", "# The API\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"),
+]
+LISTED = "[api](docs/api.md#twice)\n"
+
+CASES: Sequence[tuple[Check, Source, Source]] = [
+    # check, one that breaks it, one that keeps it
+    (
+        pages.commands_are_tested,
+        Source("README.md", "```console\n$ pilothouse  never-tested \\\n    --at-all\nits answer\n```"),
+        Source(
+            "README.md", "```console\n$ pilothouse is-tested\nits answer\n```\n```text\n$ no command\n```"
+        ),
+    ),
+    (
+        pages.commands_are_tested,
+        Source("docs/operating.md", "```sh\n# a comment\npilothouse never-tested\n```"),
+        Source("docs/operating.md", "```sh\n# a comment\npilothouse is-tested\n```"),
+    ),
+    (
+        pages.commands_are_tested,
+        Source("CONTRIBUTING.md", "```sh\npilothouse never-tested\n```"),
+        Source("CHANGELOG.md", "```sh\npilothouse never-tested\n```"),
+    ),
+    (
+        pages.readme_is_short,
+        Source("README.md", "word " * 20 + "word\n" * (pages.README_WORDS - 19)),
+        Source("README.md", "word\n" * pages.README_WORDS),
+    ),
+    (
+        pages.readme_is_short,
+        Source("README.md", "x" * (pages.README_COLUMNS + 1)),
+        Source("README.md", "x" * pages.README_COLUMNS),
+    ),
+    (
+        pages.links_lead_somewhere,
+        Source("README.md", "see [it](docs/gone.md)"),
+        Source("README.md", "see [it](docs/api.md), [them](docs/), [all](https://example.org/gone.md)"),
+    ),
+    (
+        pages.links_lead_somewhere,
+        Source("CHANGELOG.md", "see [it](docs/api.md#from-python)"),
+        Source("CHANGELOG.md", "see [it](docs/api.md#from-python-typed), [it](docs/api.md#twice-1)"),
+    ),
+    (
+        pages.links_lead_somewhere,
+        Source("docs/a.md", "# Here\n[up](../README.md), [here](#here)"),
+        Source("docs/a.md", "# Here\n[down](../server/house), [here](#here)\n```sh\n[x](gone)\n```"),
+    ),
+    (
+        pages.links_lead_somewhere,
+        Source("docs/a.md", "# Here\n[there](#there)"),
+        Source("docs/a.md", "# There\n[there](#there)"),
+    ),
+    (
+        pages.docs_are_listed,
+        Source("README.md", "`docs/api.md`"),
+        Source("README.md", LISTED),
+    ),
+    (
+        pages.paths_exist,
+        Source("ARCHITECTURE.md", "`containers/operation.py`"),
+        Source(
+            "ARCHITECTURE.md",
+            "`containers/`, `<noun>/operations.py`, `house/*/operations.py`, `.venv/bin/x`, `a.dev/b`",
+        ),
+    ),
+    (
+        pages.paths_exist,
+        Source("CONTRIBUTING.md", "`perations.py`"),
+        Source("CONTRIBUTING.md", "`operations.py`, `.py`, `a word`, `read_it`, `client/gen`"),
+    ),
+    (
+        pages.names_exist,
+        Source("ARCHITECTURE.md", "`containers.operations.make_container`"),
+        Source("ARCHITECTURE.md", "`operations.create_container()`, `SELECT`, `pilothouse`, `a b_c`"),
+    ),
+    (
+        pages.names_exist,
+        Source("CONTRIBUTING.md", "`UnitOfWork`"),
+        Source("CONTRIBUTING.md", "```python\nUnitOfWork\n```"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "broken", "kept"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_check_finds_the_broken_and_passes_the_kept(check: Check, broken: Source, kept: Source) -> None:
+    found = list(check([broken, *TREE]))
+    assert len(found) == 1
+    assert found[0].startswith((f"{broken.path}:", "docs/api.md:"))
+    assert list(check([kept, *TREE])) == []
+
+
+def test_every_check_has_a_case() -> None:
+    assert {case[0] for case in CASES} == set(pages.CHECKS)
+
+
+def test_continued_commands_are_one() -> None:
+    readme = Source("README.md", "```sh\npilothouse a \\\n  --b  c\npilothouse d\n```")
+    assert list(pages.commands(readme)) == [(3, "pilothouse a --b c"), (4, "pilothouse d")]
