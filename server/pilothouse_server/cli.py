@@ -65,7 +65,6 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
     kubeconfigs = _kubeconfigs(settings)
     surroundings = None
     if dev:
-        # Only here, for it brings the whole simulated cluster.
         from pilothouse_server.development import Development
 
         surroundings = Development(settings, kubeconfigs, _say)
@@ -216,22 +215,13 @@ def simulate_cluster(
       restart {"kill", "down_seconds"}          the API server goes and comes back
       drop_watches, clear                       true: at once
     """
-    log_lines.configure("INFO", "text")
-    _run(_simulate(port, nodes, speed, state))
-
-
-async def _simulate(port: int, nodes: int, speed: float, state: Path | None) -> None:
+    from pilothouse_server.simulation import simulate
     from pilothouse_simulator import SimulatedCluster
 
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    collect_rarely()
+    log_lines.configure("INFO", "text")
     # kubectl sends no token over plain HTTP.
     cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state, tls=True)
-    async with cluster:
-        typer.echo(yaml.safe_dump(cluster.kubeconfig(), sort_keys=False))
-        await stopping.wait()
+    _run(simulate(cluster, lambda kubeconfig: typer.echo(yaml.safe_dump(kubeconfig, sort_keys=False))))
 
 
 def _settings() -> Settings:
@@ -261,7 +251,7 @@ def _kubeconfigs(settings: Settings) -> dict[str, Any]:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Runs to the end; a known failure is one line, not a traceback."""
-    from pilothouse_server.embedded.postgres import EmbeddedPostgresError
+    from pilothouse_server.embedded.child import EmbeddedProgramError
     from pilothouse_server.errors import PilothouseError
     from pilothouse_server.kubernetes.errors import ClusterError
 
@@ -272,7 +262,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         PilothouseError,
         runner.MigrationError,
         UnsupportedServerError,
-        EmbeddedPostgresError,
+        EmbeddedProgramError,
         ClusterError,
         ValueError,
         OSError,

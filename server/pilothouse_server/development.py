@@ -1,5 +1,5 @@
-"""What `pilothouse serve --dev` brings along: PostgreSQL and a simulated cluster in the data folder, so
-that one command is enough to try it.
+"""What `pilothouse serve --dev` brings along: PostgreSQL and a simulated cluster, each a process of its own that ends
+with the server, so that one command is enough to try it.
 
 Everything lives under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
 simulated cluster, kept too), `master.key`. Only its owner may enter the folder where it is made here;
@@ -20,8 +20,8 @@ from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.clusters.access import Kubeconfigs
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.embedded.simulator import EmbeddedSimulator
 from pilothouse_server.settings import Settings
-from pilothouse_simulator import SimulatedCluster
 
 DATABASE = "pilothouse"
 
@@ -40,13 +40,13 @@ class Development:
         self._say = say
         self.kubeconfigs: dict[str, Mapping[str, Any]] = dict(kubeconfigs)
         self._postgres: EmbeddedPostgres | None = None
-        self._cluster: SimulatedCluster | None = None
+        self._simulator: EmbeddedSimulator | None = None
 
     async def start(self) -> Settings:
         """Starts what is not configured.
 
         Raises:
-            EmbeddedPostgresError: PostgreSQL does not start; the text says why.
+            EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text says why.
             OSError: the data folder cannot be made.
         """
         settings = self._settings
@@ -55,15 +55,18 @@ class Development:
             settings = await self._start_postgres(settings)
         if not self.kubeconfigs:
             self._say("cluster", f"starts a simulated Kubernetes cluster, kept in {settings.data_dir}")
-            self._cluster = SimulatedCluster(state_path=settings.data_dir / "cluster.json")
-            await self._cluster.start()
-            self.kubeconfigs["local"] = self._cluster.kubeconfig()
+            self._simulator = EmbeddedSimulator(
+                settings.data_dir / "cluster.json",
+                log_level=settings.log_level,
+                log_format=settings.log_format,
+            )
+            self.kubeconfigs["local"] = await self._simulator.start()
         return settings
 
     async def stop(self) -> None:
         """Stops what was started, the database last."""
-        if self._cluster is not None:
-            await self._cluster.stop()
+        if self._simulator is not None:
+            await self._simulator.stop()
         if self._postgres is not None:
             await self._postgres.stop()
 

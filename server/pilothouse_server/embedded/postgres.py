@@ -36,13 +36,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
 
 from pilothouse_server.embedded.account import Account
+from pilothouse_server.embedded.child import EmbeddedProgramError, end, launch, require_main_thread
 
 SUPERUSER = "postgres"
 SOCKET_PORT = 5432  # only part of the socket's file name where TCP is off
@@ -53,6 +53,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 PREDECESSOR_SECONDS = 15.0
 POLL_SECONDS = 0.01
+# Fast shutdown, then an immediate one (PostgreSQL recovers at the next start), then the kernel's.
+_ENDS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
 # What an embedded server is started with unless `settings` says otherwise. fsync and the like stay at
 # PostgreSQL's own defaults: on.
@@ -67,7 +69,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
 }
 
 
-class EmbeddedPostgresError(Exception):
+class EmbeddedPostgresError(EmbeddedProgramError):
     """PostgreSQL cannot be started or stopped. The message says why, with PostgreSQL's own last words."""
 
 
@@ -147,10 +149,7 @@ class EmbeddedPostgres:
             EmbeddedPostgresError: anything else, with the end of PostgreSQL's log.
             RuntimeError: not called from the main thread. The server dies with the thread that starts it.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(
-                "PostgreSQL dies with the thread that starts it: start it from the main thread"
-            )
+        require_main_thread()
         if self._lock is not None:
             raise DataDirectoryInUseError(
                 f"PostgreSQL runs on {self.directory} already, started by this object"
@@ -174,7 +173,7 @@ class EmbeddedPostgres:
         it does not run."""
         process, self._process = self._process, None
         if process is not None:
-            await asyncio.to_thread(_end, process)
+            await asyncio.to_thread(end, process, _ENDS, STOP_SECONDS)
         if self._lock is not None:
             if self.socket_directory.parent != self.directory:
                 shutil.rmtree(self.socket_directory, ignore_errors=True)
@@ -293,22 +292,15 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".log.old"))
-        command: list[str | Path] = [
-            *self._account.command(dies_with_parent_by="INT"),
-            program("postgres"),
-            "-D",
-            self.data_directory,
-        ]
         with self.log_path.open("ab") as log:
             self.log_path.chmod(0o600)
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+            self._process = launch(
+                [program("postgres"), "-D", self.data_directory],
+                account=self._account,
+                dies_by="INT",
+                environment=_environment(),
                 stdout=log,
                 stderr=log,
-                env=_environment(),
-                cwd="/",
-                start_new_session=True,
             )
 
     async def _wait_until_ready(self) -> None:
@@ -331,17 +323,6 @@ class EmbeddedPostgres:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log_path.read_text("utf-8", "replace").splitlines()[-10:])
         return "(it said nothing)"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Fast shutdown, then an immediate one (PostgreSQL recovers at the next start), then the kernel's."""
-    for end in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        process.send_signal(end)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        return
 
 
 def _environment() -> dict[str, str]:

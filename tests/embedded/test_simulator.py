@@ -1,0 +1,185 @@
+"""The simulated cluster as a process of its own: started, stopped, killed, started again, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pilothouse_server.embedded.simulator import EmbeddedSimulator, EmbeddedSimulatorError
+from pilothouse_simulator.store.state_file import parse
+from tests.waiting import poll_until, runs_out
+
+JsonObject = dict[str, Any]
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+LAUNCHER = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pathlib import Path
+    from pilothouse_server.embedded.simulator import EmbeddedSimulator
+
+    async def main():
+        simulator = EmbeddedSimulator(Path(sys.argv[1]))
+        await simulator.start()
+        print(simulator.process_id, flush=True)
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+    """
+)
+
+
+@asynccontextmanager
+async def running(path: Path) -> AsyncIterator[tuple[EmbeddedSimulator, aiohttp.ClientSession]]:
+    """A simulator, and a session at its cluster."""
+    simulator = EmbeddedSimulator(path)
+    try:
+        kubeconfig = await simulator.start()
+        async with session_at(kubeconfig) as session:
+            yield simulator, session
+    finally:
+        await simulator.stop()
+
+
+def session_at(kubeconfig: Mapping[str, Any]) -> aiohttp.ClientSession:
+    (cluster,), (user,) = kubeconfig["clusters"], kubeconfig["users"]
+    headers = {"authorization": f"Bearer {user['user']['token']}"}
+    return aiohttp.ClientSession(cluster["cluster"]["server"], headers=headers)
+
+
+async def write(session: aiohttp.ClientSession, name: str) -> None:
+    """Returns when the cluster has answered the write."""
+    async with session.post(CONFIG_MAPS, json={"metadata": {"name": name}}) as response:
+        assert response.status == 201
+
+
+async def names(session: aiohttp.ClientSession) -> set[str]:
+    """The config maps of the cluster; none while it does not answer."""
+    try:
+        async with session.get(CONFIG_MAPS) as response:
+            return {item["metadata"]["name"] for item in (await response.json())["items"]}
+    except aiohttp.ClientError:
+        return set()
+
+
+def process_of(simulator: EmbeddedSimulator) -> int:
+    process_id = simulator.process_id
+    assert process_id is not None
+    return process_id
+
+
+async def is_gone(process_id: int) -> bool:
+    """Whether the process has ended; one that nobody has waited for yet has."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+async def test_answers_when_started_and_is_gone_when_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.json"
+    async with running(path) as (simulator, session):
+        await write(session, "kept")
+        process_id = process_of(simulator)
+        # Ctrl-C in the terminal of the server must not reach it: the server drains first.
+        assert os.getsid(process_id) == process_id != os.getsid(0)
+    assert simulator.process_id is None
+    assert await is_gone(process_id)
+    async with running(path) as (_, session):
+        assert "kept" in await names(session)
+
+
+async def test_the_command_line_holds_no_token(tmp_path: Path) -> None:
+    async with running(tmp_path / "cluster.json") as (simulator, session):
+        token = session.headers["authorization"].removeprefix("Bearer ")
+        folder = Path(f"/proc/{process_of(simulator)}")
+        assert b"pilothouse_server.simulation" in (folder / "cmdline").read_bytes()
+        assert token.encode() not in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+
+
+async def test_one_that_is_killed_comes_back_with_all_that_it_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cluster.json"
+    async with running(path) as (simulator, session):
+        for number in range(50):
+            await write(session, f"map-{number}")
+        killed = process_of(simulator)
+        os.kill(killed, signal.SIGKILL)
+        found = await poll_until(lambda: names(session), bool, what="the cluster at its old address")
+        assert {f"map-{number}" for number in range(50)} <= found
+        assert process_of(simulator) != killed
+    told = capsys.readouterr().out
+    assert "has ended" in told
+    assert "is back" in told
+
+
+async def test_kill_of_the_launcher_ends_the_simulator(tmp_path: Path) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(tmp_path / "cluster.json")], stdout=subprocess.PIPE, text=True
+    )
+    with launcher:
+        assert launcher.stdout is not None
+        process_id = int(await asyncio.to_thread(launcher.stdout.readline))
+        assert not await is_gone(process_id)
+        launcher.kill()
+        await poll_until(lambda: is_gone(process_id), what="the end of the simulator")
+
+
+async def test_one_that_cannot_start_is_an_error_that_says_why(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cluster.json"
+    path.write_text('{"format": 99}')
+    with pytest.raises(EmbeddedSimulatorError, match="did not start: status 1"):
+        await EmbeddedSimulator(path).start()
+    assert "format 99" in capfd.readouterr().err
+
+
+async def test_one_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.json"
+    # It waits for ever to read from this.
+    os.mkfifo(path)
+    simulator = EmbeddedSimulator(path, start_seconds=runs_out(3.0))
+    with pytest.raises(EmbeddedSimulatorError, match="does not answer after 3 s"):
+        await simulator.start()
+    assert simulator.process_id is None
+    waiting = [folder for folder in Path("/proc").glob("[0-9]*") if str(path) in _open_files(folder)]
+    assert waiting == []
+
+
+def _open_files(process: Path) -> set[str]:
+    try:
+        return {os.readlink(entry) for entry in (process / "fd").iterdir()}
+    except OSError:
+        return set()
+
+
+async def test_two_on_one_file_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cluster.json"
+    async with running(path) as (_, session):
+        with pytest.raises(EmbeddedSimulatorError):
+            await EmbeddedSimulator(path).start()
+        assert "another simulated cluster is kept in" in capfd.readouterr().err
+        await write(session, "first")
+    assert "first" in {obj["metadata"]["name"] for obj in parse(path.read_bytes()).objects}
+
+
+async def test_only_the_main_thread_starts_one(tmp_path: Path) -> None:
+    def elsewhere() -> None:
+        asyncio.run(EmbeddedSimulator(tmp_path / "cluster.json").start())
+
+    with pytest.raises(RuntimeError, match="main thread"):
+        await asyncio.to_thread(elsewhere)

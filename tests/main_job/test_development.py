@@ -1,0 +1,177 @@
+"""`pilothouse serve --dev` and the simulated cluster beside it: two processes, of which neither harms the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient
+from pilothouse_simulator.store.state_file import parse
+from tests.readme.served import BIN, environment
+from tests.waiting import patient, poll_until, within
+
+PASSWORD = "correct horse battery staple"
+_LISTENING = re.compile(r"serves gRPC on (\S+)")
+
+
+@dataclass
+class Development:
+    """A server started with --dev, and what it printed after its address."""
+
+    process: asyncio.subprocess.Process
+    client: AsyncClient
+    printed: list[str]
+
+    @property
+    def simulator(self) -> int:
+        """The process id of its simulated cluster."""
+        (found,) = [
+            child
+            for child in _children(self.process.pid)
+            if b"pilothouse_server.simulation" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        return found
+
+    def said(self, words: str) -> bool:
+        return any(words in line for line in self.printed)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def development(directory: Path) -> AsyncIterator[Development]:
+    """Starts it on the data in the folder, and kills it at the end."""
+    variables = {
+        "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+        "PILOTHOUSE_DATA_DIR": str(directory / "data"),
+        "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+    }
+    process = await asyncio.create_subprocess_exec(
+        BIN / "pilothouse",
+        "serve",
+        "--dev",
+        cwd=directory,
+        env={**environment(directory), **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    printed: list[str] = []
+    reading = None
+    try:
+        async with within(60.0):
+            while (found := _LISTENING.search(printed[-1] if printed else "")) is None:
+                printed.append((await process.stdout.readline()).decode())
+                assert printed[-1], "".join(printed)
+        reading = asyncio.create_task(_read(process.stdout, printed))
+        async with AsyncClient(found[1], username="admin", password=PASSWORD) as client:
+            yield Development(process, client, printed)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        if reading is not None:
+            await asyncio.wait_for(reading, patient(10.0))
+
+
+async def _read(stream: asyncio.StreamReader, printed: list[str]) -> None:
+    while line := await stream.readline():
+        printed.append(line.decode())
+
+
+def _children(process_id: int) -> list[int]:
+    tasks = Path(f"/proc/{process_id}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+async def _exists(process_id: int) -> bool:
+    return Path(f"/proc/{process_id}").exists()
+
+
+async def _run_web(client: AsyncClient) -> str:
+    """A container that runs; the address of its pod."""
+    await client.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await client.containers.create(
+        namespace="demo", container=container_pb2.Container(name="web", image="nginx:1.27")
+    )
+    return await _running(client)
+
+
+async def _running(client: AsyncClient) -> str:
+    web = await poll_until(
+        lambda: client.containers.get(namespace="demo", name="web"),
+        lambda found: found.status == container_pb2.CONTAINER_STATUS_RUNNING and found.pod_ip,
+        what="the container runs",
+    )
+    return web.pod_ip
+
+
+async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "data" / "cluster.json"
+    async with development(tmp_path) as run:
+        address = await _run_web(run.client)
+        simulator = run.simulator
+        await run.kill()
+        await poll_until(lambda: _exists(simulator), lambda there: not there, what="the simulator's end")
+    kept = parse(state.read_bytes())
+    (pod,) = [obj for obj in kept.objects if obj["kind"] == "Pod"]
+    assert (pod["status"]["phase"], pod["status"]["podIP"]) == ("Running", address)
+    async with development(tmp_path) as run:
+        assert await _running(run.client) == address
+    (again,) = [obj for obj in parse(state.read_bytes()).objects if obj["kind"] == "Pod"]
+    assert again["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_server(tmp_path: Path) -> None:
+    async with development(tmp_path) as run:
+        await _run_web(run.client)
+        simulator = run.simulator
+        os.kill(simulator, signal.SIGSTOP)
+        try:
+            async with within(10.0):
+                created = await run.client.containers.create(
+                    namespace="demo", container=container_pb2.Container(name="later", image="nginx:1.27")
+                )
+                assert created.status == container_pb2.CONTAINER_STATUS_PENDING
+                assert {each.name async for each in run.client.containers.list(namespace="demo")} == {
+                    "web",
+                    "later",
+                }
+        finally:
+            os.kill(simulator, signal.SIGCONT)
+
+
+@pytest.mark.full
+async def test_a_simulator_that_dies_is_told_of_and_started_again(tmp_path: Path) -> None:
+    async with development(tmp_path) as run:
+        address = await _run_web(run.client)
+        killed = run.simulator
+        os.kill(killed, signal.SIGKILL)
+
+        async def is_back() -> bool:
+            return run.said("the simulated cluster is back")
+
+        await poll_until(is_back, what="the simulator is started again")
+        assert run.said("the simulated cluster has ended")
+        assert run.simulator != killed
+        await run.client.containers.create(
+            namespace="demo", container=container_pb2.Container(name="later", image="nginx:1.27")
+        )
+        await poll_until(
+            lambda: run.client.containers.get(namespace="demo", name="later"),
+            lambda found: found.status == container_pb2.CONTAINER_STATUS_RUNNING,
+            what="the next container runs",
+        )
+        assert await _running(run.client) == address
