@@ -1,8 +1,8 @@
 """The `pilothouse` command: which verbs there are, and the loading of the one that is called.
 
-A verb is a module of `pilothouse_client.commands` with either `app`, a `typer.Typer` (a group of commands),
-or `command`, a function (one command). It is imported when it is called; what `--help` says of it stands in
-`VERBS`, so that help and completion are instant. Verbs of other distributions, and those of the server, join
+A verb is an object in a module of `pilothouse_client.commands`: a `typer.Typer` (a group of commands) or a function
+(one command). It is imported when it is called; where it is and what `--help` says of it stands in `VERBS`, so that
+help and completion are instant. Verbs of other distributions, and those of the server, join
 by the entry-point group `pilothouse.commands`: each entry's name is the verb, its object a function or a
 `typer.Typer`.
 """
@@ -10,7 +10,6 @@ by the entry-point group `pilothouse.commands`: each entry's name is the verb, i
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import signal
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -26,29 +25,29 @@ _COMMANDS = "pilothouse_client.commands"
 # Completion is installed for the whole command.
 _ONCE_AT_THE_TOP = ("install_completion", "show_completion")
 
-# Verb -> module and help. A module that is not there hides its verb.
+# Verb -> module:object and help.
 VERBS = {
-    "login": ("login", "Log in to a server and remember the session."),
-    "logout": ("logout", "End the session and forget it."),
-    "whoami": ("whoami", "Show who you are, your grants and permissions."),
-    "can-i": ("can_i", "Tell whether you may do something."),
-    "passwd": ("passwd", "Change your password."),
-    "contexts": ("contexts", "Servers you have logged in to."),
-    "users": ("users", "People and programs that use the platform."),
-    "roles": ("roles", "Named sets of permissions."),
-    "grants": ("grants", "Who holds which role where."),
-    "sessions": ("sessions", "Your log-ins."),
-    "namespaces": ("namespaces", "Units of tenancy, with quotas."),
-    "clusters": ("clusters", "The Kubernetes clusters."),
-    "containers": ("containers", "Workloads: create, change, start, stop, watch."),
-    "volumes": ("volumes", "Storage that containers mount: claims, files, folders."),
-    "configs": ("configs", "Configuration that containers read."),
-    "secrets": ("secrets", "Encrypted configuration that containers read."),
-    "images": ("images", "Images that containers use."),
-    "apply": ("apply", "Take Kubernetes YAML over into the platform."),
-    "audit": ("audit", "What was done, by whom."),
-    "usage": ("usage", "Usage of containers over time."),
-    "top": ("top", "Containers that use most, live."),
+    "login": ("session:login", "Log in to a server and remember the session."),
+    "logout": ("session:logout", "End the session and forget it."),
+    "whoami": ("session:whoami", "Show who you are, your grants and permissions."),
+    "can-i": ("session:can_i", "Tell whether you may do something."),
+    "passwd": ("session:passwd", "Change your password."),
+    "contexts": ("contexts:app", "Servers you have logged in to."),
+    "users": ("users:app", "People and programs that use the platform."),
+    "roles": ("roles:app", "Named sets of permissions."),
+    "grants": ("grants:app", "Who holds which role where."),
+    "sessions": ("session:sessions", "Your log-ins."),
+    "namespaces": ("namespaces:app", "Units of tenancy, with quotas."),
+    "clusters": ("clusters:app", "The Kubernetes clusters."),
+    "containers": ("containers:app", "Workloads: create, change, start, stop, watch."),
+    "volumes": ("volumes:app", "Storage that containers mount: claims, files, folders."),
+    "configs": ("configs:app", "Configuration that containers read."),
+    "secrets": ("secrets:app", "Encrypted configuration that containers read."),
+    "images": ("images:app", "Images that containers use."),
+    "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
+    "audit": ("audit:app", "What was done, by whom."),
+    "usage": ("usage:command", "Usage of containers over time."),
+    "top": ("top:command", "Containers that use most, live."),
 }
 # What help says of the server's own verbs, which are not imported for it.
 _SERVER_VERBS = {
@@ -63,16 +62,16 @@ _SERVER_VERBS = {
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a verb comes from: a module of ours, or an entry point."""
+    """Where a verb comes from: `place`, a module:object of ours, or an entry point."""
 
     verb: str
-    module: str = ""
+    place: str = ""
     entry: Any = None
 
     def load(self) -> Any:
-        if self.module:
-            module = importlib.import_module(self.module)
-            made = getattr(module, "app", None) or module.command
+        if self.place:
+            module, _, name = self.place.partition(":")
+            made = getattr(importlib.import_module(f"{_COMMANDS}.{module}"), name)
         else:
             try:
                 made = self.entry.load()
@@ -95,16 +94,16 @@ def _click_command(verb: str, made: Any) -> Any:
     command = typer.main.get_command(made)
     command.name = verb
     command.params = [each for each in command.params if each.name not in _ONCE_AT_THE_TOP]
-    _tell_whole(command)
+    _show_whole_lines(command)
     return command
 
 
-def _tell_whole(group: Any) -> None:
+def _show_whole_lines(group: Any) -> None:
     """In a group's help a command's line ends with "…" at the edge of the terminal, unless it is a short help of the
     command's own: that is wrapped."""
     for command in getattr(group, "commands", {}).values():
         command.short_help = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
-        _tell_whole(command)
+        _show_whole_lines(command)
 
 
 class _UnloadedVerb(TyperCommand):
@@ -120,10 +119,8 @@ class _Verbs(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        for verb, (name, text) in VERBS.items():
-            module = f"{_COMMANDS}.{name}"
-            if importlib.util.find_spec(module) is not None:
-                self.add_command(_UnloadedVerb(_Origin(verb, module=module), text))
+        for verb, (place, text) in VERBS.items():
+            self.add_command(_UnloadedVerb(_Origin(verb, place=place), text))
         for entry in _entry_points():
             if entry.name not in self.commands:
                 text = _SERVER_VERBS.get(entry.name, f"From {entry.value.partition(':')[0]}.")

@@ -81,18 +81,18 @@ class PilothouseError(Exception):
 
     def __str__(self) -> str:
         label = f"{self.code.name} ({self.reason})" if self.reason else self.code.name
-        headline, fields = self.told_once
+        headline, fields = self.message_and_violations
         return f"{label}: " + "; ".join(
             [*([headline] if headline else []), *(f"{each.field}: {each.description}" for each in fields)]
         )
 
     @property
-    def told_once(self) -> tuple[str, tuple[FieldViolation, ...]]:
-        """The message, and the violations that it does not tell.
+    def message_and_violations(self) -> tuple[str, tuple[FieldViolation, ...]]:
+        """The message, and the violations that it does not name.
 
         The server sums its violations up by the first of them and a count, and a cluster's words hold the rules
-        that it names: told side by side, the same sentences would stand there twice. A sum of several gives way
-        to them: the message is then empty.
+        that it names: side by side, the same sentences would stand there twice. A sum of several gives way to them:
+        the message is then empty.
         """
         if not self.violations:
             return self.message, ()
@@ -103,7 +103,7 @@ class PilothouseError(Exception):
 
     @property
     def from_server(self) -> bool:
-        """Whether the server itself said so; otherwise gRPC or a proxy did, and the server may never have
+        """Whether the server itself answered so; otherwise gRPC or a proxy did, and the server may never have
         seen the call."""
         return bool(self.reason)
 

@@ -153,7 +153,7 @@ def _says_nothing(error: PilothouseError) -> bool:
 
 
 def _add(problems: Problems, one: _Attempt, error: PilothouseError) -> None:
-    headline, fields = error.told_once
+    headline, fields = error.message_and_violations
     if headline:
         problems.add(Problem(one.place, one.subject, "", f"{headline} [{error.reason or error.code.name}]"))
     for violation in fields:

@@ -8,7 +8,7 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values as given
+from pilothouse_client.commands import config_values
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -50,17 +50,17 @@ _Key = Annotated[str, typer.Option("--key", help="Write the value of this key, a
 def create(
     name: _Name,
     namespace: Namespace = "",
-    literal: given.Literals = None,
-    file: given.Files = None,
-    env_file: given.EnvFiles = None,
-    label: given.Labels = None,
-    annotation: given.Annotations = None,
-    immutable: given.Immutable = False,
+    literal: config_values.Literals = None,
+    file: config_values.Files = None,
+    env_file: config_values.EnvFiles = None,
+    label: config_values.Labels = None,
+    annotation: config_values.Annotations = None,
+    immutable: config_values.Immutable = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a config map. Files that are no text become binary values."""
-    data, binary_data = given.split_text(given.read_values(literal, file, env_file))
+    data, binary_data = config_values.split_text(config_values.read_values(literal, file, env_file))
     config_map = pb.ConfigMap(
         name=name,
         data=data,
@@ -114,29 +114,29 @@ def list_config_maps(
         if filter_ or order_by or limit:
             raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
         with client.config.watch_configs(namespace=where, label_selector=selector) as changes:
-            show_changes(given.changes_of("config_map", changes), COLUMNS, output)
+            show_changes(config_values.changes_of("config_map", changes), COLUMNS, output)
 
 
 @app.command("update")
 def update(
     name: _Name,
     namespace: Namespace = "",
-    literal: given.Literals = None,
-    file: given.Files = None,
-    env_file: given.EnvFiles = None,
-    remove: given.Remove = None,
-    replace: given.Replace = False,
-    label: given.Labels = None,
-    annotation: given.Annotations = None,
-    immutable: given.Immutable = False,
-    restart: given.Restart = False,
+    literal: config_values.Literals = None,
+    file: config_values.Files = None,
+    env_file: config_values.EnvFiles = None,
+    remove: config_values.Remove = None,
+    replace: config_values.Replace = False,
+    label: config_values.Labels = None,
+    annotation: config_values.Annotations = None,
+    immutable: config_values.Immutable = False,
+    restart: config_values.Restart = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Change a config map. Keys that are not given stay, unless --replace."""
-    data, binary_data = given.split_text(given.read_values(literal, file, env_file))
-    given.check_replaced(replace, remove)
+    data, binary_data = config_values.split_text(config_values.read_values(literal, file, env_file))
+    config_values.check_replaced(replace, remove)
     paths = [
         path
         for path, asked in (
@@ -169,7 +169,7 @@ def update(
             validate_only=validate_only,
             restart_containers=restart,
         )
-    given.say_what_follows(answer)
+    config_values.say_what_follows(answer)
     show(answer.config_map, COLUMNS, output)
 
 

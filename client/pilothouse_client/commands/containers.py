@@ -11,8 +11,13 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands import container_actions, container_import, container_live
-from pilothouse_client.commands import container_spec as spec
+from pilothouse_client.commands import (
+    container_actions,
+    container_exec,
+    container_import,
+    container_logs,
+    container_spec,
+)
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
     DETAILS_COLUMNS,
@@ -49,7 +54,8 @@ app = typer.Typer(
 )
 container_actions.add_to(app)
 app.command("import")(container_import.import_deployments)
-container_live.add_to(app)
+app.command("logs")(container_logs.logs)
+app.command("exec", context_settings={"ignore_unknown_options": True})(container_exec.execute)
 _Args = Annotated[list[str] | None, typer.Argument(help="Arguments in place of the image's, after --.")]
 
 
@@ -57,36 +63,36 @@ _Args = Annotated[list[str] | None, typer.Argument(help="Arguments in place of t
 def create(
     name: ContainerName,
     args: _Args = None,
-    image: spec.Image = None,
+    image: container_spec.Image = None,
     namespace: Namespace = "",
-    from_file: spec.FromFile = "",
-    display_name: spec.DisplayName = None,
-    command: spec.Command = None,
-    env: spec.Env = None,
-    env_config: spec.EnvConfig = None,
-    env_secret: spec.EnvSecret = None,
-    port: spec.PortOption = None,
-    service_type: spec.ServiceTypeOption = "",
-    mount: spec.Mount = None,
-    cpu_request: spec.CpuRequest = None,
-    cpu_limit: spec.CpuLimit = None,
-    memory_request: spec.MemoryRequest = None,
-    memory_limit: spec.MemoryLimit = None,
-    replicas: spec.Replicas = None,
-    label: spec.LabelOption = None,
-    annotation: spec.AnnotationOption = None,
-    service_account: spec.ServiceAccount = None,
-    image_pull_secret: spec.PullSecret = None,
-    drift_policy: spec.DriftPolicyOption = None,
+    from_file: container_spec.FromFile = "",
+    display_name: container_spec.DisplayName = None,
+    command: container_spec.Command = None,
+    env: container_spec.Env = None,
+    env_config: container_spec.EnvConfig = None,
+    env_secret: container_spec.EnvSecret = None,
+    port: container_spec.PortOption = None,
+    service_type: container_spec.ServiceTypeOption = "",
+    mount: container_spec.Mount = None,
+    cpu_request: container_spec.CpuRequest = None,
+    cpu_limit: container_spec.CpuLimit = None,
+    memory_request: container_spec.MemoryRequest = None,
+    memory_limit: container_spec.MemoryLimit = None,
+    replicas: container_spec.Replicas = None,
+    label: container_spec.LabelOption = None,
+    annotation: container_spec.AnnotationOption = None,
+    service_account: container_spec.ServiceAccount = None,
+    image_pull_secret: container_spec.PullSecret = None,
+    drift_policy: container_spec.DriftPolicyOption = None,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a container and start it."""
-    container = spec.container_from_file(from_file) if from_file else pb.Container()
+    container = container_spec.container_from_file(from_file) if from_file else pb.Container()
     container.name = name
-    spec.Specification(
+    container_spec.Specification(
         image=image,
         display_name=display_name,
         command=command,
@@ -125,32 +131,32 @@ def create(
 def update(
     name: ContainerName,
     args: _Args = None,
-    image: spec.Image = None,
+    image: container_spec.Image = None,
     namespace: Namespace = "",
-    display_name: spec.DisplayName = None,
-    command: spec.Command = None,
-    env: spec.Env = None,
-    env_config: spec.EnvConfig = None,
-    env_secret: spec.EnvSecret = None,
+    display_name: container_spec.DisplayName = None,
+    command: container_spec.Command = None,
+    env: container_spec.Env = None,
+    env_config: container_spec.EnvConfig = None,
+    env_secret: container_spec.EnvSecret = None,
     remove_env: Annotated[
         list[str] | None, typer.Option("--remove-env", metavar="KEY", help="Repeat.")
     ] = None,
-    port: spec.PortOption = None,
-    service_type: spec.ServiceTypeOption = "",
-    mount: spec.Mount = None,
-    cpu_request: spec.CpuRequest = None,
-    cpu_limit: spec.CpuLimit = None,
-    memory_request: spec.MemoryRequest = None,
-    memory_limit: spec.MemoryLimit = None,
-    replicas: spec.Replicas = None,
-    label: spec.LabelOption = None,
+    port: container_spec.PortOption = None,
+    service_type: container_spec.ServiceTypeOption = "",
+    mount: container_spec.Mount = None,
+    cpu_request: container_spec.CpuRequest = None,
+    cpu_limit: container_spec.CpuLimit = None,
+    memory_request: container_spec.MemoryRequest = None,
+    memory_limit: container_spec.MemoryLimit = None,
+    replicas: container_spec.Replicas = None,
+    label: container_spec.LabelOption = None,
     remove_label: Annotated[
         list[str] | None, typer.Option("--remove-label", metavar="KEY", help="Repeat.")
     ] = None,
-    annotation: spec.AnnotationOption = None,
-    service_account: spec.ServiceAccount = None,
-    image_pull_secret: spec.PullSecret = None,
-    drift_policy: spec.DriftPolicyOption = None,
+    annotation: container_spec.AnnotationOption = None,
+    service_account: container_spec.ServiceAccount = None,
+    image_pull_secret: container_spec.PullSecret = None,
+    drift_policy: container_spec.DriftPolicyOption = None,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     wait: Wait = False,
@@ -161,7 +167,7 @@ def update(
 
     Variables, labels and annotations are added; ports, mounts and image pull secrets replace all it has.
     """
-    specification = spec.Specification(
+    specification = container_spec.Specification(
         image=image,
         display_name=display_name,
         command=command,

@@ -67,7 +67,7 @@ def _report_call(error: Exception) -> int:
 
     assert isinstance(error, PilothouseError)
     code = error.code.name
-    headline, violations = error.told_once
+    headline, violations = error.message_and_violations
     words = headline or ("these fields are wrong" if violations else code.lower().replace("_", " "))
     _say(f"{words} [{error.reason or code}]")
     for violation in violations:

@@ -23,7 +23,7 @@ from pilothouse_client.commands.options import (
     enum_number,
 )
 from pilothouse_client.commands.output import Column, done, show, show_all
-from pilothouse_client.commands.passwords import FromStdin, read_password
+from pilothouse_client.commands.session import FromStdin, read_password
 from pilothouse_client.commands.values import enum_label, moment
 
 app = typer.Typer(

@@ -1,97 +1,32 @@
-"""`pilothouse containers logs` and `exec`: what goes on inside a container right now."""
+"""`pilothouse containers exec`: a program in a container, and the terminal that -it gives it.
+
+The terminal is raw while the program has it: keys go to the program as they are pressed, ^C with the others, and
+nothing is echoed here. Whoever is left with such a terminal can hardly type, so it is put back however the command
+ends: by its end, by an error, and by the signals that would end a process on the spot. Those end it by SystemExit,
+which closes the call as any error does, with 128 + the signal as exit code, as shells have it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import queue
+import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.container_columns import ContainerName
-from pilothouse_client.commands.container_terminal import raw_terminal, terminal_size
-from pilothouse_client.commands.failures import CommandError, exit_code_of
+from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
-from pilothouse_client.commands.times import parse_time, to_timestamp
+from pilothouse_client.commands.options import Namespace, namespace_or_default
 
 _CHUNK_BYTES = 16 * 1024
-_CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILABLE": "UNAVAILABLE"}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Adds the verbs to the group."""
-    app.command("logs")(logs)
-    app.command("exec", context_settings={"ignore_unknown_options": True})(execute)
-
-
-def logs(
-    name: Annotated[str, typer.Argument(help="Name of the container; or use --selector.")] = "",
-    namespace: Namespace = "",
-    selector: Selector = "",
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is written later.")] = False,
-    previous: Annotated[bool, typer.Option("--previous", help="Of the run before the last restart.")] = False,
-    tail: Annotated[
-        int, typer.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
-    ] = -1,
-    since: Annotated[
-        str, typer.Option("--since", help="Only what is newer: a time, or how long ago, such as 5m.")
-    ] = "",
-    timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="Show when each line was written.")
-    ] = False,
-    pod: Annotated[str, typer.Option("--pod", help="Only this pod.")] = "",
-    init_container: Annotated[str, typer.Option("--init-container", help="Of this init container.")] = "",
-    prefix: Annotated[
-        bool | None,
-        typer.Option(
-            "--prefix/--no-prefix",
-            help="Begin each line with CONTAINER/POD; by default with --selector, and where there are several pods.",
-        ),
-    ] = None,
-) -> None:
-    """Show the log of a container, or of several; after a cut a followed one goes on without duplicates.
-
-    Of several logs those that can be read are shown; the others are named on standard error, and the exit code is then
-    7, or 9 where the cluster fails.
-    """
-    request: dict[str, Any] = {
-        "namespace": namespace_or_default(namespace),
-        "name": name,
-        "label_selector": selector,
-        "follow": follow,
-        "previous": previous,
-        "pod": pod,
-        "init_container": init_container,
-    }
-    if tail >= 0:
-        request["tail_lines"] = tail
-    if since:
-        request["since_time"] = to_timestamp(parse_time(since, "--since"))
-    many, exit_code = bool(selector), 0
-    with connect() as client, client.containers.stream_logs(**request) as answers:
-        for answer in answers:
-            many = many or answer.pods > 1
-            for entry in answer.entries:
-                named = many if prefix is None else prefix
-                sys.stdout.buffer.write(_shown(entry, timestamps=timestamps, named=named))
-            sys.stdout.buffer.flush()
-            for problem in answer.problems:
-                does = "waiting for" if follow else "error:"
-                typer.echo(f"{does} {problem.container}/{problem.pod}: {problem.message}", err=True)
-                exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
-    raise typer.Exit(0 if follow else exit_code)
-
-
-def _shown(entry: pb.LogEntry, *, timestamps: bool, named: bool) -> bytes:
-    parts = [f"{entry.container}/{entry.pod}".encode()] if named else []
-    parts += [entry.timestamp.ToJsonString().encode()] if timestamps else []
-    return b" ".join([*parts, entry.line]) + b"\n"
+_GREATEST_SIDE = 10_000
 
 
 def execute(
@@ -121,7 +56,7 @@ def execute(
     try:
         with (
             connect() as client,
-            raw_terminal(keyboard.resized) if tty else contextlib.nullcontext(),
+            _raw_terminal(keyboard.resized) if tty else contextlib.nullcontext(),
             client.containers.exec(keyboard) as answers,
         ):
             result = _show_output(answers)
@@ -157,7 +92,7 @@ class _Input:
     """The requests of an exec: the start, then what is typed and how the terminal changes, as it comes."""
 
     def __init__(self, start: pb.ExecStart, *, read: bool) -> None:
-        size = terminal_size() if start.tty else None
+        size = _terminal_size() if start.tty else None
         if size is not None:
             start.terminal_size.CopyFrom(size)
         self._queue: queue.Queue[pb.ExecRequest | None] = queue.Queue(64)
@@ -183,7 +118,7 @@ class _Input:
         """Tells the terminal's new size. Called by a handler of a signal: the main thread must not use the queue
         meanwhile, or it would wait for itself."""
         with contextlib.suppress(queue.Full, OSError):
-            if (size := terminal_size()) is not None:
+            if (size := _terminal_size()) is not None:
                 self._queue.put_nowait(pb.ExecRequest(resize=size))
 
     def _read(self) -> None:
@@ -192,3 +127,54 @@ class _Input:
             while data := os.read(sys.stdin.fileno(), _CHUNK_BYTES):
                 self._queue.put(pb.ExecRequest(stdin=data))
         self._queue.put(pb.ExecRequest(close_stdin=True))
+
+
+def _terminal_size() -> pb.TerminalSize | None:
+    """The size of the terminal that is standard input; None where nobody has told it one.
+
+    COLUMNS and LINES, which stay as they were, do not count.
+    """
+    columns, rows = os.get_terminal_size(sys.stdin.fileno())
+    if not columns or not rows:
+        return None
+    return pb.TerminalSize(width=min(columns, _GREATEST_SIDE), height=min(rows, _GREATEST_SIDE))
+
+
+@contextlib.contextmanager
+def _raw_terminal(on_resize: Callable[[], None]) -> Iterator[None]:
+    """Hands keys on as they are pressed, and tells when the size changes; puts the terminal back at the end."""
+    # Here, because other systems have neither them nor these signals.
+    import termios
+    import tty
+
+    ending = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    ended = False
+
+    def restore() -> None:
+        # Now, not once all is written: a terminal that has hung up, or stopped, takes nothing any more.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+    def end(number: int, _frame: object) -> None:
+        nonlocal ended
+        restore()
+        # A second signal must not break off what the first one has begun.
+        if not ended:
+            ended = True
+            raise SystemExit(128 + number)
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGWINCH: lambda *_: on_resize()}
+    # What is ignored stays so: that is how `nohup` works.
+    handlers |= {number: end for number in ending if signal.getsignal(number) is not signal.SIG_IGN}
+    previous: dict[signal.Signals, Any] = {}
+    try:
+        for number, handler in handlers.items():
+            previous[number] = signal.signal(number, handler)
+        tty.setraw(descriptor, termios.TCSANOW)
+        yield
+    finally:
+        restore()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+"""`pilothouse containers logs`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands.failures import exit_code_of
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
+from pilothouse_client.commands.times import parse_time, to_timestamp
+
+_CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILABLE": "UNAVAILABLE"}
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="Name of the container; or use --selector.")] = "",
+    namespace: Namespace = "",
+    selector: Selector = "",
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is written later.")] = False,
+    previous: Annotated[bool, typer.Option("--previous", help="Of the run before the last restart.")] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
+    ] = -1,
+    since: Annotated[
+        str, typer.Option("--since", help="Only what is newer: a time, or how long ago, such as 5m.")
+    ] = "",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="Show when each line was written.")
+    ] = False,
+    pod: Annotated[str, typer.Option("--pod", help="Only this pod.")] = "",
+    init_container: Annotated[str, typer.Option("--init-container", help="Of this init container.")] = "",
+    prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefix/--no-prefix",
+            help="Begin each line with CONTAINER/POD; by default with --selector, and where there are several pods.",
+        ),
+    ] = None,
+) -> None:
+    """Show the log of a container, or of several; after a cut a followed one goes on without duplicates.
+
+    Of several logs those that can be read are shown; the others are named on standard error, and the exit code is then
+    7, or 9 where the cluster fails.
+    """
+    request: dict[str, Any] = {
+        "namespace": namespace_or_default(namespace),
+        "name": name,
+        "label_selector": selector,
+        "follow": follow,
+        "previous": previous,
+        "pod": pod,
+        "init_container": init_container,
+    }
+    if tail >= 0:
+        request["tail_lines"] = tail
+    if since:
+        request["since_time"] = to_timestamp(parse_time(since, "--since"))
+    many, exit_code = bool(selector), 0
+    with connect() as client, client.containers.stream_logs(**request) as answers:
+        for answer in answers:
+            many = many or answer.pods > 1
+            for entry in answer.entries:
+                named = many if prefix is None else prefix
+                sys.stdout.buffer.write(_line(entry, timestamps=timestamps, named=named))
+            sys.stdout.buffer.flush()
+            for problem in answer.problems:
+                does = "waiting for" if follow else "error:"
+                typer.echo(f"{does} {problem.container}/{problem.pod}: {problem.message}", err=True)
+                exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
+    raise typer.Exit(0 if follow else exit_code)
+
+
+def _line(entry: pb.LogEntry, *, timestamps: bool, named: bool) -> bytes:
+    parts = [f"{entry.container}/{entry.pod}".encode()] if named else []
+    parts += [entry.timestamp.ToJsonString().encode()] if timestamps else []
+    return b" ".join([*parts, entry.line]) + b"\n"

@@ -1,0 +1,183 @@
+"""Who you are: `pilothouse login`, `logout`, `whoami`, `can-i`, `passwd` and `sessions`.
+
+Passwords come from a prompt or from standard input, never from the command line, which others can read.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse_client.commands import grants
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import (
+    config_file,
+    connect,
+    current,
+    report_retry,
+    selected,
+    tls_of,
+)
+from pilothouse_client.commands.options import Format, Limit, Namespace, Output
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.values import moment
+from pilothouse_client.config_file import Configuration, Context
+
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
+sessions = typer.Typer(no_args_is_help=True, help="Your log-ins.", rich_markup_mode=None)
+_SESSIONS: list[Column[Any]] = [
+    Column("ID", lambda session: session.session_id),
+    Column("CURRENT", lambda session: "yes" if session.current else ""),
+    Column("CREATED", lambda session: moment(session.create_time)),
+    Column("LAST USED", lambda session: moment(session.last_used_time)),
+    Column("EXPIRES", lambda session: moment(session.expire_time)),
+    Column("ADDRESS", lambda session: session.client_ip),
+    Column("PROGRAM", lambda session: session.user_agent),
+]
+
+
+def login(
+    server: Annotated[
+        str, typer.Option("--server", metavar="HOST:PORT", help="Server; default the context's.")
+    ] = "",
+    user: Annotated[str, typer.Option("--user", "-u", help="User name; asked for if not given.")] = "",
+    password_stdin: FromStdin = False,
+    name: Annotated[str, typer.Option("--name", help="Name of the context; default USER@SERVER.")] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Default namespace of the context.")
+    ] = "",
+    insecure: Annotated[bool | None, typer.Option("--insecure/--secure", help="Plain text or TLS.")] = None,
+    ca_file: Annotated[str, typer.Option("--ca-file", help="PEM file of authorities to trust.")] = "",
+) -> None:
+    """Log in to a server and remember the session. The context becomes the current one."""
+    from pilothouse_client import Client, MemoryTokenStore
+
+    invocation = current.get()
+    file = config_file()
+    _, former = selected(file.read(), invocation)
+    address = server or invocation.server or (former.server if former else "")
+    if not address:
+        raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
+    same_server = former is not None and former.server == address
+    if former is not None and same_server:
+        insecure = former.insecure if insecure is None else insecure
+        ca_file, namespace = ca_file or former.ca_file, namespace or former.namespace
+        user = user or former.username
+    insecure = invocation.insecure if insecure is None else insecure
+    ca_file = ca_file or invocation.ca_file
+    username = user or str(typer.prompt("User name", err=True))
+    password = read_password(f"Password of {username}", from_stdin=password_stdin)
+    store = MemoryTokenStore()
+    try:
+        client = Client(
+            address,
+            tokens=store,
+            insecure=insecure,
+            tls=None if insecure else tls_of(ca_file),
+            timeout=invocation.timeout,
+            on_retry=report_retry,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), 2) from error
+    with client:
+        answer = client.login(username, password)
+    tokens = store.load()
+    assert tokens is not None
+    context_name = name or invocation.context or f"{answer.user.username or username}@{address}"
+    context = Context(address, answer.user.username or username, namespace, insecure, ca_file, asdict(tokens))
+
+    def remember(configuration: Configuration) -> Configuration:
+        return configuration.with_context(context_name, context, use=True)
+
+    file.change(remember)
+    typer.echo(f"logged in to {address} as {context.username} (context {context_name})")
+
+
+def logout() -> None:
+    """End the session and forget its tokens. The context stays, to log in again."""
+    from pilothouse_client import DeadlineExceededError, RetryPolicy, UnavailableError
+
+    file = config_file()
+    name, context = selected(file.read(), current.get())
+    if context is None or not context.tokens:
+        typer.echo("not logged in")
+        return
+    try:
+        # Whoever logs out waits for no server: what counts is that this machine forgets.
+        with connect(RetryPolicy(attempts=6)) as client:
+            client.logout()
+        typer.echo(f"logged out of {context.server}")
+    except (UnavailableError, DeadlineExceededError):
+        # The tokens must go all the same: that is what the user wants of this machine.
+        def forget(configuration: Configuration) -> Configuration:
+            return configuration.with_context(name, replace(configuration.contexts[name], tokens=None))
+
+        file.change(forget)
+        typer.echo(
+            f"{context.server} is away: its session goes on until it expires, but is forgotten here", err=True
+        )
+
+
+def whoami(output: Output = Format.TABLE) -> None:
+    """Show who you are, your grants and the permissions you hold everywhere."""
+    with connect() as client:
+        answer = client.identity.who_am_i()
+    if output is not Format.TABLE:
+        show(answer, [], output)
+        return
+    typer.echo(f"{answer.user.username} {answer.user.email}".strip())
+    if answer.permissions:
+        typer.echo(f"everywhere: {', '.join(answer.permissions)}")
+    show_all(answer.grants, grants.COLUMNS, output)
+
+
+def can_i(
+    permission: Annotated[str, typer.Argument(help="Such as container.delete.")],
+    namespace: Namespace = "",
+    user: Annotated[str, typer.Option("--user", help="Ask about another user.")] = "",
+) -> None:
+    """Tell whether you may do something: prints yes or no, exits with 0 or 1. Without -n: in every namespace."""
+    with connect() as client:
+        allowed = client.identity.check_permission(permission=permission, namespace=namespace, username=user)
+    typer.echo("yes" if allowed else "no")
+    raise typer.Exit(0 if allowed else 1)
+
+
+def passwd(password_stdin: FromStdin = False) -> None:
+    """Change your password. With --password-stdin the first line is the current one, the second the new one."""
+    present = read_password("Current password", from_stdin=password_stdin)
+    new = read_password("New password", from_stdin=password_stdin, repeat=True)
+    with connect() as client:
+        client.identity.change_password(current_password=present, new_password=new)
+    typer.echo("password changed; your other sessions have ended")
+
+
+def read_password(prompt: str, *, from_stdin: bool, repeat: bool = False) -> str:
+    """Returns the password, without its line break; CommandError if there is none or nobody to ask."""
+    if from_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = str(typer.prompt(prompt, hide_input=True, confirmation_prompt=repeat, err=True))
+    else:
+        raise CommandError("standard input is no terminal; give the password with --password-stdin", 2)
+    if not password:
+        raise CommandError("the password is empty", 2)
+    return password
+
+
+@sessions.command("list")
+def list_sessions(limit: Limit = 0, output: Output = Format.TABLE) -> None:
+    """List your sessions, newest first."""
+    with connect() as client:
+        show_all(client.identity.list_sessions(), _SESSIONS, output, limit)
+
+
+@sessions.command("revoke")
+def revoke(session_id: Annotated[str, typer.Argument(help="As `list` shows it.")]) -> None:
+    """End one of your sessions."""
+    with connect() as client:
+        client.identity.revoke_session(session_id=session_id)
+    done(f"session {session_id} ended")
