@@ -23,6 +23,7 @@ from pilothouse_server.config.operations import configs, rotation
 from pilothouse_server.config.service import ConfigService
 from pilothouse_server.containers import messages as container_messages
 from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.service import ContainerService
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
@@ -208,7 +209,7 @@ class Application:
                 ImportHandler(self.clusters.client, self.envelopes),
             ),
             StorageService(watches, page_key, self.clusters.client),
-            ConfigService(watches, page_key, self.clusters.client, self.envelopes),
+            ConfigService(watches, page_key, self.clusters.client, self.envelopes, ConfigReaders()),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.usage_stream, page_key),
         )

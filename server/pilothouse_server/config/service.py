@@ -13,6 +13,7 @@ from pilothouse_server.config import messages
 from pilothouse_server.config.dry_run import check_on_cluster
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
+from pilothouse_server.config.readers import Readers
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import operations as namespaces
@@ -33,11 +34,19 @@ class ConfigService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ConfigService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect, envelopes: Envelopes) -> None:
+    def __init__(
+        self,
+        watches: WatchServer,
+        page_key: bytes,
+        connect: Connect,
+        envelopes: Envelopes,
+        readers: Readers,
+    ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
         self._envelopes = envelopes
+        self._readers = readers
 
     async def CreateConfigMap(
         self, request: pb.CreateConfigMapRequest, call: Call
@@ -78,7 +87,7 @@ class ConfigService:
             request.name,
             lambda stored: config_maps.taken_over(stored, asked, paths, keys),
             _etag_check(request.etag or request.config_map.etag),
-            restart=request.restart_containers,
+            effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateConfigMapResponse(
             config_map=await self._wanted_map(call, changed.config),
@@ -129,7 +138,7 @@ class ConfigService:
             messages.asked_change(request, paths),
             self._envelopes,
             _etag_check(request.etag or request.secret.etag),
-            restart=request.restart_containers,
+            effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateSecretResponse(
             secret=await self._wanted_secret(call, changed.config),
@@ -235,7 +244,12 @@ class ConfigService:
         self, kind: Kind, request: pb.DeleteConfigMapRequest | pb.DeleteSecretRequest, call: Call
     ) -> Config:
         return await configs.delete(
-            await call.transaction(), kind, request.namespace, request.name, _etag_check(request.etag)
+            await call.transaction(),
+            kind,
+            request.namespace,
+            request.name,
+            _etag_check(request.etag),
+            self._readers,
         )
 
 

@@ -12,8 +12,6 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
-    column,
-    table,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -61,16 +59,4 @@ SECRETS = Table(
     Column("data_key", LargeBinary),
     Column("key_id", String(64)),
     comment="Secrets that containers of a namespace read, encrypted by the application.",
-)
-
-# Owned by other nouns; read here for names and places only.
-VOLUMES = table(
-    "volumes",
-    column("id", BigInteger()),
-    column("name", String(253)),
-    column("namespace_id", BigInteger()),
-    column("type", String(50)),
-    column("source_name", String(253)),
-    column("deletion_requested_at", DateTime(timezone=True)),
-    schema="public",
 )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
 from pilothouse_server.containers.privileges import (
@@ -17,7 +18,6 @@ from pilothouse_server.containers.privileges import (
     has_new_host_ports,
     refuse_privileges,
 )
-from pilothouse_server.containers.repository import SourceKind
 from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted, already_exists
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
@@ -75,7 +75,7 @@ async def check_references(
         at = f"container.init_containers[{number}]"
         env += [(f"{at}.env[{i}]", item) for i, item in enumerate(init.env)]
         mounts += [(f"{at}.volume_mounts[{i}]", item) for i, item in enumerate(init.volume_mounts)]
-    kinds: tuple[tuple[SourceKind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
+    kinds: tuple[tuple[Kind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
     for kind, words in kinds:
         needed = {item.source_name for _, item in env if item.value_from == kind and not item.optional}
         needed -= _read_beside(stored, kind)
@@ -122,7 +122,7 @@ async def _check_pull_secrets(
             )
 
 
-def _read_beside(stored: Container | None, kind: SourceKind) -> set[str]:
+def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
     """What a container that was imported earlier reads, and stands on the cluster beside the platform."""
     if stored is None or not stored.imported:
         return set()

@@ -12,7 +12,7 @@ commit; where no quota is set the lock is shared, so creates do not wait for one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -169,45 +169,7 @@ async def restart(transaction: Transaction, namespace: str, name: str) -> Contai
     stored = await _located_for_move(transaction, namespace, name)
     if stored.desired_state != "running":
         raise illegal_transition("restart", stored)
-    return await _restart(transaction, stored)
-
-
-async def restart_users(
-    transaction: Transaction, namespace_id: int, kind: repository.SourceKind, name: str
-) -> list[str]:
-    """Wants every pod replaced of the running containers that read a config map or secret; answers their
-    names. The cluster gets the new values first: a container waits for what it reads.
-    """
-    restarted = []
-    for container_id in await repository.users_of_source(transaction, namespace_id, kind, name):
-        stored = await repository.get(transaction, container_id, lock=True)
-        if stored is None or stored.desired_state != "running" or stored.deletion_requested_at is not None:
-            continue
-        await _restart(transaction, stored)
-        restarted.append(stored.name)
-    return restarted
-
-
-async def users_of_source(
-    transaction: ReadTransaction, namespace_id: int, kind: repository.SourceKind, name: str
-) -> list[str]:
-    """Names of the containers that read a config map or secret, less those being deleted."""
-    return list((await repository.users_of_source(transaction, namespace_id, kind, name)).values())
-
-
-async def readers_of_keys(
-    transaction: ReadTransaction,
-    namespace_id: int,
-    kind: repository.SourceKind,
-    name: str,
-    keys: Collection[str],
-) -> list[str]:
-    """Names of the containers whose environment cannot do without one of these keys of a config map or secret."""
-    if not keys:
-        return []
-    readers = await repository.users_of_source(transaction, namespace_id, kind, name)
-    found = await repository.get_many(transaction, list(readers))
-    return [each.name for each in found if rules.reads_keys(each, kind, name, keys)]
+    return await restart_locked(transaction, stored)
 
 
 async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Container:
@@ -304,7 +266,8 @@ async def _located_for_move(transaction: Transaction, namespace: str, name: str)
     return stored
 
 
-async def _restart(transaction: Transaction, stored: Container) -> Container:
+async def restart_locked(transaction: Transaction, stored: Container) -> Container:
+    """Wants every pod of a locked container replaced."""
     wanted = msgspec.structs.replace(
         stored, spec=msgspec.structs.replace(stored.spec, restarted_at=transaction.now)
     )

@@ -39,6 +39,7 @@ HOST_PATH_PERMISSION = admission.HOST_PATH_PERMISSION
 
 list_page = repository.list_volumes
 stream = repository.stream_volumes
+showing = repository.showing
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Volume:

@@ -208,6 +208,21 @@ async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
     return await _update(transaction, stored, values)
 
 
+async def showing(transaction: ReadTransaction, namespace_id: int, kind: str, name: str) -> Sequence[str]:
+    """Names of the volumes that show the config map or secret `name`, less those that are being deleted."""
+    query = (
+        select(VOLUMES.c.name)
+        .where(
+            VOLUMES.c.namespace_id == namespace_id,
+            VOLUMES.c.type == kind,
+            VOLUMES.c.source_name == name,
+            VOLUMES.c.deletion_requested_at.is_(None),
+        )
+        .order_by(VOLUMES.c.name)
+    )
+    return [row.name for row in await transaction.connection.execute(query)]
+
+
 async def count(transaction: ReadTransaction, namespace_id: int) -> int:
     """How many volumes a namespace holds, those being deleted included."""
     query = select(func.count()).where(VOLUMES.c.namespace_id == namespace_id)

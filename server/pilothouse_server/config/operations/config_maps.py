@@ -67,10 +67,10 @@ async def change(
     merge: Merge,
     check: configs.Check,
     *,
-    restart: bool,
+    effect: configs.Effect,
 ) -> configs.Changed[ConfigMap]:
     """Changes what is wanted: `merge` answers the stored one with the caller's fields taken over. Containers that
-    read it and run are restarted if `restart` and the data changed.
+    read it and run are restarted if `effect` says so and the data changed.
 
     Errors as `create`; Aborted from `check` if the etag is not the current one; FailedPrecondition if it is
     immutable or being deleted.
@@ -90,7 +90,7 @@ async def change(
     if same_data:
         return configs.Changed(written)
     removed = _keys(stored) - _keys(written)
-    return await configs.changed_data(transaction, "config_map", written, restart=restart, removed=removed)
+    return await configs.changed_data(transaction, "config_map", written, effect, removed=removed)
 
 
 def _keys(config_map: ConfigMap) -> set[str]:

@@ -14,7 +14,7 @@ import msgspec
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import rules
-from pilothouse_server.containers import operations as containers
+from pilothouse_server.config.readers import Readers
 from pilothouse_server.errors import FailedPrecondition, not_found
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
@@ -24,6 +24,13 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 C = TypeVar("C", bound=Config)
 Check = Callable[[Config], None]
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """On whom a change of data has an effect: `restart` restarts the `readers` that run."""
+
+    readers: Readers
+    restart: bool = False
 
 
 class Changed(msgspec.Struct, Generic[C], frozen=True):
@@ -67,7 +74,9 @@ async def is_there(transaction: ReadTransaction, kind: Kind, namespace: Namespac
     return found is not None
 
 
-async def delete(transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check) -> Config:
+async def delete(
+    transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check, readers: Readers
+) -> Config:
     """Marks one for deletion; one that is marked is answered as it is.
 
     Raises:
@@ -79,10 +88,10 @@ async def delete(transaction: Transaction, kind: Kind, namespace: str, name: str
     check(stored)
     if stored.deletion_requested_at is not None:
         return stored
-    readers = await containers.users_of_source(transaction, home.id, kind, name)
-    volumes = await repository.volumes_of(transaction, kind, home.id, name)
-    if readers or volumes:
-        raise rules.in_use(WORDS[kind], name, readers, volumes)
+    containers = await readers.containers(transaction, home.id, kind, name)
+    volumes = await readers.volumes(transaction, home.id, kind, name)
+    if containers or volumes:
+        raise rules.in_use(WORDS[kind], name, containers, volumes)
     return await _mark(transaction, kind, stored)
 
 
@@ -115,12 +124,12 @@ async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mappi
 
 
 async def changed_data(
-    transaction: Transaction, kind: Kind, config: C, *, restart: bool, removed: Collection[str]
+    transaction: Transaction, kind: Kind, config: C, effect: Effect, *, removed: Collection[str]
 ) -> Changed[C]:
-    """What a change of its data means for the containers that read it; `restart` restarts those that run."""
-    home = config.namespace_id
-    restarted = await containers.restart_users(transaction, home, kind, config.name) if restart else []
-    missing = await containers.readers_of_keys(transaction, home, kind, config.name, removed)
+    """What a change of its data means for the containers that read it."""
+    home, readers = config.namespace_id, effect.readers
+    restarted = await readers.restart(transaction, home, kind, config.name) if effect.restart else []
+    missing = await readers.needing(transaction, home, kind, config.name, removed)
     return Changed(config, tuple(restarted), tuple(missing))
 
 

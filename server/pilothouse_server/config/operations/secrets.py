@@ -108,7 +108,7 @@ async def change(
     envelopes: Envelopes,
     check: configs.Check,
     *,
-    restart: bool,
+    effect: configs.Effect,
 ) -> configs.Changed[Secret]:
     """Changes the fields that `asked.paths` names, and single keys. `data` replaces all values, `string_data` sets the
     keys that it names. Answers and errors as `config_maps.change`, with those of `create`.
@@ -139,7 +139,7 @@ async def change(
     if same_values:
         return configs.Changed(written)
     removed = stored.key_sizes.keys() - written.key_sizes.keys()
-    return await configs.changed_data(transaction, "secret", written, restart=restart, removed=removed)
+    return await configs.changed_data(transaction, "secret", written, effect, removed=removed)
 
 
 async def reveal(

@@ -14,7 +14,6 @@ from pilothouse_server.config.repository.configs import (
     list_page,
     remove,
     stream,
-    volumes_of,
     write_observed,
 )
 from pilothouse_server.config.repository.writes import (
@@ -42,6 +41,5 @@ __all__ = [
     "stream",
     "update_config_map",
     "update_secret",
-    "volumes_of",
     "write_observed",
 ]

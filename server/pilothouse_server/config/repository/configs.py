@@ -10,7 +10,6 @@ from sqlalchemy import Select, delete, func, select, update
 
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
-from pilothouse_server.config.tables import VOLUMES
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
@@ -124,21 +123,6 @@ def _narrowed(
     if selector is not None:
         query = query.where(label_selector_condition(table.c.labels, selector))
     return query
-
-
-async def volumes_of(transaction: ReadTransaction, kind: Kind, namespace_id: int, name: str) -> Sequence[str]:
-    """Names of the volumes that show a config map or secret, less those that are being deleted."""
-    query = (
-        select(VOLUMES.c.name)
-        .where(
-            VOLUMES.c.namespace_id == namespace_id,
-            VOLUMES.c.type == kind,
-            VOLUMES.c.source_name == name,
-            VOLUMES.c.deletion_requested_at.is_(None),
-        )
-        .order_by(VOLUMES.c.name)
-    )
-    return [row.name for row in await transaction.connection.execute(query)]
 
 
 async def count(transaction: ReadTransaction, kind: Kind, namespace_id: int) -> int:

@@ -27,14 +27,12 @@ from pilothouse_server.containers.repository.images import (
 from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.sources import (
-    SourceKind,
     missing_sources,
     types_of_secrets,
     users_of_source,
 )
 
 __all__ = [
-    "SourceKind",
     "add_history",
     "count",
     "count_alone",

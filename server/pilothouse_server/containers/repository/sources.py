@@ -7,13 +7,11 @@ The environment of init containers lies in the document `containers.spec`, that 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
 
 from sqlalchemy import text
 
+from pilothouse_server.config.model import Kind
 from pilothouse_server.store.unit_of_work import ReadTransaction
-
-SourceKind = Literal["config_map", "secret"]
 
 # One that is being deleted is not there for what begins to use it.
 _THERE = {
@@ -45,7 +43,7 @@ _USERS = text(
 
 
 async def missing_sources(
-    transaction: ReadTransaction, namespace_id: int, kind: SourceKind, names: Collection[str]
+    transaction: ReadTransaction, namespace_id: int, kind: Kind, names: Collection[str]
 ) -> set[str]:
     """Which of these config maps or secrets the namespace does not have."""
     if not names:
@@ -67,7 +65,7 @@ async def types_of_secrets(
 
 
 async def users_of_source(
-    transaction: ReadTransaction, namespace_id: int, kind: SourceKind, name: str
+    transaction: ReadTransaction, namespace_id: int, kind: Kind, name: str
 ) -> dict[int, str]:
     """The containers that read a config map or secret, less those being deleted: name by id."""
     parameters = {"namespace_id": namespace_id, "kind": kind, "name": name}

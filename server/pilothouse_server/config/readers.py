@@ -1,0 +1,45 @@
+"""Who reads config maps and secrets: what this noun must know of those above it.
+
+`app.py` hands it in; the noun containers implements it (`containers.config_readers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from pilothouse_server.config.model import Kind
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import NamespaceId
+
+
+class Readers(Protocol):
+    """Those that read the config map or secret `name` of a namespace, less those that are being deleted."""
+
+    async def containers(
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+    ) -> Sequence[str]:
+        """Returns the names of the containers that read it, by their environment or by a volume they mount."""
+
+    async def volumes(
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+    ) -> Sequence[str]:
+        """Returns the names of the volumes that show it."""
+
+    async def needing(
+        self,
+        transaction: ReadTransaction,
+        namespace_id: NamespaceId,
+        kind: Kind,
+        name: str,
+        keys: Collection[str],
+    ) -> Sequence[str]:
+        """Returns the names of the containers whose environment cannot do without one of its `keys`."""
+
+    async def restart(
+        self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str
+    ) -> Sequence[str]:
+        """Restarts the containers that read it and run; returns their names.
+
+        The cluster gets the new values first: a container waits for what it reads.
+        """

@@ -1,0 +1,55 @@
+"""The containers that read config maps and secrets, as the noun config asks for them (`config.readers.Readers`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from pilothouse_server.config.model import Kind
+from pilothouse_server.containers import operations, repository, rules
+from pilothouse_server.storage import operations as volumes
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import NamespaceId
+
+
+class ConfigReaders:
+    """See the protocol for what each method returns."""
+
+    async def containers(
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+    ) -> Sequence[str]:
+        return list((await repository.users_of_source(transaction, namespace_id, kind, name)).values())
+
+    async def volumes(
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+    ) -> Sequence[str]:
+        return await volumes.showing(transaction, namespace_id, kind, name)
+
+    async def needing(
+        self,
+        transaction: ReadTransaction,
+        namespace_id: NamespaceId,
+        kind: Kind,
+        name: str,
+        keys: Collection[str],
+    ) -> Sequence[str]:
+        if not keys:
+            return []
+        readers = await repository.users_of_source(transaction, namespace_id, kind, name)
+        found = await repository.get_many(transaction, list(readers))
+        return [each.name for each in found if rules.reads_keys(each, kind, name, keys)]
+
+    async def restart(
+        self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str
+    ) -> Sequence[str]:
+        restarted = []
+        for container_id in await repository.users_of_source(transaction, namespace_id, kind, name):
+            stored = await repository.get(transaction, container_id, lock=True)
+            if (
+                stored is None
+                or stored.desired_state != "running"
+                or stored.deletion_requested_at is not None
+            ):
+                continue
+            await operations.restart_locked(transaction, stored)
+            restarted.append(stored.name)
+        return restarted
