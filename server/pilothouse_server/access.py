@@ -10,9 +10,13 @@ allowed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
+
+# Whether the caller holds a permission, where the caller of a function knows the namespace.
+May = Callable[[str], bool]
 
 
 def permission_matches(held: str, wanted: str) -> bool:

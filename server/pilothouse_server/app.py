@@ -24,6 +24,7 @@ from pilothouse_server.config.service import ConfigService
 from pilothouse_server.containers import messages as container_messages
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.config_readers import ConfigReaders
+from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.service import ContainerService
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
@@ -58,6 +59,7 @@ from pilothouse_server.rpc.watch import WatchLimits, WatchServer
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, trusted_peers
 from pilothouse_server.storage import messages as storage_messages
 from pilothouse_server.storage import operations as volumes
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.storage.service import StorageService
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database, plain_dsn
@@ -208,7 +210,7 @@ class Application:
                 self.clusters.client,
                 ImportHandler(self.clusters.client, self.envelopes),
             ),
-            StorageService(watches, page_key, self.clusters.client),
+            StorageService(watches, page_key, self.clusters.client, Mounter()),
             ConfigService(watches, page_key, self.clusters.client, self.envelopes, ConfigReaders()),
             AuditService(watches, page_key),
             MetricsService(self.usage, self.usage_stream, page_key),
@@ -216,7 +218,7 @@ class Application:
         descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
         identity = IdentityService.DESCRIPTOR
         permissions = method_rules.permissions([*descriptors, identity]) | {
-            volumes.HOST_PATH_PERMISSION,
+            HOST_PATH_PERMISSION,
             containers.PRIVILEGED_PERMISSION,
         }
         descriptors[identity] = IdentityService(

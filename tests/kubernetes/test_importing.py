@@ -29,7 +29,6 @@ from pilothouse_server.containers.model import (
     SecurityContext,
     TcpSocket,
     Toleration,
-    VolumeMount,
 )
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.importing.deployments import convert, without_services
@@ -37,6 +36,7 @@ from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
 from pilothouse_server.values.resources import NamespaceRef
+from pilothouse_server.values.volumes import VolumeMount
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
 

@@ -13,6 +13,7 @@ from pilothouse_server.containers import model
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import NamespaceId
+from pilothouse_server.values.volumes import VolumeMount
 from tests.kubernetes.containers import container
 
 # Whole containers are large; the number of examples is what the tests cost.
@@ -73,7 +74,7 @@ variables = st.one_of(
 )
 env = st.lists(variables, max_size=4, unique_by=lambda variable: variable.name).map(tuple)
 mounts = st.lists(
-    st.builds(model.VolumeMount, volume=word, mount_path=said, read_only=st.booleans(), sub_path=text),
+    st.builds(VolumeMount, volume=word, mount_path=said, read_only=st.booleans(), sub_path=text),
     max_size=2,
 ).map(tuple)
 container_security = st.none() | st.builds(

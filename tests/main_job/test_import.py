@@ -72,7 +72,11 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
         return len(now) == 2 and not now.keys() & pods.keys()
 
     await poll_until(replaced)
-    assert (await running(server, "web")).pod_name not in pods
+
+    async def row_follows() -> bool:
+        return (await running(server, "web")).pod_name not in pods
+
+    await poll_until(row_follows)
     await server.admin.containers.stop(namespace="legacy", name="web")
 
     async def none_left() -> bool:

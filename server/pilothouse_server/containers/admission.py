@@ -9,23 +9,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import repository, rules
-from pilothouse_server.containers.model import Container, MountedVolume, VolumeMount
+from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.privileges import (
     PRIVILEGED_PERMISSION,
-    May,
     has_new_host_ports,
     refuse_privileges,
 )
-from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted, already_exists
+from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
+from pilothouse_server.values.volumes import VolumeMount
 
-# Who may show folders of the nodes to containers; no shipped role but the administrator's holds it.
-HOST_PATH_PERMISSION = "storage.host_path"
 # What the kubelet takes for a log-in to registries; it passes over all others silently.
 PULL_SECRET_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
@@ -98,7 +98,8 @@ async def check_references(
     wanted = _with_volumes(wanted, volumes)
     runs_new = stored is None or _runs_other_things(wanted, stored)
     if runs_new and not may(HOST_PATH_PERMISSION):
-        refuse_host_paths(wanted.namespace, wanted.volumes)
+        for volume in wanted.volumes:
+            refuse_host_path(wanted.namespace, volume.name, volume.type)
     if (stored is None or runs_new or has_new_host_ports(wanted, stored)) and not may(PRIVILEGED_PERMISSION):
         refuse_privileges(wanted)
     return wanted
@@ -129,22 +130,6 @@ def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
     env = [*stored.env, *(item for init in stored.spec.init_containers for item in init.env)]
     read = {item.source_name for item in env if item.value_from == kind}
     return read | set(stored.spec.image_pull_secrets if kind == "secret" else ())
-
-
-def refuse_host_paths(namespace: str, volumes: Sequence[MountedVolume]) -> None:
-    """Raises PermissionDenied if one of the volumes is a folder of the node."""
-    for volume in volumes:
-        if volume.type == "host_path":
-            raise PermissionDenied(
-                f'permission {HOST_PATH_PERMISSION} is needed in namespace "{namespace}": '
-                f'volume "{volume.name}" is a folder of the node',
-                reason="PERMISSION_DENIED",
-                metadata={
-                    "permission": HOST_PATH_PERMISSION,
-                    "namespace": namespace,
-                    "volume": volume.name,
-                },
-            )
 
 
 def _with_volumes(wanted: Container, volumes: Mapping[str, MountedVolume]) -> Container:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
-from pilothouse_server.values.volumes import AccessMode, VolumeType
+from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
 DesiredState = Literal["running", "stopped", "paused"]
@@ -52,13 +52,6 @@ class Port(Value, frozen=True):
     node_port: int | None = None
     service_type: ServiceType = "ClusterIP"
     app_protocol: str = ""
-
-
-class VolumeMount(Value, frozen=True):
-    volume: str
-    mount_path: str
-    read_only: bool = False
-    sub_path: str = ""
 
 
 class MountedVolume(Value, frozen=True):

@@ -17,16 +17,17 @@ from typing import Literal
 
 import msgspec
 
+from pilothouse_server.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION as PRIVILEGED_PERMISSION
-from pilothouse_server.containers.privileges import May
 from pilothouse_server.errors import (
     FailedPrecondition,
     not_found,
 )
 from pilothouse_server.namespaces import operations as namespaces
-from pilothouse_server.namespaces.model import Quota
+from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.storage import operations as volumes
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity
@@ -80,11 +81,17 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
         namespace_ref=namespace.ref,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
+    return await add(transaction, namespace, wanted, may)
+
+
+async def add(transaction: Transaction, namespace: Namespace, wanted: Container, may: May) -> Container:
+    """Stores a new container that is complete, in a namespace that the caller has locked; raises as `create`."""
     wanted = await admission.check_references(transaction, wanted, None, may)
     share = rules.quota_share(wanted)
     await admission.check_quota(transaction, namespace, share, leave_out=None)
     created = await repository.insert_container(transaction, wanted, share)
     transaction.emit(event(created, "added"))
+    await volumes.mounts_changed(transaction, created.namespace_id, _mounted(created))
     return created
 
 
@@ -176,11 +183,13 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
     """Marks a container for deletion; one that is marked is answered as it is."""
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
-    return await _mark_for_deletion(transaction, stored)
+    marked = await _mark_for_deletion(transaction, stored)
+    await volumes.mounts_changed(transaction, marked.namespace_id, _mounted(stored) ^ _mounted(marked))
+    return marked
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Marks every container of a namespace for deletion: what a cascading delete does."""
+    """Marks every container of a namespace for deletion: what a cascading delete does, which then deletes volumes."""
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
     for item in found:
         stored = await repository.get(transaction, item.id, lock=True)
@@ -324,6 +333,7 @@ async def _write(
     if written.observed.status != stored.observed.status:
         await repository.add_history(transaction, written, stored.observed.status, "user")
     await _changed(transaction, written, "modified", stored)
+    await volumes.mounts_changed(transaction, written.namespace_id, _mounted(stored) ^ _mounted(written))
     return written
 
 
@@ -335,6 +345,13 @@ async def _mark_for_deletion(transaction: Transaction, stored: Container) -> Con
     )
     await _changed(transaction, marked, "modified", stored)
     return marked
+
+
+def _mounted(container: Container) -> set[str]:
+    """The volumes that a container mounts, which shows in them."""
+    if container.deletion_requested_at is not None:
+        return set()
+    return {volume.name for volume in container.volumes}
 
 
 async def _changed(

@@ -12,13 +12,10 @@ but not change what it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pilothouse_server.containers.model import Container, SeccompProfile, SecurityContext
 from pilothouse_server.errors import PermissionDenied
-
-# Whether the caller holds a permission in the namespace of the container.
-May = Callable[[str], bool]
 
 PRIVILEGED_PERMISSION = "container.privileged"
 _BASELINE_CAPABILITIES = frozenset({

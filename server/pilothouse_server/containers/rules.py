@@ -22,12 +22,11 @@ from pilothouse_server.containers.model import (
     Resources,
     SeccompProfile,
     SecurityContext,
-    VolumeMount,
 )
 from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity, normalise
-from pilothouse_server.values.volumes import ROOT_WORDS, canonical_mount_path
+from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
 RESERVED_DOMAIN = "pilothouse.dev"
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")

@@ -26,7 +26,6 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
-from pilothouse_server.storage import mounting
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -64,7 +63,6 @@ class ContainerService:
             messages.CONTAINER.from_proto(request.container),
             may=_may(call, request.namespace),
         )
-        await mounting.tell(await call.transaction(), None, created)
         return pb.CreateContainerResponse(container=await self._wanted(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
@@ -103,25 +101,23 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes what is wanted of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
-        check, before = _remembering(_etag_check(request.etag or request.container.etag))
         changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
             messages.CONTAINER.merger(request.container, paths),
-            check,
+            _etag_check(request.etag or request.container.etag),
             may=_may(call, request.namespace),
         )
-        await mounting.tell(await call.transaction(), before[0], changed)
         return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
 
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
     ) -> pb.DeleteContainerResponse:
         """Marks a container for deletion."""
-        check, before = _remembering(_etag_check(request.etag))
-        marked = await operations.delete(await call.transaction(), request.namespace, request.name, check)
-        await mounting.tell(await call.transaction(), before[0], marked)
+        marked = await operations.delete(
+            await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
+        )
         return pb.DeleteContainerResponse(container=await self._wanted(call, marked))
 
     async def ImportContainers(
@@ -359,17 +355,6 @@ def _selector(text: str) -> LabelSelector | None:
 
 def _etag_check(given: str) -> Callable[[Container], None]:
     return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
-
-
-def _remembering(check: Callable[[Container], None]) -> tuple[Callable[[Container], None], list[Container]]:
-    """The check, and the container as it found it stored."""
-    seen: list[Container] = []
-
-    def remember(stored: Container) -> None:
-        seen.append(stored)
-        check(stored)
-
-    return remember, seen
 
 
 async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsRequest) -> Sequence[Container]:

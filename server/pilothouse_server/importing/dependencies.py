@@ -10,11 +10,12 @@ then; otherwise they go from the cluster's answer to the encryption, and are par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from pilothouse_server.access import May
 from pilothouse_server.config.model import ConfigMap, Kind
 from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.config.operations.secrets import Asked
@@ -37,8 +38,6 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.storage import operations as storage
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-
-May = Callable[[str], bool]
 
 VOLUME_PERMISSION = "storage.create"
 CONFIG_PERMISSION = "config.create"

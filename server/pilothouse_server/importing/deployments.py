@@ -18,17 +18,12 @@ from pilothouse_manifests.services import HEADLESS, TYPES, service_type
 from pilothouse_manifests.sources import ObjectSource
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
-from pilothouse_server.containers.model import (
-    Container,
-    Port,
-    TakenOver,
-    TakenOverService,
-    VolumeMount,
-)
+from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
+from pilothouse_server.values.volumes import VolumeMount
 
 # What controllers and kubectl note on a Deployment for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")

@@ -19,13 +19,14 @@ from uuid import uuid4
 
 import msgspec
 
+from pilothouse_server.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.containers import admission, operations, repository, rules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies
-from pilothouse_server.importing.dependencies import Belongings, Found, Here, Made, May
+from pilothouse_server.importing.dependencies import Belongings, Found, Here, Made
 from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
 from pilothouse_server.kubernetes import field_paths, manifests
 from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, claim
@@ -132,11 +133,7 @@ async def _take_over(
         uid="",
         namespace_ref=namespace.ref,
     )
-    wanted = await admission.check_references(transaction, wanted, None, may)
-    share = rules.quota_share(wanted)
-    await admission.check_quota(transaction, namespace, share, leave_out=None)
-    stored = await repository.insert_container(transaction, wanted, share)
-    transaction.emit(operations.event(stored, "added"))
+    stored = await operations.add(transaction, namespace, wanted, may)
     return msgspec.structs.replace(candidate, container=stored, made=made)
 
 

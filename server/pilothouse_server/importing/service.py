@@ -8,7 +8,6 @@ from pilothouse_server.encryption import Envelopes
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.storage import mounting
 
 
 class ImportHandler:
@@ -35,8 +34,5 @@ class ImportHandler:
         taken = await operations.take_over(
             await call.transaction(), request.namespace, candidates, self._envelopes, may
         )
-        for item in taken:
-            if item.container is not None:
-                await mounting.tell(await call.transaction(), None, item.container)
         call.describe(**operations.record(taken))
         return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])

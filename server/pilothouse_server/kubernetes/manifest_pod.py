@@ -25,9 +25,9 @@ from pilothouse_server.containers.model import (
     Port,
     Probe,
     Resources,
-    VolumeMount,
 )
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.values.volumes import VolumeMount
 
 
 class InPod(msgspec.Struct, gc=False):

@@ -12,13 +12,11 @@ to mount a volume, decides between the two. Mounting and unmounting change the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
 from pilothouse_server.config.operations import configs
-from pilothouse_server.containers import admission
-from pilothouse_server.containers.model import MountedVolume
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -34,8 +32,6 @@ from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, T
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Volume], None]
-
-HOST_PATH_PERMISSION = admission.HOST_PATH_PERMISSION
 
 list_page = repository.list_volumes
 stream = repository.stream_volumes
@@ -69,7 +65,7 @@ async def create(
     """
     wanted = rules.checked(wanted)
     if not may_use_host_paths:
-        admission.refuse_host_paths(namespace_name, [MountedVolume(name=wanted.name, type=wanted.type)])
+        rules.refuse_host_path(namespace_name, wanted.name, wanted.type)
     namespace = await namespaces.locate(transaction, namespace_name, "share")
     namespaces.refuse_inactive(namespace)
     if await repository.find(transaction, namespace_name, wanted.name) is not None:
@@ -157,6 +153,18 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     for item in found:
         await repository.delete_volume(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
+
+
+async def mounts_changed(transaction: Transaction, namespace_id: NamespaceId, names: Collection[str]) -> None:
+    """Notifies watchers of the volumes that a container begins or ceases to mount, which is a part of them.
+
+    Each is locked first: two containers that begin to mount one at the same time are told of one after the other, the
+    later with both.
+    """
+    if not names:
+        return
+    for volume in await repository.lock_named(transaction, namespace_id, names):
+        transaction.emit(event(volume, "modified", volume))
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:

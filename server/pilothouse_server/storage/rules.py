@@ -9,11 +9,19 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pilothouse_server.errors import FailedPrecondition, InvalidArgument, Violation, missing_field
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    Violation,
+    missing_field,
+)
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.values.quantity import NANOS, Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeType, canonical_mount_path
 
+# Who may show folders of the nodes to containers; no shipped role but the administrator's holds it.
+HOST_PATH_PERMISSION = "storage.host_path"
 RESERVED_DOMAIN = "pilothouse.dev"
 SMALLER = "SIZE_SMALLER"
 
@@ -101,6 +109,17 @@ def check_lost(volume: Volume) -> None:
             f'the claim of volume "{volume.name}" is not lost: it is not replaced',
             reason="CLAIM_NOT_LOST",
             metadata={"status": volume.observed.status, "reason": volume.observed.reason},
+        )
+
+
+def refuse_host_path(namespace: str, name: str, volume_type: VolumeType) -> None:
+    """Raises PermissionDenied if the volume is a folder of the node; for callers without `HOST_PATH_PERMISSION`."""
+    if volume_type == "host_path":
+        raise PermissionDenied(
+            f'permission {HOST_PATH_PERMISSION} is needed in namespace "{namespace}": '
+            f'volume "{name}" is a folder of the node',
+            reason="PERMISSION_DENIED",
+            metadata={"permission": HOST_PATH_PERMISSION, "namespace": namespace, "volume": name},
         )
 
 

@@ -9,8 +9,6 @@ from google.protobuf.message import Message
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.refusals import Connect
-from pilothouse_server.containers.dry_run import check_on_cluster as check_container
-from pilothouse_server.containers.model import VolumeMount
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
 from pilothouse_server.namespaces import operations as namespaces
@@ -18,12 +16,14 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
-from pilothouse_server.storage import messages, mounting, operations
+from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
 from pilothouse_server.storage.model import Volume
-from pilothouse_server.storage.mounting import Remounted
+from pilothouse_server.storage.mounter import Mounter, Remounted
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.volumes import VolumeMount
 
 
 class StorageService:
@@ -31,10 +31,11 @@ class StorageService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["StorageService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
+        self._mounter = mounter
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """Makes a volume."""
@@ -99,7 +100,7 @@ class StorageService:
 
     async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
         """Mounts a volume into a container."""
-        remounted = await mounting.attach(
+        remounted = await self._mounter.attach(
             await call.transaction(),
             request.namespace,
             request.container,
@@ -112,7 +113,7 @@ class StorageService:
 
     async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
         """Takes the mounts of a volume away from a container."""
-        remounted = await mounting.detach(
+        remounted = await self._mounter.detach(
             await call.transaction(),
             request.namespace,
             request.name,
@@ -136,7 +137,7 @@ class StorageService:
         shown = _shown(call, remounted.volume)
         if call.validate_only:
             await call.undo_work()
-            await check_container(self._connect, remounted.container)
+            await remounted.check_on_cluster(self._connect)
         return shown
 
     async def WatchVolumes(self, request: pb.WatchVolumesRequest, call: Call) -> AsyncIterator[bytes]:
@@ -186,7 +187,7 @@ async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> 
 
 
 def _may_use_host_paths(call: Call, namespace: str) -> bool:
-    return call.caller.allows(operations.HOST_PATH_PERMISSION, namespace)
+    return call.caller.allows(HOST_PATH_PERMISSION, namespace)
 
 
 def _selector(text: str) -> LabelSelector | None:

@@ -11,10 +11,21 @@ from __future__ import annotations
 import posixpath
 from typing import Literal
 
+import msgspec
+
 VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir"]
 AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]
 
 ROOT_WORDS = "must not be /: that is the image's own file system"
+
+
+class VolumeMount(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A volume at a path of a container. `sub_path`: the part of the volume that is seen there; empty for all of it."""
+
+    volume: str
+    mount_path: str
+    read_only: bool = False
+    sub_path: str = ""
 
 
 def canonical_mount_path(path: str) -> str:

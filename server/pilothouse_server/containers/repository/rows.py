@@ -16,15 +16,7 @@ from sqlalchemy import Select, func, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.engine import Row
 
-from pilothouse_server.containers.model import (
-    Container,
-    ContainerSpec,
-    EnvVar,
-    Observed,
-    Port,
-    Resources,
-    VolumeMount,
-)
+from pilothouse_server.containers.model import Container, ContainerSpec, EnvVar, Observed, Port, Resources
 from pilothouse_server.containers.repository.mounts import mounted_volumes, volumes_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
@@ -34,6 +26,7 @@ from pilothouse_server.containers.tables import (
 )
 from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
 from pilothouse_server.values.resources import Condition, ContainerId
+from pilothouse_server.values.volumes import VolumeMount
 
 
 def _whole_containers() -> Select[Any]:

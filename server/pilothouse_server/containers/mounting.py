@@ -1,0 +1,123 @@
+"""Mounting volumes into containers and taking them out again, as the noun storage asks for it (`storage.mounter`).
+
+Mounting and unmounting change the container: its pods are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pilothouse_server.access import May
+from pilothouse_server.containers import operations
+from pilothouse_server.containers.dry_run import check_on_cluster
+from pilothouse_server.containers.model import Container
+from pilothouse_server.errors import FailedPrecondition, invalid
+from pilothouse_server.storage import operations as volumes
+from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.mounter import Remounted
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
+
+
+class Mounter:
+    """See the protocol for what each method does and raises."""
+
+    async def attach(
+        self, transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
+    ) -> Remounted:
+        volume = await volumes.locate(transaction, namespace, wanted.volume)
+        volumes.refuse_deleting(volume)
+        path = canonical_mount_path(wanted.mount_path or volume.mount_path)
+        if path == "/":
+            raise invalid("mount_path", ROOT_WORDS)
+        if not path:
+            raise invalid(
+                "mount_path", f'must be set: volume "{volume.name}" has none of its own', reason="REQUIRED"
+            )
+        mount = msgspec.structs.replace(
+            wanted, mount_path=path, read_only=wanted.read_only or volume.access_mode == "ReadOnlyMany"
+        )
+        return await _remount(transaction, volume, container, lambda stored: _with_mount(stored, mount), may)
+
+    async def detach(
+        self, transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
+    ) -> Remounted:
+        volume = await volumes.locate(transaction, namespace, name)
+        # Whoever may detach may do so whatever else is mounted: it takes power away.
+        return await _remount(
+            transaction,
+            volume,
+            container,
+            lambda stored: _without_mount(stored, name, canonical_mount_path(mount_path)),
+            lambda _permission: True,
+        )
+
+
+async def _remount(
+    transaction: Transaction,
+    volume: Volume,
+    container: str,
+    merge: Callable[[Container], Container],
+    may: May,
+) -> Remounted:
+    seen: list[Container] = []
+    changed = await operations.change(transaction, volume.namespace, container, merge, seen.append, may=may)
+    restarts = 0
+    if changed.generation != seen[0].generation:
+        volume = await volumes.locate(transaction, volume.namespace, volume.name)
+        # A held rollout replaces pods when it is released, not for this.
+        restarts = 0 if changed.hold_rollout else changed.wanted_replicas
+    return Remounted(volume, restarts, lambda connect: check_on_cluster(connect, changed))
+
+
+def _with_mount(container: Container, mount: VolumeMount) -> Container:
+    for other in container.volume_mounts:
+        if msgspec.structs.replace(other, mount_path=canonical_mount_path(other.mount_path)) == mount:
+            return container
+        if canonical_mount_path(other.mount_path) == mount.mount_path:
+            raise FailedPrecondition(
+                f'container "{container.name}" has volume "{other.volume}" mounted at {mount.mount_path} already',
+                reason="MOUNT_PATH_TAKEN",
+                metadata={
+                    "container": container.name,
+                    "volume": other.volume,
+                    "mount_path": mount.mount_path,
+                },
+            )
+    if mount.volume in {item.name for item in container.spec.empty_dirs}:
+        raise FailedPrecondition(
+            f'container "{container.name}" has an emptyDir of its own with the name "{mount.volume}"',
+            reason="VOLUME_NAME_TAKEN",
+            metadata={"container": container.name, "volume": mount.volume},
+        )
+    return msgspec.structs.replace(container, volume_mounts=(*container.volume_mounts, mount))
+
+
+def _without_mount(container: Container, volume: str, mount_path: str) -> Container:
+    def kept(mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return tuple(
+            mount
+            for mount in mounts
+            if mount.volume != volume or mount_path not in ("", canonical_mount_path(mount.mount_path))
+        )
+
+    own_dirs = {item.name for item in container.spec.empty_dirs}
+    init_containers = tuple(
+        msgspec.structs.replace(init, volume_mounts=kept(init.volume_mounts))
+        for init in container.spec.init_containers
+    )
+    changed = msgspec.structs.replace(
+        container,
+        volume_mounts=kept(container.volume_mounts),
+        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
+    )
+    if volume in own_dirs or changed == container:
+        where = f" at {mount_path}" if mount_path else ""
+        raise FailedPrecondition(
+            f'container "{container.name}" does not mount volume "{volume}"{where}',
+            reason="VOLUME_NOT_MOUNTED",
+            metadata={"container": container.name, "volume": volume},
+        )
+    return changed

@@ -1,0 +1,55 @@
+"""How volumes come into containers and out again: what this noun must have done by the one above it.
+
+`app.py` hands it in; the noun containers implements it (`containers.mounting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from pilothouse_server.access import May
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.storage.model import Volume
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.volumes import VolumeMount
+
+
+class Remounted(msgspec.Struct, frozen=True):
+    """A volume after its mounts changed, and how many pods are replaced for it.
+
+    None are where it is mounted so already, or where the container has none now. `check_on_cluster` has the cluster try
+    the changed container out, and changes nothing; it raises as `clusters.refusals.tried`.
+    """
+
+    volume: Volume
+    restarts: int
+    check_on_cluster: Callable[[Connect], Awaitable[None]]
+
+
+class Mounter(Protocol):
+    """Mounts volumes into containers."""
+
+    async def attach(
+        self, transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
+    ) -> Remounted:
+        """Mounts the volume that `wanted` names into a container; without a path, where the volume says.
+
+        Raises:
+            InvalidArgument: neither names a path.
+            NotFound: the namespace, the volume or the container.
+            FailedPrecondition: the path is taken, or one of the two is being deleted.
+            PermissionDenied: a folder of the node, or a container with rights over it, and the caller may not.
+        """
+
+    async def detach(
+        self, transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
+    ) -> Remounted:
+        """Removes the mount of a volume at a path from a container and its init containers; without a path, all.
+
+        Raises:
+            NotFound: the namespace, the volume or the container.
+            FailedPrecondition: it is not mounted there, or the container is being deleted.
+        """
