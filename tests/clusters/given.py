@@ -14,7 +14,7 @@ import yaml
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.kubernetes.rights import RIGHTS, Right, manifest
-from pilothouse_server.reconcile.observe.container_observer import ObserverSettings
+from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
 from pilothouse_server.reconcile.observe.health import HealthSettings
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from pilothouse_server.reconcile.queue.worker import WorkerSettings
@@ -25,7 +25,7 @@ from tests.waiting import poll_until
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05),
-    observer=ObserverSettings(gather_seconds=0.01),
+    containers=ContainerObserverSettings(gather_seconds=0.01),
     health=HealthSettings(probe_seconds=0.2, answer_seconds=8.0),
     sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
     clusters_period_seconds=0.1,

@@ -11,7 +11,8 @@ import pytest
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS
-from pilothouse_server.reconcile.observe.container_observer import Observer
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
+from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.worker import Worker
@@ -86,7 +87,8 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
     await client.set_scale(DEPLOYMENTS, "shop", "web", 3)
     await here.change(lambda tx: registration.put_configured(tx, "second", here.cluster.url))
     lease = await here.change(lambda tx: leases.take(tx, "second", "test", 60.0))
-    observer = Observer(here.store, client, "second", lease, AppliedGenerations(), QUICK.observer)
+    cluster = LeasedCluster("second", here.store, client, lease)
+    observer = ContainerObserver(cluster, AppliedGenerations(), QUICK.containers)
 
     async def unknown() -> bool:
         return before.uid in observer.unknown
@@ -94,7 +96,7 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
     running = asyncio.ensure_future(observer.run())
     try:
         await poll_until(unknown, bool)
-        sweep = Sweep(here.store, client, "second", observer, SweepSettings(grace_seconds=0.0))
+        sweep = Sweep(observer, SweepSettings(grace_seconds=0.0))
         assert await sweep.sweep() == 0
     finally:
         await cancel_and_wait(running)

@@ -23,8 +23,8 @@ from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
-from pilothouse_server.reconcile.observe.container_observer import ObserverSettings
-from pilothouse_server.reconcile.observe.dependent_observer import PartObserverSettings
+from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
+from pilothouse_server.reconcile.observe.dependent_observer import DependentObserverSettings
 from pilothouse_server.reconcile.observe.health import HealthSettings
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
@@ -42,8 +42,8 @@ from tests.waiting import poll_until
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
-    observer=ObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3),
-    parts=PartObserverSettings(gather_seconds=0.05, again_seconds=0.2),
+    containers=ContainerObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3),
+    dependents=DependentObserverSettings(gather_seconds=0.05, again_seconds=0.2),
     health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
     sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
     usage_period_seconds=0.3,

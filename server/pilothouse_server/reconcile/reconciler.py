@@ -18,8 +18,15 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.reconcile.observe.claim_observer import ClaimObserver, ClaimObserverSettings
-from pilothouse_server.reconcile.observe.container_observer import Observer, ObserverSettings
-from pilothouse_server.reconcile.observe.dependent_observer import PartObserver, PartObserverSettings
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
+from pilothouse_server.reconcile.observe.container_observer import (
+    ContainerObserver,
+    ContainerObserverSettings,
+)
+from pilothouse_server.reconcile.observe.dependent_observer import (
+    DependentObserver,
+    DependentObserverSettings,
+)
 from pilothouse_server.reconcile.observe.health import Health, HealthSettings
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.observe.usage import UsageCollector, UsageSink
@@ -29,7 +36,7 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leadership import LEASE_SECONDS, lead
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
-from pilothouse_server.reconcile.repository import cluster_status as registered
+from pilothouse_server.reconcile.repository import cluster_status
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.tasks import cancel_and_wait
@@ -38,12 +45,12 @@ log = structlog.get_logger(__name__)
 
 
 class ReconcilerSettings(msgspec.Struct, frozen=True):
-    """Times in seconds; see the parts for what theirs mean."""
+    """Times in seconds; see each class for what its own mean."""
 
     worker: WorkerSettings = WorkerSettings()
-    observer: ObserverSettings = ObserverSettings()
+    containers: ContainerObserverSettings = ContainerObserverSettings()
     claims: ClaimObserverSettings = ClaimObserverSettings()
-    parts: PartObserverSettings = PartObserverSettings()
+    dependents: DependentObserverSettings = DependentObserverSettings()
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
     usage_period_seconds: float = 10.0
@@ -75,11 +82,11 @@ class Reconciler:
         )
 
     def wake(self) -> None:
-        """Look for work now: something was committed."""
+        """Looks for work now: something was committed."""
         self.worker.wake()
 
     async def run(self) -> None:
-        """Reconcile and observe until cancelled."""
+        """Reconciles and observes until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.worker.run(), name="reconcile")
             group.create_task(self._follow_clusters(group), name="clusters")
@@ -90,7 +97,7 @@ class Reconciler:
         while True:
             try:
                 async with self._store.system_read() as transaction:
-                    versions = await registered.versions(transaction)
+                    versions = await cluster_status.versions(transaction)
                 await deregistration.finish(self._store)
             except PilothouseError as error:
                 log.warning("clusters cannot be read", reason=error.reason)
@@ -121,29 +128,27 @@ class Reconciler:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(health.run(), name=f"health {name}")
-                group.create_task(self._watch(name, lease), name=f"watch {name}")
+                group.create_task(self._observe(name, lease), name=f"observe {name}")
         except BaseExceptionGroup as failed:
             if failed.subgroup(LeaseLost) is not None:
                 raise LeaseLost from None
             raise
 
-    async def _watch(self, name: str, lease: Lease) -> None:
-        client = await self._connected(name)
-        observer = Observer(
-            self._store, client, name, lease, self._applied_generations, self._settings.observer
+    async def _observe(self, name: str, lease: Lease) -> None:
+        cluster = LeasedCluster(name, self._store, await self._connected(name), lease)
+        settings = self._settings
+        containers = ContainerObserver(cluster, self._applied_generations, settings.containers)
+        observers = (
+            containers,
+            ClaimObserver(cluster, settings.claims),
+            DependentObserver(cluster, settings.dependents),
         )
-        claims = ClaimObserver(self._store, client, name, lease, self._settings.claims)
-        parts = PartObserver(self._store, client, name, lease, self._settings.parts)
-        sweep = Sweep(self._store, client, name, observer, self._settings.sweep)
         async with asyncio.TaskGroup() as group:
-            group.create_task(observer.run(), name=f"observer {name}")
-            group.create_task(claims.run(), name=f"claims {name}")
-            group.create_task(parts.run(), name=f"parts {name}")
-            group.create_task(sweep.run(), name=f"sweep {name}")
+            for observer in observers:
+                group.create_task(observer.run(), name=f"observe {observer.subject} of {name}")
+            group.create_task(Sweep(containers, settings.sweep).run(), name=f"sweep {name}")
             if self._usage_sink is not None:
-                usage = UsageCollector(
-                    client, name, observer, self._usage_sink, self._settings.usage_period_seconds
-                )
+                usage = UsageCollector(containers, self._usage_sink, settings.usage_period_seconds)
                 group.create_task(usage.run(), name=f"usage {name}")
 
     async def _connected(self, name: str) -> ClusterClient:

@@ -14,13 +14,12 @@ containers.
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterable, Sequence
 from time import monotonic
+from typing import Any
 
 import msgspec
-import structlog
 
-from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.claims import (
     PERSISTENT_VOLUME_CLAIMS,
     VOLUME_UID,
@@ -29,21 +28,16 @@ from pilothouse_server.kubernetes.claims import (
     observe_claim,
     refused,
 )
-from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import EVENTS, Event
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.reconcile.queue.leadership import under_lease
-from pilothouse_server.reconcile.queue.leased_client import LeaseLost
-from pilothouse_server.reconcile.repository import volume_status as written_back
-from pilothouse_server.reconcile.repository import work_queue
-from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.reconcile.observe.schedule import Schedule
+from pilothouse_server.reconcile.repository import volume_status, work_queue
 from pilothouse_server.reconcile.repository.volume_status import Change
 from pilothouse_server.storage.model import Volume
-from pilothouse_server.store.unit_of_work import Store, Transaction
-
-log = structlog.get_logger(__name__)
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class ClaimObserverSettings(msgspec.Struct, frozen=True):
@@ -57,48 +51,45 @@ class ClaimObserverSettings(msgspec.Struct, frozen=True):
     events_again_seconds: float = 15.0
 
 
-class ClaimObserver:
+class ClaimObserver(StatusObserver):
     """The observation of one cluster's claims under one lease. `run` until cancelled; raises LeaseLost."""
+
+    subject = "claims"
 
     def __init__(
         self,
-        store: Store,
-        client: ClusterClient,
-        cluster_name: str,
-        lease: Lease,
+        cluster: LeasedCluster,
         settings: ClaimObserverSettings = ClaimObserverSettings(),  # noqa: B008 - immutable
     ) -> None:
-        self._store = store
-        self._client = client
-        self._cluster_name = cluster_name
-        self._lease = lease
+        super().__init__(cluster, gather_seconds=settings.gather_seconds)
         self._settings = settings
-        self._wake = asyncio.Event()
-        self._informer = Informer(client, PERSISTENT_VOLUME_CLAIMS, VOLUME_UID, self._changed, self._failed)
+        self._informer = self.informer(PERSISTENT_VOLUME_CLAIMS, self._changed, VOLUME_UID)
         # By the volume's uid: its claims by name, and when it is to be looked at.
         self._claims: dict[str, dict[str, PersistentVolumeClaim]] = {}
-        self._dirty: dict[str, float] = {}
+        self._schedule = Schedule(self._wake.set)
         self._events: dict[str, tuple[Event, ...]] = {}
         self._events_asked: dict[str, float] = {}
 
-    async def run(self) -> None:
-        """Observe until cancelled. Raises LeaseLost when the database refuses our epoch."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._informer.run(), name=f"inform claims {self._cluster_name}")
-                group.create_task(self._write_loop(), name=f"observe claims {self._cluster_name}")
-        except BaseExceptionGroup as failed:
-            if failed.subgroup(LeaseLost) is not None:
-                raise LeaseLost from None
-            raise
+    def informers(self) -> Sequence[Informer[Any]]:
+        """Returns the one of claims."""
+        return (self._informer,)
 
-    def _failed(self, error: ClusterError) -> None:
-        log.info(
-            "watch of claims interrupted",
-            cluster=self._cluster_name,
-            reason=error.reason,
-            message=error.message,
-        )
+    async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
+        """Returns the uids of all volumes on the cluster that are claims."""
+        return await volume_status.of_cluster(transaction, self.cluster.name)
+
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Has a volume looked at."""
+        self._schedule.mark(uid, in_seconds=in_seconds)
+
+    def seconds_to_next(self) -> float | None:
+        """Returns how long until the next volume is to be looked at; None where there is none."""
+        return self._schedule.seconds_to_next()
+
+    async def write_due(self) -> None:
+        """Writes the volumes whose time has come. Raises LeaseLost, PilothouseError."""
+        while uids := self._schedule.take(self._settings.batch):
+            await self._write_batch(uids)
 
     def _changed(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         for there in (old, new):
@@ -112,75 +103,31 @@ class ClaimObserver:
                 claims.pop(there.metadata.name, None)
                 if not claims:
                     del self._claims[uid]
-            self._mark(uid)
-
-    def _mark(self, uid: str, in_seconds: float = 0.0) -> None:
-        due = monotonic() + in_seconds
-        self._dirty[uid] = min(due, self._dirty.get(uid, due))
-        self._wake.set()
-
-    def _take(self) -> list[str]:
-        now = monotonic()
-        due = sorted((when, uid) for uid, when in self._dirty.items() if when <= now)
-        uids = [uid for _, uid in due[: self._settings.batch]]
-        for uid in uids:
-            del self._dirty[uid]
-        return uids
-
-    async def _write_loop(self) -> None:
-        await self._informer.synced.wait()
-        complete = False
-        while True:
-            try:
-                if not complete:
-                    # Also those of which the cluster shows nothing: it may have lost them.
-                    async with self._store.system_read() as transaction:
-                        for uid in await written_back.of_cluster(transaction, self._cluster_name):
-                            self._mark(uid)
-                    complete = True
-                while uids := self._take():
-                    await self._write_batch(uids)
-            except PilothouseError as error:
-                log.warning("claims cannot be written", cluster=self._cluster_name, reason=error.reason)
-                await asyncio.sleep(1.0)
-                # What was taken and not written must be looked at again.
-                complete = False
-            await self._pause()
-
-    async def _pause(self) -> None:
-        self._wake.clear()
-        soonest = min(self._dirty.values(), default=None)
-        if soonest is None or soonest > monotonic():
-            try:
-                async with asyncio.timeout(None if soonest is None else soonest - monotonic()):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
-        await asyncio.sleep(self._settings.gather_seconds)
+            self.mark(uid)
 
     async def _write_batch(self, uids: list[str]) -> None:
         seen: list[tuple[Volume, ClaimObservation]] = []
-        async with under_lease(self._store, self._lease) as transaction:
-            locked = await written_back.lock_free_uids(transaction, self._cluster_name, uids)
+        async with self.cluster.transaction() as transaction:
+            locked = await volume_status.lock_free_uids(transaction, self.cluster.name, uids)
             for volume in locked:
                 found = self._claim(volume)
                 events = self._events.get(volume.uid, ())
                 observation = observe_claim(volume, found, events, now=transaction.now)
                 seen.append((volume, observation))
                 await self._ask_for_repair(transaction, volume, observation, found)
-            await written_back.write(
+            await volume_status.write(
                 transaction,
                 [Change(volume, shown.observed, volume.observed_generation) for volume, shown in seen],
             )
             left = set(uids) - {volume.uid for volume in locked}
             known = (
-                await written_back.uids_there(transaction, self._cluster_name, sorted(left))
+                await volume_status.uids_there(transaction, self.cluster.name, sorted(left))
                 if left
                 else set()
             )
         for uid in left:
             if uid in known:
-                self._mark(uid, self._settings.locked_again_seconds)
+                self.mark(uid, in_seconds=self._settings.locked_again_seconds)
             else:
                 self._forget(uid)
         await self._explain(seen)
@@ -217,15 +164,15 @@ class ClaimObserver:
                 self._events_asked[uid] = (
                     monotonic() - self._settings.events_again_seconds + self._settings.unexplained_seconds
                 )
-                self._mark(uid, self._settings.unexplained_seconds)
+                self.mark(uid, in_seconds=self._settings.unexplained_seconds)
                 continue
             wait = self._settings.events_again_seconds - (monotonic() - asked)
             if wait > 0:
-                self._mark(uid, wait)
+                self.mark(uid, in_seconds=wait)
                 continue
             self._events_asked[uid] = monotonic()
             try:
-                listed = await self._client.list(
+                listed = await self.cluster.client.list(
                     EVENTS,
                     volume.kubernetes_namespace,
                     field_selector="involvedObject.kind=PersistentVolumeClaim,"
@@ -233,12 +180,12 @@ class ClaimObserver:
                 )
             except ClusterError as error:
                 # The rest would fail alike, and the observation must go on.
-                self._failed(error)
-                self._mark(uid, self._settings.events_again_seconds)
+                self.watch_failed(error)
+                self.mark(uid, in_seconds=self._settings.events_again_seconds)
                 return
             changed = listed.items != self._events.get(uid, ())
             self._events[uid] = listed.items
-            self._mark(uid, 0.0 if changed else self._settings.events_again_seconds)
+            self.mark(uid, in_seconds=0.0 if changed else self._settings.events_again_seconds)
 
     def _forget(self, uid: str) -> None:
         self._events.pop(uid, None)

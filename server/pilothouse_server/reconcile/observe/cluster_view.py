@@ -13,6 +13,7 @@ from time import monotonic
 
 from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
+from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
 # Our own applies are noted when they are written back, a moment after their watch event.
@@ -48,12 +49,10 @@ class ClusterView:
     ) -> None:
         self._applied_generations = applied_generations
         self._changed = changed
-        self._clock = clock
+        self._schedule = Schedule(changed, clock)
         self.containers: dict[str, Objects] = {}
-        # uid of a container -> when it is to be looked at.
-        self._dirty: dict[str, float] = {}
-        # uid of a container -> when to see whether its Deployment was changed by others.
-        self._suspects: dict[str, float] = {}
+        # When to see whether others changed the Deployment of a container.
+        self._suspects = Schedule(changed, clock)
         self.lost: set[str] = set()
         self.lost_namespaces: set[str] = set()
 
@@ -64,7 +63,7 @@ class ClusterView:
         if new is None:
             self.lost.add(uid)
         elif old is not None and old.metadata.generation != new.metadata.generation:
-            self._suspects[uid] = self._clock() + SUSPECT_SECONDS
+            self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     def replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
         """An informer's news of a replica set."""
@@ -82,31 +81,21 @@ class ClusterView:
             self._changed()
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Have a container looked at."""
-        due = self._clock() + in_seconds
-        self._dirty[uid] = min(due, self._dirty.get(uid, due))
-        self._changed()
+        """Has a container looked at."""
+        self._schedule.mark(uid, in_seconds=in_seconds)
 
     def take(self, most: int) -> list[str]:
-        """Up to `most` containers whose time has come, longest waiting first; they are clean afterwards."""
-        now = self._clock()
-        due = sorted((when, uid) for uid, when in self._dirty.items() if when <= now)[:most]
-        for _, uid in due:
-            del self._dirty[uid]
-        return [uid for _, uid in due]
+        """Removes and returns up to `most` containers whose time has come, longest waiting first."""
+        return self._schedule.take(most)
 
     def seconds_to_next(self) -> float | None:
-        """Until the next container is due; None where none is."""
-        soonest = min((*self._dirty.values(), *self._suspects.values()), default=None)
-        return None if soonest is None else max(0.0, soonest - self._clock())
+        """Returns how long until the next container is due; None where none is."""
+        times = (self._schedule.seconds_to_next(), self._suspects.seconds_to_next())
+        return min((seconds for seconds in times if seconds is not None), default=None)
 
     def take_suspects(self) -> list[str]:
-        """Containers whose Deployment somebody else changed, as far as we know."""
-        now = self._clock()
-        due = [uid for uid, when in self._suspects.items() if when <= now]
-        for uid in due:
-            del self._suspects[uid]
-        return [uid for uid in due if self._changed_by_others(uid)]
+        """Removes and returns the containers whose Deployment somebody else changed, as far as we know."""
+        return [uid for uid in self._suspects.take() if self._changed_by_others(uid)]
 
     def take_lost(self) -> tuple[set[str], set[str]]:
         """Containers whose Deployment vanished, and names of namespaces that end or ended."""

@@ -12,20 +12,16 @@ ends behind our back. Objects of no container are told to the sweep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from time import monotonic
+from typing import Any
 
 import msgspec
-import structlog
 
 from pilothouse_server.containers.model import Container, Resources
-from pilothouse_server.errors import PilothouseError
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import manifests
-from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -36,30 +32,23 @@ from pilothouse_server.kubernetes.objects import (
     Namespace,
     Pod,
     ReplicaSet,
-    Resource,
-    T,
 )
 from pilothouse_server.kubernetes.observation import Observation, observe
 from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, Objects
 from pilothouse_server.reconcile.observe.explanations import Explanations
-from pilothouse_server.reconcile.observe.foreign_pods import ForeignPods
 from pilothouse_server.reconcile.observe.images import Images
+from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
-from pilothouse_server.reconcile.queue.leadership import under_lease
-from pilothouse_server.reconcile.queue.leased_client import LeaseLost
-from pilothouse_server.reconcile.repository import container_status as written_back
-from pilothouse_server.reconcile.repository import images, namespace_status, work_queue
+from pilothouse_server.reconcile.repository import container_status, images, namespace_status, work_queue
 from pilothouse_server.reconcile.repository.container_status import Change
-from pilothouse_server.reconcile.repository.leases import Lease
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import NamespaceId
 
-log = structlog.get_logger(__name__)
 
-
-class ObserverSettings(msgspec.Struct, frozen=True):
+class ContainerObserverSettings(msgspec.Struct, frozen=True):
     """`gather_seconds`: how long changes are gathered before they are written together."""
 
     batch: int = 25
@@ -80,30 +69,27 @@ class PodOwner(msgspec.Struct, frozen=True):
     resources: Resources
 
 
-class Observer:
+class ContainerObserver(StatusObserver):
     """The observation of one cluster under one lease. `run` until cancelled; raises LeaseLost."""
+
+    subject = "containers"
 
     def __init__(
         self,
-        store: Store,
-        client: ClusterClient,
-        cluster_name: str,
-        lease: Lease,
+        cluster: LeasedCluster,
         applied_generations: AppliedGenerations,
-        settings: ObserverSettings = ObserverSettings(),  # noqa: B008 - immutable
+        settings: ContainerObserverSettings = ContainerObserverSettings(),  # noqa: B008 - immutable
     ) -> None:
-        self._store = store
-        self._client = client
-        self._cluster_name = cluster_name
-        self._lease = lease
+        super().__init__(cluster, gather_seconds=settings.gather_seconds)
+        client = cluster.client
         self._settings = settings
-        self._wake = asyncio.Event()
         self.view = ClusterView(applied_generations, self._wake.set)
-        self._foreign = ForeignPods(client, self.view, self._failed)
-        self._deployments = self._informer(DEPLOYMENTS, self._deployment_changed)
-        self._replica_sets = self._informer(REPLICA_SETS, self.view.replica_set_changed)
-        self._pods = self._informer(PODS, self.view.pod_changed)
-        self._namespaces = self._informer(NAMESPACES, self.view.namespace_changed, manifests.MANAGED_SELECTOR)
+        self._imported = ImportedPods(client, self.view, self.watch_failed)
+        owned = manifests.OWNED_SELECTOR
+        self._deployments = self.informer(DEPLOYMENTS, self._deployment_changed, owned)
+        self._replica_sets = self.informer(REPLICA_SETS, self.view.replica_set_changed, owned)
+        self._pods = self.informer(PODS, self.view.pod_changed, owned)
+        self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, manifests.MANAGED_SELECTOR)
         # What was written last, so that only differences are.
         self._pods_written: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
@@ -111,25 +97,16 @@ class Observer:
         self._explanations = Explanations(
             client,
             self.view,
-            self._failed,
+            self.watch_failed,
             first_seconds=settings.unexplained_seconds,
             again_seconds=settings.events_again_seconds,
         )
         # Containers that objects speak of and the database does not know on this cluster -> since when.
         self.unknown: dict[str, float] = {}
-        self.synced = asyncio.Event()
-
-    def _informer(
-        self,
-        resource: Resource[T],
-        on_change: Callable[[T | None, T | None], None],
-        selector: str = manifests.OWNED_SELECTOR,
-    ) -> Informer[T]:
-        return Informer(self._client, resource, selector, on_change, self._failed)
 
     def _deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
         self.view.deployment_changed(old, new)
-        self._foreign.deployment_changed(old, new)
+        self._imported.deployment_changed(old, new)
 
     @property
     def deployments(self) -> dict[tuple[str, str], Deployment]:
@@ -145,73 +122,47 @@ class Observer:
         """uid of a pod -> the container it belongs to, of all pods that are there."""
         return {pod.metadata.uid: self._owners[uid] for uid, pod in self.view.pods() if uid in self._owners}
 
-    async def run(self) -> None:
-        """Observe until cancelled. Raises LeaseLost when the database refuses our epoch."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for informer in (self._namespaces, self._deployments, self._replica_sets, self._pods):
-                    group.create_task(informer.run(), name=f"inform {self._cluster_name}")
-                group.create_task(self._foreign.run(), name=f"imported pods {self._cluster_name}")
-                group.create_task(self._write_loop(), name=f"observe {self._cluster_name}")
-        except BaseExceptionGroup as failed:
-            if failed.subgroup(LeaseLost) is not None:
-                raise LeaseLost from None
-            raise
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts the informers, those of imported Deployments' pods too, and the loop that writes."""
+        super().start(group)
+        group.create_task(self._imported.run(), name=self.task_name("inform imported pods for"))
 
-    def _failed(self, error: ClusterError) -> None:
-        log.info("watch interrupted", cluster=self._cluster_name, reason=error.reason, message=error.message)
+    def informers(self) -> Sequence[Informer[Any]]:
+        """Returns those of the objects that carry our label."""
+        return (self._namespaces, self._deployments, self._replica_sets, self._pods)
 
-    async def _write_loop(self) -> None:
-        for informer in (self._namespaces, self._deployments, self._replica_sets, self._pods):
-            await informer.synced.wait()
-        complete = False
-        while True:
-            try:
-                if not complete:
-                    # Also those of which the cluster shows nothing: it may have lost them.
-                    async with self._store.system_read() as transaction:
-                        for uid in await written_back.of_cluster(transaction, self._cluster_name):
-                            self.view.mark(uid)
-                    complete = True
-                await self._write_due()
-            except PilothouseError as error:
-                log.warning("observation cannot be written", cluster=self._cluster_name, reason=error.reason)
-                await asyncio.sleep(1.0)
-                # What was taken and not written must be looked at again.
-                complete = False
-            self.synced.set()
-            await self._pause()
+    async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
+        """Returns the uids of all containers on the cluster."""
+        return await container_status.of_cluster(transaction, self.cluster.name)
 
-    async def _pause(self) -> None:
-        self._wake.clear()
-        seconds = self.view.seconds_to_next()
-        if seconds is None or seconds > 0:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
-        await asyncio.sleep(self._settings.gather_seconds)
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Has a container looked at."""
+        self.view.mark(uid, in_seconds=in_seconds)
 
-    async def _write_due(self) -> None:
+    def seconds_to_next(self) -> float | None:
+        """Returns how long until the next container is to be looked at; None where there is none."""
+        return self.view.seconds_to_next()
+
+    async def write_due(self) -> None:
+        """Writes the containers whose time has come, and asks for repairs. Raises LeaseLost, PilothouseError."""
         while uids := self.view.take(self._settings.batch):
             await self._write_batch(uids)
         await self._ask_for_repairs()
 
     async def _write_batch(self, uids: list[str]) -> None:
         seen: dict[str, Observation] = {}
-        async with self._transaction() as transaction:
-            locked = await written_back.lock_free_uids(transaction, self._cluster_name, uids)
+        async with self.cluster.transaction() as transaction:
+            locked = await container_status.lock_free_uids(transaction, self.cluster.name, uids)
             changes = []
             async for container in cooperatively(locked):
                 observation = self._observe(container, transaction.now)
                 seen[container.uid] = observation
                 changes.append(self._change(container, observation))
-            await written_back.write(transaction, changes, "kubernetes")
+            await container_status.write(transaction, changes, "kubernetes")
             missing = [int(c.id) for c in locked if _lost(c, self.view.containers.get(c.uid))]
             await work_queue.requeue_containers(transaction, missing)
             left = [uid for uid in uids if uid not in seen]
-            known = await written_back.uids_there(transaction, self._cluster_name, left) if left else set()
+            known = await container_status.uids_there(transaction, self.cluster.name, left) if left else set()
         for container in locked:
             self._remember(container, seen[container.uid])
             self._explanations.written(container, seen[container.uid])
@@ -235,7 +186,7 @@ class Observer:
             return
         # Nodes are asked before the transaction begins.
         seen = [(c, news, await self._images.describe(c, news)) for c, news in found if not news.failed]
-        async with self._transaction() as transaction:
+        async with self.cluster.transaction() as transaction:
             await images.write_failed(transaction, [int(c.id) for c, news in found if news.failed])
             await images.write_seen(transaction, [described for _, _, described in seen])
         for container, news in found:
@@ -257,7 +208,7 @@ class Observer:
             pods,
             self._explanations.events(container.uid),
             now=now,
-            cluster_now=self._client.now(),
+            cluster_now=self.cluster.client.now(),
         )
 
     def _change(self, container: Container, observation: Observation) -> Change:
@@ -298,19 +249,16 @@ class Observer:
         lost, ending = self.view.take_lost()
         if not (suspects or lost or ending):
             return
-        async with self._transaction() as transaction:
-            ids = await written_back.of_cluster(transaction, self._cluster_name)
+        async with self.cluster.transaction() as transaction:
+            ids = await container_status.of_cluster(transaction, self.cluster.name)
             await work_queue.requeue_containers(transaction, sorted(ids[uid] for uid in lost if uid in ids))
             await work_queue.requeue_containers(
                 transaction, sorted(ids[uid] for uid in suspects - lost if uid in ids)
             )
             if ending:
-                ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
+                ours = await namespace_status.by_kubernetes_name(transaction, self.cluster.name)
                 namespace_ids = sorted(ours[name].id for name in ending if name in ours)
                 await work_queue.requeue_namespaces(transaction, namespace_ids)
-
-    def _transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        return under_lease(self._store, self._lease)
 
 
 def _lost(container: Container, objects: Objects | None) -> bool:

@@ -20,8 +20,6 @@ import structlog
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import manifest_config, manifests
-from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     SECRET_METADATA,
@@ -29,103 +27,79 @@ from pilothouse_server.kubernetes.objects import (
     KubernetesObject,
     Resource,
 )
+from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.reconcile.queue.leadership import under_lease
-from pilothouse_server.reconcile.queue.leased_client import LeaseLost
-from pilothouse_server.reconcile.repository import dependents as parts
-from pilothouse_server.reconcile.repository import work_queue
-from pilothouse_server.reconcile.repository.leases import Lease
-from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.reconcile.observe.schedule import Schedule
+from pilothouse_server.reconcile.repository import dependents, work_queue
 
 log = structlog.get_logger(__name__)
 
 # What is watched, by which label its owner is found, and which owners must show some of it.
-_WATCHED: tuple[tuple[Resource[Any], str, parts.Owner], ...] = (
+_WATCHED: tuple[tuple[Resource[Any], str, dependents.Owner], ...] = (
     (SERVICES, manifests.CONTAINER_UID, "container"),
     (CONFIG_MAP_METADATA, manifest_config.CONFIG_UID, "config_map"),
     (SECRET_METADATA, manifest_config.CONFIG_UID, "secret"),
 )
 
 
-class PartObserverSettings(msgspec.Struct, frozen=True):
+_DATABASE_SECONDS = 1.0
+
+
+class DependentObserverSettings(msgspec.Struct, frozen=True):
     """`gather_seconds`: how long changes are gathered; `again_seconds`: how soon one owner is looked at again."""
 
     gather_seconds: float = 0.5
     again_seconds: float = 5.0
 
 
-class PartObserver:
-    """The watch over one cluster's parts under one lease. `run` until cancelled; raises LeaseLost."""
+class DependentObserver(ClusterObserver):
+    """The watch over one cluster's Services, config maps and secrets. `run` until cancelled; raises LeaseLost."""
+
+    subject = "dependents"
 
     def __init__(
         self,
-        store: Store,
-        client: ClusterClient,
-        cluster_name: str,
-        lease: Lease,
-        settings: PartObserverSettings = PartObserverSettings(),  # noqa: B008 - immutable
+        cluster: LeasedCluster,
+        settings: DependentObserverSettings = DependentObserverSettings(),  # noqa: B008 - immutable
     ) -> None:
-        self._store = store
-        self._client = client
-        self._cluster_name = cluster_name
-        self._lease = lease
+        super().__init__(cluster)
         self._settings = settings
-        self._wake = asyncio.Event()
         # uid of an owner -> when it is to be looked at; and when it was.
-        self._due: dict[str, float] = {}
+        self._schedule = Schedule(self._wake.set)
         self._looked: dict[str, float] = {}
 
-    async def run(self) -> None:
-        """Watch until cancelled. Raises LeaseLost when the database refuses our epoch."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for resource, label, owner in _WATCHED:
-                    informer: Informer[Any] = Informer(
-                        self._client, resource, label, partial(self._changed, label), self._failed
-                    )
-                    name = f"{resource.kind} of {self._cluster_name}"
-                    group.create_task(informer.run(), name=f"inform {name}")
-                    group.create_task(self._look_for_missing(informer, label, owner), name=f"missing {name}")
-                group.create_task(self._look_loop(), name=f"look {self._cluster_name}")
-        except BaseExceptionGroup as failed:
-            if failed.subgroup(LeaseLost) is not None:
-                raise LeaseLost from None
-            raise
-
-    def _failed(self, error: ClusterError) -> None:
-        log.info(
-            "watch of parts interrupted",
-            cluster=self._cluster_name,
-            reason=error.reason,
-            message=error.message,
-        )
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts a watch of each kind, a look for what vanished unseen, and the loop that asks for repairs."""
+        for resource, label, owner in _WATCHED:
+            informer: Informer[Any] = self.informer(resource, partial(self._changed, label), label)
+            name = f"{resource.kind} of {self.cluster.name}"
+            group.create_task(informer.run(), name=f"inform {name}")
+            group.create_task(self._look_for_missing(informer, label, owner), name=f"missing {name}")
+        group.create_task(self._repair_loop(), name=self.task_name("repair"))
 
     def _changed(self, label: str, old: KubernetesObject | None, _new: KubernetesObject | None) -> None:
         if old is not None and (uid := labelled_uid(old, label)) is not None:
             self._mark(uid)
 
     def _mark(self, uid: str) -> None:
-        now = monotonic()
-        looked = self._looked.get(uid)
-        due = now + self._settings.gather_seconds
-        if looked is not None:
-            due = max(due, looked + self._settings.again_seconds)
-        self._due.setdefault(uid, due)
-        self._wake.set()
+        seconds = self._settings.gather_seconds
+        if (looked := self._looked.get(uid)) is not None:
+            seconds = max(seconds, looked + self._settings.again_seconds - monotonic())
+        self._schedule.mark(uid, in_seconds=seconds)
 
     async def _look_for_missing(
-        self, informer: Informer[KubernetesObject], label: str, owner: parts.Owner
+        self, informer: Informer[KubernetesObject], label: str, owner: dependents.Owner
     ) -> None:
         """Owners that must show something and did not when the watch began: it went while nobody watched."""
         await informer.synced.wait()
         while True:
             try:
-                async with self._store.system_read() as transaction:
-                    owners = await parts.owners(transaction, self._cluster_name)
+                async with self.cluster.store.system_read() as transaction:
+                    owners = await dependents.owners(transaction, self.cluster.name)
             except PilothouseError as error:
-                log.info("owners of parts cannot be read", cluster=self._cluster_name, reason=error.reason)
-                await asyncio.sleep(1.0)
+                log.info("owners cannot be read", cluster=self.cluster.name, reason=error.reason)
+                await asyncio.sleep(_DATABASE_SECONDS)
                 continue
             shown = {labelled_uid(each, label) for each in informer.objects.values()}
             for uid, (kind, _) in owners.items():
@@ -133,32 +107,30 @@ class PartObserver:
                     self._mark(uid)
             return
 
-    async def _look_loop(self) -> None:
+    async def _repair_loop(self) -> None:
         while True:
             self._wake.clear()
-            soonest = min(self._due.values(), default=None)
             try:
-                async with asyncio.timeout(None if soonest is None else max(0.0, soonest - monotonic())):
+                async with asyncio.timeout(self._schedule.seconds_to_next()):
                     await self._wake.wait()
                 continue
             except TimeoutError:
                 pass
+            uids = self._schedule.take()
             try:
-                await self._look()
+                await self._ask_for_repairs(uids)
             except PilothouseError as error:
-                log.warning("parts cannot be looked at", cluster=self._cluster_name, reason=error.reason)
-                await asyncio.sleep(1.0)
+                log.warning("repairs cannot be asked for", cluster=self.cluster.name, reason=error.reason)
+                for uid in uids:
+                    self._schedule.mark(uid, in_seconds=_DATABASE_SECONDS)
 
-    async def _look(self) -> None:
-        now = monotonic()
-        uids = [uid for uid, due in self._due.items() if due <= now]
-        async with under_lease(self._store, self._lease) as transaction:
-            owners = await parts.owners(transaction, self._cluster_name)
+    async def _ask_for_repairs(self, uids: list[str]) -> None:
+        async with self.cluster.transaction() as transaction:
+            owners = await dependents.owners(transaction, self.cluster.name)
             for uid in sorted(uids):
                 if (owner := owners.get(uid)) is not None:
                     await work_queue.requeue(transaction, *owner)
-        for uid in uids:
-            del self._due[uid]
+        now = monotonic()
         kept = now - self._settings.again_seconds
         self._looked = {uid: when for uid, when in self._looked.items() if when > kept}
         self._looked.update(dict.fromkeys(uids, now))

@@ -33,9 +33,7 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leadership import under_lease
-from pilothouse_server.reconcile.repository import cluster_status as written_back
-from pilothouse_server.reconcile.repository import volume_status as volumes
-from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.reconcile.repository import cluster_status, volume_status, work_queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 
@@ -61,13 +59,13 @@ class Health:
     def __init__(
         self,
         store: Store,
-        clusters: ClusterClients,
+        clients: ClusterClients,
         cluster_name: str,
         lease: Lease,
         settings: HealthSettings = HealthSettings(),  # noqa: B008 - immutable
     ) -> None:
         self._store = store
-        self._clusters = clusters
+        self._clients = clients
         self._cluster_name = cluster_name
         self._lease = lease
         self._settings = settings
@@ -75,7 +73,7 @@ class Health:
         self._written_at: float | None = None
 
     async def run(self) -> None:
-        """Probe until cancelled."""
+        """Probes until cancelled."""
         while True:
             pause = self._settings.probe_seconds
             try:
@@ -87,9 +85,9 @@ class Health:
             await asyncio.sleep(pause)
 
     async def probe(self) -> None:
-        """Ask once, and write what is new. Raises Throttled, LeaseLost, PilothouseError."""
+        """Asks once, and writes what is new. Raises Throttled, LeaseLost, PilothouseError."""
         try:
-            client = await self._clusters.client(self._cluster_name)
+            client = await self._clients.client(self._cluster_name)
             version = await self._version(client)
             await self._check_storage(client)
         except Throttled:
@@ -122,12 +120,12 @@ class Health:
         except Unreachable as error:
             raise StorageStalled(self._stalled(error.message)) from error
 
-    def _stalled(self, words: str) -> str:
-        return f"cluster {self._cluster_name!r} answers, but its storage does not: {words}"
+    def _stalled(self, answer: str) -> str:
+        return f"cluster {self._cluster_name!r} answers, but its storage does not: {answer}"
 
     async def _write_healthy(self, version: str, *, recovered: bool) -> None:
         async with under_lease(self._store, self._lease) as transaction:
-            await written_back.write_healthy(transaction, self._cluster_name, version)
+            await cluster_status.write_healthy(transaction, self._cluster_name, version)
             if recovered:
                 await work_queue.requeue_failed(transaction, self._cluster_name)
         if recovered:
@@ -139,7 +137,7 @@ class Health:
         refused = isinstance(error, Unauthorized | Forbidden | CredentialsRefused)
         status: ClusterStatus = "unauthorized" if refused else "unreachable"
         async with under_lease(self._store, self._lease) as transaction:
-            await written_back.write_unhealthy(
+            await cluster_status.write_unhealthy(
                 transaction, self._cluster_name, status, error.reason, error.message
             )
         if self._failures == self._settings.failures:
@@ -150,11 +148,11 @@ class Health:
         more = True
         while more:
             async with under_lease(self._store, self._lease) as transaction:
-                more = await written_back.mark(
+                more = await cluster_status.mark(
                     transaction, self._cluster_name, stale=stale, rows=self._settings.batch
                 )
             async with under_lease(self._store, self._lease) as transaction:
-                more |= await volumes.mark(
+                more |= await volume_status.mark(
                     transaction, self._cluster_name, stale=stale, rows=self._settings.batch
                 )
             if more:

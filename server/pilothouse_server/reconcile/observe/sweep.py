@@ -1,12 +1,16 @@
 """Deletes objects of ours on a cluster that belong to no container, config map or secret any more.
 
-They come about where a server was frozen between its claim and its apply, or where the database was restored from a
-backup. Four things must hold before anything is deleted: the Kubernetes namespace that the object is in carries the
-uid of a living namespace of *this* database (another installation may use the same cluster), the object carries that
-uid too (what a deregistered cluster was left with is not deleted when its namespace is taken over again; ages would
-not tell, for the cluster has a clock of its own), what it belongs to has not been in the database for a while, and it
-is not there at the moment of deletion. The deletion names the object's uid. Of config maps and secrets the sweep sees
-the metadata alone.
+They come about where a server was frozen between its lease and its apply, or where the database was restored from a
+backup. Four things must hold before anything is deleted:
+
+* the Kubernetes namespace that the object is in carries the uid of a living namespace of *this* database: another
+  installation may use the same cluster,
+* the object carries that uid too: what a deregistered cluster was left with is not deleted when its namespace is taken
+  over again (its age does not decide this, for the cluster has a clock of its own),
+* what it belongs to has not been in the database for a while,
+* and is not there at the moment of deletion.
+
+The deletion names the object's uid. Of config maps and secrets the sweep sees the metadata alone.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ import structlog
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import manifest_config, manifests
-from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
@@ -32,12 +35,10 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
-from pilothouse_server.reconcile.observe.container_observer import Observer
-from pilothouse_server.reconcile.repository import container_status as written_back
-from pilothouse_server.reconcile.repository import namespace_status
+from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
+from pilothouse_server.reconcile.repository import container_status, namespace_status
 from pilothouse_server.reconcile.repository.config_status import known_config_uids
 from pilothouse_server.reconcile.repository.namespace_status import NamespaceKey
-from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
@@ -54,30 +55,25 @@ class Sweep:
 
     def __init__(
         self,
-        store: Store,
-        client: ClusterClient,
-        cluster_name: str,
-        observer: Observer,
+        observer: ContainerObserver,
         settings: SweepSettings = SweepSettings(),  # noqa: B008 - immutable
     ) -> None:
-        self._store = store
-        self._client = client
-        self._cluster_name = cluster_name
         self._observer = observer
+        self._cluster = observer.cluster
         self._settings = settings
 
     async def run(self) -> None:
-        """Sweep now and then until cancelled."""
+        """Sweeps now and then until cancelled."""
         await self._observer.synced.wait()
         while True:
             try:
                 await self.sweep()
             except (ClusterError, PilothouseError) as error:
-                log.info("sweep interrupted", cluster=self._cluster_name, message=str(error))
+                log.info("sweep interrupted", cluster=self._cluster.name, message=str(error))
             await asyncio.sleep(self._settings.period_seconds)
 
     async def sweep(self) -> int:
-        """Delete what is nobody's; answers how many objects. Raises ClusterError, PilothouseError."""
+        """Deletes what is nobody's; returns how many objects. Raises ClusterError, PilothouseError."""
         old = monotonic() - self._settings.grace_seconds
         unknown = {uid for uid, since in self._observer.unknown.items() if since <= old}
         deployments = [
@@ -86,7 +82,7 @@ class Sweep:
             if container_uid(deployment) in unknown
         ]
         # Services are few and not watched: they are listed.
-        listed = await self._client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)
+        listed = await self._cluster.client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)
         services = [service for service in listed.items if self._is_old(service)]
         candidates: list[tuple[Resource[Any], KubernetesObject]] = [
             *((DEPLOYMENTS, deployment) for deployment in deployments),
@@ -98,12 +94,12 @@ class Sweep:
             metadata = orphan.metadata
             log.warning(
                 "deleting an orphan",
-                cluster=self._cluster_name,
+                cluster=self._cluster.name,
                 kind=resource.kind,
                 namespace=metadata.namespace,
                 name=metadata.name,
             )
-            await self._client.delete(resource, metadata.namespace, metadata.name, uid=metadata.uid)
+            await self._cluster.client.delete(resource, metadata.namespace, metadata.name, uid=metadata.uid)
         return len(orphans)
 
     async def _orphans(
@@ -112,9 +108,9 @@ class Sweep:
         uids = {uid for _, candidate in candidates if (uid := container_uid(candidate)) is not None}
         if not uids:
             return []
-        async with self._store.system_read() as transaction:
-            known = await written_back.known_uids(transaction, sorted(uids))
-            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
+        async with self._cluster.store.system_read() as transaction:
+            known = await container_status.known_uids(transaction, sorted(uids))
+            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
         return [
             (resource, candidate)
             for resource, candidate in candidates
@@ -127,16 +123,16 @@ class Sweep:
     async def _config_orphans(self) -> list[tuple[Resource[Any], KubernetesObject]]:
         candidates: dict[str, list[tuple[Resource[Any], KubernetesObject]]] = {}
         for resource in (CONFIG_MAP_METADATA, SECRET_METADATA):
-            listed = await self._client.list(resource, label_selector=manifest_config.OWNED_SELECTOR)
+            listed = await self._cluster.client.list(resource, label_selector=manifest_config.OWNED_SELECTOR)
             for item in listed.items:
                 uid = labelled_uid(item, manifest_config.CONFIG_UID)
                 if uid is not None and self._is_old(item) and item.metadata.deletion_timestamp is None:
                     candidates.setdefault(uid, []).append((resource, item))
         if not candidates:
             return []
-        async with self._store.system_read() as transaction:
+        async with self._cluster.store.system_read() as transaction:
             known = await known_config_uids(transaction, sorted(candidates))
-            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
+            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
         return [
             each
             for uid, found in candidates.items()
@@ -147,7 +143,7 @@ class Sweep:
 
     async def _unused_accounts(self) -> list[tuple[Resource[Any], KubernetesObject]]:
         """Service accounts that we made and no container names any more."""
-        listed = await self._client.list(SERVICE_ACCOUNTS, label_selector=manifests.MANAGED_SELECTOR)
+        listed = await self._cluster.client.list(SERVICE_ACCOUNTS, label_selector=manifests.MANAGED_SELECTOR)
         candidates = [
             account
             for account in listed.items
@@ -155,9 +151,9 @@ class Sweep:
         ]
         if not candidates:
             return []
-        async with self._store.system_read() as transaction:
-            used = await written_back.service_accounts(transaction, self._cluster_name)
-            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster_name)
+        async with self._cluster.store.system_read() as transaction:
+            used = await container_status.service_accounts(transaction, self._cluster.name)
+            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
         return [
             (SERVICE_ACCOUNTS, account)
             for account in candidates
@@ -180,4 +176,4 @@ class Sweep:
         created = candidate.metadata.creation_timestamp
         if created is None:
             return False
-        return (self._client.now() - created).total_seconds() >= self._settings.grace_seconds
+        return (self._cluster.client.now() - created).total_seconds() >= self._settings.grace_seconds

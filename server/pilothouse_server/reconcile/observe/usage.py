@@ -18,12 +18,11 @@ import structlog
 from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.event_loop import cooperatively
-from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import NODES
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import Sample
-from pilothouse_server.reconcile.observe.container_observer import Observer, PodOwner
+from pilothouse_server.reconcile.observe.container_observer import ContainerObserver, PodOwner
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)
@@ -32,10 +31,10 @@ NODES_AT_ONCE = 8
 
 
 class UsageSink(Protocol):
-    """Where samples go. May raise PilothouseError: the batch is then lost, and said so."""
+    """Where samples go."""
 
     async def store(self, samples: list[Sample]) -> None:
-        """Store a batch; samples of containers that are gone are left out."""
+        """Stores a batch, less the samples of containers that are gone. Raises PilothouseError: the batch is lost."""
 
 
 class UsageCollector:
@@ -43,39 +42,36 @@ class UsageCollector:
 
     def __init__(
         self,
-        client: ClusterClient,
-        cluster_name: str,
-        observer: Observer,
+        observer: ContainerObserver,
         sink: UsageSink,
         period_seconds: float,
     ) -> None:
-        self._client = client
-        self._cluster_name = cluster_name
         self._observer = observer
+        self._cluster = observer.cluster
         self._sink = sink
         self._period_seconds = period_seconds
         self._silent: set[str] = set()
 
     async def run(self) -> None:
-        """Collect until cancelled, a round every `period_seconds` however long one takes."""
+        """Collects until cancelled, a round every `period_seconds` however long one takes."""
         await self._observer.synced.wait()
         next_round = monotonic()
         while True:
             try:
                 await self.collect()
             except ClusterError as error:
-                log.info("usage cannot be read", cluster=self._cluster_name, message=error.message)
+                log.info("usage cannot be read", cluster=self._cluster.name, message=error.message)
             except PilothouseError as error:
-                log.warning("usage cannot be stored", cluster=self._cluster_name, reason=error.reason)
+                log.warning("usage cannot be stored", cluster=self._cluster.name, reason=error.reason)
             next_round = max(monotonic(), next_round + self._period_seconds)
             await asyncio.sleep(next_round - monotonic())
 
     async def collect(self) -> list[Sample]:
-        """One round. Raises ClusterError where the nodes cannot be listed, PilothouseError from the sink."""
+        """Collects one round. Raises ClusterError where the nodes cannot be listed, PilothouseError from the sink."""
         owners = self._observer.pod_owners()
         if not owners:
             return []
-        nodes = [node.metadata.name for node in (await self._client.list(NODES)).items]
+        nodes = [node.metadata.name for node in (await self._cluster.client.list(NODES)).items]
         gate = asyncio.Semaphore(NODES_AT_ONCE)
         summaries = await asyncio.gather(*(self._summary(node, gate) for node in nodes))
         silent = {node for node, summary in zip(nodes, summaries, strict=True) if summary is None}
@@ -92,12 +88,15 @@ class UsageCollector:
     async def _summary(self, node: str, gate: asyncio.Semaphore) -> StatsSummary | None:
         async with gate:
             try:
-                return await self._client.node_stats(node)
+                return await self._cluster.client.node_stats(node)
             except ClusterError as error:
                 # Once, not in every round: a node may be away for days.
                 if node not in self._silent:
                     log.info(
-                        "node tells nothing", cluster=self._cluster_name, node=node, message=error.message
+                        "node does not report usage",
+                        cluster=self._cluster.name,
+                        node=node,
+                        message=error.message,
                     )
                 return None
 

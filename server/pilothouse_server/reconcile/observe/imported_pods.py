@@ -34,7 +34,7 @@ class _Home:
         self.task: asyncio.Task[None] | None = None
 
 
-class ForeignPods:
+class ImportedPods:
     """`deployment_changed` is an informer's news; `run` until cancelled."""
 
     def __init__(

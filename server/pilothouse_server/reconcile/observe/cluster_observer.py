@@ -1,0 +1,162 @@
+"""What the observers of a cluster have in common: the lease they write under, informers, and the loop that writes.
+
+    informers mark what changed -> gathered for a moment -> locked, observed and written in batches
+
+A database that is away is waited for, and then everything on the cluster is looked at again: what was taken and not
+written is not known any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import Resource, T
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.queue.leadership import under_lease
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+# After a write that failed because the database is away.
+_DATABASE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class LeasedCluster:
+    """A registered cluster that this server observes under a lease."""
+
+    name: str
+    store: Store
+    client: ClusterClient
+    lease: Lease
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that commits only while the lease is held. Raises LeaseLost."""
+        return under_lease(self.store, self.lease)
+
+
+class ClusterObserver(ABC):
+    """The observation of one subject on one cluster. `run` until cancelled."""
+
+    # What is observed, for logs and names of tasks.
+    subject: str
+
+    def __init__(self, cluster: LeasedCluster) -> None:
+        self.cluster = cluster
+        self._wake = asyncio.Event()
+
+    @abstractmethod
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts the observer's tasks."""
+
+    async def run(self) -> None:
+        """Observes until cancelled. Raises LeaseLost when the database refuses our epoch."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self.start(group)
+        except BaseExceptionGroup as failed:
+            if failed.subgroup(LeaseLost) is not None:
+                raise LeaseLost from None
+            raise
+
+    def informer(
+        self, resource: Resource[T], on_change: Callable[[T | None, T | None], None], label_selector: str
+    ) -> Informer[T]:
+        """Returns an informer of this cluster whose failures are logged."""
+        return Informer(self.cluster.client, resource, label_selector, on_change, self.watch_failed)
+
+    def task_name(self, activity: str) -> str:
+        """Returns the name of a task of this observer."""
+        return f"{activity} {self.subject} of {self.cluster.name}"
+
+    def watch_failed(self, error: ClusterError) -> None:
+        """Logs what the cluster answered; the watch goes on by itself."""
+        log.info(
+            "watch interrupted",
+            subject=self.subject,
+            cluster=self.cluster.name,
+            reason=error.reason,
+            message=error.message,
+        )
+
+
+class StatusObserver(ClusterObserver):
+    """An observer that writes the status of rows, in batches. `synced` once all of them were written."""
+
+    def __init__(self, cluster: LeasedCluster, *, gather_seconds: float) -> None:
+        super().__init__(cluster)
+        self.synced = asyncio.Event()
+        self._gather_seconds = gather_seconds
+
+    @abstractmethod
+    def informers(self) -> Sequence[Informer[Any]]:
+        """Returns what must be read once before anything is written."""
+
+    @abstractmethod
+    async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
+        """Returns the uids of all rows on the cluster: of what it shows nothing, it may have lost."""
+
+    @abstractmethod
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Has a row looked at."""
+
+    @abstractmethod
+    def seconds_to_next(self) -> float | None:
+        """Returns how long until there is something to write; None where there is nothing."""
+
+    @abstractmethod
+    async def write_due(self) -> None:
+        """Writes what is due. Raises LeaseLost, PilothouseError."""
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts the informers and the loop that writes."""
+        for informer in self.informers():
+            group.create_task(informer.run(), name=self.task_name("inform"))
+        group.create_task(self._write_loop(), name=self.task_name("observe"))
+
+    async def _write_loop(self) -> None:
+        for informer in self.informers():
+            await informer.synced.wait()
+        complete = False
+        while True:
+            try:
+                if not complete:
+                    async with self.cluster.store.system_read() as transaction:
+                        for uid in await self.uids(transaction):
+                            self.mark(uid)
+                    complete = True
+                await self.write_due()
+            except PilothouseError as error:
+                log.warning(
+                    "observation cannot be written",
+                    subject=self.subject,
+                    cluster=self.cluster.name,
+                    reason=error.reason,
+                )
+                await asyncio.sleep(_DATABASE_SECONDS)
+                complete = False
+            self.synced.set()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        self._wake.clear()
+        seconds = self.seconds_to_next()
+        if seconds is None or seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+        await asyncio.sleep(self._gather_seconds)

@@ -1,0 +1,39 @@
+"""When each of many resources is to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+
+class Schedule:
+    """Times by uid. `changed` is called whenever one is set."""
+
+    def __init__(self, changed: Callable[[], None], clock: Callable[[], float] = monotonic) -> None:
+        self._changed = changed
+        self._clock = clock
+        self._due: dict[str, float] = {}
+
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Has a resource looked at after so many seconds, or before if that was asked for already."""
+        due = self._clock() + in_seconds
+        self._due[uid] = min(due, self._due.get(uid, due))
+        self._changed()
+
+    def postpone(self, uid: str, *, in_seconds: float) -> None:
+        """Has a resource looked at after so many seconds, and not before."""
+        self._due[uid] = self._clock() + in_seconds
+        self._changed()
+
+    def take(self, most: int | None = None) -> list[str]:
+        """Removes and returns up to `most` uids whose time has come, longest waiting first."""
+        now = self._clock()
+        due = sorted((when, uid) for uid, when in self._due.items() if when <= now)[:most]
+        for _, uid in due:
+            del self._due[uid]
+        return [uid for _, uid in due]
+
+    def seconds_to_next(self) -> float | None:
+        """Returns how long until the next one is due, 0 where one is; None where there is none."""
+        soonest = min(self._due.values(), default=None)
+        return None if soonest is None else max(0.0, soonest - self._clock())
