@@ -140,7 +140,7 @@ def _read_variable(entry: Variable, source: Source, values: Values, hooks: Hooks
         given = [choice for choice in entry.choices if inner.has(choice[1])]
         if len(given) > 1:
             inner.invalid(None, f"expected one source, found {' and '.join(key for _, key, _ in given)}")
-        if not inner.says_anything():
+        if not inner.names():
             inner.invalid(None, "expected a source, found none")
         for name, key, part in given:
             with inner.part(key) as reference:
@@ -151,7 +151,7 @@ def _read_nested(field: Field, source: Source, hooks: Hooks) -> Values | None:
     kind = field.kind
     assert isinstance(kind, Nested)
     with source.part(field.key) as inner:
-        return read(kind.part, inner, hooks) if inner.says_anything() else None
+        return read(kind.part, inner, hooks) if inner.names() else None
 
 
 def _read_repeated(field: Field, source: Source, hooks: Hooks) -> list[Values]:

@@ -41,11 +41,8 @@ class Source(Protocol):
     def has(self, key: str) -> bool:
         """Whether a key is there and not null. Does not count as reading it."""
 
-    def says_anything(self) -> bool:
-        """Whether any key is there and not null."""
-
-    def unread(self) -> list[str]:
-        """The keys that say something and were not read."""
+    def names(self) -> list[str]:
+        """The keys that are there and not null. Does not count as reading them."""
 
     def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
         """The text of a key."""
@@ -113,16 +110,17 @@ class ObjectSource:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None:
-            self.problems += [f"{self.path}.{key}: {NOT_REPRESENTED}" for key in self.unread()]
+            self.problems += [
+                f"{self.path}.{key}: {NOT_REPRESENTED}"
+                for key, value in self._left.items()
+                if value not in _SAYS_NOTHING and value is not False
+            ]
 
     def has(self, key: str) -> bool:
         return self._left.get(key) is not None
 
-    def says_anything(self) -> bool:
-        return any(value is not None for value in self._left.values())
-
-    def unread(self) -> list[str]:
-        return [key for key, value in self._left.items() if value not in _SAYS_NOTHING and value is not False]
+    def names(self) -> list[str]:
+        return [key for key, value in self._left.items() if value is not None]
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The value of a key as it is. Does not count as reading it."""

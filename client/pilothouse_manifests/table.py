@@ -37,6 +37,8 @@ from pilothouse_manifests.sources import INT64_MAXIMUM, NOT_REPRESENTED, Source
 
 _ID = Number(maximum=INT64_MAXIMUM, optional=True)
 _LARGEST_PORT = 65535
+# What the API gives pods to end.
+GRACE_SECONDS = 30
 
 SECCOMP_PROFILE = Part(
     "seccomp_profile",
@@ -132,6 +134,16 @@ VOLUME_MOUNT = Part(
 HTTP_HEADER = Part(
     "http_headers", (Field("name", "name", Text(), required=True), Field("value", "value", Text()))
 )
+HTTP_GET = Part(
+    "http_get",
+    (
+        Field("path", "path", Text(), default="/"),
+        Port("port", "port_name", "port", required=True),
+        Field("scheme", "scheme", Text(("HTTP", "HTTPS")), default="HTTP"),
+        Field("host", "host", Text()),
+        Field("http_headers", "httpHeaders", Repeated(HTTP_HEADER)),
+    ),
+)
 PROBE = Part(
     "probe",
     (
@@ -141,16 +153,7 @@ PROBE = Part(
                 (
                     "http_get",
                     "httpGet",
-                    Part(
-                        "http_get",
-                        (
-                            Field("path", "path", Text(), default="/"),
-                            Port("port", "port_name", "port", required=True),
-                            Field("scheme", "scheme", Text(("HTTP", "HTTPS")), default="HTTP"),
-                            Field("host", "host", Text()),
-                            Field("http_headers", "httpHeaders", Repeated(HTTP_HEADER)),
-                        ),
-                    ),
+                    HTTP_GET,
                 ),
                 (
                     "tcp_socket",
@@ -305,7 +308,7 @@ POD = Part(
             "termination_grace_seconds",
             "terminationGracePeriodSeconds",
             Number(maximum=INT64_MAXIMUM, optional=True),
-            default=30,
+            default=GRACE_SECONDS,
         ),
         Field("pod_security_context", "securityContext", Nested(POD_SECURITY_CONTEXT)),
         Field("node_selector", "nodeSelector", Words()),
@@ -438,3 +441,8 @@ def fields_of(entries: tuple[Entry, ...]) -> Iterator[Field]:
 def key_of(part: Part, name: str) -> str:
     """What a value of a part is called in Kubernetes."""
     return next(field.key for field in fields_of(part.entries) if field.name == name)
+
+
+def names_of(part: Part) -> tuple[str, ...]:
+    """The names of a part's values, each once."""
+    return tuple(dict.fromkeys(field.name.partition(".")[0] for field in fields_of(part.entries)))

@@ -63,13 +63,13 @@ def read_volumes(pod: S) -> Iterator[PodVolume[S]]:
         with item:
             name = item.text("name", required=True)
             given = {type_: key for type_, (key, _) in VOLUME_SOURCES.items() if item.has(key)}
+            unknown = [key for key in item.names() if key != "name" and key not in given.values()]
+            for key in unknown:
+                item.unsupported(key)
             if len(given) > 1:
                 item.invalid(None, f"expected one source, found {' and '.join(given.values())}")
-            found = [_read(item, name, type_) for type_ in given]
-            if not found:
-                # One without a source is an emptyDir in Kubernetes, too.
-                found = [_read(item, name, "empty_dir")]
-            unknown = item.unread()
+            # One without a source is an emptyDir in Kubernetes, too.
+            found = [_read(item, name, type_) for type_ in given] or [_read(item, name, "empty_dir")]
         if len(given) > 1 or unknown:
             yield PodVolume(name, "", {}, item, item)
         else:

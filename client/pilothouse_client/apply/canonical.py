@@ -17,35 +17,32 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.attach import service_name
+from pilothouse_manifests.fields import Part
+from pilothouse_manifests.table import (
+    GRACE_SECONDS,
+    HTTP_GET,
+    MAIN_CONTAINER,
+    POD,
+    PROBE,
+    RESOURCES,
+    fields_of,
+    names_of,
+)
 
 # Fields of Container that a manifest decides. `replicas` is among them only where the manifest states it: like
 # kubectl, apply does not take the number back from whoever scaled. `pod_container_name` cannot change.
-DECIDED_FIELDS = (
-    "image",
-    "command",
-    "args",
-    "env",
-    "ports",
-    "volume_mounts",
+_STATED = {
+    *names_of(MAIN_CONTAINER),
+    *names_of(POD),
     "empty_dirs",
-    "resources",
     "replicas",
     "labels",
     "annotations",
-    "probes",
-    "security_context",
-    "init_containers",
-    "service_account",
-    "node_selector",
-    "tolerations",
-    "termination_grace_seconds",
-    "pod_security_context",
-    "image_pull_policy",
-    "image_pull_secrets",
-)
+} - {"pod_container_name"}
+DECIDED_FIELDS = tuple(field.name for field in pb.Container.DESCRIPTOR.fields if field.name in _STATED)
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
 UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")
-RESOURCE_PARTS = ("cpu_request", "cpu_limit", "memory_request", "memory_limit")
+RESOURCE_PARTS = names_of(RESOURCES)
 
 _SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?|[KMGTPE]i)")
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -63,7 +60,7 @@ def canonical(container: pb.Container) -> pb.Container:
     result.image = image(container.image)
     _container_parts(result)
     if not container.HasField("termination_grace_seconds"):
-        result.termination_grace_seconds = 30
+        result.termination_grace_seconds = GRACE_SECONDS
     for init in result.init_containers:
         init.image = image(init.image)
         _container_parts(init)
@@ -75,7 +72,9 @@ def canonical(container: pb.Container) -> pb.Container:
         toleration.operator = toleration.operator or "Equal"
     for probe in (result.probes.liveness, result.probes.readiness, result.probes.startup):
         if probe.ByteSize():
-            _probe(probe)
+            _fill(probe, PROBE)
+            if probe.HasField("http_get"):
+                _fill(probe.http_get, HTTP_GET)
     for name in ("probes", "pod_security_context"):
         _clear_empty(result, name)
     _sort(result)
@@ -141,14 +140,11 @@ def _port(port: pb.Port, container_name: str) -> None:
     port.service_port = (port.service_port or port.container_port) if port.service_name else 0
 
 
-def _probe(probe: pb.Probe) -> None:
-    probe.period_seconds = probe.period_seconds or 10
-    probe.timeout_seconds = probe.timeout_seconds or 1
-    probe.success_threshold = probe.success_threshold or 1
-    probe.failure_threshold = probe.failure_threshold or 3
-    if probe.HasField("http_get"):
-        probe.http_get.path = probe.http_get.path or "/"
-        probe.http_get.scheme = probe.http_get.scheme or "HTTP"
+def _fill(message: Message, part: Part) -> None:
+    """Set what says nothing to what the API takes it for."""
+    for field in fields_of(part.entries):
+        if field.default is not None and not getattr(message, field.name):
+            setattr(message, field.name, field.default)
 
 
 def _sort(container: pb.Container) -> None:

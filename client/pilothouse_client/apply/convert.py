@@ -101,7 +101,7 @@ def _listed(root: Mapping, problems: Problems) -> list[Document]:
     with Fields(root, "", reporter) as fields:
         fields.text("apiVersion")
         fields.text("kind")
-        with fields.fields("metadata") as metadata:
+        with fields.part("metadata") as metadata:
             metadata.only_default("resourceVersion", "")
         return [Document(item.place, item.node) for item in fields.items("items")]
 

@@ -1,9 +1,9 @@
 """Reads one mapping of a manifest and notices every key that nobody asked for.
 
-`Fields` hands out values by name and type. Leaving its `with` block reports each key that was not read and
-says anything as one that cannot be represented: that is how nothing of the input is dropped silently, without
-any list of Kubernetes' fields to fall out of date. Null counts as absent, as it does in Kubernetes; so does a
-mapping or list that holds nothing (`status: {}`, `creationTimestamp: null`).
+`Fields` is what people write, as a `Source` for the translator of `pilothouse_manifests`. Leaving its `with` block
+reports each key that was not read and says anything as one that cannot be represented: that is how nothing of the input
+is dropped silently, without any list of Kubernetes' fields to fall out of date. Null counts as absent, as it does in
+Kubernetes; so does a mapping or list that holds nothing (`status: {}`, `creationTimestamp: null`).
 
 A mapping that is absent reads as one without keys, so that callers need not branch. Wrong types are reported
 at their line, and read as absent.
@@ -11,10 +11,13 @@ at their line, and read as absent.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
+import re
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pilothouse_client.apply.nodes import (
     Entry,
@@ -27,8 +30,9 @@ from pilothouse_client.apply.nodes import (
     says_nothing,
 )
 from pilothouse_client.apply.problems import Place, Reporter
+from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, NOT_REPRESENTED
 
-INT32_MAXIMUM = 2**31 - 1
+_QUANTITY = re.compile(r"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
 
 
 class Item:
@@ -76,17 +80,12 @@ class Item:
         self._reporter.invalid(self.place, self.path, f"expected a mapping, found {describe(self.node)}")
         return Fields(Mapping(self.place, {}), self.path, self._reporter, present=False)
 
-    def invalid(self, message: str) -> None:
-        """Report that this is wrong in itself."""
-        self._reporter.invalid(self.place, self.path, message)
-
-    def unsupported(self, message: str = "cannot be represented") -> None:
-        """Report that the platform has no place for this."""
-        self._reporter.unsupported(self.place, self.path, message)
-
 
 class Fields:
-    """The keys of one mapping, to be used as a context manager."""
+    """The keys of one mapping, to be used as a context manager. A `pilothouse_manifests.sources.Source`."""
+
+    # What people write is meant, a default of Kubernetes too.
+    live = False
 
     def __init__(self, node: Mapping, path: str, reporter: Reporter, present: bool = True) -> None:
         self.path = path
@@ -109,20 +108,26 @@ class Fields:
                 continue
             near = difflib.get_close_matches(name, self._read - self._entries.keys(), n=1, cutoff=0.8)
             advice = f"; did you mean {near[0]!r}?" if near else ""
-            self.reporter.unsupported(entry.place, self.path_of(name), "cannot be represented" + advice)
+            self.unsupported(name, NOT_REPRESENTED + advice)
 
     def path_of(self, name: str) -> str:
         """The path of a key."""
         return f"{self.path}.{name}" if self.path else name
 
     def place_of(self, name: str) -> Place:
-        """Where a key stands; where the mapping does, if it is absent."""
+        """Where a key stands; where the mapping does, if it is absent. `name` may lead on by dots."""
         entry = self._entries.get(name)
-        return entry.place if entry is not None else self.place
+        if entry is not None:
+            return entry.place
+        first, _, rest = name.partition(".")
+        inner = self._entries.get(first)
+        if rest and inner is not None and isinstance(inner.value, Mapping):
+            return Fields(inner.value, self.path_of(first), self.reporter).place_of(rest)
+        return self.place
 
-    def has(self, name: str) -> bool:
+    def has(self, key: str) -> bool:
         """Whether a key is there and not null. Does not count as reading it."""
-        return self._present(name) is not None
+        return self._present(key) is not None
 
     def names(self) -> list[str]:
         """The keys that are there and not null. Does not count as reading them."""
@@ -133,37 +138,30 @@ class Fields:
         entry = self._take(name)
         return None if entry is None else Item(entry.value, self.path_of(name), self.reporter)
 
-    def text(self, name: str, *, required: bool = False) -> str:
-        """The text of a key; empty if it is absent."""
-        item = self._asked(name, required)
-        return (item.text() or "") if item is not None else ""
-
-    def choice(self, name: str, *allowed: str) -> str:
-        """The text of a key that must be one of a few; empty if it is absent."""
-        value = self.text(name)
-        if value and value not in allowed:
-            expected = ", ".join(allowed)
-            self.reporter.invalid(
-                self.place_of(name), self.path_of(name), f"expected one of {expected}, found {value!r}"
-            )
+    def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
+        """The text of a key, one of the choices where there are any; empty if it is absent."""
+        item = self._asked(key, required)
+        value = (item.text() or "") if item is not None else ""
+        if value and choices and value not in choices:
+            self.invalid(key, f"expected one of {', '.join(choices)}, found {value!r}")
             return ""
         return value
 
     def integer(
-        self, name: str, *, minimum: int = 0, maximum: int = INT32_MAXIMUM, required: bool = False
+        self, key: str, *, minimum: int = 0, maximum: int = INT32_MAXIMUM, required: bool = False
     ) -> int | None:
         """The number of a key; None if it is absent."""
-        item = self._asked(name, required)
+        item = self._asked(key, required)
         return item.integer(minimum, maximum) if item is not None else None
 
-    def boolean(self, name: str) -> bool | None:
+    def boolean(self, key: str) -> bool | None:
         """The truth value of a key; None if it is absent."""
-        item = self.item(name)
+        item = self.item(key)
         return item.boolean() if item is not None else None
 
-    def number_or_name(self, name: str, *, required: bool = False) -> int | str | None:
+    def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
         """A port by number (1 to 65535) or by name; None if it is absent."""
-        item = self._asked(name, required)
+        item = self._asked(key, required)
         if item is None:
             return None
         if isinstance(item.node, Scalar) and item.node.kind == "string":
@@ -176,28 +174,32 @@ class Fields:
             return None
         return item.integer(1, 65535)
 
-    def scalar_text(self, name: str) -> str:
-        """The text as written of a key that may be a text or a number, such as a quantity; empty if it is absent."""
-        item = self.item(name)
+    def quantity(self, key: str) -> str:
+        """A Kubernetes quantity as written, a text or a number; empty if it is absent."""
+        item = self.item(key)
         if item is None:
             return ""
-        if isinstance(item.node, Scalar) and item.node.kind in ("string", "integer", "float"):
-            return item.node.text
-        self.reporter.invalid(
-            item.place, item.path, f"expected a text or number, found {describe(item.node)}"
-        )
-        return ""
+        if not (isinstance(item.node, Scalar) and item.node.kind in ("string", "integer", "float")):
+            self.reporter.invalid(
+                item.place, item.path, f"expected a text or number, found {describe(item.node)}"
+            )
+            return ""
+        text = item.node.text
+        if text and not _QUANTITY.fullmatch(text):
+            self.invalid(key, f"expected a quantity such as 100m, 0.5, 64Mi, found {text!r}")
+            return ""
+        return text
 
-    def fields(self, name: str, *, required: bool = False) -> Fields:
+    def part(self, key: str, *, required: bool = False) -> Fields:
         """The mapping of a key; one without keys, and `present` false, if it is absent."""
-        item = self._asked(name, required)
+        item = self._asked(key, required)
         if item is None:
-            return Fields(Mapping(self.place_of(name), {}), self.path_of(name), self.reporter, present=False)
+            return Fields(Mapping(self.place_of(key), {}), self.path_of(key), self.reporter, present=False)
         return item.fields()
 
-    def items(self, name: str) -> Iterator[Item]:
+    def items(self, key: str) -> Iterator[Item]:
         """The items of a list; none if it is absent."""
-        item = self.item(name)
+        item = self.item(key)
         if item is None:
             return
         if not isinstance(item.node, Sequence):
@@ -206,42 +208,85 @@ class Fields:
         for index, node in enumerate(item.node.items):
             yield Item(node, f"{item.path}[{index}]", self.reporter)
 
-    def texts(self, name: str) -> list[str]:
-        """The texts of a list."""
-        return [text for item in self.items(name) if (text := item.text()) is not None]
+    def each(self, key: str, by: str = "name") -> Iterator[Fields]:
+        """The mappings of a list, told apart by their position, which people can count."""
+        for item in self.items(key):
+            yield item.fields()
 
-    def text_map(self, name: str, *, hidden: bool = False) -> dict[str, TextEntry]:
+    def texts(self, key: str) -> list[str]:
+        """The texts of a list."""
+        return [text for item in self.items(key) if (text := item.text()) is not None]
+
+    def integers(self, key: str, *, maximum: int = INT64_MAXIMUM) -> list[int]:
+        """The numbers of a list."""
+        return [number for item in self.items(key) if (number := item.integer(0, maximum)) is not None]
+
+    def text_map(self, key: str, *, hidden: bool = False) -> dict[str, TextEntry]:
         """The texts of a mapping by key. What is `hidden` is in no message."""
-        with self.fields(name) as fields:
+        with self.part(key) as fields:
             values: dict[str, TextEntry] = {}
             # A null here is no absent field but a key without its text.
-            for key, entry in fields._entries.items():
-                fields._read.add(key)
-                path = f"{fields.path}[{key}]"
+            for name, entry in fields._entries.items():
+                fields._read.add(name)
+                path = f"{fields.path}[{name}]"
                 text = Item(entry.value, path, self.reporter).text(hidden=hidden)
                 if text is not None:
-                    values[key] = TextEntry(text, entry.place, path)
+                    values[name] = TextEntry(text, entry.place, path)
             return values
 
-    def only_default(self, name: str, *defaults: str, message: str = "cannot be represented") -> None:
+    def words(self, key: str) -> dict[str, str]:
+        """The texts of a mapping by key, without their places."""
+        return texts_of(self.text_map(key))
+
+    def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
+        """The bytes of a mapping of base64. What is `hidden` is in no message."""
+        values = {}
+        for name, entry in self.text_map(key, hidden=hidden).items():
+            try:
+                # Kubernetes passes over line breaks, and over nothing else.
+                text = entry.text.replace("\n", "").replace("\r", "")
+                values[name] = base64.b64decode(text, validate=True)
+            except (binascii.Error, ValueError):
+                self.reporter.invalid(entry.place, entry.path, "expected base64, found something else")
+        return values
+
+    def only_default(self, key: str, *defaults: Any) -> None:
         """Read a key that the platform leaves at Kubernetes' default: any other value is reported."""
-        item = self.item(name)
+        item = self.item(key)
         if item is None:
             return
         if isinstance(item.node, Scalar):
-            text = item.node.text
-            if item.node.kind == "boolean":
-                text = "true" if item.boolean() else "false"
-            if text in defaults:
+            if _says(item.node, defaults):
                 return
+            if item.node.kind == "boolean":
+                item.boolean()
         elif says_nothing(item.node):
             return
-        self.reporter.unsupported(self.place_of(name), item.path, message)
+        self.unsupported(key)
+
+    def invalid(self, key: str | None, message: str) -> None:
+        """Report that a key, or the mapping itself, is wrong in itself."""
+        self.reporter.invalid(*self._at(key), message)
+
+    def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
+        """Report that the platform has no place for a key, or for the mapping itself."""
+        self.reporter.unsupported(*self._at(key), message)
+
+    def unusable(self, key: str | None, message: str) -> None:
+        """Report that the whole document has no place on the platform."""
+        self.reporter.unusable(*self._at(key), message)
+
+    def _at(self, key: str | None) -> tuple[Place, str]:
+        if key is None:
+            return self.place, self.path
+        # What was reported is not reported again as unread.
+        self._read.add(key)
+        return self.place_of(key), self.path_of(key)
 
     def _asked(self, name: str, required: bool) -> Item | None:
         item = self.item(name)
         if item is None and required and self.present:
-            self.reporter.invalid(self.place_of(name), self.path_of(name), "expected a value, found none")
+            self.invalid(name, "expected a value, found none")
         return item
 
     def _take(self, name: str) -> Entry | None:
@@ -253,6 +298,16 @@ class Fields:
         if entry is None or (isinstance(entry.value, Scalar) and entry.value.kind == "null"):
             return None
         return entry
+
+
+def _says(scalar: Scalar, values: tuple[Any, ...]) -> bool:
+    """Whether a scalar says one of these values, however it is spelt."""
+    if scalar.kind == "boolean":
+        return (scalar.text.lower() in ("true", "yes", "on")) in [v for v in values if isinstance(v, bool)]
+    numbers = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    if scalar.kind == "integer" and integer_value(scalar.text) in numbers:
+        return True
+    return scalar.text in [str(value) for value in values]
 
 
 class TextEntry:

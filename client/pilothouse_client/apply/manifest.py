@@ -16,8 +16,6 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.fields import Fields, TextEntry
 from pilothouse_client.apply.problems import Place, Reporter
 
-DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-
 
 @dataclass(frozen=True, slots=True)
 class DeclaredPort:
