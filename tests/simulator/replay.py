@@ -58,6 +58,34 @@ class _Stream:
         return any("text" in line for line in self.exchange["response"]["lines"])
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a recording is replayed.
+
+    - `bodies` gives the request bodies that the recording only describes in words, by the number of the exchange
+    - `after` does what was done, unrecorded, after an exchange
+    - `skip` leaves exchanges out
+    - `exact_streams` compares every event of a watch instead of the first and last of each object
+    - `varying` names further keys whose values are not compared
+    - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
+    - `names` translates names of the recording into names of this cluster
+    - `identities` says what stands in the header Authorization of those who are no administrators, by what the
+      recording calls them, or of one exchange by its number
+    - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
+    """
+
+    bodies: Mapping[int, Body] = field(default_factory=dict)
+    after: Mapping[int, Action] = field(default_factory=dict)
+    skip: frozenset[int] = frozenset()
+    exact_streams: bool = False
+    varying: frozenset[str] = frozenset()
+    racing: frozenset[int] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
+    identities: Mapping[int | str, str] = field(default_factory=dict)
+    pace: bool = True
+    read_deadline_seconds: float = _READ_DEADLINE_SECONDS
+
+
 class Replay:
     """One replay. `answers` holds the simulator's bodies by the number of their exchange."""
 
@@ -65,31 +93,14 @@ class Replay:
         self,
         cluster: SimulatedCluster,
         recording: JsonObject,
-        *,
-        bodies: Mapping[int, Body] | None = None,
-        after: Mapping[int, Action] | None = None,
-        skip: frozenset[int] = frozenset(),
-        exact_streams: bool = False,
-        varying: frozenset[str] = frozenset(),
-        racing: frozenset[int] = frozenset(),
-        names: Mapping[str, str] | None = None,
-        identities: Mapping[int | str, str] | None = None,
-        pace: bool = True,
-        read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
+        options: Options,
     ) -> None:
         self.cluster = cluster
         self.recording = recording
-        self.substitutions = Substitutions(names=dict(names or {}))
+        self.substitutions = Substitutions(names=dict(options.names))
         self.answers: dict[int, Any] = {}
-        self._bodies = bodies or {}
-        self._after = after or {}
-        self._skip = skip
-        self._exact_streams = exact_streams
-        self._comparer = Comparer(self.substitutions, varying=varying)
-        self._racing = racing
-        self._identities = identities or {}
-        self._pace = pace
-        self._read_deadline_seconds = read_deadline_seconds
+        self._options = options
+        self._comparer = Comparer(self.substitutions, varying=options.varying)
         self._session: aiohttp.ClientSession
         self._streams: list[_Stream] = []
 
@@ -100,14 +111,14 @@ class Replay:
         async with aiohttp.ClientSession(self.cluster.url) as self._session:
             try:
                 for index, exchange in enumerate(self.recording["exchanges"]):
-                    if index in self._skip or exchange["request"]["method"] == "-":
+                    if index in self._options.skip or exchange["request"]["method"] == "-":
                         continue
-                    if self._pace:
+                    if self._options.pace:
                         due = began + exchange["at_ms"] / 1000
                         await self.cluster.clock.sleep(due - self.cluster.clock.elapsed())
                     differences += await self._exchange(index, exchange)
-                    if index in self._after:
-                        await self._after[index](self)
+                    if index in self._options.after:
+                        await self._options.after[index](self)
                 for stream in self._streams:
                     differences += await self._finish(stream)
             finally:
@@ -125,12 +136,12 @@ class Replay:
         revision = self.cluster.store.revision
         differences = await self._send(index, exchange)
         writes = exchange["request"]["method"] != "GET"
-        if index in self._racing or (writes and _is_workload(exchange["response"])):
+        if index in self._options.racing or (writes and _is_workload(exchange["response"])):
             differences = [entry for entry in differences if not _CONTROLLERS_WORK.fullmatch(entry.path)]
-        if writes or index in self._racing:
+        if writes or index in self._options.racing:
             return differences
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._read_deadline_seconds
+        deadline = loop.time() + self._options.read_deadline_seconds
         while self._unknown(differences) and loop.time() < deadline:
             await self.cluster.clock.sleep(0.05)
             if self.cluster.store.revision != revision:
@@ -143,7 +154,7 @@ class Replay:
     ) -> tuple[str, str, list[tuple[str, str]], dict[str, str], bytes | None]:
         request = exchange["request"]
         headers = {name: self.substitutions.text(value) for name, value in request["headers"].items()}
-        identity = self._identities.get(index, self._identities.get(request.get("as"), ""))
+        identity = self._options.identities.get(index, self._options.identities.get(request.get("as"), ""))
         if request.get("as") is None:
             identity = f"Bearer {self.cluster.token}"
         if identity:
@@ -154,8 +165,8 @@ class Replay:
             for part in (value if isinstance(value, list) else [value])
         ]
         body: Any = request.get("body")
-        if index in self._bodies:
-            body = self._bodies[index](self)
+        if index in self._options.bodies:
+            body = self._options.bodies[index](self)
         elif body is not None:
             body = self.substitutions.apply(body)
         data = None
@@ -279,14 +290,14 @@ class Replay:
             differences += self._comparer.compare(
                 index, f"{path}.types", self._types(events), self._types(others)
             )
-            pairs = zip(events, others, strict=False) if self._exact_streams else ends(events, others)
+            pairs = zip(events, others, strict=False) if self._options.exact_streams else ends(events, others)
             for number, (event, other) in enumerate(pairs):
                 differences += self._comparer.compare(index, f"{path}[{number}]", event, other)
         return differences
 
     def _types(self, events: list[JsonObject]) -> list[str]:
         types = [event["type"] for event in events]
-        if self._exact_streams:
+        if self._options.exact_streams:
             return types
         return [kind for position, kind in enumerate(types) if position == 0 or types[position - 1] != kind]
 
@@ -311,52 +322,17 @@ async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> Json
 async def replay(
     cluster: SimulatedCluster,
     name: str,
+    options: Options | None = None,
     *,
     prepare: Callable[[SimulatedCluster], Awaitable[None]] | None = None,
-    bodies: Mapping[int, Body] | None = None,
-    after: Mapping[int, Action] | None = None,
-    skip: frozenset[int] = frozenset(),
-    exact_streams: bool = False,
-    varying: frozenset[str] = frozenset(),
-    racing: frozenset[int] = frozenset(),
-    names: Mapping[str, str] | None = None,
-    identities: Mapping[int | str, str] | None = None,
-    pace: bool = True,
-    read_deadline_seconds: float = _READ_DEADLINE_SECONDS,
 ) -> list[Difference]:
-    """Makes the namespaces the recording needs, runs `prepare`, replays, and answers the differences.
-
-    - `bodies` gives the request bodies that the recording only describes in words, by the number of the exchange
-    - `after` does what was done, unrecorded, after an exchange
-    - `skip` leaves exchanges out
-    - `exact_streams` compares every event of a watch instead of the first and last of each object
-    - `varying` names further keys whose values are not compared
-    - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
-    - `names` translates names of the recording into names of this cluster
-    - `identities` says what stands in the header Authorization of those who are no administrators, by what the
-      recording calls them, or of one exchange by its number
-    - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
-    """
+    """Makes the namespaces the recording needs, runs `prepare`, replays, and returns the differences."""
     recording = load(name)
     for namespace in namespaces_of(recording):
         await create(cluster, "/api/v1/namespaces", {"metadata": {"name": namespace}})
     if prepare is not None:
         await prepare(cluster)
-    run = Replay(
-        cluster,
-        recording,
-        bodies=bodies,
-        after=after,
-        skip=skip,
-        exact_streams=exact_streams,
-        varying=varying,
-        racing=racing,
-        names=names,
-        identities=identities,
-        pace=pace,
-        read_deadline_seconds=read_deadline_seconds,
-    )
-    return await run.run()
+    return await Replay(cluster, recording, options or Options()).run()
 
 
 def check(name: str, differences: list[Difference]) -> None:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
-from tests.simulator.replay import Replay, check, replay
+from tests.simulator.replay import Options, Replay, check, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -39,9 +39,9 @@ async def test_server_side_apply_is_as_recorded() -> None:
         differences = await replay(
             cluster,
             _APPLY,
-            bodies={4: _changed_env, 23: _named_web},
-            varying=_REVISION,
-            racing=frozenset({18, 19, 43}),
+            Options(
+                bodies={4: _changed_env, 23: _named_web}, varying=_REVISION, racing=frozenset({18, 19, 43})
+            ),
         )
     check(_APPLY, differences)
 
@@ -68,12 +68,14 @@ async def test_refusals_of_bad_bodies_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _VALIDATION,
-            bodies={
-                36: lambda _: _deployment(annotation_length=3_200_000),
-                37: lambda _: _deployment(annotation_length=270_000),
-                38: lambda _: _deployment(value_length=1_600_000),
-                39: lambda _: {**config_map, "data": {"a": "x" * 1_100_000}},
-            },
+            Options(
+                bodies={
+                    36: lambda _: _deployment(annotation_length=3_200_000),
+                    37: lambda _: _deployment(annotation_length=270_000),
+                    38: lambda _: _deployment(value_length=1_600_000),
+                    39: lambda _: {**config_map, "data": {"a": "x" * 1_100_000}},
+                }
+            ),
         )
     check(_VALIDATION, differences)
 
@@ -108,13 +110,15 @@ async def test_patches_put_and_scale_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _PATCHES,
-            bodies={
-                17: _annotated,
-                18: _stored,
-                19: lambda run: _stored(run, resourceVersion=None),
-                20: lambda run: _stored(run, resourceVersion=None, uid=_OTHER_UID),
-                24: _scale,
-            },
-            varying=_REVISION,
+            Options(
+                bodies={
+                    17: _annotated,
+                    18: _stored,
+                    19: lambda run: _stored(run, resourceVersion=None),
+                    20: lambda run: _stored(run, resourceVersion=None, uid=_OTHER_UID),
+                    24: _scale,
+                },
+                varying=_REVISION,
+            ),
         )
     check(_PATCHES, differences)

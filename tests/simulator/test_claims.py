@@ -19,7 +19,7 @@ from pilothouse_simulator.values.resources import (
     ResourceType,
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
-from tests.simulator.replay import check, replay
+from tests.simulator.replay import Options, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
@@ -38,14 +38,16 @@ async def _without_classes(cluster: SimulatedCluster) -> None:
 @virtual_time
 async def test_claims_are_as_recorded() -> None:
     async with recorded_cluster(12.0) as cluster:
-        differences = await replay(cluster, _CLAIMS, prepare=_without_classes, varying=NODE_VALUES)
+        differences = await replay(cluster, _CLAIMS, Options(varying=NODE_VALUES), prepare=_without_classes)
     check(_CLAIMS, differences)
 
 
 @virtual_time
 async def test_a_pod_whose_claim_is_missing_is_as_recorded() -> None:
     async with recorded_cluster(12.0) as cluster:
-        differences = await replay(cluster, _MISSING, varying=NODE_VALUES, names={"0/11 nodes": "0/1 nodes"})
+        differences = await replay(
+            cluster, _MISSING, Options(varying=NODE_VALUES, names={"0/11 nodes": "0/1 nodes"})
+        )
     check(_MISSING, differences)
 
 

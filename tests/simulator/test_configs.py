@@ -5,7 +5,7 @@ from __future__ import annotations
 from pilothouse_simulator.exec.environment import environment_of, files_of
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
-from tests.simulator.replay import check, replay
+from tests.simulator.replay import Options, check, replay
 from tests.virtual_time import virtual_time
 
 _CONFIGS = "06b-configmaps-and-secrets"
@@ -14,7 +14,7 @@ _CONFIGS = "06b-configmaps-and-secrets"
 @virtual_time
 async def test_config_maps_and_secrets_are_as_recorded() -> None:
     async with recorded_cluster(8) as cluster:
-        differences = await replay(cluster, _CONFIGS, varying=NODE_VALUES)
+        differences = await replay(cluster, _CONFIGS, Options(varying=NODE_VALUES))
         pod = cluster.store.get(PODS, "rec-conf", "user")
         assert pod is not None
         # What the recorded program reads and prints.

@@ -14,7 +14,7 @@ from pilothouse_simulator.values.resources import (
     SERVICE_ACCOUNTS,
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
-from tests.simulator.replay import check, replay
+from tests.simulator.replay import Options, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     condition,
@@ -37,7 +37,7 @@ _RACING = frozenset({16, 20, 26})
 @virtual_time
 async def test_deletion_is_as_recorded() -> None:
     async with recorded_cluster(8, stop=1.2, remove=0.9) as cluster:
-        differences = await replay(cluster, _DELETION, varying=NODE_VALUES, racing=_RACING)
+        differences = await replay(cluster, _DELETION, Options(varying=NODE_VALUES, racing=_RACING))
     check(_DELETION, differences)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pilothouse_simulator import SimulatedCluster
 from tests.simulator.recordings import load
-from tests.simulator.replay import Body, Replay, check, create, replay
+from tests.simulator.replay import Body, Options, Replay, check, create, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -44,7 +44,9 @@ async def test_leases_are_as_recorded() -> None:
     }
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         differences = await replay(
-            cluster, _LEASE, bodies=bodies, skip=frozenset({_HEARTBEAT}), exact_streams=True, pace=False
+            cluster,
+            _LEASE,
+            Options(bodies=bodies, skip=frozenset({_HEARTBEAT}), exact_streams=True, pace=False),
         )
     check(_LEASE, differences)
 

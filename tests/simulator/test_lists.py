@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
-from tests.simulator.replay import check, create, replay
+from tests.simulator.replay import Options, check, create, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -37,8 +37,7 @@ async def test_lists_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _LISTS,
+            Options(names={"real-0": "node-0"}, varying=frozenset({"cells"})),
             prepare=_prepare,
-            names={"real-0": "node-0"},
-            varying=frozenset({"cells"}),
         )
     check(_LISTS, differences)

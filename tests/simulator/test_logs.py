@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.nodes.logs import LogAnswer, read_log
+from pilothouse_simulator.nodes.logs import LogAnswer, LogOptions, read_log
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
-from tests.simulator.replay import check, create, replay
+from tests.simulator.replay import Options, check, create, replay
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
@@ -63,7 +63,7 @@ async def _make_recorded_pods(cluster: SimulatedCluster) -> None:
 @virtual_time
 async def test_logs_are_as_recorded() -> None:
     async with recorded_cluster(8) as cluster:
-        differences = await replay(cluster, _LOGS, prepare=_make_recorded_pods, skip=_TIMED)
+        differences = await replay(cluster, _LOGS, Options(skip=_TIMED), prepare=_make_recorded_pods)
     check(_LOGS, differences)
 
 
@@ -85,7 +85,7 @@ async def _chunks(answer: LogAnswer) -> list[str]:
 
 
 async def _text(cluster: SimulatedCluster, name: str, **options: Any) -> str:
-    return "".join(await _chunks(await read_log(cluster.kubelets, "default", name, **options)))
+    return "".join(await _chunks(await read_log(cluster.kubelets, "default", name, LogOptions(**options))))
 
 
 @virtual_time
@@ -93,7 +93,7 @@ async def test_following_sends_each_line_and_ends_after_the_container() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "brief", "for i in 1 2 3; do echo $i; sleep 1; done", restartPolicy="Never")
         begun = cluster.clock.elapsed()
-        answer = await read_log(cluster.kubelets, "default", "brief", follow=True)
+        answer = await read_log(cluster.kubelets, "default", "brief", LogOptions(follow=True))
         async with asyncio.timeout(10):
             assert await _chunks(answer) == ["1\n", "2\n", "3\n"]
         assert cluster.clock.elapsed() - begun >= 3.0
@@ -104,7 +104,7 @@ async def test_following_sends_each_line_and_ends_after_the_container() -> None:
 async def test_following_ends_when_the_pod_is_removed_by_force() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "endless", "while true; do echo tick; sleep 1; done")
-        answer = await read_log(cluster.kubelets, "default", "endless", follow=True)
+        answer = await read_log(cluster.kubelets, "default", "endless", LogOptions(follow=True))
         assert answer.chunks is not None
         assert await anext(answer.chunks) == b"tick\n"
         cluster.store.delete(PODS, "default", "endless", grace_period_seconds=0)

@@ -9,7 +9,7 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.nodes.node_objects import NodeShape
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NODES, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
-from tests.simulator.replay import Replay, check, replay
+from tests.simulator.replay import Options, Replay, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import NAMESPACE, deployment, pods_of
 from tests.virtual_time import virtual_time
@@ -43,8 +43,7 @@ async def test_a_lost_node_is_as_recorded() -> None:
         differences = await replay(
             cluster,
             _LOST,
-            varying=_VARYING,
-            after={_PODS_MADE: _goes_away, _FORCE_DELETED: _comes_back},
+            Options(varying=_VARYING, after={_PODS_MADE: _goes_away, _FORCE_DELETED: _comes_back}),
         )
     check(_LOST, differences)
 

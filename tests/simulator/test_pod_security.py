@@ -14,7 +14,7 @@ from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NAMESPACES, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
-from tests.simulator.replay import Replay, check, replay
+from tests.simulator.replay import Options, Replay, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
@@ -51,9 +51,11 @@ async def test_pod_security_is_as_recorded() -> None:
         differences = await replay(
             cluster,
             _POD_SECURITY,
+            Options(
+                varying=NODE_VALUES,
+                after=dict.fromkeys((_REFUSED, _BAD_LEVEL, _BASELINE_VIOLATED), _in_the_same_words),
+            ),
             prepare=_restricted,
-            varying=NODE_VALUES,
-            after=dict.fromkeys((_REFUSED, _BAD_LEVEL, _BASELINE_VIOLATED), _in_the_same_words),
         )
     check(_POD_SECURITY, differences)
 

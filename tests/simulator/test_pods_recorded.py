@@ -11,7 +11,7 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.recordings import load
-from tests.simulator.replay import check, replay
+from tests.simulator.replay import Options, check, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -25,14 +25,14 @@ _READ_SECONDS = 2.0
 @virtual_time
 async def test_a_running_pod_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED) as cluster:
-        differences = await replay(cluster, "05-pod-running", varying=NODE_VALUES)
+        differences = await replay(cluster, "05-pod-running", Options(varying=NODE_VALUES))
     check("05-pod-running", differences)
 
 
 @virtual_time
 async def test_an_unschedulable_pod_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED) as cluster:
-        differences = await replay(cluster, "05-pod-unschedulable", varying=NODE_VALUES)
+        differences = await replay(cluster, "05-pod-unschedulable", Options(varying=NODE_VALUES))
     check("05-pod-unschedulable", differences)
 
 
@@ -40,14 +40,14 @@ async def test_an_unschedulable_pod_is_as_recorded() -> None:
 async def test_an_oom_killed_pod_is_as_recorded() -> None:
     # The recording was read milliseconds before the back-off was shown.
     async with recorded_cluster(_SPEED, show_back_off=1.2) as cluster:
-        differences = await replay(cluster, "05-pod-oomkilled", varying=NODE_VALUES)
+        differences = await replay(cluster, "05-pod-oomkilled", Options(varying=NODE_VALUES))
     check("05-pod-oomkilled", differences)
 
 
 @virtual_time
 async def test_a_crash_loop_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED, end_back_off=2.8) as cluster:
-        differences = await replay(cluster, "05-pod-crashloop", varying=NODE_VALUES | _COUNTS)
+        differences = await replay(cluster, "05-pod-crashloop", Options(varying=NODE_VALUES | _COUNTS))
     check("05-pod-crashloop", differences)
 
 
@@ -55,7 +55,7 @@ async def test_a_crash_loop_is_as_recorded() -> None:
 async def test_an_image_that_cannot_be_pulled_is_as_recorded() -> None:
     async with recorded_cluster(_SPEED, end_back_off=4.0) as cluster:
         differences = await replay(
-            cluster, "05-pod-imagepull", varying=NODE_VALUES | _COUNTS, read_deadline_seconds=1.0
+            cluster, "05-pod-imagepull", Options(varying=NODE_VALUES | _COUNTS, read_deadline_seconds=1.0)
         )
     check("05-pod-imagepull", differences)
 
@@ -85,7 +85,7 @@ async def test_an_image_that_cannot_be_pulled_is_as_recorded() -> None:
 async def test_a_pods_life_is_as_recorded(name: str, timings: dict[str, float]) -> None:
     async with recorded_cluster(1.0, **timings) as cluster:
         differences = await replay(
-            cluster, name, varying=NODE_VALUES | _COUNTS, read_deadline_seconds=_READ_SECONDS
+            cluster, name, Options(varying=NODE_VALUES | _COUNTS, read_deadline_seconds=_READ_SECONDS)
         )
     check(name, differences)
 

@@ -20,7 +20,7 @@ from pilothouse_simulator.values.resources import (
     SERVICES,
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
-from tests.simulator.replay import Replay, check, replay
+from tests.simulator.replay import Options, Replay, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
@@ -63,12 +63,14 @@ async def test_quotas_and_limit_ranges_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _QUOTA,
-            varying=_VARYING,
-            after={
-                _RAISED_BEFORE: _in_a_long_pause,
-                _RAISED_BEFORE + 1: _time_goes_by,
-                _DEPLOYMENT_GONE: _deployment_goes,
-            },
+            Options(
+                varying=_VARYING,
+                after={
+                    _RAISED_BEFORE: _in_a_long_pause,
+                    _RAISED_BEFORE + 1: _time_goes_by,
+                    _DEPLOYMENT_GONE: _deployment_goes,
+                },
+            ),
         )
         failures = [
             event for event in cluster.store.list(EVENTS, _NAMESPACE) if event["reason"] == "FailedCreate"

@@ -10,7 +10,7 @@ import pytest
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
-from tests.simulator.replay import Body, Replay, check, replay
+from tests.simulator.replay import Body, Options, Replay, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     REVISION,
@@ -58,14 +58,14 @@ def _as_answered(index: int) -> Body:
 async def test_a_whole_rollout_is_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
         bodies = {index: _as_answered(index) for index in _APPLIES}
-        differences = await replay(cluster, _ROLLOUT, bodies=bodies, varying=NODE_VALUES)
+        differences = await replay(cluster, _ROLLOUT, Options(bodies=bodies, varying=NODE_VALUES))
     check(_ROLLOUT, differences)
 
 
 @virtual_time
 async def test_a_stalled_rollout_is_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
-        differences = await replay(cluster, _STALLED, varying=NODE_VALUES)
+        differences = await replay(cluster, _STALLED, Options(varying=NODE_VALUES))
     check(_STALLED, differences)
 
 

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from pilothouse_simulator import SimulatedCluster
-from tests.simulator.replay import Replay, check, create, replay
+from tests.simulator.replay import Options, Replay, check, create, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -41,9 +41,6 @@ async def test_services_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _SERVICES,
-            bodies={2: _two_ports},
-            after={21: _deploy},
-            # How many versions of the service the slice's controller saw is a matter of milliseconds.
-            varying=frozenset({"generation"}),
+            Options(bodies={2: _two_ports}, after={21: _deploy}, varying=frozenset({"generation"})),
         )
     check(_SERVICES, differences)

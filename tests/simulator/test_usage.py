@@ -18,7 +18,7 @@ from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
 from tests.simulator.recordings import load
-from tests.simulator.replay import check, replay
+from tests.simulator.replay import Options, check, replay
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
 
@@ -77,10 +77,12 @@ async def test_refusals_around_usage_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _USAGE,
-            skip=_SHAPES | _FAKE_NODE,
-            names={"real-0": "node-0"},
-            identities={"user viewer (no rights unless bound)": "Bearer seen"},
-            pace=False,
+            Options(
+                skip=_SHAPES | _FAKE_NODE,
+                names={"real-0": "node-0"},
+                identities={"user viewer (no rights unless bound)": "Bearer seen"},
+                pace=False,
+            ),
         )
     check(_USAGE, differences)
 

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 
 from pilothouse_simulator import SimulatedCluster
-from tests.simulator.replay import Replay, check, replay
+from tests.simulator.replay import Options, Replay, check, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -41,14 +41,16 @@ async def test_who_asks_and_what_they_may_is_answered_as_recorded() -> None:
         differences = await replay(
             cluster,
             _RIGHTS,
-            skip=frozenset({_BINDING}),
-            after=after | {_BINDING - 1: _bind},
-            identities={
-                "unknown bearer token": "Bearer nonsense",
-                _OTHER_SCHEME: "Basic dmlld2VyOng=",
-                _VIEWER: "Bearer seen",
-            },
-            pace=False,
+            Options(
+                skip=frozenset({_BINDING}),
+                after=after | {_BINDING - 1: _bind},
+                identities={
+                    "unknown bearer token": "Bearer nonsense",
+                    _OTHER_SCHEME: "Basic dmlld2VyOng=",
+                    _VIEWER: "Bearer seen",
+                },
+                pace=False,
+            ),
         )
     check(_RIGHTS, differences)
 

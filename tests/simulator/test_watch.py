@@ -10,7 +10,7 @@ import aiohttp
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS
-from tests.simulator.replay import Replay, check, create, replay
+from tests.simulator.replay import Options, Replay, check, create, replay
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -28,7 +28,7 @@ async def _prepare(cluster: SimulatedCluster) -> None:
 @virtual_time
 async def test_watches_are_as_recorded() -> None:
     async with SimulatedCluster(speed=6) as cluster:
-        differences = await replay(cluster, _WATCH, prepare=_prepare, exact_streams=True)
+        differences = await replay(cluster, _WATCH, Options(exact_streams=True), prepare=_prepare)
     check(_WATCH, differences)
 
 
@@ -59,11 +59,8 @@ async def test_expired_versions_are_as_recorded() -> None:
         differences = await replay(
             cluster,
             _EXPIRED,
+            Options(after={0: _change_and_compact}, exact_streams=True, varying=frozenset({"k"})),
             prepare=_six_config_maps,
-            after={0: _change_and_compact},
-            exact_streams=True,
-            # What the changes wrote is not told by the recording.
-            varying=frozenset({"k"}),
         )
     check(_EXPIRED, differences)
 

@@ -7,6 +7,8 @@ run any number of times. `admit_pod` runs once, at creation.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from pilothouse_simulator.admission import claims
@@ -41,55 +43,64 @@ _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
     """Fills the defaults of one object in place."""
     drop_empty_metadata(obj.get("metadata", {}))
-    if resource is DEPLOYMENTS:
-        _default_deployment(obj)
-    elif resource is REPLICA_SETS:
-        _default_replica_set(obj)
-    elif resource is PODS:
-        default_pod_spec(obj.setdefault("spec", {}))
-        _limits_as_requests(obj["spec"])
-        obj["spec"].setdefault("enableServiceLinks", True)
-    elif resource is SERVICES:
-        _default_service(obj)
-    elif resource in (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES):
-        claims.apply_defaults(resource, obj)
-    elif resource is NAMESPACES:
-        obj.setdefault("spec", {})
-        obj.setdefault("status", {}).setdefault("phase", "Active")
-    elif resource is ENDPOINT_SLICES:
-        for port in obj.setdefault("ports", []) or []:
-            port.setdefault("protocol", "TCP")
-            port.setdefault("name", "")
-    elif resource is EVENTS:
-        for field in ("firstTimestamp", "lastTimestamp", "eventTime"):
-            obj.setdefault(field, None)
-        obj.setdefault("source", {})
-        obj.setdefault("reportingComponent", "")
-        obj.setdefault("reportingInstance", "")
-    elif resource is CONFIG_MAPS:
-        for field in ("data", "binaryData"):
-            if field in obj and not obj[field]:
-                obj.pop(field)
-    elif resource is SECRETS:
-        if not obj.get("type"):
-            obj["type"] = "Opaque"
-        if "data" in obj and not obj["data"]:
-            obj.pop("data")
-    elif resource is RESOURCE_QUOTAS:
-        obj.setdefault("spec", {})
-        obj.setdefault("status", {})
-    elif resource is LIMIT_RANGES:
-        fill_defaults(obj)
-    elif resource is HORIZONTAL_POD_AUTOSCALERS:
-        obj.setdefault("spec", {}).setdefault("minReplicas", 1)
-        obj.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
+    if (fill := _DEFAULTS.get(resource)) is not None:
+        fill(obj)
 
 
 def drop_empty_metadata(metadata: JsonObject) -> None:
     """Empty labels, annotations, finalizers and owner references are not stored."""
-    for field in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
-        if field in metadata and not metadata[field]:
-            metadata.pop(field)
+    _drop_empty(metadata, ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"))
+
+
+def _drop_empty(holder: JsonObject, fields: Iterable[str]) -> None:
+    for field in fields:
+        if field in holder and not holder[field]:
+            holder.pop(field)
+
+
+def _default_pod(obj: JsonObject) -> None:
+    default_pod_spec(obj.setdefault("spec", {}))
+    _limits_as_requests(obj["spec"])
+    obj["spec"].setdefault("enableServiceLinks", True)
+
+
+def _default_namespace(obj: JsonObject) -> None:
+    obj.setdefault("spec", {})
+    obj.setdefault("status", {}).setdefault("phase", "Active")
+
+
+def _default_endpoint_slice(obj: JsonObject) -> None:
+    for port in obj.setdefault("ports", []) or []:
+        port.setdefault("protocol", "TCP")
+        port.setdefault("name", "")
+
+
+def _default_event(obj: JsonObject) -> None:
+    for field in ("firstTimestamp", "lastTimestamp", "eventTime"):
+        obj.setdefault(field, None)
+    obj.setdefault("source", {})
+    obj.setdefault("reportingComponent", "")
+    obj.setdefault("reportingInstance", "")
+
+
+def _default_config_map(obj: JsonObject) -> None:
+    _drop_empty(obj, ("data", "binaryData"))
+
+
+def _default_secret(obj: JsonObject) -> None:
+    if not obj.get("type"):
+        obj["type"] = "Opaque"
+    _drop_empty(obj, ("data",))
+
+
+def _default_quota(obj: JsonObject) -> None:
+    obj.setdefault("spec", {})
+    obj.setdefault("status", {})
+
+
+def _default_autoscaler(obj: JsonObject) -> None:
+    obj.setdefault("spec", {}).setdefault("minReplicas", 1)
+    obj.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
 
 
 def _default_deployment(obj: JsonObject) -> None:
@@ -149,17 +160,11 @@ def default_pod_spec(spec: JsonObject) -> None:
 
 
 def _default_container(container: JsonObject) -> None:
-    container.setdefault("resources", {})
-    for field in ("requests", "limits", "claims"):
-        if field in container["resources"] and not container["resources"][field]:
-            container["resources"].pop(field)
+    _drop_empty(container.setdefault("resources", {}), ("requests", "limits", "claims"))
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     if not container.get("imagePullPolicy"):
-        image = str(container.get("image") or "")
-        tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-        latest = "@" not in image and tag in ("", "latest")
-        container["imagePullPolicy"] = "Always" if latest else "IfNotPresent"
+        container["imagePullPolicy"] = _pull_policy(str(container.get("image") or ""))
     for port in container.get("ports") or []:
         port.setdefault("protocol", "TCP")
         if not port.get("hostPort"):
@@ -167,12 +172,16 @@ def _default_container(container: JsonObject) -> None:
     for entry in container.get("env") or []:
         entry.setdefault("name", "")
         _default_references(entry.get("valueFrom") or {})
-    for field in ("env", "ports", "volumeMounts", "command", "args", "envFrom", "volumeDevices"):
-        if field in container and not container[field]:
-            container.pop(field)
+    _drop_empty(container, ("env", "ports", "volumeMounts", "command", "args", "envFrom", "volumeDevices"))
     for probe_name in _PROBES:
         if container.get(probe_name):
             _default_probe(container[probe_name])
+
+
+def _pull_policy(image: str) -> str:
+    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    latest = "@" not in image and tag in ("", "latest")
+    return "Always" if latest else "IfNotPresent"
 
 
 def _default_references(source: JsonObject) -> None:
@@ -328,3 +337,22 @@ def quality_of_service(spec: JsonObject) -> str:
     if not any_amount:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
+
+
+_DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
+    CONFIG_MAPS: _default_config_map,
+    DEPLOYMENTS: _default_deployment,
+    ENDPOINT_SLICES: _default_endpoint_slice,
+    EVENTS: _default_event,
+    HORIZONTAL_POD_AUTOSCALERS: _default_autoscaler,
+    LIMIT_RANGES: fill_defaults,
+    NAMESPACES: _default_namespace,
+    PERSISTENT_VOLUMES: partial(claims.apply_defaults, PERSISTENT_VOLUMES),
+    PERSISTENT_VOLUME_CLAIMS: partial(claims.apply_defaults, PERSISTENT_VOLUME_CLAIMS),
+    PODS: _default_pod,
+    REPLICA_SETS: _default_replica_set,
+    RESOURCE_QUOTAS: _default_quota,
+    SECRETS: _default_secret,
+    SERVICES: _default_service,
+    STORAGE_CLASSES: partial(claims.apply_defaults, STORAGE_CLASSES),
+}

@@ -278,28 +278,32 @@ def _applied_problem(kind: SchemaType, value: Any, path: tuple[str, ...]) -> str
     if isinstance(kind, Scalar):
         return _applied_scalar_problem(kind, value, path)
     if isinstance(kind, ListType):
-        if not isinstance(value, list):
-            return f"{describe(path)}: expected list, got {_go_value(value)}"
-        seen: set[str] = set()
-        for index, item in enumerate(value):
-            element = f"v:{index}" if kind.relation == "atomic" else item_key(kind, item)
-            if kind.relation != "atomic":
-                if element in seen:
-                    return f"{describe(path)}: duplicate entries for key {describe((element,))}"
-                seen.add(element)
-            problem = _applied_problem(kind.item, item, (*path, element))
-            if problem:
-                return problem
-        return None
+        return _applied_list_problem(kind, value, path)
     if not isinstance(value, dict):
         return f"{describe(path)}: expected map, got {_go_value(value)}"
     if isinstance(kind, Struct):
         for name in value:
             if name not in kind.fields:
                 return f"{describe((*path, 'f:' + name))}: field not declared in schema"
-    for name, child in value.items():
-        child_kind = kind.fields[name] if isinstance(kind, Struct) else kind.item
-        problem = _applied_problem(child_kind, child, (*path, "f:" + name))
+    problems = (
+        _applied_problem(
+            kind.fields[name] if isinstance(kind, Struct) else kind.item, child, (*path, "f:" + name)
+        )
+        for name, child in value.items()
+    )
+    return next(filter(None, problems), None)
+
+
+def _applied_list_problem(kind: ListType, value: Any, path: tuple[str, ...]) -> str | None:
+    if not isinstance(value, list):
+        return f"{describe(path)}: expected list, got {_go_value(value)}"
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        element = f"v:{index}" if kind.relation == "atomic" else item_key(kind, item)
+        if element in seen:
+            return f"{describe(path)}: duplicate entries for key {describe((element,))}"
+        seen.add(element)
+        problem = _applied_problem(kind.item, item, (*path, element))
         if problem:
             return problem
     return None

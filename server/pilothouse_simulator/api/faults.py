@@ -19,6 +19,18 @@ from pilothouse_simulator.values.api_errors import ApiError
 JsonObject = dict[str, Any]
 
 
+# What a document sets as it stands, and its type.
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "latency_seconds": float,
+    "error_rate": float,
+    "error_code": int,
+    "retry_after_seconds": int,
+    "refuse_connections": bool,
+    "storage_stalled": bool,
+    "storage_stopped": bool,
+}
+
+
 def _set_event() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
@@ -132,31 +144,29 @@ class FaultPlan:
 
     def update(self, document: JsonObject) -> None:
         """Applies the JSON of POST /simulator/faults. Raises ValueError for unknown or bad entries."""
+        actions: dict[str, Callable[[Any], None]] = {
+            "lose_answers": lambda value: self.lose_answers(int(value)),
+            "fail_next": lambda value: self.fail_next(int(value["count"]), int(value.get("code", 500))),
+            "webhooks": self._set_webhooks,
+            "restart": self._restart,
+            "drop_watches": lambda value: self.drop_watches() if value else None,
+            "clear": lambda value: self.clear() if value else None,
+        }
         for name, value in document.items():
-            if name in ("latency_seconds", "error_rate"):
-                setattr(self, name, float(value))
-            elif name in ("error_code", "retry_after_seconds"):
-                setattr(self, name, int(value))
-            elif name in ("refuse_connections", "storage_stalled", "storage_stopped"):
-                setattr(self, name, bool(value))
-            elif name == "lose_answers":
-                self.lose_answers(int(value))
-            elif name == "restart":
-                if self.restart is None:
-                    raise ValueError("this server cannot be restarted")
-                self.restart(bool(value.get("kill", False)), float(value.get("down_seconds", 2.0)))
-            elif name == "fail_next":
-                self.fail_next(int(value["count"]), int(value.get("code", 500)))
-            elif name == "webhooks":
-                self.webhooks[:] = [Webhook(**_with_tuples(entry)) for entry in value]
-            elif name == "drop_watches":
-                if value:
-                    self.drop_watches()
-            elif name == "clear":
-                if value:
-                    self.clear()
+            if name in _SETTINGS:
+                setattr(self, name, _SETTINGS[name](value))
+            elif name in actions:
+                actions[name](value)
             else:
                 raise ValueError(f"unknown fault: {name}")
+
+    def _set_webhooks(self, entries: list[JsonObject]) -> None:
+        self.webhooks[:] = [Webhook(**_with_tuples(entry)) for entry in entries]
+
+    def _restart(self, how: JsonObject) -> None:
+        if self.restart is None:
+            raise ValueError("this server cannot be restarted")
+        self.restart(bool(how.get("kill", False)), float(how.get("down_seconds", 2.0)))
 
     def to_json(self) -> JsonObject:
         """The state shown by GET /simulator/faults."""

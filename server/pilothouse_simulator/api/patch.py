@@ -139,20 +139,24 @@ def _strategic(kind: SchemaType | None, target: Any, patch: Any) -> Any:
     if isinstance(retained, list):
         result = {name: value for name, value in result.items() if name in retained}
     for name, value in patch.items():
-        if name.startswith("$deleteFromPrimitiveList/"):
-            field = name.partition("/")[2]
-            result[field] = [item for item in result.get(field) or [] if item not in value]
-        elif name.startswith("$"):
-            continue
-        elif value is None:
-            result.pop(name, None)
-        else:
-            result[name] = _strategic(_field_type(kind, name), result.get(name), value)
+        _merge_field(kind, result, name, value)
     for name, order in patch.items():
         if name.startswith("$setElementOrder/"):
             field = name.partition("/")[2]
             result[field] = _ordered(_field_type(kind, field), result.get(field), order)
     return result
+
+
+def _merge_field(kind: SchemaType | None, result: JsonObject, name: str, value: Any) -> None:
+    if name.startswith("$deleteFromPrimitiveList/"):
+        field = name.partition("/")[2]
+        result[field] = [item for item in result.get(field) or [] if item not in value]
+    elif name.startswith("$"):
+        return
+    elif value is None:
+        result.pop(name, None)
+    else:
+        result[name] = _strategic(_field_type(kind, name), result.get(name), value)
 
 
 def _field_type(kind: SchemaType | None, name: str) -> SchemaType | None:

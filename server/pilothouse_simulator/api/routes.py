@@ -85,11 +85,7 @@ class ApiRoutes:
                 if faults.refuse_connections:
                     transport.abort()
                     return web.Response(status=503)
-                if faults.latency_seconds:
-                    await asyncio.sleep(faults.latency_seconds)
-                error = faults.next_error()
-                if error is not None:
-                    raise error
+                await self._suffer()
             response = await self._dispatch(request)
         except ApiError as error:
             response = json_response(error.status, error.code, list(error.headers.items()))
@@ -102,6 +98,14 @@ class ApiRoutes:
             response.headers["Audit-Id"] = str(uuid.uuid4())
             response.headers["Cache-Control"] = "no-cache, private"
         return response
+
+    async def _suffer(self) -> None:
+        """The faults that any request meets: latency, and refusals (ApiError)."""
+        faults = self._context.faults
+        if faults.latency_seconds:
+            await asyncio.sleep(faults.latency_seconds)
+        if (error := faults.next_error()) is not None:
+            raise error
 
     def _is_closing(self) -> bool:
         return self._context.closing

@@ -10,7 +10,7 @@ from pilothouse_simulator.api.context import ApiContext, Target
 from pilothouse_simulator.api.options import boolean
 from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.nodes.kubelet import Kubelet, Kubelets
-from pilothouse_simulator.nodes.logs import LogOptions, parse_log_options, read_log_with
+from pilothouse_simulator.nodes.logs import LogOptions, parse_log_options, read_log
 from pilothouse_simulator.nodes.stats import UsageReporter
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import NODES, PODS
@@ -30,7 +30,7 @@ class NodeRoutes:
         """GET of pods/log: text whatever the client accepts, as a stream when it follows."""
         options = parse_log_options(target.name, request.query)
         self._check_there(context, target, options)
-        answer = await read_log_with(self._kubelets, str(target.namespace), target.name, options)
+        answer = await read_log(self._kubelets, str(target.namespace), target.name, options)
         if answer.error is not None:
             raise api_errors.ApiError(answer.error)
         if answer.chunks is None:

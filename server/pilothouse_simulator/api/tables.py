@@ -91,59 +91,79 @@ def _created(obj: JsonObject, now: datetime) -> str:
     return age(obj["metadata"].get("creationTimestamp"), now)
 
 
-def pod_status(pod: JsonObject) -> tuple[str, int, int, str | None]:
-    """What the column Status shows, ready containers, restarts, and when the last restart was."""
+@dataclass
+class PodSummary:
+    """What the columns of a pod show: Status, ready containers, restarts, and when the last restart was."""
+
+    reason: str
+    ready: int = 0
+    restarts: int = 0
+    last_restart: str | None = None
+
+
+def pod_summary(pod: JsonObject) -> PodSummary:
+    """The summary of a pod's containers, as the real server makes it."""
     status = pod.get("status", {})
-    reason = str(status.get("reason") or status.get("phase", ""))
-    restarts, ready, last_restart = 0, 0, None
-    init_total = len(pod["spec"].get("initContainers") or [])
-    initializing = False
-    for index, entry in enumerate(status.get("initContainerStatuses") or []):
-        restarts += int(entry.get("restartCount", 0))
+    summary = PodSummary(str(status.get("reason") or status.get("phase", "")))
+    if not _is_initializing(pod, summary):
+        _summarize_containers(status, summary)
+    if pod["metadata"].get("deletionTimestamp"):
+        summary.reason = "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
+    return summary
+
+
+def _is_initializing(pod: JsonObject, summary: PodSummary) -> bool:
+    """Whether an init container is not done yet: the first such is what Status tells of."""
+    total = len(pod["spec"].get("initContainers") or [])
+    for index, entry in enumerate(pod.get("status", {}).get("initContainerStatuses") or []):
+        summary.restarts += int(entry.get("restartCount", 0))
         state = entry.get("state", {})
         terminated, waiting = state.get("terminated"), state.get("waiting")
         if (terminated and terminated.get("exitCode") == 0) or entry.get("started"):
             continue
         if terminated:
-            reason = "Init:" + (terminated.get("reason") or f"ExitCode:{terminated.get('exitCode')}")
+            summary.reason = f"Init:{_end_of(terminated)}"
         elif waiting and waiting.get("reason") not in (None, "", "PodInitializing"):
-            reason = "Init:" + waiting["reason"]
+            summary.reason = f"Init:{waiting['reason']}"
         else:
-            reason = f"Init:{index}/{init_total}"
-        initializing = True
-        break
-    if not initializing:
-        has_running = False
-        for entry in reversed(status.get("containerStatuses") or []):
-            restarts += int(entry.get("restartCount", 0))
-            last = entry.get("lastState", {}).get("terminated")
-            if last and last.get("finishedAt"):
-                last_restart = max(last_restart or "", last["finishedAt"])
-            waiting, terminated = entry["state"].get("waiting"), entry["state"].get("terminated")
-            if waiting and waiting.get("reason"):
-                reason = waiting["reason"]
-            elif terminated:
-                reason = terminated.get("reason") or f"ExitCode:{terminated.get('exitCode')}"
-            elif entry.get("ready") and entry["state"].get("running"):
-                has_running = True
-                ready += 1
-        if reason == "Completed" and has_running:
-            reason = "Running"
-    if pod["metadata"].get("deletionTimestamp"):
-        reason = "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
-    return reason, ready, restarts, last_restart
+            summary.reason = f"Init:{index}/{total}"
+        return True
+    return False
+
+
+def _summarize_containers(status: JsonObject, summary: PodSummary) -> None:
+    for entry in reversed(status.get("containerStatuses") or []):
+        summary.restarts += int(entry.get("restartCount", 0))
+        last = entry.get("lastState", {}).get("terminated")
+        if last and last.get("finishedAt"):
+            summary.last_restart = max(summary.last_restart or "", last["finishedAt"])
+        waiting, terminated = entry["state"].get("waiting"), entry["state"].get("terminated")
+        if waiting and waiting.get("reason"):
+            summary.reason = waiting["reason"]
+        elif terminated:
+            summary.reason = _end_of(terminated)
+        elif entry.get("ready") and entry["state"].get("running"):
+            summary.ready += 1
+    if summary.reason == "Completed" and summary.ready:
+        summary.reason = "Running"
+
+
+def _end_of(terminated: JsonObject) -> str:
+    return terminated.get("reason") or f"ExitCode:{terminated.get('exitCode')}"
 
 
 def _pod_cells(pod: JsonObject, now: datetime) -> list[Any]:
-    reason, ready, restarts, last_restart = pod_status(pod)
+    summary = pod_summary(pod)
     total = len(pod["spec"].get("containers") or [])
     status = pod.get("status", {})
-    shown = f"{restarts} ({age(last_restart, now)} ago)" if restarts and last_restart else str(restarts)
+    restarts = str(summary.restarts)
+    if summary.restarts and summary.last_restart:
+        restarts += f" ({age(summary.last_restart, now)} ago)"
     return [
         pod["metadata"]["name"],
-        f"{ready}/{total}",
-        reason,
-        shown,
+        f"{summary.ready}/{total}",
+        summary.reason,
+        restarts,
         _created(pod, now),
         status.get("podIP") or _NONE,
         pod["spec"].get("nodeName") or _NONE,

@@ -137,16 +137,8 @@ class WatchStream:
         seconds = self._options.timeout_seconds
         duration = float(seconds) if seconds else random.uniform(*_DEFAULT_TIMEOUT_SECONDS)
         end = began + duration / speed
-        if self._start and self._context.faults.storage_stalled:
-            await self._context.faults.storage_flows()
-        try:
-            first_lines = self._initial()
-        except ApiError as error:
-            await response.write(self._line("ERROR", error.status))
+        if (floor := await self._send_initial(response)) is None:
             return
-        floor = self._context.store.revision
-        if first_lines:
-            await response.write(b"".join(first_lines))
         bookmarks = self._bookmark_times(duration)
         future = self._start is not None and self._start > floor
         next_bookmark = next(bookmarks, None)
@@ -160,18 +152,7 @@ class WatchStream:
             if self._context.closing:
                 next_bookmark = None
                 continue
-            if batch and self._context.faults.storage_stalled:
-                await self._context.faults.storage_flows()
-            lines = [
-                self._line(*seen)
-                for event in batch
-                if event.resource_version > (self._start or 0)
-                and (event.resource_version > floor or future)
-                and self._in_namespace(event)
-                and (seen := selected(event, self._predicate)) is not None
-            ]
-            if lines:
-                await response.write(b"".join(lines))
+            await self._send_changes(response, batch, 0 if future else floor)
             now = loop.time()
             if now >= end:
                 return
@@ -179,6 +160,34 @@ class WatchStream:
                 if not future:
                     await response.write(self._bookmark())
                 next_bookmark = next(bookmarks, None)
+
+    async def _send_initial(self, response: web.StreamResponse) -> int | None:
+        """Sends what there is at the start; returns the version that it reached, or None where it is refused."""
+        if self._start and self._context.faults.storage_stalled:
+            await self._context.faults.storage_flows()
+        try:
+            lines = self._initial()
+        except ApiError as error:
+            await response.write(self._line("ERROR", error.status))
+            return None
+        reached = self._context.store.revision
+        if lines:
+            await response.write(b"".join(lines))
+        return reached
+
+    async def _send_changes(self, response: web.StreamResponse, batch: list[StoreEvent], floor: int) -> None:
+        """Sends what is new to the watcher: after `floor`, which the first lines reached, and its own start."""
+        if batch and self._context.faults.storage_stalled:
+            await self._context.faults.storage_flows()
+        lines = [
+            self._line(*seen)
+            for event in batch
+            if event.resource_version > max(floor, self._start or 0)
+            and self._in_namespace(event)
+            and (seen := selected(event, self._predicate)) is not None
+        ]
+        if lines:
+            await response.write(b"".join(lines))
 
     async def _wait(self, deadline: float) -> list[StoreEvent]:
         try:

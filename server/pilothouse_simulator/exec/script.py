@@ -134,54 +134,68 @@ def _tokens(text: str) -> list[Token]:
             tokens.append(operator)
             position += len(operator)
         else:
-            word, position = _word(text, position)
+            word, position = _WordReader(text, position).read()
             tokens.append(word)
     return tokens
 
 
-def _word(text: str, position: int) -> tuple[Word, int]:
-    parts: list[Part] = []
-    quote = ""
-    plain = ""
+class _WordReader:
+    """Reads one word: what quotes join and expansions fill, up to a blank or an operator."""
 
-    def flush() -> None:
-        nonlocal plain
-        if plain:
-            parts.append(Part("text", plain, bool(quote)))
-        plain = ""
+    def __init__(self, text: str, position: int) -> None:
+        self._text, self._position = text, position
+        self._parts: list[Part] = []
+        self._plain = self._quote = ""
 
-    while position < len(text):
-        character = text[position]
-        if not quote and (character in " \t\r" or any(text.startswith(op, position) for op in _OPERATORS)):
-            break
-        if quote == "'" and character != "'":
-            plain += character
-            position += 1
-        elif character == quote or (not quote and character in "'\""):
-            flush()
-            if not quote:
-                # An empty quotation is a word all the same.
-                parts.append(Part("text", "", True))
-            quote = "" if quote else character
-            position += 1
-        elif character == "\\" and position + 1 < len(text):
-            escaped = text[position + 1]
-            if quote and escaped not in '"\\$`':
-                plain += "\\"
-            flush()
-            parts.append(Part("text", escaped, True))
-            position += 2
-        elif character == "$" and position + 1 < len(text):
-            flush()
-            part, position = _expansion(text, position, quoted=bool(quote))
-            parts.append(part)
+    def read(self) -> tuple[Word, int]:
+        """The word and the position after it. SyntaxFailure where a quote has no end."""
+        while self._position < len(self._text) and not self._at_end_of_word():
+            self._read_one(self._text[self._position])
+        if self._quote:
+            raise SyntaxFailure("unterminated quoted string")
+        self._flush()
+        return tuple(self._parts), self._position
+
+    def _at_end_of_word(self) -> bool:
+        if self._quote:
+            return False
+        return self._text[self._position] in " \t\r" or any(
+            self._text.startswith(operator, self._position) for operator in _OPERATORS
+        )
+
+    def _read_one(self, character: str) -> None:
+        has_more = self._position + 1 < len(self._text)
+        if character == self._quote or (not self._quote and character in "'\""):
+            self._turn_quote(character)
+        elif self._quote != "'" and character == "\\" and has_more:
+            self._escape(self._text[self._position + 1])
+        elif self._quote != "'" and character == "$" and has_more:
+            self._flush()
+            part, self._position = _expansion(self._text, self._position, quoted=bool(self._quote))
+            self._parts.append(part)
         else:
-            plain += character
-            position += 1
-    if quote:
-        raise SyntaxFailure("unterminated quoted string")
-    flush()
-    return tuple(parts), position
+            self._plain += character
+            self._position += 1
+
+    def _turn_quote(self, character: str) -> None:
+        self._flush()
+        if not self._quote:
+            # An empty quotation is a word all the same.
+            self._parts.append(Part("text", "", True))
+        self._quote = "" if self._quote else character
+        self._position += 1
+
+    def _escape(self, escaped: str) -> None:
+        if self._quote and escaped not in '"\\$`':
+            self._plain += "\\"
+        self._flush()
+        self._parts.append(Part("text", escaped, True))
+        self._position += 2
+
+    def _flush(self) -> None:
+        if self._plain:
+            self._parts.append(Part("text", self._plain, bool(self._quote)))
+        self._plain = ""
 
 
 def _expansion(text: str, position: int, *, quoted: bool) -> tuple[Part, int]:

@@ -22,6 +22,8 @@ from pilothouse_simulator.values.clock import Clock, parse_time
 from pilothouse_simulator.values.resources import PODS
 
 JsonObject = dict[str, Any]
+# Time to the microsecond, nanoseconds beyond that, text.
+Line = tuple[datetime, int, str]
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _LINGER_SECONDS = 1.0
@@ -113,29 +115,8 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
     return name in query and query[name].lower() not in _FALSE_WORDS
 
 
-async def read_log(
-    cluster: Kubelets,
-    namespace: str,
-    pod: str,
-    *,
-    container: str | None = None,
-    follow: bool = False,
-    previous: bool = False,
-    since_seconds: int | None = None,
-    since_time: datetime | None = None,
-    tail_lines: int | None = None,
-    limit_bytes: int | None = None,
-    timestamps: bool = False,
-) -> LogAnswer:
+async def read_log(cluster: Kubelets, namespace: str, pod_name: str, options: LogOptions) -> LogAnswer:
     """The log of one container, as chunks of whole lines (of one line each while following)."""
-    options = LogOptions(
-        container, follow, previous, since_seconds, since_time, tail_lines, limit_bytes, timestamps
-    )
-    return await read_log_with(cluster, namespace, pod, options)
-
-
-async def read_log_with(cluster: Kubelets, namespace: str, pod_name: str, options: LogOptions) -> LogAnswer:
-    """`read_log` with the options as one object."""
     pod = cluster.store.get(PODS, namespace, pod_name)
     if pod is None:
         return _refusal(api_errors.not_found(PODS, pod_name))
@@ -201,16 +182,9 @@ def _waiting_message(container: str, pod: str, reason: str) -> str:
 async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncGenerator[bytes, None]:
     """What is there in one chunk, then, when following, each new line in a chunk of its own."""
     seen_until = _age(clock, attempt)
-    lines = list(_lines(attempt, seen_until))
-    written = len(lines)
-    if options.tail_lines is not None:
-        lines = lines[len(lines) - options.tail_lines :] if options.tail_lines < len(lines) else lines
-        lines = [] if options.tail_lines == 0 else lines
-    since = options.since_time
-    if options.since_seconds is not None:
-        since = clock.now() - timedelta(seconds=options.since_seconds)
-    if since is not None:
-        lines = [line for line in lines if line[0] >= since]
+    all_lines = list(_lines(attempt, seen_until))
+    written = len(all_lines)
+    lines = _asked_for(all_lines, options, clock.now())
     if not options.follow:
         if lines:
             yield b"".join(_format(line, options.timestamps) for line in lines)
@@ -231,18 +205,27 @@ async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncG
             return
 
 
+def _asked_for(lines: list[Line], options: LogOptions, now: datetime) -> list[Line]:
+    """The last lines, and of them those that are new enough."""
+    if options.tail_lines is not None:
+        lines = lines[max(0, len(lines) - options.tail_lines) :]
+    since = options.since_time
+    if options.since_seconds is not None:
+        since = now - timedelta(seconds=options.since_seconds)
+    return lines if since is None else [line for line in lines if line[0] >= since]
+
+
 def _age(clock: Clock, attempt: Attempt) -> float:
     """Seconds of the run so far, or its whole length."""
     return ((attempt.finished_at or clock.now()) - attempt.started_at).total_seconds()
 
 
-def _lines(attempt: Attempt, until: float) -> Iterator[tuple[datetime, int, str]]:
-    """Time (to the microsecond), its nanoseconds beyond that, and text of each line."""
+def _lines(attempt: Attempt, until: float) -> Iterator[Line]:
     for number, (offset, text) in enumerate(attempt.program.output(until)):
         yield attempt.started_at + timedelta(seconds=offset), number % 1000, text
 
 
-def _format(line: tuple[datetime, int, str], timestamps: bool) -> bytes:
+def _format(line: Line, timestamps: bool) -> bytes:
     moment, nanoseconds, text = line
     if not timestamps:
         return f"{text}\n".encode()

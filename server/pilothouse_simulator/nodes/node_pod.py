@@ -65,6 +65,7 @@ class NodePod:
         """An event of one container."""
         if self.node.away:
             return
+        place = "containers" if container.role is Role.MAIN else "initContainers"
         self.node.recorder.record(
             PODS,
             self.object,
@@ -73,6 +74,5 @@ class NodePod:
             component=KUBELET,
             host=self.node.name,
             warning=warning,
-            container=container.name,
-            init_container=container.role is not Role.MAIN,
+            field_path=f"spec.{place}{{{container.name}}}",
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,33 +253,62 @@ class _Script:
             return
         name, arguments = words[0], words[1:]
         self.last_code = 0
-        if name == "echo" and arguments[-2:] == [">", "/dev/termination-log"]:
-            self.termination_message = " ".join(arguments[:-2]) + "\n"
-        elif name == "echo":
-            self.lines.append((self.time, " ".join(arguments)))
-        elif name == "sleep" and len(arguments) == 1 and re.fullmatch(r"\d+(\.\d+)?", arguments[0]):
-            seconds = float(arguments[0])
-            if background:
-                self.background_until = max(self.background_until, self.time + seconds)
-            else:
-                self.time += seconds
-        elif name == "wait":
-            self.time = max(self.time, self.background_until)
-        elif name == "exit":
-            self.exit_code = int(arguments[0]) if arguments and arguments[0].isdigit() else 0
-            raise _Ended
-        elif name == "trap" and len(arguments) == 2 and arguments[1] in ("TERM", "SIGTERM", "15"):
-            match = re.fullmatch(r"exit(?: (\d+))?", arguments[0].strip())
-            self.on_term = int(match[1] or 0) if match else None
-        elif name in ("true", ":"):
-            return
-        elif name == "false":
-            self.last_code = 1
-        elif name == "tail" and len(arguments) == 3 and arguments[0] == "-c" and arguments[2] == "/dev/zero":
-            self.memory_at, self.memory = self.time, _bytes(arguments[1])
-            self.time += _TAIL_SECONDS
+        if name == "sleep":
+            self._sleep(arguments, background=background)
+        elif name in (handlers := self._handlers()):
+            handlers[name](arguments)
         else:
             raise _Unsupported
+
+    def _handlers(self) -> dict[str, Callable[[list[str]], None]]:
+        return {
+            "echo": self._echo,
+            "wait": self._wait,
+            "exit": self._exit,
+            "trap": self._trap,
+            "tail": self._tail,
+            "true": lambda _: None,
+            ":": lambda _: None,
+            "false": self._fail,
+        }
+
+    def _echo(self, arguments: list[str]) -> None:
+        if arguments[-2:] == [">", "/dev/termination-log"]:
+            self.termination_message = " ".join(arguments[:-2]) + "\n"
+        else:
+            self.lines.append((self.time, " ".join(arguments)))
+
+    def _sleep(self, arguments: list[str], *, background: bool) -> None:
+        if len(arguments) != 1 or not re.fullmatch(r"\d+(\.\d+)?", arguments[0]):
+            raise _Unsupported
+        until = self.time + float(arguments[0])
+        if background:
+            self.background_until = max(self.background_until, until)
+        else:
+            self.time = until
+
+    def _wait(self, _: list[str]) -> None:
+        self.time = max(self.time, self.background_until)
+
+    def _exit(self, arguments: list[str]) -> None:
+        self.exit_code = int(arguments[0]) if arguments and arguments[0].isdigit() else 0
+        raise _Ended
+
+    def _trap(self, arguments: list[str]) -> None:
+        if len(arguments) != 2 or arguments[1] not in ("TERM", "SIGTERM", "15"):
+            raise _Unsupported
+        match = re.fullmatch(r"exit(?: (\d+))?", arguments[0].strip())
+        self.on_term = int(match[1] or 0) if match else None
+
+    def _fail(self, _: list[str]) -> None:
+        self.last_code = 1
+
+    def _tail(self, arguments: list[str]) -> None:
+        """`tail -c SIZE /dev/zero`, which is how a script fills its memory."""
+        if len(arguments) != 3 or arguments[0] != "-c" or arguments[2] != "/dev/zero":
+            raise _Unsupported
+        self.memory_at, self.memory = self.time, _bytes(arguments[1])
+        self.time += _TAIL_SECONDS
 
     def _substitute(self, word: str) -> str:
         if "`" in word or "$(" in word:

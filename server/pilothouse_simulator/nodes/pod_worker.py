@@ -77,12 +77,31 @@ class PodWorker(NodePod):
 
     async def terminate(self) -> None:
         """Stops what runs and removes the pod from the API. For a pod that is being deleted."""
-        clock, timings = self.node.clock, self.node.timings
-        grace = float(self.object["metadata"].get("deletionGracePeriodSeconds") or 0)
         for container in self.containers:
             if container.waiting is not None and container.waiting[0] in _PULL_REASONS:
                 container.waiting = ("ContainerCreating", "")
         self.publish()
+        await self._stop_running()
+        self.sandbox.is_up = False
+        if any(container.role is Role.MAIN and container.current is None for container in self.containers):
+            self.publish()
+        for container in self.containers:
+            if container.current is not None:
+                container.waiting = None
+            elif container.waiting is not None and container.waiting[0] != "PodInitializing":
+                container.waiting, container.never_ran = None, True
+            container.ready = container.ready and container.role is Role.INIT
+        self.publish(over=True)
+        await self.node.clock.sleep(self.node.timings.remove)
+        metadata = self.object["metadata"]
+        stored = self.node.store.get(PODS, metadata["namespace"], metadata["name"])
+        if stored is not None and stored["metadata"]["uid"] == self.uid:
+            self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
+
+    async def _stop_running(self) -> None:
+        """Asks the running containers to end; kills those that do not when the grace period is over."""
+        clock, timings = self.node.clock, self.node.timings
+        grace = float(self.object["metadata"].get("deletionGracePeriodSeconds") or 0)
         running = [container for container in self.containers if container.is_running]
         for container in running:
             self.event(container, "Killing", f"Stopping container {container.name}")
@@ -97,21 +116,6 @@ class PodWorker(NodePod):
             await clock.sleep(max(0.0, grace - timings.stop))
             for container in stubborn:
                 container.end(clock.now(), KILLED)
-        self.sandbox.is_up = False
-        if any(container.role is Role.MAIN and container.current is None for container in self.containers):
-            self.publish()
-        for container in self.containers:
-            if container.current is not None:
-                container.waiting = None
-            elif container.waiting is not None and container.waiting[0] != "PodInitializing":
-                container.waiting, container.never_ran = None, True
-            container.ready = container.ready and container.role is Role.INIT
-        self.publish(over=True)
-        await clock.sleep(timings.remove)
-        metadata = self.object["metadata"]
-        stored = self.node.store.get(PODS, metadata["namespace"], metadata["name"])
-        if stored is not None and stored["metadata"]["uid"] == self.uid:
-            self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
 
     async def _exceed_deadline(self) -> None:
         """Fails a pod that was active for longer than it may be."""

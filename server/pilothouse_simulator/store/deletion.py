@@ -5,9 +5,11 @@ Pure functions on one object; `Store.delete` puts them together.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.resources import NAMESPACES, ResourceType
 
 JsonObject = dict[str, Any]
@@ -61,3 +63,18 @@ def grace_seconds(resource: ResourceType, obj: JsonObject, requested: int | None
         default = obj["spec"].get("terminationGracePeriodSeconds", 30)
         requested = int(already if already is not None else default)
     return requested if already is None else min(requested, int(already))
+
+
+def mark_deleted(resource: ResourceType, obj: JsonObject, now: datetime, grace: int) -> None:
+    """Writes into the object when it is to go, so many seconds from now; again where the time has become shorter."""
+    metadata = obj["metadata"]
+    deleting = "deletionTimestamp" in metadata
+    shortened = deleting and grace < int(metadata.get("deletionGracePeriodSeconds") or 0)
+    if not deleting or shortened:
+        if not deleting and resource.has_generation:
+            metadata["generation"] = int(metadata.get("generation", 0)) + 1
+        metadata["deletionTimestamp"] = format_time(now + timedelta(seconds=grace))
+        if resource is not NAMESPACES:
+            metadata["deletionGracePeriodSeconds"] = grace
+    if resource is NAMESPACES:
+        obj.setdefault("status", {})["phase"] = "Terminating"

@@ -50,17 +50,12 @@ class EventRecorder:
         component: str,
         host: str = "",
         warning: bool = False,
-        container: str | None = None,
-        init_container: bool = False,
+        field_path: str = "",
     ) -> None:
         """An event of a controller or a kubelet (`host` is the node's name then).
 
-        `container` names the container it is about. Nothing is written once the namespace is being deleted.
+        `field_path` is the part of the object that it is about. Nothing is written once the namespace is being deleted.
         """
-        field_path = ""
-        if container is not None:
-            place = "initContainers" if init_container else "containers"
-            field_path = f"spec.{place}{{{container}}}"
         kind = "Warning" if warning else "Normal"
         group = (involved["metadata"]["uid"], component, host, kind, reason, field_path)
         combined = self._is_combined(group, message)

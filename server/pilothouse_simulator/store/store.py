@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from pilothouse_simulator.store.deletion import (
     apply_propagation,
     check_preconditions,
     grace_seconds,
+    mark_deleted,
 )
 from pilothouse_simulator.store.events import History, StoreEvent, Subscription
 from pilothouse_simulator.store.field_tracking import FieldTracker
@@ -260,26 +261,14 @@ class Store:
             raise api_errors.not_found(resource, name)
         check_preconditions(resource, current, preconditions or {})
         changed = copy_json(current)
-        metadata = changed["metadata"]
-        apply_propagation(resource, metadata, propagation_policy)
+        apply_propagation(resource, changed["metadata"], propagation_policy)
         grace = grace_seconds(resource, changed, grace_period_seconds)
-        deleting = "deletionTimestamp" in metadata
-        finalizers = metadata.get("finalizers") or (
-            changed.get("spec", {}).get("finalizers") if resource is NAMESPACES else None
-        )
+        finalizers = _finalizers(resource, changed)
         if not finalizers and not resource.graceful_deletion:
             if not dry_run:
                 self._remove(resource, current)
             return None
-        shortened = deleting and grace < int(metadata.get("deletionGracePeriodSeconds") or 0)
-        if not deleting or shortened:
-            if not deleting and resource.has_generation:
-                metadata["generation"] = int(metadata.get("generation", 0)) + 1
-            metadata["deletionTimestamp"] = format_time(self.now() + timedelta(seconds=grace))
-            if resource is not NAMESPACES:
-                metadata["deletionGracePeriodSeconds"] = grace
-        if resource is NAMESPACES:
-            changed.setdefault("status", {})["phase"] = "Terminating"
+        mark_deleted(resource, changed, self.now(), grace)
         if dry_run:
             return changed
         if changed != current:
@@ -345,11 +334,10 @@ class Store:
         if same_content(changed, current):
             return current
         metadata = changed["metadata"]
-        held = metadata.get("finalizers") or (
-            resource is NAMESPACES and changed.get("spec", {}).get("finalizers")
-        )
         released = (
-            "deletionTimestamp" in metadata and not held and not metadata.get("deletionGracePeriodSeconds")
+            "deletionTimestamp" in metadata
+            and not _finalizers(resource, changed)
+            and not metadata.get("deletionGracePeriodSeconds")
         )
         if dry_run:
             return changed
@@ -408,6 +396,14 @@ class Store:
 def _key(obj: JsonObject) -> Key:
     metadata = obj["metadata"]
     return str(metadata.get("namespace", "")), str(metadata["name"])
+
+
+def _finalizers(resource: ResourceType, obj: JsonObject) -> list[str]:
+    """What holds an object that is being deleted: of namespaces their spec, too."""
+    held = obj["metadata"].get("finalizers")
+    if not held and resource is NAMESPACES:
+        held = obj.get("spec", {}).get("finalizers")
+    return held or []
 
 
 def _by_name(entry: tuple[str, JsonObject]) -> str:
