@@ -29,6 +29,7 @@ from pilothouse_client.commands.options import (
     Output,
     ValidateOnly,
     Yes,
+    check_changes,
     confirm,
     enum_number,
     pairs,
@@ -117,8 +118,7 @@ def update(
     if label is not None:
         cluster.labels.update(pairs(label, "--label"))
         paths.append("labels")
-    if not paths and given is None:
-        raise CommandError("say what to change", 2)
+    check_changes(paths, given)
     with connect() as client:
         answer = client.with_options(retry=_ONCE).namespaces.update_cluster(
             name=name,

@@ -24,6 +24,8 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Watch,
     Yes,
+    check_changes,
+    check_watch,
     confirm,
     namespace_or_all,
     namespace_or_default,
@@ -111,8 +113,7 @@ def list_config_maps(
             )
             show_all(found, COLUMNS, output, limit)
             return
-        if filter_ or order_by or limit:
-            raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
+        check_watch(filter_, order_by, limit)
         with client.config.watch_configs(namespace=where, label_selector=selector) as changes:
             show_changes(config_values.changes_of("config_map", changes), COLUMNS, output)
 
@@ -148,8 +149,7 @@ def update(
         )
         if asked
     ]
-    if not (paths or data or binary_data or remove):
-        raise CommandError("say what to change", 2)
+    check_changes(paths, data, binary_data, remove)
     with connect() as client:
         answer = client.config.update_config_map(
             namespace=namespace_or_default(namespace),

@@ -42,9 +42,12 @@ from pilothouse_client.commands.options import (
     Wait,
     WaitSeconds,
     Watch,
+    check_changes,
+    check_watch,
     enum_number,
     namespace_or_all,
     namespace_or_default,
+    with_status,
 )
 from pilothouse_client.commands.output import show, show_all, show_changes
 from pilothouse_client.waiting import Goal
@@ -200,8 +203,7 @@ def update(
             etag = etag or container.etag
         paths = specification.write_to(container)
         paths += _remove(container, remove_env or [], remove_label or [])
-        if not paths:
-            raise CommandError("say what to change", 2)
+        check_changes(paths)
         changed = client.containers.update(
             namespace=where,
             name=name,
@@ -263,19 +265,16 @@ def list_containers(
     number = pb.ContainerStatus.ValueType(enum_number(pb.ContainerStatus, status, "--status"))
     with connect() as client:
         if watch:
-            if filter_ or order_by or limit:
-                raise CommandError(
-                    "--watch goes with --selector and --status, not with --filter, --order-by, --limit", 2
-                )
+            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
             with client.containers.watch(namespace=where, label_selector=selector, status=number) as changes:
                 show_changes(changes, COLUMNS, output)
             return
-        if number:
-            # Parentheses: the filter may hold an OR.
-            wanted = f"status = {pb.ContainerStatus.Name(number).removeprefix('CONTAINER_STATUS_')}"
-            filter_ = f"({filter_}) AND {wanted}" if filter_ else wanted
+        narrowed = with_status(filter_, pb.ContainerStatus, number)
         containers = client.containers.list(
-            namespace=where, label_selector=selector, filter=filter_, order_by=order_by
+            namespace=where,
+            label_selector=selector,
+            filter=narrowed,
+            order_by=order_by,
         )
         show_all(containers, COLUMNS, output, limit)
 

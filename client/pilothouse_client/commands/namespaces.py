@@ -8,7 +8,6 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -21,6 +20,8 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Watch,
     Yes,
+    check_changes,
+    check_watch,
     complete_namespace,
     confirm,
     enum_number,
@@ -152,8 +153,7 @@ def list_namespaces(
             namespaces = client.namespaces.list(label_selector=selector, filter=filter_, order_by=order_by)
             show_all(namespaces, COLUMNS, output, limit)
             return
-        if filter_ or order_by or limit:
-            raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
+        check_watch(filter_, order_by, limit)
         with client.namespaces.watch(label_selector=selector) as changes:
             show_changes(changes, COLUMNS, output)
 
@@ -179,8 +179,7 @@ def update(
         "memory": quota_memory,
     }
     namespace, paths = _namespace(name, display_name, description, status, label, quota)
-    if not paths:
-        raise CommandError("say what to change", 2)
+    check_changes(paths)
     with connect() as client:
         if "resource_quota" in paths:
             # The mask names the quota as a whole: what is not given must be as it was when it was read.

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.values import enum_prefix, enum_words
+
+_WRONG_COMMAND_LINE = 2
 
 
 class Format(enum.StrEnum):
@@ -70,41 +73,40 @@ Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 
 
 def namespace_or_default(given: str) -> str:
-    """The namespace given, or the context's; CommandError if there is neither."""
+    """Returns the namespace given, or the context's; raises CommandError if there is neither."""
     from pilothouse_client.commands.invocation import default_namespace
 
     found = given or default_namespace()
     if not found:
         raise CommandError(
-            "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME", 2
+            "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME",
+            _WRONG_COMMAND_LINE,
         )
     return found
 
 
 def namespace_or_all(given: str, everywhere: bool) -> str:
-    """The namespace to list: the one given or the context's; empty (all) if asked for or if there is neither."""
+    """Returns the namespace to list: the one given or the context's; empty, that is all, if there is neither."""
     from pilothouse_client.commands.invocation import default_namespace
 
     if given and everywhere:
-        raise CommandError("-n and -A exclude each other", 2)
+        raise CommandError("-n and -A exclude each other", _WRONG_COMMAND_LINE)
     return "" if everywhere else given or default_namespace()
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:
-    """KEY=VALUE options as a mapping."""
+    """Returns KEY=VALUE options as a mapping; raises CommandError for any other form."""
     result: dict[str, str] = {}
     for value in values:
         key, equals, rest = value.partition("=")
         if not equals or not key:
-            raise CommandError(f"{option} takes KEY=VALUE, not {value!r}", 2)
+            raise CommandError(f"{option} takes KEY=VALUE, not {value!r}", _WRONG_COMMAND_LINE)
         result[key] = rest
     return result
 
 
 def enum_number(enum_type: Any, word: str, option: str) -> int:
-    """The number of an enum's value from its word, such as `running` for CONTAINER_STATUS_RUNNING; 0 for none."""
-    from pilothouse_client.commands.values import enum_words
-
+    """Returns the number of an enum's value from its word, `running` for CONTAINER_STATUS_RUNNING; 0 for none."""
     if not word:
         return 0
     words = enum_words(enum_type.DESCRIPTOR)
@@ -112,7 +114,7 @@ def enum_number(enum_type: Any, word: str, option: str) -> int:
     joined = {each.replace("_", ""): number for each, number in words.items()}
     number = joined.get(word.lower().replace("-", "").replace("_", ""))
     if number is None:
-        raise CommandError(f"{option} takes one of {', '.join(words)}, not {word!r}", 2)
+        raise CommandError(f"{option} takes one of {', '.join(words)}, not {word!r}", _WRONG_COMMAND_LINE)
     return number
 
 
@@ -123,6 +125,29 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CommandError(f"{question} Say yes with --yes.", 2)
+        raise CommandError(f"{question} Say yes with --yes.", _WRONG_COMMAND_LINE)
     if not typer.confirm(question):
         raise typer.Exit(1)
+
+
+def check_watch(filter_: str, order_by: str, limit: int, *, goes_with: str = "--selector") -> None:
+    """Raises CommandError where `--watch` is given with options that only lists have."""
+    if filter_ or order_by or limit:
+        raise CommandError(
+            f"--watch goes with {goes_with}, not with --filter, --order-by or --limit", _WRONG_COMMAND_LINE
+        )
+
+
+def with_status(filter_: str, enum_type: Any, number: int) -> str:
+    """Returns the filter, narrowed to the resources of a status; 0 narrows nothing."""
+    if not number:
+        return filter_
+    label = enum_type.Name(number).removeprefix(enum_prefix(enum_type.DESCRIPTOR.name))
+    # Parentheses: the filter may hold an OR.
+    return f"({filter_}) AND status = {label}" if filter_ else f"status = {label}"
+
+
+def check_changes(*given: object) -> None:
+    """Raises CommandError where an update changes nothing."""
+    if not any(given):
+        raise CommandError("say what to change", _WRONG_COMMAND_LINE)

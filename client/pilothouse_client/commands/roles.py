@@ -8,7 +8,6 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -19,6 +18,7 @@ from pilothouse_client.commands.options import (
     Output,
     ValidateOnly,
     Yes,
+    check_changes,
     confirm,
 )
 from pilothouse_client.commands.output import Column, done, show, show_all
@@ -95,8 +95,7 @@ def update(
         "description": description,
     }
     given = {field: value for field, value in values.items() if value is not None}
-    if not given:
-        raise CommandError("say what to change", 2)
+    check_changes(given)
     with connect() as client:
         changed = client.identity.update_role(
             name=name,

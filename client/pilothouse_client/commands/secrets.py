@@ -9,7 +9,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_client.commands import config_values
-from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -24,6 +23,8 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Watch,
     Yes,
+    check_changes,
+    check_watch,
     confirm,
     namespace_or_all,
     namespace_or_default,
@@ -110,8 +111,7 @@ def list_secrets(
             )
             show_all(found, COLUMNS, output, limit)
             return
-        if filter_ or order_by or limit:
-            raise CommandError("--watch goes with --selector, not with --filter, --order-by or --limit", 2)
+        check_watch(filter_, order_by, limit)
         with client.config.watch_configs(namespace=where, label_selector=selector) as changes:
             show_changes(config_values.changes_of("secret", changes), COLUMNS, output)
 
@@ -146,8 +146,7 @@ def update(
         )
         if asked
     ]
-    if not paths and not values and not remove:
-        raise CommandError("say what to change", 2)
+    check_changes(paths, values, remove)
     with connect() as client:
         answer = client.config.update_secret(
             namespace=namespace_or_default(namespace),

@@ -8,7 +8,6 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -19,6 +18,7 @@ from pilothouse_client.commands.options import (
     Output,
     ValidateOnly,
     Yes,
+    check_changes,
     confirm,
     enum_number,
 )
@@ -103,8 +103,7 @@ def update(
     user, paths = _user(
         username, {"email": email, "full_name": full_name, "avatar_url": avatar_url, "status": status}
     )
-    if not paths:
-        raise CommandError("say what to change", 2)
+    check_changes(paths)
     with connect() as client:
         changed = client.identity.update_user(
             username=username,

@@ -9,7 +9,6 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kubernetes_events import note_volumes, show_with_events
 from pilothouse_client.commands.options import (
@@ -25,6 +24,8 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Watch,
     Yes,
+    check_changes,
+    check_watch,
     complete_container,
     complete_volume,
     confirm,
@@ -32,6 +33,7 @@ from pilothouse_client.commands.options import (
     namespace_or_all,
     namespace_or_default,
     pairs,
+    with_status,
 )
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
 from pilothouse_client.commands.values import enum_label, moment
@@ -161,21 +163,18 @@ def list_volumes(
     number = pb.VolumeStatus.ValueType(enum_number(pb.VolumeStatus, status, "--status"))
     with connect() as client:
         if watch:
-            if filter_ or order_by or limit:
-                raise CommandError(
-                    "--watch goes with --selector and --status, not with --filter, --order-by, --limit", 2
-                )
+            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
             with client.storage.watch_volumes(
                 namespace=where, label_selector=selector, status=number
             ) as changes:
                 show_changes(changes, COLUMNS, output)
             return
-        if number:
-            # Parentheses: the filter may hold an OR.
-            wanted = f"status = {pb.VolumeStatus.Name(number).removeprefix('VOLUME_STATUS_')}"
-            filter_ = f"({filter_}) AND {wanted}" if filter_ else wanted
+        narrowed = with_status(filter_, pb.VolumeStatus, number)
         volumes = client.storage.list_volumes(
-            namespace=where, label_selector=selector, filter=filter_, order_by=order_by
+            namespace=where,
+            label_selector=selector,
+            filter=narrowed,
+            order_by=order_by,
         )
         show_all(volumes, COLUMNS, output, limit)
 
@@ -206,8 +205,7 @@ def update(
         )
         if asked
     ]
-    if not paths and not replace_lost_claim:
-        raise CommandError("say what to change", 2)
+    check_changes(paths, replace_lost_claim)
     volume = pb.Volume(
         size=size,
         mount_path=mount_path or "",
