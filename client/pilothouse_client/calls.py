@@ -5,7 +5,7 @@ repeated until then, so that a call outlasts a restart of the server.
 
 An error is that of the last attempt, but what it says of the call holds for all of them. A call that a server took
 before it died has perhaps been done, though the attempts that followed found nobody who listens: `never_sent` stands
-only where it is true of every attempt, and the `request_id` tells by what to ask again.
+only where it is true of every attempt, and the `request_id` is what to repeat it with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pilothouse_client.errors import PilothouseError, UnauthenticatedError, erro
 from pilothouse_client.methods import Method, Pace, Request, Response
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadline, Deadlines, RetryPolicy
 from pilothouse_client.tokens import Tokens
-from pilothouse_client.transport import CallMetadata, Transport
+from pilothouse_client.transport import Envelope, Transport
 
 # Called with what keeps a stream from going on, and with None once it goes on.
 Interruption = Callable[[PilothouseError | None], object]
@@ -66,9 +66,10 @@ class TokenSource(Protocol):
         """Returns whether there are now other tokens than those rejected. Raises PilothouseError."""
 
 
-def bearer(tokens: Tokens | None) -> CallMetadata:
-    """Returns the metadata that carries a token; none without one."""
-    return () if tokens is None else (("authorization", f"Bearer {tokens.access_token}"),)
+def envelope(tokens: Tokens | None, deadline: Deadline) -> Envelope:
+    """Returns what an attempt is sent with: the token, if there is one, and the time left."""
+    metadata = () if tokens is None else (("authorization", f"Bearer {tokens.access_token}"),)
+    return Envelope(metadata, deadline.left())
 
 
 @dataclass(slots=True)
@@ -104,9 +105,7 @@ class Call(Generic[Request, Response]):
             # If this fails, the attempt was not sent, and the renewal had its own retries: that is the call's error.
             tokens = await self.tokens.current(self.deadline) if self.tokens is not None else None
             try:
-                return await self.transport.unary(
-                    self.method, self.request, bearer(tokens), self.deadline.left()
-                )
+                return await self.transport.unary(self.method, self.request, envelope(tokens, self.deadline))
             except PilothouseError as error:
                 self._never_sent = self._never_sent and error.never_sent
                 await self._prepare_next(tokens, error)
@@ -134,7 +133,7 @@ class Call(Generic[Request, Response]):
         try:
             return await self.tokens.after_rejection(tokens, self.deadline)
         except UnauthenticatedError as error:
-            # The refresh token is dead as well: what the call was told says less than that.
+            # The refresh token is dead as well, which says more than that the access token is.
             raise error from rejection
 
     def _explained(self, error: PilothouseError) -> PilothouseError:

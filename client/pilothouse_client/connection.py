@@ -10,7 +10,7 @@ from typing import Generic
 import grpc
 
 from pilothouse.identity.v1 import identity_pb2
-from pilothouse_client.calls import Call, CallOptions, bearer
+from pilothouse_client.calls import Call, CallOptions, envelope
 from pilothouse_client.credentials import LOGIN, Credentials
 from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError
 from pilothouse_client.methods import Method, Pace, Request, Response, method_of
@@ -55,7 +55,7 @@ class Connection(Generic[TransportT]):
         what the server kept of it is unknown. Its deadline is the `timeout` of the options, if there is one."""
         deadline = Deadline(self.options.timeout)
         tokens = await self.credentials.current(deadline)
-        return await self.transport.collect(method, requests, bearer(tokens), deadline.left())
+        return await self.transport.collect(method, requests, envelope(tokens, deadline))
 
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request]
@@ -63,7 +63,7 @@ class Connection(Generic[TransportT]):
         """Opens a stream both ways. It is not repeated after a failure: what was taken from `requests` is gone."""
         deadline = Deadline(self.options.timeout)
         tokens = await self.credentials.current(deadline)
-        return await self.transport.converse(method, requests, bearer(tokens), deadline.left())
+        return await self.transport.converse(method, requests, envelope(tokens, deadline))
 
     async def open_stream(
         self, method: Method[Request, Response], request: Request, deadline: Deadline
@@ -74,7 +74,7 @@ class Connection(Generic[TransportT]):
                 grpc.StatusCode.DEADLINE_EXCEEDED, "the time given to the stream is over"
             )
         tokens = None if method.public else await self.credentials.current(deadline)
-        return await self.transport.stream(method, request, bearer(tokens), deadline.left()), tokens
+        return await self.transport.stream(method, request, envelope(tokens, deadline)), tokens
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in and keeps the tokens for the calls that follow."""

@@ -18,7 +18,7 @@
 
 The server sends `google.rpc.Status` in the trailing metadata: ErrorInfo carries the reason and its values,
 BadRequest the fields, RetryInfo the wait. A code without details comes from gRPC itself (no connection, a
-proxy): then `reason` is empty, which tells the two apart.
+proxy): then `reason` is empty.
 """
 
 from __future__ import annotations
@@ -177,12 +177,12 @@ _CLASS_OF_CODE: Mapping[grpc.StatusCode, type[PilothouseError]] = {
 
 
 def error_of(code: grpc.StatusCode, message: str, **details: Any) -> PilothouseError:
-    """The error of the class that stands for `code`; `details` as PilothouseError takes them."""
+    """Returns the error of the class that stands for `code`; `details` as PilothouseError takes them."""
     return _CLASS_OF_CODE.get(code, InternalError)(code, message, **details)
 
 
 class FailedCall(Protocol):
-    """What a failed call of either gRPC interface answers; both `grpc.Call` and `grpc.aio.AioRpcError` do."""
+    """What a failed call of either gRPC interface has; both `grpc.Call` and `grpc.aio.AioRpcError` do."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -190,8 +190,9 @@ class FailedCall(Protocol):
 
 
 def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
-    """Decodes a failed call to the server at `address`. Details that cannot be read are left out: the code and the
-    message still stand."""
+    """Returns the error of a failed call to the server at `address`.
+
+    Details that cannot be read are left out: the code and the message still stand."""
     details: dict[str, Any] = {}
     for key, value in call.trailing_metadata() or ():
         if key == STATUS_METADATA_KEY:
@@ -203,14 +204,14 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
         unanswered = _unanswered(message, address)
         if unanswered:
             return error_of(call.code(), unanswered, **details, never_sent=True)
-    # gRPC tells its own end of the time in words such as "Stream removed (Deadline Exceeded)".
+    # gRPC has its own words for the end of the time, such as "Stream removed (Deadline Exceeded)".
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:
         message = "the time given to the call is over"
     return error_of(call.code(), message, **details)
 
 
 def _unanswered(words: str, address: str) -> str:
-    """What to say where no connection could be made; empty if one was. gRPC tells that only by its text."""
+    """Returns the message where no connection could be made, empty if one was. Only gRPC's text says which."""
     if words.startswith("DNS resolution failed"):
         return f"no server answers at {address}: the name cannot be resolved"
     if "failed to connect to all addresses" not in words:

@@ -20,7 +20,7 @@ NextItem = TypeVar("NextItem", covariant=True)
 
 
 class Source(Protocol[NextItem]):
-    """Where the items come from."""
+    """Where the items come from; ends with StopAsyncIteration."""
 
     async def next(self) -> NextItem: ...
 
@@ -127,7 +127,7 @@ class PageReader(Generic[TransportT, Request, Response, Item]):
         self._ended = False
 
     async def next_page(self) -> Response:
-        """The next answer; StopAsyncIteration after the last."""
+        """Returns the next page. Raises StopAsyncIteration after the last, PilothouseError after a failure."""
         if self._ended:
             raise StopAsyncIteration
         response = await self._connection.unary(self._method, self._request)
@@ -137,13 +137,13 @@ class PageReader(Generic[TransportT, Request, Response, Item]):
         return response
 
     async def next(self) -> Item:
-        """The next item. A page may be empty and yet not the last."""
+        """Returns the next item; a page may be empty and yet not the last. Raises as `next_page`."""
         while not self._items:
             self._items.extend(self._items_of(await self.next_page()))
         return self._items.popleft()
 
     def close(self) -> None:
-        """Ends the iteration."""
+        """Ends the iteration; items that have been fetched are dropped."""
         self._ended = True
         self._items.clear()
 
@@ -167,7 +167,7 @@ class BlockingPager(BlockingStream[Item], Generic[Response, Item]):
         self._reader = reader
 
     def pages(self) -> BlockingStream[Response]:
-        """The answers, a page each."""
+        """Returns an iterator over the answers, a page each."""
         return BlockingStream(_Whole(self._reader))
 
 
@@ -179,5 +179,5 @@ class AsyncPager(AsyncStream[Item], Generic[Response, Item]):
         self._reader = reader
 
     def pages(self) -> AsyncStream[Response]:
-        """The answers, a page each."""
+        """Returns an iterator over the answers, a page each."""
         return AsyncStream(_Whole(self._reader))

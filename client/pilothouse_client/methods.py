@@ -48,7 +48,7 @@ class Method(Generic[Request, Response]):
         return self.path.rpartition("/")[2]
 
     def pace(self, request: Request) -> Pace:
-        """`validate_only` asks the cluster, which may be slow; nothing else waits for one for long."""
+        """Returns how long a call may take. `validate_only` waits for a cluster, which may be slow."""
         if self.has_validate_only and getattr(request, "validate_only", False):
             return Pace.CLUSTER
         return Pace.READ if self.read_only else Pace.MUTATION
@@ -58,7 +58,7 @@ class Method(Generic[Request, Response]):
         return str(getattr(request, "request_id", "")) if self.has_request_id else ""
 
     def prepared(self, request: Request) -> Request:
-        """A copy ready to be sent, as often as need be: a mutation without `request_id` gets a new UUID."""
+        """Returns a copy ready to be sent, as often as need be: a mutation without `request_id` gets a new UUID."""
         prepared = self.request()
         prepared.CopyFrom(request)
         if self.has_request_id and not getattr(prepared, "request_id", ""):
@@ -76,7 +76,7 @@ def _descriptor(request: type[Message]) -> Any:  # MethodDescriptor has two type
 
 
 def method_of(request: type[Request], response: type[Response]) -> Method[Request, Response]:
-    """The RPC that takes `request`; TypeError if there is none, or if it answers something other than
+    """Returns the RPC that takes `request`. Raises TypeError if there is none, or if its response is another than
     `response`."""
     descriptor = _descriptor(request)
     if descriptor.output_type.full_name != response.DESCRIPTOR.full_name:

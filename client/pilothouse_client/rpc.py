@@ -3,9 +3,9 @@
     class Containers(Noun[TransportT]):
         get = Unary(pb.GetContainerRequest, pb.GetContainerResponse, lambda answer: answer.container)
 
-Reading `client.containers.get` answers a function whose keyword arguments are the fields of the request,
+Reading `client.containers.get` returns a function whose keyword arguments are the fields of the request,
 typed by the generated stubs (their constructor lends its signature), and that blocks or must be awaited as
-the client does. Each also has `send(request)`, which takes a message and answers the response as it is.
+the client does. Each also has `send(request)`, which takes a message and returns the response as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pilothouse_client.methods import Method, Request, Response, method_of
 from pilothouse_client.streams import (
     Change,
     Conversation,
-    LiveStream,
+    EndlessStream,
     PlainStream,
     Resource,
     ResumingStream,
@@ -51,7 +51,7 @@ class Noun(Generic[TransportT]):
 
     @property
     def connection(self) -> Connection[TransportT]:
-        """What the calls go through."""
+        """What the calls go through: transport, credentials and options."""
         return self._connection
 
 
@@ -62,7 +62,7 @@ class _Declaration(Generic[Fields, Request, Response]):
 
     @property
     def method(self) -> Method[Request, Response]:
-        """The RPC that is declared."""
+        """The RPC that is declared, as its descriptor has it."""
         return self._method
 
 
@@ -116,7 +116,7 @@ class BlockingCall(
         return self._result(self.send(self._make(*args, **kwargs)))
 
     def send(self, request: Request) -> Response:
-        """Sends a request as it is and answers the whole response."""
+        """Sends a request as it is; returns the whole response. Raises PilothouseError."""
         return run(self._connection.unary(self._method, request))
 
 
@@ -129,7 +129,7 @@ class AsyncCall(
         return self._result(await self.send(self._make(*args, **kwargs)))
 
     async def send(self, request: Request) -> Response:
-        """Sends a request as it is and answers the whole response."""
+        """Sends a request as it is; returns the whole response. Raises PilothouseError."""
         return await self._connection.unary(self._method, request)
 
 
@@ -207,7 +207,7 @@ class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
 
 class Stream(_Declaration[Fields, Request, Response]):
-    """A stream of answers. A `live` one has no end and is opened anew after a cut; a `resuming` one goes on after a
+    """A stream of answers. An `endless` one is opened anew after a cut; a `resuming` one goes on after a
     cut by its answers' tokens; of any other a cut is an error."""
 
     def __init__(
@@ -215,11 +215,13 @@ class Stream(_Declaration[Fields, Request, Response]):
         make: Callable[Fields, Request],
         response: type[Response],
         *,
-        live: bool = False,
+        endless: bool = False,
         resuming: bool = False,
     ) -> None:
         super().__init__(make, response)
-        self._source: Callable[..., Any] = LiveStream if live else ResumingStream if resuming else PlainStream
+        self._source: Callable[..., Any] = (
+            EndlessStream if endless else ResumingStream if resuming else PlainStream
+        )
 
     @overload
     def __get__(

@@ -2,7 +2,7 @@
 
 A watch remembers the resume token of the last answer it handed out. When the stream is cut it opens another
 one, with that token, and the consumer notices nothing: no gap and no duplicate. Where that is impossible the
-consumer is told by `ChangeKind.RESTARTED`: forget what you know, the current state follows. That happens when
+consumer gets `ChangeKind.RESTARTED`: forget what you know, the current state follows. That happens when
 the token is older than what the server keeps (OUT_OF_RANGE), or when the cut came before SYNCED, that is
 before there was any token.
 
@@ -10,7 +10,7 @@ One that has not begun fails like any other call: once the time that a read may 
 retry policy are used up. One that has goes on trying for long, and says so by the option `on_interruption`, unless the
 first attempt helped.
 
-`LiveStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
+`EndlessStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
 those that have an end (export): a cut is an error.
 """
 
@@ -91,7 +91,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         return self._closed
 
     async def _read(self) -> Response:
-        """The next answer; StopAsyncIteration once closed, PilothouseError when the stream cannot go on."""
+        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
         while not self._is_closed():
             try:
                 if self._stream is None:
@@ -197,11 +197,11 @@ class WatchStream(
 
     @property
     def resume_token(self) -> str:
-        """Goes on after the last answer handed out; empty before SYNCED."""
+        """The token that goes on after the last answer handed out; empty before SYNCED."""
         return self._resume_token
 
     async def next(self) -> Change[Resource]:
-        """The next change; StopAsyncIteration once closed."""
+        """Returns the next change. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
         try:
             answer: Any = await self._read()
         except _Restart:
@@ -239,11 +239,11 @@ def _kind_of(change_type: int) -> ChangeKind:
         return ChangeKind.MODIFIED
 
 
-class LiveStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """A stream without replay."""
+class EndlessStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
+    """A stream that has no end, and whose answers are not replayed: after a cut some may be missing."""
 
     async def next(self) -> Response:
-        """The next answer; StopAsyncIteration once closed."""
+        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
         return await self._read()
 
 
@@ -251,7 +251,7 @@ class ResumingStream(_Reopening[TransportT, Request, Response], Generic[Transpor
     """A stream that ends, and whose answers carry a `resume_token`: after a cut it goes on behind the last one."""
 
     async def next(self) -> Response:
-        """The next answer; StopAsyncIteration at the end."""
+        """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
         answer: Any = await self._read()
         if answer.resume_token:
             setattr(self._request, "resume_token", answer.resume_token)  # noqa: B010 - not a field of every message
@@ -270,7 +270,7 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
     raised."""
 
     async def next(self) -> Response:
-        """The next answer; StopAsyncIteration at the end."""
+        """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
         return await self._read()
 
     def _at_end(self) -> None:
@@ -288,7 +288,7 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
 
 
 class Conversation(Generic[TransportT, Request, Response]):
-    """A stream both ways, opened when its first answer is asked for; a cut is an error."""
+    """A stream both ways, opened when its first answer is read; a cut is an error."""
 
     def __init__(
         self,
@@ -309,7 +309,7 @@ class Conversation(Generic[TransportT, Request, Response]):
             self._stream.cancel()
 
     async def next(self) -> Response:
-        """The next answer; StopAsyncIteration at the end."""
+        """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
         if self._stream is None and not self._closed:
             self._stream = await self._connection.converse(self._method, self._requests)
         answer = None

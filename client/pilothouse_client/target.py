@@ -34,7 +34,7 @@ class Target:
     tls: Tls | None
 
     def options(self) -> list[tuple[str, str | int]]:
-        """Channel options: answers of a thousand resources pass, a silent connection is noticed within 40 s,
+        """Returns channel options: answers of a thousand resources pass, a silent connection is noticed within 40 s,
         and a server that comes back is found within a second or two: while the connection waits to be tried again,
         every call fails without trying."""
         options: Mapping[str, str | int] = {
@@ -59,7 +59,7 @@ class Target:
 
 
 def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = None) -> Target:
-    """The target of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; the port is 50051 unless given.
+    """Returns the target of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; the port is 50051 unless given.
 
     `insecure` None decides by the address: plain text only to a loopback address or a socket of this machine,
     and only if no `tls` is given. ValueError for an empty address, a wrong port, or `insecure` together with
@@ -99,7 +99,7 @@ def _split(address: str) -> tuple[str, str]:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the address can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a Unix socket. Other
+    """Returns whether the address can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a Unix socket. Other
     names are not looked up: who answers for them is not known."""
     if address.startswith("unix:"):
         return True

@@ -34,7 +34,7 @@ class Tokens:
     received: float = 0.0
 
     def renewal_due(self, now: float) -> bool:
-        """Whether to refresh before the next call. Judged by the token's life as this machine's clock saw it
+        """Returns whether to refresh before the next call. Judged by the token's life as this machine's clock saw it
         begin: a clock that is so wrong that the token seemed expired when it came is not believed."""
         if not self.refresh_token or self.access_expire <= self.received:
             return False
@@ -54,7 +54,7 @@ class TokenAnswer(Protocol):
 
 
 def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Tokens:
-    """The tokens of an answer that was received just now."""
+    """Returns the tokens of an answer that was received just now."""
     return Tokens(
         access_token=answer.access_token,
         access_expire=_seconds(answer.access_expire_time),
@@ -75,7 +75,7 @@ class TokenStore(Protocol):
     def load(self) -> Tokens | None: ...
 
     def save(self, tokens: Tokens | None) -> None:
-        """Keeps the tokens; None forgets them."""
+        """Keeps the tokens; None forgets them. What it raises ends the call."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Held while the tokens are renewed: by one holder at a time, of all processes that share the store.

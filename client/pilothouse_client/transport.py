@@ -9,27 +9,37 @@ thereby the same code as the asynchronous one, without an event loop or a thread
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
 
-from pilothouse_client.errors import CancelledError, from_failed_call
+from pilothouse_client.errors import CancelledError, FailedCall, from_failed_call
 from pilothouse_client.methods import Method, Request, Response
 from pilothouse_client.target import Target
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer", covariant=True)
-CallMetadata = Sequence[tuple[str, str]]
+CallMetadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a call is sent with. `timeout` is seconds until it ends by itself; None means never."""
+
+    metadata: CallMetadata
+    timeout: float | None
 
 
 class AnswerStream(Protocol[Answer]):
     """The answers of one streaming call."""
 
     async def read(self) -> Answer | None:
-        """The next answer; None at the end. Raises PilothouseError."""
+        """Returns the next answer, None at the end. Raises PilothouseError."""
 
     def cancel(self) -> None:
         """Ends the call; a `read` that waits raises CancelledError."""
@@ -45,39 +55,23 @@ class Lock(Protocol):
 
 
 class Transport(Protocol):
-    """How calls are sent. Every error is a PilothouseError; `timeout` is seconds, None means none."""
+    """How calls are sent. Every error is a PilothouseError."""
 
     async def unary(
-        self,
-        method: Method[Request, Response],
-        request: Request,
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> Response: ...
 
     async def stream(
-        self,
-        method: Method[Request, Response],
-        request: Request,
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> AnswerStream[Response]: ...
 
     async def collect(
-        self,
-        method: Method[Request, Response],
-        requests: Iterable[Request],
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
     ) -> Response:
-        """Sends a stream of requests and answers the one response."""
+        """Sends a stream of requests; returns the one response."""
 
     async def converse(
-        self,
-        method: Method[Request, Response],
-        requests: Requests[Request],
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> AnswerStream[Response]:
         """Opens a stream both ways; `requests` are taken as they come."""
 
@@ -107,6 +101,16 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     raise RuntimeError("the coroutine waits for something other than its blocking transport")
 
 
+@contextlib.contextmanager
+def _decoded_errors(address: str) -> Iterator[None]:
+    """Raises PilothouseError in place of gRPC's own errors; `address` is the server's."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        # Both interfaces raise the call itself, or what has its methods; only the type at run time says so.
+        raise from_failed_call(cast("FailedCall", error), address) from None
+
+
 class _BlockingLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -125,14 +129,8 @@ class _BlockingStream(Generic[Response]):
         self._address = address
 
     async def read(self) -> Response | None:
-        try:
-            answer: Response = next(self._call)
-        except StopIteration:
-            return None
-        except grpc.RpcError as error:
-            # The iterator raises the call itself; only its type at run time says so.
-            raise from_failed_call(error, self._address) from None
-        return answer
+        with _decoded_errors(self._address):
+            return next(self._call, None)
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -162,60 +160,38 @@ class BlockingTransport:
         return made
 
     async def unary(
-        self,
-        method: Method[Request, Response],
-        request: Request,
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> Response:
         self._check_open()
         call = self._callable(method, self._channel.unary_unary)
-        try:
-            response: Response = call(request, timeout=timeout, metadata=tuple(metadata))
-        except grpc.RpcError as error:
-            raise from_failed_call(error, self._address) from None
-        return response
+        with _decoded_errors(self._address):
+            return call(request, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
 
     async def stream(
-        self,
-        method: Method[Request, Response],
-        request: Request,
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> AnswerStream[Response]:
         self._check_open()
         call = self._callable(method, self._channel.unary_stream)
         return _BlockingStream[Response](
-            call(request, timeout=timeout, metadata=tuple(metadata)), self._address
+            call(request, timeout=envelope.timeout, metadata=envelope.metadata), self._address
         )
 
     async def collect(
-        self,
-        method: Method[Request, Response],
-        requests: Iterable[Request],
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
     ) -> Response:
         self._check_open()
         call = self._callable(method, self._channel.stream_unary)
-        try:
-            response: Response = call(iter(requests), timeout=timeout, metadata=tuple(metadata))
-        except grpc.RpcError as error:
-            raise from_failed_call(error, self._address) from None
-        return response
+        with _decoded_errors(self._address):
+            return call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
 
     async def converse(
-        self,
-        method: Method[Request, Response],
-        requests: Requests[Request],
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> AnswerStream[Response]:
         self._check_open()
         call = self._callable(method, self._channel.stream_stream)
         if not isinstance(requests, Iterable):
             raise TypeError("a blocking client takes requests from an iterable that blocks")
-        stream = call(iter(requests), timeout=timeout, metadata=tuple(metadata))
+        stream = call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)
         return _BlockingStream[Response](stream, self._address)
 
     async def sleep(self, seconds: float) -> None:
@@ -238,12 +214,21 @@ class BlockingTransport:
             raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed", never_sent=True)
 
 
-def _raise_unless_task_cancelled() -> None:
-    # grpc.aio raises asyncio's CancelledError both when the task is cancelled and when the call (or channel)
-    # is; only the first is the caller's own cancellation, which must pass untouched.
-    task = asyncio.current_task()
-    if task is None or not task.cancelling():
-        raise CancelledError(grpc.StatusCode.CANCELLED, "the call was closed") from None
+@contextlib.contextmanager
+def _decoded_async_errors(address: str) -> Iterator[None]:
+    """As `_decoded_errors`, for grpc.aio.
+
+    It raises asyncio's CancelledError both when the task is cancelled and when the call (or channel) is; only the first
+    is the caller's own cancellation, which passes untouched.
+    """
+    try:
+        with _decoded_errors(address):
+            yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            raise CancelledError(grpc.StatusCode.CANCELLED, "the call was closed") from None
+        raise
 
 
 class _AsyncStream(Generic[Response]):
@@ -252,13 +237,8 @@ class _AsyncStream(Generic[Response]):
         self._address = address
 
     async def read(self) -> Response | None:
-        try:
+        with _decoded_async_errors(self._address):
             answer = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise from_failed_call(error, self._address) from None
-        except asyncio.CancelledError:
-            _raise_unless_task_cancelled()
-            raise
         return None if answer is grpc.aio.EOF else answer
 
     def cancel(self) -> None:
@@ -315,59 +295,33 @@ class AsyncTransport:
         return made
 
     async def unary(
-        self,
-        method: Method[Request, Response],
-        request: Request,
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> Response:
         call = self._callable(method, "unary_unary")
-        try:
-            response: Response = await call(request, timeout=timeout, metadata=tuple(metadata))
-        except grpc.aio.AioRpcError as error:
-            raise from_failed_call(error, self._address) from None
-        except asyncio.CancelledError:
-            _raise_unless_task_cancelled()
-            raise
-        return response
+        with _decoded_async_errors(self._address):
+            return await call(request, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
 
     async def stream(
-        self,
-        method: Method[Request, Response],
-        request: Request,
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> AnswerStream[Response]:
         call = self._callable(method, "unary_stream")
-        return _AsyncStream[Response](call(request, timeout=timeout, metadata=tuple(metadata)), self._address)
+        return _AsyncStream[Response](
+            call(request, timeout=envelope.timeout, metadata=envelope.metadata), self._address
+        )
 
     async def collect(
-        self,
-        method: Method[Request, Response],
-        requests: Iterable[Request],
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
     ) -> Response:
         call = self._callable(method, "stream_unary")
-        try:
-            response: Response = await call(iter(requests), timeout=timeout, metadata=tuple(metadata))
-        except grpc.aio.AioRpcError as error:
-            raise from_failed_call(error, self._address) from None
-        except asyncio.CancelledError:
-            _raise_unless_task_cancelled()
-            raise
-        return response
+        with _decoded_async_errors(self._address):
+            return await call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
 
     async def converse(
-        self,
-        method: Method[Request, Response],
-        requests: Requests[Request],
-        metadata: CallMetadata,
-        timeout: float | None,
+        self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> AnswerStream[Response]:
         call = self._callable(method, "stream_stream")
         return _AsyncStream[Response](
-            call(requests, timeout=timeout, metadata=tuple(metadata)), self._address
+            call(requests, timeout=envelope.timeout, metadata=envelope.metadata), self._address
         )
 
     async def sleep(self, seconds: float) -> None:

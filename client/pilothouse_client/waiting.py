@@ -64,7 +64,7 @@ _BROKEN = (pb.CONTAINER_STATUS_FAILED, pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
 
 
 def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
-    """Whether `seen` is where the call that answered `asked` wanted it to be."""
+    """Returns whether `seen` is where the call that returned `asked` wants it to be."""
     follows = not seen.reconciling and seen.observed_generation >= asked.generation
     refusal = _condition(seen, "Applied", FALSE)
     # A refusal that was there when the call was answered is of an earlier state, until that call has been dealt with.
@@ -112,7 +112,7 @@ def given_up(container: pb.Container) -> bool:
 
 
 def refused(container: pb.Container) -> bool:
-    """Whether the cluster refuses what is wanted."""
+    """Returns whether the cluster refuses what is wanted."""
     return _condition(container, "Applied", FALSE) is not None
 
 
@@ -140,7 +140,7 @@ def wait_for(
     timeout: float,
     progress: Callable[[pb.Container], Any] = lambda _container: None,
 ) -> pb.Container:
-    """Watches until the container that a mutation answered (`asked`) has reached the goal; answers its last state.
+    """Watches until the container that a mutation returned (`asked`) has reached the goal; returns its last state.
 
     `progress` gets each state on the way. Raises WaitError if it fails, is deleted, or `timeout` seconds
     pass.

@@ -16,7 +16,7 @@ from pilothouse_client.errors import error_of
 from pilothouse_client.methods import Method, Pace, method_of
 from pilothouse_client.retry import Deadline
 from pilothouse_client.tokens import Tokens
-from pilothouse_client.transport import run
+from pilothouse_client.transport import Envelope, run
 
 GET = method_of(container_pb2.GetContainerRequest, container_pb2.GetContainerResponse)
 CREATE = method_of(container_pb2.CreateContainerRequest, container_pb2.CreateContainerResponse)
@@ -37,11 +37,12 @@ class SlowServer:
     def monotonic(self) -> float:
         return self.now
 
-    async def unary(self, method: Method[Any, Any], _request: Any, _metadata: Any, timeout: float) -> Any:
+    async def unary(self, method: Method[Any, Any], _request: Any, sent_with: Envelope) -> Any:
         self.attempts += 1
         if self.outcomes:
             raise self.outcomes.pop(0)
-        assert timeout > 0
+        assert sent_with.timeout is not None
+        assert sent_with.timeout > 0
         if self.now < self.back:
             raise REFUSED
         return method.response()

@@ -52,7 +52,7 @@ Restart = Annotated[bool, typer.Option("--restart", help="Restart running contai
 def read_values(
     literals: Iterable[str] | None, files: Iterable[str] | None, env_files: Iterable[str] | None
 ) -> dict[str, bytes]:
-    """The values by key; CommandError for a key that is given twice, or a file that cannot be read."""
+    """Returns the values by key. Raises CommandError for a key that is given twice, or a file that cannot be read."""
     values: dict[str, bytes] = {}
     given = [*_literals(literals or ()), *_files(files or ()), *_env_files(env_files or ())]
     for key, value in given:
@@ -63,7 +63,7 @@ def read_values(
 
 
 def split_text(values: dict[str, bytes]) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Those that are text, and those that are not."""
+    """Returns the values that are text, and those that are not."""
     text: dict[str, str] = {}
     binary: dict[str, bytes] = {}
     for key, value in values.items():
@@ -76,7 +76,7 @@ def split_text(values: dict[str, bytes]) -> tuple[dict[str, str], dict[str, byte
 
 
 def as_text(value: bytes) -> str | None:
-    """The value as text; None if it is not UTF-8, or holds NUL."""
+    """Returns the value as text; None if it is not UTF-8, or holds NUL."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -85,7 +85,7 @@ def as_text(value: bytes) -> str | None:
 
 
 def changes_of(kind: str, changes: Iterable[Change[pb.Config]]) -> Iterator[Change[Any]]:
-    """The changes of one kind out of a watch of both: `kind` is `config_map` or `secret`."""
+    """Yields the changes of one kind out of a watch of both: `kind` is `config_map` or `secret`."""
     from pilothouse_client.streams import Change, ChangeKind
 
     for change in changes:
@@ -98,8 +98,8 @@ def changes_of(kind: str, changes: Iterable[Change[pb.Config]]) -> Iterator[Chan
             yield change
 
 
-def say_what_follows(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretResponse) -> None:
-    """Tells which containers restart, and which will miss a key; beside the result, not in it."""
+def report_consequences(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretResponse) -> None:
+    """Writes which containers restart, and which will miss a key, to standard error: beside the result, not in it."""
     for name in answer.restarted:
         typer.echo(f"container {name} restarts", err=True)
     for name in answer.missing_keys:
@@ -107,7 +107,7 @@ def say_what_follows(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretRespons
 
 
 def check_replaced(replace: bool, remove: Iterable[str] | None) -> None:
-    """CommandError where all keys are given and one is to be removed."""
+    """Raises CommandError where all keys are given and one is to be removed."""
     if replace and remove:
         raise CommandError("--replace drops every key that is not given: leave out --remove", 2)
 

@@ -140,14 +140,14 @@ def update(
     config_values.check_replaced(replace, remove)
     paths = [
         path
-        for path, asked in (
+        for path, given in (
             ("data", replace),
             ("binary_data", replace),
             ("immutable", immutable),
             ("labels", label is not None),
             ("annotations", annotation is not None),
         )
-        if asked
+        if given
     ]
     check_changes(paths, data, binary_data, remove)
     with connect() as client:
@@ -169,7 +169,7 @@ def update(
             validate_only=validate_only,
             restart_containers=restart,
         )
-    config_values.say_what_follows(answer)
+    config_values.report_consequences(answer)
     show(answer.config_map, COLUMNS, output)
 
 

@@ -71,7 +71,7 @@ def wait_and_show(
 
 
 def wait_until(client: Client, container: Container, goal: Goal, timeout: float) -> Container:
-    """The container's state at the goal; tells how it does meanwhile."""
+    """Returns the container's state at the goal; writes its progress meanwhile."""
     from pilothouse_client.waiting import wait_for
 
     def words(seen: Container) -> str:

@@ -115,7 +115,7 @@ class _Input:
             self._queue.put_nowait(None)
 
     def resized(self) -> None:
-        """Tells the terminal's new size. Called by a handler of a signal: the main thread must not use the queue
+        """Sends the terminal's new size. Called by a handler of a signal: the main thread must not use the queue
         meanwhile, or it would wait for itself."""
         with contextlib.suppress(queue.Full, OSError):
             if (size := _terminal_size()) is not None:
@@ -130,7 +130,7 @@ class _Input:
 
 
 def _terminal_size() -> pb.TerminalSize | None:
-    """The size of the terminal that is standard input; None where nobody has told it one.
+    """Returns the size of the terminal that is standard input; None where it has none.
 
     COLUMNS and LINES, which stay as they were, do not count.
     """
@@ -142,7 +142,7 @@ def _terminal_size() -> pb.TerminalSize | None:
 
 @contextlib.contextmanager
 def _raw_terminal(on_resize: Callable[[], None]) -> Iterator[None]:
-    """Hands keys on as they are pressed, and tells when the size changes; puts the terminal back at the end."""
+    """Hands keys on as they are pressed, calls `on_resize` when the size changes, puts the terminal back at the end."""
     # Here, because other systems have neither them nor these signals.
     import termios
     import tty

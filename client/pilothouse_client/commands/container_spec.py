@@ -91,7 +91,7 @@ class Specification:
     drift_policy: str | None = None
 
     def write_to(self, container: pb.Container) -> list[str]:
-        """Puts what was given into the container and answers the paths of an update mask that name it.
+        """Puts what was given into the container; returns the paths of an update mask that name it.
 
         Variables, labels and annotations are added to those that are there; ports, mounts, command,
         arguments and image pull secrets replace them.

@@ -234,7 +234,7 @@ def _remove(container: pb.Container, variables: list[str], labels: list[str]) ->
 def get(
     name: ContainerName, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE
 ) -> None:
-    """Show a container with what Kubernetes tells of it (events), or watch it."""
+    """Show a container with what Kubernetes reports of it (events), or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:

@@ -41,7 +41,7 @@ class CommandError(Exception):
 
 
 def report(error: Exception) -> int | None:
-    """Writes an error of ours to standard error and answers its exit code; None for any other error."""
+    """Writes an error of ours to standard error; returns its exit code, None for any other error."""
     if isinstance(error, CommandError):
         _say(str(error))
         return error.exit_code
@@ -93,7 +93,7 @@ def _report_call(error: Exception) -> int:
 
 
 def exit_code_of(code: str) -> int:
-    """The exit code for the name of a gRPC code."""
+    """Returns the exit code for the name of a gRPC code."""
     return _EXIT_CODE_OF.get(code, 1)
 
 

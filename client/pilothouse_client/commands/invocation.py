@@ -44,12 +44,12 @@ current: ContextVar[Invocation] = ContextVar("invocation", default=_NOTHING_GIVE
 
 
 def config_file() -> ConfigFile:
-    """The configuration file of this invocation."""
+    """Returns the configuration file of this invocation."""
     return ConfigFile(default_path())
 
 
 def selected(configuration: Configuration, invocation: Invocation) -> tuple[str, Context | None]:
-    """The context that is meant: the one named, else one of the server named, else the current one."""
+    """Returns the context that is meant: the one named, else one of the server named, else the current one."""
     if invocation.context:
         context = configuration.contexts.get(invocation.context)
         if context is None:
@@ -68,14 +68,14 @@ def selected(configuration: Configuration, invocation: Invocation) -> tuple[str,
 
 
 def default_namespace() -> str:
-    """The namespace of the context in use; empty if it has none."""
+    """Returns the namespace of the context in use; empty if it has none."""
     _, context = selected(config_file().read(), current.get())
     return context.namespace if context is not None else ""
 
 
 @contextmanager
 def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
-    """The client of this invocation; CommandError if no server or no credentials are known."""
+    """Yields the client of this invocation. Raises CommandError if no server or no credentials are known."""
     from pilothouse_client import Client
     from pilothouse_client.retry import DEFAULT_RETRY
 
@@ -132,7 +132,7 @@ def _words(error: PilothouseError) -> str:
 
 
 def tls_of(ca_file: str) -> Tls | None:
-    """TLS that trusts the authorities of a PEM file; None without one."""
+    """Returns TLS that trusts the authorities of a PEM file; None without one."""
     if not ca_file:
         return None
     from pilothouse_client import Tls

@@ -1,4 +1,4 @@
-"""What Kubernetes tells of a container or a volume, shown beside it; and what is to be known of its volumes."""
+"""What Kubernetes reports of a container or a volume, shown beside it; and what is to be known of its volumes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show_with_events(resource: Message, answer: Any, columns: Columns, form: For
 
 
 def note_volumes(container: Container) -> None:
-    """Tells people where a container's pods cannot all have its volumes, or may not."""
+    """Writes, for people, where a container's pods cannot all have its volumes, or may not."""
     for condition in container.conditions:
         if condition.type == "VolumesAttachable":
             typer.echo(f"{container.name}: {condition.reason}: {condition.message}", err=True)

@@ -58,7 +58,7 @@ Columns = Sequence[Column[Any]]
 
 
 def as_data(message: Message) -> Any:
-    """A message as JSON data: the fields by their names in the API and in its order, those without a value included."""
+    """Returns a message as JSON data: every field, with or without a value, by its name in the API and in its order."""
     from google.protobuf.json_format import MessageToDict
 
     data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
@@ -191,7 +191,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 def fitted(
     headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, dispensable: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """The columns that fit into a line of `width` characters: those that are `dispensable` go, the first named
+    """Returns the columns that fit into a line of `width` characters: those that are `dispensable` go, the first named
     first, until the rest fits."""
     kept = list(range(len(headings)))
     needed = _widths([headings, *rows])
@@ -215,7 +215,7 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
 
 
 def rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, one_line: bool = False) -> Any:
-    """A table for the terminal; known states are coloured. `one_line`: what is too long is cut, not wrapped."""
+    """Returns a table for the terminal; known states are coloured. `one_line`: what is too long is cut, not wrapped."""
     from rich.table import Table
     from rich.text import Text
 

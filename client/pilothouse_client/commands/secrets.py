@@ -138,13 +138,13 @@ def update(
     config_values.check_replaced(replace, remove)
     paths = [
         path
-        for path, asked in (
+        for path, given in (
             ("data", replace),
             ("immutable", immutable),
             ("labels", label is not None),
             ("annotations", annotation is not None),
         )
-        if asked
+        if given
     ]
     check_changes(paths, values, remove)
     with connect() as client:
@@ -164,7 +164,7 @@ def update(
             validate_only=validate_only,
             restart_containers=restart,
         )
-    config_values.say_what_follows(answer)
+    config_values.report_consequences(answer)
     show(answer.secret, COLUMNS, output)
 
 

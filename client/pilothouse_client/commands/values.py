@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def enum_prefix(name: str) -> str:
-    """What the values of an enum begin with: `ContainerStatus` gives `CONTAINER_STATUS_`."""
+    """Returns what the values of an enum begin with: `ContainerStatus` gives `CONTAINER_STATUS_`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper() + "_"
 
 
@@ -27,30 +27,30 @@ def _labels(descriptor: EnumDescriptor) -> Mapping[int, str]:
 
 
 def enum_words(descriptor: EnumDescriptor) -> dict[str, int]:
-    """The words a user may give, without `unspecified`."""
+    """Returns the words a user may give, without `unspecified`."""
     return {label.lower(): number for number, label in _labels(descriptor).items() if label}
 
 
 def enum_label(message: Any, field: str) -> str:
-    """The value of an enum field without its prefix, such as `RUNNING`; a number this client does not know, as such."""
+    """Returns the value of an enum field without its prefix, such as `RUNNING`; an unknown number as it is."""
     number = getattr(message, field)
     return _labels(message.DESCRIPTOR.fields_by_name[field].enum_type).get(number, str(number))
 
 
 def moment(timestamp: Timestamp) -> str:
-    """A time in RFC 3339 to the second, UTC; empty if it is unset."""
+    """Returns a time in RFC 3339 to the second, UTC; empty if it is unset."""
     if not timestamp.seconds and not timestamp.nanos:
         return ""
     return datetime.fromtimestamp(timestamp.seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def span(duration: Duration) -> str:
-    """A duration in its two greatest units; empty for none."""
+    """Returns a duration in its two greatest units; empty for none."""
     return short_span(duration.seconds + duration.nanos / 1e9) if duration.seconds or duration.nanos else ""
 
 
 def short_span(seconds: float) -> str:
-    """Seconds as people say them: `850ms`, `42s`, `3m5s`, `2h10m`, `4d3h`."""
+    """Returns seconds as people write them: `850ms`, `42s`, `3m5s`, `2h10m`, `4d3h`."""
     if seconds < 0:
         return "-" + short_span(-seconds)
     if seconds < 1:
@@ -63,7 +63,7 @@ def short_span(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in binary units: `64Mi`, `1.5Gi`."""
+    """Returns bytes in binary units: `64Mi`, `1.5Gi`."""
     for unit in ("", "Ki", "Mi", "Gi", "Ti"):
         if abs(number) < 1024:
             return f"{number:.4g}{unit}" if unit else f"{int(number)}"
@@ -72,17 +72,17 @@ def size(number: float) -> str:
 
 
 def labels(mapping: Mapping[str, str]) -> str:
-    """Labels in order of their keys."""
+    """Returns labels in order of their keys."""
     return ",".join(f"{key}={value}" for key, value in sorted(mapping.items()))
 
 
 def optional(message: Any, field: str, form: str = "{:.1f}%") -> str:
-    """A number that may be unset."""
+    """Returns a number that may be unset."""
     return form.format(getattr(message, field)) if message.HasField(field) else ""
 
 
 def refusal(message: Any) -> str:
-    """Whether the cluster has what is wanted: `yes`, `waiting`, or why it has not."""
+    """Returns whether the cluster has what is wanted: `yes`, `waiting`, or why it has not."""
     from pilothouse.resource.v1 import resource_pb2
 
     for condition in message.conditions:

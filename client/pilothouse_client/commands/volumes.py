@@ -133,7 +133,7 @@ def create(
 
 @app.command("get")
 def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
-    """Show a volume with what Kubernetes tells of its claim (events), or watch it."""
+    """Show a volume with what Kubernetes reports of its claim (events), or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:
@@ -197,13 +197,13 @@ def update(
     """Change a volume. A claim can grow, where its storage class allows it. Labels and annotations are replaced."""
     paths = [
         path
-        for path, asked in (
+        for path, given in (
             ("size", bool(size)),
             ("mount_path", mount_path is not None),
             ("labels", label is not None),
             ("annotations", annotation is not None),
         )
-        if asked
+        if given
     ]
     check_changes(paths, replace_lost_claim)
     volume = pb.Volume(

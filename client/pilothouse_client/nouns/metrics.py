@@ -13,7 +13,7 @@ class Metrics(Noun[TransportT]):
     record_usage = Upload(pb.RecordUsageRequest, pb.RecordUsageResponse, whole)
     # The step that was used stands in each page: `query_usage(...).pages()`.
     query_usage = Pages(pb.QueryUsageRequest, pb.QueryUsageResponse, lambda answer: answer.series)
-    watch_usage = Stream(pb.WatchUsageRequest, pb.WatchUsageResponse, live=True)
+    watch_usage = Stream(pb.WatchUsageRequest, pb.WatchUsageResponse, endless=True)
     get_container_details = Unary(
         pb.GetContainerDetailsRequest, pb.GetContainerDetailsResponse, lambda answer: answer.container_details
     )
