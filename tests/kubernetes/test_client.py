@@ -23,7 +23,7 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
 from pilothouse_server.kubernetes.rate_limit import RateLimit
 from pilothouse_server.kubernetes.transport import Limits
-from pilothouse_server.kubernetes.watch_lines import split_lines
+from pilothouse_server.kubernetes.watch_stream import split_lines
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 QUICK = Limits(request_seconds=5, watch_idle_seconds=5, page_size=2)

@@ -9,7 +9,7 @@ from typing import Any
 from pilothouse_server.kubernetes.client import Page
 from pilothouse_server.kubernetes.errors import ClusterError, Expired, Unreachable
 from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod
-from pilothouse_server.kubernetes.watch_events import WatchEvent
+from pilothouse_server.kubernetes.watch_stream import WatchEvent
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.tasks import cancel_and_wait
 from tests.waiting import poll_until

@@ -26,7 +26,7 @@ from pilothouse_server.kubernetes.errors import (
     Throttled,
     Unreachable,
 )
-from pilothouse_server.kubernetes.logs import LogLine, pod_log
+from pilothouse_server.kubernetes.logs import LogLine, LogOptions, pod_log
 
 PAUSE_SECONDS = 1.0
 # Less than the pause before a container that failed is started again, or a run of it would be overlooked.
@@ -174,12 +174,14 @@ class PodLogReader:
             self.container.kubernetes_namespace,
             self.pod.name,
             container=self.query.init_container or self.container.spec.pod_container_name,
-            follow=follow,
-            previous=self.query.previous or previous,
-            since_nanoseconds=passed.nanoseconds or None,
-            # The caller's moment is none of the cluster's clock, which may be ahead of ours or behind.
-            since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
-            tail_lines=None if passed.nanoseconds else tail_lines,
+            options=LogOptions(
+                follow=follow,
+                previous=self.query.previous or previous,
+                since_nanoseconds=passed.nanoseconds or None,
+                # The caller's moment is none of the cluster's clock, which may be ahead of ours or behind.
+                since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
+                tail_lines=None if passed.nanoseconds else tail_lines,
+            ),
         )
         async with contextlib.aclosing(_new_lines(lines, passed)) as reading:
             async for line in reading:

@@ -9,7 +9,7 @@ A claim says nothing of why it is pending; only its events do (`unexplained`). W
 is False) shows as reason and message, and makes the volume failed only where there is no claim at all.
 
 A claim that was bound and is not there any more was deleted by somebody else, and mostly its data with it. In its place
-an empty one would look as if nothing had happened: it is told as lost (`lost`), and made again when a caller asks.
+an empty one would look as if nothing had happened: it is shown as lost (`lost`), and made again when a caller asks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RESIZING = "Resizing"
 VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
 _RESIZED = "Resized"
 _write_claim = writer(CLAIM)
-# How a claim says that it grows, or cannot; the first that is true is told.
+# How a claim says that it grows, or cannot; the first that is true is shown.
 _RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
 
 
@@ -66,8 +66,8 @@ class PersistentVolumeClaim(KubernetesObject, frozen=True, rename="camel"):
     status: ClaimState = ClaimState()
 
     @property
-    def asked(self) -> str:
-        """The size that is asked of the cluster, a quantity."""
+    def requested(self) -> str:
+        """The size that is requested of the cluster, a quantity."""
         return (self.spec.resources.requests or {}).get("storage", "")
 
     @property
@@ -99,7 +99,7 @@ class ClaimObservation(msgspec.Struct, frozen=True):
 
 
 def claim(volume: Volume) -> Manifest:
-    """The PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win.
+    """Returns the PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win.
 
     One that was taken over gets no more of ours than the label by which it is found.
     """
@@ -116,7 +116,7 @@ def claim(volume: Volume) -> Manifest:
 
 
 def without_label(found: KubernetesObject) -> Manifest:
-    """The merge patch that gives a claim back: our label goes.
+    """Returns the merge patch that gives a claim back: our label goes.
 
     Not an apply that leaves fields out: where the claim grew here, its size is ours and no one else's. With its uid, so
     that a claim made anew meanwhile is not touched.
@@ -125,7 +125,7 @@ def without_label(found: KubernetesObject) -> Manifest:
 
 
 def is_ours(volume: Volume, found: KubernetesObject) -> bool:
-    """Whether a claim is this volume's: it says so, or is the very one that was taken over and is nobody's yet."""
+    """Returns whether a claim is this volume's: it says so, or is the one taken over and is nobody's yet."""
     label = found.metadata.label(VOLUME_UID)
     if label:
         return label == volume.uid
@@ -135,7 +135,7 @@ def is_ours(volume: Volume, found: KubernetesObject) -> bool:
 def observe_claim(
     volume: Volume, found: PersistentVolumeClaim | None, events: Iterable[Event] = (), *, now: datetime
 ) -> ClaimObservation:
-    """What the claim shows of its volume; `volume.observed` holds what was seen before."""
+    """Returns what the claim shows of its volume; `volume.observed` holds what was seen before."""
     before = volume.observed
     unexplained = False
     volume = _with_loss(volume, found, now)
@@ -165,7 +165,7 @@ def observe_claim(
 
 
 def lost(volume: Volume) -> Condition | None:
-    """The condition of a claim that was bound and is not there any more; None for one that never was."""
+    """Returns the condition of a claim that was bound and is not there any more; None for one that never was."""
     before = volume.observed
     if volume.is_lost:
         return refused(volume)
@@ -183,7 +183,7 @@ def lost(volume: Volume) -> Condition | None:
 
 
 def _with_loss(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> Volume:
-    """The volume with the condition that its claim is lost, or without it where the claim is back."""
+    """Returns the volume with the condition that its claim is lost, or without it where the claim is back."""
     if found is None:
         refusal = refused(volume)
         # A claim of somebody else in its place is the nearer reason.
@@ -216,7 +216,7 @@ def _with_claim(observed: Observed, before: Observed, found: PersistentVolumeCla
 
 
 def in_one_line(refusal: Invalid) -> Invalid:
-    """The refusal without the difference of two structures of the API server's program, which it adds in many lines."""
+    """Returns the refusal without the difference of two structures that the API server adds in many lines."""
     line = refusal.message.partition("\n")[0]
     causes = tuple(
         msgspec.structs.replace(cause, message=cause.message.partition("\n")[0]) for cause in refusal.causes
@@ -225,7 +225,7 @@ def in_one_line(refusal: Invalid) -> Invalid:
 
 
 def refused(volume: Volume) -> Condition | None:
-    """The condition that says that the cluster refused what is wanted; None where it did not."""
+    """Returns the condition that says that the cluster refused what is wanted; None where it did not."""
     return next(
         (each for each in volume.observed.conditions if each.type == APPLIED and each.status == "False"), None
     )
@@ -278,7 +278,7 @@ def _conditions(volume: Volume, found: PersistentVolumeClaim | None, now: dateti
 
 
 def without_refused_growth(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    """The conditions without the word of a growth that the cluster refused."""
+    """Returns the conditions without the word of a growth that the cluster refused."""
     return tuple(
         each
         for each in conditions
@@ -289,15 +289,15 @@ def without_refused_growth(conditions: tuple[Condition, ...]) -> tuple[Condition
 def _resizing(volume: Volume, found: PersistentVolumeClaim | None) -> Condition | None:
     if found is None:
         return None
-    said = {each.type: each for each in found.status.conditions if each.status == "True"}
+    reported = {each.type: each for each in found.status.conditions if each.status == "True"}
     for name in _RESIZE_CONDITIONS:
-        if name in said:
-            return Condition(RESIZING, "True", name, said[name].message)
-    asked = _amount(found.asked)
+        if name in reported:
+            return Condition(RESIZING, "True", name, reported[name].message)
+    requested = _amount(found.requested)
     refusal = refused(volume)
-    if refusal is not None and _amount(volume.size) > asked:
+    if refusal is not None and _amount(volume.size) > requested:
         return Condition(RESIZING, "False", refusal.reason, refusal.message)
-    if found.status.phase == "Bound" and asked > _amount(found.capacity):
+    if found.status.phase == "Bound" and requested > _amount(found.capacity):
         return Condition(RESIZING, "True", "Requested")
     return None
 

@@ -38,8 +38,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits, Transport, accepted, decode
 from pilothouse_server.kubernetes.usage import StatsSummary
-from pilothouse_server.kubernetes.watch_events import WatchEvent, decode_event
-from pilothouse_server.kubernetes.watch_lines import split_lines
+from pilothouse_server.kubernetes.watch_stream import WatchEvent, decode_event, split_lines
 from pilothouse_server.tasks import cancel_and_wait
 
 FIELD_MANAGER = "pilothouse"
@@ -99,30 +98,30 @@ class ClusterClient:
         return self._transport.server
 
     def now(self) -> datetime:
-        """The time by the cluster's clock: what times that it wrote are compared with."""
+        """Returns the time by the cluster's clock: what times that it wrote are compared with."""
         return datetime.now(UTC) + self._transport.ahead
 
     async def close(self) -> None:
-        """Close all connections; open watches end with Unreachable."""
+        """Closes all connections; open watches end with Unreachable."""
         await self._transport.close()
 
     async def version(self) -> str:
-        """The server's version, `v1.36.2`."""
+        """Returns the server's version, `v1.36.2`."""
         return decode(await self._transport.request("GET", "/version"), Version).git_version
 
     async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
-        """Read one object. Raises NotFound."""
+        """Reads one object. Raises NotFound."""
         return decode(await self._transport.request("GET", resource.path(namespace, name)), resource.type)
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
-        """Read one object, or None where there is none."""
+        """Reads one object, or None where there is none."""
         try:
             return await self.get(resource, namespace, name)
         except NotFound:
             return None
 
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
-        """Read one object whole, as JSON. Raises NotFound."""
+        """Reads one object whole, as JSON. Raises NotFound."""
         return decode(await self._transport.request("GET", resource.path(namespace, name)), dict)
 
     async def pages(
@@ -133,7 +132,7 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncGenerator[Page[T], None]:
-        """All objects in pages of one consistent snapshot.
+        """Yields all objects in pages of one consistent snapshot.
 
         Raises Expired where the snapshot aged: begin again.
         """
@@ -141,24 +140,24 @@ class ClusterClient:
         limit, path = str(self.limits.page_size), resource.path(namespace)
         accept, seconds = accepted(resource.metadata_only, listed=True), self.limits.list_seconds
 
-        def ask(token: str) -> asyncio.Task[bytes]:
+        def request(token: str) -> asyncio.Task[bytes]:
             query = _present(limit=limit, labelSelector=label_selector, fieldSelector=field_selector)
             query |= {"continue": token} if token else {}
             return asyncio.create_task(
                 self._transport.request("GET", path, query, accept=accept, seconds=seconds)
             )
 
-        asked: asyncio.Task[bytes] | None = ask("")
+        requested: asyncio.Task[bytes] | None = request("")
         try:
-            while asked is not None:
-                listed = decode(await asked, _Items[resource.type])  # type: ignore[name-defined]
+            while requested is not None:
+                listed = decode(await requested, _Items[resource.type])  # type: ignore[name-defined]
                 token = listed.metadata.continue_
                 # The cluster works at the next page while this one is taken in.
-                asked = ask(token) if token else None
+                requested = request(token) if token else None
                 yield Page(tuple(listed.items or ()), listed.metadata.resource_version, token)
         finally:
-            if asked is not None:
-                await cancel_and_wait(asked)
+            if requested is not None:
+                await cancel_and_wait(requested)
 
     async def list(
         self,
@@ -168,7 +167,7 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Page[T]:
-        """All objects at once; `resource_version` is where a watch continues. Raises Expired."""
+        """Returns all objects at once; `resource_version` is where a watch continues. Raises Expired."""
         items: list[T] = []
         resource_version = ""
         async for page in self.pages(
@@ -220,7 +219,7 @@ class ClusterClient:
     async def apply(
         self, resource: Resource[T], manifest: Manifest, *, force: bool = False, dry_run: bool = False
     ) -> T:
-        """Server-side apply: make these fields so, and drop those of ours that the manifest leaves out.
+        """Applies by server-side apply: make these fields so, and drop those of ours that the manifest leaves out.
 
         `force` takes fields over from other managers, without it they are a Conflict. `dry_run` runs
         everything, admission included, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound
@@ -229,7 +228,7 @@ class ClusterClient:
         return decode(await self._apply(resource, manifest, force=force, dry_run=dry_run), resource.type)
 
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
-        """What the object would be after `apply`, whole, as JSON. Raises as `apply`."""
+        """Returns what the object would be after `apply`, whole, as JSON. Raises as `apply`."""
         return decode(await self._apply(resource, manifest, force=force, dry_run=True), dict)
 
     async def merge_patch(
@@ -241,7 +240,7 @@ class ClusterClient:
         *,
         dry_run: bool = False,
     ) -> T:
-        """JSON merge patch (RFC 7396) of an object that must exist. Raises NotFound, Conflict, Invalid."""
+        """Sends a JSON merge patch (RFC 7396) of an object that must exist. Raises NotFound, Conflict, Invalid."""
         body = await self._transport.request(
             "PATCH",
             resource.path(namespace, name),
@@ -252,14 +251,14 @@ class ClusterClient:
         return decode(body, resource.type)
 
     async def get_scale(self, resource: Resource[Any], namespace: str, name: str) -> int:
-        """The wanted number of replicas. Raises NotFound."""
+        """Returns the wanted number of replicas. Raises NotFound."""
         body = await self._transport.request("GET", resource.path(namespace, name, "scale"))
         return decode(body, Scale).spec.replicas
 
     async def set_scale(
         self, resource: Resource[Any], namespace: str, name: str, replicas: int, *, dry_run: bool = False
     ) -> None:
-        """Set the wanted number of replicas through the scale subresource. Raises NotFound."""
+        """Sets the wanted number of replicas through the scale subresource. Raises NotFound."""
         await self._transport.request(
             "PATCH",
             resource.path(namespace, name, "scale"),
@@ -278,7 +277,7 @@ class ClusterClient:
         propagation: Propagation = "Foreground",
         dry_run: bool = False,
     ) -> bool:
-        """Ask for deletion of exactly the object `uid`. False where it is not there (any more).
+        """Asks for deletion of exactly the object `uid`. False where it is not there (any more).
 
         True does not say that it is gone: finalizers and dependents come first. Raises Forbidden.
         """
@@ -297,7 +296,7 @@ class ClusterClient:
         return True
 
     async def may(self, verb: str, api_group: str, resource: str) -> bool:
-        """Whether our credentials may do this in every namespace; `resource` may name a subresource (`pods/log`).
+        """Returns whether our credentials may do this in every namespace; `pods/log` is a subresource.
 
         Asking needs no right. Nothing is stored: a review lives as long as its answer.
         """
@@ -312,7 +311,7 @@ class ClusterClient:
         return decode(answer, AccessReview).status.allowed
 
     async def node_stats(self, node: str) -> StatsSummary:
-        """The kubelet's summary of a node's pods, through the API server.
+        """Returns the kubelet's summary of a node's pods, through the API server.
 
         Raises Unreachable for a lost node.
         """

@@ -1,4 +1,4 @@
-"""Config maps and secrets as objects of the cluster: which is whose, how one is written, and what is told of a refusal.
+"""Config maps and secrets as objects of the cluster: which is whose, how one is written, and what is kept of a refusal.
 
 An object is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
 name is somebody's (`check_ours`). The cluster's words are kept, but not a value of ours that they might repeat.
@@ -36,14 +36,14 @@ RESOURCES: dict[Kind, Resource[ConfigObject]] = {
 
 
 def resource_of(config: Config) -> Resource[ConfigObject]:
-    """What it is on the cluster."""
+    """Returns what it is on the cluster."""
     return RESOURCES["config_map" if isinstance(config, ConfigMap) else "secret"]
 
 
 def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None:
-    """The merge patch that drops the keys that others have added to what is wanted; None where there are none.
+    """Returns the merge patch that drops the keys that others have added to what is wanted; None where there are none.
 
-    An apply leaves keys of others alone. But pods read all that is there, and a row that does not tell it would be no
+    An apply leaves keys of others alone. But pods read all that is there, and a row that does not hold it would be no
     description of it. With the version that was seen, so that nothing is dropped that was not looked at.
     """
     added: Manifest = {}
@@ -58,7 +58,7 @@ def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None
 
 
 def manifest(config: Config, values: Values) -> Manifest:
-    """The object as it is wanted; `values` are a secret's, in the clear."""
+    """Returns the object as it is wanted; `values` are a secret's, in the clear."""
     metadata = manifest_config.config_metadata(
         name=config.kubernetes_name,
         kubernetes_namespace=config.kubernetes_namespace,
@@ -77,7 +77,7 @@ def manifest(config: Config, values: Values) -> Manifest:
 
 
 def is_ours(config: Config, found: KubernetesObject) -> bool:
-    """Whether an object is this config's: it says so, or is the very one that was taken over and is nobody's yet."""
+    """Returns whether an object is this config's: it says so, or is the one taken over and is nobody's yet."""
     label = found.metadata.label(manifest_config.CONFIG_UID)
     if label:
         return label == config.uid
@@ -88,20 +88,20 @@ def check_ours(config: Config, found: KubernetesObject | None) -> None:
     """Raises Conflict `NameTaken` if the object is somebody else's."""
     if found is None or is_ours(config, found):
         return
-    words = "config map" if isinstance(config, ConfigMap) else "secret"
+    noun = "config map" if isinstance(config, ConfigMap) else "secret"
     where = f"{config.kubernetes_namespace}/{config.kubernetes_name}"
     raise Conflict(
-        f"{resource_of(config).kind} {where} exists and does not belong to this {words}",
+        f"{resource_of(config).kind} {where} exists and does not belong to this {noun}",
         status_reason=NAME_TAKEN,
     )
 
 
 def redacted(refusal: R, values: Values) -> R:
-    """The refusal without any value of the secret that its words repeat, plain or in base64."""
+    """Returns the refusal without any value of the secret that its words repeat, plain or in base64."""
     message = refusal.message
     for value in values.values():
-        shown = (value.decode("utf-8", "replace"), base64.b64encode(value).decode())
-        for text in shown:
+        forms = (value.decode("utf-8", "replace"), base64.b64encode(value).decode())
+        for text in forms:
             if len(text) >= _SHORTEST_REDACTED:
                 message = message.replace(text, "[redacted]")
     if message != refusal.message:
@@ -110,7 +110,7 @@ def redacted(refusal: R, values: Values) -> R:
 
 
 def is_made_anew(config: Config, refusal: Refused) -> bool:
-    """Whether the cluster refused only because the object is immutable, as our row is: it is replaced then.
+    """Returns whether the cluster refused only because the object is immutable, as our row is: it is replaced then.
 
     What an immutable row says is final, so the object is what differs: after a restored backup it may.
     """

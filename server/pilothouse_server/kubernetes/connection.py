@@ -62,7 +62,7 @@ async def in_cluster(*, pool_size: int) -> Any:
 
 
 def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cluster and the user that a context names. Raises CredentialsRefused."""
+    """Returns the cluster and the user that a context names. Raises CredentialsRefused."""
     if not isinstance(kubeconfig, Mapping):
         raise CredentialsRefused("the kubeconfig is not a mapping")
     name = context or kubeconfig.get("current-context") or ""
@@ -80,7 +80,7 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
 
 
 def unprotected(cluster: Mapping[str, Any]) -> str:
-    """Why what travels to this cluster, credentials among it, can be read or altered on the way; '' if it cannot.
+    """Returns why what travels to this cluster can be read or altered on the way; '' if it cannot.
 
     Not refused: a tunnel or a test may stand before it, which nobody can tell from here.
     """
@@ -199,7 +199,7 @@ def _in_cluster_client(pool_size: int) -> Any:
 
 
 def _renew_from(configuration: Any, token_file: Path) -> None:
-    """Read a token anew every minute: bound service account tokens are replaced on disk before they expire. One that
+    """Reads a token anew every minute: bound service account tokens are replaced on disk before they expire. One that
     cannot be read just now leaves the one before in use. Raises OSError where the file cannot be read at first."""
     configuration.api_key["BearerToken"] = _token_in(token_file)
     next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS

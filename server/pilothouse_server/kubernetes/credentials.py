@@ -53,7 +53,7 @@ class Credentials(msgspec.Struct, frozen=True, omit_defaults=True):
         return expiry.expires_at(self.user)
 
     def kubeconfig(self) -> dict[str, Any]:
-        """The same as a kubeconfig of one context."""
+        """Returns the same as a kubeconfig of one context."""
         return {
             "current-context": _NAME,
             "contexts": [{"name": _NAME, "context": {"cluster": _NAME, "user": _NAME}}],
@@ -72,19 +72,19 @@ def encode(credentials: Credentials) -> bytes:
 
 
 def decode(document: bytes) -> Credentials:
-    """What `encode` wrote."""
+    """Returns what `encode` wrote."""
     return msgspec.json.decode(document, type=Credentials)
 
 
 def from_kubeconfig(text: str, context: str = "") -> Credentials:
-    """The entries of one context of a kubeconfig, the current one by default.
+    """Returns the entries of one context of a kubeconfig, the current one by default.
 
     Raises CredentialsRefused, naming the entry that is missing, malformed, refused or expired.
     """
     try:
         document = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
-        # The library's words quote the text, which holds secrets: only the place is told.
+        # The library's words quote the text, which holds secrets: only the place is given.
         where = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
         raise CredentialsRefused(f"the kubeconfig is not YAML{where}") from None
     except (yaml.YAMLError, RecursionError, ValueError):

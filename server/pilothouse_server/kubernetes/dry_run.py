@@ -1,4 +1,4 @@
-"""Asks a cluster what it would say to what is wanted, and changes nothing: server-side dry runs.
+"""Server-side dry runs: what a cluster would answer to what is wanted; nothing is changed.
 
 Each function tries out what the reconciler would write for its noun: the same objects by apply, scale, patch or
 deletion. Admission, quota, schema and immutable fields are checked as in earnest. Fields that others own count as taken
@@ -42,14 +42,14 @@ from pilothouse_server.storage.model import Volume
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:
-    """The container's Deployment and Services as they would be, whole; empty where its namespace is not there yet."""
-    where, shown = container.kubernetes_namespace, []
+    """Returns the container's Deployment and Services as they would be, whole; empty where its namespace is missing."""
+    where, objects = container.kubernetes_namespace, []
     try:
         found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
         _check_ours(container, "Deployment", found)
         await _dry_run_service_account(client, container)
         manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-        shown.append(await client.dry_run(DEPLOYMENTS, manifest, force=True))
+        objects.append(await client.dry_run(DEPLOYMENTS, manifest, force=True))
         if found is not None:
             await _dry_run_scale(client, container, found)
         for manifest in manifests.services(container):
@@ -58,10 +58,10 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
             if service is not None and service.headless != (manifest["spec"].get("clusterIP") == "None"):
                 # It would be made anew: the cluster would call it a change of what cannot be changed.
                 continue
-            shown.append(await client.dry_run(SERVICES, manifest, force=True))
+            objects.append(await client.dry_run(SERVICES, manifest, force=True))
     except NotFound:
         return []
-    return shown
+    return objects
 
 
 async def dry_run_container_deletion(client: ClusterClient, container: Container) -> None:
@@ -118,7 +118,7 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
 
 
 async def missing_class(client: ClusterClient, volume: Volume) -> list[str] | None:
-    """The storage classes that there are, where a claim to be made names none of them; None where it may be made.
+    """Returns the storage classes there are, where a claim names none of them; None where it may be made.
 
     A class that volumes made by hand carry need not be there. Where we may not look nothing is missing.
     """
@@ -149,7 +149,7 @@ async def dry_run_claim_deletion(client: ClusterClient, volume: Volume) -> None:
 
 
 async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:
-    """The Kubernetes namespace as it would be, whole."""
+    """Returns the Kubernetes namespace as it would be, whole."""
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     ours = found is None or found.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
     if not ours and not namespace.adopted:

@@ -219,15 +219,24 @@ MALFORMED_APPLY = ("failed to create typed patch object", "failed to create mana
 # How an object above the storage's limit (1.5 MiB unless configured) is refused: a 500 without reason. Above 2 MiB it
 # is the API server's own client of the storage that says so.
 TOO_LARGE = ("request is too large", "trying to send message larger than")
-# A storage without a leader is an outage, though the API server tells it in a Status.
+# A storage without a leader is an outage, though the API server answers a Status.
 STORAGE = "etcdserver:"
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
+
+# By HTTP status; a 500 only where it says that an apply is malformed.
+REFUSALS: Mapping[int, type[Refused]] = {
+    404: NotFound,
+    403: Forbidden,
+    400: Invalid,
+    422: Invalid,
+    500: Invalid,
+}
 
 _status = msgspec.json.Decoder(Status, strict=False)
 
 
 def parse_status(body: bytes) -> Status:
-    """The Status in `body`, or one holding its first line where it is something else."""
+    """Returns the Status in `body`, or one holding its first line where it is something else."""
     try:
         return _status.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -236,12 +245,12 @@ def parse_status(body: bytes) -> Status:
 
 
 def from_response(code: int, headers: Mapping[str, str], body: bytes) -> ClusterError:
-    """The error for an answer with HTTP status `code` (400 or more)."""
+    """Returns the error for an answer with HTTP status `code` (400 or more)."""
     return from_status(parse_status(body), code=code, retry_after=headers.get("Retry-After", ""))
 
 
 def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> ClusterError:
-    """The error for a Status; `code` overrides the Status' own (an ERROR event of a watch has only that)."""
+    """Returns the error for a Status; `code` overrides the Status' own (an ERROR event of a watch has only that)."""
     code = code or status.code or 500
     message = (status.message or f"the cluster answered {code}")[:MESSAGE_LIMIT]
     details = status.details or StatusDetails()
@@ -251,26 +260,26 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
         return Unauthorized(message)
     if code == 429:
         return Throttled(message, retry_after_seconds=_seconds(retry_after, details.retry_after_seconds))
-    if code == 413 or (code >= 500 and any(words in status.message for words in TOO_LARGE)):
-        return TooLarge(message, code=code, status_reason=status.reason, causes=details.causes)
-    if code >= 500 and not _malformed_apply(code, status):
+    too_large = code == 413 or (code >= 500 and any(each in status.message for each in TOO_LARGE))
+    if code >= 500 and not too_large and not _malformed_apply(code, status):
         # Proxies in between answer 500 too, but in no Status.
         answers = code == 500 and status.status == "Failure" and STORAGE not in status.message
         return InternalError(message) if answers else Unreachable(message)
-    words = {"code": code, "status_reason": status.reason, "causes": details.causes}
-    if code == 404:
-        return NotFound(message, **words)  # type: ignore[arg-type]
-    if code == 403:
-        return Forbidden(message, **words)  # type: ignore[arg-type]
-    if code == 409:
-        return Conflict(message, fields=_fields(details.causes), **words)  # type: ignore[arg-type]
-    if code in (400, 422, 500):
-        return Invalid(message, **words)  # type: ignore[arg-type]
-    return Refused(message, **words)  # type: ignore[arg-type]
+    return _refusal(status, code, message, too_large=too_large)
+
+
+def _refusal(status: Status, code: int, message: str, *, too_large: bool) -> Refused:
+    causes = status.details.causes if status.details else ()
+    if code == 409 and not too_large:
+        return Conflict(
+            message, code=code, status_reason=status.reason, causes=causes, fields=_fields(causes)
+        )
+    kind: type[Refused] = TooLarge if too_large else REFUSALS.get(code, Refused)
+    return kind(message, code=code, status_reason=status.reason, causes=causes)
 
 
 def _malformed_apply(code: int, status: Status) -> bool:
-    return code == 500 and not status.reason and any(words in status.message for words in MALFORMED_APPLY)
+    return code == 500 and not status.reason and any(each in status.message for each in MALFORMED_APPLY)
 
 
 def _seconds(header: str, details: int) -> float:

@@ -1,7 +1,7 @@
-"""Kubernetes Events: what a cluster tells of its objects, and which of it says why something is not as it should be.
+"""Kubernetes Events: what a cluster reports of its objects, and which of it says why something is not as it should be.
 
 They are many, live for about an hour, and are counted up instead of repeated. So they are not stored: `events_of` reads
-those of some objects when somebody asks for them. What explains a status is told by the status itself where that is so
+those of some objects when somebody asks for them. What explains a status stands in the status itself where that is so
 (a pod's `state`, a condition), by an event where it is silent (`explanation`), and beside it (`warnings`).
 
 One list per name, as `kubectl describe` does: a list of the whole namespace holds those of all its neighbours, and the
@@ -26,11 +26,11 @@ MESSAGE_LIMIT = 4096
 WARNING = "Warning"
 _AT_ONCE = 8
 _BEGIN = datetime.min.replace(tzinfo=UTC)
-# Reasons of a status that only events tell.
+# Reasons of a status that only events explain.
 TOLD_BY_EVENTS = frozenset({"FailedAttachVolume", "FailedMount", "FailedCreatePodSandBox", "Unhealthy"})
 # What a container's state says in the same words.
 _STATED = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull"})
-# What ends what a warning tells of a pod.
+# What ends what a warning says of a pod.
 _ENDED_BY = {
     "FailedScheduling": "Scheduled",
     "FailedAttachVolume": "SuccessfulAttachVolume",
@@ -71,14 +71,14 @@ class Warned(msgspec.Struct, frozen=True):
 async def events_of(
     client: ClusterClient, namespace: str, subjects: Iterable[Subject]
 ) -> tuple[KubernetesEvent, ...]:
-    """The newest events of some objects of a namespace, newest first. Raises ClusterError."""
+    """Returns the newest events of some objects of a namespace, newest first. Raises ClusterError."""
     subjects = tuple(subjects)
     listed = await list_events(client, namespace, sorted({subject.name for subject in subjects}))
     return newest(listed, subjects)
 
 
 async def list_events(client: ClusterClient, namespace: str, names: Sequence[str]) -> tuple[Event, ...]:
-    """All events about objects of these names, of whatever kind. Raises ClusterError."""
+    """Returns all events about objects of these names, of whatever kind. Raises ClusterError."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def about(name: str) -> tuple[Event, ...]:
@@ -88,15 +88,15 @@ async def list_events(client: ClusterClient, namespace: str, names: Sequence[str
 
     try:
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(about(name)) for name in names]
+            requests = [group.create_task(about(name)) for name in names]
     except* ClusterError as failed:
         # They have failed alike.
         raise _first(failed) from None
-    return tuple(event for task in asked for event in task.result())
+    return tuple(event for task in requests for event in task.result())
 
 
 def newest(events: Iterable[Event], subjects: Iterable[Subject]) -> tuple[KubernetesEvent, ...]:
-    """Those of the subjects as shown to callers: newest first, bounded."""
+    """Returns those of the subjects as shown to callers: newest first, bounded."""
     uids = {(subject.kind, subject.name): subject.uid for subject in subjects}
     found = sorted(
         (event for event in events if _place(event) in uids),
@@ -111,7 +111,7 @@ def newest(events: Iterable[Event], subjects: Iterable[Subject]) -> tuple[Kubern
 
 
 def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[str, str] | None:
-    """Reason and message of the warning that says why a pod is not ready; None where none does.
+    """Returns reason and message of the warning that says why a pod is not ready; None where none does.
 
     A pod that has `started` is not ready for what its probes find; what stood in its way before is over. Of one that
     has not, a volume that cannot be attached is the cause and all later complaints of the kubelet are its effects.
@@ -122,21 +122,21 @@ def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[st
         reverse=True,
     )
     if started:
-        told = next((event for event in mine if event.reason == "Unhealthy"), None)
+        found = next((event for event in mine if event.reason == "Unhealthy"), None)
     else:
         attaching = next(
             (e for e in mine if e.reason in ("FailedAttachVolume", "SuccessfulAttachVolume")), None
         )
-        told = next((event for event in mine if event.type == WARNING), None)
+        found = next((event for event in mine if event.type == WARNING), None)
         if attaching is not None and attaching.type == WARNING:
-            told = attaching
-    return (told.reason, told.message.strip()) if told is not None else None
+            found = attaching
+    return (found.reason, found.message.strip()) if found is not None else None
 
 
 def warnings(
     events: Iterable[Event], uids: Iterable[str], *, beside: str, now: datetime
 ) -> tuple[Warned, ...]:
-    """The newest warning of each reason about objects of these uids, by reason: what the history shall tell.
+    """Returns the newest warning of each reason about objects of these uids, by reason: what the history shall hold.
 
     Left out is `beside`, the reason that the status itself has, what a state says in the same words, and what is over.
     """

@@ -52,11 +52,11 @@ class Program:
             await self._send(_CLOSE, bytes([_STDIN]))
 
     async def resize(self, width: int, height: int) -> None:
-        """Tells the terminal's size."""
+        """Sends the terminal's size."""
         await self._send(_RESIZE, msgspec.json.encode({"Width": width, "Height": height}))
 
     async def output(self) -> AsyncGenerator[Output | Ended, None]:
-        """What the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
+        """Yields what the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
         async for message in self._socket:
             if message.type != aiohttp.WSMsgType.BINARY or not message.data:
                 continue

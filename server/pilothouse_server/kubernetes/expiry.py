@@ -51,7 +51,7 @@ def check(cluster: Mapping[str, Any], user: Mapping[str, Any], now: datetime) ->
 
 
 def expires_at(user: Mapping[str, Any]) -> datetime | None:
-    """When the first of a user's credentials expires; None where none of them says so."""
+    """Returns when the first of a user's credentials expires; None where none of them says so."""
     ends = [token_expires_at(str(user.get("token") or ""))]
     if text := user.get(CLIENT_CERTIFICATE):
         ends.append(_certificates(text, "the client certificate")[0].not_valid_after_utc)
@@ -59,7 +59,7 @@ def expires_at(user: Mapping[str, Any]) -> datetime | None:
 
 
 def token_expires_at(token: str) -> datetime | None:
-    """The time in a JWT's `exp`; None for any other token."""
+    """Returns the time in a JWT's `exp`; None for any other token."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

@@ -25,38 +25,44 @@ class LogLine(msgspec.Struct, frozen=True):
     text: bytes
 
 
-async def pod_log(
-    client: ClusterClient,
-    namespace: str,
-    pod: str,
-    *,
-    container: str,
-    follow: bool = False,
-    previous: bool = False,
-    since_nanoseconds: int | None = None,
-    since_seconds: int | None = None,
-    tail_lines: int | None = None,
-) -> AsyncGenerator[LogLine, None]:
-    """The lines of one container of a pod, in order; with `follow` until it ends.
+class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines of a log. `follow`: also those to come; `previous`: of the run before this one.
 
-    `since_nanoseconds` is a time that the cluster wrote, `since_seconds` how long ago, whatever its clock says. A line
-    over 256 KiB is cut. Raises ClusterError: Refused where there is no such log (yet), Unreachable
+    `since_nanoseconds` is a time that the cluster wrote, `since_seconds` how long ago, whatever its clock says.
+    """
+
+    follow: bool = False
+    previous: bool = False
+    since_nanoseconds: int | None = None
+    since_seconds: int | None = None
+    tail_lines: int | None = None
+
+    def query(self) -> dict[str, str]:
+        """Returns the parameters of the request."""
+        query = {"follow": "true"} if self.follow else {}
+        if self.previous:
+            query["previous"] = "true"
+        if self.since_nanoseconds is not None:
+            since = datetime.fromtimestamp(self.since_nanoseconds // _NANOSECONDS, UTC)
+            query["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+        elif self.since_seconds is not None:
+            query["sinceSeconds"] = str(max(1, self.since_seconds))
+        if self.tail_lines is not None:
+            query["tailLines"] = str(self.tail_lines)
+        return query
+
+
+async def pod_log(
+    client: ClusterClient, namespace: str, pod: str, *, container: str, options: LogOptions
+) -> AsyncGenerator[LogLine, None]:
+    """Yields the lines of one container of a pod, in order; with `follow` until it ends.
+
+    A line over 256 KiB is cut. Raises ClusterError: Refused where there is no such log (yet), Unreachable
     where the connection breaks.
     """
-    query = {"container": container, "timestamps": "true"}
-    if follow:
-        query["follow"] = "true"
-    if previous:
-        query["previous"] = "true"
-    if since_nanoseconds is not None:
-        since = datetime.fromtimestamp(since_nanoseconds // _NANOSECONDS, UTC)
-        query["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
-    elif since_seconds is not None:
-        query["sinceSeconds"] = str(max(1, since_seconds))
-    if tail_lines is not None:
-        query["tailLines"] = str(tail_lines)
+    query = {"container": container, "timestamps": "true", **options.query()}
     path = f"{PODS.path(namespace, pod)}/log"
-    async with client.streaming(path, query, idle_seconds=None if follow else 60.0) as response:
+    async with client.streaming(path, query, idle_seconds=None if options.follow else 60.0) as response:
         async for line in _lines(response.content.iter_any()):
             yield line
 
@@ -70,8 +76,7 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[LogLine]:
             yield _line(bytes(pending[:end]))
             del pending[: end + 1]
         if len(pending) > 2 * LONGEST_LINE:
-            # The rest of an over-long line has no timestamp of its own and would not be told apart: drop
-            # it.
+            # The rest of an over-long line has no timestamp of its own and could not be told apart: it is dropped.
             del pending[LONGEST_LINE + 64 :]
     if pending:
         yield _line(bytes(pending))

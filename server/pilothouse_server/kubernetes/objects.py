@@ -46,11 +46,11 @@ class ObjectMeta(Partial, frozen=True, rename="camel"):
     finalizers: tuple[str, ...] = ()
 
     def label(self, key: str) -> str:
-        """The label's value, empty where it is not set."""
+        """Returns the label's value, empty where it is not set."""
         return (self.labels or {}).get(key, "")
 
     def annotation(self, key: str) -> str:
-        """The annotation's value, empty where it is not set."""
+        """Returns the annotation's value, empty where it is not set."""
         return (self.annotations or {}).get(key, "")
 
 
@@ -311,7 +311,7 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
         return self.prefix.removeprefix("/api/").removeprefix("/apis/")
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
-        """The URL path of the collection, one object or its subresource. Names must be checked DNS names."""
+        """Returns the URL path of the collection, one object or its subresource. Names must be checked DNS names."""
         parts = [self.prefix]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", namespace]

@@ -2,7 +2,7 @@
 
 Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
 
-* paused and stopped are what was asked for; the reason tells of pods that are still there.
+* paused and stopped are what was asked for; the reason speaks of pods that are still there.
 * crash_loop_back_off: a pod of the Deployment backs off. A pod that started again counts as crash looping for another
   `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then looks again
   (`recheck_seconds`).
@@ -32,7 +32,7 @@ from pilothouse_server.kubernetes.pod_observation import (
     waits_without_saying_why,
 )
 from pilothouse_server.kubernetes.rollout import (
-    HELD_WORDS,
+    HELD_MESSAGE,
     ROLLING_OUT,
     ROLLOUT_HELD,
     newest_of,
@@ -63,7 +63,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
     `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods of which only events can
     say why they are not ready; observe again with these events. `troubled`: the pod that says best why not all is well,
-    though its status says why or it is up again: its events tell more.
+    though its status says why or it is up again: its events hold more.
     """
 
     observed: Observed
@@ -84,7 +84,7 @@ def observe(
     now: datetime,
     cluster_now: datetime | None = None,
 ) -> Observation:
-    """Read the objects of one container. `container.observed` holds what was seen before.
+    """Reads the objects of one container. `container.observed` holds what was seen before.
 
     `cluster_now`: the time by the cluster's clock, where that is known to differ.
     """
@@ -106,21 +106,12 @@ def observe(
     unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
-    shown = _shown(observations, newest)
-    observed = Observed(
+    observed = _observed(container, deployment, observations, newest)
+    observed = msgspec.structs.replace(
+        observed,
         status=status,
-        phase=shown.phase if shown else "",
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
-        ready_replicas=sum(pod.ready for pod in observations),
-        deployment_name=deployment.metadata.name if deployment else "",
-        replica_set_name=newest.metadata.name if newest else "",
-        pod_name=shown.name if shown else "",
-        pod_ip=shown.pod_ip if shown else "",
-        host_ip=shown.host_ip if shown else "",
-        restart_count=sum(pod.restart_count for pod in observations if not pod.deleting),
-        started_at=shown.started_at if shown else None,
-        finished_at=shown.finished_at if shown else None,
         conditions=_conditions(container, deployment, rollout, now),
     )
     return Observation(
@@ -133,8 +124,30 @@ def observe(
     )
 
 
+def _observed(
+    container: Container,
+    deployment: Deployment | None,
+    observations: list[PodObservation],
+    newest: ReplicaSet | None,
+) -> Observed:
+    """Returns what the objects show, before it is said what it means."""
+    shown = _shown(observations, newest) or PodObservation("", "")
+    return Observed(
+        phase=shown.phase,
+        ready_replicas=sum(pod.ready for pod in observations),
+        deployment_name=deployment.metadata.name if deployment else "",
+        replica_set_name=newest.metadata.name if newest else "",
+        pod_name=shown.name,
+        pod_ip=shown.pod_ip,
+        host_ip=shown.host_ip,
+        restart_count=sum(pod.restart_count for pod in observations if not pod.deleting),
+        started_at=shown.started_at,
+        finished_at=shown.finished_at,
+    )
+
+
 def set_condition(conditions: Iterable[Condition], new: Condition, now: datetime) -> tuple[Condition, ...]:
-    """Put `new` in place of its namesake; the time of transition moves only when the status does."""
+    """Puts `new` in place of its namesake; the time of transition moves only when the status does."""
     kept = {condition.type: condition for condition in conditions}
     old = kept.get(new.type)
     since = old.last_transition_time if old is not None and old.status == new.status else now
@@ -171,7 +184,7 @@ def _status(
 
 
 def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
-    """What is left of a container that shall not run."""
+    """Returns what is left of a container that shall not run."""
     if deployment is not None and deployment.spec.replicas > 0:
         return "ScalingDown", f"{deployment.spec.replicas} replicas are still asked for on the cluster"
     left = sum(pod.deleting or pod.living for pod in pods)
@@ -186,7 +199,7 @@ def _not_there(container: Container) -> tuple[Status, str, str, float | None]:
 
 
 def _refusal(container: Container) -> tuple[str, str] | None:
-    """The cluster's words where it refused what we applied."""
+    """Returns the cluster's words where it refused what we applied."""
     return _applied(container, "False")
 
 
@@ -260,7 +273,7 @@ def _conditions(
             for condition in deployment.status.conditions
         ]
         if deployment.spec.paused and container.hold_rollout:
-            found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_WORDS))
+            found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_MESSAGE))
     if rollout is not None:
         found.append(
             msgspec.structs.replace(
@@ -277,7 +290,7 @@ def _conditions(
 
 
 def _explained_before(container: Container, status: Status, reason: str) -> tuple[str, str] | None:
-    """What events told, while there are none: they are not asked for again yet, or too old for the cluster."""
+    """Returns what events told, while there are none: they are not asked for again yet, or too old for the cluster."""
     before = container.observed
     silent = reason in ORDINARY or reason in ("ContainersNotReady", "ReplicasNotReady", ROLLING_OUT)
     if not silent or before.status != status or before.reason not in TOLD_BY_EVENTS:
@@ -308,7 +321,7 @@ def _condition_status(text: str) -> ConditionStatus:
 
 
 def _shown(pods: list[PodObservation], newest: ReplicaSet | None) -> PodObservation | None:
-    """The pod that stands for the container: living before others, of the newest template, ready, oldest."""
+    """Returns the pod that stands for the container: living before others, of the newest template, ready, oldest."""
 
     def rank(pod: PodObservation) -> tuple[bool, bool, bool]:
         return not pod.living, newest is not None and pod.replica_set != newest.metadata.name, not pod.ready

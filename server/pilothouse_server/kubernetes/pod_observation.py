@@ -1,9 +1,9 @@
-"""What one pod tells: its phase, whether it is ready, and above all why not.
+"""What one pod shows: its phase, whether it is ready, and above all why not.
 
 The reason is not in one place. It is sought in this order, and the first that says something wins: the pod's
 own `status.reason` (Evicted, DeadlineExceeded) -> an init container that waits or failed -> a container's
 `state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> a node that is lost ->
-events (a volume that cannot be attached or mounted, and what a probe finds, are told by events only). A deletion in
+events (a volume that cannot be attached or mounted, and what a probe finds, are in events only). A deletion in
 progress overrides them all. A pod in good order has no reason.
 """
 
@@ -19,6 +19,8 @@ from pilothouse_server.kubernetes.objects import ContainerStatus, Event, ObjectC
 
 CRASH_LOOP = "CrashLoopBackOff"
 NODE_NOT_READY = "NodeNotReady"
+# A reason in one word, and a message.
+Reason = tuple[str, str]
 # Reasons to wait that are the ordinary way to a running pod.
 ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
 
@@ -54,12 +56,12 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def living(self) -> bool:
-        """Counts as a replica: neither on its way out nor at its end."""
+        """Whether it counts as a replica: neither on its way out nor at its end."""
         return not self.deleting and self.phase not in ("Failed", "Succeeded")
 
 
 def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> PodObservation:
-    """One pod; `main_container` names the container whose times and image are shown (else the first is taken)."""
+    """Observes one pod; `main_container` names the container whose times and image are shown, or the first."""
     status = pod.status
     main = _main(status.container_statuses, main_container)
     deleting = pod.metadata.deletion_timestamp is not None
@@ -88,7 +90,7 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> 
 
 
 def waits_without_saying_why(pod: Pod) -> bool:
-    """Assigned to a node, not ready, and its status does not say why: only its events can."""
+    """Returns whether a pod on a node is not ready and its status does not say why: only its events can."""
     if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:
         return False
     if pod.status.phase == "Running":
@@ -107,38 +109,49 @@ def waits_without_saying_why(pod: Pod) -> bool:
     )
 
 
-def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> tuple[str, str]:
+def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> Reason:
+    """Returns why a pod is not ready: the first that says something, in the order of this module's docstring."""
     status = pod.status
-    if status.reason:
-        return status.reason, status.message
-    for init in status.init_container_statuses:
-        found = _of_container(init, last=not init.ready)
+    found = (
+        ((status.reason, status.message) if status.reason else None)
+        or _of_init_containers(status.init_container_statuses)
+        or _of_containers(status.container_statuses, ready=ready)
+        or _of_scheduling(status.conditions)
+        or _of_node(pod)
+    )
+    if not ready and found is None:
+        found = explanation(events, pod.metadata.uid, started=status.phase == "Running")
+    return found or _unready(status.conditions, ready, status.container_statuses)
+
+
+def _of_init_containers(statuses: Iterable[ContainerStatus]) -> Reason | None:
+    for init in statuses:
+        found = _waiting(init) or _terminated(init) or (None if init.ready else _last(init))
         # A waiting main container says PodInitializing; the init container says why.
         if found and not (init.state.terminated and init.state.terminated.exit_code == 0):
             return found
-    for find in (_waiting, _terminated):
-        for container in status.container_statuses:
-            if found := find(container):
-                return found
-    if not ready:
-        for container in status.container_statuses:
-            if found := _last(container):
-                return found
-    for condition in status.conditions:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason, condition.message
-    if _node_lost(pod):
-        return NODE_NOT_READY, f"the node {pod.spec.node_name} does not answer"
-    if not ready and (told := explanation(events, pod.metadata.uid, started=status.phase == "Running")):
-        return told
-    return _unready(status.conditions, ready, status.container_statuses)
+    return None
 
 
-def _of_container(container: ContainerStatus, *, last: bool) -> tuple[str, str] | None:
-    return _waiting(container) or _terminated(container) or (_last(container) if last else None)
+def _of_containers(statuses: Iterable[ContainerStatus], *, ready: bool) -> Reason | None:
+    finders = (_waiting, _terminated) if ready else (_waiting, _terminated, _last)
+    return next((found for find in finders for status in statuses if (found := find(status))), None)
 
 
-def _waiting(container: ContainerStatus) -> tuple[str, str] | None:
+def _of_scheduling(conditions: Iterable[ObjectCondition]) -> Reason | None:
+    scheduled = next((each for each in conditions if each.type == "PodScheduled"), None)
+    if scheduled is None or scheduled.status != "False":
+        return None
+    return scheduled.reason, scheduled.message
+
+
+def _of_node(pod: Pod) -> Reason | None:
+    if not _node_lost(pod):
+        return None
+    return NODE_NOT_READY, f"the node {pod.spec.node_name} does not answer"
+
+
+def _waiting(container: ContainerStatus) -> Reason | None:
     waiting = container.state.waiting
     if waiting is None or waiting.reason in ORDINARY:
         return None
@@ -148,18 +161,18 @@ def _waiting(container: ContainerStatus) -> tuple[str, str] | None:
     return waiting.reason, message
 
 
-def _terminated(container: ContainerStatus) -> tuple[str, str] | None:
+def _terminated(container: ContainerStatus) -> Reason | None:
     ended = container.state.terminated
     if ended is None:
         return None
-    # Restarted once and ended again: the back-off that follows within moments is told now, or the status would flap.
+    # Restarted once and ended again: the back-off that follows within moments is shown now, or the status would flap.
     # It follows a program that ends well, too: it is to run always.
     if container.restart_count > 0 and not container.ready and container.last_state.terminated:
         return CRASH_LOOP, f"container {container.name} ended again; last exit: {_exit(ended)}"
     return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
 
 
-def _last(container: ContainerStatus) -> tuple[str, str] | None:
+def _last(container: ContainerStatus) -> Reason | None:
     ended = container.last_state.terminated
     if ended is None or container.ready:
         return None
@@ -167,13 +180,13 @@ def _last(container: ContainerStatus) -> tuple[str, str] | None:
 
 
 def _restarts(pod: Pod) -> int:
-    """As kubectl counts them: those of init containers as long as they have not come through."""
+    """Counts restarts as kubectl does: those of init containers as long as they have not come through."""
     counted = [status for status in pod.status.init_container_statuses if not status.ready]
     return sum(status.restart_count for status in (*counted, *pod.status.container_statuses))
 
 
 def _node_lost(pod: Pod) -> bool:
-    """A kubelet says why a pod is not ready; the node controller, which speaks for one that is silent, does not."""
+    """Returns whether the node controller speaks for a kubelet that is silent: it gives no reason, a kubelet does."""
     ready = next((each for each in pod.status.conditions if each.type == "Ready"), None)
     return bool(pod.spec.node_name) and ready is not None and ready.status == "False" and not ready.reason
 
@@ -184,7 +197,7 @@ def _exit(ended: Terminated) -> str:
 
 def _unready(
     conditions: tuple[ObjectCondition, ...], ready: bool, statuses: tuple[ContainerStatus, ...]
-) -> tuple[str, str]:
+) -> Reason:
     if ready:
         return "", ""
     for status in statuses:
@@ -205,7 +218,7 @@ def _main(statuses: tuple[ContainerStatus, ...], name: str) -> ContainerStatus |
 
 
 def _times(main: ContainerStatus | None) -> tuple[datetime | None, datetime | None]:
-    """When the main container began, and ended where it did not begin again."""
+    """Returns when the main container began, and ended where it did not begin again."""
     if main is None:
         return None, None
     if main.state.running is not None:

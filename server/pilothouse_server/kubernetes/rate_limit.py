@@ -28,13 +28,13 @@ class RateLimit:
         self._updated = clock()
 
     async def acquire(self, deadline_seconds: float) -> None:
-        """Wait for a token. Raises Throttled, at once, where the wait would pass the deadline."""
+        """Waits for a token. Raises Throttled, at once, where the wait would pass the deadline."""
         wait = self.reserve(deadline_seconds)
         if wait > 0:
             await asyncio.sleep(wait)
 
     def reserve(self, deadline_seconds: float) -> float:
-        """Take a token; answers the seconds to wait before it may be used. Raises Throttled."""
+        """Takes a token; returns the seconds to wait before it may be used. Raises Throttled."""
         now = self._clock()
         tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_second)
         self._updated, self._tokens = now, tokens

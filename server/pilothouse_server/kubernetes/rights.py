@@ -78,7 +78,7 @@ RIGHTS: tuple[Right, ...] = tuple(
 
 
 async def denied(client: ClusterClient, rights: Sequence[Right] = RIGHTS) -> list[Right]:
-    """Those of `rights` that the cluster denies to the credentials of `client`, in all namespaces.
+    """Returns those of `rights` that the cluster denies to the credentials of `client`, in all namespaces.
 
     Raises ClusterError where it cannot be asked.
     """

@@ -1,6 +1,6 @@
 """Whether what is wanted has been rolled out: the condition `RolledOut`, from the Deployment and its newest pods.
 
-The status of a container says whether it serves, and old pods serve through a rollout that fails. So this is told
+The status of a container says whether it serves, and old pods serve through a rollout that fails. So this is shown
 apart, by the rule of `kubectl rollout status`: the Deployment's controller has seen its newest generation, all
 replicas wanted are of the newest template and available, and no older ones are left. Surplus pods of the newest
 template do not matter, nor do pods that are ending.
@@ -10,7 +10,7 @@ else the cluster's where it makes no pods, else that of the newest pods (ImagePu
 `RolloutHeld` or `RollingOut`.
 
 Two write it: the worker from the answer to its apply, in the write that says that a generation was dealt with, and
-the observer from its watches, which lag behind. An older view must not tell a generation rolled out that it has not
+the observer from its watches, which lag behind. An older view must not call a generation rolled out that it has not
 seen, so the condition remembers the state of the Deployment that it was made from, and only one as new replaces it.
 """
 
@@ -29,7 +29,7 @@ ROLLED_OUT = "RolledOut"
 ROLLING_OUT = "RollingOut"
 ROLLOUT_HELD = "RolloutHeld"
 DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
-HELD_WORDS = "changes are kept back until it is resumed"
+HELD_MESSAGE = "changes are kept back until it is resumed"
 
 REVISION = "deployment.kubernetes.io/revision"
 
@@ -40,7 +40,7 @@ def observe_rollout(
     replica_sets: Iterable[ReplicaSet] = (),
     pods: Iterable[PodObservation] = (),
 ) -> Condition | None:
-    """The condition; None where nothing is rolled out because the container shall not run."""
+    """Returns the condition; None where nothing is rolled out because the container shall not run."""
     if container.desired_state != "running":
         return None
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
@@ -51,12 +51,12 @@ def observe_rollout(
         )
     if before is not None and _is_newer(before.made_from, deployment):
         return before
-    told = _told(container, deployment, tuple(replica_sets), tuple(pods))
-    return msgspec.structs.replace(told, made_from=_state(deployment))
+    condition = _observed(container, deployment, tuple(replica_sets), tuple(pods))
+    return msgspec.structs.replace(condition, made_from=_state(deployment))
 
 
 def applied_rollout(container: Container, deployment: Deployment) -> Condition | None:
-    """What the answer to an apply tells. Where the observer has seen as new a state, it knows more."""
+    """Returns what the answer to an apply shows. Where the observer has seen as new a state, it knows more."""
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
     if before is not None and before.made_from == _state(deployment) and container.desired_state == "running":
         return before
@@ -66,13 +66,13 @@ def applied_rollout(container: Container, deployment: Deployment) -> Condition |
 def reason_of(
     condition: Condition, deployment: Deployment, pods: Iterable[PodObservation], newest: ReplicaSet | None
 ) -> tuple[str, str]:
-    """Reason and message of a container that serves; empty once all is rolled out.
+    """Returns reason and message of a container that serves; empty once all is rolled out.
 
     A caller can act on what the newest pods say sooner than on the cluster's having given up, so that comes second.
     """
     pods = tuple(pods)
     if condition.status == "True" or (
-        # The counters follow the pods within moments; that is nothing to be told at each start.
+        # The counters follow the pods within moments; that is nothing to be shown at each start.
         condition.reason == ROLLING_OUT
         and condition.made_from == _state(deployment)
         and deployment.status.observed_generation >= deployment.metadata.generation
@@ -86,17 +86,17 @@ def reason_of(
 
 
 def newest_of(replica_sets: Iterable[ReplicaSet]) -> ReplicaSet | None:
-    """The replica set of the newest template."""
+    """Returns the replica set of the newest template."""
     return max(replica_sets, key=_revision, default=None)
 
 
 def witness(pods: Iterable[PodObservation]) -> PodObservation | None:
-    """The pod that says best why not all are ready: one that says more than "in preparation" before others."""
+    """Returns the pod that says best why not all are ready: one that says more than "in preparation" before others."""
     unready = [pod for pod in pods if not pod.ready]
     return min(unready, key=lambda pod: not says_why(pod), default=None)
 
 
-def _told(
+def _observed(
     container: Container,
     deployment: Deployment,
     replica_sets: tuple[ReplicaSet, ...],
@@ -115,17 +115,17 @@ def _told(
     if state.updated_replicas >= wanted and older <= 0 and state.available_replicas >= state.updated_replicas:
         return Condition(ROLLED_OUT, "True", ROLLED_OUT)
     if deployment.spec.paused and container.hold_rollout and state.replicas > state.updated_replicas:
-        return _not_yet(ROLLOUT_HELD, HELD_WORDS)
+        return _not_yet(ROLLOUT_HELD, HELD_MESSAGE)
     why = _of_newest(pods, newest if _is_of(newest, deployment) else None)
     if late := _find(state.conditions, "Progressing", "False"):
-        words = f"{late.message} {why[0]}: {why[1]}" if why else late.message
-        return _not_yet(late.reason, words.strip())
+        message = f"{late.message} {why[0]}: {why[1]}" if why else late.message
+        return _not_yet(late.reason, message.strip())
     if refused := _find(state.conditions, "ReplicaFailure", "True"):
         return _not_yet(refused.reason, refused.message)
     if why:
         return _not_yet(*why)
-    words = f"{min(state.updated_replicas, wanted)} of {wanted} replicas are of the newest template"
-    return _not_yet(ROLLING_OUT, f"{words}, {older} older ones are left" if older > 0 else words)
+    message = f"{min(state.updated_replicas, wanted)} of {wanted} replicas are of the newest template"
+    return _not_yet(ROLLING_OUT, f"{message}, {older} older ones are left" if older > 0 else message)
 
 
 def _not_yet(reason: str, message: str) -> Condition:
@@ -133,7 +133,7 @@ def _not_yet(reason: str, message: str) -> Condition:
 
 
 def _of_newest(pods: Iterable[PodObservation], newest: ReplicaSet | None) -> tuple[str, str] | None:
-    """Why the newest pods are not ready, where they say."""
+    """Returns why the newest pods are not ready, where they say."""
     if newest is None:
         return None
     mine = [pod for pod in pods if pod.replica_set == newest.metadata.name and not pod.deleting]
@@ -142,18 +142,18 @@ def _of_newest(pods: Iterable[PodObservation], newest: ReplicaSet | None) -> tup
 
 
 def says_why(pod: PodObservation) -> bool:
-    """Whether its reason is more than a station on the ordinary way to a pod that is ready."""
+    """Returns whether its reason is more than a station on the ordinary way to a pod that is ready."""
     return pod.reason not in ORDINARY and pod.reason != "ContainersNotReady"
 
 
 def _is_of(newest: ReplicaSet | None, deployment: Deployment) -> bool:
-    """Whether it is the Deployment's present template that the replica set makes: its own may not be known yet."""
+    """Returns whether the replica set makes the Deployment's present template: its own may not be known yet."""
     revision = deployment.metadata.annotation(REVISION)
     return newest is not None and (not revision or newest.metadata.annotation(REVISION) == revision)
 
 
 def _is_newer(made_from: str, deployment: Deployment) -> bool:
-    """Whether the state is a later one of the same Deployment."""
+    """Returns whether the state is a later one of the same Deployment."""
     uid, _, generation = made_from.rpartition("/")
     return uid == deployment.metadata.uid and int(generation) > deployment.metadata.generation
 

@@ -40,7 +40,7 @@ V = TypeVar("V")
 
 
 def accepted(metadata_only: bool, *, listed: bool = False) -> str:
-    """The `Accept` header: JSON, or the metadata of the objects alone; a watch tells single objects, not a list."""
+    """Returns the `Accept` header: JSON, or metadata alone; a watch sends single objects, not a list."""
     return _METADATA.format("List" if listed else "") if metadata_only else JSON
 
 
@@ -80,10 +80,10 @@ def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
 
 
 def clock_ahead(date: str, now: datetime) -> timedelta | None:
-    """How far a clock is ahead that an answer's `Date` was read from; None where it says nothing."""
+    """Returns how far a clock is ahead that an answer's `Date` was read from; None where it says nothing."""
     try:
-        said = parsedate_to_datetime(date)
-        return (said if said.tzinfo is not None else said.replace(tzinfo=UTC)) - now
+        sent = parsedate_to_datetime(date)
+        return (sent if sent.tzinfo is not None else sent.replace(tzinfo=UTC)) - now
     except (ValueError, OverflowError):
         return None
 
@@ -97,7 +97,7 @@ class Transport:
     """Requests to one API server. Bound to the event loop it is first used on.
 
     `ahead`: how far its clock is ahead of ours (behind: below zero), to a second, by its last answer. Ages of objects
-    are told by that clock.
+    are read by that clock.
     """
 
     def __init__(self, api_client: Any, *, name: str, limits: Limits) -> None:
@@ -118,7 +118,7 @@ class Transport:
         return str(self._api.configuration.host)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Closes all connections."""
         await self._streams.close()
         await self._api.close()
 
@@ -151,7 +151,7 @@ class Transport:
         await self._rate.acquire(self._limits.request_seconds)
 
     def _quieten(self, error: ClusterError) -> None:
-        """What one request was told holds for all: the server counts them by who asks, and that is always us."""
+        """What one request was answered holds for all: the server counts them by who asks, and that is always us."""
         if isinstance(error, Throttled):
             until = asyncio.get_running_loop().time() + error.retry_after_seconds
             self._quiet_until, self._quiet_words = max(self._quiet_until, until), error.message

@@ -72,7 +72,7 @@ class StatsSummary(Stats, frozen=True, rename="camel"):
 class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
     """Use of one container of ours, all its pods together, at `time`.
 
-    `network_*` and `disk_*` are None where no summary tells them.
+    `network_*` and `disk_*` are None where no summary has them.
     """
 
     key: Key
@@ -87,7 +87,7 @@ class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
 
 
 class _Sum:
-    """Adds up; None until something was told."""
+    """Adds up; None until there was something."""
 
     def __init__(self) -> None:
         self.pods = 0

@@ -142,7 +142,7 @@ class ClaimObserver(StatusObserver):
         shown: ClaimObservation,
         found: PersistentVolumeClaim | None,
     ) -> None:
-        """Have the worker look at what it alone can put right."""
+        """Has the worker look at what it alone can put right."""
         bound_now = shown.observed.status == "bound" and volume.observed.status != "bound"
         if bound_now and refused(volume) is not None:
             # A claim grows only once it is bound; what was refused before is worth an attempt at once.
@@ -151,7 +151,7 @@ class ClaimObserver(StatusObserver):
             await work_queue.requeue(transaction, "volume", volume.id)
 
     async def _explain(self, seen: list[tuple[Volume, ClaimObservation]]) -> None:
-        """Ask for the events of claims that are pending; they are observed again with these."""
+        """Asks for the events of claims that are pending; they are observed again with these."""
         for volume, observation in seen:
             uid = volume.uid
             if not observation.unexplained:

@@ -104,7 +104,7 @@ class ClusterView:
         return lost, namespaces
 
     def pods(self) -> Iterator[tuple[str, Pod]]:
-        """Every pod with the uid of its container."""
+        """Yields every pod with the uid of its container."""
         for uid, objects in self.containers.items():
             for pod in objects.pods.values():
                 yield uid, pod
@@ -127,7 +127,7 @@ class ClusterView:
         return uid
 
     def put(self, kind: str, uid: str, old: KubernetesObject | None, new: KubernetesObject | None) -> None:
-        """Take over an object (`kind` as `Objects` names it) of this container, or its end."""
+        """Takes over an object (`kind` as `Objects` names it) of this container, or its end."""
         if new is not None:
             objects = self.containers.setdefault(uid, Objects())
             getattr(objects, kind)[new.metadata.name] = new
@@ -145,11 +145,11 @@ class ClusterView:
 
 
 def container_uid(value: KubernetesObject) -> str | None:
-    """The container an object says it belongs to; None without a label that is a UUID: anybody can set labels."""
+    """Returns the container that an object names; None without a label that is a UUID: anybody can set labels."""
     return labelled_uid(value, manifests.CONTAINER_UID)
 
 
 def labelled_uid(value: KubernetesObject, label: str) -> str | None:
-    """The UUID that a label holds; None without one."""
+    """Returns the UUID that a label holds; None without one."""
     text = value.metadata.label(label)
     return text if _UUID.fullmatch(text) else None

@@ -175,7 +175,7 @@ class ContainerObserver(StatusObserver):
         await self._write_images(locked)
 
     async def _write_images(self, containers: list[Container]) -> None:
-        """Note what the pods run, where it is not noted yet."""
+        """Records what the pods run, where it is not noted yet."""
         found = []
         for container in containers:
             objects = self.view.containers.get(container.uid) or Objects()
@@ -244,7 +244,7 @@ class ContainerObserver(StatusObserver):
             self.unknown.pop(uid, None)
 
     async def _ask_for_repairs(self) -> None:
-        """Have the worker look at what others changed or took away."""
+        """Has the worker look at what others changed or took away."""
         suspects = set(self.view.take_suspects())
         lost, ending = self.view.take_lost()
         if not (suspects or lost or ending):

@@ -76,11 +76,11 @@ class Explanations:
         self._free_at = 0.0
 
     def events(self, uid: str) -> tuple[Event, ...]:
-        """What was answered last, while there is something to explain."""
+        """Returns what was answered last, while there is something to explain."""
         return self._events.get(uid, ())
 
     def news(self, container: Container, observation: Observation) -> tuple[tuple[Warned, ...], bool]:
-        """The warnings that the history does not tell yet, and whether it must be looked up if it does."""
+        """Returns the warnings that the history does not tell yet, and whether it must be looked up if it does."""
         uid = container.uid
         if uid not in self._events:
             return (), False
@@ -114,7 +114,7 @@ class Explanations:
             memory.pop(uid, None)
 
     async def ask(self, seen: dict[str, tuple[Container, Observation]]) -> None:
-        """Ask for the events that are due of these containers; they are observed again with them."""
+        """Asks for the events that are due of these containers; they are observed again with them."""
         due = [
             (container, question)
             for container, observation in seen.values()
@@ -132,7 +132,7 @@ class Explanations:
                 group.create_task(one(container, question))
 
     def _rationed(self, due: list[tuple[Container, _Question]]) -> list[tuple[Container, _Question]]:
-        """Those that may be asked now; each other has a time of its own from now on."""
+        """Returns those that may be asked now; each other has a time of its own from now on."""
         now = monotonic()
         granted = []
         for container, question in due:

@@ -51,7 +51,7 @@ class Images:
         self._written.pop(uid, None)
 
     def news(self, container: Container, pods: Iterable[Pod]) -> Sighting | None:
-        """What is to be written of a container's image; None where nothing is known, or nothing new."""
+        """Returns what is to be written of a container's image; None where nothing is known, or nothing new."""
         found = sighting(container, pods)
         written, tries = self._written.get(container.uid, (None, 0))
         if found is None or (written is not None and _same(written, found) and tries == 0):
@@ -59,7 +59,7 @@ class Images:
         return found
 
     async def describe(self, container: Container, found: Sighting) -> ImageSeen:
-        """Complete what a pod says with what its node says. A node that cannot be asked is passed over."""
+        """Completes what a pod says with what its node says. A node that cannot be asked is passed over."""
         seen = ImageSeen(int(container.id), found.digest)
         node = await self._node(found.node)
         if node is None:
@@ -93,7 +93,7 @@ class Images:
 
 
 def sighting(container: Container, pods: Iterable[Pod]) -> Sighting | None:
-    """What the pods that were made of the wanted image tell of it; one that runs before one that cannot pull it."""
+    """Returns how pods run the wanted image: one that runs it goes before one that cannot pull it."""
     failed = None
     for pod in pods:
         if pod.metadata.deletion_timestamp is not None:
@@ -112,7 +112,7 @@ def sighting(container: Container, pods: Iterable[Pod]) -> Sighting | None:
 
 
 def digest_of(image_id: str) -> str:
-    """The digest in a runtime's `imageID`.
+    """Returns the digest in a runtime's `imageID`.
 
     That of the repository, or where the image never came from one (it was loaded by hand) that of its configuration.
     """

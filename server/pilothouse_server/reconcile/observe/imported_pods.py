@@ -72,7 +72,7 @@ class ImportedPods:
                 self._replica_set_changed(None, replica_set)
 
     async def run(self) -> None:
-        """Watch where there is something to watch, until cancelled."""
+        """Watches where there is something to watch, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
@@ -145,7 +145,7 @@ class ImportedPods:
 
 
 def is_foreign(deployment: Deployment) -> bool:
-    """Whether a Deployment of ours makes pods that do not say whose they are."""
+    """Returns whether a Deployment of ours makes pods that do not say whose they are."""
     return not deployment.spec.template.metadata.label(manifests.CONTAINER_UID)
 
 

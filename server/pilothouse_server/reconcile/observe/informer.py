@@ -51,7 +51,7 @@ class Informer(Generic[T]):
         self._version = ""
 
     async def run(self) -> None:
-        """Follow the cluster until cancelled."""
+        """Follows the cluster until cancelled."""
         failures = 0
         while True:
             began = monotonic()

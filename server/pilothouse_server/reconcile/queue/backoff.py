@@ -14,7 +14,7 @@ REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0
 
 
 def backoff_seconds(attempts: int, first: float, most: float) -> float:
-    """The pause after failure number `attempts` (from 1): between half and all of the doubled time."""
+    """Returns the pause after failure number `attempts` (from 1): between half and all of the doubled time."""
     full = min(most, first * 2.0 ** min(attempts - 1, 32))
     return full * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
@@ -24,12 +24,12 @@ DENIED_ATTEMPTS = 4
 
 
 def is_passing_denial(error: object, attempts: int) -> bool:
-    """Whether a missing right, met after `attempts` failures, may be no more than a server's start."""
+    """Returns whether a missing right, met after `attempts` failures, may be no more than a server's start."""
     return isinstance(error, Forbidden) and bool(error.permission) and attempts < DENIED_ATTEMPTS
 
 
 def after_error(error: ClusterError, attempts: int) -> float:
-    """The pause after `error`; a server that says when to come again is not asked earlier."""
+    """Returns the pause after `error`; a server that says when to come again is not asked earlier."""
     refused = isinstance(error, Refused) and not error.retryable
     if refused and not is_passing_denial(error, attempts - 1):
         most = FORBIDDEN_MOST_SECONDS if isinstance(error, Forbidden) else REFUSED_MOST_SECONDS

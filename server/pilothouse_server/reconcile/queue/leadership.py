@@ -37,7 +37,7 @@ async def lead(
     *,
     seconds: float = LEASE_SECONDS,
 ) -> None:
-    """Do `work` whenever the lease `name` is ours, until cancelled. `work` runs until it is cancelled or raises.
+    """Does `work` whenever the lease `name` is ours, until cancelled. `work` runs until it is cancelled or raises.
 
     `work` raises LeaseLost when the database refuses its epoch; other exceptions are logged, and it starts again.
     """

@@ -32,40 +32,40 @@ class LeasedClient:
         self._ends = ends
 
     def check(self) -> None:
-        """Raise LeaseLost once the lease has run out."""
+        """Raises LeaseLost once the lease has run out."""
         if monotonic() >= self._ends:
             raise LeaseLost
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
-        """Read one object, or None."""
+        """Reads one object, or None."""
         return await self._client.find(resource, namespace, name)
 
     async def list(self, resource: Resource[T], namespace: str, label_selector: str) -> tuple[T, ...]:
-        """All objects with these labels."""
+        """Returns all objects with these labels."""
         return (await self._client.list(resource, namespace, label_selector=label_selector)).items
 
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
-        """Read one object whole. Raises NotFound."""
+        """Reads one object whole. Raises NotFound."""
         return await self._client.read(resource, namespace, name)
 
     async def dry_run(self, resource: Resource[Any], manifest: Manifest) -> Manifest:
-        """What the object would be after `apply`, whole."""
+        """Returns what the object would be after `apply`, whole."""
         return await self._client.dry_run(resource, manifest)
 
     async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
-        """Server-side apply."""
+        """Applies by server-side apply."""
         self.check()
         return await self._client.apply(resource, manifest, force=force)
 
     async def merge_patch(
         self, resource: Resource[Any], namespace: str | None, name: str, patch: Manifest
     ) -> None:
-        """JSON merge patch of an object that must exist. Raises NotFound."""
+        """Sends a JSON merge patch of an object that must exist. Raises NotFound."""
         self.check()
         await self._client.merge_patch(resource, namespace, name, patch)
 
     async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
-        """Set the replicas through the scale subresource."""
+        """Sets the replicas through the scale subresource."""
         self.check()
         await self._client.set_scale(resource, namespace, name, replicas)
 
@@ -78,6 +78,6 @@ class LeasedClient:
         uid: str,
         propagation: Propagation = "Foreground",
     ) -> bool:
-        """Delete exactly this object."""
+        """Deletes exactly this object."""
         self.check()
         return await self._client.delete(resource, namespace, name, uid=uid, propagation=propagation)

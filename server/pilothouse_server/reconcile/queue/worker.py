@@ -74,11 +74,11 @@ class Worker:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Look for work now, not at the next poll."""
+        """Looks for work now, not at the next poll."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled. A database that is away is waited for."""
+        """Works until cancelled. A database that is away is waited for."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_leases(), name="renew leases")
             failures = 0

@@ -72,7 +72,7 @@ WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 
 
 async def versions(transaction: ReadTransaction) -> dict[str, str]:
-    """Every registered cluster by name, with what changes when it must be connected to anew."""
+    """Returns every registered cluster by name, with what changes when it must be connected to anew."""
     return {row.name: row.version for row in await transaction.connection.execute(_VERSIONS)}
 
 
@@ -91,7 +91,7 @@ async def write_unhealthy(
 
 
 async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
-    """Mark up to `rows` containers of a cluster stale or fresh, with events. True while others remain."""
+    """Marks up to `rows` containers of a cluster stale or fresh, with events. True while others remain."""
     statement = _MARK_STALE if stale else _MARK_FRESH
     marked = await transaction.connection.execute(statement, {"cluster_name": cluster_name, "rows": rows})
     await _emit(transaction, [row.id for row in marked])

@@ -275,7 +275,7 @@ def _written(change: Change, transaction: Transaction) -> Container:
 
 
 def _tells_more(change: Change) -> bool:
-    """Whether the cluster now says why, or says another why, while the status stays."""
+    """Returns whether the cluster now says why, or says another why, while the status stays."""
     before, now = change.container.observed.reason, change.observed.reason
     if change.observed.status not in ("pending", "failed", "running") or now in ORDINARY_REASONS:
         return False

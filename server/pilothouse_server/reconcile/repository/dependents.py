@@ -31,6 +31,6 @@ WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND s.observed_gen
 
 
 async def owners(transaction: ReadTransaction, cluster_name: str) -> dict[str, tuple[Owner, int]]:
-    """Everything on this cluster that must show a Service, a config map or a secret: uid → type and id."""
+    """Returns everything on this cluster that must show a Service, a config map or a secret: uid → type and id."""
     rows = await transaction.connection.execute(_OWNERS, {"cluster_name": cluster_name})
     return {row.uid: (row.type, row.id) for row in rows}

@@ -57,13 +57,13 @@ WHERE status = 'available'
 
 
 async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> None:
-    """Note what the pods of these containers run."""
+    """Records what the pods of these containers run."""
     if seen:
         rows = orjson.dumps([msgspec.to_builtins(each) for each in seen]).decode()
         await transaction.connection.execute(_SEEN, {"rows": rows})
 
 
 async def write_failed(transaction: Transaction, container_ids: Sequence[int]) -> None:
-    """Note that the images of these containers cannot be pulled."""
+    """Records that the images of these containers cannot be pulled."""
     if container_ids:
         await transaction.connection.execute(_FAILED, {"container_ids": list(container_ids)})

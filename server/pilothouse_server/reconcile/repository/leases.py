@@ -37,7 +37,7 @@ _GIVE_UP = text(
 
 
 async def take(transaction: Transaction, name: str, owner: str, seconds: float) -> Lease | None:
-    """Take or renew a lease; None while another holds it. `owner` must be unique to the process."""
+    """Takes or renew a lease; None while another holds it. `owner` must be unique to the process."""
     row = (
         await transaction.connection.execute(_TAKE, {"name": name, "owner": owner, "seconds": seconds})
     ).first()
@@ -45,13 +45,13 @@ async def take(transaction: Transaction, name: str, owner: str, seconds: float) 
 
 
 async def hold(transaction: Transaction, lease: Lease) -> bool:
-    """Keep the lease from changing hands until the transaction ends. False where it is lost."""
+    """Keeps the lease from changing hands until the transaction ends. False where it is lost."""
     found = await transaction.connection.execute(_HOLD, _key(lease))
     return found.first() is not None
 
 
 async def give_up(transaction: Transaction, lease: Lease) -> None:
-    """Let another server take it at once."""
+    """Lets another server take it at once."""
     await transaction.connection.execute(_GIVE_UP, _key(lease))
 
 

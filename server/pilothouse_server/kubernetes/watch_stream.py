@@ -1,7 +1,12 @@
-"""A line of a watch as an event."""
+"""A watch's stream: lines of any length, without a quadratic search, and each line as an event.
+
+The client library's watch reads lines with a buffer limit of 4 MiB and turns a longer one into an error that repeats
+for ever. Here a line may be as long as an object can be with all its history of managed fields, and more.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Generic, Literal, cast
 
 import msgspec
@@ -9,6 +14,9 @@ import msgspec
 from pilothouse_server.kubernetes.errors import Status, Unreachable, from_status
 from pilothouse_server.kubernetes.objects import KubernetesObject, T
 from pilothouse_server.kubernetes.transport import decode
+
+# etcd keeps objects of 1.5 MiB by default, rarely more than 8; beyond this it is no watch.
+LINE_LIMIT = 64 * 1024 * 1024
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
@@ -34,7 +42,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def decode_event(line: bytes, type_: type[T]) -> WatchEvent[T]:
-    """The event. Raises Unreachable for a line that is none, and the error that an ERROR event tells."""
+    """Returns the event. Raises Unreachable for a line that is none, and the error that an ERROR event holds."""
     try:
         event = _decode_line(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -47,3 +55,25 @@ def decode_event(line: bytes, type_: type[T]) -> WatchEvent[T]:
         # The rest of it is no object: a pod without containers, `null` where a list must be.
         return WatchEvent("BOOKMARK", type_(metadata=decode(event.object, KubernetesObject).metadata))
     return WatchEvent(cast("EventType", event.type), decode(event.object, type_))
+
+
+async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yields whole lines without their end; empty ones are skipped, and so is a last one that was cut off.
+
+    Raises Unreachable for a line over LINE_LIMIT bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            parts.append(chunk[start:end])
+            line = b"".join(parts) if len(parts) > 1 else parts[0]
+            parts, size, start = [], 0, end + 1
+            if line.strip():
+                yield line
+        if start < len(chunk):
+            parts.append(chunk[start:])
+            size += len(chunk) - start
+            if size > LINE_LIMIT:
+                raise Unreachable(f"a line of a watch is longer than {LINE_LIMIT} bytes")
