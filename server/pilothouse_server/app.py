@@ -91,10 +91,10 @@ class Application:
         self.store = Store(self.database)
         self.store.renderers |= {
             "container": container_messages.CONTAINER.render,
-            "namespace": namespace_messages.render,
+            "namespace": namespace_messages.NAMESPACE.render,
             "config_map": config_messages.render_config_map,
             "secret": config_messages.render_secret,
-            "volume": storage_messages.render,
+            "volume": storage_messages.VOLUME.render,
         }
         self._kubeconfigs = kubeconfigs
         self._keys = KeyRing.load(settings.key_file, create=settings.secret_key_file is None)

@@ -39,7 +39,7 @@ class AuditService:
             sight = await _sight(call, transaction, request.namespace)
             found, token = await operations.list_operations(transaction, page, sight)
         return pb.ListOperationsResponse(
-            operations=[messages.operation(item) for item in found], next_page_token=token
+            operations=[messages.OPERATION.to_proto(item) for item in found], next_page_token=token
         )
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
@@ -48,7 +48,7 @@ class AuditService:
             found = await operations.locate(
                 transaction, UUID(request.operation_id), Sight(call.user_id, call.visible_namespaces())
             )
-        return pb.GetOperationResponse(operation=messages.operation(found))
+        return pb.GetOperationResponse(operation=messages.OPERATION.to_proto(found))
 
     async def GetUserOperationStats(
         self, request: pb.GetUserOperationStatsRequest, call: Call
@@ -58,7 +58,7 @@ class AuditService:
         async with call.read() as transaction:
             found, token = await operations.list_stats(transaction, page, request.username)
         return pb.GetUserOperationStatsResponse(
-            user_operation_stats=[messages.user_operation_stats(item) for item in found],
+            user_operation_stats=[messages.USER_OPERATION_STATS.to_proto(item) for item in found],
             next_page_token=token,
         )
 
@@ -124,7 +124,7 @@ class AuditService:
                 call.resume_token = tokens.token(item.sequence)
                 yield pb.WatchOperationsResponse(
                     change_type=resource.CHANGE_TYPE_ADDED,
-                    operation=messages.operation(item),
+                    operation=messages.OPERATION.to_proto(item),
                     revision=item.sequence,
                     resume_token=call.resume_token,
                 )

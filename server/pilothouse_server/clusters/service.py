@@ -16,8 +16,6 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 
-_UPDATABLE = frozenset({"display_name", "labels"})
-
 
 class ClusterCalls:
     """What NamespaceService serves about clusters."""
@@ -31,7 +29,7 @@ class ClusterCalls:
         self, request: pb.RegisterClusterRequest, call: Call
     ) -> pb.RegisterClusterResponse:
         """Tries a cluster out and registers it."""
-        wanted = messages.wanted(request.cluster)
+        wanted = messages.CLUSTER.from_proto(request.cluster)
         if not wanted.name:
             raise missing("cluster.name")
         credentials = messages.credentials(request.credentials)
@@ -43,7 +41,7 @@ class ClusterCalls:
         )
         call.describe(resource_id=registered.id)
         return pb.RegisterClusterResponse(
-            cluster=messages.cluster(registered),
+            cluster=messages.CLUSTER.to_proto(registered),
             missing_rights=[messages.right(right, denied=True) for right in tried_out.missing_rights],
         )
 
@@ -52,7 +50,7 @@ class ClusterCalls:
         async with call.read() as transaction:
             found = await registration.locate(transaction, request.name)
         call.describe(resource_id=found.id)
-        return pb.GetClusterResponse(cluster=messages.cluster(found))
+        return pb.GetClusterResponse(cluster=messages.CLUSTER.to_proto(found))
 
     async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> pb.ListClustersResponse:
         """Lists clusters."""
@@ -60,7 +58,7 @@ class ClusterCalls:
         async with call.read() as transaction:
             found, token = await registration.list_page(transaction, page)
         return pb.ListClustersResponse(
-            clusters=[messages.cluster(item) for item in found], next_page_token=token
+            clusters=[messages.CLUSTER.to_proto(item) for item in found], next_page_token=token
         )
 
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:
@@ -68,7 +66,7 @@ class ClusterCalls:
         renewed = request.HasField("credentials")
         paths: tuple[str, ...] = ()
         if request.HasField("update_mask") or not renewed:
-            paths = check_update_mask(pb.Cluster, request.update_mask, _UPDATABLE)
+            paths = check_update_mask(pb.Cluster, request.update_mask, messages.CLUSTER.updatable)
         check = _etag_check(request.etag or request.cluster.etag)
         tried_out = None
         if renewed:
@@ -80,7 +78,7 @@ class ClusterCalls:
         changed = await registration.change(
             await call.transaction(),
             request.name,
-            messages.wanted(request.cluster),
+            messages.CLUSTER.from_proto(request.cluster),
             paths,
             tried_out,
             self._access.envelopes,
@@ -89,7 +87,7 @@ class ClusterCalls:
         call.describe(resource_id=changed.id, credentials_renewed=renewed)
         missing = tried_out.missing_rights if tried_out is not None else ()
         return pb.UpdateClusterResponse(
-            cluster=messages.cluster(changed),
+            cluster=messages.CLUSTER.to_proto(changed),
             missing_rights=[messages.right(right, denied=True) for right in missing],
         )
 
@@ -109,7 +107,7 @@ class ClusterCalls:
             _etag_check(request.etag),
         )
         call.describe(resource_id=ended.id, objects=messages.OBJECTS_OF[request.objects], namespaces=count)
-        return pb.DeregisterClusterResponse(cluster=messages.cluster(ended), namespaces=count)
+        return pb.DeregisterClusterResponse(cluster=messages.CLUSTER.to_proto(ended), namespaces=count)
 
     async def GetRequiredRights(
         self, request: pb.GetRequiredRightsRequest, _call: Call

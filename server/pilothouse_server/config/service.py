@@ -54,7 +54,7 @@ class ConfigService:
         """Makes a config map."""
         _require_name("config_map", request.config_map.name)
         created = await config_maps.create(
-            await call.transaction(), request.namespace, messages.wanted_config_map(request.config_map)
+            await call.transaction(), request.namespace, messages.CONFIG_MAP.from_proto(request.config_map)
         )
         return pb.CreateConfigMapResponse(config_map=await self._wanted_map(call, created))
 
@@ -69,16 +69,16 @@ class ConfigService:
     ) -> pb.ListConfigMapsResponse:
         """Lists config maps."""
         found, token = await self._list("config_map", request, call)
-        shown = [messages.config_map(cast("ConfigMap", item)) for item in found]
+        shown = [messages.CONFIG_MAP.to_proto(cast("ConfigMap", item)) for item in found]
         return pb.ListConfigMapsResponse(config_maps=shown, next_page_token=token)
 
     async def UpdateConfigMap(
         self, request: pb.UpdateConfigMapRequest, call: Call
     ) -> pb.UpdateConfigMapResponse:
         """Changes a config map."""
-        paths = check_update_mask(pb.ConfigMap, request.update_mask, messages.CONFIG_MAP_UPDATABLE)
+        paths = check_update_mask(pb.ConfigMap, request.update_mask, messages.CONFIG_MAP.updatable)
         _check_restart(request, call)
-        asked, keys = messages.wanted_config_map(request.config_map), messages.single_keys(request)
+        asked, keys = messages.CONFIG_MAP.from_proto(request.config_map), messages.single_keys(request)
         if not paths and keys == config_maps.SingleKeys():
             raise missing("update_mask")
         changed = await config_maps.change(
@@ -122,7 +122,7 @@ class ConfigService:
     async def ListSecrets(self, request: pb.ListSecretsRequest, call: Call) -> pb.ListSecretsResponse:
         """Lists secrets, without their values."""
         found, token = await self._list("secret", request, call)
-        shown = [messages.secret(cast("Secret", item)) for item in found]
+        shown = [messages.SECRET.to_proto(cast("Secret", item)) for item in found]
         return pb.ListSecretsResponse(secrets=shown, next_page_token=token)
 
     async def UpdateSecret(self, request: pb.UpdateSecretRequest, call: Call) -> pb.UpdateSecretResponse:
@@ -255,18 +255,18 @@ class ConfigService:
 
 def _config(item: Config) -> pb.Config:
     if isinstance(item, ConfigMap):
-        return pb.Config(config_map=messages.config_map(item))
-    return pb.Config(secret=messages.secret(cast("Secret", item)))
+        return pb.Config(config_map=messages.CONFIG_MAP.to_proto(item))
+    return pb.Config(secret=messages.SECRET.to_proto(cast("Secret", item)))
 
 
 def _shown_map(call: Call, value: ConfigMap) -> pb.ConfigMap:
     call.describe(resource_id=value.id, namespace_id=value.namespace_id)
-    return messages.config_map(value)
+    return messages.CONFIG_MAP.to_proto(value)
 
 
 def _shown_secret(call: Call, value: Secret) -> pb.Secret:
     call.describe(resource_id=value.id, namespace_id=value.namespace_id)
-    return messages.secret(value)
+    return messages.SECRET.to_proto(value)
 
 
 def _check_restart(request: pb.UpdateConfigMapRequest | pb.UpdateSecretRequest, call: Call) -> None:

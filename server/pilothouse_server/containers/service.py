@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters import events
+from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
@@ -75,7 +76,7 @@ class ContainerService:
             found_events = await events.read(
                 self._connect, found.cluster_name, found.kubernetes_namespace, subjects_of(found, pods)
             )
-            response.events.extend(map(wire.KUBERNETES_EVENT.to_proto, found_events.events))
+            response.events.extend(map(KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable
         return response
 

@@ -17,9 +17,6 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.store.unit_of_work import Actor
 
-_USER_PATHS = frozenset({"email", "full_name", "avatar_url", "status"})
-_ROLE_PATHS = frozenset({"display_name", "description", "permissions"})
-
 
 class IdentityService:
     """Serves `pilothouse.identity.v1.IdentityService`. `known_permissions` are all that any method needs."""
@@ -40,25 +37,14 @@ class IdentityService:
         user, issued = await self._logins.log_in(request.username, request.password, origin)
         call.act_as(Actor(user.id, user.username))
         call.describe(resource_name=user.username)
-        return pb.LoginResponse(
-            access_token=issued.access_token,
-            access_expire_time=wire.timestamp(issued.access_expires_at),
-            refresh_token=issued.refresh_token,
-            refresh_expire_time=wire.timestamp(issued.refresh_expires_at),
-            user=messages.user(user),
-        )
+        return messages.login(user, issued)
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, call: Call
     ) -> pb.RefreshSessionResponse:
         """Exchanges a refresh token for new tokens."""
         issued = await self._logins.renew(request.refresh_token, call.act_as)
-        return pb.RefreshSessionResponse(
-            access_token=issued.access_token,
-            access_expire_time=wire.timestamp(issued.access_expires_at),
-            refresh_token=issued.refresh_token,
-            refresh_expire_time=wire.timestamp(issued.refresh_expires_at),
-        )
+        return messages.REFRESHED.to_proto(issued)
 
     async def Logout(self, _request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
         """Ends the session in use."""
@@ -73,8 +59,8 @@ class IdentityService:
             held = await grants.of_user(transaction, user.id)
         _describe_user(call, user)
         return pb.WhoAmIResponse(
-            user=messages.user(user),
-            grants=[messages.role_grant(grant) for grant in held],
+            user=messages.USER.to_proto(user),
+            grants=[messages.ROLE_GRANT.to_proto(grant) for grant in held],
             permissions=permissions.held_everywhere(call.caller, self._known_permissions),
         )
 
@@ -91,39 +77,41 @@ class IdentityService:
 
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
         """Makes a user."""
-        wanted = messages.wanted_user(request.user)
+        wanted = messages.USER.from_proto(request.user)
         created = await users.create(await call.transaction(), wanted, request.password, self._passwords)
         _describe_user(call, created)
-        return pb.CreateUserResponse(user=messages.user(created))
+        return pb.CreateUserResponse(user=messages.USER.to_proto(created))
 
     async def GetUser(self, request: pb.GetUserRequest, call: Call) -> pb.GetUserResponse:
         """Answers one user."""
         async with call.read() as transaction:
             found = await users.locate(transaction, request.username)
         _describe_user(call, found)
-        return pb.GetUserResponse(user=messages.user(found))
+        return pb.GetUserResponse(user=messages.USER.to_proto(found))
 
     async def ListUsers(self, _request: pb.ListUsersRequest, call: Call) -> pb.ListUsersResponse:
         """Lists users."""
         async with call.read() as transaction:
             found, token = await users.list_page(transaction, wire.page_request(call, self._page_key))
-        return pb.ListUsersResponse(users=[messages.user(item) for item in found], next_page_token=token)
+        return pb.ListUsersResponse(
+            users=[messages.USER.to_proto(item) for item in found], next_page_token=token
+        )
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call) -> pb.UpdateUserResponse:
         """Changes a user."""
-        paths = check_update_mask(pb.User, request.update_mask, _USER_PATHS)
+        paths = check_update_mask(pb.User, request.update_mask, messages.USER.updatable)
         if "status" in paths and not request.user.status:
             raise invalid("user.status", "must be given, because update_mask names it", reason="REQUIRED")
         changed = await users.change(
             await call.transaction(),
             call.caller,
             request.username,
-            messages.wanted_user(request.user),
+            messages.USER.from_proto(request.user),
             paths,
             _user_check(request.etag or request.user.etag),
         )
         _describe_user(call, changed)
-        return pb.UpdateUserResponse(user=messages.user(changed))
+        return pb.UpdateUserResponse(user=messages.USER.to_proto(changed))
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, call: Call) -> pb.DeleteUserResponse:
         """Deletes a user."""
@@ -142,37 +130,39 @@ class IdentityService:
 
     async def CreateRole(self, request: pb.CreateRoleRequest, call: Call) -> pb.CreateRoleResponse:
         """Makes a role."""
-        wanted = messages.wanted_role(request.role)
+        wanted = messages.ROLE.from_proto(request.role)
         created = await roles.create(await call.transaction(), call.caller, wanted)
         _describe_role(call, created)
-        return pb.CreateRoleResponse(role=messages.role(created))
+        return pb.CreateRoleResponse(role=messages.ROLE.to_proto(created))
 
     async def GetRole(self, request: pb.GetRoleRequest, call: Call) -> pb.GetRoleResponse:
         """Answers one role."""
         async with call.read() as transaction:
             found = await roles.locate(transaction, request.name)
         _describe_role(call, found)
-        return pb.GetRoleResponse(role=messages.role(found))
+        return pb.GetRoleResponse(role=messages.ROLE.to_proto(found))
 
     async def ListRoles(self, _request: pb.ListRolesRequest, call: Call) -> pb.ListRolesResponse:
         """Lists roles."""
         async with call.read() as transaction:
             found, token = await roles.list_page(transaction, wire.page_request(call, self._page_key))
-        return pb.ListRolesResponse(roles=[messages.role(item) for item in found], next_page_token=token)
+        return pb.ListRolesResponse(
+            roles=[messages.ROLE.to_proto(item) for item in found], next_page_token=token
+        )
 
     async def UpdateRole(self, request: pb.UpdateRoleRequest, call: Call) -> pb.UpdateRoleResponse:
         """Changes a role."""
-        paths = check_update_mask(pb.Role, request.update_mask, _ROLE_PATHS)
+        paths = check_update_mask(pb.Role, request.update_mask, messages.ROLE.updatable)
         changed = await roles.change(
             await call.transaction(),
             call.caller,
             request.name,
-            messages.wanted_role(request.role),
+            messages.ROLE.from_proto(request.role),
             paths,
             _role_check(request.etag or request.role.etag),
         )
         _describe_role(call, changed)
-        return pb.UpdateRoleResponse(role=messages.role(changed))
+        return pb.UpdateRoleResponse(role=messages.ROLE.to_proto(changed))
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, call: Call) -> pb.DeleteRoleResponse:
         """Deletes a role."""
@@ -191,7 +181,7 @@ class IdentityService:
             wire.moment(request.expire_time) if request.HasField("expire_time") else None,
         )
         _describe_grant(call, granted)
-        return pb.GrantRoleResponse(grant=messages.role_grant(granted))
+        return pb.GrantRoleResponse(grant=messages.ROLE_GRANT.to_proto(granted))
 
     async def RevokeRole(self, request: pb.RevokeRoleRequest, call: Call) -> pb.RevokeRoleResponse:
         """Takes a grant back."""
@@ -211,7 +201,7 @@ class IdentityService:
                 transaction, call.caller, call.rule.permission, request.namespace, page
             )
         return pb.ListRoleGrantsResponse(
-            role_grants=[messages.role_grant(item) for item in found], next_page_token=token
+            role_grants=[messages.ROLE_GRANT.to_proto(item) for item in found], next_page_token=token
         )
 
     async def ListSessions(self, _request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:

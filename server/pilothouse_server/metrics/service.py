@@ -102,7 +102,7 @@ class MetricsService:
                     visible=interest.visible(),
                 )
             for part in _parts(newest) or [()]:
-                yield pb.WatchUsageResponse(samples=map(messages.usage_sample, part))
+                yield pb.WatchUsageResponse(samples=map(messages.USAGE_SAMPLE.to_proto, part))
             async for found in self._stream.follow(position, newest, interest):
                 for samples in _parts(found) or [()]:
                     yield b"".join(item.answer for item in samples)
@@ -114,7 +114,7 @@ class MetricsService:
         async with call.read() as transaction:
             found = await operations.details(transaction, request.namespace, request.name)
         call.describe(resource_id=found.id, namespace_id=found.namespace_id)
-        return pb.GetContainerDetailsResponse(container_details=messages.container_details(found))
+        return pb.GetContainerDetailsResponse(container_details=messages.CONTAINER_DETAILS.to_proto(found))
 
     async def GetNamespaceSummary(
         self, request: pb.GetNamespaceSummaryRequest, call: Call
@@ -129,7 +129,8 @@ class MetricsService:
                 visible=call.visible_namespaces(),
             )
         return pb.GetNamespaceSummaryResponse(
-            namespace_summaries=[messages.namespace_summary(item) for item in found], next_page_token=token
+            namespace_summaries=[messages.NAMESPACE_SUMMARY.to_proto(item) for item in found],
+            next_page_token=token,
         )
 
     async def ListTopContainers(
@@ -144,7 +145,7 @@ class MetricsService:
                 visible=call.visible_namespaces(),
                 most=request.page_size or _DEFAULT_PAGE,
             )
-        return pb.ListTopContainersResponse(samples=[messages.usage_sample(item) for item in found])
+        return pb.ListTopContainersResponse(samples=[messages.USAGE_SAMPLE.to_proto(item) for item in found])
 
     async def GetDatabaseStats(
         self, request: pb.GetDatabaseStatsRequest, call: Call
@@ -153,12 +154,12 @@ class MetricsService:
         found = await operations.database_stats(
             call.store, request.table_name, request.slow_query_limit or _DEFAULT_QUERIES
         )
-        return messages.database_stats(found)
+        return messages.DATABASE_STATS.to_proto(found)
 
     async def GetTableSizes(self, request: pb.GetTableSizesRequest, call: Call) -> pb.GetTableSizesResponse:
         """Answers the sizes of tables."""
         found = await operations.table_sizes(call.store, include_partitions=request.include_partitions)
-        return pb.GetTableSizesResponse(table_sizes=[messages.table_size(item) for item in found])
+        return pb.GetTableSizesResponse(table_sizes=[messages.TABLE_SIZE.to_proto(item) for item in found])
 
 
 async def _gathered(

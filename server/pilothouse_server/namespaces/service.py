@@ -21,11 +21,6 @@ from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 
-_UPDATABLE = frozenset(
-    {"display_name", "description", "status", "resource_quota", "labels", "annotations"}
-    | {f"resource_quota.{part}" for part in ("containers", "cpu", "memory")}
-)
-
 
 class NamespaceService(ClusterCalls):
     """Serves `pilothouse.namespace.v1.NamespaceService`."""
@@ -48,7 +43,7 @@ class NamespaceService(ClusterCalls):
         transaction = await call.transaction()
         created = await operations.create(
             transaction,
-            messages.wanted(request.namespace),
+            messages.NAMESPACE.from_proto(request.namespace),
             adopt=request.adopt,
             may_adopt=call.caller.allows("*"),
         )
@@ -56,14 +51,14 @@ class NamespaceService(ClusterCalls):
         if call.validate_only:
             await call.undo_work()
             await check_on_cluster(self._access.connect, created)
-        return pb.CreateNamespaceResponse(namespace=messages.namespace(created))
+        return pb.CreateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(created))
 
     async def GetNamespace(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
         """Answers one namespace."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.name)
         _describe(call, found)
-        return pb.GetNamespaceResponse(namespace=messages.namespace(found))
+        return pb.GetNamespaceResponse(namespace=messages.NAMESPACE.to_proto(found))
 
     async def ListNamespaces(
         self, request: pb.ListNamespacesRequest, call: Call
@@ -75,18 +70,18 @@ class NamespaceService(ClusterCalls):
                 transaction, page, _selector(request.label_selector), call.visible_namespaces()
             )
         return pb.ListNamespacesResponse(
-            namespaces=[messages.namespace(item) for item in found], next_page_token=token
+            namespaces=[messages.NAMESPACE.to_proto(item) for item in found], next_page_token=token
         )
 
     async def UpdateNamespace(
         self, request: pb.UpdateNamespaceRequest, call: Call
     ) -> pb.UpdateNamespaceResponse:
         """Changes a namespace."""
-        paths = check_update_mask(pb.Namespace, request.update_mask, _UPDATABLE)
+        paths = check_update_mask(pb.Namespace, request.update_mask, messages.NAMESPACE.updatable)
         changed = await operations.change(
             await call.transaction(),
             request.name,
-            messages.wanted(request.namespace),
+            messages.NAMESPACE.from_proto(request.namespace),
             paths,
             _etag_check(request.etag or request.namespace.etag),
         )
@@ -94,7 +89,7 @@ class NamespaceService(ClusterCalls):
         if call.validate_only:
             await call.undo_work()
             await check_on_cluster(self._access.connect, changed)
-        return pb.UpdateNamespaceResponse(namespace=messages.namespace(changed))
+        return pb.UpdateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(changed))
 
     async def DeleteNamespace(
         self, request: pb.DeleteNamespaceRequest, call: Call
@@ -111,11 +106,11 @@ class NamespaceService(ClusterCalls):
         if call.validate_only:
             await call.undo_work()
             await check_on_cluster(self._access.connect, marked)
-        return pb.DeleteNamespaceResponse(namespace=messages.namespace(marked))
+        return pb.DeleteNamespaceResponse(namespace=messages.NAMESPACE.to_proto(marked))
 
     def WatchNamespaces(self, request: pb.WatchNamespacesRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches namespaces."""
-        status = messages.STATUS_OF[request.status] if request.status else ""
+        status = messages.STATUS.word[request.status] if request.status else ""
         selector = _selector(request.label_selector)
 
         async def snapshot(transaction: ReadTransaction) -> AsyncIterator[Message]:
@@ -123,7 +118,7 @@ class NamespaceService(ClusterCalls):
                 transaction, name=request.name, status=status, selector=selector
             ):
                 if call.caller.allows(call.rule.permission, item.name):
-                    yield messages.namespace(item)
+                    yield messages.NAMESPACE.to_proto(item)
 
         wanted = WatchFilter(
             "namespace",
@@ -147,7 +142,9 @@ class NamespaceService(ClusterCalls):
             found = await operations.locate(transaction, request.name)
             used = await self._contents.quota_usage(transaction, found.id)
         _describe(call, found)
-        return pb.GetQuotaUsageResponse(quota=messages.quota(found.quota), used=messages.quota(used))
+        return pb.GetQuotaUsageResponse(
+            quota=messages.QUOTA.to_proto(found.quota), used=messages.QUOTA.to_proto(used)
+        )
 
 
 def _describe(call: Call, namespace: Namespace) -> None:

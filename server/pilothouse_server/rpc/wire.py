@@ -1,15 +1,13 @@
-"""From values to protobuf and back, for what all nouns share: times, conditions, events, etags, pages."""
+"""What the messages of all nouns share: conditions, times, etags, pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import Aborted
-from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import AnswerConverter, Differences, etag
 from pilothouse_server.store.paging import PageRequest
@@ -17,30 +15,11 @@ from pilothouse_server.values.resources import Condition
 
 # `made_from` is of the platform's own use.
 CONDITION = AnswerConverter(Condition, resource.Condition, Differences(struct_only=("made_from",)))
-KUBERNETES_EVENT = AnswerConverter(
-    KubernetesEvent,
-    resource.KubernetesEvent,
-    Differences(names={"object_kind": "kind", "object_name": "name"}),
-)
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """A time as protobuf; None stays unset."""
-    if moment is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
 
 
 def moment(message: Timestamp) -> datetime:
     """A protobuf time in UTC."""
     return message.ToDatetime(tzinfo=UTC)
-
-
-def conditions(values: Iterable[Condition]) -> list[resource.Condition]:
-    """Conditions as protobuf."""
-    return [CONDITION.to_proto(value) for value in values]
 
 
 def check_etag(given: str, uid: str, resource_version: int) -> None:

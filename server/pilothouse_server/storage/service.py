@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.clusters import events
+from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
@@ -39,10 +40,12 @@ class StorageService:
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """Makes a volume."""
+        if not request.volume.type:
+            raise missing("volume.type")
         created = await operations.create(
             await call.transaction(),
             request.namespace,
-            messages.wanted(request.volume),
+            messages.VOLUME.from_proto(request.volume),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
         return pb.CreateVolumeResponse(volume=await self._wanted(call, created))
@@ -57,7 +60,7 @@ class StorageService:
             found_events = await events.read(
                 self._connect, found.cluster_name, found.kubernetes_namespace, [claim]
             )
-            response.events.extend(map(wire.KUBERNETES_EVENT.to_proto, found_events.events))
+            response.events.extend(map(KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable
         return response
 
@@ -73,19 +76,19 @@ class StorageService:
                 visible=call.visible_namespaces(),
             )
         return pb.ListVolumesResponse(
-            volumes=[messages.volume(item) for item in found], next_page_token=token
+            volumes=[messages.VOLUME.to_proto(item) for item in found], next_page_token=token
         )
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes what is wanted of a volume."""
-        paths = check_update_mask(pb.Volume, request.update_mask, messages.UPDATABLE)
+        paths = check_update_mask(pb.Volume, request.update_mask, messages.VOLUME.updatable)
         if not paths and not request.replace_lost_claim:
             raise missing("update_mask")
         changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
-            messages.merger(request.volume, paths),
+            messages.VOLUME.merger(request.volume, paths),
             _etag_check(request.etag or request.volume.etag),
             replace_lost_claim=request.replace_lost_claim,
         )
@@ -142,7 +145,7 @@ class StorageService:
 
     async def WatchVolumes(self, request: pb.WatchVolumesRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches volumes."""
-        status = messages.STATUS_OF[request.status] if request.status else ""
+        status = messages.STATUS.word[request.status] if request.status else ""
         selector = _selector(request.label_selector)
         async with call.read() as transaction:
             namespace_id = await _namespace_id(call, transaction, request.namespace)
@@ -156,7 +159,7 @@ class StorageService:
                 selector=selector,
                 visible=call.visible_namespaces(),
             ):
-                yield messages.volume(item)
+                yield messages.VOLUME.to_proto(item)
 
         wanted = WatchFilter(
             "volume",
@@ -174,7 +177,7 @@ class StorageService:
 
 def _shown(call: Call, volume: Volume) -> pb.Volume:
     call.describe(resource_id=volume.id, namespace_id=volume.namespace_id)
-    return messages.volume(volume)
+    return messages.VOLUME.to_proto(volume)
 
 
 async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:

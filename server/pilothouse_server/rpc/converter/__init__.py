@@ -44,7 +44,7 @@ from pilothouse_server.rpc.converter.pairing import (
     enum_numbers,
     etag,
     literal_words,
-    taken_over,
+    replaced,
 )
 from pilothouse_server.rpc.field_checks import descriptor_of
 
@@ -79,11 +79,11 @@ class AnswerConverter(Generic[ValueT, MessageT]):
         """`parts` convert structs inside this one that have differences of their own."""
         self.struct, self.message = struct, message
         self.differences = differences or Differences()
-        self._pairing = Pairing(struct, descriptor_of(message), self.differences)
+        self._pairing = Pairing(struct, descriptor_of(message), self.differences, reads=self._reads)
         self._parts: dict[tuple[type, str], Functions] = {
             (part.struct, descriptor_of(part.message).full_name): part.functions for part in parts
         }
-        self.functions = compile_functions(self._pairing, message, self._part, reads=self._reads)
+        self.functions = compile_functions(self._pairing, message, self._part)
         self.source = self.functions.text
         self.fill, self.to_proto = self.functions.fill, self.functions.to_proto
 
@@ -94,10 +94,8 @@ class AnswerConverter(Generic[ValueT, MessageT]):
     def _part(self, struct: type, descriptor: Descriptor) -> Functions:
         key = (struct, descriptor.full_name)
         if key not in self._parts:
-            pairing = Pairing(struct, descriptor, Differences())
-            self._parts[key] = compile_functions(
-                pairing, GetMessageClass(descriptor), self._part, reads=self._reads
-            )
+            pairing = Pairing(struct, descriptor, Differences(), reads=self._reads)
+            self._parts[key] = compile_functions(pairing, GetMessageClass(descriptor), self._part)
         return self._parts[key]
 
 
@@ -120,17 +118,26 @@ class Converter(AnswerConverter[ValueT, MessageT]):
         super().__init__(struct, message, differences, parts)
         assert self.functions.from_proto is not None
         self.from_proto = _checked(self.functions.from_proto, self.differences.check)
-        self._places = dict(self._pairing.updatable())
-        self.updatable = frozenset(self._places)
+        self._updates = {path: (link, inner) for path, link, inner in self._pairing.updatable()}
+        self.updatable = frozenset(self._updates)
 
     def merger(self, message: MessageT, paths: Sequence[str]) -> Callable[[ValueT], ValueT]:
-        """Returns a function that takes the fields named by `paths` (each of `updatable`) over into a stored value."""
-        asked = self.from_proto(message)
-        places = [self._places[path] for path in paths]
+        """Returns a function that takes the fields named by `paths` (each of `updatable`) over into a stored value.
+
+        Nothing else of the message is read.
+        """
+        if self.differences.check is not None:
+            self.differences.check(message)
+        given = []
+        for link, inner in (self._updates[path] for path in paths):
+            value = self.functions.fields[link.name](message)
+            for name in inner:
+                value = getattr(value, name)
+            given.append(((*link.place, *inner), value))
 
         def merge(stored: ValueT) -> ValueT:
-            for place in places:
-                stored = taken_over(stored, asked, place)
+            for place, value in given:
+                stored = replaced(stored, place, value)
             return stored
 
         return merge

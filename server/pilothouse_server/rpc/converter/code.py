@@ -45,30 +45,34 @@ _PYTHON_TYPES: dict[int, set[type]] = {
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """The compiled functions of one pair; `from_proto` is None where messages are not read."""
+    """The compiled functions of one pair.
+
+    Where messages are read, `from_proto` makes the whole struct and `fields` the value of one field, by its name in the
+    message.
+    """
 
     text: str
     fill: Callable[[Any, Any], None]
     to_proto: Callable[[Any], Any]
     from_proto: Callable[[Any], Any] | None
+    fields: dict[str, Callable[[Any], Any]]
 
 
 PartOf = Callable[[type, Descriptor], Functions]
 
 
-def compile_functions(pairing: Pairing, message: type[Message], part_of: PartOf, *, reads: bool) -> Functions:
+def compile_functions(pairing: Pairing, message: type[Message], part_of: PartOf) -> Functions:
     """Returns the functions of a pair; `part_of` returns those of a struct and message inside it.
 
     Raises:
         ConversionError: a message field cannot hold the type of the struct's.
     """
-    return _Compiler(pairing, message, part_of, reads=reads).compile()
+    return _Compiler(pairing, message, part_of).compile()
 
 
 class _Compiler:
-    def __init__(self, pairing: Pairing, message: type[Message], part_of: PartOf, *, reads: bool) -> None:
+    def __init__(self, pairing: Pairing, message: type[Message], part_of: PartOf) -> None:
         self._pairing = pairing
-        self._reads = reads
         self.part_of = part_of
         self._faults: list[str] = []
         self._globals: dict[str, Any] = {
@@ -86,7 +90,7 @@ class _Compiler:
             lines += (f"    {line}" for line in self._kind(link).write(self, link, self._value(link)))
         lines += ["", "", "def to_proto(value):"]
         lines += ["    message = Message()", "    fill(value, message)", "    return message"]
-        if self._reads:
+        if self._pairing.reads:
             self._faults += (
                 f"message field {link.name} is given by callers, but is computed in the struct"
                 for link in self._pairing.links
@@ -94,6 +98,13 @@ class _Compiler:
             )
             lines += ["", "", "def from_proto(message):"]
             lines += [f"    return {self._read_struct(self._pairing.struct)}"]
+            lines += ["", "", "FIELDS = {"]
+            lines += [
+                f'    "{link.name}": lambda message: {self._kind(link).read(self, link)},'
+                for link in self._pairing.links
+                if link.is_input
+            ]
+            lines += ["}"]
         full_name = self._pairing.descriptor.full_name
         if self._faults:
             raise ConversionError(self._pairing.struct, full_name, self._faults)
@@ -102,7 +113,7 @@ class _Compiler:
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         exec(compile(text, file, "exec"), self._globals)  # noqa: S102 - see the package's docstring
         made = self._globals
-        return Functions(text, made["fill"], made["to_proto"], made.get("from_proto"))
+        return Functions(text, made["fill"], made["to_proto"], made.get("from_proto"), made.get("FIELDS", {}))
 
     def constant(self, name: str, value: Any) -> str:
         """Puts a value into the globals of the functions and returns its name there."""

@@ -100,8 +100,11 @@ class Link:
 class Pairing:
     """The links of one pair of types; refuses what is left over on either side."""
 
-    def __init__(self, struct: type, descriptor: Descriptor, differences: Differences[Any]) -> None:
-        self.struct, self.descriptor = struct, descriptor
+    def __init__(
+        self, struct: type, descriptor: Descriptor, differences: Differences[Any], *, reads: bool
+    ) -> None:
+        """`reads`: whether messages are read too."""
+        self.struct, self.descriptor, self.reads = struct, descriptor, reads
         self.differences = differences
         self._faults: list[str] = []
         self.fields: dict[tuple[str, ...], msgspec.structs.FieldInfo] = dict(self._struct_fields())
@@ -142,7 +145,7 @@ class Pairing:
         for place in self._places(each.name):
             if place in self.fields:
                 info = self.fields[place]
-                return Link(each, place, bare(info.type), default_of(info))
+                return Link(each, place, bare(info.type), default_of(info), settable=self.reads)
             if len(place) == 1 and isinstance(getter := getattr(self.struct, place[0], None), property):
                 return Link(each, place, typing.get_type_hints(getter.fget).get("return"), settable=False)
         return None
@@ -173,24 +176,21 @@ class Pairing:
             f"{name} is listed as of the struct only, but has a counterpart" for name in listed & linked_names
         )
 
-    def updatable(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yields the paths that an update mask may name, each with its place in the struct.
+    def updatable(self) -> Iterator[tuple[str, Link, tuple[str, ...]]]:
+        """Yields the paths that an update mask may name, each with its link and the attributes from there.
 
         They are the fields that callers may give and change, and the fields of a struct that is always there.
         """
         for link in self.links:
-            if (
-                not link.is_input
-                or not isinstance(link.field, FieldDescriptor)
-                or rule_of(link.field).immutable
-            ):
+            if not link.is_input or not isinstance(link.field, FieldDescriptor):
                 continue
-            yield link.name, link.place
+            if rule_of(link.field).immutable:
+                continue
+            yield link.name, link, ()
             if is_struct(link.hint) and link.field.message_type is not None:
-                inner = Pairing(link.hint, link.field.message_type, Differences())
-                for path, place in inner.updatable():
-                    if "." not in path:
-                        yield f"{link.name}.{path}", (*link.place, *place)
+                inner = Pairing(link.hint, link.field.message_type, Differences(), reads=True)
+                for part in inner.links:
+                    yield f"{link.name}.{part.name}", link, part.place
 
 
 def _fields_and_oneofs(descriptor: Descriptor) -> Iterator[FieldDescriptor | OneofDescriptor]:
@@ -225,11 +225,11 @@ def default_of(info: msgspec.structs.FieldInfo) -> Any:
     return info.default
 
 
-def taken_over(stored: Any, asked: Any, place: tuple[str, ...]) -> Any:
+def replaced(stored: Any, place: tuple[str, ...], value: Any) -> Any:
+    """The struct with another value at a place."""
     name, *rest = place
-    value = getattr(asked, name)
     if rest:
-        value = taken_over(getattr(stored, name), value, tuple(rest))
+        value = replaced(getattr(stored, name), tuple(rest), value)
     return msgspec.structs.replace(stored, **{name: value})
 
 
