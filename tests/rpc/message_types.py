@@ -11,6 +11,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
+from pilothouse.resource.v1 import resource_pb2 as resource
 
 _numbers = count(1)
 
@@ -19,6 +20,7 @@ BYTES = FieldDescriptorProto.TYPE_BYTES
 DOUBLE = FieldDescriptorProto.TYPE_DOUBLE
 INT64 = FieldDescriptorProto.TYPE_INT64
 BOOL = FieldDescriptorProto.TYPE_BOOL
+CHANGE_TYPE = ".pilothouse.resource.v1.ChangeType"
 SECRET = options.SENSITIVITY_SECRET
 PUBLIC = options.SENSITIVITY_PUBLIC
 
@@ -34,6 +36,7 @@ class ProtoFile:
             syntax="proto3",
             dependency=[
                 options.DESCRIPTOR.name,
+                resource.DESCRIPTOR.name,
                 "google/protobuf/timestamp.proto",
                 "google/protobuf/duration.proto",
                 "google/protobuf/field_mask.proto",
@@ -44,13 +47,16 @@ class ProtoFile:
         """Add a message type."""
         return MessageBuilder(self.package, self._file.message_type.add(name=name))
 
-    def method(self, request: str, response: str, rule: options.MethodRule | None) -> None:
+    def method(
+        self, request: str, response: str, rule: options.MethodRule | None, *, stream: bool = False
+    ) -> None:
         """Add a method to the one service `Service`, which is made with the first."""
         service = self._file.service[0] if self._file.service else self._file.service.add(name="Service")
         method = service.method.add(
             name=f"Method{len(service.method)}",
             input_type=f".{self.package}.{request}",
             output_type=f".{self.package}.{response}",
+            server_streaming=stream,
         )
         if rule is not None:
             method.options.Extensions[options.method].CopyFrom(rule)
@@ -79,11 +85,14 @@ class MessageBuilder:
     def field(
         self, name: str, kind: int | str, *, repeated: bool = False, optional: bool = False, **rule: Any
     ) -> MessageBuilder:
-        """Add a field: of a scalar type, or of the message type `kind` (of this file, or with its full name)."""
+        """Add a field: of a scalar type, of the message type `kind` (of this file, or with its full name), or of
+        `CHANGE_TYPE`, an enum.
+        """
         field = self._message.field.add(name=name, number=len(self._message.field) + 1)
         field.label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
         if isinstance(kind, str):
-            field.type = FieldDescriptorProto.TYPE_MESSAGE
+            is_enum = kind == CHANGE_TYPE
+            field.type = FieldDescriptorProto.TYPE_ENUM if is_enum else FieldDescriptorProto.TYPE_MESSAGE
             field.type_name = kind if kind.startswith(".") else f".{self._package}.{kind}"
         else:
             field.type = FieldDescriptorProto.Type.ValueType(kind)

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.options.v1 import options_pb2 as options
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
-from tests.rpc.message_types import BOOL, BYTES, PUBLIC, SECRET, STRING, ProtoFile
+from tests.rpc.message_types import BOOL, BYTES, CHANGE_TYPE, INT64, PUBLIC, SECRET, STRING, ProtoFile
 
+ALL_FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 RULE = options.MethodRule(
     access=options.ACCESS_PERMISSION,
     permission="thing.get",
@@ -143,3 +149,63 @@ def test_a_method_without_any_rule_is_refused() -> None:
     file.message("Request")
     file.method("Request", "Request", None)
     assert any("declares no access" in fault for fault in faults(file))
+
+
+def watch_answer(fields: list[tuple[str, int | str]], *, stream: bool = True) -> tuple[str, ...]:
+    file = ProtoFile()
+    file.message("Request")
+    answer = file.message("Answer")
+    for name, kind in fields:
+        answer.field(name, kind, sensitivity=PUBLIC)
+    file.method("Request", "Answer", RULE, stream=stream)
+    return faults(file)
+
+
+WATCH_ANSWER: list[tuple[str, int | str]] = [
+    ("change_type", CHANGE_TYPE),
+    ("thing", "Request"),
+    ("revision", INT64),
+    ("resume_token", STRING),
+]
+
+
+def test_a_watch_answers_in_the_fields_that_are_written_by_hand() -> None:
+    assert watch_answer(WATCH_ANSWER) == ()
+    swapped = [*WATCH_ANSWER[:2], WATCH_ANSWER[3], WATCH_ANSWER[2]]
+    assert [fault.split(" ", 1)[1] for fault in watch_answer(swapped)] == [
+        "must have revision (int64) as field 3: rpc.watch writes it so",
+        "must have resume_token (string) as field 4: rpc.watch writes it so",
+    ]
+    assert watch_answer(swapped, stream=False) == ()
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "kind"),
+    [(1, "kind", CHANGE_TYPE), (2, "thing", CHANGE_TYPE), (3, "revision", STRING), (4, "token", STRING)],
+)
+def test_a_field_of_a_watch_answer_that_is_another_is_refused(
+    number: int, name: str, kind: int | str
+) -> None:
+    fields = [*WATCH_ANSWER]
+    fields[number - 1] = (name, kind)
+    [fault] = watch_answer(fields)
+    assert f"as field {number}" in fault
+
+
+def test_every_watch_of_the_product_is_looked_at() -> None:
+    """The check knows a watch by its ChangeType; one without is none of `rpc.watch`."""
+    services = [service for file in ALL_FILES for service in file.DESCRIPTOR.services_by_name.values()]
+    watches = {
+        method.output_type.name
+        for service in services
+        for method in service.methods
+        if method.server_streaming
+        and any(
+            field.enum_type is not None and field.enum_type.name == "ChangeType"
+            for field in method.output_type.fields
+        )
+    }
+    assert watches == {
+        f"Watch{noun}Response" for noun in ("Containers", "Namespaces", "Volumes", "Configs", "Operations")
+    }
+    check_declared(services)

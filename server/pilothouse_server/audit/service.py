@@ -10,7 +10,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.audit import messages, operations
 from pilothouse_server.audit.operations import Sight
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.requests import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
@@ -142,11 +142,7 @@ async def _sight(
     resource_type: str = "",
 ) -> Sight:
     """What the caller may see of the log, narrowed to a namespace if one is named."""
-    namespace_id = None
-    if namespace:
-        found = await namespaces.locate(transaction, namespace)
-        call.describe(namespace_id=found.id)
-        namespace_id = found.id
+    namespace_id = await named_namespace(call, transaction, namespace)
     return Sight(call.user_id, call.visible_namespaces(), namespace_id, username, action, resource_type)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.clusters import messages
 from pilothouse_server.clusters.access import ClusterAccess
-from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations import deregistration, registration
 from pilothouse_server.clusters.operations.deregistration import ClusterContents
 from pilothouse_server.errors import missing
@@ -67,7 +64,7 @@ class ClusterCalls:
         paths: tuple[str, ...] = ()
         if request.HasField("update_mask") or not renewed:
             paths = check_update_mask(pb.Cluster, request.update_mask, messages.CLUSTER.updatable)
-        check = _etag_check(request.etag or request.cluster.etag)
+        check = wire.etag_check(request.etag or request.cluster.etag)
         tried_out = None
         if renewed:
             credentials = messages.credentials(request.credentials)
@@ -104,7 +101,7 @@ class ClusterCalls:
             request.name,
             messages.OBJECTS_OF[request.objects],
             self._cluster_contents,
-            _etag_check(request.etag),
+            wire.etag_check(request.etag),
         )
         call.describe(resource_id=ended.id, objects=messages.OBJECTS_OF[request.objects], namespaces=count)
         return pb.DeregisterClusterResponse(cluster=messages.CLUSTER.to_proto(ended), namespaces=count)
@@ -118,7 +115,3 @@ class ClusterCalls:
             rights=[messages.right(right, denied=right in denied) for right in rights.RIGHTS],
             manifest=rights.manifest(),
         )
-
-
-def _etag_check(given: str) -> Callable[[Cluster], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import cast
 
 from google.protobuf.message import Message
@@ -16,14 +16,13 @@ from pilothouse_server.config.operations import config_maps, configs, rotation, 
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.requests import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.labels import LabelSelector
 
 RESTART = "container.restart"
 _KINDS: tuple[Kind, ...] = ("config_map", "secret")
@@ -86,7 +85,7 @@ class ConfigService:
             request.namespace,
             request.name,
             lambda stored: config_maps.taken_over(stored, asked, paths, keys),
-            _etag_check(request.etag or request.config_map.etag),
+            wire.etag_check(request.etag or request.config_map.etag),
             effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateConfigMapResponse(
@@ -137,7 +136,7 @@ class ConfigService:
             request.name,
             messages.asked_change(request, paths),
             self._envelopes,
-            _etag_check(request.etag or request.secret.etag),
+            wire.etag_check(request.etag or request.secret.etag),
             effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateSecretResponse(
@@ -176,40 +175,9 @@ class ConfigService:
             await check_on_cluster(self._connect, value, values)
         return shown
 
-    async def WatchConfigs(self, request: pb.WatchConfigsRequest, call: Call) -> AsyncIterator[bytes]:
+    def WatchConfigs(self, _request: pb.WatchConfigsRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches config maps and secrets, the latter without their values."""
-        selector = _selector(request.label_selector)
-        async with call.read() as transaction:
-            namespace_id = await _namespace_id(call, transaction, request.namespace)
-
-        async def snapshot(reading: ReadTransaction) -> AsyncIterator[Message]:
-            for kind in _KINDS:
-                async for item in configs.stream(
-                    reading,
-                    kind,
-                    namespace_id=namespace_id,
-                    name=request.name,
-                    selector=selector,
-                    visible=call.visible_namespaces(),
-                ):
-                    yield _config(item)
-
-        wanted = WatchFilter(
-            frozenset(_KINDS),
-            namespace_id=namespace_id,
-            name=request.name,
-            selector=selector,
-            text="\x00".join((str(namespace_id), request.name, request.label_selector)),
-        )
-        async for answer in watch(
-            self._watches,
-            call,
-            wanted,
-            snapshot=snapshot,
-            answer=pb.WatchConfigsResponse,
-            noun="config",
-        ):
-            yield answer
+        return watch(self._watches, call, _WATCHED)
 
     async def RotateKeys(self, request: pb.RotateKeysRequest, call: Call) -> pb.RotateKeysResponse:
         """Wraps a batch of data keys by the newest key-encryption key."""
@@ -234,8 +202,8 @@ class ConfigService:
                 transaction,
                 kind,
                 page,
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
-                selector=_selector(request.label_selector),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
+                selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
             )
         return list(found), token
@@ -248,9 +216,25 @@ class ConfigService:
             kind,
             request.namespace,
             request.name,
-            _etag_check(request.etag),
+            wire.etag_check(request.etag),
             self._readers,
         )
+
+
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
+    for kind in _KINDS:
+        async for item in configs.stream(
+            transaction,
+            kind,
+            namespace_id=wanted.namespace_id,
+            name=wanted.name,
+            selector=wanted.selector,
+            visible=call.visible_namespaces(),
+        ):
+            yield _config(item)
+
+
+_WATCHED = Watched(frozenset(_KINDS), _resources)
 
 
 def _config(item: Config) -> pb.Config:
@@ -278,20 +262,3 @@ def _check_restart(request: pb.UpdateConfigMapRequest | pb.UpdateSecretRequest, 
 def _require_name(field: str, name: str) -> None:
     if not name:
         raise missing(f"{field}.name")
-
-
-async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
-    """Id of the namespace that a list or watch names; None if it names none."""
-    if not name:
-        return None
-    found = await namespaces.locate(transaction, name)
-    call.describe(namespace_id=found.id)
-    return found.id
-
-
-def _selector(text: str) -> LabelSelector | None:
-    return LabelSelector.parse(text) if text else None
-
-
-def _etag_check(given: str) -> Callable[[Config], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

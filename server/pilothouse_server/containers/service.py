@@ -23,12 +23,12 @@ from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.requests import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.labels import LabelSelector
 
 _PAUSE_MODE: dict[int, PauseMode] = {
     pb.PAUSE_MODE_UNSPECIFIED: "suspend",
@@ -36,6 +36,21 @@ _PAUSE_MODE: dict[int, PauseMode] = {
     pb.PAUSE_MODE_HOLD_ROLLOUT: "hold_rollout",
     pb.PAUSE_MODE_FREEZE: "freeze",
 }
+
+
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
+    async for item in operations.stream(
+        transaction,
+        namespace_id=wanted.namespace_id,
+        name=wanted.name,
+        status=wanted.status,
+        selector=wanted.selector,
+        visible=call.visible_namespaces(),
+    ):
+        yield messages.CONTAINER.to_proto(item)
+
+
+_WATCHED = Watched("container", _resources, statuses=messages.STATUS.word)
 
 # An import makes rows of other nouns too; `importing`, which may, stands above this noun.
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
@@ -89,8 +104,8 @@ class ContainerService:
             found, token = await operations.list_page(
                 transaction,
                 page,
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
-                selector=_selector(request.label_selector),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
+                selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
             )
         return pb.ListContainersResponse(
@@ -107,7 +122,7 @@ class ContainerService:
             request.namespace,
             request.name,
             messages.CONTAINER.merger(request.container, paths),
-            _etag_check(request.etag or request.container.etag),
+            wire.etag_check(request.etag or request.container.etag),
             may=_may(call, request.namespace),
         )
         return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
@@ -117,7 +132,7 @@ class ContainerService:
     ) -> pb.DeleteContainerResponse:
         """Marks a container for deletion."""
         marked = await operations.delete(
-            await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
+            await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
         )
         return pb.DeleteContainerResponse(container=await self._wanted(call, marked))
 
@@ -162,41 +177,9 @@ class ContainerService:
         moved = await operations.restart(await call.transaction(), request.namespace, request.name)
         return pb.RestartContainerResponse(container=await self._wanted(call, moved))
 
-    async def WatchContainers(self, request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
+    def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""
-        status = messages.STATUS.word[request.status] if request.status else ""
-        selector = _selector(request.label_selector)
-        async with call.read() as transaction:
-            namespace_id = await _namespace_id(call, transaction, request.namespace)
-
-        async def snapshot(reading: ReadTransaction) -> AsyncIterator[Message]:
-            async for item in operations.stream(
-                reading,
-                namespace_id=namespace_id,
-                name=request.name,
-                status=status,
-                selector=selector,
-                visible=call.visible_namespaces(),
-            ):
-                yield messages.CONTAINER.to_proto(item)
-
-        wanted = WatchFilter(
-            "container",
-            namespace_id=namespace_id,
-            name=request.name,
-            selector=selector,
-            status=status,
-            text="\x00".join((str(namespace_id), request.name, request.label_selector, status)),
-        )
-        async for answer in watch(
-            self._watches,
-            call,
-            wanted,
-            snapshot=snapshot,
-            answer=pb.WatchContainersResponse,
-            noun="container",
-        ):
-            yield answer
+        return watch(self._watches, call, _WATCHED)
 
     async def ListStatusHistory(
         self, request: pb.ListStatusHistoryRequest, call: Call
@@ -318,7 +301,7 @@ class ContainerService:
             found, token = await operations.list_images(
                 transaction,
                 page,
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
             )
         return pb.ListImagesResponse(
@@ -337,25 +320,8 @@ def _shown(call: Call, container: Container) -> pb.Container:
     return messages.CONTAINER.to_proto(container)
 
 
-async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
-    """Id of the namespace that a list or watch names; None if it names none."""
-    if not name:
-        return None
-    found = await namespaces.locate(transaction, name)
-    call.describe(namespace_id=found.id)
-    return found.id
-
-
 def _may(call: Call, namespace: str) -> Callable[[str], bool]:
     return lambda permission: call.caller.allows(permission, namespace)
-
-
-def _selector(text: str) -> LabelSelector | None:
-    return LabelSelector.parse(text) if text else None
-
-
-def _etag_check(given: str) -> Callable[[Container], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
 
 
 async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsRequest) -> Sequence[Container]:
@@ -365,7 +331,7 @@ async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsReq
     namespace = await namespaces.locate(transaction, request.namespace)
     found: list[Container] = []
     async for item in operations.stream(
-        transaction, namespace_id=namespace.id, selector=_selector(request.label_selector)
+        transaction, namespace_id=namespace.id, selector=wire.label_selector(request.label_selector)
     ):
         found.append(item)
         if len(found) > MOST_CONTAINERS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from uuid import UUID
 
 from pilothouse.identity.v1 import identity_pb2 as pb
@@ -108,14 +108,14 @@ class IdentityService:
             request.username,
             messages.USER.from_proto(request.user),
             paths,
-            _user_check(request.etag or request.user.etag),
+            wire.etag_check(request.etag or request.user.etag),
         )
         _describe_user(call, changed)
         return pb.UpdateUserResponse(user=messages.USER.to_proto(changed))
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, call: Call) -> pb.DeleteUserResponse:
         """Deletes a user."""
-        check = _user_check(request.etag)
+        check = wire.etag_check(request.etag)
         deleted = await users.delete(await call.transaction(), call.caller, request.username, check)
         _describe_user(call, deleted)
         return pb.DeleteUserResponse()
@@ -159,14 +159,14 @@ class IdentityService:
             request.name,
             messages.ROLE.from_proto(request.role),
             paths,
-            _role_check(request.etag or request.role.etag),
+            wire.etag_check(request.etag or request.role.etag),
         )
         _describe_role(call, changed)
         return pb.UpdateRoleResponse(role=messages.ROLE.to_proto(changed))
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, call: Call) -> pb.DeleteRoleResponse:
         """Deletes a role."""
-        check = _role_check(request.etag)
+        check = wire.etag_check(request.etag)
         _describe_role(call, await roles.delete(await call.transaction(), request.name, check))
         return pb.DeleteRoleResponse()
 
@@ -240,11 +240,3 @@ def _describe_role(call: Call, role: Role) -> None:
 
 def _describe_grant(call: Call, grant: RoleGrant) -> None:
     call.describe(resource_id=grant.id, namespace_id=grant.namespace_id, role=grant.role)
-
-
-def _user_check(given: str) -> Callable[[User], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)
-
-
-def _role_check(given: str) -> Callable[[Role], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

@@ -11,10 +11,9 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.operations import Recorder, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.requests import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.tasks import cancel_and_wait
 
 # So long samples of a slow sender wait for others to share their batch.
@@ -71,7 +70,7 @@ class MetricsService:
                 transaction,
                 page,
                 steps,
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
                 container=request.container,
                 visible=call.visible_namespaces(),
             )
@@ -91,7 +90,7 @@ class MetricsService:
             async with call.read(snapshot=True) as transaction:
                 interest = Interest(
                     call.visible_namespaces,
-                    await _namespace_id(call, transaction, request.namespace),
+                    await named_namespace(call, transaction, request.namespace),
                     request.container,
                     float(request.period_seconds),
                 )
@@ -125,7 +124,7 @@ class MetricsService:
             found, token = await operations.list_summaries(
                 transaction,
                 page,
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
             )
         return pb.GetNamespaceSummaryResponse(
@@ -141,7 +140,7 @@ class MetricsService:
             found = await operations.top(
                 transaction,
                 messages.TOP_BY[request.by],
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
                 most=request.page_size or _DEFAULT_PAGE,
             )
@@ -186,12 +185,3 @@ async def _gathered(
 
 def _parts(items: Sequence[T]) -> list[Sequence[T]]:
     return [items[at : at + _SAMPLES_AN_ANSWER] for at in range(0, len(items), _SAMPLES_AN_ANSWER)]
-
-
-async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
-    """Id of the namespace that a request names; None if it names none."""
-    if not name:
-        return None
-    found = await namespaces.locate(transaction, name)
-    call.describe(namespace_id=found.id)
-    return found.id

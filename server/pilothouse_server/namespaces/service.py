@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from google.protobuf.message import Message
 
@@ -17,9 +17,8 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.labels import LabelSelector
 
 
 class NamespaceService(ClusterCalls):
@@ -67,7 +66,7 @@ class NamespaceService(ClusterCalls):
         page = wire.page_request(call, self._page_key, request.label_selector)
         async with call.read() as transaction:
             found, token = await operations.list_page(
-                transaction, page, _selector(request.label_selector), call.visible_namespaces()
+                transaction, page, wire.label_selector(request.label_selector), call.visible_namespaces()
             )
         return pb.ListNamespacesResponse(
             namespaces=[messages.NAMESPACE.to_proto(item) for item in found], next_page_token=token
@@ -83,7 +82,7 @@ class NamespaceService(ClusterCalls):
             request.name,
             messages.NAMESPACE.from_proto(request.namespace),
             paths,
-            _etag_check(request.etag or request.namespace.etag),
+            wire.etag_check(request.etag or request.namespace.etag),
         )
         _describe(call, changed)
         if call.validate_only:
@@ -100,7 +99,7 @@ class NamespaceService(ClusterCalls):
             request.name,
             cascade=request.cascade,
             contents=self._contents,
-            check=_etag_check(request.etag),
+            check=wire.etag_check(request.etag),
         )
         _describe(call, marked)
         if call.validate_only:
@@ -108,33 +107,9 @@ class NamespaceService(ClusterCalls):
             await check_on_cluster(self._access.connect, marked)
         return pb.DeleteNamespaceResponse(namespace=messages.NAMESPACE.to_proto(marked))
 
-    def WatchNamespaces(self, request: pb.WatchNamespacesRequest, call: Call) -> AsyncIterator[bytes]:
+    def WatchNamespaces(self, _request: pb.WatchNamespacesRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches namespaces."""
-        status = messages.STATUS.word[request.status] if request.status else ""
-        selector = _selector(request.label_selector)
-
-        async def snapshot(transaction: ReadTransaction) -> AsyncIterator[Message]:
-            async for item in operations.stream(
-                transaction, name=request.name, status=status, selector=selector
-            ):
-                if call.caller.allows(call.rule.permission, item.name):
-                    yield messages.NAMESPACE.to_proto(item)
-
-        wanted = WatchFilter(
-            "namespace",
-            name=request.name,
-            selector=selector,
-            status=status,
-            text="\x00".join((request.name, request.label_selector, status)),
-        )
-        return watch(
-            self._watches,
-            call,
-            wanted,
-            snapshot=snapshot,
-            answer=pb.WatchNamespacesResponse,
-            noun="namespace",
-        )
+        return watch(self._watches, call, _WATCHED)
 
     async def GetQuotaUsage(self, request: pb.GetQuotaUsageRequest, call: Call) -> pb.GetQuotaUsageResponse:
         """Answers what is used of a quota."""
@@ -147,13 +122,16 @@ class NamespaceService(ClusterCalls):
         )
 
 
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
+    async for item in operations.stream(
+        transaction, name=wanted.name, status=wanted.status, selector=wanted.selector
+    ):
+        if call.caller.allows(call.rule.permission, item.name):
+            yield messages.NAMESPACE.to_proto(item)
+
+
+_WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word)
+
+
 def _describe(call: Call, namespace: Namespace) -> None:
     call.describe(resource_id=namespace.id, namespace_id=namespace.id)
-
-
-def _selector(text: str) -> LabelSelector | None:
-    return LabelSelector.parse(text) if text else None
-
-
-def _etag_check(given: str) -> Callable[[Namespace], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

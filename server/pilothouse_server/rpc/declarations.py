@@ -2,7 +2,8 @@
 
 A field that could hold a credential and does not say whether it is one would end up in logs and audit
 records; a method without a rule would be open to everybody or to nobody. Both are found here, from the
-descriptors, at start.
+descriptors, at start. So is an answer of a watch whose fields have other numbers than those that `rpc.watch` writes
+by hand: clients would read one field as another.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ CREDENTIAL_WORD = re.compile(
     r"|private|pin|otp|nonce|verifier|dsn|cert|certificate)s?(?:$|_)"
 )
 _FOREIGN_PREFIX = "google."
+# The fields of a watch's answer as `rpc.watch` writes them: number, name (that of the resource is the noun's), type.
+WATCH_ANSWER = (
+    (1, "change_type", "pilothouse.resource.v1.ChangeType"),
+    (2, "", "message"),
+    (3, "revision", "int64"),
+    (4, "resume_token", "string"),
+)
+_TYPE_NAMES = {
+    FieldDescriptor.TYPE_MESSAGE: "message",
+    FieldDescriptor.TYPE_INT64: "int64",
+    FieldDescriptor.TYPE_STRING: "string",
+}
 
 
 class DeclarationError(RuntimeError):
@@ -45,6 +58,7 @@ def check_declared(services: Iterable[ServiceDescriptor]) -> None:
             faults += (f"{method.full_name} {fault}" for fault in _method_faults(method))
             faults += _message_faults(method.input_type, seen)
             faults += _message_faults(method.output_type, seen)
+            faults += _watch_answer_faults(method)
             try:
                 compile_rules(method.input_type)
             except RuleError as error:
@@ -79,14 +93,21 @@ def _message_faults(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
 
 def _method_faults(method: MethodDescriptor) -> Iterator[str]:
     rule = method.GetOptions().Extensions[options.method]
-    if rule.access == options.ACCESS_UNSPECIFIED:
-        yield "declares no access"
-    if rule.audit == options.AUDIT_LEVEL_UNSPECIFIED:
-        yield "declares no audit level"
-    if not rule.action:
-        yield "declares no action"
-    if not rule.resource_type:
-        yield "declares no resource_type"
+    for declared, what in (
+        (rule.access, "access"),
+        (rule.audit, "audit level"),
+        (rule.action, "action"),
+        (rule.resource_type, "resource_type"),
+    ):
+        if not declared:
+            yield f"declares no {what}"
+    yield from _scope_faults(rule)
+    for path in (rule.namespace_field, rule.name_field):
+        if path and not _names_text(method.input_type, path):
+            yield f"declares the path {path}, which is no text field of its request"
+
+
+def _scope_faults(rule: options.MethodRule) -> Iterator[str]:
     if rule.access == options.ACCESS_PERMISSION:
         if permission_problem(rule.permission):
             yield "declares no permission of the form <noun>.<verb>"
@@ -97,9 +118,25 @@ def _method_faults(method: MethodDescriptor) -> Iterator[str]:
     scoped = rule.scope in (options.SCOPE_NAMESPACE, options.SCOPE_NAMESPACE_OR_VISIBLE)
     if scoped and not rule.namespace_field:
         yield "declares no namespace_field for its scope"
-    for path in (rule.namespace_field, rule.name_field):
-        if path and not _names_text(method.input_type, path):
-            yield f"declares the path {path}, which is no text field of its request"
+
+
+def _watch_answer_faults(method: MethodDescriptor) -> Iterator[str]:
+    """What keeps a watch's answers, known by their ChangeType, from being written as `rpc.watch` does it."""
+    answer = method.output_type
+    (_, _, change_type), *_ = WATCH_ANSWER
+    if not method.server_streaming or all(_type_name(field) != change_type for field in answer.fields):
+        return
+    for number, name, kind in WATCH_ANSWER:
+        field = answer.fields_by_number.get(number)
+        if field is None or field.is_repeated or _type_name(field) != kind or name not in ("", field.name):
+            wanted = f"{name or 'the resource'} ({kind})"
+            yield f"{answer.full_name} must have {wanted} as field {number}: rpc.watch writes it so"
+
+
+def _type_name(field: FieldDescriptor) -> str:
+    if field.enum_type is not None:
+        return field.enum_type.full_name
+    return _TYPE_NAMES.get(field.type, "")
 
 
 def _names_text(descriptor: Descriptor | None, path: str) -> bool:

@@ -4,8 +4,8 @@ The snapshot is read in one repeatable-read transaction, which also reads the st
 the revision at which changes begin belong to the same moment. After that the watch has a position in the
 hub's ring (see `watch.hub`); where the ring no longer holds what comes next, it reads it from the database.
 Each event is checked against the caller's present grants and the filter; an object that no longer matches
-is told as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
-what it has told is no longer the state that the caller would be shown. The snapshot is held as bytes and sent
+is shown as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
+what it has shown is no longer the state that the caller would be shown. The snapshot is held as bytes and sent
 after its transaction has ended, so a reader that stalls holds no connection. The resource inside an answer was
 serialised once, at commit: an answer is put together from ready bytes.
 
@@ -20,18 +20,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
-from pilothouse_server.store.feed import Feed, FeedEvent, stream_head
+from pilothouse_server.store.feed import Feed, FeedEvent, StreamHead, stream_head
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
+from pilothouse_server.watch.resume_token import TokenIssuer
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
 
@@ -78,38 +80,44 @@ class WatchLimits:
     lag_events: int = 10_000
 
 
+# None where the request names no namespace. Raises NotFound for one that the caller does not reach.
+NamespaceIdOf = Callable[[Call, ReadTransaction, str], Awaitable[int | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class WatchServer:
-    """What every watch of this server shares."""
+    """What every watch of this server shares. `namespace_id` returns the id of the namespace that a request names."""
 
     feed: Feed
     hub: Hub
     key: bytes
+    namespace_id: NamespaceIdOf
     limits: WatchLimits = field(default_factory=WatchLimits)
 
 
-Snapshot = Callable[[ReadTransaction], AsyncIterator[Message]]
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a noun says of its watch.
+
+    `resources` yields the resources that a watch begins with, as messages: those that its filter matches and its caller
+    sees. `statuses` are the words of the request's field `status`, where it has one.
+    """
+
+    resource_type: str | frozenset[str]
+    resources: Callable[[ReadTransaction, WatchFilter, Call], AsyncIterator[Message]]
+    statuses: Mapping[int, str] = field(default_factory=dict)
 
 
-async def watch(
-    server: WatchServer,
-    call: Call,
-    wanted: WatchFilter,
-    *,
-    snapshot: Snapshot,
-    answer: Callable[..., Message],
-    noun: str,
-) -> AsyncIterator[bytes]:
-    """The answers of a watch as serialised bytes.
+async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncIterator[bytes]:
+    """Yields the answers of a watch as serialised bytes.
 
-    `snapshot` yields the resources that match now, as the caller sees them; `answer` is the response class
-    and `noun` its field of the resource, which must be field 2, with `change_type` 1, `revision` 3 and
-    `resume_token` 4. The request has `resume_token` and `bookmark_period_seconds`.
+    The request has `name`, `label_selector`, `resume_token` and `bookmark_period_seconds`; `namespace` and `status`
+    where the noun has them.
     """
     request = call.request
-    hub = server.hub
-    current: deque[bytes] = deque()
+    wanted = await _filter(server, call, watched)
     visible = call.visible_namespaces()
+    current: deque[bytes] = deque()
     async with call.read(snapshot=True) as transaction:
         head = await stream_head(transaction)
         tokens = resume_token.issuer(
@@ -126,52 +134,117 @@ async def watch(
                 raise resume_token.horizon(head.oldest_revision)
         else:
             position = head.revision
-            async for entity in snapshot(transaction):
-                current.append(
-                    answer(change_type=resource.CHANGE_TYPE_ADDED, **{noun: entity}).SerializeToString()
-                )
+            async for entity in watched.resources(transaction, wanted, call):
+                current.append(_added(entity.SerializeToString()))
     while current:
         yield current.popleft()
     call.resume_token = tokens.token(position)
     if not request.resume_token:
         yield _marker(resource.CHANGE_TYPE_SYNCED, position, call.resume_token)
+    changes = _Changes(server, call, wanted, tokens, head, visible, position)
+    async for change in changes.answers(float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)):
+        yield change
 
-    period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
-    loop = asyncio.get_running_loop()
-    last_sent = loop.time()
-    caught_up = False
-    while True:
-        behind = await hub.beyond(position, max(0.0, last_sent + period - loop.time()))
-        if hub.history != head.history:
-            raise resume_token.changed(await server.feed.horizon())
-        if wanted.namespace_id is None and call.visible_namespaces() != visible:
-            raise resume_token.changed(head.oldest_revision)
-        if not behind:
-            if loop.time() - last_sent >= period:
-                call.resume_token = tokens.token(position)
-                yield _marker(resource.CHANGE_TYPE_BOOKMARK, position, call.resume_token)
-                last_sent, caught_up = loop.time(), True
-            continue
-        events = hub.since(position)
-        if events is None:
-            if caught_up and hub.newest - position > server.limits.lag_events:
-                raise too_slow(tokens.token(position))
-            events = await server.feed.read(position)
-            if not events or events[0].revision != position + 1:
-                raise resume_token.horizon(await server.feed.horizon())
-        else:
-            caught_up = True
-        # Every revision is one event, so the last one read is where the watch stands.
-        for event in events:
-            sight = call.visible_namespaces()
-            if sight != visible and wanted.namespace_id is None:
-                raise resume_token.changed(head.oldest_revision)
-            change = _change(event, wanted, sight)
-            if change is not None:
-                call.resume_token = tokens.token(event.revision)
-                yield _serialised(change, event, call.resume_token)
-                last_sent = loop.time()
-            position = event.revision
+
+async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFilter:
+    """What the request asks for."""
+    request = call.request
+    fields = request.DESCRIPTOR.fields_by_name
+    namespace_id, status = None, ""
+    bound: list[str] = []
+    if "namespace" in fields:
+        async with call.read() as transaction:
+            namespace_id = await server.namespace_id(call, transaction, request.namespace)
+        bound.append(str(namespace_id))
+    bound += (request.name, request.label_selector)
+    if "status" in fields:
+        status = watched.statuses[request.status] if request.status else ""
+        bound.append(status)
+    return WatchFilter(
+        watched.resource_type,
+        namespace_id=namespace_id,
+        name=request.name,
+        selector=wire.label_selector(request.label_selector),
+        status=status,
+        text="\x00".join(bound),
+    )
+
+
+class _Changes:
+    """What follows on the first state of a watch: its place in the stream, and what its caller may see.
+
+    `visible` are the namespaces of the first state; a watch of all that its caller sees ends when they become others.
+    """
+
+    def __init__(
+        self,
+        server: WatchServer,
+        call: Call,
+        wanted: WatchFilter,
+        tokens: TokenIssuer,
+        head: StreamHead,
+        visible: frozenset[int] | None,
+        position: int,
+    ) -> None:
+        self._server = server
+        self._call = call
+        self._wanted = wanted
+        self._tokens = tokens
+        self._head = head
+        self._visible = visible
+        self._position = position
+        self._caught_up = False
+
+    async def answers(self, period_seconds: float) -> AsyncIterator[bytes]:
+        """Yields changes, and a bookmark when nothing was sent for a period."""
+        loop = asyncio.get_running_loop()
+        last_sent = loop.time()
+        while True:
+            due = last_sent + period_seconds
+            behind = await self._server.hub.beyond(self._position, max(0.0, due - loop.time()))
+            if self._server.hub.history != self._head.history:
+                raise resume_token.changed(await self._server.feed.horizon())
+            self._sight()
+            if behind:
+                for event in await self._events():
+                    answer = self._answer(event)
+                    # Every revision is one event, so the last one read is where the watch stands.
+                    self._position = event.revision
+                    if answer is not None:
+                        yield answer
+                        last_sent = loop.time()
+            elif loop.time() >= due:
+                self._call.resume_token = self._tokens.token(self._position)
+                yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._position, self._call.resume_token)
+                last_sent, self._caught_up = loop.time(), True
+
+    async def _events(self) -> Sequence[FeedEvent]:
+        """The events that follow, from the ring or, where that does not hold them, from the database."""
+        hub, feed = self._server.hub, self._server.feed
+        events = hub.since(self._position)
+        if events is not None:
+            self._caught_up = True
+            return events
+        if self._caught_up and hub.newest - self._position > self._server.limits.lag_events:
+            raise too_slow(self._tokens.token(self._position))
+        read = await feed.read(self._position)
+        if not read or read[0].revision != self._position + 1:
+            raise resume_token.horizon(await feed.horizon())
+        return read
+
+    def _sight(self) -> frozenset[int] | None:
+        """The namespaces that the caller sees now; ends a watch of all of them when they have become others."""
+        sight = self._call.visible_namespaces()
+        if sight != self._visible and self._wanted.namespace_id is None:
+            raise resume_token.changed(self._head.oldest_revision)
+        return sight
+
+    def _answer(self, event: FeedEvent) -> bytes | None:
+        change = _change(event, self._wanted, self._sight())
+        if change is None:
+            return None
+        self._call.resume_token = self._tokens.token(event.revision)
+        return _serialised(change, event, self._call.resume_token)
 
 
 def _sight_text(visible: frozenset[int] | None) -> str:
@@ -179,7 +252,7 @@ def _sight_text(visible: frozenset[int] | None) -> str:
 
 
 def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
-    """What the watcher is told of an event; None if it is none of its business."""
+    """The kind of change that the watcher is shown; None if the event is none of its business."""
     if not wanted.concerns(event.resource_type):
         return None
     if wanted.namespace_id is not None and event.namespace_id != wanted.namespace_id:
@@ -200,8 +273,16 @@ def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | Non
     return resource.CHANGE_TYPE_DELETED if before and event.kind == "modified" else None
 
 
+def _added(message: bytes) -> bytes:
+    """An answer with a resource of the first state: fields 1 (enum) and 2 (message)."""
+    return b"".join((b"\x08", _varint(resource.CHANGE_TYPE_ADDED), b"\x12", _varint(len(message)), message))
+
+
 def _serialised(change: int, event: FeedEvent, token: str) -> bytes:
-    """An answer from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string)."""
+    """An answer from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string).
+
+    `declarations.WATCH_ANSWER` says so too, and is checked at start.
+    """
     return b"".join(
         (
             b"\x08",

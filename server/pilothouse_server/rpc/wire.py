@@ -1,8 +1,10 @@
-"""What the messages of all nouns share: conditions, times, etags, pages."""
+"""What the messages of all nouns share: conditions, times, etags, selectors, pages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,6 +13,7 @@ from pilothouse_server.errors import Aborted
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import AnswerConverter, Differences, etag
 from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
 
 # `made_from` is of the platform's own use.
@@ -18,24 +21,42 @@ CONDITION = AnswerConverter(Condition, resource.Condition, Differences(struct_on
 
 
 def moment(message: Timestamp) -> datetime:
-    """A protobuf time in UTC."""
+    """Returns a protobuf time in UTC."""
     return message.ToDatetime(tzinfo=UTC)
 
 
-def check_etag(given: str, uid: str, resource_version: int) -> None:
-    """Raises Aborted unless `given` is empty or the current etag."""
-    if given and given != etag(uid, resource_version):
-        raise Aborted(
-            "the etag is not the current one: somebody else changed it; read it again, then retry",
-            reason="ETAG_MISMATCH",
-            metadata={"etag": etag(uid, resource_version)},
-        )
+class Versioned(Protocol):
+    """A resource as stored."""
+
+    @property
+    def uid(self) -> str: ...
+
+    @property
+    def resource_version(self) -> int: ...
+
+
+def etag_check(given: str) -> Callable[[Versioned], None]:
+    """Returns a check of the stored resource: it raises Aborted unless `given` is empty or its current etag."""
+
+    def check(stored: Versioned) -> None:
+        current = etag(stored.uid, stored.resource_version)
+        if given and given != current:
+            raise Aborted(
+                "the etag is not the current one: somebody else changed it; read it again, then retry",
+                reason="ETAG_MISMATCH",
+                metadata={"etag": current},
+            )
+
+    return check
+
+
+def label_selector(text: str) -> LabelSelector | None:
+    """Returns the selector of a request; None where it selects everything."""
+    return LabelSelector.parse(text) if text else None
 
 
 def page_request(call: Call, key: bytes, *narrowed_by: str) -> PageRequest:
-    """The page that a list request asks for; `narrowed_by` is what else narrows the list, such as
-    its namespace.
-    """
+    """Returns the page that a list request asks for; `narrowed_by` is what else narrows it, such as a namespace."""
     request = call.request
     return PageRequest(
         key=key,

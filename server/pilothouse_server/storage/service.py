@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from google.protobuf.message import Message
 
@@ -12,18 +12,17 @@ from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.requests import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Mounter, Remounted
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.volumes import VolumeMount
 
 
@@ -71,8 +70,8 @@ class StorageService:
             found, token = await operations.list_page(
                 transaction,
                 page,
-                namespace_id=await _namespace_id(call, transaction, request.namespace),
-                selector=_selector(request.label_selector),
+                namespace_id=await named_namespace(call, transaction, request.namespace),
+                selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
             )
         return pb.ListVolumesResponse(
@@ -89,7 +88,7 @@ class StorageService:
             request.namespace,
             request.name,
             messages.VOLUME.merger(request.volume, paths),
-            _etag_check(request.etag or request.volume.etag),
+            wire.etag_check(request.etag or request.volume.etag),
             replace_lost_claim=request.replace_lost_claim,
         )
         return pb.UpdateVolumeResponse(volume=await self._wanted(call, changed))
@@ -97,7 +96,7 @@ class StorageService:
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """Deletes a volume."""
         gone = await operations.delete(
-            await call.transaction(), request.namespace, request.name, _etag_check(request.etag)
+            await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
         )
         return pb.DeleteVolumeResponse(volume=await self._wanted(call, gone))
 
@@ -143,36 +142,24 @@ class StorageService:
             await remounted.check_on_cluster(self._connect)
         return shown
 
-    async def WatchVolumes(self, request: pb.WatchVolumesRequest, call: Call) -> AsyncIterator[bytes]:
+    def WatchVolumes(self, _request: pb.WatchVolumesRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches volumes."""
-        status = messages.STATUS.word[request.status] if request.status else ""
-        selector = _selector(request.label_selector)
-        async with call.read() as transaction:
-            namespace_id = await _namespace_id(call, transaction, request.namespace)
+        return watch(self._watches, call, _WATCHED)
 
-        async def snapshot(reading: ReadTransaction) -> AsyncIterator[Message]:
-            async for item in operations.stream(
-                reading,
-                namespace_id=namespace_id,
-                name=request.name,
-                status=status,
-                selector=selector,
-                visible=call.visible_namespaces(),
-            ):
-                yield messages.VOLUME.to_proto(item)
 
-        wanted = WatchFilter(
-            "volume",
-            namespace_id=namespace_id,
-            name=request.name,
-            selector=selector,
-            status=status,
-            text="\x00".join((str(namespace_id), request.name, request.label_selector, status)),
-        )
-        async for answer in watch(
-            self._watches, call, wanted, snapshot=snapshot, answer=pb.WatchVolumesResponse, noun="volume"
-        ):
-            yield answer
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
+    async for item in operations.stream(
+        transaction,
+        namespace_id=wanted.namespace_id,
+        name=wanted.name,
+        status=wanted.status,
+        selector=wanted.selector,
+        visible=call.visible_namespaces(),
+    ):
+        yield messages.VOLUME.to_proto(item)
+
+
+_WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word)
 
 
 def _shown(call: Call, volume: Volume) -> pb.Volume:
@@ -180,22 +167,5 @@ def _shown(call: Call, volume: Volume) -> pb.Volume:
     return messages.VOLUME.to_proto(volume)
 
 
-async def _namespace_id(call: Call, transaction: ReadTransaction, name: str) -> int | None:
-    """Id of the namespace that a list or watch names; None if it names none."""
-    if not name:
-        return None
-    found = await namespaces.locate(transaction, name)
-    call.describe(namespace_id=found.id)
-    return found.id
-
-
 def _may_use_host_paths(call: Call, namespace: str) -> bool:
     return call.caller.allows(HOST_PATH_PERMISSION, namespace)
-
-
-def _selector(text: str) -> LabelSelector | None:
-    return LabelSelector.parse(text) if text else None
-
-
-def _etag_check(given: str) -> Callable[[Volume], None]:
-    return lambda stored: wire.check_etag(given, stored.uid, stored.resource_version)

@@ -1,0 +1,23 @@
+"""The namespace that a request of any noun names."""
+
+from __future__ import annotations
+
+from pilothouse_server.namespaces import operations
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.resources import NamespaceId
+
+
+async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -> NamespaceId | None:
+    """Returns the id of the namespace that a list or a watch names, and notes it in the record of the call.
+
+    None where none is named: that means all that the caller may see.
+
+    Raises:
+        NotFound: there is none of this name, or the caller does not reach it.
+    """
+    if not name:
+        return None
+    found = await operations.locate(transaction, name)
+    call.describe(namespace_id=found.id)
+    return found.id
