@@ -53,6 +53,21 @@ def runs_out(seconds: float) -> float:
     return seconds
 
 
+class Stopwatch:
+    """The seconds since it was made, for what must not come sooner, or not more often in them.
+
+    How long something takes at most is a deadline instead: a busy machine only makes the time longer.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    def passed(self) -> float:
+        """Seconds, of the loop's time."""
+        return self._loop.time() - self._began
+
+
 async def poll_until(
     look: Callable[[], Awaitable[T]],
     holds: Callable[[T], object] = bool,

@@ -14,6 +14,7 @@ import pytest_asyncio
 from tests.apply.conftest import Settle
 from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, SERVICE, WEB, web
 from tests.client.fake_server import FakeServer
+from tests.waiting import within
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
@@ -33,7 +34,7 @@ class Run:
 
     async def says(self, part: str) -> None:
         """Returns when a line with this part has been said; fails after ten seconds."""
-        async with asyncio.timeout(10):
+        async with within(10):
             while not any(part in line for line in self.said):
                 self._heard.clear()
                 await self._heard.wait()

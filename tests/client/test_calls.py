@@ -24,6 +24,7 @@ from pilothouse_client import (
 )
 from tests.client.conftest import PASSWORD, QUICK
 from tests.client.fake_server import FakeServer
+from tests.waiting import Stopwatch, patient, runs_out
 
 
 def _container(name: str) -> Container:
@@ -91,9 +92,9 @@ async def test_retries_end(fake: FakeServer, client: AsyncClient) -> None:
 async def test_retry_info_is_obeyed_where_time_allows(fake: FakeServer, client: AsyncClient) -> None:
     fake.tables["namespace"]["shop"] = Namespace(name="shop")
     fake.fail("GetNamespace", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE", retry_delay=0.2)
-    started = asyncio.get_running_loop().time()
+    waited = Stopwatch()
     assert (await client.namespaces.get(name="shop")).name == "shop"
-    assert asyncio.get_running_loop().time() - started >= 0.2
+    assert waited.passed() >= 0.2
     fake.fail("GetNamespace", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE", retry_delay=3600.0)
     with pytest.raises(ResourceExhaustedError) as caught:
         await client.namespaces.get(name="shop")
@@ -132,24 +133,24 @@ async def test_errors_carry_reason_fields_and_operation(fake: FakeServer, client
 
 
 async def test_every_kind_of_call_has_its_deadline(fake: FakeServer) -> None:
-    deadlines = Deadlines(read=11.0, mutation=22.0, cluster=33.0)
+    deadlines = Deadlines(read=1000.0, mutation=2000.0, cluster=4000.0)
     async with AsyncClient(fake.address, username="admin", password=PASSWORD, deadlines=deadlines) as client:
         _ = [each async for each in client.containers.list()]
         await client.containers.create(namespace="shop", container=_container("a"), validate_only=True)
         await client.containers.create(namespace="shop", container=_container("a"))
-        await client.with_options(timeout=5.0).containers.get(namespace="shop", name="a")
+        await client.with_options(timeout=runs_out(500.0)).containers.get(namespace="shop", name="a")
     left = [call.time_left for call in fake.calls]
     # The log-in has the time of the call that needs it.
-    for seconds, upper in zip(left, [11.0, 11.0, 33.0, 22.0, 5.0], strict=True):
+    for seconds, upper in zip(left, [1000.0, 1000.0, 4000.0, 2000.0, 500.0], strict=True):
         assert seconds is not None
-        assert upper - 4.0 < seconds < upper + 0.5  # gRPC sends it rounded
+        assert upper / 2 < seconds < upper + 10.0  # gRPC sends it rounded
 
 
 async def test_nobody_listening_says_so_and_is_found_when_back(fake: FakeServer) -> None:
     address = fake.address
-    patient = RetryPolicy(attempts=1000, initial_delay=0.01, greatest_delay=0.05)
+    stubborn = RetryPolicy(attempts=1000, initial_delay=0.01, greatest_delay=0.05)
     async with AsyncClient(
-        address, username="admin", password=PASSWORD, retry=patient, timeout=20.0
+        address, username="admin", password=PASSWORD, retry=stubborn, timeout=patient(20.0)
     ) as client:
         assert (await client.identity.who_am_i()).user.username == "admin"
         await fake.stop()

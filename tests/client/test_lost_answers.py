@@ -30,6 +30,7 @@ from pilothouse_client import (
 from tests.client.conftest import PASSWORD
 from tests.client.fake_server import FakeServer
 from tests.conventions.sources import ROOT
+from tests.waiting import patient
 
 # Far more attempts than a restart needs, each soon after the last.
 EAGER = RetryPolicy(initial_delay=0.005, greatest_delay=0.05)
@@ -99,7 +100,7 @@ async def _mortal_server(ledger: Path, port: int = 0) -> AsyncIterator[Mortal]:
 async def test_a_committed_call_is_never_said_to_be_unsent(tmp_path: Path, create: Create) -> None:
     async with _mortal_server(tmp_path / "ledger") as mortal:
         with pytest.raises(UnavailableError) as caught:
-            await create(mortal.address, retry=EAGER, timeout=2.0)
+            await create(mortal.address, retry=EAGER, timeout=patient(0.4))
         await mortal.process.wait()
         # The last attempts found nobody who listens, and each of them alone was surely not sent.
         assert "no server answers" in caught.value.message
@@ -123,7 +124,7 @@ async def test_a_call_that_nobody_ever_took_is_said_to_be_unsent(tmp_path: Path,
         mortal.process.kill()
         await mortal.process.wait()
         with pytest.raises(UnavailableError) as caught:
-            await create(mortal.address, retry=EAGER, timeout=1.0)
+            await create(mortal.address, retry=EAGER, timeout=patient(0.2))
         assert caught.value.never_sent
         assert uuid.UUID(caught.value.request_id).version == 4
 

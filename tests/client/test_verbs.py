@@ -19,6 +19,7 @@ from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Column, show_changes
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
+from tests.waiting import within
 
 # How a shell without job control starts what ends with `&`: what it ignores, the command inherits.
 BACKGROUND = ("sh", "-c", 'trap "" INT TERM; exec "$@"', "sh", sys.executable, "-m", "pilothouse_client")
@@ -35,7 +36,7 @@ async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, lo
 
     async def next_change() -> Any:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with within(20):
             while change := json.loads(await process.stdout.readline()):
                 if change["change"] != "BOOKMARK":
                     return change

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +9,7 @@ from pilothouse.container.v1.container_pb2 import Container
 from pilothouse_client import AsyncClient, ChangeKind
 from tests.client.conftest import PASSWORD, QUICK
 from tests.client.fake_server import FakeServer
+from tests.waiting import within
 
 _STEPS = st.lists(
     st.one_of(
@@ -52,7 +51,7 @@ async def test_who_replays_a_watch_ends_with_what_the_server_has(steps: list[tup
             watch = client.containers.watch()
 
             async def read_until(revision: int) -> None:
-                async with asyncio.timeout(20):
+                async with within(20):
                     async for change in watch:
                         if change.kind is ChangeKind.RESTARTED:
                             known.clear()

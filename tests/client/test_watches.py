@@ -21,6 +21,7 @@ from pilothouse_client import (
 from pilothouse_client.iterators import AsyncWatch
 from tests.client.conftest import PASSWORD, QUICK
 from tests.client.fake_server import FakeServer
+from tests.waiting import within
 
 
 async def _put(fake: FakeServer, name: str) -> None:
@@ -29,7 +30,7 @@ async def _put(fake: FakeServer, name: str) -> None:
 
 async def _next(watch: AsyncWatch[Change[Container]]) -> tuple[ChangeKind, str]:
     """The next change that is not a bookmark."""
-    async with asyncio.timeout(10):
+    async with within(10):
         async for change in watch:
             if change.kind is not ChangeKind.BOOKMARK:
                 return change.kind, change.resource.name
@@ -62,7 +63,7 @@ async def test_a_cut_is_not_noticed(fake: FakeServer, client: AsyncClient) -> No
 
 
 async def test_bookmarks_carry_a_token(fake: FakeServer, client: AsyncClient) -> None:
-    async with client.containers.watch() as watch, asyncio.timeout(10):
+    async with client.containers.watch() as watch, within(10):
         async for change in watch:
             if change.kind is ChangeKind.BOOKMARK:
                 assert change.resume_token == watch.resume_token == "0"
@@ -183,7 +184,7 @@ async def test_a_wait_is_told_with_its_cause_and_its_end(fake: FakeServer) -> No
 
 
 async def test_usage_is_opened_anew(fake: FakeServer, client: AsyncClient) -> None:
-    async with client.metrics.watch_usage(namespace="shop") as stream, asyncio.timeout(10):
+    async with client.metrics.watch_usage(namespace="shop") as stream, within(10):
         assert (await anext(stream)).samples[0].container == "web"
         await fake.cut_watches()
         assert (await anext(stream)).samples[0].container == "web"
@@ -210,6 +211,6 @@ async def test_the_blocking_watch_does_the_same_and_closes_from_another_thread(f
         assert await asyncio.to_thread(synced.wait, 10)
         await fake.cut_watches()
         await _put(fake, "a")
-        async with asyncio.timeout(10):
+        async with within(10):
             await thread
     assert seen == [(ChangeKind.ADDED, "a")]

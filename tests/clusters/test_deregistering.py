@@ -19,7 +19,7 @@ from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS
 from tests.clusters.given import QUICK, another_cluster, place, register
 from tests.conftest import Database
 from tests.harness import Server, running_server
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 ORPHAN, DELETE = pb.DEREGISTERED_OBJECTS_ORPHAN, pb.DEREGISTERED_OBJECTS_DELETE
 
@@ -88,10 +88,10 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
                 return
 
     watching = asyncio.create_task(follow())
-    await asyncio.wait_for(synced.wait(), 20)
+    await asyncio.wait_for(synced.wait(), patient(20))
     answer = await serving.admin.namespaces.deregister_cluster(name="second", objects=ORPHAN)
     assert answer.namespaces == 1
-    await asyncio.wait_for(ended.wait(), 20)
+    await asyncio.wait_for(ended.wait(), patient(20))
     await watching
     assert await is_gone(serving, "second")
     assert not [each async for each in serving.admin.namespaces.list()]

@@ -32,7 +32,7 @@ from tests.clusters.given import (
 )
 from tests.conftest import Database
 from tests.harness import Server, running_server
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -133,7 +133,7 @@ async def test_a_cluster_that_does_not_answer_is_waited_for_only_so_long(
 ) -> None:
     cluster.faults.latency_seconds = 60.0
     with pytest.raises(errors.PilothouseError) as refused:
-        await serving.admin.with_options(timeout=30.0, retry=ONCE).namespaces.register_cluster(
+        await serving.admin.with_options(timeout=patient(30.0), retry=ONCE).namespaces.register_cluster(
             cluster=pb.Cluster(name="second"), credentials=by_token(cluster)
         )
     assert "did not answer within 3 s" in str(refused.value)

@@ -14,7 +14,7 @@ from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_client.streams import ChangeKind
 from tests.config.conftest import Place
 from tests.harness import request_id
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 MEBIBYTE = 1 << 20
 
@@ -290,11 +290,11 @@ async def test_one_stream_tells_of_both_without_values(place: Place) -> None:
 
     watcher = asyncio.create_task(follow())
     try:
-        await asyncio.wait_for(synced.wait(), 10)
+        await asyncio.wait_for(synced.wait(), patient(10))
         assert seen == [(ChangeKind.ADDED, "config_map", "first")]
         await make_secret(place, "second")
         await config.delete_secret(namespace=place.name, name="second")
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), patient(10))
     finally:
         watcher.cancel()
     assert seen[1] == (ChangeKind.ADDED, "secret", "second")

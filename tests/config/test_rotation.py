@@ -20,6 +20,7 @@ from pilothouse_server.keys import KeyRing, add_key, remove_key
 from pilothouse_server.store import encryption_keys
 from tests.conftest import Database
 from tests.harness import Server, running_server
+from tests.waiting import patient, poll_until
 
 SPACE = "vault"
 
@@ -94,9 +95,9 @@ async def test_watchers_learn_of_the_new_key(vault: Server, tmp_path: Path) -> N
         return ""
 
     watcher = asyncio.create_task(follow())
-    await asyncio.wait_for(synced.wait(), 10)
+    await asyncio.wait_for(synced.wait(), patient(10))
     await vault.admin.config.rotate_keys()
-    assert await asyncio.wait_for(watcher, 10) == "watched"
+    assert await asyncio.wait_for(watcher, patient(10)) == "watched"
 
 
 class Killed(BaseException):
@@ -166,13 +167,16 @@ async def test_the_switch_waits_for_writers_under_the_old_key(vault: Server, tmp
     async with store.system_write("test") as writing:
         old = await encryption_keys.active_key_id(writing)
         switching = asyncio.create_task(rotation.rotate(store, envelopes, 100))
-        async with vault.database.system() as connection, asyncio.timeout(10):
-            while not await connection.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            ):
+        async with vault.database.system() as connection:
+
+            async def waits() -> bool:
                 assert not switching.done()
+                locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                return bool(await connection.fetchval(locks))
+
+            await poll_until(waits)
         assert await encryption_keys.active_key_id(writing) == old
-    done = await asyncio.wait_for(switching, 10)
+    done = await asyncio.wait_for(switching, patient(10))
     assert (done.key_id, done.remaining) == (new, 0)
 
 

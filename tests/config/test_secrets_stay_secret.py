@@ -39,7 +39,7 @@ from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secr
 from tests.conftest import Database, addresses, connection
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.requests import REQUESTS, request_for
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 NAME = "canaries"
 CONTROL = "Public9ControlV2k"
@@ -111,7 +111,7 @@ async def server_process(
     finally:
         if process.returncode is None:
             process.terminate()
-        await asyncio.wait_for(process.wait(), 30)
+        await asyncio.wait_for(process.wait(), patient(30))
 
 
 async def everything(database: Database, postgres: EmbeddedPostgres, log: Path) -> dict[str, bytes]:
@@ -176,9 +176,9 @@ async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sen
                 for request in (*_requests(rule, path, sent), *_broken_bodies(rule, path, sent)):
                     if number and not isinstance(request, bytes):
                         # Who may not call at all is refused whatever is in the request: one of each will do.
-                        sent.came_back(rule, await caller.invoke(rule, request, timeout=10))
+                        sent.came_back(rule, await caller.invoke(rule, request, timeout=patient(10)))
                         break
-                    sent.came_back(rule, await caller.invoke(rule, request, timeout=10))
+                    sent.came_back(rule, await caller.invoke(rule, request, timeout=patient(10)))
     return paths
 
 

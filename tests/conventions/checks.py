@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tests.conventions.sources import Source
+from tests.conventions.waits import WAITS
 
 LONGEST_FILE_LINES = 600
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
@@ -23,8 +24,6 @@ LEFT_OPEN = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|\bHACK\b
 WORD = re.compile(r"[A-Za-z_]\w*")
 # Of the client library: every method of the API has one, also those that it calls by itself.
 FOR_CALLERS = {"refresh_session"}
-# The one place where tests pause: tests.waiting.poll_until.
-WAITING = "tests/waiting.py"
 SETTINGS = "server/pilothouse_server/settings.py"
 # The one module that may catch a cancellation without raising it again.
 ENDS_TASKS = "server/pilothouse_server/tasks.py"
@@ -67,22 +66,6 @@ def nothing_left_open(sources: Sequence[Source]) -> Iterator[str]:
             for number, line in enumerate(source.lines, 1):
                 if found := LEFT_OPEN.search(line):
                     yield f"{source.path}:{number}: {found[0]}: finish it, or file it as an issue"
-
-
-def no_sleeps_in_tests(sources: Sequence[Source]) -> Iterator[str]:
-    """A sleep is too short on a slow machine and too long on a fast one."""
-    for source in sources:
-        if not source.is_test or source.path == WAITING:
-            continue
-        for node in ast.walk(source.tree):
-            if not isinstance(node, ast.Call):
-                continue
-            called = ast.unparse(node.func)
-            yields_only = len(node.args) == 1 and ast.unparse(node.args[0]) == "0"
-            # The simulated cluster's own clock is not the machine's.
-            simulated = called.endswith("clock.sleep")
-            if called.split(".")[-1] == "sleep" and not yields_only and not simulated:
-                yield f"{source.path}:{node.lineno}: {called}: wait for a condition by tests.waiting.poll_until"
 
 
 def no_bare_tests(sources: Sequence[Source]) -> Iterator[str]:
@@ -247,7 +230,7 @@ CHECKS: Sequence[Check] = (
     telling_names,
     module_docstrings,
     nothing_left_open,
-    no_sleeps_in_tests,
+    *WAITS,
     no_bare_tests,
     no_machine_paths,
     no_registry_hosts,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
 
-from tests.conventions import checks, migrations, tables
+from tests.conventions import checks, migrations, tables, waits
 from tests.conventions.sources import Source, load
 
 CASES: Sequence[tuple[checks.Check, Source, Source]] = [
@@ -32,14 +32,65 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/a.py", "todo = list_of_work()"),
     ),
     (
-        checks.no_sleeps_in_tests,
+        waits.no_sleeps_in_tests,
         Source("tests/a.py", "async def f():\n    await asyncio.sleep(0.1)"),
         Source("tests/a.py", "async def f():\n    await asyncio.sleep(0)"),
     ),
     (
-        checks.no_sleeps_in_tests,
+        waits.no_sleeps_in_tests,
         Source("tests/a.py", "from time import sleep\nsleep(1)"),
         Source("server/a.py", "from time import sleep\nsleep(1)"),
+    ),
+    # The forms in which tests have polled.
+    *(
+        (waits.one_way_to_poll, Source("tests/a.py", loop), Source(waits.WAITING, loop))
+        for loop in (
+            "async def f():\n    while not holds():\n        await asyncio.sleep(0)",
+            "async def f():\n    while True:\n        if holds():\n            return\n        await asyncio.sleep(0)",
+            "async def f():\n    for _ in range(9):\n        if holds():\n            return\n"
+            "        await pass_time(1)",
+            "async def f():\n    while not holds():\n        await asyncio.wait_for(asyncio.Event().wait(), x)",
+            "async def f():\n    while not holds():\n        with suppress(TimeoutError):\n            await g()",
+            "async def f():\n    while not holds():\n        try:\n            await g()\n"
+            "        except TimeoutError:\n            continue",
+        )
+    ),
+    (
+        waits.one_way_to_poll,
+        Source("tests/a.py", "while more():\n    sleep(0)"),
+        Source("tests/a.py", "for _ in range(3):\n    await asyncio.sleep(0)\nwhile await more():\n    pass"),
+    ),
+    (
+        waits.no_elapsed_time,
+        Source("tests/a.py", "began = monotonic()\nassert monotonic() - began < 5"),
+        Source("tests/a.py", "client = Leased(monotonic() + 30)"),
+    ),
+    (
+        waits.no_elapsed_time,
+        Source("tests/a.py", "assert waited.passed() < 5"),
+        Source("tests/a.py", "assert waited.passed() >= 0.2\nassert 4 <= waited.passed()"),
+    ),
+    (
+        waits.no_elapsed_time,
+        Source("tests/a.py", "ends = 5\nwhile asyncio.get_running_loop().time() < ends:\n    pass"),
+        Source(
+            "tests/a.py", "@pytest.mark.soak(part='time')\ndef test_a():\n    took = perf_counter() - began"
+        ),
+    ),
+    (
+        waits.patient_deadlines,
+        Source("tests/a.py", "async with asyncio.timeout(10):\n    pass"),
+        Source("tests/a.py", "async with within(10):\n    pass"),
+    ),
+    (
+        waits.patient_deadlines,
+        Source("tests/a.py", "asyncio.wait_for(x, LIMIT_SECONDS + 1)"),
+        Source("tests/a.py", "asyncio.wait_for(x, patient(LIMIT_SECONDS + 1))"),
+    ),
+    (
+        waits.patient_deadlines,
+        Source("tests/a.py", "call(timeout=0.5)"),
+        Source("tests/a.py", "call(timeout=runs_out(0.5))\ncall(timeout=timeout)\ncall(timeout=None)"),
     ),
     (
         checks.no_bare_tests,

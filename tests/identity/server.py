@@ -35,6 +35,7 @@ from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database
+from tests.waiting import patient
 
 ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
@@ -86,7 +87,7 @@ class Caller:
 
         async def call(request: Any) -> Any:
             try:
-                return await method(request, metadata=metadata, timeout=30.0)
+                return await method(request, metadata=metadata, timeout=patient(30.0))
             except grpc.aio.AioRpcError as error:
                 raise Refused(error) from None
 

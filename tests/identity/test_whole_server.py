@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
 from tests.conftest import Database
 from tests.harness import Server, running_server
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -60,12 +59,10 @@ async def test_a_revoked_grant_ends_an_open_watch_within_five_seconds(whole: Ser
             synced.set()
 
     watcher = asyncio.create_task(follow())
-    await asyncio.wait_for(synced.wait(), 10)
+    await asyncio.wait_for(synced.wait(), patient(10))
     await whole.admin.identity.revoke_role(username="anna", role="viewer", namespace="shop")
-    began = time.monotonic()
     with pytest.raises(PilothouseError) as caught:
-        await asyncio.wait_for(watcher, 10)
-    assert time.monotonic() - began < 5
+        await asyncio.wait_for(watcher, patient(5))
     assert isinstance(caught.value, PermissionDeniedError)
 
 
@@ -78,11 +75,9 @@ async def test_a_user_switched_off_loses_an_open_watch(whole: Server) -> None:
             synced.set()
 
     watcher = asyncio.create_task(follow())
-    await asyncio.wait_for(synced.wait(), 10)
+    await asyncio.wait_for(synced.wait(), patient(10))
     await whole.admin.identity.update_user(
         username="anna", user=pb.User(status=pb.USER_STATUS_LOCKED), update_mask=FieldMask(paths=["status"])
     )
-    began = time.monotonic()
     with pytest.raises(PilothouseError):
-        await asyncio.wait_for(watcher, 10)
-    assert time.monotonic() - began < 5
+        await asyncio.wait_for(watcher, patient(5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -31,7 +30,7 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 SHOP = Namespace(id=NamespaceId(1), uid="shop-uid", name="shop", kubernetes_name="shop", cluster_name="local")
 
@@ -112,7 +111,7 @@ async def test_a_watch_continues_a_list(client: ClusterClient) -> None:
     watch = client.watch(
         PODS, resource_version=before.resource_version, label_selector=manifests.MANAGED_SELECTOR
     )
-    async with asyncio.timeout(20), aclosing(watch):
+    async with within(20), aclosing(watch):
         await client.apply(DEPLOYMENTS, manifests.deployment(container()))
         types = []
         async for event in watch:

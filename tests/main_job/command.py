@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import PASSWORD, Server
+from tests.waiting import patient
 
 COMMAND = Path(sys.executable).with_name("pilothouse")
 
@@ -51,7 +52,7 @@ class Shell:
         """Runs a command to its end."""
         process = await self.start(*arguments)
         try:
-            output, errors = await asyncio.wait_for(process.communicate(given.encode()), seconds)
+            output, errors = await asyncio.wait_for(process.communicate(given.encode()), patient(seconds))
         except BaseException:
             process.kill()
             await process.wait()

@@ -12,7 +12,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import AsyncTransport
 from tests.harness import Server
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 
 async def make_web(server: Server) -> None:
@@ -50,7 +50,7 @@ async def run(
 ) -> tuple[bytes, bytes, pb.ExecResult]:
     """Runs a program to its end: its output, its errors, and how it ended."""
     out, err, result = b"", b"", pb.ExecResult(exit_code=-100)
-    async with asyncio.timeout(20), client.containers.exec(requests) as answers:
+    async with within(20), client.containers.exec(requests) as answers:
         async for answer in answers:
             out += answer.stdout
             err += answer.stderr

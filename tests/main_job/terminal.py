@@ -53,7 +53,7 @@ class Terminal:
 
         try:
             await poll_until(shown, seconds=60.0)
-        except TimeoutError:
+        except AssertionError:
             raise AssertionError(f"{text!r} was not shown: {self.screen!r}") from None
         before, found, self.screen = self.screen.partition(text)
         self.shown = before + found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT.parent / "shared" / "samples" / "online-boutique.yaml"
@@ -104,7 +103,7 @@ async def test_one_command_brings_it_up(server: Server, tmp_path: Path, path: Pa
             names, "CONTAINER_STATUS_RUNNING"
         )
         seen: set[str] = set()
-        async with asyncio.timeout(30):
+        async with within(30):
             while seen != names:
                 line = (await watched.readline()).decode()
                 assert line, "the watch ended"

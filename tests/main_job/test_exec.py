@@ -18,7 +18,7 @@ from tests.harness import Server
 from tests.main_job.command import COMMAND, Shell, logged_in
 from tests.main_job.executing import held, make_web, records_of_ends, run, start
 from tests.main_job.terminal import Terminal
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until, within
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
     user = await web.user("dora", {"demo": "developer"})
 
     async def converse() -> None:
-        async with asyncio.timeout(15), user.containers.exec(held(start("sleep", "600"))) as answers:
+        async with within(15), user.containers.exec(held(start("sleep", "600"))) as answers:
             async for answer in answers:
                 assert answer.HasField("started")
                 await web.admin.identity.revoke_role(username="dora", role="developer", namespace="demo")
@@ -82,7 +82,7 @@ async def test_logs_and_watches_end_so_too(web: Server) -> None:
     await web.admin.identity.revoke_role(username="dora", role="developer", namespace="demo")
     for stream in streams:
         with pytest.raises(PilothouseError) as ended:
-            await asyncio.wait_for(to_its_end(stream), 15)
+            await asyncio.wait_for(to_its_end(stream), patient(15))
         assert ended.value.reason == "PERMISSION_REVOKED"
 
 
@@ -236,7 +236,7 @@ async def test_at_a_terminal(web: Server, tmp_path: Path, terminal: Terminal) ->
         await terminal.shows(b"^C\r\n/ # ")
         terminal.type(b"echo $?; exit 7\r")
         await terminal.shows(b"\r\n130\r\n")
-        assert await asyncio.wait_for(process.wait(), 60) == 7
+        assert await asyncio.wait_for(process.wait(), patient(60)) == 7
     assert terminal.is_restored
 
 
@@ -249,7 +249,7 @@ async def test_a_signal_gives_the_terminal_back(
         await terminal.shows(b"/ # ")
         assert terminal.is_raw
         process.send_signal(number)
-        assert await asyncio.wait_for(process.wait(), 60) == 128 + number
+        assert await asyncio.wait_for(process.wait(), patient(60)) == 128 + number
     assert terminal.is_restored
     assert b"Traceback" not in terminal.screen
 
@@ -262,5 +262,5 @@ async def test_the_end_of_the_time_given_gives_the_terminal_back(
         await terminal.shows(b"/ # ")
         assert terminal.is_raw
         await terminal.shows(b"error: the time given to the call is over [DEADLINE_EXCEEDED]\r\n")
-        assert await asyncio.wait_for(process.wait(), 60) == 9
+        assert await asyncio.wait_for(process.wait(), patient(60)) == 9
     assert terminal.is_restored

@@ -13,7 +13,7 @@ from tests.harness import Server
 from tests.main_job.command import COMMAND, logged_in
 from tests.main_job.executing import held, make_web, records_of_ends, run, start
 from tests.main_job.terminal import Terminal
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until, within
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def test_the_exit_code_is_recorded(web: Server) -> None:
 
 async def test_who_hangs_up_after_the_result_has_broken_nothing_off(web: Server) -> None:
     for _ in range(5):
-        async with asyncio.timeout(20), web.admin.containers.exec(held(start("true", stdin=True))) as answers:
+        async with within(20), web.admin.containers.exec(held(start("true", stdin=True))) as answers:
             async for answer in answers:
                 if answer.HasField("result"):
                     break
@@ -47,7 +47,7 @@ async def test_who_hangs_up_after_the_result_has_broken_nothing_off(web: Server)
 
 
 async def test_who_hangs_up_before_has(web: Server) -> None:
-    async with asyncio.timeout(20), web.admin.containers.exec(held(start("sleep", "600"))) as answers:
+    async with within(20), web.admin.containers.exec(held(start("sleep", "600"))) as answers:
         async for answer in answers:
             assert answer.HasField("started")
             break
@@ -57,7 +57,7 @@ async def test_who_hangs_up_before_has(web: Server) -> None:
 
 
 async def test_the_end_of_the_time_given(web: Server) -> None:
-    hasty = web.admin.with_options(timeout=1.0)
+    hasty = web.admin.with_options(timeout=patient(0.3))
     with pytest.raises(PilothouseError) as ended:
         await run(hasty, held(start("sleep", "600")))
     assert ended.value.code.name == "DEADLINE_EXCEEDED"
@@ -86,7 +86,7 @@ async def test_by_the_command(web: Server, tmp_path: Path) -> None:
     try:
         command = (*where, "-it", "--", "sh", "-c", "exit 5")
         async with terminal.running(str(COMMAND), *command, env=shell.environment) as process:
-            assert await asyncio.wait_for(process.wait(), 60) == 5
+            assert await asyncio.wait_for(process.wait(), patient(60)) == 5
     finally:
         terminal.close()
     assert [told(record) for record in await records_of_ends(web, 3)] == [("", 3), ("", 0), ("", 5)]

@@ -12,7 +12,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError, RetryPolicy
 from tests.harness import Server
 from tests.main_job.command import logged_in
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until, within
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 LOGS = ("containers", "logs", "--namespace", "demo")
@@ -76,7 +76,7 @@ async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server,
     process = await shell.start(*LOGS, "broken", "--follow")
     assert process.stderr is not None
     try:
-        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        line = await asyncio.wait_for(process.stderr.readline(), patient(60))
         assert line.decode().startswith(f"waiting for broken/{problem.pod}: {told}: ")
     finally:
         process.terminate()
@@ -117,11 +117,11 @@ async def test_a_cluster_that_is_away(demo: Server, tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        line = await asyncio.wait_for(process.stderr.readline(), patient(60))
         assert b"waiting for web/web-" in line
         assert b'cluster "local" does not answer' in line
         demo.cluster.faults.clear()
-        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"this is web\n"
+        assert await asyncio.wait_for(process.stdout.readline(), patient(60)) == b"this is web\n"
     finally:
         process.terminate()
         await process.wait()
@@ -134,11 +134,11 @@ async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, t
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(60):
+        async with within(60):
             while b"web" not in await process.stdout.readline():
                 continue
         await demo.application.stop()
-        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        line = await asyncio.wait_for(process.stderr.readline(), patient(60))
         assert line.startswith(b"interrupted, going on as soon as possible: no server answers at ")
         # Asked for only now, it is an error.
         late = await shell.run("--timeout", "4", "containers", "list", "--namespace", "demo", "--watch")

@@ -18,7 +18,7 @@ from pilothouse_client import PilothouseError
 from tests.conftest import Database
 from tests.harness import Server, running_server
 from tests.main_job.command import logged_in
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 SCRIPT = "for i in " + " ".join(map(str, range(40))) + "; do echo line $i; sleep 1; done; sleep 3600"
 
@@ -77,7 +77,7 @@ async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Serv
         stream = demo.admin.containers.stream_logs(
             namespace="demo", name="web", follow=True, resume_token=token
         )
-        async with asyncio.timeout(30), stream as answers:
+        async with within(30), stream as answers:
             wanted = len(seen) + 4
             async for answer in answers:
                 seen += [(e.pod, e.timestamp.ToNanoseconds(), e.line) for e in answer.entries]
@@ -109,7 +109,7 @@ async def test_many_pods_by_label_are_resumed(demo: Server) -> None:
         stream = demo.admin.containers.stream_logs(
             namespace="demo", label_selector="app=many", follow=True, resume_token=token
         )
-        async with asyncio.timeout(90), stream as answers:
+        async with within(90), stream as answers:
             async for answer in answers:
                 for entry in answer.entries:
                     line = (entry.pod, entry.timestamp.ToNanoseconds(), entry.line)
@@ -182,7 +182,7 @@ class Followed:
         stream = server.admin.containers.stream_logs(
             namespace="demo", name="web", follow=True, resume_token=self.token, **request
         )
-        async with asyncio.timeout(60), stream as answers:
+        async with within(60), stream as answers:
             async for answer in answers:
                 self.entries += [(e.timestamp.ToNanoseconds(), e.line) for e in answer.entries]
                 self.token = answer.resume_token

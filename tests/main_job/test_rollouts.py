@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 WHERE = ("--namespace", "shop")
 # No host answers under this top-level domain.
@@ -163,7 +162,7 @@ async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Ser
 
 async def test_a_deletion_that_was_waited_for_shows_no_row(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
-    async with asyncio.timeout(60):
+    async with within(60):
         said = await shell.succeed("containers", "delete", "web", *WHERE, "--yes", "--wait")
     assert said == "container shop/web deleted\n"
     assert pods(server) == {}

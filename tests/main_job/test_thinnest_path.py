@@ -8,7 +8,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.streams import ChangeKind
 from tests.harness import Server
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 
 async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -> None:
@@ -27,7 +27,7 @@ async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -
                     return
 
     watcher = asyncio.create_task(follow())
-    await asyncio.wait_for(synced.wait(), 10)
+    await asyncio.wait_for(synced.wait(), patient(10))
     created = await admin.containers.create(
         namespace="demo",
         container=container_pb2.Container(
@@ -35,7 +35,7 @@ async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -
         ),
     )
     assert created.status == container_pb2.CONTAINER_STATUS_PENDING
-    await asyncio.wait_for(watcher, 20)
+    await asyncio.wait_for(watcher, patient(20))
     assert statuses[0] == container_pb2.CONTAINER_STATUS_PENDING
     found = await admin.containers.get(namespace="demo", name="web")
     assert found.ready_replicas == 1

@@ -16,7 +16,7 @@ from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, Us
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.metrics.world import Box, World, world_of
-from tests.waiting import poll_until
+from tests.waiting import Stopwatch, poll_until, within
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 EVERYTHING = Interest(lambda: None)
@@ -50,7 +50,7 @@ async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator
 
 async def told(answers: AsyncIterator[Sequence[PublishedSample]]) -> list[tuple[str, datetime]]:
     """The next answer that says something: containers and times."""
-    async with asyncio.timeout(10):
+    async with within(10):
         async for answer in answers:
             if answer:
                 return [(live.sample.container, live.sample.timestamp) for live in answer]
@@ -227,7 +227,7 @@ async def test_a_reader_may_ask_for_one_namespace_or_container(
 
 
 async def test_a_sign_of_life_is_given_where_nothing_happens(stream: UsageStream) -> None:
-    async with asyncio.timeout(10), aclosing(stream.follow(0, (), EVERYTHING)) as answers:
+    async with within(10), aclosing(stream.follow(0, (), EVERYTHING)) as answers:
         assert await anext(answers) == []
         assert await anext(answers) == []
         stream.publish([stored(WEB, 0)])
@@ -236,14 +236,13 @@ async def test_a_sign_of_life_is_given_where_nothing_happens(stream: UsageStream
 
 async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStream) -> None:
     """With signs of life meanwhile, and the newest sample at its end."""
-    loop = asyncio.get_running_loop()
     interest = Interest(lambda: None, period_seconds=0.3)
-    async with asyncio.timeout(10), aclosing(stream.follow(0, (), interest)) as answers:
+    async with within(10), aclosing(stream.follow(0, (), interest)) as answers:
         stream.publish([stored(WEB, 0)])
         assert await told(answers) == [("web", START)]
-        first = loop.time()
+        since_first = Stopwatch()
         stream.publish([stored(WEB, 1)])
         stream.publish([stored(WEB, 2)])
         assert await anext(answers) == []
         assert await told(answers) == [("web", START + timedelta(seconds=2))]
-        assert loop.time() - first >= 0.3
+        assert since_first.passed() >= 0.3

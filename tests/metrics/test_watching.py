@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +12,13 @@ import pytest
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from tests.metrics.served import Served, measured, request
+from tests.waiting import patient, poll_until, within
 
 
 async def opened(served: Served, username: str, **fields: Any) -> Any:
     """An open stream."""
     stub, metadata = await served.stub(username)
-    return stub.WatchUsage(pb.WatchUsageRequest(**fields), metadata=metadata, timeout=30.0)
+    return stub.WatchUsage(pb.WatchUsageRequest(**fields), metadata=metadata, timeout=patient(30.0))
 
 
 async def answers(call: Any) -> AsyncIterator[dict[str, datetime]]:
@@ -92,16 +92,17 @@ async def test_a_grant_that_is_revoked_ends_what_it_showed(served: Served) -> No
     await served.store(shop.sample(now), bank.sample(now))
     assert await anext(stream) == {"shop/kept": now, "bank/lost": now}
     await served.admin.identity.revoke_role(username="otto", role="viewer", namespace="bank")
-    async with asyncio.timeout(15):
-        while True:
-            now = datetime.now(UTC)
-            await served.store(shop.sample(now), bank.sample(now))
-            if await anext(stream) == {"shop/kept": now}:
-                break
+
+    async def shown() -> bool:
+        now = datetime.now(UTC)
+        await served.store(shop.sample(now), bank.sample(now))
+        return await anext(stream) == {"shop/kept": now}
+
+    await poll_until(shown, seconds=15.0)
     await served.admin.identity.revoke_role(username="otto", role="viewer", namespace="shop")
 
     async def to_the_end() -> None:
-        async with asyncio.timeout(15):
+        async with within(15):
             async for _ in stream:
                 pass
 

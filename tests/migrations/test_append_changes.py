@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import Database, connection
 from tests.migrations.filling import ADMINISTRATOR, user_of
+from tests.waiting import patient, poll_until
 
 WRITERS = 16
 _GENESIS = bytes(32)
@@ -157,10 +158,12 @@ async def _second_while_first_is_open(database: Database, **arguments: Any) -> a
         await transaction.start()
         await _append(first, **arguments)
         waiting = asyncio.create_task(_append(second, **arguments))
-        async with asyncio.timeout(10):
-            blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0 FROM pg_sleep(0.001)"
-            while not await observer.fetchval(blocked, second.get_server_pid()):
-                pass
+
+        async def blocked() -> bool:
+            query = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+            return bool(await observer.fetchval(query, second.get_server_pid()))
+
+        await poll_until(blocked)
         assert await observer.fetchval("SELECT revision + audit_sequence FROM stream_head") == 0
         await transaction.commit()
         return await waiting
@@ -278,11 +281,11 @@ async def test_listeners_are_told_the_newest_revision_when_it_is_committed(datab
         await listener.execute("SELECT 1")
         assert heard.empty()
         await transaction.commit()
-        assert await asyncio.wait_for(heard.get(), 10) == "3"
+        assert await asyncio.wait_for(heard.get(), patient(10)) == "3"
         # A record without an event is nothing that a watcher waits for.
         await _append(system, audit=[_record()])
         await _append(system, events=[_event()])
-        assert await asyncio.wait_for(heard.get(), 10) == "4"
+        assert await asyncio.wait_for(heard.get(), patient(10)) == "4"
 
 
 @pytest.mark.parametrize(

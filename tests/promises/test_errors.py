@@ -23,7 +23,7 @@ from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
 from tests.promises.test_recorded_calls import GARBAGE
 from tests.promises.world import World, furnished
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 PASSWORD = "hunter2-and-more"
 TELLTALE = re.compile(r"select |insert |asyncpg|sqlalchemy|traceback|\.py\b|" + PASSWORD, re.IGNORECASE)
@@ -59,7 +59,7 @@ async def poor_errors(world: World) -> list[str]:
         ):
             if rule.name == "Logout" and caller is world.admin:
                 continue
-            outcome = await caller.invoke(rule, request, timeout=1.0 if rule.streams else 30.0)
+            outcome = await caller.invoke(rule, request, timeout=patient(0.3 if rule.streams else 30.0))
             if outcome.code not in ("OK", "DEADLINE_EXCEEDED"):
                 faults += [f"{rule.name} {outcome.code}: {lack}" for lack in lacks(outcome)]
     return faults

@@ -27,7 +27,7 @@ from pilothouse_simulator.values.resources import CONFIG_MAPS, DEPLOYMENTS, SECR
 from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.readme.served import BIN, environment
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 CONTAINERS = 6
 PROMISED_SECONDS = 10.0
@@ -45,7 +45,7 @@ async def killed_at_the_end(variables: dict[str, str]) -> AsyncIterator[AsyncCli
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60):
+        async with within(60):
             said = (await process.stdout.readline()).decode()
         client = AsyncClient(said.split()[-1], username="admin", password=PASSWORD)
         try:
@@ -158,6 +158,5 @@ async def killed_and_followed(database: Database, tmp_path: Path, finished: int)
             async def done() -> bool:
                 return await outstanding(client, "shop") == []
 
-            # Ten seconds are promised; a machine that is busy with other tests gets three times as much.
-            await poll_until(done, seconds=3 * PROMISED_SECONDS, what="everything as asked for")
+            await poll_until(done, seconds=PROMISED_SECONDS, what="everything as asked for")
         return on_cluster(cluster, "shop")

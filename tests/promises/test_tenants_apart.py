@@ -17,6 +17,7 @@ from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, new_database
 from tests.promises.calling import Outcome, put
 from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished, quiet_world
+from tests.waiting import patient
 
 # The table of the interface, written out once more: what each role holds, and what it does not although a form does.
 _READS = ("get", "list", "watch", "query")
@@ -69,8 +70,9 @@ async def tried(world: World, caller: str, rule: Rule, namespace: str = "") -> O
         put(request, namespace_path(rule), namespace)
     if rule.has_validate_only:
         request.validate_only = True
-    # A stream that has nothing to say for so long is one that the caller may read.
-    return await world.callers[caller].invoke(rule, request, timeout=1.5 if rule.streams else 30.0)
+    # In their own namespace, a stream that has nothing to say for so long is one that the caller may read.
+    silent = rule.streams and not namespace
+    return await world.callers[caller].invoke(rule, request, timeout=patient(1.0 if silent else 30.0))
 
 
 async def gathered(work: Collection[Any]) -> list[Any]:

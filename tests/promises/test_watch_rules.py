@@ -18,14 +18,14 @@ from tests.harness import running_server
 from tests.promises.calling import Caller, Outcome, failed, token_of
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, World, quiet_world
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until, within
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
 
 async def take(stream: AsyncIterator[Any], count: int) -> list[tuple[str, str]]:
     """The next answers of a watch: what happened, and to what."""
-    async with asyncio.timeout(10):
+    async with within(10):
         return [_short(await anext(stream)) for _ in range(count)]
 
 
@@ -56,11 +56,13 @@ async def resumed(world: World, caller: Caller, token: str, **fields: Any) -> Ou
 async def token_now(world: World, **fields: Any) -> str:
     """The resume token of a watch that begins now."""
     rule = world.rule("WatchContainers")
-    async with world.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream:
-        async with asyncio.timeout(10):
-            async for answer in stream:
-                if answer.resume_token:
-                    return str(answer.resume_token)
+    async with (
+        world.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream,
+        within(10),
+    ):
+        async for answer in stream:
+            if answer.resume_token:
+                return str(answer.resume_token)
     raise AssertionError("the watch ended before it was in step")
 
 
@@ -136,10 +138,10 @@ async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: W
         assert str(oldest) in outcome.message
         fresh = await token_now(world)
         watching, synced = await open_watch(world, world.admin, {"namespace": OWN})
-        await asyncio.wait_for(synced.wait(), 10)
+        await asyncio.wait_for(synced.wait(), patient(10))
         await sql.fetchval("SELECT begin_new_history()")
     # An open watch learns of it by itself, and a token of before is refused.
-    outcome = await asyncio.wait_for(watching, 5)
+    outcome = await asyncio.wait_for(watching, patient(5))
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
     outcome = await resumed(world, world.admin, fresh)
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
@@ -150,11 +152,11 @@ async def test_changed_grants_end_a_watch_over_all_that_is_visible(world: World)
     rule = world.rule("WatchContainers")
     request = request_for(rule, {"bookmarkPeriodSeconds": 1})
     watching, synced = await open_watch(world, somebody, {"bookmarkPeriodSeconds": 1})
-    await asyncio.wait_for(synced.wait(), 10)
+    await asyncio.wait_for(synced.wait(), patient(10))
     async with somebody.watching(rule, request) as stream:
         token = (await anext(stream)).resume_token
     await world.must("RevokeRole", {"username": "somebody", "role": "viewer", "namespace": FOREIGN})
-    outcome = await asyncio.wait_for(watching, 5)
+    outcome = await asyncio.wait_for(watching, patient(5))
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
     async def refused() -> bool:
@@ -171,7 +173,7 @@ async def test_an_idle_watch_sends_bookmarks_to_go_on_from(world: World) -> None
         # Changes of others move the bookmark on without an answer of their own.
         fields = {"namespace": FOREIGN, "container": {"name": "far", "image": "nginx"}}
         await world.must("CreateContainer", fields)
-        async with asyncio.timeout(5):
+        async with within(5):
             bookmark = await anext(stream)
     async with world.sql() as sql:
         assert bookmark.revision == await sql.fetchval("SELECT revision FROM stream_head")
@@ -217,7 +219,7 @@ async def test_a_reader_that_is_too_slow_is_told_where_to_go_on(
 
         await poll_until(ended, seconds=10)
         try:
-            async with asyncio.timeout(10):
+            async with within(10):
                 async for answer in stream:
                     seen += [answer.revision]
         except grpc.aio.AioRpcError as error:

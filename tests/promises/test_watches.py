@@ -19,7 +19,7 @@ from tests.promises.calling import Caller, token_of
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN
 from tests.promises.world import World
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 _LISTENERS = (
     "SELECT pid FROM pg_stat_activity "
@@ -65,7 +65,7 @@ async def race(
     ]
     tasks = [asyncio.create_task(follower.run()) for follower in followers]
     try:
-        async with asyncio.timeout(20):
+        async with within(20):
             await asyncio.gather(*(follower.synced.wait() for follower in followers[: watchers // 2]))
         writing = asyncio.gather(*(write(world, callers, number, each) for number in range(writers)))
         async with world.sql() as sql:

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.waiting import patient, within
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ['PATH']}"
@@ -41,7 +43,7 @@ class Shell:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            output, _ = await asyncio.wait_for(process.communicate(given.encode()), 120)
+            output, _ = await asyncio.wait_for(process.communicate(given.encode()), patient(120))
         except BaseException:
             process.kill()
             await process.wait()
@@ -85,7 +87,7 @@ async def serving(
     said: list[str] = [] if printed is None else printed
     draining = None
     try:
-        async with asyncio.timeout(90):
+        async with within(90):
             address = ""
             while not address:
                 text = (await process.stdout.readline()).decode()
@@ -101,7 +103,7 @@ async def serving(
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), patient(30))
         except TimeoutError:
             process.kill()
             raise

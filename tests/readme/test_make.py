@@ -20,7 +20,7 @@ import pytest
 
 from pilothouse_client import AsyncClient
 from tests.readme.served import ROOT, Shell, environment
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 PASSWORD = "correct horse battery staple"
 MAKE_RUN = "make run"
@@ -77,7 +77,7 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
     assert process.stdout is not None
     run = Run(process, [])
     try:
-        async with asyncio.timeout(300):
+        async with within(300):
             while not run.printed or "audit tail" not in run.printed[-1]:
                 line = (await process.stdout.readline()).decode()
                 assert line, "\n".join(run.printed)

@@ -7,6 +7,7 @@ import asyncio
 from pilothouse_server.reconcile.queue.leadership import lead
 from pilothouse_server.reconcile.repository.leases import Lease
 from tests.reconcile.world import World
+from tests.waiting import within
 
 LEASE_SECONDS = 0.5
 # Far beyond what ending takes, so that only a leader that goes on for ever runs into it.
@@ -34,7 +35,7 @@ class SlowToEnd:
 async def test_a_leader_cancelled_while_a_lost_lease_is_wound_up_ends(here: World) -> None:
     work = SlowToEnd()
     leading = asyncio.create_task(lead(here.store, "observe/local", "this", work, seconds=LEASE_SECONDS))
-    async with asyncio.timeout(LIMIT_SECONDS):
+    async with within(LIMIT_SECONDS):
         await work.began.wait()
         async with here.database.system() as sql:
             # Another server holds it from now on.

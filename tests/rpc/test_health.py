@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pilothouse.container.v1 import container_pb2
 from tests.conftest import Database
 from tests.harness import Server, running_server
+from tests.waiting import patient
 
 _CONTAINERS = container_pb2.DESCRIPTOR.services_by_name["ContainerService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -56,4 +57,4 @@ async def test_a_draining_server_does_not_serve(database: Database, tmp_path: Pa
             assert (await watch.read()).status == _NOT_SERVING
         # Who only asks is told so, or by then finds the door closed; nobody holds the drain up.
         assert await _asked(health) in (_NOT_SERVING, grpc.StatusCode.UNAVAILABLE)
-        await asyncio.wait_for(stopping, 30)
+        await asyncio.wait_for(stopping, patient(30))

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.waiting import within
+
 _COMMAND = Path(sys.executable).with_name("pilothouse")
 _LAST_LINE = b"current-context:"
 
@@ -21,14 +23,14 @@ async def simulate_cluster(*arguments: str) -> AsyncIterator[str]:
     assert process.stdout is not None
     try:
         text = b""
-        async with asyncio.timeout(30):
+        async with within(30):
             while _LAST_LINE not in text:
                 line = await process.stdout.readline()
                 assert line, "the program ended before it printed a kubeconfig"
                 text += line
         yield text.decode()
         process.terminate()
-        async with asyncio.timeout(30):
+        async with within(30):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:

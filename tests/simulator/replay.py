@@ -16,6 +16,7 @@ import io
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.simulator.known_differences import KNOWN
 from tests.simulator.recordings import load, namespaces_of
 from tests.simulator.replay_compare import Comparer, Difference, Substitutions
 from tests.simulator.replay_streams import by_object, ends, stand_in_for, text_differences
+from tests.waiting import poll_until, within
 
 JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]
@@ -140,13 +142,17 @@ class Replay:
             differences = [entry for entry in differences if not _CONTROLLERS_WORK.fullmatch(entry.path)]
         if writes or index in self._options.racing:
             return differences
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._options.read_deadline_seconds
-        while self._unknown(differences) and loop.time() < deadline:
-            await self.cluster.clock.sleep(0.05)
+
+        async def read_again() -> list[Difference]:
+            nonlocal revision, differences
             if self.cluster.store.revision != revision:
                 revision = self.cluster.store.revision
                 differences = await self._send(index, exchange)
+            return differences
+
+        # What is left then is told by whoever compares.
+        with suppress(AssertionError):
+            await poll_until(read_again, self._is_known, seconds=self._options.read_deadline_seconds)
         return differences
 
     def _request(
@@ -241,34 +247,30 @@ class Replay:
         response = stream.exchange["response"]
         whole = response.get("ended") == "server closed"
 
-        def compared() -> list[Difference]:
+        async def compared() -> list[Difference]:
             if stream.is_text:
                 return text_differences(stream.index, response["lines"], stream.lines, whole=whole)
             recorded = [line["json"] for line in response["lines"]]
             return self._compare_lines(stream.index, recorded, stream.lines)
 
         if whole:
-            async with asyncio.timeout(_STREAM_DEADLINE_SECONDS + 30 / self.cluster.clock.speed):
+            async with within(_STREAM_DEADLINE_SECONDS + 30 / self.cluster.clock.speed):
                 await stream.task
-            return compared()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _STREAM_DEADLINE_SECONDS
-        while True:
-            differences = compared()
-            remaining = deadline - loop.time()
-            if remaining <= 0 or not self._unknown(differences):
-                return differences
-            try:
-                async with asyncio.timeout(remaining), stream.changed:
-                    await stream.changed.wait()
-            except TimeoutError:
-                continue
+            return await compared()
 
-    def _unknown(self, differences: list[Difference]) -> bool:
-        """Whether there is any difference worth waiting for its end."""
+        async def changed() -> None:
+            async with stream.changed:
+                await stream.changed.wait()
+
+        with suppress(AssertionError):
+            await poll_until(compared, self._is_known, seconds=_STREAM_DEADLINE_SECONDS, woken_by=changed)
+        return await compared()
+
+    def _is_known(self, differences: list[Difference]) -> bool:
+        """Whether there is no difference that is worth waiting for its end."""
         name = self.recording["scenario"]
         known = [entry for entry in KNOWN if entry.recording == name]
-        return any(not any(entry.matches(found) for entry in known) for found in differences)
+        return all(any(entry.matches(found) for entry in known) for found in differences)
 
     def _compare_lines(
         self, index: int, recorded: list[JsonObject], simulated: list[JsonObject]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -115,11 +114,7 @@ async def test_the_default_class_provides_on_first_use() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         created = _claim(cluster)
         assert created["spec"]["storageClassName"] == "standard"
-        subscription = cluster.store.subscribe(EVENTS)
-        async with asyncio.timeout(10):
-            while "WaitForFirstConsumer" not in _reasons(cluster, "data"):
-                await subscription.next_batch()
-        subscription.close()
+        await poll_cluster(cluster, lambda: "WaitForFirstConsumer" in _reasons(cluster, "data"))
         _pod(cluster)
         claim = await _seen(cluster, PERSISTENT_VOLUME_CLAIMS, "default", "data", phase="Bound")
         assert claim["status"]["capacity"] == {"storage": "1Gi"}
@@ -134,11 +129,7 @@ async def test_the_default_class_provides_on_first_use() -> None:
 async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _pod(cluster)
-        subscription = cluster.store.subscribe(EVENTS)
-        async with asyncio.timeout(10):
-            while "FailedScheduling" not in _reasons(cluster, "user"):
-                await subscription.next_batch()
-        subscription.close()
+        await poll_cluster(cluster, lambda: "FailedScheduling" in _reasons(cluster, "user"))
         _claim(cluster)
         pod = await _seen(cluster, PODS, "default", "user", phase="Running")
         assert pod["spec"]["nodeName"]

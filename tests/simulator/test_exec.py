@@ -18,6 +18,7 @@ from tests.simulator.recordings import load
 from tests.simulator.replay import create
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
+from tests.waiting import patient, runs_out
 
 JsonObject = dict[str, Any]
 
@@ -71,7 +72,7 @@ class _Conversation:
 
     async def receive(self) -> bool:
         """Takes one message; False at the end."""
-        message = await self.socket.receive(timeout=_DEADLINE_SECONDS)
+        message = await self.socket.receive(timeout=patient(_DEADLINE_SECONDS))
         if message.type is aiohttp.WSMsgType.BINARY:
             channel, data = message.data[0], message.data[1:]
             self.first = self.first or (channel, data)
@@ -156,7 +157,7 @@ async def _converse(cluster: SimulatedCluster, number: int, exchange: JsonObject
                 await conversation.until_output(_recorded_output(frames, 1))
                 # Its input cannot be ended, so the program waits until the client goes.
                 with pytest.raises(TimeoutError):
-                    await conversation.socket.receive(timeout=0.2)
+                    await conversation.socket.receive(timeout=runs_out(0.2))
                 return
             if frame["dir"] == "received":
                 continue

@@ -16,8 +16,10 @@ import pytest
 import pytest_asyncio
 
 from tests.simulator.program import simulate_cluster
+from tests.waiting import patient, within
 
 _KUBECTL = shutil.which("kubectl")
+_TIMEOUT = f"--timeout={patient(20.0):.0f}s"
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(_KUBECTL is None, reason="kubectl is not installed"),
@@ -69,7 +71,7 @@ class Kubectl:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(30):
+            async with within(30):
                 output, errors = await process.communicate()
         except TimeoutError:
             process.kill()
@@ -94,7 +96,7 @@ async def test_apply_rolls_out_and_shows_tables(kubectl: Kubectl) -> None:
         "deployment.apps/web serverside-applied\n"
         "service/web serverside-applied\n"
     )
-    status = await kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s")
+    status = await kubectl("-n", "shop", "rollout", "status", "deployment/web", _TIMEOUT)
     assert status.endswith('deployment "web" successfully rolled out\n')
     deployments = (await kubectl("-n", "shop", "get", "deployments")).splitlines()
     assert deployments[0].split() == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
@@ -108,7 +110,7 @@ async def test_apply_rolls_out_and_shows_tables(kubectl: Kubectl) -> None:
 
 async def test_logs_and_describe(kubectl: Kubectl) -> None:
     await kubectl.apply()
-    await kubectl("-n", "shop", "wait", "--for=condition=Available", "deployment/web", "--timeout=20s")
+    await kubectl("-n", "shop", "wait", "--for=condition=Available", "deployment/web", _TIMEOUT)
     assert "started" in await kubectl("-n", "shop", "logs", "deployment/web")
     described = await kubectl("-n", "shop", "describe", "deployment", "web")
     assert "2 desired | 2 updated | 2 total | 2 available" in described
@@ -127,9 +129,9 @@ async def test_apply_without_flags_leaves_validation_to_the_server(kubectl: Kube
 
 async def test_drain_evicts_pods_to_other_nodes(kubectl: Kubectl) -> None:
     await kubectl.apply()
-    await kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s")
-    await kubectl("drain", "node-0", "--ignore-daemonsets", "--force", "--timeout=20s")
-    await kubectl("-n", "shop", "wait", "--for=condition=Available", "deployment/web", "--timeout=20s")
+    await kubectl("-n", "shop", "rollout", "status", "deployment/web", _TIMEOUT)
+    await kubectl("drain", "node-0", "--ignore-daemonsets", "--force", _TIMEOUT)
+    await kubectl("-n", "shop", "wait", "--for=condition=Available", "deployment/web", _TIMEOUT)
     on_node = ("--field-selector", "spec.nodeName=node-0", "--no-headers")
     assert await kubectl("get", "pods", "-A", *on_node) == ""
 
@@ -138,11 +140,11 @@ async def test_scale_restart_and_delete(kubectl: Kubectl) -> None:
     await kubectl.apply()
     await kubectl("-n", "shop", "scale", "deployment", "web", "--replicas=3")
     await kubectl("-n", "shop", "rollout", "restart", "deployment", "web")
-    await kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s")
+    await kubectl("-n", "shop", "rollout", "status", "deployment/web", _TIMEOUT)
     history = await kubectl("-n", "shop", "rollout", "history", "deployment/web")
     assert history.splitlines()[-2].split()[0] == "2"
-    await kubectl("-n", "shop", "delete", "deployment", "web", "--wait=true", "--timeout=20s")
-    await kubectl("delete", "namespace", "shop", "--timeout=20s")
+    await kubectl("-n", "shop", "delete", "deployment", "web", "--wait=true", _TIMEOUT)
+    await kubectl("delete", "namespace", "shop", _TIMEOUT)
     assert await kubectl("get", "namespaces", "shop", "--ignore-not-found") == ""
 
 
@@ -150,7 +152,7 @@ async def test_pods_behave_as_annotated_and_faults_are_set(kubectl: Kubectl) -> 
     annotation = "simulate.pilothouse.dev/behavior=image-pull-error"
     await kubectl("run", "box", "--image=busybox:1", f"--annotations={annotation}")
     waiting = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff"
-    await kubectl("wait", waiting, "pod/box", "--timeout=20s")
+    await kubectl("wait", waiting, "pod/box", _TIMEOUT)
     (kubectl.folder / "faults.json").write_text('{"latency_seconds": 0.01, "error_code": 503}')
     await kubectl("create", "--raw", "/simulator/faults", "-f", "faults.json")
     shown = json.loads(await kubectl("get", "--raw", "/simulator/faults"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.simulator.recorded_cluster import recorded_cluster
 from tests.simulator.replay import Options, check, create, replay
 from tests.simulator.waiting import poll_cluster
 from tests.virtual_time import virtual_time
+from tests.waiting import within
 
 JsonObject = dict[str, Any]
 
@@ -94,7 +94,7 @@ async def test_following_sends_each_line_and_ends_after_the_container() -> None:
         await _running(cluster, "brief", "for i in 1 2 3; do echo $i; sleep 1; done", restartPolicy="Never")
         begun = cluster.clock.elapsed()
         answer = await read_log(cluster.kubelets, "default", "brief", LogOptions(follow=True))
-        async with asyncio.timeout(10):
+        async with within(10):
             assert await _chunks(answer) == ["1\n", "2\n", "3\n"]
         assert cluster.clock.elapsed() - begun >= 3.0
         assert _status(cluster, "brief")["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
@@ -108,7 +108,7 @@ async def test_following_ends_when_the_pod_is_removed_by_force() -> None:
         assert answer.chunks is not None
         assert await anext(answer.chunks) == b"tick\n"
         cluster.store.delete(PODS, "default", "endless", grace_period_seconds=0)
-        async with asyncio.timeout(10):
+        async with within(10):
             rest = [chunk async for chunk in answer.chunks]
         assert set(rest) <= {b"tick\n"}
 

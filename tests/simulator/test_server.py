@@ -21,7 +21,7 @@ from pilothouse_simulator.store.schema_build import TYPES_FILE, render
 from pilothouse_simulator.values.pod_behavior import PREFIX, Behavior
 from tests.simulator.program import simulate_cluster
 from tests.virtual_time import virtual_time
-from tests.waiting import poll_until
+from tests.waiting import poll_until, runs_out
 
 JsonObject = dict[str, Any]
 
@@ -90,7 +90,7 @@ async def test_refused_connections_have_no_answer(
 async def test_a_latency_delays_answers(cluster: SimulatedCluster, session: aiohttp.ClientSession) -> None:
     cluster.faults.latency_seconds = 30
     with pytest.raises(TimeoutError):
-        await session.get(_NAMESPACES, timeout=aiohttp.ClientTimeout(total=0.05))
+        await session.get(_NAMESPACES, timeout=aiohttp.ClientTimeout(total=runs_out(0.05)))
     cluster.faults.latency_seconds = 0
     async with session.get(_NAMESPACES) as response:
         assert response.status == 200

@@ -24,6 +24,7 @@ from pilothouse_simulator.store.state_file import (
 from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES
 from tests.virtual_time import virtual_time
+from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
 
@@ -180,9 +181,11 @@ async def test_a_file_grown_by_changes_is_rewritten(tmp_path: Path) -> None:
         for number in range(60):
             stored = cluster.store.update(CONFIG_MAPS, {**stored, "data": {"key": f"{number}" * 50_000}})
         grown = path.stat().st_size
-        async with asyncio.timeout(60):
-            while path.stat().st_size >= grown:
-                await cluster.clock.sleep(1)
+
+        async def size() -> int:
+            return path.stat().st_size
+
+        await poll_until(size, lambda now: now < grown, seconds=60.0)
         assert parse(path.read_bytes()).revision == cluster.store.revision
 
 
@@ -207,9 +210,11 @@ async def test_a_disk_that_was_full_gets_what_it_missed(tmp_path: Path) -> None:
         torn = parse(path.read_bytes())
         assert torn.dropped_bytes > 0
         assert not _names(torn)
-        async with asyncio.timeout(60):
-            while _names(parse(path.read_bytes())) != {"missed", "later"}:
-                await cluster.clock.sleep(1)
+
+        async def names() -> set[str]:
+            return set(_names(parse(path.read_bytes())))
+
+        await poll_until(names, lambda found: found == {"missed", "later"}, seconds=60.0)
 
 
 async def test_one_file_is_kept_by_one_at_a_time(tmp_path: Path) -> None:

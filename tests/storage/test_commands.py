@@ -14,6 +14,7 @@ import pytest
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from tests.storage.conftest import Place
+from tests.waiting import within
 
 MANIFEST = """\
 apiVersion: v1
@@ -82,7 +83,7 @@ def command(place: Place, tmp_path: Path) -> Command:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(60):
+        async with within(60):
             out, err = await process.communicate(stdin)
         return Ended(process.returncode or 0, out.decode(), err.decode())
 

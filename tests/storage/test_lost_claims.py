@@ -14,6 +14,7 @@ from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
 from tests.storage.conftest import Place, mount
 from tests.storage.test_claims import AVAILABLE, BOUND, FAILED, FALSE, TRUE, bound, is_so, on_cluster
+from tests.waiting import patient
 
 
 async def test_a_lost_claim_has_failed(place: Place) -> None:
@@ -46,9 +47,9 @@ async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(pla
         return None
 
     watching = asyncio.create_task(told())
-    await asyncio.wait_for(synced.wait(), 10)
+    await asyncio.wait_for(synced.wait(), patient(10))
     place.store.delete(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
-    lost = await asyncio.wait_for(watching, 20)
+    lost = await asyncio.wait_for(watching, patient(20))
     assert lost is not None
     assert lost.reason == "ClaimLost"
     for words in (

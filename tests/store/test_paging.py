@@ -40,6 +40,7 @@ from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.store.engine import asyncpg_url
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from tests.conftest import new_database
+from tests.waiting import patient
 
 THINGS = Table(
     "things",
@@ -188,7 +189,7 @@ async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(
                     if not token:
                         break
                     page = replace(page, page_token=token)
-                    await asyncio.wait_for(committed.wait(), 10)
+                    await asyncio.wait_for(committed.wait(), patient(10))
                 assert len(seen) == len(set(seen))
                 assert steady <= set(seen)
         finally:
