@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import stat
 from pathlib import Path
@@ -37,6 +38,17 @@ async def test_a_taken_address_is_told_and_costs_no_password(database: Database,
         shell = Shell(address, tmp_path)
         login = f"pilothouse login --server {address} --user admin --password-stdin"
         assert "logged in" in await shell.run(login, shown[1] + "\n")
+
+
+@pytest.mark.parametrize("end_by", [signal.SIGINT, signal.SIGTERM])
+async def test_a_server_in_the_background_ends_when_it_is_told_to(
+    database: Database, tmp_path: Path, end_by: signal.Signals
+) -> None:
+    # A shell without job control ignores SIGINT in what it starts with `&`, and what it starts inherits that.
+    background = "sh -c 'trap \"\" INT TERM; exec pilothouse serve'"
+    # It drains and ends with 0, or `serving` raises.
+    async with serving(background, tmp_path, variables(database), end_by=end_by) as address:
+        assert address
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,14 @@ def environment(directory: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(
-    line: str, directory: Path, variables: Mapping[str, str], printed: list[str] | None = None
+    line: str,
+    directory: Path,
+    variables: Mapping[str, str],
+    printed: list[str] | None = None,
+    *,
+    end_by: signal.Signals = signal.SIGTERM,
 ) -> AsyncIterator[str]:
-    """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would.
+    """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would, or another signal.
 
     `printed` is given what it prints until the password of a new administrator, if it makes one.
     """
@@ -101,7 +106,7 @@ async def serving(
         yield address
     finally:
         if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(end_by)
         try:
             await asyncio.wait_for(process.wait(), patient(30))
         except TimeoutError:
