@@ -22,7 +22,7 @@ from pilothouse_simulator.api.listener import ApiListener
 from pilothouse_simulator.api.routes import ApiRoutes
 from pilothouse_simulator.api.server_certificate import Authority
 from pilothouse_simulator.api.users import Users
-from pilothouse_simulator.controllers.claims import found_classes
+from pilothouse_simulator.controllers.claims import create_storage_classes
 from pilothouse_simulator.controllers.manager import ControllerManager
 from pilothouse_simulator.controllers.scheduler import Scheduler
 from pilothouse_simulator.nodes.kubelet import Kubelets
@@ -81,7 +81,7 @@ class SimulatedCluster:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Loads or founds the cluster, starts its controllers and listens.
+        """Loads the cluster or makes a new one, starts its controllers and listens.
 
         Raises OSError when the port or the saved state is taken by another process, ValueError when the state cannot be
         read; nothing runs then.
@@ -94,14 +94,14 @@ class SimulatedCluster:
 
     async def _start(self) -> None:
         if self._state_file is None or not await self._state_file.load():
-            self._found()
+            self._create_first_objects()
         if self._state_file is not None:
             self._state_file.begin()
-            self._begin("state file", self._state_file.run())
+            self._start_task("state file", self._state_file.run())
         self.kubelets.register_nodes()
-        self._begin("controllers", self._controllers.run())
-        self._begin("scheduler", self._scheduler.run())
-        self._begin("kubelets", self.kubelets.run())
+        self._start_task("controllers", self._controllers.run())
+        self._start_task("scheduler", self._scheduler.run())
+        self._start_task("kubelets", self.kubelets.run())
         routes = ApiRoutes(self._context, self.users, kubelets=self.kubelets)
         tls = self._authority.server_context() if self._authority is not None else None
         self._listener = ApiListener(self._context, self.users, routes, host=HOST, port=self._port, tls=tls)
@@ -125,7 +125,7 @@ class SimulatedCluster:
         if self._state_file is not None:
             await self._state_file.close()
 
-    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"simulated {name}")
         task.add_done_callback(_report_failure)
         self._tasks.append(task)
@@ -145,7 +145,7 @@ class SimulatedCluster:
 
     @property
     def authority(self) -> Authority:
-        """What vouches for the server and for clients by certificate; only with `tls`."""
+        """The authority that signs the certificates of the server and of clients; only with `tls`."""
         assert self._authority is not None, "this cluster does without TLS"
         return self._authority
 
@@ -168,11 +168,11 @@ class SimulatedCluster:
             "current-context": "simulated",
         }
 
-    def _found(self) -> None:
+    def _create_first_objects(self) -> None:
         """The objects every cluster begins with."""
         for name in _FIRST_NAMESPACES:
             self.store.create(NAMESPACES, {"metadata": {"name": name}})
-        found_classes(self.store)
+        create_storage_classes(self.store)
         labels = {"component": "apiserver", "provider": "kubernetes"}
         port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
         self.store.create(

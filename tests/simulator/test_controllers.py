@@ -34,7 +34,6 @@ from pilothouse_simulator.values.resources import (
     REPLICA_SETS,
     SERVICES,
 )
-from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     change,
     condition,
@@ -44,6 +43,7 @@ from tests.simulator.workloads import (
     is_ready,
     pod,
     pods_of,
+    poll_cluster,
     stored,
 )
 from tests.virtual_time import virtual_time

@@ -15,13 +15,13 @@ from pilothouse_simulator.values.resources import (
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Options, check, replay
-from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     condition,
     deployment,
     exists,
     is_complete,
     pods_of,
+    poll_cluster,
     replica_sets_of,
     stored,
 )
@@ -183,3 +183,10 @@ async def test_the_default_service_account_comes_back() -> None:
         cluster.store.delete(SERVICE_ACCOUNTS, "default", "default")
         await poll_cluster(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))
         assert stored(cluster, SERVICE_ACCOUNTS, "default")["metadata"]["uid"] != uid
+
+
+@virtual_time
+async def test_namespaces_live_as_recorded() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        differences = await replay(cluster, "02-namespaces")
+    check("02-namespaces", differences)

@@ -16,7 +16,7 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recordings import load
 from tests.simulator.replay import create
-from tests.simulator.waiting import poll_cluster
+from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 from tests.waiting import patient, runs_out
 

@@ -13,7 +13,7 @@ from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
 from tests.simulator.replay import Options, check, create, replay
-from tests.simulator.waiting import poll_cluster
+from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 from tests.waiting import within
 

@@ -10,8 +10,7 @@ from pilothouse_simulator.nodes.node_objects import NodeShape
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NODES, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
 from tests.simulator.replay import Options, Replay, check, replay
-from tests.simulator.waiting import poll_cluster
-from tests.simulator.workloads import NAMESPACE, deployment, pods_of
+from tests.simulator.workloads import NAMESPACE, deployment, pods_of, poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]

@@ -15,7 +15,7 @@ from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES, PODS
 from tests.simulator.recordings import load
 from tests.simulator.replay import create
-from tests.simulator.waiting import poll_cluster
+from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]

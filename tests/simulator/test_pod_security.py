@@ -15,7 +15,7 @@ from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NAMESPACES, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Options, Replay, check, replay
-from tests.simulator.waiting import poll_cluster
+from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
@@ -68,7 +68,7 @@ def _spec(context: JsonObject | None = None, pod: JsonObject | None = None, **fi
     return {"containers": [container], "securityContext": {**_GOOD_POD, **(pod or {})}, **rest}
 
 
-def _told(level: str, spec: JsonObject, annotations: JsonObject | None = None) -> list[str]:
+def _messages(level: str, spec: JsonObject, annotations: JsonObject | None = None) -> list[str]:
     return [str(found) for found in violations(level, {"annotations": annotations or {}}, spec)]
 
 
@@ -164,15 +164,15 @@ _RESTRICTED: list[tuple[JsonObject, str]] = [
 
 @pytest.mark.parametrize(("spec", "words"), _BASELINE)
 def test_each_check_of_baseline_tells_who_must_change_what(spec: JsonObject, words: str) -> None:
-    assert _told("baseline", spec) == [words]
-    assert _told("privileged", spec) == []
+    assert _messages("baseline", spec) == [words]
+    assert _messages("privileged", spec) == []
     # What restricted tells of it may be its own words, but it tells of it once.
-    assert len(_told("restricted", spec)) == 1
+    assert len(_messages("restricted", spec)) == 1
 
 
 @pytest.mark.parametrize(("spec", "words"), _RESTRICTED)
 def test_each_check_of_restricted_tells_who_must_change_what(spec: JsonObject, words: str) -> None:
-    assert _told("restricted", spec) == [words]
+    assert _messages("restricted", spec) == [words]
 
 
 @pytest.mark.parametrize(
@@ -193,21 +193,21 @@ def test_each_check_of_restricted_tells_who_must_change_what(spec: JsonObject, w
     ],
 )  # fmt: skip
 def test_what_restricted_lets_pass(spec: JsonObject) -> None:
-    assert _told("restricted", spec) == []
+    assert _messages("restricted", spec) == []
 
 
 def test_init_containers_count_and_annotations_too() -> None:
     spec = _spec()
     spec["initContainers"] = [{"name": "i", "image": "busybox:1"}, {"name": "j", "image": "busybox:1"}]
-    assert _told("restricted", spec) == [
+    assert _messages("restricted", spec) == [
         'allowPrivilegeEscalation != false (containers "i", "j" must set '
         "securityContext.allowPrivilegeEscalation=false)",
         'unrestricted capabilities (containers "i", "j" must set securityContext.capabilities.drop=["ALL"])',
     ]
     allowed = {f"{_APPARMOR}c": "localhost/p", f"{_APPARMOR}d": "runtime/default"}
-    assert _told("baseline", _spec(), allowed) == []
-    (told,) = _told("baseline", _spec(), {f"{_APPARMOR}c": "unconfined"})
-    assert told.startswith("forbidden AppArmor profile (annotation must not set AppArmor profile type to ")
+    assert _messages("baseline", _spec(), allowed) == []
+    (message,) = _messages("baseline", _spec(), {f"{_APPARMOR}c": "unconfined"})
+    assert message.startswith("forbidden AppArmor profile (annotation must not set AppArmor profile type to ")
 
 
 async def _patch(
@@ -250,7 +250,7 @@ async def test_a_raised_level_names_the_pods_that_it_would_refuse_and_ends_none(
             '299 - "a (and 2 other pods): host namespaces"',
             '299 - "d: host namespaces, hostPath volumes"',
         ]
-        # Neither what is the same nor what is looser is told of.
+        # Neither what is the same nor what is looser is message of.
         assert (await _patch(cluster, path, stricter))[1] == []
         assert (await _patch(cluster, path, {"metadata": {"labels": {ENFORCE: "privileged"}}}))[1] == []
         assert len(cluster.store.list(PODS, "team")) == 5

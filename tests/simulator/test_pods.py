@@ -12,7 +12,6 @@ from pilothouse_simulator.nodes.pod_programs import program_of
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.pod_behavior import PodBehavior
 from pilothouse_simulator.values.resources import DEPLOYMENTS, EVENTS, NODES, PODS
-from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     BEHAVIOR,
     condition,
@@ -23,6 +22,7 @@ from tests.simulator.workloads import (
     is_ready,
     pod,
     pods_of,
+    poll_cluster,
     stored,
 )
 from tests.virtual_time import virtual_time

@@ -122,7 +122,7 @@ def _steps(pods: list[JsonObject]) -> list[JsonObject]:
     return [steps[0], *(after for before, after in pairwise(steps) if after != before)]
 
 
-async def _live(cluster: SimulatedCluster, recording: JsonObject, until: int) -> list[JsonObject]:
+async def _run_until(cluster: SimulatedCluster, recording: JsonObject, until: int) -> list[JsonObject]:
     """Makes the recorded pod, lets it take as many steps as recorded, deletes it; answers its steps."""
     body = next(
         exchange["request"]["body"]
@@ -170,5 +170,5 @@ async def test_a_pod_takes_each_recorded_step_in_order(name: str) -> None:
     recorded = _steps([line["json"]["object"] for line in lines])
     before_deletion = sum(1 for step in recorded if step["deleting"] is None)
     async with SimulatedCluster(speed=20) as cluster:
-        simulated = await _live(cluster, recording, before_deletion)
+        simulated = await _run_until(cluster, recording, before_deletion)
     assert simulated == recorded

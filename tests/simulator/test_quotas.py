@@ -21,7 +21,7 @@ from pilothouse_simulator.values.resources import (
 )
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Options, Replay, check, replay
-from tests.simulator.waiting import poll_cluster
+from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]

@@ -11,7 +11,6 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Body, Options, Replay, check, replay
-from tests.simulator.waiting import poll_cluster
 from tests.simulator.workloads import (
     REVISION,
     change,
@@ -21,6 +20,7 @@ from tests.simulator.workloads import (
     is_complete,
     is_ready,
     pods_of,
+    poll_cluster,
     replica_sets_of,
     stored,
 )

@@ -19,7 +19,7 @@ from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
 from tests.simulator.recordings import load
 from tests.simulator.replay import Options, check, replay
-from tests.simulator.waiting import poll_cluster
+from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]

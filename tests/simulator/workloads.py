@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS, REPLICA_SETS, ResourceType
+from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
+T = TypeVar("T")
 
 NAMESPACE = "default"
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
@@ -124,3 +127,18 @@ def condition(obj: JsonObject, kind: str) -> JsonObject:
     """A condition of an object; an empty one where it is missing."""
     conditions: list[JsonObject] = obj["status"].get("conditions") or []
     return next((entry for entry in conditions if entry["type"] == kind), {})
+
+
+async def poll_cluster(cluster: SimulatedCluster, look: Callable[[], T], *, seconds: float = 10.0) -> T:
+    """What `look` first returns that is true. It looks after each change of the cluster, so that it sees states that
+    last for a moment, and now and then for what follows from a change without another one.
+    """
+
+    async def seen() -> T:
+        return look()
+
+    subscription = cluster.store.subscribe()
+    try:
+        return await poll_until(seen, seconds=seconds, woken_by=subscription.next_batch)
+    finally:
+        subscription.close()

@@ -1,8 +1,7 @@
 """The rules of claims of storage, of the volumes behind them and of their classes: defaults, checks, growth.
 
-`controllers.claims` binds claims to volumes and makes volumes for them; this module is what the API server says to a
-write. The refusal of a changed spec shows, as the real one, a diff of the spec in the names of the server's own
-structures.
+`controllers.claims` binds claims to volumes and makes volumes for them; this module checks what is written. The
+refusal of a changed spec shows, as the real one, a diff of the spec in the names of the server's own structures.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
     obj.setdefault("status", {}).setdefault("phase", "Pending")
 
 
-def begin(resource: ResourceType, obj: JsonObject) -> None:
-    """What a new object begins with: a finalizer that protects what is in use, and its first phase."""
+def initialize(resource: ResourceType, obj: JsonObject) -> None:
+    """Sets in place what a new object has: a finalizer that protects it while it is in use, and its first phase."""
     if resource is STORAGE_CLASSES:
         return
     finalizer = CLAIM_FINALIZER if resource is PERSISTENT_VOLUME_CLAIMS else VOLUME_FINALIZER

@@ -185,7 +185,7 @@ def _pull_policy(image: str) -> str:
 
 
 def _default_references(source: JsonObject) -> None:
-    """What of the pod itself is referred to."""
+    """Fills the defaults of references to the pod itself."""
     if source.get("fieldRef") is not None:
         source["fieldRef"].setdefault("apiVersion", "v1")
     if source.get("resourceFieldRef") is not None:
@@ -255,7 +255,7 @@ def _default_service(obj: JsonObject) -> None:
 
 
 def admit_pod(obj: JsonObject) -> None:
-    """What admission adds to a new pod: service account, its token volume, tolerations, priority."""
+    """Adds to a new pod what admission adds: service account, its token volume, tolerations, priority."""
     spec = obj["spec"]
     account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     spec["serviceAccountName"] = spec["serviceAccount"] = account

@@ -45,12 +45,12 @@ def check(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject
         if found := violations(level, obj["metadata"], obj["spec"]):
             name = str(obj["metadata"].get("name", ""))
             raise api_errors.forbidden(
-                PODS, name, f'violates PodSecurity "{level}:{version}": {_told(found)}'
+                PODS, name, f'violates PodSecurity "{level}:{version}": {_describe(found)}'
             )
 
 
 def warnings(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> list[str]:
-    """What the answer to a write warns of. `obj` as stored, `old` as it was before."""
+    """The warnings of the answer to a write. `obj` as stored, `old` as it was before."""
     if resource is NAMESPACES:
         return [] if old is None else _warnings_of_pods(store, obj, old)
     if resource is PODS and (old is None or _images(obj) != _images(old)):
@@ -62,7 +62,7 @@ def warnings(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObj
         return []
     level, version = _policy(_labels_of_parent(store, obj), WARN)
     found = violations(level, metadata, spec)
-    return [f'would violate PodSecurity "{level}:{version}": {_told(found)}'] if found else []
+    return [f'would violate PodSecurity "{level}:{version}": {_describe(found)}'] if found else []
 
 
 def _policy(labels: JsonObject, mode: str) -> tuple[str, str]:
@@ -99,7 +99,7 @@ def _images(pod: JsonObject) -> list[tuple[str, str]]:
     return [(container.get("name", ""), container.get("image", "")) for container in containers]
 
 
-def _told(found: Iterable[Violation]) -> str:
+def _describe(found: Iterable[Violation]) -> str:
     return ", ".join(str(violation) for violation in found)
 
 

@@ -302,7 +302,7 @@ def _unless(value: str | None, allowed: Iterable[str]) -> str | None:
 
 
 def _setters(pod: Pod, bad: Callable[[JsonObject], str | None]) -> tuple[list[str], list[str]]:
-    """Who states a bad value, the pod first, and the values. `bad` answers it, or None of one that may be."""
+    """Who states a bad value, the pod first, and the values. `bad` returns it, or None for one that is allowed."""
     found = {name: value for name, context in pod.contexts if (value := bad(context)) is not None}
     of_pod = bad(pod.context)
     setters = [] if of_pod is None else ["pod"]

@@ -1,6 +1,6 @@
 """Allocation of cluster addresses and node ports to Services, as the real registry does it on every write.
 
-`ServiceAllocators` keep what is taken. `allocate_service` fills a Service in place and answers the causes of a
+`ServiceAllocators` keep what is taken. `allocate_service` fills a Service in place and returns the causes of a
 refusal; a dry run allocates and gives back at once.
 """
 

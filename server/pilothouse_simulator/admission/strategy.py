@@ -65,7 +65,7 @@ class KindStrategies:
         elif resource in (DEPLOYMENTS, RESOURCE_QUOTAS):
             obj["status"] = {}
         elif resource in (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES):
-            claims.begin(resource, obj)
+            claims.initialize(resource, obj)
         elif resource is NODES:
             obj.setdefault("spec", {})
             obj.setdefault("status", {})
@@ -105,7 +105,7 @@ class KindStrategies:
         self, store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
     ) -> None:
         """Admission, and what a write takes of what is limited: 403 by limit ranges and quotas, 422 by ports."""
-        webhooks.ask(self._webhooks, resource, "CREATE" if old is None else "UPDATE")
+        webhooks.call(self._webhooks, resource, "CREATE" if old is None else "UPDATE")
         pod_security.check(store, resource, obj, old)
         claims.admit(store, resource, obj, old)
         if old is None:

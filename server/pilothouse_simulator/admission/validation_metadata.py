@@ -1,6 +1,6 @@
 """Validation of names, labels, annotations and label selectors.
 
-Every check answers a list of causes; paths and wording are those of Kubernetes.
+Every check returns a list of causes; paths and wording are those of Kubernetes.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ def validate_security_context(context: JsonObject | None, field: str) -> list[Ca
         added = (context.get("capabilities") or {}).get("add") or []
         agreeing = "cannot set `allowPrivilegeEscalation` to false and"
         if context.get("privileged"):
-            causes.append(invalid_value(field, _shown(context), f"{agreeing} `privileged` to true"))
+            causes.append(invalid_value(field, _in_go_order(context), f"{agreeing} `privileged` to true"))
         if "CAP_SYS_ADMIN" in added:
             message = f"{agreeing} `capabilities.Add` CAP_SYS_ADMIN"
-            causes.append(invalid_value(field, _shown(context), message))
+            causes.append(invalid_value(field, _in_go_order(context), message))
     return causes
 
 
@@ -85,6 +85,6 @@ def _validate_seccomp(profile: JsonObject | None, field: str) -> list[Cause]:
     return causes
 
 
-def _shown(context: JsonObject) -> JsonObject:
+def _in_go_order(context: JsonObject) -> JsonObject:
     given = {name.lower(): value for name, value in context.items()}
     return {name: given.get(name.lower()) for name in _SHOWN}

@@ -45,7 +45,7 @@ class Webhook:
         return api_errors.failure(self.code, words, "Forbidden" if self.code == 403 else None)
 
 
-def ask(webhooks: Sequence[Webhook], resource: ResourceType, operation: str) -> None:
+def call(webhooks: Sequence[Webhook], resource: ResourceType, operation: str) -> None:
     """Raises ApiError where one of them refuses; `operation` is CREATE, UPDATE or DELETE."""
     for webhook in webhooks:
         if resource.plural in webhook.resources and operation in webhook.operations:

@@ -66,7 +66,7 @@ class ApiRoutes:
         self._exec = ExecRoutes(kubelets)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answers any request."""
+        """Handles any request."""
         faults = self._context.faults
         path = request.path
         if path == "/simulator/faults":

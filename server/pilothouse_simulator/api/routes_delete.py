@@ -57,7 +57,7 @@ def _check_delete_options(options: JsonObject) -> None:
 def _delete(
     context: ApiContext, resource: ResourceType, metadata: JsonObject, options: JsonObject
 ) -> JsonObject | None:
-    webhooks.ask(context.faults.webhooks, resource, "DELETE")
+    webhooks.call(context.faults.webhooks, resource, "DELETE")
     return context.store.delete(
         resource,
         metadata.get("namespace"),

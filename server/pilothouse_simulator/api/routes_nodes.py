@@ -1,4 +1,4 @@
-"""What only a node can answer: the logs of a pod, and usage through the node proxy."""
+"""Requests that only a node can answer: the logs of a pod, and usage through the node proxy."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ class NodeRoutes:
 
 
 def refused_dial(kubelet: Kubelet) -> str:
-    """What the API server says of a kubelet that is away."""
+    """The API server's words for a kubelet that is away."""
     return f"dial tcp {kubelet.ip}:{_PORT}: connect: connection refused"

@@ -45,7 +45,7 @@ async def with_storage(
     target: Target,
     handle: Callable[[], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
-    """Answers by `handle` as soon as the storage answers; 504 where it takes too long."""
+    """Returns what `handle` returns as soon as the storage answers; 504 where it takes too long."""
     seconds = request_timeout(request)
     faults = context.faults
     if not faults.storage_stalled or _from_cache(request, target):

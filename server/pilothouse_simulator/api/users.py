@@ -64,8 +64,8 @@ class Rule:
         wanted = ((verb, self.verbs), (group, self.api_groups), (resource, self.resources))
         return all(word in granted or _ANY in granted for word, granted in wanted)
 
-    def shown(self) -> JsonObject:
-        """The rule as a review tells it."""
+    def to_json(self) -> JsonObject:
+        """The rule as a review shows it."""
         return {
             "verbs": sorted(self.verbs),
             "apiGroups": sorted(self.api_groups),
@@ -110,7 +110,7 @@ class Users:
         self._by_token.pop(token, None)
 
     def authenticate(self, request: web.Request) -> User:
-        """Who asks; ApiError 401 of a token or a certificate that nobody has."""
+        """The user that a request comes from. ApiError 401 for a token or a certificate that nobody has."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             for token, user in self._by_token.items():
@@ -123,7 +123,7 @@ class Users:
         raise api_errors.unauthorized()
 
     def impersonated(self, user: User, request: web.Request, target: Target | None) -> User:
-        """Who is asked for, where somebody asks in another's name. ApiError 403 without the right to."""
+        """The user that `user` acts as, where the request impersonates one. ApiError 403 without the right to."""
         name = request.headers.get("Impersonate-User")
         if name is None:
             return user
@@ -159,7 +159,7 @@ class Users:
         if question == "rules":
             rules = (_EVERYTHING,) if user.rules is None else user.rules
             status = {
-                "resourceRules": [*_REVIEW_RULES, *(rule.shown() for rule in rules)],
+                "resourceRules": [*_REVIEW_RULES, *(rule.to_json() for rule in rules)],
                 "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": list(_OPEN_PATHS)}],
                 "incomplete": False,
             }

@@ -48,7 +48,7 @@ _EMPTY: dict[str, JsonObject] = {
 
 
 def selected(event: StoreEvent, predicate: Predicate | None) -> tuple[str, JsonObject] | None:
-    """What a change means for a watcher with this selector; None when it does not see it."""
+    """Translates a change for a watcher with this selector: type and object, or None when it does not see it."""
     if predicate is None:
         return event.type, event.object
     matches = predicate(event.object)

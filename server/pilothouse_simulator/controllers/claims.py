@@ -50,7 +50,7 @@ _CLAIM, _VOLUME = "claim", "volume"
 WorkKey = tuple[str, str, str]
 
 
-def found_classes(store: Store) -> None:
+def create_storage_classes(store: Store) -> None:
     """The class that a new cluster begins with: it provisions on demand, and its claims can grow."""
     store.create(
         STORAGE_CLASSES,
@@ -94,7 +94,7 @@ class StorageController(Controller[WorkKey]):
                 self._note(_CLAIM, (event.object["metadata"]["namespace"], name))
 
     def sync(self, key: WorkKey) -> None:
-        """Brings one claim or volume closer to what is wanted."""
+        """Reconciles one claim or volume with its spec."""
         kind, namespace, name = key
         if kind == _VOLUME:
             volume = self.store.get(PERSISTENT_VOLUMES, None, name)
@@ -134,30 +134,30 @@ class StorageController(Controller[WorkKey]):
             return
         if not name:
             message = "no persistent volumes available for this claim and no storage class is set"
-            self._tell(claim, "FailedBinding", message)
+            self._record_event(claim, "FailedBinding", message)
             return
         storage_class = self.store.get(STORAGE_CLASSES, None, name)
         if storage_class is None:
             message = f'storageclass.storage.k8s.io "{name}" not found'
-            self._tell(claim, "ProvisioningFailed", message, warning=True)
+            self._record_event(claim, "ProvisioningFailed", message, warning=True)
             return
         annotations = claim["metadata"].get("annotations") or {}
         if storage_class["volumeBindingMode"] == "WaitForFirstConsumer" and SELECTED_NODE not in annotations:
             message = "waiting for first consumer to be created before binding"
-            self._tell(claim, "WaitForFirstConsumer", message)
+            self._record_event(claim, "WaitForFirstConsumer", message)
             return
         provisioner = storage_class["provisioner"]
         if provisioner == PROVISIONER:
             self._provision(claim, storage_class)
         elif provisioner == _NO_PROVISIONER:
-            self._tell(claim, "FailedBinding", "no persistent volumes available for this claim")
+            self._record_event(claim, "FailedBinding", "no persistent volumes available for this claim")
         else:
             message = (
                 f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually "
                 "by the system administrator. If volume creation is delayed, please verify that the provisioner is "
                 "running and correctly registered."
             )
-            self._tell(claim, "ExternalProvisioning", message)
+            self._record_event(claim, "ExternalProvisioning", message)
 
     def _volume_for(self, claim: JsonObject) -> JsonObject | None:
         """The volume that is kept for the claim, or the smallest free one that suits it."""
@@ -225,7 +225,7 @@ class StorageController(Controller[WorkKey]):
         }
         if self.store.get(PERSISTENT_VOLUMES, None, name) is None:
             self.store.create(PERSISTENT_VOLUMES, volume, manager=CONTROLLER_MANAGER)
-        self._tell(claim, "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
+        self._record_event(claim, "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
 
     def _sync_bound(self, claim: JsonObject) -> None:
         volume = self.store.get(PERSISTENT_VOLUMES, None, claim["spec"].get("volumeName", ""))
@@ -234,7 +234,7 @@ class StorageController(Controller[WorkKey]):
             changed["status"] = {"phase": "Lost"}
             self.store.update_status(PERSISTENT_VOLUME_CLAIMS, changed, CONTROLLER_MANAGER)
             message = "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
-            self._tell(claim, "ClaimLost", message, warning=True)
+            self._record_event(claim, "ClaimLost", message, warning=True)
             return
         if request_of(claim) <= capacity_of(claim) or "csi" not in volume["spec"]:
             return
@@ -249,7 +249,9 @@ class StorageController(Controller[WorkKey]):
             }
             changed["status"]["conditions"] = [condition]
             self.store.update_status(PERSISTENT_VOLUME_CLAIMS, changed, CONTROLLER_MANAGER)
-            self._tell(claim, "Resizing", f"External resizer is resizing volume {volume['metadata']['name']}")
+            self._record_event(
+                claim, "Resizing", f"External resizer is resizing volume {volume['metadata']['name']}"
+            )
             self.enqueue((_CLAIM, *key_of(claim)), after=_RESIZE_SECONDS)
             return
         capacity = dict(claim["spec"]["resources"]["requests"])
@@ -260,7 +262,7 @@ class StorageController(Controller[WorkKey]):
         changed["status"]["capacity"] = capacity
         del changed["status"]["conditions"]
         self.store.update_status(PERSISTENT_VOLUME_CLAIMS, changed, CONTROLLER_MANAGER)
-        self._tell(claim, "VolumeResizeSuccessful", "Resize volume succeeded")
+        self._record_event(claim, "VolumeResizeSuccessful", "Resize volume succeeded")
 
     def _let_go(self, claim: JsonObject) -> None:
         """Takes the protection from a claim that no scheduled pod uses any more."""
@@ -307,7 +309,7 @@ class StorageController(Controller[WorkKey]):
         changed["status"] = {"phase": phase, "lastPhaseTransitionTime": format_time(self.clock.now())}
         self.store.update_status(PERSISTENT_VOLUMES, changed, CONTROLLER_MANAGER)
 
-    def _tell(self, claim: JsonObject, reason: str, message: str, *, warning: bool = False) -> None:
+    def _record_event(self, claim: JsonObject, reason: str, message: str, *, warning: bool = False) -> None:
         self.recorder.record(
             PERSISTENT_VOLUME_CLAIMS, claim, reason, message, component=_BINDER, warning=warning
         )

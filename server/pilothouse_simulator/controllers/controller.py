@@ -160,11 +160,11 @@ class Controller(ABC, Generic[WorkKey]):
 
     @abstractmethod
     def observe(self, event: StoreEvent) -> None:
-        """Notes the keys that a change concerns, by `enqueue`. Must not write to the store."""
+        """Enqueues the keys that a change concerns. Must not write to the store."""
 
     @abstractmethod
     def sync(self, key: WorkKey) -> None:
-        """Brings one key's objects closer to what is wanted. The index is current when this is called."""
+        """Reconciles one key's objects with their specs. The index is current when this is called."""
 
     def enqueue(self, key: WorkKey, after: float = 0.0) -> None:
         """Asks for a `sync` of this key, after so many simulated seconds. The earlier of two requests

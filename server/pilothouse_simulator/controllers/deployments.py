@@ -379,7 +379,7 @@ class DeploymentController(Controller[Key]):
         return True
 
     def _write(self, deployment: JsonObject) -> JsonObject:
-        """Writes status and revision annotation; answers a copy of the stored deployment to go on with."""
+        """Writes status and revision annotation; returns a copy of the stored deployment to go on with."""
         return copy_json(self.store.update_status(DEPLOYMENTS, deployment, CONTROLLER_MANAGER))
 
     def _sync_counters(self, deployment: JsonObject, new: JsonObject | None, old: ReplicaSets) -> None:

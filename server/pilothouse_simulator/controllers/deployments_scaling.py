@@ -157,7 +157,7 @@ def replicas_annotations(deployment: JsonObject) -> dict[str, str]:
 def annotate_new_replica_set(
     deployment: JsonObject, replica_set: JsonObject, revision: int, *, exists: bool
 ) -> bool:
-    """Brings revision and copied annotations of the new replica set up to date, in place. True if changed.
+    """Updates revision and copied annotations of the new replica set in place. True if changed.
 
     A replica set taken again (a rollback) remembers the revisions it had.
     """

@@ -59,7 +59,7 @@ class EndpointController(Controller[Key]):
                 self.enqueue(key, after=self._pauses.get(key, 0.0))
 
     def sync(self, key: Key) -> None:
-        """Brings slice and Endpoints of one Service up to date."""
+        """Updates the slice and the Endpoints of one Service."""
         namespace, name = key
         service = self.store.get(SERVICES, namespace, name)
         if service is None:

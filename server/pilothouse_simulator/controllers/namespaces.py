@@ -115,7 +115,7 @@ class NamespaceController(Controller[str]):
         self.store.replace(NAMESPACES, released)
 
     def _delete(self, resource: ResourceType, obj: JsonObject) -> JsonObject | None:
-        """Deletes one object unless that has begun; answers what is left of it."""
+        """Deletes one object unless that has begun; returns what is left of it."""
         metadata = obj["metadata"]
         if "deletionTimestamp" in metadata:
             return obj

@@ -175,7 +175,7 @@ class Scheduler:
         self._park(key, pod, message)
 
     def _park(self, key: Key, pod: JsonObject, message: str) -> None:
-        """Says why a pod waits; it is tried again when what it lacks may have come."""
+        """Records why a pod waits; it is tried again when what it lacks may have come."""
         self._parked[key] = None
         old = next(
             (entry for entry in pod["status"].get("conditions") or [] if entry["type"] == "PodScheduled"),

@@ -1,4 +1,4 @@
-"""What the scheduler has to do with claims: a pod waits for those it mounts, and a claim may wait for its pod.
+"""Claims as the scheduler sees them: a pod waits for those it mounts, and a claim may wait for its pod.
 
 A claim whose class binds on first use is told the node that was chosen for the pod; the pod is bound to it once the
 claim has its storage.
@@ -41,7 +41,7 @@ def waiting(store: Store, pod: JsonObject) -> list[JsonObject]:
 
 
 def select_node(store: Store, claims: list[JsonObject], node: str) -> None:
-    """Tells claims which node their pod goes to."""
+    """Writes into claims which node their pod goes to."""
     for claim in claims:
         if (claim["metadata"].get("annotations") or {}).get(SELECTED_NODE) != node:
             changed = copy_json(claim)

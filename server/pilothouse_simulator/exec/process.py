@@ -84,7 +84,7 @@ class Process:
     terminal: Terminal | None = None
     arguments: list[str] = field(default_factory=list)
 
-    async def say(self, text: str) -> None:
+    async def print_line(self, text: str) -> None:
         """A line to the standard output."""
         await self.stdout(f"{text}\n".encode())
 

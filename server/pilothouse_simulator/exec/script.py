@@ -115,7 +115,7 @@ def parse(script: str) -> Sequence:
     parser = _Parser(_tokens(script))
     sequence = parser.sequence(frozenset())
     if parser.position < len(parser.tokens):
-        raise SyntaxFailure(f"unexpected {parser.shown()}")
+        raise SyntaxFailure(f"unexpected {parser.describe_next()}")
     return sequence
 
 
@@ -226,7 +226,7 @@ class _Parser:
         self.tokens = tokens
         self.position = 0
 
-    def shown(self) -> str:
+    def describe_next(self) -> str:
         """The token at hand, for messages."""
         if self.position >= len(self.tokens):
             return "end of file"
@@ -247,7 +247,7 @@ class _Parser:
     def _expect(self, wanted: str) -> None:
         self._blank_lines()
         if self._keyword() != wanted:
-            raise SyntaxFailure(f'unexpected {self.shown()} (expecting "{wanted}")')
+            raise SyntaxFailure(f'unexpected {self.describe_next()} (expecting "{wanted}")')
         self.position += 1
 
     def _blank_lines(self) -> None:
@@ -273,9 +273,9 @@ class _Parser:
                 self.position += 1
                 self._blank_lines()
             elif self.position < len(self.tokens) and operator not in ends:
-                raise SyntaxFailure(f"unexpected {self.shown()}")
+                raise SyntaxFailure(f"unexpected {self.describe_next()}")
         if joined != ";":
-            raise SyntaxFailure(f"unexpected {self.shown()}")
+            raise SyntaxFailure(f"unexpected {self.describe_next()}")
         return Sequence(tuple(items))
 
     def _pipeline(self) -> Pipeline:
@@ -305,7 +305,7 @@ class _Parser:
         if keyword == "if":
             return self._if()
         if keyword in _RESERVED:
-            raise SyntaxFailure(f"unexpected {self.shown()}")
+            raise SyntaxFailure(f"unexpected {self.describe_next()}")
         return self._simple()
 
     def _body(self) -> Sequence:
@@ -352,7 +352,7 @@ class _Parser:
                 self.position += 1
                 target = self.tokens[self.position] if self.position < len(self.tokens) else ""
                 if isinstance(target, str):
-                    raise SyntaxFailure(f"unexpected {self.shown()}")
+                    raise SyntaxFailure(f"unexpected {self.describe_next()}")
                 redirections.append(Redirection(descriptor, token, target))
             elif not words and (assignment := _assignment(token)) is not None:
                 assignments.append(assignment)
@@ -360,7 +360,7 @@ class _Parser:
                 words.append(token)
             self.position += 1
         if not (assignments or words or redirections):
-            raise SyntaxFailure(f"unexpected {self.shown()}")
+            raise SyntaxFailure(f"unexpected {self.describe_next()}")
         return Simple(tuple(assignments), tuple(words), tuple(redirections))
 
     @staticmethod

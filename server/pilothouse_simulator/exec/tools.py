@@ -110,7 +110,7 @@ async def _wc(process: Process) -> int:
     lines, size = 0, 0
     while data := await process.stdin.read():
         lines, size = lines + data.count(b"\n"), size + len(data)
-    await process.say(str(size if process.arguments == ["-c"] else lines))
+    await process.print_line(str(size if process.arguments == ["-c"] else lines))
     return 0
 
 
@@ -134,7 +134,7 @@ async def _false(process: Process) -> int:
 
 
 async def _hostname(process: Process) -> int:
-    await process.say(process.host_name)
+    await process.print_line(process.host_name)
     return 0
 
 
@@ -146,7 +146,7 @@ async def _environment(process: Process) -> int:
         process.environment = {**process.environment, name: value}
     if not arguments:
         for name, value in process.environment.items():
-            await process.say(f"{name}={value}")
+            await process.print_line(f"{name}={value}")
         return 0
     try:
         return await run_command(process, arguments, TOOLS)
@@ -162,34 +162,34 @@ async def _print_environment(process: Process) -> int:
         return await _environment(process)
     values = [process.environment[name] for name in process.arguments if name in process.environment]
     for value in values:
-        await process.say(value)
+        await process.print_line(value)
     return 0 if len(values) == len(process.arguments) else 1
 
 
 async def _id(process: Process) -> int:
     if process.arguments == ["-u"]:
-        await process.say("0")
+        await process.print_line("0")
     else:
-        await process.say("uid=0(root) gid=0(root) groups=0(root)")
+        await process.print_line("uid=0(root) gid=0(root) groups=0(root)")
     return 0
 
 
 async def _whoami(process: Process) -> int:
-    await process.say("root")
+    await process.print_line("root")
     return 0
 
 
 async def _working_directory(process: Process) -> int:
-    await process.say("/")
+    await process.print_line("/")
     return 0
 
 
 async def _date(process: Process) -> int:
     now = process.clock.now()
     if process.arguments == ["+%s"]:
-        await process.say(str(int(now.timestamp())))
+        await process.print_line(str(int(now.timestamp())))
     else:
-        await process.say(now.strftime("%a %b %e %H:%M:%S UTC %Y"))
+        await process.print_line(now.strftime("%a %b %e %H:%M:%S UTC %Y"))
     return 0
 
 
@@ -198,7 +198,7 @@ async def _list(process: Process) -> int:
     code = 0
     for path in [argument for argument in process.arguments if not argument.startswith("-")] or ["/"]:
         if path in process.files:
-            await process.say(path)
+            await process.print_line(path)
             continue
         prefix = path.rstrip("/") + "/"
         names = {name[len(prefix) :].partition("/")[0] for name in process.files if name.startswith(prefix)}
@@ -206,7 +206,7 @@ async def _list(process: Process) -> int:
             await process.complain(f"ls: {path}: No such file or directory")
             code = 1
         for name in sorted(names):
-            await process.say(name)
+            await process.print_line(name)
     return code
 
 
@@ -245,7 +245,7 @@ async def _terminal(process: Process) -> int:
         await process.complain("stty: standard input: Inappropriate ioctl for device")
         return 1
     if process.arguments == ["size"]:
-        await process.say(f"{process.terminal.height} {process.terminal.width}")
+        await process.print_line(f"{process.terminal.height} {process.terminal.width}")
     return 0
 
 
@@ -253,7 +253,7 @@ async def _which(process: Process) -> int:
     code = 0
     for name in process.arguments:
         if name in TOOLS or name in SHELLS:
-            await process.say(f"/bin/{name}")
+            await process.print_line(f"/bin/{name}")
         else:
             code = 1
     return code

@@ -103,7 +103,7 @@ class Kubelets:
             self._lose(node, self._loss(node).run())
 
     def start(self, node: str) -> None:
-        """It is back, and tells what became of its pods."""
+        """It is back, and reports what became of its pods."""
         kubelet = self.by_node[node]
         if not kubelet.away:
             return
@@ -114,7 +114,7 @@ class Kubelets:
             worker.publish()
         for pod in self.store.list(PODS):
             if pod["spec"].get("nodeName") == node:
-                self._adopt(pod)
+                self._sync_pod(pod)
 
     def _loss(self, node: str) -> NodeLoss:
         return NodeLoss(self.store, self.clock, self.recorder, node)
@@ -129,7 +129,7 @@ class Kubelets:
         """Works until cancelled."""
         self.register_nodes()
         for pod in self.store.list(PODS):
-            self._adopt(pod)
+            self._sync_pod(pod)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow_pods())
@@ -150,10 +150,10 @@ class Kubelets:
         if event.type == "DELETED":
             self._drop(event.object)
         else:
-            self._adopt(event.object)
+            self._sync_pod(event.object)
 
-    def _adopt(self, pod: JsonObject) -> None:
-        """Starts the life of a pod new to its node, or its termination when it is being deleted."""
+    def _sync_pod(self, pod: JsonObject) -> None:
+        """Runs a pod that is new to its node; terminates one that is being deleted."""
         kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
         uid = pod["metadata"]["uid"]
         if (
@@ -167,7 +167,7 @@ class Kubelets:
         if worker is None:
             worker = kubelet.workers[uid] = PodWorker(kubelet, pod)
             if not deleted:
-                self._spawn(uid, worker.live())
+                self._spawn(uid, worker.run())
         elif int(pod["metadata"]["resourceVersion"]) > int(worker.object["metadata"]["resourceVersion"]):
             worker.object = pod
         if deleted and uid not in self._terminating:

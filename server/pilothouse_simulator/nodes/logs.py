@@ -1,4 +1,4 @@
-"""Pod logs: what `GET …/pods/NAME/log` answers.
+"""Pod logs: what `GET …/pods/NAME/log` returns.
 
 A container's lines follow from its program and its start time (`pod_programs`), so any part of a log can be
 made at any time: the tail, what came since a moment, with timestamps, cut at a number of bytes, or followed
@@ -36,7 +36,7 @@ _PULL_PROBLEMS = {
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What of a log is wanted. `since_time` has a zone; counts are None where not limited."""
+    """The part of a log that is asked for. `since_time` has a zone; counts are None where not limited."""
 
     container: str | None = None
     follow: bool = False
@@ -180,7 +180,7 @@ def _waiting_message(container: str, pod: str, reason: str) -> str:
 
 
 async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncGenerator[bytes, None]:
-    """What is there in one chunk, then, when following, each new line in a chunk of its own."""
+    """Yields what is there in one chunk, then, when following, each new line in a chunk of its own."""
     seen_until = _age(clock, attempt)
     all_lines = list(_lines(attempt, seen_until))
     written = len(all_lines)

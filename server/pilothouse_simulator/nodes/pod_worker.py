@@ -1,6 +1,6 @@
 """The life of one pod on its node: starting, running, restarting, ending.
 
-`PodWorker.live` is the whole life as one coroutine on the clock: sandbox, init containers one by one, then
+`PodWorker.run` is the whole life as one coroutine on the clock: sandbox, init containers one by one, then
 the main containers side by side, each with pulls, probes, restarts and back-off. `PodWorker.terminate` is
 its end after a deletion. Every step that a client could see is published as a status, in the order a real
 kubelet reports them.
@@ -34,23 +34,23 @@ _PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
 class PodWorker(NodePod):
     """Runs one pod on one node."""
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Runs the pod until it has completed; for ever if it never does. Cancelled when the pod is
         deleted."""
         if self.object["status"].get("phase") in ("Succeeded", "Failed"):
             return
         deadline = self.object["spec"].get("activeDeadlineSeconds")
         if deadline is None:
-            await self._live()
+            await self._run_containers()
             return
         elapsed = (self.node.clock.now() - parse_time(self.sandbox.start_time)).total_seconds()
         try:
             async with asyncio.timeout(max(0.0, deadline - elapsed) / self.node.clock.speed):
-                await self._live()
+                await self._run_containers()
         except TimeoutError:
             await self._exceed_deadline()
 
-    async def _live(self) -> None:
+    async def _run_containers(self) -> None:
         timings = self.node.timings
         if not self.sandbox.is_up:
             self.publish()

@@ -42,7 +42,7 @@ _BYTES_PER_SECOND = 2048
 
 
 class UsageReporter:
-    """Answers for the nodes of `kubelets`."""
+    """Reports the usage of the nodes of `kubelets`."""
 
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets

@@ -1,4 +1,4 @@
-"""Lists, paging and selectors, as recorded."""
+"""Version, health, discovery, unknown paths, lists, paging and selectors, as recorded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.virtual_time import virtual_time
 
 JsonObject = dict[str, Any]
 
+_DISCOVERY = "01-version-and-discovery"
 _LISTS = "04a-list-paging-and-selectors"
 _NAMESPACE = "/api/v1/namespaces/rec-list"
 
@@ -41,3 +42,12 @@ async def test_lists_are_as_recorded() -> None:
             prepare=_prepare,
         )
     check(_LISTS, differences)
+
+
+@virtual_time
+async def test_discovery_is_as_recorded() -> None:
+    async with SimulatedCluster(speed=20) as cluster:
+        differences = await replay(
+            cluster, _DISCOVERY, Options(names={"real-0": "node-0"}, pace=False, read_deadline_seconds=0)
+        )
+    check(_DISCOVERY, differences)
