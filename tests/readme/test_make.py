@@ -77,7 +77,7 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
     assert process.stdout is not None
     run = Run(process, [])
     try:
-        async with within(300):
+        async with within(60):
             while not run.printed or "audit tail" not in run.printed[-1]:
                 line = (await process.stdout.readline()).decode()
                 assert line, "\n".join(run.printed)
@@ -150,6 +150,20 @@ async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
     (tree / stub).write_text("# not what the protos say\n")
     await Shell("", tmp_path, directory_of_files=tree).run("make proto")
     assert (tree / stub).read_bytes() == (ROOT / stub).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'make test ARGS="tests/values"',
+        ".venv/bin/pytest -q tests/values/test_quantity.py",
+        ".venv/bin/pytest -q tests/values -k label",
+    ],
+)
+async def test_some_tests_are_run(tmp_path: Path, line: str) -> None:
+    """The lines of CONTRIBUTING.md."""
+    printed = await Shell("", tmp_path).run(line)
+    assert re.search(r"\b[1-9]\d* passed", printed)
 
 
 async def test_make_bench_prints_its_table(tmp_path: Path) -> None:
