@@ -25,40 +25,40 @@ async def lines(here: World, name: str, reason: str) -> int:
     return len(found)
 
 
-async def told(here: World, name: str, reason: str) -> None:
+async def recorded(here: World, name: str, reason: str) -> None:
     await poll_until(lambda: lines(here, name, reason), bool)
 
 
-async def test_an_observer_that_takes_over_does_not_tell_again(here: World) -> None:
+async def test_an_observer_that_takes_over_does_not_record_again(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create("first", annotations={BEHAVIOR: "unschedulable"})
-        await told(here, "first", "FailedScheduling")
+        await recorded(here, "first", "FailedScheduling")
     async with here.reconciling():
-        # It asks for all of them in the order of their troubles, so the first was asked for when the second is told.
+        # All are requested in the order of their troubles: the first was when the second is recorded.
         await here.create("second", annotations={BEHAVIOR: "unschedulable"})
-        await told(here, "second", "FailedScheduling")
+        await recorded(here, "second", "FailedScheduling")
     assert await lines(here, "first", "FailedScheduling") == 1
     assert await lines(here, "second", "FailedScheduling") == 1
 
 
-async def test_a_crash_loop_is_told_once_though_it_goes_on(here: World) -> None:
+async def test_a_crash_loop_is_recorded_once_though_it_goes_on(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(annotations={BEHAVIOR: "crash-loop"})
-        await told(here, "web", "BackOff")
+        await recorded(here, "web", "BackOff")
         await here.until(lambda row: row.observed.restart_count >= 3)
     assert await lines(here, "web", "BackOff") == 1
     assert await lines(here, "web", "CrashLoopBackOff") == 1
 
 
-async def test_an_evicted_pod_is_told_though_its_successor_runs_already(here: World) -> None:
+async def test_an_evicted_pod_is_recorded_though_its_successor_runs_already(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
         pod = (await here.running()).observed.pod_name
         await here.end_pod(pod, "Evicted", "The node was low on resource: memory. ")
-        await told(here, "web", "Evicted")
+        await recorded(here, "web", "Evicted")
         row = await here.running()
         assert row.observed.pod_name != pod
     # Once, whether it was seen before its successor was there (then it is the status that tells it) or after.
@@ -66,7 +66,7 @@ async def test_an_evicted_pod_is_told_though_its_successor_runs_already(here: Wo
     assert "The node was low on resource: memory." in line["message"]
 
 
-async def test_many_questions_at_once_are_rationed(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_requests_at_once_are_rationed(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     clock = began = monotonic()
 
@@ -74,7 +74,7 @@ async def test_many_questions_at_once_are_rationed(here: World, monkeypatch: pyt
         asked.append(clock)
         return await list_events(*arguments)
 
-    async def told_in_time(name: str) -> bool:
+    async def recorded_in_time(name: str) -> bool:
         """Time passes with the looks."""
         nonlocal clock
         clock += 0.02
@@ -88,7 +88,7 @@ async def test_many_questions_at_once_are_rationed(here: World, monkeypatch: pyt
         for name in names:
             await here.create(name, annotations={BEHAVIOR: "unschedulable"})
         for name in names:
-            await poll_until(lambda name=name: told_in_time(name))  # type: ignore[misc]
+            await poll_until(lambda name=name: recorded_in_time(name))  # type: ignore[misc]
     # Twenty at once, then five a second.
     assert len(asked) >= 30
     for number, moment in enumerate(asked):

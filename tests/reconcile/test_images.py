@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes.objects import (
     PodState,
     Waiting,
 )
-from pilothouse_server.reconcile.observe.images import Sighting, sighting
+from pilothouse_server.reconcile.observe.images import RunningImage, running_image
 from tests.kubernetes.containers import container as model
 from tests.reconcile.world import World
 from tests.waiting import poll_until
@@ -84,12 +84,12 @@ def test_only_pods_of_the_wanted_image_count() -> None:
     running = ContainerStatus(name="main", image="docker.io/library/nginx:1.28", image_id=digest)
     waiting = ContainerStatus(name="main", state=ContainerState(waiting=Waiting("ImagePullBackOff")))
     loaded = ContainerStatus(name="main", image="nginx:1.28", image_id="sha256:bb")
-    seen = Sighting("nginx:1.28", "sha256:aa", "docker.io/library/nginx:1.28", "node-1")
-    assert sighting(subject, [_pod("nginx:1.27", running)]) is None
-    assert sighting(subject, [_pod("nginx:1.28", running, deleting=True)]) is None
-    assert sighting(subject, [_pod("nginx:1.28", loaded)]) == Sighting(
+    seen = RunningImage("nginx:1.28", "sha256:aa", "docker.io/library/nginx:1.28", "node-1")
+    assert running_image(subject, [_pod("nginx:1.27", running)]) is None
+    assert running_image(subject, [_pod("nginx:1.28", running, deleting=True)]) is None
+    assert running_image(subject, [_pod("nginx:1.28", loaded)]) == RunningImage(
         "nginx:1.28", "sha256:bb", "nginx:1.28", "node-1"
     )
-    assert sighting(subject, [_pod("nginx:1.28", running)]) == seen
-    assert sighting(subject, [_pod("nginx:1.28", waiting)]) == Sighting("nginx:1.28", failed=True)
-    assert sighting(subject, [_pod("nginx:1.28", waiting), _pod("nginx:1.28", running)]) == seen
+    assert running_image(subject, [_pod("nginx:1.28", running)]) == seen
+    assert running_image(subject, [_pod("nginx:1.28", waiting)]) == RunningImage("nginx:1.28", failed=True)
+    assert running_image(subject, [_pod("nginx:1.28", waiting), _pod("nginx:1.28", running)]) == seen

@@ -2,7 +2,7 @@
 
 An informer keeps the claims that carry a volume's uid; each change marks its volume. In batches the marked volumes are
 locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
-lease. A pending claim does not say why; its events are asked for, and asked for again while it stays so.
+lease. A pending claim does not say why; its events are requested, and again while it stays so.
 
 What is not as it should be is left to the worker: a claim that vanished, one that is at last gone, a growth that was
 refused while the claim was not bound. A claim of no volume is left alone, whoever it belonged to: it holds data, and
@@ -46,7 +46,7 @@ class ClaimObserverSettings(msgspec.Struct, frozen=True):
     batch: int = 100
     gather_seconds: float = 0.05
     locked_again_seconds: float = 0.2
-    # A claim that stays pending: when its events are asked for, and how often again.
+    # A claim that stays pending: when its events are requested, and how often again.
     unexplained_seconds: float = 0.5
     events_again_seconds: float = 15.0
 
@@ -68,7 +68,7 @@ class ClaimObserver(StatusObserver):
         self._claims: dict[str, dict[str, PersistentVolumeClaim]] = {}
         self._schedule = Schedule(self._wake.set)
         self._events: dict[str, tuple[Event, ...]] = {}
-        self._events_asked: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
 
     def informers(self) -> Sequence[Informer[Any]]:
         """Returns the one of claims."""
@@ -151,26 +151,26 @@ class ClaimObserver(StatusObserver):
             await work_queue.requeue(transaction, "volume", volume.id)
 
     async def _explain(self, seen: list[tuple[Volume, ClaimObservation]]) -> None:
-        """Asks for the events of claims that are pending; they are observed again with these."""
+        """Requests the events of claims that are pending; they are observed again with these."""
         for volume, observation in seen:
             uid = volume.uid
             if not observation.unexplained:
                 self._events.pop(uid, None)
-                self._events_asked.pop(uid, None)
+                self._requested_at.pop(uid, None)
                 continue
-            asked = self._events_asked.get(uid)
-            if asked is None:
+            requested_at = self._requested_at.get(uid)
+            if requested_at is None:
                 # Most claims are bound within moments.
-                self._events_asked[uid] = (
+                self._requested_at[uid] = (
                     monotonic() - self._settings.events_again_seconds + self._settings.unexplained_seconds
                 )
                 self.mark(uid, in_seconds=self._settings.unexplained_seconds)
                 continue
-            wait = self._settings.events_again_seconds - (monotonic() - asked)
+            wait = self._settings.events_again_seconds - (monotonic() - requested_at)
             if wait > 0:
                 self.mark(uid, in_seconds=wait)
                 continue
-            self._events_asked[uid] = monotonic()
+            self._requested_at[uid] = monotonic()
             try:
                 listed = await self.cluster.client.list(
                     EVENTS,
@@ -189,4 +189,4 @@ class ClaimObserver(StatusObserver):
 
     def _forget(self, uid: str) -> None:
         self._events.pop(uid, None)
-        self._events_asked.pop(uid, None)
+        self._requested_at.pop(uid, None)

@@ -16,7 +16,7 @@ from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, N
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
-# Our own applies are noted when they are written back, a moment after their watch event.
+# Our own applies are recorded when they are written back, a moment after their watch event.
 SUSPECT_SECONDS = 1.0
 # As we write them.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -57,7 +57,7 @@ class ClusterView:
         self.lost_namespaces: set[str] = set()
 
     def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
-        """An informer's news of a Deployment."""
+        """Takes in a Deployment from its informer."""
         if (uid := self._put("deployments", old, new)) is None:
             return
         if new is None:
@@ -66,15 +66,15 @@ class ClusterView:
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     def replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
-        """An informer's news of a replica set."""
+        """Takes in a replica set from its informer."""
         self._put("replica_sets", old, new)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        """An informer's news of a pod."""
+        """Takes in a pod from its informer."""
         self._put("pods", old, new)
 
     def namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
-        """An informer's news of a namespace: one that ends may end behind our back."""
+        """Takes in a namespace from its informer: one that ends may end behind our back."""
         there = new or old
         if there is not None and (new is None or new.metadata.deletion_timestamp is not None):
             self.lost_namespaces.add(there.metadata.name)
@@ -127,7 +127,7 @@ class ClusterView:
         return uid
 
     def put(self, kind: str, uid: str, old: KubernetesObject | None, new: KubernetesObject | None) -> None:
-        """Takes over an object (`kind` as `Objects` names it) of this container, or its end."""
+        """Takes in an object (`kind` as `Objects` names it) of this container, or its end."""
         if new is not None:
             objects = self.containers.setdefault(uid, Objects())
             getattr(objects, kind)[new.metadata.name] = new

@@ -6,7 +6,7 @@ in one transaction under the observer's lease. Rows that somebody holds are left
 change never waits for the observer nor the observer for it.
 
 What is not as it should be is left to the worker: a Deployment that vanished or was changed by others, a namespace that
-ends behind our back. Objects of no container are told to the sweep.
+ends behind our back. Objects of no container are left to the sweep.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
     batch: int = 25
     gather_seconds: float = 0.05
     locked_again_seconds: float = 0.2
-    # A pod that is not ready: when its events are asked for, and how often again where only they say why.
+    # A pod that is not ready: when its events are requested, and how often again where only they say why.
     unexplained_seconds: float = 2.0
     events_again_seconds: float = 15.0
     # A node lists an image some time after it has pulled it.
@@ -91,7 +91,7 @@ class ContainerObserver(StatusObserver):
         self._pods = self.informer(PODS, self.view.pod_changed, owned)
         self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, manifests.MANAGED_SELECTOR)
         # What was written last, so that only differences are.
-        self._pods_written: dict[str, tuple[PodObservation, ...]] = {}
+        self._written_pods: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
         self._explanations = Explanations(
@@ -165,36 +165,36 @@ class ContainerObserver(StatusObserver):
             known = await container_status.uids_there(transaction, self.cluster.name, left) if left else set()
         for container in locked:
             self._remember(container, seen[container.uid])
-            self._explanations.written(container, seen[container.uid])
+            self._explanations.record(container, seen[container.uid])
         for uid in left:
             if uid in known:
                 self.view.mark(uid, in_seconds=self._settings.locked_again_seconds)
             else:
                 self._forget(uid)
-        await self._explanations.ask({each.uid: (each, seen[each.uid]) for each in locked})
+        await self._explanations.request_due({each.uid: (each, seen[each.uid]) for each in locked})
         await self._write_images(locked)
 
     async def _write_images(self, containers: list[Container]) -> None:
-        """Records what the pods run, where it is not noted yet."""
+        """Writes what images the pods run, where that is not written yet."""
         found = []
         for container in containers:
             objects = self.view.containers.get(container.uid) or Objects()
-            news = self._images.news(container, objects.pods.values())
-            if news is not None:
-                found.append((container, news))
+            image = self._images.unwritten(container, objects.pods.values())
+            if image is not None:
+                found.append((container, image))
         if not found:
             return
-        # Nodes are asked before the transaction begins.
-        seen = [(c, news, await self._images.describe(c, news)) for c, news in found if not news.failed]
+        # Nodes are read before the transaction begins.
+        seen = [(c, image, await self._images.describe(c, image)) for c, image in found if not image.failed]
         async with self.cluster.transaction() as transaction:
-            await images.write_failed(transaction, [int(c.id) for c, news in found if news.failed])
+            await images.write_failed(transaction, [int(c.id) for c, image in found if image.failed])
             await images.write_seen(transaction, [described for _, _, described in seen])
-        for container, news in found:
-            if news.failed:
-                self._images.note(container, news, complete=True)
-        for container, news, described in seen:
+        for container, image in found:
+            if image.failed:
+                self._images.record(container, image, complete=True)
+        for container, image, described in seen:
             known = described.size_bytes is not None
-            if self._images.note(container, news, complete=known) == "again":
+            if self._images.record(container, image, complete=known) == "again":
                 self.view.mark(container.uid, in_seconds=self._settings.node_seconds)
 
     def _observe(self, container: Container, now: datetime) -> Observation:
@@ -212,8 +212,8 @@ class ContainerObserver(StatusObserver):
         )
 
     def _change(self, container: Container, observation: Observation) -> Change:
-        warnings, look_up = self._explanations.news(container, observation)
-        before = self._pods_written.get(container.uid)
+        warnings, look_up = self._explanations.unrecorded(container, observation)
+        before = self._written_pods.get(container.uid)
         warnings += _newly_failed(before, observation)
         return Change(
             container,
@@ -228,13 +228,13 @@ class ContainerObserver(StatusObserver):
     def _remember(self, container: Container, observation: Observation) -> None:
         uid = container.uid
         self.unknown.pop(uid, None)
-        self._pods_written[uid] = observation.pods
+        self._written_pods[uid] = observation.pods
         self._owners[uid] = PodOwner(int(container.id), container.namespace_id, container.resources)
         if observation.recheck_seconds is not None:
             self.view.mark(uid, in_seconds=observation.recheck_seconds + 0.05)
 
     def _forget(self, uid: str) -> None:
-        self._pods_written.pop(uid, None)
+        self._written_pods.pop(uid, None)
         self._owners.pop(uid, None)
         self._explanations.forget(uid)
         self._images.forget(uid)
@@ -268,8 +268,9 @@ def _lost(container: Container, objects: Objects | None) -> bool:
 
 
 def _newly_failed(before: tuple[PodObservation, ...] | None, observation: Observation) -> tuple[Warned, ...]:
-    """Pods that came to their end since the last look, evicted ones mostly: their successors run before anybody asks,
-    and the status has nothing to tell of them.
+    """Returns warnings of pods that came to their end since the last look, evicted ones mostly.
+
+    Their successors run before anybody asks, and the status says nothing of them.
     """
     if before is None:
         return ()

@@ -1,4 +1,4 @@
-"""Watches what stands on a cluster beside Deployments and claims: Services, config maps, secrets.
+"""Watches the dependents on a cluster, what stands beside Deployments and claims: Services, config maps, secrets.
 
 Nothing of them is shown. What others change or take away is left to the worker, which puts it right, or reports it, as
 the container's drift policy says. Our own applies are seen here, too; each costs one more look that finds nothing to

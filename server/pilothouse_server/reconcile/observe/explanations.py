@@ -1,19 +1,19 @@
-"""What Kubernetes Events say of containers that are not as they should be: asked for, remembered, told once.
+"""Kubernetes Events that explain why containers are not as they should be: requested, kept, recorded once.
 
-Events are asked for pod by pod, a moment after there is something to explain, and not watched: nearly all events of a
-cluster are of pods that start as they should, or of other people's. There are two kinds of questions.
+Events are requested pod by pod, a moment after there is something to explain, and not watched: nearly all events of a
+cluster are of pods that start as they should, or of other people's. There are two kinds of requests.
 
 * A pod is not ready and its status does not say why (`Observation.unexplained`): its events become the reason of the
-  container's status. Asked again while it stays so.
+  container's status. Requested again while it stays so.
 * The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter the history
-  beside the status, in the cluster's words. Asked once for each trouble.
+  beside the status, in the cluster's words. Requested once for each trouble.
 
-An API server reads all events of a namespace for each question, so questions are rationed: where hundreds of
+An API server reads all events of a namespace for each request, so requests are rationed: where hundreds of
 containers wait for an explanation at once, it comes for one after the other.
 
-A warning is told once per container and reason: neither its repetitions, nor its like about another pod, nor a pod that
-goes back and forth add lines, as long as they come within `_FORGOTTEN_SECONDS` of each other. An observer that has
-just taken over does not know what the one before has told; the history does (`repository.observed`).
+A warning is recorded once per container and reason: neither its repetitions, nor its like about another pod, nor a
+pod that goes back and forth add lines, as long as they come within `_FORGOTTEN_SECONDS` of each other. An observer that
+has just taken over does not know what the one before has recorded; the history does (`container_status`).
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from pilothouse_server.reconcile.repository.container_status import PULL_REASONS
 
 _FORGOTTEN_SECONDS = 600.0
 _AT_ONCE = 8
-# So many questions at once after a silence, and so many a second after that.
+# So many requests at once after a silence, and so many a second after that.
 _BURST = 20.0
 _PER_SECOND = 5.0
 # The observation waits meanwhile.
 _ANSWER_SECONDS = 5.0
 
 
-class _Question(msgspec.Struct):
-    """About a pod; `key` is the trouble that it is asked for. `due` None: asked. `booked`: that time is its own."""
+class _EventRequest(msgspec.Struct):
+    """For a pod; `key` is the trouble it is made for. `due` None: it was sent. `scheduled`: that time is its own."""
 
     pod: str
     key: tuple[object, ...]
     due: float | None
-    booked: bool = False
+    scheduled: bool = False
 
 
 class Explanations:
@@ -70,93 +70,93 @@ class Explanations:
         self._first_seconds = first_seconds
         self._again_seconds = again_seconds
         self._events: dict[str, tuple[Event, ...]] = {}
-        self._questions: dict[str, _Question] = {}
-        self._told: dict[str, dict[str, float]] = {}
-        # When the next question that nobody has a time for may be asked.
+        self._requests: dict[str, _EventRequest] = {}
+        self._recorded: dict[str, dict[str, float]] = {}
+        # When the next request that has no time yet may be sent.
         self._free_at = 0.0
 
     def events(self, uid: str) -> tuple[Event, ...]:
         """Returns what was answered last, while there is something to explain."""
         return self._events.get(uid, ())
 
-    def news(self, container: Container, observation: Observation) -> tuple[tuple[Warned, ...], bool]:
-        """Returns the warnings that the history does not tell yet, and whether it must be looked up if it does."""
+    def unrecorded(self, container: Container, observation: Observation) -> tuple[tuple[Warned, ...], bool]:
+        """Returns the warnings that the history does not hold yet, and whether it must be looked up if it does."""
         uid = container.uid
         if uid not in self._events:
             return (), False
         found = warnings(
             self._events[uid], self._pods(uid), beside=observation.observed.reason, now=self._client.now()
         )
-        known = self._told.get(uid, {})
-        news = tuple(
+        known = self._recorded.get(uid, {})
+        unrecorded = tuple(
             each
             for each in found
             if monotonic() - known.get(each.reason, -_FORGOTTEN_SECONDS) >= _FORGOTTEN_SECONDS
         )
-        return news, uid not in self._told
+        return unrecorded, uid not in self._recorded
 
-    def written(self, container: Container, observation: Observation) -> None:
-        """The history has what `news` answered. What goes on is not told again."""
+    def record(self, container: Container, observation: Observation) -> None:
+        """Notes that the history has what `unrecorded` returned: what goes on is not recorded again."""
         uid = container.uid
         if uid in self._events:
             found = warnings(self._events[uid], self._pods(uid), beside="", now=self._client.now())
             reasons = {each.reason for each in found} | {observation.observed.reason}
-            self._told.setdefault(uid, {}).update(dict.fromkeys(reasons, monotonic()))
+            self._recorded.setdefault(uid, {}).update(dict.fromkeys(reasons, monotonic()))
         if not (observation.unexplained or observation.troubled):
-            question = self._questions.get(uid)
-            if question is None or question.due is None:
-                self._questions.pop(uid, None)
+            request = self._requests.get(uid)
+            if request is None or request.due is None:
+                self._requests.pop(uid, None)
                 self._events.pop(uid, None)
 
     def forget(self, uid: str) -> None:
-        """A container that is gone."""
-        for memory in (self._events, self._questions, self._told):
+        """Drops what is kept of a container that is gone."""
+        for memory in (self._events, self._requests, self._recorded):
             memory.pop(uid, None)
 
-    async def ask(self, seen: dict[str, tuple[Container, Observation]]) -> None:
-        """Asks for the events that are due of these containers; they are observed again with them."""
+    async def request_due(self, seen: dict[str, tuple[Container, Observation]]) -> None:
+        """Requests the events that are due of these containers; they are observed again with them."""
         due = [
-            (container, question)
+            (container, request)
             for container, observation in seen.values()
-            if (question := self._due(container.uid, observation)) is not None
+            if (request := self._due(container.uid, observation)) is not None
         ]
         due = self._rationed(due)
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(container: Container, question: _Question) -> None:
+        async def one(container: Container, request: _EventRequest) -> None:
             async with gate:
-                await self._ask(container, question)
+                await self._request(container, request)
 
         async with asyncio.TaskGroup() as group:
-            for container, question in due:
-                group.create_task(one(container, question))
+            for container, request in due:
+                group.create_task(one(container, request))
 
-    def _rationed(self, due: list[tuple[Container, _Question]]) -> list[tuple[Container, _Question]]:
-        """Returns those that may be asked now; each other has a time of its own from now on."""
+    def _rationed(self, due: list[tuple[Container, _EventRequest]]) -> list[tuple[Container, _EventRequest]]:
+        """Returns those that may be sent now; each other has a time of its own from now on."""
         now = monotonic()
         granted = []
-        for container, question in due:
-            if not question.booked:
+        for container, request in due:
+            if not request.scheduled:
                 self._free_at = max(self._free_at, now - _BURST / _PER_SECOND) + 1 / _PER_SECOND
                 if self._free_at > now:
-                    question.booked, question.due = True, self._free_at
+                    request.scheduled, request.due = True, self._free_at
                     self._view.mark(container.uid, in_seconds=self._free_at - now)
                     continue
-            question.booked = False
-            granted.append((container, question))
+            request.scheduled = False
+            granted.append((container, request))
         return granted
 
     def _pods(self, uid: str) -> list[str]:
         objects = self._view.containers.get(uid)
         return [pod.metadata.uid for pod in objects.pods.values()] if objects is not None else []
 
-    def _due(self, uid: str, observation: Observation) -> _Question | None:
-        question, now = self._questions.get(uid), monotonic()
+    def _due(self, uid: str, observation: Observation) -> _EventRequest | None:
+        request, now = self._requests.get(uid), monotonic()
         if observation.unexplained:
             pod = observation.unexplained[0]
-            if question is None or question.key != ("silent",):
-                question = _Question(pod, ("silent",), now + self._seconds_left(uid, pod))
-            question.pod = pod
+            if request is None or request.key != ("silent",):
+                request = _EventRequest(pod, ("silent",), now + self._seconds_left(uid, pod))
+            request.pod = pod
         elif observation.troubled:
             reason = observation.observed.reason
             key = (
@@ -164,18 +164,18 @@ class Explanations:
                 observation.observed.restart_count,
                 reason not in PULL_REASONS and reason,
             )
-            if question is None or question.key != key:
+            if request is None or request.key != key:
                 # Events follow a status with some delay.
-                question = _Question(observation.troubled, key, now + self._first_seconds)
-        if question is None:
+                request = _EventRequest(observation.troubled, key, now + self._first_seconds)
+        if request is None:
             return None
-        self._questions[uid] = question
-        if question.due is None:
+        self._requests[uid] = request
+        if request.due is None:
             return None
-        if question.due > now:
-            self._view.mark(uid, in_seconds=question.due - now)
+        if request.due > now:
+            self._view.mark(uid, in_seconds=request.due - now)
             return None
-        return question
+        return request
 
     def _seconds_left(self, uid: str, pod_name: str) -> float:
         """Most pods start within moments, and events of one that does not come slowly."""
@@ -187,23 +187,23 @@ class Explanations:
         age = max(0.0, (self._client.now() - created).total_seconds())
         return max(0.0, self._first_seconds - age)
 
-    async def _ask(self, container: Container, question: _Question) -> None:
+    async def _request(self, container: Container, request: _EventRequest) -> None:
         uid = container.uid
         try:
             listed = await within(
-                list_events(self._client, container.kubernetes_namespace, [question.pod]),
+                list_events(self._client, container.kubernetes_namespace, [request.pod]),
                 self._client.name,
                 _ANSWER_SECONDS,
             )
         except ClusterError as error:
             self._failed(error)
-            question.due = monotonic() + self._again_seconds
+            request.due = monotonic() + self._again_seconds
             self._view.mark(uid, in_seconds=self._again_seconds)
             return
         changed = listed != self._events.get(uid, ())
         self._events[uid] = listed
-        question.due = monotonic() + self._again_seconds if question.key == ("silent",) else None
+        request.due = monotonic() + self._again_seconds if request.key == ("silent",) else None
         if changed:
             self._view.mark(uid)
-        elif question.due is not None:
+        elif request.due is not None:
             self._view.mark(uid, in_seconds=self._again_seconds)

@@ -1,6 +1,6 @@
 """Which image a container's pods really run: digest, size, platform, or that it cannot be pulled.
 
-The digest is in a pod's status, size and platform are in that of its node. Nodes are asked only when something new is
+The digest is in a pod's status, size and platform are in that of its node. Nodes are read only when something new is
 to be written, and seldom: the list of their images is long, and it is behind their pods by seconds.
 """
 
@@ -27,7 +27,7 @@ PULL_FAILURES = frozenset(
 TRIES = 10
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class RunningImage(msgspec.Struct, frozen=True):
     """`digest` as a pod on `node` runs it under the runtime's `name`; `failed`: it cannot be pulled."""
 
     image: str
@@ -38,28 +38,28 @@ class Sighting(msgspec.Struct, frozen=True):
 
 
 class Images:
-    """What was written last by container, and the nodes that were asked, each at most once in `node_seconds`."""
+    """What was written last by container, and the nodes that were read, each at most once in `node_seconds`."""
 
     def __init__(self, client: ClusterClient, node_seconds: float) -> None:
         self._client = client
         self._node_seconds = node_seconds
-        self._written: dict[str, tuple[Sighting, int]] = {}
+        self._written: dict[str, tuple[RunningImage, int]] = {}
         self._nodes: dict[str, tuple[float, Node | None]] = {}
 
     def forget(self, uid: str) -> None:
-        """The container is gone."""
+        """Drops what is kept of a container that is gone."""
         self._written.pop(uid, None)
 
-    def news(self, container: Container, pods: Iterable[Pod]) -> Sighting | None:
+    def unwritten(self, container: Container, pods: Iterable[Pod]) -> RunningImage | None:
         """Returns what is to be written of a container's image; None where nothing is known, or nothing new."""
-        found = sighting(container, pods)
+        found = running_image(container, pods)
         written, tries = self._written.get(container.uid, (None, 0))
         if found is None or (written is not None and _same(written, found) and tries == 0):
             return None
         return found
 
-    async def describe(self, container: Container, found: Sighting) -> ImageSeen:
-        """Completes what a pod says with what its node says. A node that cannot be asked is passed over."""
+    async def describe(self, container: Container, found: RunningImage) -> ImageSeen:
+        """Completes what a pod says with what its node says. A node that cannot be read is passed over."""
         seen = ImageSeen(int(container.id), found.digest)
         node = await self._node(found.node)
         if node is None:
@@ -73,8 +73,10 @@ class Images:
             os=info.operating_system or None,
         )
 
-    def note(self, container: Container, found: Sighting, *, complete: bool) -> Literal["done", "again"]:
-        """It was written. `again`: its node may know more in a while."""
+    def record(
+        self, container: Container, found: RunningImage, *, complete: bool
+    ) -> Literal["done", "again"]:
+        """Records that it was written. Returns `again` where its node may know more in a while."""
         written, tries = self._written.get(container.uid, (None, 0))
         left = tries - 1 if written is not None and _same(written, found) and tries > 0 else TRIES
         left = 0 if complete else left
@@ -82,8 +84,8 @@ class Images:
         return "again" if left else "done"
 
     async def _node(self, name: str) -> Node | None:
-        asked, node = self._nodes.get(name, (0.0, None))
-        if not name or (asked and monotonic() - asked < self._node_seconds):
+        read_at, node = self._nodes.get(name, (0.0, None))
+        if not name or (read_at and monotonic() - read_at < self._node_seconds):
             return node
         # Perhaps we may not read nodes; what is known already stays known.
         with suppress(ClusterError):
@@ -92,7 +94,7 @@ class Images:
         return node
 
 
-def sighting(container: Container, pods: Iterable[Pod]) -> Sighting | None:
+def running_image(container: Container, pods: Iterable[Pod]) -> RunningImage | None:
     """Returns how pods run the wanted image: one that runs it goes before one that cannot pull it."""
     failed = None
     for pod in pods:
@@ -104,10 +106,10 @@ def sighting(container: Container, pods: Iterable[Pod]) -> Sighting | None:
         status = next((s for s in pod.status.container_statuses if s.name == main.name), ContainerStatus())
         digest = ImageReference.parse(container.image).digest or digest_of(status.image_id)
         if status.image_id and digest:
-            return Sighting(container.image, digest, status.image, pod.spec.node_name)
+            return RunningImage(container.image, digest, status.image, pod.spec.node_name)
         waiting = status.state.waiting
         if waiting is not None and waiting.reason in PULL_FAILURES:
-            failed = Sighting(container.image, failed=True)
+            failed = RunningImage(container.image, failed=True)
     return failed
 
 
@@ -120,10 +122,10 @@ def digest_of(image_id: str) -> str:
     return digest if digest.startswith("sha256:") else ""
 
 
-def _same(one: Sighting, other: Sighting) -> bool:
+def _same(one: RunningImage, other: RunningImage) -> bool:
     """Whichever node runs it."""
     return (one.image, one.digest, one.failed) == (other.image, other.digest, other.failed)
 
 
-def _is_named(names: tuple[str, ...] | None, found: Sighting) -> bool:
+def _is_named(names: tuple[str, ...] | None, found: RunningImage) -> bool:
     return any(name == found.name or name.partition("@")[2] == found.digest for name in names or ())

@@ -2,7 +2,7 @@
 
 A Deployment says whose it is; its pod template does not, because labels of its pods cannot be changed without new
 pods. So wherever a Kubernetes namespace holds such a Deployment, all its replica sets and pods without our label are
-watched, and those that a known Deployment owns are told to the view. Owner and owned may come in any order.
+watched, and those that a known Deployment owns are put into the view. Owner and owned may come in any order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pilothouse_server.reconcile.observe.cluster_view import ClusterView, contai
 from pilothouse_server.reconcile.observe.informer import Informer
 
 
-class _Home:
+class _WatchedNamespace:
     """One Kubernetes namespace that is watched."""
 
     def __init__(self, replica_sets: Informer[ReplicaSet], pods: Informer[Pod]) -> None:
@@ -35,7 +35,7 @@ class _Home:
 
 
 class ImportedPods:
-    """`deployment_changed` is an informer's news; `run` until cancelled."""
+    """`deployment_changed` is an informer's callback; `run` until cancelled."""
 
     def __init__(
         self, client: ClusterClient, view: ClusterView, on_failure: Callable[[ClusterError], None]
@@ -46,13 +46,13 @@ class ImportedPods:
         # uid of an imported Deployment -> uid of its container, and the namespaces they are in.
         self._containers: dict[str, str] = {}
         self._namespaces: dict[str, set[str]] = {}
-        # uid of a replica set or pod -> uid of the container it was told as.
-        self._told: dict[str, str] = {}
-        self._homes: dict[str, _Home] = {}
+        # uid of a replica set or pod -> uid of the container it was assigned to.
+        self._assigned: dict[str, str] = {}
+        self._watched: dict[str, _WatchedNamespace] = {}
         self._changed = asyncio.Event()
 
     def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
-        """A Deployment came, changed or went."""
+        """Takes in that a Deployment came, changed or went."""
         there = new or old
         assert there is not None
         uid, namespace = there.metadata.uid, there.metadata.namespace
@@ -67,8 +67,8 @@ class ImportedPods:
         self._containers[uid] = container
         self._namespaces.setdefault(namespace, set()).add(uid)
         self._changed.set()
-        if (home := self._homes.get(namespace)) is not None:
-            for replica_set in home.replica_sets.objects.values():
+        if (watched := self._watched.get(namespace)) is not None:
+            for replica_set in watched.replica_sets.objects.values():
                 self._replica_set_changed(None, replica_set)
 
     async def run(self) -> None:
@@ -77,21 +77,23 @@ class ImportedPods:
             while True:
                 self._changed.clear()
                 wanted = {namespace for namespace, uids in self._namespaces.items() if uids}
-                for namespace in wanted - self._homes.keys():
-                    home = self._homes[namespace] = self._watched(namespace)
-                    home.task = group.create_task(self._follow(home), name=f"imported pods in {namespace}")
-                for namespace in self._homes.keys() - wanted:
-                    self._leave(self._homes.pop(namespace))
+                for namespace in wanted - self._watched.keys():
+                    watched = self._watched[namespace] = self._watch(namespace)
+                    watched.task = group.create_task(
+                        self._follow(watched), name=f"imported pods in {namespace}"
+                    )
+                for namespace in self._watched.keys() - wanted:
+                    self._leave(self._watched.pop(namespace))
                 await self._changed.wait()
 
-    async def _follow(self, home: _Home) -> None:
+    async def _follow(self, watched: _WatchedNamespace) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(home.replica_sets.run())
-            group.create_task(home.pods.run())
+            group.create_task(watched.replica_sets.run())
+            group.create_task(watched.pods.run())
 
-    def _watched(self, namespace: str) -> _Home:
+    def _watch(self, namespace: str) -> _WatchedNamespace:
         selector = manifests.FOREIGN_SELECTOR
-        return _Home(
+        return _WatchedNamespace(
             Informer(
                 self._client,
                 REPLICA_SETS,
@@ -103,44 +105,44 @@ class ImportedPods:
             Informer(self._client, PODS, selector, self._pod_changed, self._on_failure, namespace=namespace),
         )
 
-    def _leave(self, home: _Home) -> None:
-        if home.task is not None:
-            home.task.cancel()
-        for pod in home.pods.objects.values():
-            self._tell("pods", pod, None, None)
-        for replica_set in home.replica_sets.objects.values():
-            self._tell("replica_sets", replica_set, None, None)
+    def _leave(self, watched: _WatchedNamespace) -> None:
+        if watched.task is not None:
+            watched.task.cancel()
+        for pod in watched.pods.objects.values():
+            self._assign("pods", pod, None, None)
+        for replica_set in watched.replica_sets.objects.values():
+            self._assign("replica_sets", replica_set, None, None)
 
     def _replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
         there = new or old
         assert there is not None
-        before = self._told.get(there.metadata.uid)
+        before = self._assigned.get(there.metadata.uid)
         container = self._containers.get(_owner(there, "Deployment"))
-        self._tell("replica_sets", old, new, container)
-        home = self._homes.get(there.metadata.namespace)
-        if container is not None and container != before and home is not None:
-            for pod in list(home.pods.objects.values()):
+        self._assign("replica_sets", old, new, container)
+        watched = self._watched.get(there.metadata.namespace)
+        if container is not None and container != before and watched is not None:
+            for pod in list(watched.pods.objects.values()):
                 if _owner(pod, "ReplicaSet") == there.metadata.uid:
-                    self._tell("pods", None, pod, container)
+                    self._assign("pods", None, pod, container)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         there = new or old
         assert there is not None
-        self._tell("pods", old, new, self._told.get(_owner(there, "ReplicaSet")))
+        self._assign("pods", old, new, self._assigned.get(_owner(there, "ReplicaSet")))
 
-    def _tell(
+    def _assign(
         self, kind: str, old: KubernetesObject | None, new: KubernetesObject | None, container: str | None
     ) -> None:
         there = new or old
         assert there is not None
         uid = there.metadata.uid
-        # What goes is taken from whom it was told to, whoever owns it now.
-        before = self._told.get(uid)
+        # What goes is taken from whom it was assigned to, whoever owns it now.
+        before = self._assigned.get(uid)
         if new is None or container is None:
-            if self._told.pop(uid, None) is not None and before is not None:
+            if self._assigned.pop(uid, None) is not None and before is not None:
                 self._view.put(kind, before, there, None)
             return
-        self._told[uid] = container
+        self._assigned[uid] = container
         self._view.put(kind, container, old, new)
 
 

@@ -3,8 +3,8 @@
     list (pages of one snapshot) -> watch from its version -> ... -> 410 -> list again
 
 A watch that ends or breaks is taken up from the last version seen, bookmarks included, so nothing is read twice and
-nothing is missed. Only `Expired` calls for a new list; what vanished meanwhile is then told as removed. A failure is
-passed to `on_failure` and tried again after a pause; what is known stays known.
+nothing is missed. Only `Expired` calls for a new list; what vanished meanwhile is then reported as removed. A failure
+is passed to `on_failure` and tried again after a pause; what is known stays known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_SECONDS = 5.0
 
 
 class Informer(Generic[T]):
-    """`on_change(old, new)` is told of every difference, with None for what is not there. It must not block."""
+    """`on_change(old, new)` is called for every difference, with None for what is not there. It must not block."""
 
     def __init__(
         self,
