@@ -65,7 +65,7 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"|pods/binding|services/status)",
         _CUT,
     ),
-    KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|storage\.k8s\.io)", _CUT),
+    KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|scheduling\.k8s\.io|storage\.k8s\.io)", _CUT),
     KnownDifference(_DISCOVERY, 9, r"body\.resources\.statefulsets(/scale|/status)?", _NOT_SIMULATED),
     KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
     KnownDifference(
@@ -77,6 +77,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY, 13, r"body\.items\.core\.versions\[0\]\.resources\.(endpoints|persistentvolumes)", _CUT
     ),
+    KnownDifference(_DISCOVERY, 14, r"body\.items\.scheduling\.k8s\.io", _CUT),
     KnownDifference(
         _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.statefulsets", _NOT_SIMULATED
     ),

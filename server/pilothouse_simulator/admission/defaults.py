@@ -255,7 +255,7 @@ def _default_service(obj: JsonObject) -> None:
 
 
 def admit_pod(obj: JsonObject) -> None:
-    """Adds to a new pod what admission adds: service account, its token volume, tolerations, priority."""
+    """Adds to a new pod what admission adds: service account, its token volume, tolerations."""
     spec = obj["spec"]
     account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     spec["serviceAccountName"] = spec["serviceAccount"] = account
@@ -267,8 +267,6 @@ def admit_pod(obj: JsonObject) -> None:
             tolerations.append(
                 {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
             )
-    spec.setdefault("priority", 0)
-    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
 
 def _tolerates(toleration: JsonObject, key: str) -> bool:

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pilothouse_simulator.admission import claims, limit_ranges, pod_security, quotas, services, webhooks
+from pilothouse_simulator.admission import (
+    claims,
+    limit_ranges,
+    pod_security,
+    priority,
+    quotas,
+    services,
+    webhooks,
+)
 from pilothouse_simulator.admission.defaults import (
     admit_pod,
     apply_defaults,
@@ -58,6 +66,7 @@ class KindStrategies:
             obj["status"] = {"phase": "Active"}
         elif resource is PODS:
             admit_pod(obj)
+            priority.admit(store, obj)
             limit_ranges.fill_pod(store, obj)
             obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}
         elif resource is REPLICA_SETS:

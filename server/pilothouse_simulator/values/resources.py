@@ -159,6 +159,10 @@ STORAGE_CLASSES = ResourceType(
     "storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False, singular="storageclass",
     short_names=("sc",), storage_version_hash="K+m6uJwbjGY=",
 )  # fmt: skip
+PRIORITY_CLASSES = ResourceType(
+    "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False, singular="priorityclass",
+    short_names=("pc",), storage_version_hash="1QwjyaZjj3Y=",
+)  # fmt: skip
 DEPLOYMENTS = ResourceType(
     "apps", "v1", "deployments", "Deployment", singular="deployment", short_names=("deploy",),
     categories=("all",), subresource_types=(_SCALE, _status("Deployment")),
@@ -177,12 +181,13 @@ ENDPOINT_SLICES = ResourceType(
 REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
     SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, HORIZONTAL_POD_AUTOSCALERS, LEASES,
-    ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES,
+    ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES,
 )  # fmt: skip
 
 # The named groups in the order discovery shows them, each with its one version.
 GROUP_VERSIONS = {
-    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "storage.k8s.io": "v1", "coordination.k8s.io": "v1",
+    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "storage.k8s.io": "v1",
+    "scheduling.k8s.io": "v1", "coordination.k8s.io": "v1",
     "discovery.k8s.io": "v1",
 }  # fmt: skip
 

@@ -1,0 +1,39 @@
+"""Priority of pods: the number and the preemption policy of the PriorityClass that a new pod names.
+
+Two classes are there without being made; any other must be. Which pods go first when there is no room is not simulated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.values import api_errors
+from pilothouse_simulator.values.resources import PODS, PRIORITY_CLASSES
+
+JsonObject = dict[str, Any]
+
+_BUILT_IN = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+_PREEMPTS = "PreemptLowerPriority"
+
+
+def admit(store: Store, pod: JsonObject) -> None:
+    """Sets what the class says. Refuses with 403 a class that is not there."""
+    spec = pod["spec"]
+    found = _class(store, spec.get("priorityClassName", ""))
+    if found is None:
+        message = f"no PriorityClass with name {spec['priorityClassName']} was found"
+        raise api_errors.forbidden(PODS, pod["metadata"].get("name", ""), message)
+    if name := found["metadata"]["name"]:
+        spec["priorityClassName"] = name
+    spec["priority"] = found["value"]
+    spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", _PREEMPTS))
+
+
+def _class(store: Store, name: str) -> JsonObject | None:
+    if name in _BUILT_IN:
+        return {"metadata": {"name": name}, "value": _BUILT_IN[name]}
+    if name:
+        return store.get(PRIORITY_CLASSES, None, name)
+    default = next((each for each in store.list(PRIORITY_CLASSES) if each.get("globalDefault")), None)
+    return default or {"metadata": {"name": ""}, "value": 0}
