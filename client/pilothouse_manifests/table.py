@@ -304,6 +304,7 @@ POD = Part(
     (
         Field("service_account", "serviceAccountName", Text(), default="default", alias="serviceAccount"),
         Field("image_pull_secrets", "imagePullSecrets", Names("secret")),
+        Field("priority_class", "priorityClassName", Text()),
         Field(
             "termination_grace_seconds",
             "terminationGracePeriodSeconds",

@@ -303,6 +303,7 @@ pods = st.fixed_dictionaries(
     optional={
         "initContainers": st.lists(inits, min_size=1, max_size=2),
         "serviceAccountName": names,
+        "priorityClassName": names,
         "imagePullSecrets": st.lists(
             st.fixed_dictionaries({"name": names}),
             min_size=1,

@@ -49,6 +49,7 @@ def _pod(container: pb.Container) -> dict[str, Any]:
         ],
         "serviceAccountName": container.service_account,
         "imagePullSecrets": [{"name": each} for each in container.image_pull_secrets],
+        "priorityClassName": container.priority_class,
         "nodeSelector": dict(container.node_selector),
         "tolerations": [_toleration(each) for each in container.tolerations],
         "securityContext": _rights(container.pod_security_context),

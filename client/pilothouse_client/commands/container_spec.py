@@ -58,6 +58,9 @@ Mount = Annotated[
 ]
 DriftPolicyOption = Annotated[str | None, typer.Option("--drift-policy", help="repair, report or adopt.")]
 ServiceAccount = Annotated[str | None, typer.Option("--service-account", help="Kubernetes service account.")]
+PriorityClass = Annotated[
+    str | None, typer.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")
+]
 PullSecret = Annotated[
     list[str] | None,
     typer.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
@@ -88,6 +91,7 @@ class Specification:
     annotations: list[str] | None = None
     service_account: str | None = None
     image_pull_secrets: list[str] | None = None
+    priority_class: str | None = None
     drift_policy: str | None = None
 
     def write_to(self, container: pb.Container) -> list[str]:
@@ -99,7 +103,7 @@ class Specification:
         return [*self._write_plain(container), *self._write_lists(container)]
 
     def _write_plain(self, container: pb.Container) -> Iterator[str]:
-        for name in ("image", "display_name", "replicas", "service_account"):
+        for name in ("image", "display_name", "replicas", "service_account", "priority_class"):
             value = getattr(self, name)
             if value is not None:
                 setattr(container, name, value)

@@ -86,6 +86,7 @@ def create(
     annotation: container_spec.AnnotationOption = None,
     service_account: container_spec.ServiceAccount = None,
     image_pull_secret: container_spec.PullSecret = None,
+    priority_class: container_spec.PriorityClass = None,
     drift_policy: container_spec.DriftPolicyOption = None,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
@@ -117,6 +118,7 @@ def create(
         annotations=annotation,
         service_account=service_account,
         image_pull_secrets=image_pull_secret,
+        priority_class=priority_class,
         drift_policy=drift_policy,
     ).write_to(container)
     if not container.image:
@@ -159,6 +161,7 @@ def update(
     annotation: container_spec.AnnotationOption = None,
     service_account: container_spec.ServiceAccount = None,
     image_pull_secret: container_spec.PullSecret = None,
+    priority_class: container_spec.PriorityClass = None,
     drift_policy: container_spec.DriftPolicyOption = None,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
@@ -192,6 +195,7 @@ def update(
         annotations=annotation,
         service_account=service_account,
         image_pull_secrets=image_pull_secret,
+        priority_class=priority_class,
         drift_policy=drift_policy,
     )
     where = namespace_or_default(namespace)

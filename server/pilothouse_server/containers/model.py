@@ -228,6 +228,7 @@ class ContainerSpec(Value, frozen=True):
     termination_grace_seconds: int | None = None
     image_pull_policy: str = ""
     image_pull_secrets: tuple[str, ...] = ()
+    priority_class: str = ""
     pod_container_name: str = "main"
     restarted_at: datetime | None = None
     taken_over: TakenOver | None = None

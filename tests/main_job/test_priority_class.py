@@ -1,0 +1,136 @@
+"""The priority class of pods: named by callers, manifests, what runs already, and others on the cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from tests.harness import Server
+from tests.main_job.command import logged_in
+from tests.main_job.legacy import DEPLOYMENTS, Kubectl, deployment, legacy, running
+from tests.waiting import poll_until
+
+CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
+DEMO = "/apis/apps/v1/namespaces/demo/deployments/web"
+
+
+async def make_class(kubectl: Kubectl, name: str, value: int) -> None:
+    made = {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": value,
+    }
+    await kubectl.ask("POST", CLASSES, made)
+
+
+@pytest.fixture
+async def demo(server: Server) -> Kubectl:
+    kubectl = Kubectl(server)
+    await make_class(kubectl, "gold.shop", 1000)
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    return kubectl
+
+
+def of_pods(found: dict[str, Any]) -> str | None:
+    named: str | None = found["spec"]["template"]["spec"].get("priorityClassName")
+    return named
+
+
+async def named_on_the_cluster(kubectl: Kubectl, wanted: str | None) -> None:
+    async def there() -> bool:
+        found = await kubectl.ask("GET", "/apis/apps/v1/namespaces/demo/deployments")
+        return [of_pods(each) for each in found["items"]] == [wanted]
+
+    await poll_until(there)
+
+
+async def test_the_pods_have_it_and_its_number(server: Server, demo: Kubectl, tmp_path: Path) -> None:
+    shell = await logged_in(server, tmp_path)
+    where = ("web", "--namespace", "demo")
+    await shell.succeed(
+        "containers", "create", *where, "--image", "nginx:1.27", "--priority-class", "gold.shop"
+    )
+    assert (await shell.read("containers", "get", *where))["priority_class"] == "gold.shop"
+    await named_on_the_cluster(demo, "gold.shop")
+
+    async def numbers() -> bool:
+        pods = await demo.ask("GET", "/api/v1/namespaces/demo/pods")
+        return [pod["spec"]["priority"] for pod in pods["items"]] == [1000]
+
+    await poll_until(numbers)
+    await shell.succeed("containers", "update", *where, "--priority-class", "")
+    await named_on_the_cluster(demo, None)
+    changed = await server.admin.containers.update(
+        namespace="demo",
+        name="web",
+        container=pb.Container(priority_class="system-node-critical", image="ignored:1"),
+        update_mask=FieldMask(paths=["priority_class"]),
+    )
+    assert (changed.priority_class, changed.image) == ("system-node-critical", "nginx:1.27")
+    await named_on_the_cluster(demo, "system-node-critical")
+
+
+async def test_a_name_that_is_none_is_refused(server: Server, demo: Kubectl) -> None:
+    with pytest.raises(PilothouseError) as refused:
+        await server.admin.containers.create(
+            namespace="demo", container=pb.Container(name="web", image="a:1", priority_class="Not a name")
+        )
+    assert [(each.field, each.reason) for each in refused.value.violations] == [
+        ("container.priority_class", "FORMAT_DNS_SUBDOMAIN")
+    ]
+
+
+async def test_a_class_that_is_not_there_is_told_in_the_clusters_words(server: Server, demo: Kubectl) -> None:
+    await server.admin.containers.create(
+        namespace="demo", container=pb.Container(name="web", image="a:1", priority_class="silver")
+    )
+
+    async def told() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        return "no PriorityClass with name silver was found" in found.message
+
+    await poll_until(told)
+
+
+async def test_what_others_set_is_adopted(server: Server, demo: Kubectl) -> None:
+    await server.admin.containers.create(
+        namespace="demo",
+        container=pb.Container(
+            name="web", image="a:1", priority_class="gold.shop", drift_policy=pb.DRIFT_POLICY_ADOPT
+        ),
+    )
+    await named_on_the_cluster(demo, "gold.shop")
+    patch = {"spec": {"template": {"spec": {"priorityClassName": "system-cluster-critical"}}}}
+    await demo.ask("PATCH", DEMO, patch, "merge-patch+json")
+
+    async def adopted() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        return found.priority_class == "system-cluster-critical"
+
+    await poll_until(adopted)
+
+
+async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl, tmp_path: Path) -> None:
+    kubectl = await legacy(server)
+    there = deployment("web", replicas=1, priorityClassName="gold.shop")
+    await kubectl.ask("POST", DEPLOYMENTS, there)
+    (imported,) = (await server.admin.containers.import_(namespace="legacy")).results
+    assert imported.container.priority_class == "gold.shop"
+    assert (await running(server, "web")).drift_policy == pb.DRIFT_POLICY_REPAIR
+
+    # The platform sets a label of Helm's itself.
+    del there["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    file = tmp_path / "web.json"
+    file.write_text(json.dumps(there | {"metadata": {"name": "web"}}))
+    shell = await logged_in(server, tmp_path)
+    await shell.succeed("apply", "-f", str(file), "--namespace", "demo")
+    applied = await server.admin.containers.get(namespace="demo", name="web")
+    assert applied.priority_class == "gold.shop"
