@@ -116,13 +116,16 @@ class Installation:
         assert process.returncode is not None
         return process.returncode, printed.decode()
 
-    def mypy(self, program: str) -> subprocess.CompletedProcess[str]:
-        """Checks a user's program as it is seen from this environment."""
-        (self.folder / "program.py").write_text(program)
+    def mypy(self, program: str, name: str) -> subprocess.CompletedProcess[str]:
+        """Checks a user's program as it is seen from this environment.
+
+        Each has a file of its own: one of the same size, written in the same second, mypy takes for unchanged.
+        """
+        (self.folder / name).write_text(program)
         # Its own configuration, lest it finds the project's.
         options = ("--strict", "--config-file", os.devnull, "--python-executable", self.bin / "python")
         return subprocess.run(
-            [sys.executable, "-m", "mypy", *options, "--cache-dir", self.folder / "cache", "program.py"],
+            [sys.executable, "-m", "mypy", *options, "--cache-dir", self.folder / "cache", name],
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -163,11 +166,11 @@ async def test_the_servers_verbs_say_how_to_install_it(client_alone: Installatio
 
 def test_a_users_program_is_type_checked(client_alone: Installation) -> None:
     client_alone.install(INSTALL_TYPES)
-    right = client_alone.mypy(PROGRAM)
+    right = client_alone.mypy(PROGRAM, "right.py")
     assert right.returncode == 0, right.stdout
-    for words, (mistake, complaint) in MISTAKES.items():
+    for number, (words, (mistake, complaint)) in enumerate(MISTAKES.items()):
         assert words in PROGRAM
-        wrong = client_alone.mypy(PROGRAM.replace(words, mistake))
+        wrong = client_alone.mypy(PROGRAM.replace(words, mistake), f"wrong_{number}.py")
         assert wrong.returncode == 1
         assert complaint in wrong.stdout
 
