@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from benchmarks.child import answering
-from pilothouse_server.kubernetes.manifests import CONTAINER_UID, MANAGED_BY, MANAGER
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS
 

@@ -13,10 +13,10 @@ from typing import Any
 from benchmarks.child import answering
 from benchmarks.held import Held
 from pilothouse_server.gc_tuning import collect_rarely
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import PODS
+from pilothouse_server.kubernetes.ownership import MANAGED_SELECTOR
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
@@ -28,7 +28,7 @@ async def observe(kubeconfig: dict[str, Any]) -> list[float]:
     client = await ClusterClient.from_kubeconfig(kubeconfig, name="measured", allow_files=False)
     failures: list[ClusterError] = []
     view = ClusterView(AppliedGenerations(), lambda: None)
-    informer = Informer(client, PODS, manifests.MANAGED_SELECTOR, view.pod_changed, failures.append)
+    informer = Informer(client, PODS, MANAGED_SELECTOR, view.pod_changed, failures.append)
     held = Held()
     try:
         async with asyncio.timeout(60):

@@ -12,7 +12,6 @@ from tests.waiting import poll_until
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.problems import Problems
-from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAPS,
@@ -23,6 +22,7 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     Resource,
 )
+from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.controllers.claims import PROVISIONER
 

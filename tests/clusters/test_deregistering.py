@@ -13,7 +13,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
 from pilothouse_client.streams import ChangeKind
-from pilothouse_server.kubernetes.manifests import NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS
 from tests.clusters.given import QUICK, another_cluster, place, register

@@ -13,10 +13,10 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import errors
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.containers import manifests
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
-from pilothouse_server.kubernetes.manifest_config import CONFIG_UID
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Manifest
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, MANAGED_BY, MANAGER
 from tests.config.conftest import Place
 from tests.waiting import poll_until
 
@@ -176,7 +176,7 @@ async def test_an_immutable_object_that_differs_from_an_immutable_row_is_made_ag
     before = await place.secret_on_cluster("app")
     assert before is not None
     await place.cluster.delete(SECRETS, place.name, "app", uid=before["metadata"]["uid"])
-    labels = {CONFIG_UID: made.uid, manifests.MANAGED_BY: manifests.MANAGER}
+    labels = {CONFIG_UID: made.uid, MANAGED_BY: MANAGER}
     await place.cluster.apply(
         SECRETS,
         {

@@ -10,8 +10,8 @@ import msgspec
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.manifest_config import CONFIG_UID, NAMESPACE_UID
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, NAMESPACE_UID
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from tests.conftest import Database
 from tests.harness import QUICK, running_server

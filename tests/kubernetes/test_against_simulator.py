@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
+from pilothouse_server.containers import manifests
+from pilothouse_server.containers.dry_run import dry_run_container
 from pilothouse_server.containers.model import Container, Port
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.containers.observation import Observation, observe
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.dry_run import dry_run_container
 from pilothouse_server.kubernetes.errors import InternalError, Invalid
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.objects import (
@@ -24,8 +25,9 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     KubernetesObject,
 )
-from pilothouse_server.kubernetes.observation import Observation, observe
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGED_SELECTOR
 from pilothouse_server.kubernetes.usage import usage_by_container
+from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 from pilothouse_simulator import SimulatedCluster
@@ -44,13 +46,13 @@ async def simulated() -> AsyncIterator[SimulatedCluster]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def client(simulated: SimulatedCluster) -> AsyncIterator[ClusterClient]:
     client = await ClusterClient.from_kubeconfig(simulated.kubeconfig(), name="local")
-    await client.apply(NAMESPACES, manifests.namespace(SHOP))
+    await client.apply(NAMESPACES, namespace_manifest(SHOP))
     yield client
     await client.close()
 
 
 async def observed(client: ClusterClient, subject: Container) -> Observation:
-    selector = f"{manifests.CONTAINER_UID}={subject.uid}"
+    selector = f"{CONTAINER_UID}={subject.uid}"
     return observe(
         subject,
         await client.find(DEPLOYMENTS, "shop", subject.kubernetes_name),
@@ -107,10 +109,8 @@ async def test_a_program_cannot_run_where_the_kubelet_is_away(
 
 
 async def test_a_watch_continues_a_list(client: ClusterClient) -> None:
-    before = await client.list(PODS, label_selector=manifests.MANAGED_SELECTOR)
-    watch = client.watch(
-        PODS, resource_version=before.resource_version, label_selector=manifests.MANAGED_SELECTOR
-    )
+    before = await client.list(PODS, label_selector=MANAGED_SELECTOR)
+    watch = client.watch(PODS, resource_version=before.resource_version, label_selector=MANAGED_SELECTOR)
     async with within(20), aclosing(watch):
         await client.apply(DEPLOYMENTS, manifests.deployment(container()))
         types = []
@@ -143,8 +143,8 @@ async def test_a_dry_run_stores_nothing(client: ClusterClient) -> None:
 
 def test_managed_objects_are_found_by_one_selector() -> None:
     value = KubernetesObject()
-    assert value.metadata.label(manifests.MANAGED_BY) == ""
-    key, _, wanted = manifests.MANAGED_SELECTOR.partition("=")
+    assert value.metadata.label(MANAGED_BY) == ""
+    key, _, wanted = MANAGED_SELECTOR.partition("=")
     assert manifests.deployment(container())["metadata"]["labels"][key] == wanted
 
 

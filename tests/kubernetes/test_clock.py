@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pilothouse_server.containers.model import Observed
+from pilothouse_server.containers.observation import observe
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import NAMESPACES
-from pilothouse_server.kubernetes.observation import observe
 from pilothouse_server.kubernetes.pod_observation import observe_pod
 from pilothouse_server.kubernetes.transport import clock_ahead
 from pilothouse_simulator import SimulatedCluster

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers.model import MountedVolume, Observed
+from pilothouse_server.containers.observation import observe
 from pilothouse_server.containers.volume_attachment import volumes_attachable
 from pilothouse_server.kubernetes.events import MOST_EVENTS, Subject, explanation, newest, warnings
 from pilothouse_server.kubernetes.objects import Event, EventSeries, ObjectReference
-from pilothouse_server.kubernetes.observation import observe
 from pilothouse_server.values.volumes import VolumeMount
 from tests.kubernetes import recorded
 from tests.kubernetes.containers import container

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from pilothouse_server.containers import rules
+from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import (
     Container,
     ContainerSpec,
@@ -32,9 +32,9 @@ from pilothouse_server.containers.model import (
 )
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.importing.deployments import convert, without_services
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE_UID
 from pilothouse_server.values.resources import NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 from pilothouse_simulator import SimulatedCluster
@@ -200,7 +200,7 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
             changed(("metadata", "ownerReferences"), [{"kind": "Operator", "name": "x", "controller": True}]),
             "Operator x controls it",
         ),
-        (changed(("metadata", "labels"), {manifests.CONTAINER_UID: "u"}), "belongs to a container already"),
+        (changed(("metadata", "labels"), {CONTAINER_UID: "u"}), "belongs to a container already"),
         (changed(("metadata", "name"), "a" * 64), "is no name of a container"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -247,8 +247,8 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
     after = await client.dry_run(SERVICES, manifest, force=True)
     assert after["spec"] == there[0]["spec"]
     assert after["metadata"]["labels"] == {
-        manifests.CONTAINER_UID: subject.uid,
-        manifests.NAMESPACE_UID: "u",
+        CONTAINER_UID: subject.uid,
+        NAMESPACE_UID: "u",
     }
     # A port that is added later stands in front of the same pods.
     added = Port(9090, name="admin", service_name="admin", service_port=9090)

@@ -9,8 +9,9 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilothouse_server.containers import model
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.containers import manifests, model
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, NAMESPACE_UID
+from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_server.values.volumes import VolumeMount
@@ -280,8 +281,8 @@ def test_list_keys_of_server_side_apply_are_unique(subject: model.Container) -> 
 @given(containers)
 def test_pods_are_selected_by_uid_alone_and_carry_it(subject: model.Container) -> None:
     spec = manifests.deployment(subject)["spec"]
-    assert spec["selector"] == {"matchLabels": {manifests.CONTAINER_UID: subject.uid}}
-    assert spec["template"]["metadata"]["labels"][manifests.CONTAINER_UID] == subject.uid
+    assert spec["selector"] == {"matchLabels": {CONTAINER_UID: subject.uid}}
+    assert spec["template"]["metadata"]["labels"][CONTAINER_UID] == subject.uid
 
 
 @few
@@ -293,7 +294,7 @@ def test_every_port_with_a_service_is_found_behind_it(subject: model.Container) 
         if port.service_type == "None":
             continue
         spec = services[port.service_name]
-        assert spec["selector"] == {manifests.CONTAINER_UID: subject.uid}
+        assert spec["selector"] == {CONTAINER_UID: subject.uid}
         found = [p for p in spec["ports"] if (p["port"], p["protocol"]) == (port.service_port, port.protocol)]
         assert port.container_port in [p["targetPort"] for p in found]
         assert port.app_protocol in [p.get("appProtocol", "") for p in found]
@@ -327,13 +328,13 @@ def test_a_headless_service_is_a_cluster_ip_service_without_an_address() -> None
 
 def test_a_caller_cannot_take_our_labels() -> None:
     stolen = {
-        manifests.MANAGED_BY: "helm",
-        manifests.CONTAINER_UID: "other",
+        MANAGED_BY: "helm",
+        CONTAINER_UID: "other",
         "app.kubernetes.io/name": "mine",
     }
     labels = manifests.deployment(container(labels=stolen))["metadata"]["labels"]
-    assert labels[manifests.MANAGED_BY] == "pilothouse"
-    assert labels[manifests.CONTAINER_UID] == container().uid
+    assert labels[MANAGED_BY] == "pilothouse"
+    assert labels[CONTAINER_UID] == container().uid
     assert labels["app.kubernetes.io/name"] == "mine"
 
 
@@ -347,7 +348,7 @@ def test_a_service_account_belongs_to_the_namespace() -> None:
     assert manifests.service_account(container()) is None
     account = manifests.service_account(container(spec=model.ContainerSpec(service_account="web")))
     assert account is not None
-    assert manifests.CONTAINER_UID not in account["metadata"]["labels"]
+    assert CONTAINER_UID not in account["metadata"]["labels"]
 
 
 def test_a_namespace_carries_its_identity() -> None:
@@ -360,8 +361,8 @@ def test_a_namespace_carries_its_identity() -> None:
         labels={"team": "a"},
         annotations={"note": "b"},
     )
-    metadata = manifests.namespace(value)["metadata"]
+    metadata = namespace_manifest(value)["metadata"]
     assert metadata["name"] == "team-shop"
     assert metadata["labels"]["team"] == "a"
-    assert metadata["labels"][manifests.NAMESPACE_UID] == "u"
+    assert metadata["labels"][NAMESPACE_UID] == "u"
     assert metadata["annotations"] == {"note": "b"}

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from pilothouse_server.containers.model import Container, Observed, Status
+from pilothouse_server.containers.observation import Observation, observe
+from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
@@ -25,7 +27,6 @@ from pilothouse_server.kubernetes.objects import (
     Terminated,
     Waiting,
 )
-from pilothouse_server.kubernetes.observation import APPLIED, Observation, observe, set_condition
 from pilothouse_server.kubernetes.pod_observation import observe_pod
 from pilothouse_server.values.resources import Condition
 from tests.kubernetes import recorded

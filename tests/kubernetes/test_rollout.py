@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from pilothouse_server.containers.model import Container, Observed
+from pilothouse_server.containers.observation import observe
+from pilothouse_server.containers.rollout import REVISION, applied_rollout
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
@@ -23,8 +25,6 @@ from pilothouse_server.kubernetes.objects import (
     ReplicaSet,
     Waiting,
 )
-from pilothouse_server.kubernetes.observation import observe
-from pilothouse_server.kubernetes.rollout import REVISION, applied_rollout
 from pilothouse_server.values.resources import Condition
 from tests.kubernetes.containers import container
 

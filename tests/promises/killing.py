@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 from google.protobuf.json_format import MessageToDict
 
+from pilothouse_server.containers import manifests
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients

@@ -17,10 +17,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
@@ -147,7 +147,7 @@ async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) 
         "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]},
     }
     try:
-        await client.apply(NAMESPACES, manifests.namespace(found))
+        await client.apply(NAMESPACES, namespace_manifest(found))
         await client.apply(
             DEPLOYMENTS,
             {

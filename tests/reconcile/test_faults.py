@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from pilothouse_server.containers import manifests
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.values.resources import NamespaceRef
 from tests.kubernetes.containers import container as model
 from tests.reconcile.world import World
@@ -188,7 +189,7 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
             orphan = model(
                 namespace_ref=NamespaceRef(
                     name="shop",
-                    uid=home.metadata.label(manifests.NAMESPACE_UID),
+                    uid=home.metadata.label(NAMESPACE_UID),
                     cluster_name="local",
                     kubernetes_name=namespace,
                 ),

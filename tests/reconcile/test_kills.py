@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from pilothouse_server.containers import manifests
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
@@ -163,7 +163,7 @@ async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
         await here.create()
         await here.running()
         found = await client.get(NAMESPACES, None, "shop")
-        assert found.metadata.label(manifests.NAMESPACE_UID) == made.uid
+        assert found.metadata.label(NAMESPACE_UID) == made.uid
         await here.delete_namespace()
         await poll_until(here.seen_namespace, lambda seen: seen is None)
         assert await client.find(NAMESPACES, None, "shop") is None

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers.model import Port
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
@@ -147,4 +147,4 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
         found = await client.get(NAMESPACES, None, "theirs")
         assert found.metadata.deletion_timestamp is None
         assert found.metadata.label("team") == "b"
-        assert found.metadata.label(manifests.NAMESPACE_UID) == ""
+        assert found.metadata.label(NAMESPACE_UID) == ""

@@ -9,7 +9,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from pilothouse_server.kubernetes.claims import VOLUME_UID
+from pilothouse_server.storage.claims import VOLUME_UID
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import (

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
+from pilothouse_server.config import objects
 from pilothouse_server.config.model import Config, Values
-from pilothouse_server.kubernetes.dry_run import dry_run_config, dry_run_config_deletion
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.dry_run import dry_run_deletion
+from pilothouse_server.kubernetes.errors import NotFound, Refused
 
 
 async def check_on_cluster(connect: Connect, config: Config, values: Values | None = None) -> None:
@@ -16,3 +19,25 @@ async def check_on_cluster(connect: Connect, config: Config, values: Values | No
         await tried(connect, config.cluster_name, lambda client: dry_run_config_deletion(client, config))
     else:
         await tried(connect, config.cluster_name, lambda client: dry_run_config(client, config, values or {}))
+
+
+async def dry_run_config(client: ClusterClient, config: Config, values: Values) -> None:
+    """The ConfigMap or Secret; `values` are the secret's, and in no word of a refusal."""
+    resource = objects.resource_of(config)
+    found = await client.find(resource, config.kubernetes_namespace, config.kubernetes_name)
+    objects.check_ours(config, found)
+    try:
+        await client.dry_run(resource, objects.manifest(config, values), force=True)
+    except NotFound:
+        return
+    except Refused as refusal:
+        if found is None or not objects.is_made_anew(config, refusal):
+            raise objects.redacted(refusal, values) from None
+
+
+async def dry_run_config_deletion(client: ClusterClient, config: Config) -> None:
+    """The deletion of the ConfigMap or Secret."""
+    resource = objects.resource_of(config)
+    found = await client.find(resource, config.kubernetes_namespace, config.kubernetes_name)
+    if found is not None and objects.is_ours(config, found):
+        await dry_run_deletion(client, resource, found, "Background")

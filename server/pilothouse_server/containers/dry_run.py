@@ -7,8 +7,20 @@ it out is undone before, so that no lock is held while a cluster is waited for.
 from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
+from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
-from pilothouse_server.kubernetes.dry_run import dry_run_container, dry_run_container_deletion
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.dry_run import dry_run_deletion
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, NotFound
+from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENTS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Deployment,
+    KubernetesObject,
+    Manifest,
+)
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 
 
 async def check_on_cluster(connect: Connect, container: Container) -> None:
@@ -18,3 +30,64 @@ async def check_on_cluster(connect: Connect, container: Container) -> None:
     """
     dry_run = dry_run_container if container.deletion_requested_at is None else dry_run_container_deletion
     await tried(connect, container.cluster_name, lambda client: dry_run(client, container))
+
+
+async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:
+    """Returns the container's Deployment and Services as they would be, whole; empty where its namespace is missing."""
+    where, objects = container.kubernetes_namespace, []
+    try:
+        found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
+        _check_ours(container, "Deployment", found)
+        await _dry_run_service_account(client, container)
+        manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
+        objects.append(await client.dry_run(DEPLOYMENTS, manifest, force=True))
+        if found is not None:
+            await _dry_run_scale(client, container, found)
+        for manifest in manifests.services(container):
+            service = await client.find(SERVICES, where, manifest["metadata"]["name"])
+            _check_ours(container, "Service", service)
+            if service is not None and service.headless != (manifest["spec"].get("clusterIP") == "None"):
+                # It would be made anew: the cluster would call it a change of what cannot be changed.
+                continue
+            objects.append(await client.dry_run(SERVICES, manifest, force=True))
+    except NotFound:
+        return []
+    return objects
+
+
+async def dry_run_container_deletion(client: ClusterClient, container: Container) -> None:
+    """The deletion of its Services and its Deployment."""
+    where = container.kubernetes_namespace
+    selector = f"{CONTAINER_UID}={container.uid}"
+    for service in (await client.list(SERVICES, where, label_selector=selector)).items:
+        await dry_run_deletion(client, SERVICES, service)
+    found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
+    if found is not None and found.metadata.label(CONTAINER_UID) == container.uid:
+        await dry_run_deletion(client, DEPLOYMENTS, found)
+
+
+async def _dry_run_service_account(client: ClusterClient, container: Container) -> None:
+    manifest = manifests.service_account(container)
+    if manifest is None:
+        return
+    name = container.spec.service_account
+    if await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name) is None:
+        await client.dry_run(SERVICE_ACCOUNTS, manifest)
+
+
+async def _dry_run_scale(client: ClusterClient, container: Container, found: Deployment) -> None:
+    wanted = container.wanted_replicas
+    # A number that others set stays theirs as long as we want what we wanted.
+    if found.metadata.annotation(manifests.REPLICAS_SET) != str(wanted) and found.spec.replicas != wanted:
+        where = (container.kubernetes_namespace, container.kubernetes_name)
+        await client.set_scale(DEPLOYMENTS, *where, wanted, dry_run=True)
+
+
+def _check_ours(container: Container, kind: str, found: KubernetesObject | None) -> None:
+    if found is None or container.spec.taken_over is not None:
+        return
+    if found.metadata.label(CONTAINER_UID) != container.uid:
+        raise Conflict(
+            f"{kind} {found.metadata.namespace}/{found.metadata.name} exists and does not belong to this container",
+            status_reason=NAME_TAKEN,
+        )

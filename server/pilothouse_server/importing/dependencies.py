@@ -23,7 +23,6 @@ from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.importing import sources, volumes
 from pilothouse_server.importing.deployments import Converted
-from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import (
@@ -36,6 +35,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.storage import operations as storage
+from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 

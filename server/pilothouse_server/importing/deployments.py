@@ -20,8 +20,8 @@ from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.importing.pods import ReadPod, read_pod
-from pilothouse_server.kubernetes.manifests import CONTAINER_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, DOMAIN
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 

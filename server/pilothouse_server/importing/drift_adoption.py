@@ -16,10 +16,10 @@ from typing import Any, cast
 import msgspec
 
 from pilothouse_manifests.paths import adoptable
-from pilothouse_server.containers import operations, repository, rules
+from pilothouse_server.containers import manifests, operations, repository, rules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.importing.deployments import convert
-from pilothouse_server.kubernetes import field_paths, manifests
+from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.image_reference import ImageReference

@@ -21,20 +21,21 @@ import msgspec
 
 from pilothouse_server.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
-from pilothouse_server.containers import admission, operations, repository, rules
+from pilothouse_server.containers import admission, manifests, operations, repository, rules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies
 from pilothouse_server.importing.dependencies import Belongings, Found, Here, Made
 from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
-from pilothouse_server.kubernetes import field_paths, manifests
-from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, claim
+from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, claim
 from pilothouse_server.store.unit_of_work import Transaction
 
 # Each Deployment takes a few calls of the cluster.
@@ -154,9 +155,7 @@ async def _read(
     where = namespace.kubernetes_name
     listed = await client.list(DEPLOYMENTS, where, label_selector=selector)
     there = {item.metadata.name: item for item in listed.items}
-    wanted = list(names) or [
-        name for name, item in there.items() if not item.metadata.label(manifests.CONTAINER_UID)
-    ]
+    wanted = list(names) or [name for name, item in there.items() if not item.metadata.label(CONTAINER_UID)]
     services = await client.list(SERVICES, where) if wanted else None
     whole = [
         await client.read(SERVICES, where, service.metadata.name)

@@ -15,9 +15,9 @@ from pilothouse_manifests.sources import ObjectSource
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.config.model import OPAQUE, ConfigMap, Kind, Secret, Values
 from pilothouse_server.containers.model import MountedVolume
-from pilothouse_server.kubernetes.claims import VOLUME_UID
-from pilothouse_server.kubernetes.manifest_config import CONFIG_UID, DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, DOMAIN
+from pilothouse_server.storage.claims import VOLUME_UID
 from pilothouse_server.storage.model import CLAIM, Volume
 
 Problems = tuple[str, ...]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 
 from pilothouse_server.clusters.refusals import Connect, refusal, within
-from pilothouse_server.kubernetes.dry_run import dry_run_namespace, dry_run_namespace_deletion
-from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.dry_run import dry_run_deletion
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
+from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from pilothouse_server.namespaces.manifests import namespace_manifest, released_namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
 
 
@@ -33,3 +37,26 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
                 await client.close()
     except ClusterError as error:
         raise refusal(error, name) from error
+
+
+async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:
+    """Returns the Kubernetes namespace as it would be, whole."""
+    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    ours = found is None or found.metadata.label(NAMESPACE_UID) == namespace.uid
+    if not ours and not namespace.adopted:
+        raise Conflict(
+            f"the Kubernetes namespace {namespace.kubernetes_name} exists and is not managed by Pilothouse",
+            status_reason=NAME_TAKEN,
+        )
+    return await client.dry_run(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
+
+
+async def dry_run_namespace_deletion(client: ClusterClient, namespace: Namespace) -> None:
+    """The deletion of the Kubernetes namespace; of one that was adopted, that it is released."""
+    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    if found is None or found.metadata.label(NAMESPACE_UID) != namespace.uid:
+        return
+    if namespace.adopted:
+        await client.dry_run(NAMESPACES, released_namespace_manifest(namespace))
+    else:
+        await dry_run_deletion(client, NAMESPACES, found, "Background")

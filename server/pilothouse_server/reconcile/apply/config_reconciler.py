@@ -1,7 +1,7 @@
 """Config maps and secrets on their clusters.
 
 Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. An object of
-somebody else that has the name is left alone, as `NameTaken`; see `kubernetes.configs`.
+somebody else that has the name is left alone, as `NameTaken`; see `config.objects`.
 
 The cluster refuses to change an immutable one. Where our row is immutable too, what it says is final, so the
 object is deleted and made again (after a restored backup it may differ); elsewhere somebody else froze it,
@@ -14,13 +14,13 @@ from typing import cast
 
 import msgspec
 
+from pilothouse_server.config import objects
 from pilothouse_server.config.model import Config, Kind, Secret, Values
 from pilothouse_server.config.operations import secrets
 from pilothouse_server.encryption import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes import configs
+from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
-from pilothouse_server.kubernetes.observation import APPLIED
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     RowReconciler,
@@ -59,7 +59,7 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
 
     def __init__(self, kind: Kind, envelopes: Envelopes) -> None:
         self._kind: Kind = kind
-        self._resource = configs.RESOURCES[kind]
+        self._resource = objects.RESOURCES[kind]
         self._envelopes = envelopes
 
     async def load(self, store: Store, work: Work) -> LoadedConfig | None:
@@ -127,7 +127,7 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
     async def _apply(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
         config = loaded.config
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
-        configs.check_ours(config, found)
+        objects.check_ours(config, found)
         if found is not None and found.metadata.deletion_timestamp is not None:
             return ConfigProgress(
                 condition=waiting("Deleting", f"the {self._resource.kind} is being deleted"),
@@ -143,16 +143,16 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
                     condition=Condition(APPLIED, "False", "DecryptionFailed", error.message),
                     again_seconds=_KEY_AGAIN_SECONDS,
                 )
-        wanted = configs.manifest(config, values)
+        wanted = objects.manifest(config, values)
         try:
             applied = await client.apply(self._resource, wanted, force=True)
-            if (patch := configs.without_added_keys(wanted, applied)) is not None:
+            if (patch := objects.without_added_keys(wanted, applied)) is not None:
                 await client.merge_patch(
                     self._resource, config.kubernetes_namespace, config.kubernetes_name, patch
                 )
         except Refused as refusal:
-            if found is None or not configs.is_made_anew(config, refusal):
-                raise configs.redacted(refusal, values) from None
+            if found is None or not objects.is_made_anew(config, refusal):
+                raise objects.redacted(refusal, values) from None
             await client.delete(
                 self._resource,
                 config.kubernetes_namespace,
@@ -168,7 +168,7 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
 
     async def _delete(self, client: LeasedClient, config: Config) -> ConfigProgress:
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
-        if found is None or not configs.is_ours(config, found):
+        if found is None or not objects.is_ours(config, found):
             return ConfigProgress(gone=True)
         if found.metadata.deletion_timestamp is None:
             await client.delete(

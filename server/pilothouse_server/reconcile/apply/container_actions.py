@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.containers import rules
+from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -29,7 +29,7 @@ from pilothouse_server.kubernetes.objects import (
     KubernetesObject,
     Service,
 )
-from pilothouse_server.kubernetes.observation import APPLIED
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER
 from pilothouse_server.reconcile.apply import replicas
 from pilothouse_server.reconcile.apply.drift import Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
@@ -91,7 +91,7 @@ async def delete(
 ) -> ContainerProgress:
     """Deletes the container's objects; `gone` once there is none. Raises ClusterError, LeaseLost."""
     namespace = container.kubernetes_namespace
-    selector = f"{manifests.CONTAINER_UID}={container.uid}"
+    selector = f"{CONTAINER_UID}={container.uid}"
     for service in await client.list(SERVICES, namespace, selector):
         await client.delete(SERVICES, namespace, service.metadata.name, uid=service.metadata.uid)
     deployment = await client.find(DEPLOYMENTS, namespace, container.kubernetes_name)
@@ -121,13 +121,13 @@ async def _apply_service_account(client: LeasedClient, container: Container) -> 
 async def _delete_service_account(client: LeasedClient, container: Container) -> None:
     name = container.spec.service_account
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
-    if found is not None and found.metadata.label(manifests.MANAGED_BY) == manifests.MANAGER:
+    if found is not None and found.metadata.label(MANAGED_BY) == MANAGER:
         await client.delete(SERVICE_ACCOUNTS, container.kubernetes_namespace, name, uid=found.metadata.uid)
 
 
 async def _apply_services(client: LeasedClient, container: Container, drift: Drift) -> None:
     namespace = container.kubernetes_namespace
-    selector = f"{manifests.CONTAINER_UID}={container.uid}"
+    selector = f"{CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}
     wanted = manifests.services(container)
     for manifest in wanted:
@@ -194,20 +194,20 @@ def _checked(candidate: Container) -> Container | None:
 
 
 def _is_ours(container: Container, found: KubernetesObject) -> bool:
-    return found.metadata.label(manifests.CONTAINER_UID) == container.uid
+    return found.metadata.label(CONTAINER_UID) == container.uid
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:
     """Returns whether it is the very Deployment that was imported, and nobody's yet."""
     taken_over = container.spec.taken_over
-    nobodys = not found.metadata.label(manifests.CONTAINER_UID)
+    nobodys = not found.metadata.label(CONTAINER_UID)
     return nobodys and taken_over is not None and taken_over.deployment_uid == found.metadata.uid
 
 
 def _check_service_ours(container: Container, found: Service) -> None:
     taken_over = container.spec.taken_over
     imported = {service.name for service in taken_over.services} if taken_over else set()
-    if found.metadata.label(manifests.CONTAINER_UID) or found.metadata.name not in imported:
+    if found.metadata.label(CONTAINER_UID) or found.metadata.name not in imported:
         _check_ours(container, "Service", found)
 
 

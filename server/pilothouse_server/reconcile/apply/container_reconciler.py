@@ -12,11 +12,12 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.containers.model import Container, Observed
+from pilothouse_server.containers.observation import observe
+from pilothouse_server.containers.rollout import applied_rollout
 from pilothouse_server.importing import drift_adoption
+from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
 from pilothouse_server.kubernetes.objects import Deployment
-from pilothouse_server.kubernetes.observation import APPLIED, observe, set_condition
-from pilothouse_server.kubernetes.rollout import applied_rollout
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
 from pilothouse_server.reconcile.apply.row_reconciler import (

@@ -18,12 +18,12 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.containers.model import Container, DriftPolicy
+from pilothouse_server.containers.observation import DRIFTED
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import Conflict
-from pilothouse_server.kubernetes.manifests import DOMAIN
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
-from pilothouse_server.kubernetes.observation import DRIFTED
+from pilothouse_server.kubernetes.ownership import DOMAIN
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
-from pilothouse_server.kubernetes.observation import APPLIED, set_condition
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from pilothouse_server.namespaces.manifests import namespace_manifest, released_namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.apply.row_reconciler import (
     RowReconciler,
@@ -122,7 +123,7 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
                 "an administrator may take it over by asking for its adoption",
                 status_reason=NAME_TAKEN,
             )
-    applied = await client.apply(NAMESPACES, manifests.namespace(namespace), force=namespace.adopted)
+    applied = await client.apply(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
     return NamespaceProgress(phase=applied.status.phase or "Active")
 
 
@@ -131,7 +132,7 @@ async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgre
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
     if namespace.adopted:
-        await client.apply(NAMESPACES, manifests.released_namespace(namespace))
+        await client.apply(NAMESPACES, released_namespace_manifest(namespace))
         return NamespaceProgress(gone=True)
     if found.metadata.deletion_timestamp is None:
         await client.delete(
@@ -162,7 +163,7 @@ async def _write(
 
 
 def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
-    return found.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
+    return found.metadata.label(NAMESPACE_UID) == namespace.uid
 
 
 def _terminating(found: KubernetesNamespace) -> NamespaceProgress:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import msgspec
 
+from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.containers.observation import AUTOSCALED
 from pilothouse_server.kubernetes.errors import Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
-from pilothouse_server.kubernetes.observation import AUTOSCALED
 from pilothouse_server.reconcile.apply.drift import Difference, Drift, manager_of_replicas
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition

@@ -11,8 +11,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Generic, Protocol, TypeVar
 
+from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict, Refused
-from pilothouse_server.kubernetes.observation import APPLIED
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.resource_reconciler import Acted, Loaded, ResourceReconciler, Result
 from pilothouse_server.reconcile.repository import work_queue

@@ -11,15 +11,14 @@ gives it back: our label goes, the claim and its data stay.
 A refusal of a claim that is there already (it cannot shrink, its class does not let it grow) takes nothing away: the
 storage stays bound, and the refusal shows beside it.
 
-A claim that was bound and vanished is not made again, see `kubernetes.claims`.
+A claim that was bound and vanished is not made again, see `storage.claims`.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from pilothouse_server.kubernetes import claims
-from pilothouse_server.kubernetes.claims import PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim
+from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
     ClusterError,
@@ -28,7 +27,6 @@ from pilothouse_server.kubernetes.errors import (
     Invalid,
     NotFound,
 )
-from pilothouse_server.kubernetes.observation import APPLIED, set_condition
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     RowReconciler,
@@ -42,6 +40,8 @@ from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Resu
 from pilothouse_server.reconcile.repository import namespace_status, volume_status, work_queue
 from pilothouse_server.reconcile.repository.volume_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
+from pilothouse_server.storage import claims
+from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim
 from pilothouse_server.storage.model import Observed, Volume
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.values.resources import Condition

@@ -20,14 +20,6 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.kubernetes.claims import (
-    PERSISTENT_VOLUME_CLAIMS,
-    VOLUME_UID,
-    ClaimObservation,
-    PersistentVolumeClaim,
-    observe_claim,
-    refused,
-)
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import EVENTS, Event
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
@@ -36,6 +28,14 @@ from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.repository import volume_status, work_queue
 from pilothouse_server.reconcile.repository.volume_status import Change
+from pilothouse_server.storage.claims import (
+    PERSISTENT_VOLUME_CLAIMS,
+    VOLUME_UID,
+    ClaimObservation,
+    PersistentVolumeClaim,
+    observe_claim,
+    refused,
+)
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from time import monotonic
 
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
@@ -146,7 +146,7 @@ class ClusterView:
 
 def container_uid(value: KubernetesObject) -> str | None:
     """Returns the container that an object names; None without a label that is a UUID: anybody can set labels."""
-    return labelled_uid(value, manifests.CONTAINER_UID)
+    return labelled_uid(value, CONTAINER_UID)
 
 
 def labelled_uid(value: KubernetesObject, label: str) -> str | None:

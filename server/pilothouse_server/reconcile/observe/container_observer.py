@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container, Resources
+from pilothouse_server.containers.observation import Observation, observe
 from pilothouse_server.event_loop import cooperatively
-from pilothouse_server.kubernetes import manifests
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -33,7 +34,7 @@ from pilothouse_server.kubernetes.objects import (
     Pod,
     ReplicaSet,
 )
-from pilothouse_server.kubernetes.observation import Observation, observe
+from pilothouse_server.kubernetes.ownership import MANAGED_SELECTOR
 from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, Objects
@@ -89,7 +90,7 @@ class ContainerObserver(StatusObserver):
         self._deployments = self.informer(DEPLOYMENTS, self._deployment_changed, owned)
         self._replica_sets = self.informer(REPLICA_SETS, self.view.replica_set_changed, owned)
         self._pods = self.informer(PODS, self.view.pod_changed, owned)
-        self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, manifests.MANAGED_SELECTOR)
+        self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, MANAGED_SELECTOR)
         # What was written last, so that only differences are.
         self._written_pods: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}

@@ -19,7 +19,6 @@ import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes import manifest_config, manifests
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     SECRET_METADATA,
@@ -27,6 +26,7 @@ from pilothouse_server.kubernetes.objects import (
     KubernetesObject,
     Resource,
 )
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, CONTAINER_UID
 from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
@@ -37,9 +37,9 @@ log = structlog.get_logger(__name__)
 
 # What is watched, by which label its owner is found, and which owners must show some of it.
 _WATCHED: tuple[tuple[Resource[Any], str, dependents.Owner], ...] = (
-    (SERVICES, manifests.CONTAINER_UID, "container"),
-    (CONFIG_MAP_METADATA, manifest_config.CONFIG_UID, "config_map"),
-    (SECRET_METADATA, manifest_config.CONFIG_UID, "secret"),
+    (SERVICES, CONTAINER_UID, "container"),
+    (CONFIG_MAP_METADATA, CONFIG_UID, "config_map"),
+    (SECRET_METADATA, CONFIG_UID, "secret"),
 )
 
 

@@ -26,11 +26,11 @@ import msgspec
 
 from pilothouse_server.clusters.refusals import within
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.observation import Observation
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import Warned, list_events, warnings
 from pilothouse_server.kubernetes.objects import Event
-from pilothouse_server.kubernetes.observation import Observation
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.repository.container_status import PULL_REASONS
 

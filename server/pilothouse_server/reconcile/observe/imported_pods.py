@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.containers import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import (
@@ -21,6 +21,7 @@ from pilothouse_server.kubernetes.objects import (
     Pod,
     ReplicaSet,
 )
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, container_uid
 from pilothouse_server.reconcile.observe.informer import Informer
 
@@ -148,7 +149,7 @@ class ImportedPods:
 
 def is_foreign(deployment: Deployment) -> bool:
     """Returns whether a Deployment of ours makes pods that do not say whose they are."""
-    return not deployment.spec.template.metadata.label(manifests.CONTAINER_UID)
+    return not deployment.spec.template.metadata.label(CONTAINER_UID)
 
 
 def _owner(owned: KubernetesObject, kind: str) -> str:

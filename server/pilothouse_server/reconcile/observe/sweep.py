@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 import structlog
 
+from pilothouse_server.containers import manifests
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes import manifest_config, manifests
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
@@ -34,6 +34,7 @@ from pilothouse_server.kubernetes.objects import (
     KubernetesObject,
     Resource,
 )
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, MANAGED_SELECTOR, NAMESPACE_UID
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
 from pilothouse_server.reconcile.repository import container_status, namespace_status
@@ -123,9 +124,9 @@ class Sweep:
     async def _config_orphans(self) -> list[tuple[Resource[Any], KubernetesObject]]:
         candidates: dict[str, list[tuple[Resource[Any], KubernetesObject]]] = {}
         for resource in (CONFIG_MAP_METADATA, SECRET_METADATA):
-            listed = await self._cluster.client.list(resource, label_selector=manifest_config.OWNED_SELECTOR)
+            listed = await self._cluster.client.list(resource, label_selector=CONFIG_UID)
             for item in listed.items:
-                uid = labelled_uid(item, manifest_config.CONFIG_UID)
+                uid = labelled_uid(item, CONFIG_UID)
                 if uid is not None and self._is_old(item) and item.metadata.deletion_timestamp is None:
                     candidates.setdefault(uid, []).append((resource, item))
         if not candidates:
@@ -143,7 +144,7 @@ class Sweep:
 
     async def _unused_accounts(self) -> list[tuple[Resource[Any], KubernetesObject]]:
         """Service accounts that we made and no container names any more."""
-        listed = await self._cluster.client.list(SERVICE_ACCOUNTS, label_selector=manifests.MANAGED_SELECTOR)
+        listed = await self._cluster.client.list(SERVICE_ACCOUNTS, label_selector=MANAGED_SELECTOR)
         candidates = [
             account
             for account in listed.items
@@ -168,8 +169,8 @@ class Sweep:
         return (
             there is not None
             and namespace is not None
-            and there.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
-            and candidate.metadata.label(manifests.NAMESPACE_UID) == namespace.uid
+            and there.metadata.label(NAMESPACE_UID) == namespace.uid
+            and candidate.metadata.label(NAMESPACE_UID) == namespace.uid
         )
 
     def _is_old(self, candidate: KubernetesObject) -> bool:

@@ -14,9 +14,7 @@ pods are found by their owners. The ports that it declares on its pods stay apar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -24,22 +22,24 @@ from pilothouse_manifests.services import type_fields
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT, key_of
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
-from pilothouse_server.kubernetes.manifest_pod import pod_spec
+from pilothouse_server.containers.pod_manifests import pod_spec
 from pilothouse_server.kubernetes.objects import Manifest
-from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.kubernetes.ownership import (
+    CONTAINER_UID,
+    DOMAIN,
+    MANAGED_BY,
+    MANAGER,
+    NAME,
+    NAMESPACE,
+    NAMESPACE_UID,
+    label_value,
+    without_empty,
+)
 
-DOMAIN = "pilothouse.dev"
-CONTAINER_UID = f"{DOMAIN}/container-uid"
-NAMESPACE = f"{DOMAIN}/namespace"
-NAMESPACE_UID = f"{DOMAIN}/namespace-uid"
 RESTARTED_AT = f"{DOMAIN}/restarted-at"
 # The replicas that we set through the scale subresource last: as long as it equals what is wanted, we leave the
 # number to others.
 REPLICAS_SET = f"{DOMAIN}/replicas-set"
-MANAGED_BY = "app.kubernetes.io/managed-by"
-NAME = "app.kubernetes.io/name"
-MANAGER = "pilothouse"
-MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 # Deployments, Services, replica sets and pods of containers; those of imported Deployments' pods do not say so.
 OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
@@ -51,10 +51,10 @@ PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 def container_labels(container: Container) -> dict[str, str]:
     """The caller's labels and ours; those that we select by win."""
     return {
-        NAME: _label_value(container.name),
+        NAME: label_value(container.name),
         **container.labels,
         MANAGED_BY: MANAGER,
-        NAMESPACE: _label_value(container.namespace),
+        NAMESPACE: label_value(container.namespace),
         CONTAINER_UID: container.uid,
     }
 
@@ -87,7 +87,7 @@ def deployment(
     spec: Manifest = {
         "selector": _selector(container, taken_over),
         "template": {
-            "metadata": _without_empty({"labels": template_labels, "annotations": template_annotations}),
+            "metadata": without_empty({"labels": template_labels, "annotations": template_annotations}),
             "spec": pod_spec(container),
         },
     }
@@ -96,7 +96,7 @@ def deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _without_empty(
+        "metadata": without_empty(
             {
                 "name": container.kubernetes_name,
                 "namespace": container.kubernetes_namespace,
@@ -196,47 +196,13 @@ def service_account(container: Container) -> Manifest | None:
             "namespace": container.kubernetes_namespace,
             "labels": {
                 MANAGED_BY: MANAGER,
-                NAMESPACE: _label_value(container.namespace),
+                NAMESPACE: label_value(container.namespace),
                 NAMESPACE_UID: container.namespace_uid,
             },
         },
     }
 
 
-def namespace(value: Namespace) -> Manifest:
-    """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": _without_empty(
-            {
-                "name": value.kubernetes_name,
-                "labels": {
-                    **value.labels,
-                    MANAGED_BY: MANAGER,
-                    NAMESPACE: _label_value(value.name),
-                    NAMESPACE_UID: value.uid,
-                },
-                "annotations": dict(value.annotations),
-            }
-        ),
-    }
-
-
-def released_namespace(value: Namespace) -> Manifest:
-    """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
-
-
 def timestamp(value: datetime) -> str:
     """RFC 3339 in UTC with microseconds, so that two restarts within one second differ."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _label_value(name: str) -> str:
-    """Names of ours are DNS labels of at most 63 characters, with which a label value never differs."""
-    return name[:63]
-
-
-def _without_empty(fields: Mapping[str, Any]) -> Manifest:
-    return {key: value for key, value in fields.items() if value not in (None, "", {}, [])}

@@ -21,7 +21,7 @@ import msgspec
 
 from pilothouse_manifests.table import CLAIM
 from pilothouse_manifests.writing import writer
-from pilothouse_server.kubernetes import manifests
+from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, set_condition
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Invalid
 from pilothouse_server.kubernetes.objects import (
     Event,
@@ -31,14 +31,14 @@ from pilothouse_server.kubernetes.objects import (
     Partial,
     Resource,
 )
-from pilothouse_server.kubernetes.observation import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, set_condition
+from pilothouse_server.kubernetes.ownership import DOMAIN, MANAGED_BY, MANAGER, NAMESPACE
 from pilothouse_server.storage.model import CLAIM_LOST, Observed, Volume
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.quantity import ZERO, Quantity
 from pilothouse_server.values.resources import Condition
 
 RESIZING = "Resizing"
-VOLUME_UID = f"{manifests.DOMAIN}/volume-uid"
+VOLUME_UID = f"{DOMAIN}/volume-uid"
 _RESIZED = "Resized"
 _write_claim = writer(CLAIM)
 # How a claim says that it grows, or cannot; the first that is true is shown.
@@ -103,7 +103,7 @@ def claim(volume: Volume) -> Manifest:
 
     One that was taken over gets no more of ours than the label by which it is found.
     """
-    ours = {manifests.MANAGED_BY: manifests.MANAGER, manifests.NAMESPACE: volume.namespace[:63]}
+    ours = {MANAGED_BY: MANAGER, NAMESPACE: volume.namespace[:63]}
     metadata: Manifest = {
         "name": volume.kubernetes_name,
         "namespace": volume.kubernetes_namespace,

@@ -6,19 +6,20 @@ What each is called stands in the table of `pilothouse_manifests`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pilothouse_manifests.table import CONFIG_MAP, SECRET
 from pilothouse_manifests.writing import writer
 from pilothouse_server.kubernetes.objects import Manifest
-
-DOMAIN = "pilothouse.dev"
-CONFIG_UID = f"{DOMAIN}/config-uid"
-NAMESPACE = f"{DOMAIN}/namespace"
-NAMESPACE_UID = f"{DOMAIN}/namespace-uid"
-MANAGED_BY = "app.kubernetes.io/managed-by"
-MANAGER = "pilothouse"
-OWNED_SELECTOR = CONFIG_UID
+from pilothouse_server.kubernetes.ownership import (
+    CONFIG_UID,
+    MANAGED_BY,
+    MANAGER,
+    NAMESPACE,
+    NAMESPACE_UID,
+    label_value,
+    without_empty,
+)
 
 
 class _ConfigMap(NamedTuple):
@@ -67,8 +68,8 @@ def config_metadata(
     `taken_over`: no more of ours than the label by which it is found. Without the namespace's uid the sweep leaves it
     alone: a database restored from before the import does not know it, and others may.
     """
-    ours = {MANAGED_BY: MANAGER, NAMESPACE: namespace[:63], NAMESPACE_UID: namespace_uid}
-    return _without_empty(
+    ours = {MANAGED_BY: MANAGER, NAMESPACE: label_value(namespace), NAMESPACE_UID: namespace_uid}
+    return without_empty(
         {
             "name": name,
             "namespace": kubernetes_namespace,
@@ -76,7 +77,3 @@ def config_metadata(
             "annotations": dict(annotations),
         }
     )
-
-
-def _without_empty(fields: Mapping[str, Any]) -> Manifest:
-    return {key: value for key, value in fields.items() if value not in (None, "", {}, [])}

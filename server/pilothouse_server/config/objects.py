@@ -11,10 +11,11 @@ from typing import TypeVar, cast
 
 import msgspec
 
+from pilothouse_server.config import manifests
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret, Values
-from pilothouse_server.kubernetes import manifest_config
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, Refused
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource
+from pilothouse_server.kubernetes.ownership import CONFIG_UID
 
 R = TypeVar("R", bound=Refused)
 
@@ -59,7 +60,7 @@ def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None
 
 def manifest(config: Config, values: Values) -> Manifest:
     """Returns the object as it is wanted; `values` are a secret's, in the clear."""
-    metadata = manifest_config.config_metadata(
+    metadata = manifests.config_metadata(
         name=config.kubernetes_name,
         kubernetes_namespace=config.kubernetes_namespace,
         namespace=config.namespace,
@@ -70,15 +71,13 @@ def manifest(config: Config, values: Values) -> Manifest:
         taken_over=bool(config.taken_over),
     )
     if isinstance(config, ConfigMap):
-        return manifest_config.config_map(
-            metadata, config.data, config.binary_data, immutable=config.immutable
-        )
-    return manifest_config.secret(metadata, cast("Secret", config).type, values, immutable=config.immutable)
+        return manifests.config_map(metadata, config.data, config.binary_data, immutable=config.immutable)
+    return manifests.secret(metadata, cast("Secret", config).type, values, immutable=config.immutable)
 
 
 def is_ours(config: Config, found: KubernetesObject) -> bool:
     """Returns whether an object is this config's: it says so, or is the one taken over and is nobody's yet."""
-    label = found.metadata.label(manifest_config.CONFIG_UID)
+    label = found.metadata.label(CONFIG_UID)
     if label:
         return label == config.uid
     return bool(config.taken_over) and found.metadata.uid == config.taken_over

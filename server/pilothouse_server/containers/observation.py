@@ -23,15 +23,7 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.containers.model import Container, Observed, Status
-from pilothouse_server.kubernetes.events import TOLD_BY_EVENTS
-from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
-from pilothouse_server.kubernetes.pod_observation import (
-    ORDINARY,
-    PodObservation,
-    observe_pod,
-    waits_without_saying_why,
-)
-from pilothouse_server.kubernetes.rollout import (
+from pilothouse_server.containers.rollout import (
     HELD_MESSAGE,
     ROLLING_OUT,
     ROLLOUT_HELD,
@@ -41,9 +33,17 @@ from pilothouse_server.kubernetes.rollout import (
     says_why,
     witness,
 )
+from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
+from pilothouse_server.kubernetes.events import TOLD_BY_EVENTS
+from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
+from pilothouse_server.kubernetes.pod_observation import (
+    ORDINARY,
+    PodObservation,
+    observe_pod,
+    waits_without_saying_why,
+)
 from pilothouse_server.values.resources import Condition, ConditionStatus
 
-APPLIED = "Applied"
 DRIFTED = "Drifted"
 AVAILABLE = "Available"
 PROGRESSING = "Progressing"
@@ -54,8 +54,6 @@ AUTOSCALED = "Autoscaled"
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
 
 SETTLE_SECONDS = 10.0
-REASON_LIMIT = 100
-MESSAGE_LIMIT = 4096
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
@@ -144,15 +142,6 @@ def _observed(
         started_at=shown.started_at,
         finished_at=shown.finished_at,
     )
-
-
-def set_condition(conditions: Iterable[Condition], new: Condition, now: datetime) -> tuple[Condition, ...]:
-    """Puts `new` in place of its namesake; the time of transition moves only when the status does."""
-    kept = {condition.type: condition for condition in conditions}
-    old = kept.get(new.type)
-    since = old.last_transition_time if old is not None and old.status == new.status else now
-    kept[new.type] = msgspec.structs.replace(new, last_transition_time=since)
-    return tuple(kept[type_] for type_ in sorted(kept))
 
 
 def _status(

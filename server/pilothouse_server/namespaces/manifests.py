@@ -1,0 +1,39 @@
+"""From a namespace to the Kubernetes namespace: the fields of our own and no others."""
+
+from __future__ import annotations
+
+from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.ownership import (
+    MANAGED_BY,
+    MANAGER,
+    NAMESPACE,
+    NAMESPACE_UID,
+    label_value,
+    without_empty,
+)
+from pilothouse_server.namespaces.model import Namespace
+
+
+def namespace_manifest(value: Namespace) -> Manifest:
+    """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": without_empty(
+            {
+                "name": value.kubernetes_name,
+                "labels": {
+                    **value.labels,
+                    MANAGED_BY: MANAGER,
+                    NAMESPACE: label_value(value.name),
+                    NAMESPACE_UID: value.uid,
+                },
+                "annotations": dict(value.annotations),
+            }
+        ),
+    }
+
+
+def released_namespace_manifest(value: Namespace) -> Manifest:
+    """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
