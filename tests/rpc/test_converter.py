@@ -366,3 +366,27 @@ def test_the_compiled_text_is_shown_in_tracebacks() -> None:
         CONTAINER.to_proto(object())  # type: ignore[arg-type]
     assert "spec = value.spec" in str(caught.getrepr(style="short"))
     assert isinstance(CONTAINER.to_proto(CONTAINER.from_proto(pb.Container())), Message)
+
+
+def test_a_constant_stands_where_no_message_has_the_field() -> None:
+    class Counted(Thing, frozen=True):
+        pods: int = 0
+
+    differences: Differences[Counted] = Differences(
+        within=("document",), struct_only=("id",), constants={"pods": 7}
+    )
+    converter: Converter[Counted, Any] = Converter(Counted, thing_type(), differences)
+    read = converter.from_proto(thing_type()(name="a"))
+    assert (read.pods, read.name) == (7, "a")
+    with pytest.raises(ConversionError, match="pods"):
+        Converter(Counted, thing_type(), DIFFERENCES)
+
+
+def test_keyword_only_fields_are_read_too() -> None:
+    class Keyed(Thing, frozen=True, kw_only=True):
+        later: str = ""
+
+    of = thing_type(lambda thing: thing.field("later", STRING))
+    differences: Differences[Keyed] = Differences(within=("document",), struct_only=("id",))
+    converter: Converter[Keyed, Any] = Converter(Keyed, of, differences)
+    assert converter.from_proto(of(name="a", later="b", count=3)) == Keyed(0, "a", count=3, later="b")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import model
 from pilothouse_server.metrics.operations import Recording, Report, TopBy
-from pilothouse_server.rpc.converter import AnswerConverter, Differences
+from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
 
 TOP_BY: Mapping[int, TopBy] = {pb.TOP_BY_UNSPECIFIED: "cpu", pb.TOP_BY_CPU: "cpu", pb.TOP_BY_MEMORY: "memory"}
-_EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
 def _slow_queries_available(value: model.DatabaseStats) -> bool:
@@ -25,6 +24,20 @@ def _uptime(value: model.ContainerDetails) -> timedelta | None:
 USAGE_SAMPLE = AnswerConverter(
     model.StoredSample, pb.UsageSample, Differences(struct_only=("id", "container_id", "namespace_id"))
 )
+# Of what is recorded: who it belongs to is looked up by name, and the percentages are computed by the database.
+_SAMPLE: Converter[model.Sample, pb.UsageSample] = Converter(
+    model.Sample,
+    pb.UsageSample,
+    Differences(
+        struct_only=("container_id", "namespace_id"),
+        message_only=(
+            *("namespace", "container", "container_uid"),
+            *("cpu_usage_percent", "memory_usage_percent", "disk_usage_percent"),
+        ),
+        constants={"pods": 1},
+    ),
+)
+_read_sample = _SAMPLE.from_proto
 _SERIES = AnswerConverter(
     model.Subject, pb.UsageSeries, Differences(struct_only=("container_id",), message_only=("points",))
 )
@@ -56,37 +69,9 @@ TABLE_SIZE = AnswerConverter(model.TableSize, pb.TableSize)
 
 def recording(message: pb.UsageSample) -> Recording:
     """A sample from outside, its container not looked up yet."""
-    given = message.HasField
-    moment = None
-    if given("timestamp"):
-        # Tens of thousands come a second, and this is several times as fast as the general way.
-        time = message.timestamp
-        moment = _EPOCH + timedelta(0, time.seconds, time.nanos // 1000)
-    return Recording(
-        message.namespace,
-        message.container,
-        moment,
-        model.Sample(
-            container_id=0,
-            namespace_id=0,
-            timestamp=moment or _EPOCH,
-            pods=1,
-            cpu_cores_used=message.cpu_cores_used,
-            memory_bytes_used=message.memory_bytes_used,
-            cpu_cores_request=message.cpu_cores_request if given("cpu_cores_request") else None,
-            cpu_cores_limit=message.cpu_cores_limit if given("cpu_cores_limit") else None,
-            memory_bytes_request=message.memory_bytes_request if given("memory_bytes_request") else None,
-            memory_bytes_limit=message.memory_bytes_limit if given("memory_bytes_limit") else None,
-            network_bytes_rx=message.network_bytes_rx if given("network_bytes_rx") else None,
-            network_bytes_tx=message.network_bytes_tx if given("network_bytes_tx") else None,
-            disk_bytes_used=message.disk_bytes_used if given("disk_bytes_used") else None,
-            disk_bytes_total=message.disk_bytes_total if given("disk_bytes_total") else None,
-            network_packets_rx=message.network_packets_rx if given("network_packets_rx") else None,
-            network_packets_tx=message.network_packets_tx if given("network_packets_tx") else None,
-            filesystem_reads=message.filesystem_reads if given("filesystem_reads") else None,
-            filesystem_writes=message.filesystem_writes if given("filesystem_writes") else None,
-        ),
-    )
+    sample = _read_sample(message)
+    moment = sample.timestamp if message.HasField("timestamp") else None
+    return Recording(message.namespace, message.container, moment, sample)
 
 
 def report(value: Report) -> pb.RecordUsageResponse:

@@ -6,6 +6,7 @@ which saves most of the work), and the expression that reads it back (it makes n
 
 from __future__ import annotations
 
+import inspect
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class _Compiler:
             "Struct": pairing.struct,
             "Message": message,
             "set_time": _set_time,
-            "time_of": _time_of,
+            "EPOCH": _EPOCH,
+            "timedelta": timedelta,
             "required": _required,
         }
 
@@ -97,7 +99,11 @@ class _Compiler:
                 if link.is_lost
             )
             lines += ["", "", "def from_proto(message):"]
-            lines += [f"    return {self._read_struct(self._pairing.struct)}"]
+            text = self._read_struct(self._pairing.struct)
+            if text.count("message.HasField(") > 1:
+                lines += ["    given = message.HasField"]
+                text = text.replace("message.HasField(", "given(")
+            lines += [f"    return {text}"]
             lines += ["", "", "FIELDS = {"]
             lines += [
                 f'    "{link.name}": lambda message: {self._kind(link).read(self, link)},'
@@ -138,20 +144,41 @@ class _Compiler:
         return ".".join(("value", *link.place))
 
     def _read_struct(self, struct: type[msgspec.Struct], at: tuple[str, ...] = ()) -> str:
-        """The expression that makes a struct, `at` its place, of the fields that callers may give."""
-        inputs = {link.place: link for link in self._pairing.links if link.is_input}
-        arguments = []
-        for info in msgspec.structs.fields(struct):
-            place = (*at, info.name)
-            if place in inputs:
-                arguments.append(f"{info.name}={self._kind(inputs[place]).read(self, inputs[place])}")
-            elif any(each[: len(place)] == place for each in inputs):
-                arguments.append(f"{info.name}={self._read_struct(bare(info.type), place)}")
-            elif default_of(info) is msgspec.NODEFAULT:
-                arguments.append(f"{info.name}={self._zero(place, info.type)}")
+        """The expression that makes a struct, `at` its place, of the fields that callers may give.
+
+        Arguments are given by position where they can be: by name they cost several times as much.
+        """
+        parameters = inspect.signature(struct).parameters
+        given = {
+            info.name: self._read_field(info, (*at, info.name)) for info in msgspec.structs.fields(struct)
+        }
+        by_position = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
+        while by_position and given[by_position[-1]] is None:
+            by_position.pop()
+        defaults = {info.name: default_of(info) for info in msgspec.structs.fields(struct)}
+        lines = [f"{given[name] or self._fresh(name, defaults[name])},  # {name}" for name in by_position]
+        lines += [f"{name}={value}," for name, value in given.items() if value and name not in by_position]
         name = self.constant(struct.__name__, struct) if at else "Struct"
         indent = "    " * (len(at) + 2)
-        return f"{name}(\n" + "".join(f"{indent}{each},\n" for each in arguments) + indent[4:] + ")"
+        return f"{name}(\n" + "".join(f"{indent}{line}\n" for line in lines) + indent[4:] + ")"
+
+    def _read_field(self, info: msgspec.structs.FieldInfo, place: tuple[str, ...]) -> str | None:
+        """The expression for one field of a struct; None where it keeps its default."""
+        constants = self._pairing.differences.constants
+        inputs = {link.place: link for link in self._pairing.links if link.is_input}
+        if len(place) == 1 and info.name in constants:
+            return self.constant(f"constant_{info.name}", constants[info.name])
+        if place in inputs:
+            return self._kind(inputs[place]).read(self, inputs[place])
+        if any(each[: len(place)] == place for each in inputs):
+            return self._read_struct(bare(info.type), place)
+        return self._zero(place, info.type) if default_of(info) is msgspec.NODEFAULT else None
+
+    def _fresh(self, name: str, default: Any) -> str:
+        """The expression for a default that stands between arguments; what can be changed is made anew."""
+        if default is None or type(default) in _ZERO or default in ({}, ()):
+            return repr(default)
+        return self.constant(f"default_{name}", default)
 
     def _zero(self, place: tuple[str, ...], hint: Any) -> str:
         zero = _ZERO.get(bare(hint))
@@ -219,9 +246,7 @@ class _Scalar:
     def read(self, compiler: _Compiler, link: Link) -> str:
         plain = f"message.{link.name}"
         if link.has_presence:
-            if link.default is msgspec.NODEFAULT and not link.optional:
-                return plain
-            return f'{plain} if message.HasField("{link.name}") else {compiler.default(link)}'
+            return _given(compiler, link, plain)
         if link.optional or (link.default is not msgspec.NODEFAULT and link.default):
             return f"{plain} or {compiler.default(link)}"
         return plain
@@ -264,8 +289,10 @@ class _Time:
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         return _unless_none(link, value, [f"set_time(message.{link.name}, x)"])
 
-    def read(self, _compiler: _Compiler, link: Link) -> str:
-        return f'time_of(message.{link.name}) if message.HasField("{link.name}") else None'
+    def read(self, compiler: _Compiler, link: Link) -> str:
+        return _given(
+            compiler, link, f"EPOCH + timedelta(0, (x := message.{link.name}).seconds, x.nanos // 1000)"
+        )
 
 
 class _Duration:
@@ -277,8 +304,8 @@ class _Duration:
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         return _unless_none(link, value, [f"message.{link.name}.FromTimedelta(x)"])
 
-    def read(self, _compiler: _Compiler, link: Link) -> str:
-        return f'message.{link.name}.ToTimedelta() if message.HasField("{link.name}") else None'
+    def read(self, compiler: _Compiler, link: Link) -> str:
+        return _given(compiler, link, f"message.{link.name}.ToTimedelta()")
 
 
 class _Document(_Unknown):
@@ -437,6 +464,13 @@ def _unless_none(link: Link, value: str, lines: list[str]) -> list[str]:
     return [f"x = {value}", *lines]
 
 
+def _given(compiler: _Compiler, link: Link, value: str) -> str:
+    """The expression for a field that may be absent; zero where its struct cannot say so."""
+    if link.default is msgspec.NODEFAULT and not link.optional:
+        return value
+    return f'{value} if message.HasField("{link.name}") else {compiler.default(link)}'
+
+
 def _python_types(field: FieldDescriptor | OneofDescriptor) -> set[type]:
     assert isinstance(field, FieldDescriptor)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
@@ -477,10 +511,6 @@ def _set_time(message: Any, moment: datetime) -> None:
     message.seconds = since.days * 86400 + since.seconds
     if since.microseconds:
         message.nanos = since.microseconds * 1000
-
-
-def _time_of(message: Any) -> datetime:
-    return _EPOCH + timedelta(0, message.seconds, message.nanos // 1000)
 
 
 def _required(name: str) -> Any:

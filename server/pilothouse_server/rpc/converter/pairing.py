@@ -39,7 +39,8 @@ class Differences(Generic[ValueT]):
     `within` names the fields of the struct whose own fields stand in the message itself. `names` gives the place of a
     message field: a name, or `part.name`. `computed` gives functions of the value; what they are annotated to return
     is converted like a field of the struct. `struct_only` and `message_only` name what the other side does not have:
-    ids, what goes into something computed, what the caller of the converter fills in. `check` raises where a message
+    ids, what goes into something computed, what the caller of the converter fills in. `constants` are values of struct
+    fields that no message holds, where their default (or zero) is not meant. `check` raises where a message
     cannot be read, and names the field by its path in the request.
     """
 
@@ -48,6 +49,7 @@ class Differences(Generic[ValueT]):
     computed: Mapping[str, Callable[[ValueT], Any]] = field(default_factory=dict)
     struct_only: Iterable[str] = ()
     message_only: Iterable[str] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Any], None] | None = None
 
 
@@ -164,7 +166,7 @@ class Pairing:
         computed = {(link.name,) for link in self.links if link.computed is not None}
         if (_ETAG,) in computed:
             computed.add(_IN_ETAG)
-        listed = set(self.differences.struct_only)
+        listed = {*self.differences.struct_only, *self.differences.constants}
         for place in self.fields:
             name = ".".join(place)
             if place not in linked | computed and name not in listed:
