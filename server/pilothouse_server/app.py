@@ -41,7 +41,6 @@ from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces.contents import Contents
-from pilothouse_server.namespaces.requests import named_namespace
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
@@ -195,7 +194,7 @@ class Application:
             self.feed,
             self.hub,
             self._keys.derive("resume-token"),
-            named_namespace,
+            namespace_messages.named_namespace,
             WatchLimits(self.settings.watch_max_lag_events),
         )
         contents = Contents(

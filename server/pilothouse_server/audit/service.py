@@ -10,7 +10,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.audit import messages, operations
 from pilothouse_server.audit.operations import Sight
-from pilothouse_server.namespaces.requests import named_namespace
+from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
@@ -43,7 +43,7 @@ class AuditService:
         )
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
-        """Answers one record."""
+        """Returns one record."""
         async with call.read() as transaction:
             found = await operations.locate(
                 transaction, UUID(request.operation_id), Sight(call.user_id, call.visible_namespaces())
@@ -53,7 +53,7 @@ class AuditService:
     async def GetUserOperationStats(
         self, request: pb.GetUserOperationStatsRequest, call: Call
     ) -> pb.GetUserOperationStatsResponse:
-        """Answers what users have done."""
+        """Returns what users have done."""
         page = wire.page_request(call, self._page_key, request.username)
         async with call.read() as transaction:
             found, token = await operations.list_stats(transaction, page, request.username)

@@ -8,7 +8,7 @@ from pilothouse_server.clusters.access import refusal
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations.deregistration import Objects
 from pilothouse_server.errors import invalid
-from pilothouse_server.kubernetes import credentials as credential_form
+from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.events import KubernetesEvent
@@ -29,8 +29,8 @@ KUBERNETES_EVENT = AnswerConverter(
 _RIGHT = AnswerConverter(Right, pb.ClusterRight, Differences(message_only=("denied",)))
 
 
-def credentials(message: pb.ClusterCredentials) -> Credentials:
-    """The credentials of a request, checked as far as that goes without the cluster.
+def read_credentials(message: pb.ClusterCredentials) -> Credentials:
+    """Returns the credentials of a request, checked as far as that goes without the cluster.
 
     Raises:
         InvalidArgument: none is given, or they cannot be used.
@@ -38,10 +38,10 @@ def credentials(message: pb.ClusterCredentials) -> Credentials:
     source = message.WhichOneof("source")
     try:
         if source == "kubeconfig":
-            return credential_form.from_kubeconfig(message.kubeconfig.text, message.kubeconfig.context)
+            return credentials.from_kubeconfig(message.kubeconfig.text, message.kubeconfig.context)
         if source == "address":
             address = message.address
-            return credential_form.from_address(
+            return credentials.from_address(
                 address.api_server,
                 address.token,
                 authority=address.certificate_authority,
@@ -50,7 +50,7 @@ def credentials(message: pb.ClusterCredentials) -> Credentials:
     except CredentialsRefused as error:
         raise refusal(error) from None
     if source == "in_cluster":
-        return credential_form.IN_CLUSTER
+        return credentials.IN_CLUSTER
     raise invalid("credentials", "must hold a kubeconfig, an address or in_cluster", reason="REQUIRED")
 
 

@@ -29,7 +29,7 @@ class ClusterCalls:
         wanted = messages.CLUSTER.from_proto(request.cluster)
         if not wanted.name:
             raise missing("cluster.name")
-        credentials = messages.credentials(request.credentials)
+        credentials = messages.read_credentials(request.credentials)
         async with call.read() as transaction:
             await registration.refuse_taken(transaction, wanted.name)
         tried_out = await self._access.try_out(wanted.name, credentials)
@@ -43,7 +43,7 @@ class ClusterCalls:
         )
 
     async def GetCluster(self, request: pb.GetClusterRequest, call: Call) -> pb.GetClusterResponse:
-        """Answers one cluster."""
+        """Returns one cluster."""
         async with call.read() as transaction:
             found = await registration.locate(transaction, request.name)
         call.describe(resource_id=found.id)
@@ -67,7 +67,7 @@ class ClusterCalls:
         check = wire.etag_check(request.etag or request.cluster.etag)
         tried_out = None
         if renewed:
-            credentials = messages.credentials(request.credentials)
+            credentials = messages.read_credentials(request.credentials)
             async with call.read() as transaction:
                 check(await registration.locate(transaction, request.name))
             self._access.refuse_configured(request.name)
@@ -109,7 +109,7 @@ class ClusterCalls:
     async def GetRequiredRights(
         self, request: pb.GetRequiredRightsRequest, _call: Call
     ) -> pb.GetRequiredRightsResponse:
-        """Answers the rights that the platform needs, and which of them a cluster denies."""
+        """Returns the rights that the platform needs, and which of them a cluster denies."""
         denied = set(await self._access.denied_rights(request.name)) if request.name else set()
         return pb.GetRequiredRightsResponse(
             rights=[messages.right(right, denied=right in denied) for right in rights.RIGHTS],

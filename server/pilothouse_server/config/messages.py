@@ -34,12 +34,12 @@ SECRET_UPDATABLE = SECRET.updatable | {*_VALUES}
 
 
 def render_config_map(value: ConfigMap) -> bytes:
-    """Returns a config map as an event holds it: inside the message that tells it from a secret."""
+    """Returns a config map as an event holds it: inside the message that distinguishes it from a secret."""
     return pb.Config(config_map=CONFIG_MAP.to_proto(value)).SerializeToString()
 
 
 def render_secret(value: Secret) -> bytes:
-    """Returns a secret as an event holds it: inside the message that tells it from a config map."""
+    """Returns a secret as an event holds it: inside the message that distinguishes it from a config map."""
     return pb.Config(secret=SECRET.to_proto(value)).SerializeToString()
 
 

@@ -16,7 +16,7 @@ from pilothouse_server.config.operations import config_maps, configs, rotation, 
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
-from pilothouse_server.namespaces.requests import named_namespace
+from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
@@ -50,18 +50,18 @@ class ConfigService:
     async def CreateConfigMap(
         self, request: pb.CreateConfigMapRequest, call: Call
     ) -> pb.CreateConfigMapResponse:
-        """Makes a config map."""
+        """Creates a config map."""
         _require_name("config_map", request.config_map.name)
         created = await config_maps.create(
             await call.transaction(), request.namespace, messages.CONFIG_MAP.from_proto(request.config_map)
         )
-        return pb.CreateConfigMapResponse(config_map=await self._wanted_map(call, created))
+        return pb.CreateConfigMapResponse(config_map=await self._config_map_answer(call, created))
 
     async def GetConfigMap(self, request: pb.GetConfigMapRequest, call: Call) -> pb.GetConfigMapResponse:
-        """Answers one config map."""
+        """Returns one config map."""
         async with call.read() as transaction:
             found = await config_maps.locate(transaction, request.namespace, request.name)
-        return pb.GetConfigMapResponse(config_map=_shown_map(call, found))
+        return pb.GetConfigMapResponse(config_map=_described_config_map(call, found))
 
     async def ListConfigMaps(
         self, request: pb.ListConfigMapsRequest, call: Call
@@ -89,7 +89,7 @@ class ConfigService:
             effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateConfigMapResponse(
-            config_map=await self._wanted_map(call, changed.config),
+            config_map=await self._config_map_answer(call, changed.config),
             restarted=changed.restarted,
             missing_keys=changed.missing_keys,
         )
@@ -99,10 +99,12 @@ class ConfigService:
     ) -> pb.DeleteConfigMapResponse:
         """Marks a config map for deletion."""
         marked = await self._delete("config_map", request, call)
-        return pb.DeleteConfigMapResponse(config_map=await self._wanted_map(call, cast("ConfigMap", marked)))
+        return pb.DeleteConfigMapResponse(
+            config_map=await self._config_map_answer(call, cast("ConfigMap", marked))
+        )
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, call: Call) -> pb.CreateSecretResponse:
-        """Makes a secret."""
+        """Creates a secret."""
         _require_name("secret", request.secret.name)
         created = await secrets.create(
             await call.transaction(),
@@ -110,13 +112,13 @@ class ConfigService:
             messages.asked_secret(request.secret),
             self._envelopes,
         )
-        return pb.CreateSecretResponse(secret=await self._wanted_secret(call, created))
+        return pb.CreateSecretResponse(secret=await self._secret_answer(call, created))
 
     async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse:
-        """Answers one secret, without its values."""
+        """Returns one secret, without its values."""
         async with call.read() as transaction:
             found = await secrets.locate(transaction, request.namespace, request.name)
-        return pb.GetSecretResponse(secret=_shown_secret(call, found))
+        return pb.GetSecretResponse(secret=_described_secret(call, found))
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, call: Call) -> pb.ListSecretsResponse:
         """Lists secrets, without their values."""
@@ -140,7 +142,7 @@ class ConfigService:
             effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateSecretResponse(
-            secret=await self._wanted_secret(call, changed.config),
+            secret=await self._secret_answer(call, changed.config),
             restarted=changed.restarted,
             missing_keys=changed.missing_keys,
         )
@@ -148,27 +150,27 @@ class ConfigService:
     async def DeleteSecret(self, request: pb.DeleteSecretRequest, call: Call) -> pb.DeleteSecretResponse:
         """Marks a secret for deletion."""
         marked = await self._delete("secret", request, call)
-        return pb.DeleteSecretResponse(secret=await self._wanted_secret(call, cast("Secret", marked)))
+        return pb.DeleteSecretResponse(secret=await self._secret_answer(call, cast("Secret", marked)))
 
     async def RevealSecret(self, request: pb.RevealSecretRequest, call: Call) -> pb.RevealSecretResponse:
-        """Answers the values of a secret; the kernel records the call before the answer leaves."""
+        """Returns the values of a secret; the kernel records the call before the answer leaves."""
         async with call.read() as transaction:
             found = await secrets.locate(transaction, request.namespace, request.name)
             call.describe(resource_id=found.id, namespace_id=found.namespace_id)
             values = await secrets.reveal(transaction, found, request.keys, self._envelopes)
         return pb.RevealSecretResponse(data=values)
 
-    async def _wanted_map(self, call: Call, value: ConfigMap) -> pb.ConfigMap:
+    async def _config_map_answer(self, call: Call, value: ConfigMap) -> pb.ConfigMap:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
-        shown = _shown_map(call, value)
+        shown = _described_config_map(call, value)
         if call.validate_only:
             await call.undo_work()
             await check_on_cluster(self._connect, value)
         return shown
 
-    async def _wanted_secret(self, call: Call, value: Secret) -> pb.Secret:
+    async def _secret_answer(self, call: Call, value: Secret) -> pb.Secret:
         """The same for a secret, whose values are taken from what the trial wrote."""
-        shown = _shown_secret(call, value)
+        shown = _described_secret(call, value)
         if call.validate_only:
             values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
             await call.undo_work()
@@ -243,12 +245,12 @@ def _config(item: Config) -> pb.Config:
     return pb.Config(secret=messages.SECRET.to_proto(cast("Secret", item)))
 
 
-def _shown_map(call: Call, value: ConfigMap) -> pb.ConfigMap:
+def _described_config_map(call: Call, value: ConfigMap) -> pb.ConfigMap:
     call.describe(resource_id=value.id, namespace_id=value.namespace_id)
     return messages.CONFIG_MAP.to_proto(value)
 
 
-def _shown_secret(call: Call, value: Secret) -> pb.Secret:
+def _described_secret(call: Call, value: Secret) -> pb.Secret:
     call.describe(resource_id=value.id, namespace_id=value.namespace_id)
     return messages.SECRET.to_proto(value)
 

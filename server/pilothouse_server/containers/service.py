@@ -22,8 +22,7 @@ from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
-from pilothouse_server.namespaces import operations as namespaces
-from pilothouse_server.namespaces.requests import named_namespace
+from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
@@ -72,21 +71,21 @@ class ContainerService:
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, call: Call
     ) -> pb.CreateContainerResponse:
-        """Makes a container."""
+        """Creates a container."""
         created = await operations.create(
             await call.transaction(),
             request.namespace,
             messages.CONTAINER.from_proto(request.container),
             may=_may(call, request.namespace),
         )
-        return pb.CreateContainerResponse(container=await self._wanted(call, created))
+        return pb.CreateContainerResponse(container=await self._answer(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
-        """Answers one container; its events are asked for after the transaction has ended."""
+        """Returns one container; its events are asked for after the transaction has ended."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
             pods = await operations.list_pods(transaction, found.id) if request.include_events else ()
-        response = pb.GetContainerResponse(container=_shown(call, found))
+        response = pb.GetContainerResponse(container=_described(call, found))
         if request.include_events:
             found_events = await events.read(
                 self._connect, found.cluster_name, found.kubernetes_namespace, subjects_of(found, pods)
@@ -125,7 +124,7 @@ class ContainerService:
             wire.etag_check(request.etag or request.container.etag),
             may=_may(call, request.namespace),
         )
-        return pb.UpdateContainerResponse(container=await self._wanted(call, changed))
+        return pb.UpdateContainerResponse(container=await self._answer(call, changed))
 
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
@@ -134,7 +133,7 @@ class ContainerService:
         marked = await operations.delete(
             await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
         )
-        return pb.DeleteContainerResponse(container=await self._wanted(call, marked))
+        return pb.DeleteContainerResponse(container=await self._answer(call, marked))
 
     async def ImportContainers(
         self, request: pb.ImportContainersRequest, call: Call
@@ -147,12 +146,12 @@ class ContainerService:
     ) -> pb.StartContainerResponse:
         """Starts a container."""
         moved = await operations.start(await call.transaction(), request.namespace, request.name)
-        return pb.StartContainerResponse(container=await self._wanted(call, moved))
+        return pb.StartContainerResponse(container=await self._answer(call, moved))
 
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
         """Stops a container."""
         moved = await operations.stop(await call.transaction(), request.namespace, request.name)
-        return pb.StopContainerResponse(container=await self._wanted(call, moved))
+        return pb.StopContainerResponse(container=await self._answer(call, moved))
 
     async def PauseContainer(
         self, request: pb.PauseContainerRequest, call: Call
@@ -161,21 +160,21 @@ class ContainerService:
         moved, losses = await operations.pause(
             await call.transaction(), request.namespace, request.name, _PAUSE_MODE[request.mode]
         )
-        return pb.PauseContainerResponse(container=await self._wanted(call, moved), losses=losses)
+        return pb.PauseContainerResponse(container=await self._answer(call, moved), losses=losses)
 
     async def ResumeContainer(
         self, request: pb.ResumeContainerRequest, call: Call
     ) -> pb.ResumeContainerResponse:
         """Resumes a container."""
         moved = await operations.resume(await call.transaction(), request.namespace, request.name)
-        return pb.ResumeContainerResponse(container=await self._wanted(call, moved))
+        return pb.ResumeContainerResponse(container=await self._answer(call, moved))
 
     async def RestartContainer(
         self, request: pb.RestartContainerRequest, call: Call
     ) -> pb.RestartContainerResponse:
         """Restarts a container."""
         moved = await operations.restart(await call.transaction(), request.namespace, request.name)
-        return pb.RestartContainerResponse(container=await self._wanted(call, moved))
+        return pb.RestartContainerResponse(container=await self._answer(call, moved))
 
     def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""
@@ -217,7 +216,7 @@ class ContainerService:
 
         async def find_pods() -> Sequence[tuple[Container, Pod]]:
             async with call.read() as transaction:
-                found = await _containers_of(transaction, request)
+                found = await _containers_of(call, transaction, request)
                 call.describe(resource_id=found[0].id if len(found) == 1 else None)
                 pairs = [
                     (item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)
@@ -279,16 +278,16 @@ class ContainerService:
         except ClusterError as error:
             raise caller_error(error, found.cluster_name) from None
 
-    async def _wanted(self, call: Call, container: Container) -> pb.Container:
+    async def _answer(self, call: Call, container: Container) -> pb.Container:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
-        shown = _shown(call, container)
+        shown = _described(call, container)
         if call.validate_only:
             await call.undo_work()
             await check_on_cluster(self._connect, container)
         return shown
 
     async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
-        """Answers one image."""
+        """Returns one image."""
         async with call.read() as transaction:
             found = await operations.locate_image(transaction, request.image, call.visible_namespaces())
         call.describe(resource_id=found.id)
@@ -315,7 +314,7 @@ class ContainerService:
         return pb.DeleteImageResponse()
 
 
-def _shown(call: Call, container: Container) -> pb.Container:
+def _described(call: Call, container: Container) -> pb.Container:
     call.describe(resource_id=container.id, namespace_id=container.namespace_id)
     return messages.CONTAINER.to_proto(container)
 
@@ -324,14 +323,16 @@ def _may(call: Call, namespace: str) -> Callable[[str], bool]:
     return lambda permission: call.caller.allows(permission, namespace)
 
 
-async def _containers_of(transaction: ReadTransaction, request: pb.StreamLogsRequest) -> Sequence[Container]:
+async def _containers_of(
+    call: Call, transaction: ReadTransaction, request: pb.StreamLogsRequest
+) -> Sequence[Container]:
     """The containers whose logs are asked for."""
     if request.name:
         return [await operations.locate(transaction, request.namespace, request.name)]
-    namespace = await namespaces.locate(transaction, request.namespace)
+    namespace_id = await named_namespace(call, transaction, request.namespace)
     found: list[Container] = []
     async for item in operations.stream(
-        transaction, namespace_id=namespace.id, selector=wire.label_selector(request.label_selector)
+        transaction, namespace_id=namespace_id, selector=wire.label_selector(request.label_selector)
     ):
         found.append(item)
         if len(found) > MOST_CONTAINERS:

@@ -53,7 +53,7 @@ class IdentityService:
         return pb.LogoutResponse()
 
     async def WhoAmI(self, _request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
-        """Answers the caller."""
+        """Returns the caller."""
         async with call.read(snapshot=True) as transaction:
             user = await users.own(transaction, call.caller)
             held = await grants.of_user(transaction, user.id)
@@ -76,14 +76,14 @@ class IdentityService:
         return pb.ChangePasswordResponse()
 
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
-        """Makes a user."""
+        """Creates a user."""
         wanted = messages.USER.from_proto(request.user)
         created = await users.create(await call.transaction(), wanted, request.password, self._passwords)
         _describe_user(call, created)
         return pb.CreateUserResponse(user=messages.USER.to_proto(created))
 
     async def GetUser(self, request: pb.GetUserRequest, call: Call) -> pb.GetUserResponse:
-        """Answers one user."""
+        """Returns one user."""
         async with call.read() as transaction:
             found = await users.locate(transaction, request.username)
         _describe_user(call, found)
@@ -129,14 +129,14 @@ class IdentityService:
         return pb.ResetPasswordResponse()
 
     async def CreateRole(self, request: pb.CreateRoleRequest, call: Call) -> pb.CreateRoleResponse:
-        """Makes a role."""
+        """Creates a role."""
         wanted = messages.ROLE.from_proto(request.role)
         created = await roles.create(await call.transaction(), call.caller, wanted)
         _describe_role(call, created)
         return pb.CreateRoleResponse(role=messages.ROLE.to_proto(created))
 
     async def GetRole(self, request: pb.GetRoleRequest, call: Call) -> pb.GetRoleResponse:
-        """Answers one role."""
+        """Returns one role."""
         async with call.read() as transaction:
             found = await roles.locate(transaction, request.name)
         _describe_role(call, found)
@@ -222,7 +222,7 @@ class IdentityService:
     async def CheckPermission(
         self, request: pb.CheckPermissionRequest, call: Call
     ) -> pb.CheckPermissionResponse:
-        """Tells whether somebody may do something."""
+        """Returns whether somebody may do something."""
         async with call.read() as transaction:
             allowed = await permissions.check(
                 transaction, call.caller, request.permission, request.namespace, request.username

@@ -11,7 +11,7 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.operations import Recorder, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
-from pilothouse_server.namespaces.requests import named_namespace
+from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.tasks import cancel_and_wait
@@ -49,7 +49,7 @@ class MetricsService:
         return messages.report(recorder.report)
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> pb.QueryUsageResponse:
-        """Answers usage over time."""
+        """Returns usage over time."""
         page = wire.page_request(
             call,
             self._page_key,
@@ -109,7 +109,7 @@ class MetricsService:
     async def GetContainerDetails(
         self, request: pb.GetContainerDetailsRequest, call: Call
     ) -> pb.GetContainerDetailsResponse:
-        """Answers a container with what belongs to it."""
+        """Returns a container with what belongs to it."""
         async with call.read() as transaction:
             found = await operations.details(transaction, request.namespace, request.name)
         call.describe(resource_id=found.id, namespace_id=found.namespace_id)
@@ -118,7 +118,7 @@ class MetricsService:
     async def GetNamespaceSummary(
         self, request: pb.GetNamespaceSummaryRequest, call: Call
     ) -> pb.GetNamespaceSummaryResponse:
-        """Answers what namespaces hold."""
+        """Returns what namespaces hold."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
             found, token = await operations.list_summaries(
@@ -149,14 +149,14 @@ class MetricsService:
     async def GetDatabaseStats(
         self, request: pb.GetDatabaseStatsRequest, call: Call
     ) -> pb.GetDatabaseStatsResponse:
-        """Answers the state of the database."""
+        """Returns the state of the database."""
         found = await operations.database_stats(
             call.store, request.table_name, request.slow_query_limit or _DEFAULT_QUERIES
         )
         return messages.DATABASE_STATS.to_proto(found)
 
     async def GetTableSizes(self, request: pb.GetTableSizesRequest, call: Call) -> pb.GetTableSizesResponse:
-        """Answers the sizes of tables."""
+        """Returns the sizes of tables."""
         found = await operations.table_sizes(call.store, include_partitions=request.include_partitions)
         return pb.GetTableSizesResponse(table_sizes=[messages.TABLE_SIZE.to_proto(item) for item in found])
 

@@ -1,11 +1,15 @@
-"""Namespaces: value ↔ protobuf; what differs between the two."""
+"""Namespaces: value ↔ protobuf, and the namespace that a request of any noun names."""
 
 from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_server.namespaces import operations
 from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import Converter, Differences, EnumWords
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.resources import NamespaceId
 
 STATUS: EnumWords[NamespaceStatus] = EnumWords(NamespaceStatus, pb.NamespaceStatus.DESCRIPTOR)
 QUOTA: Converter[Quota, pb.ResourceQuota] = Converter(Quota, pb.ResourceQuota)
@@ -15,3 +19,18 @@ NAMESPACE: Converter[Namespace, pb.Namespace] = Converter(
     Differences(names={"resource_quota": "quota"}, struct_only=("id", "adopted")),
     parts=(wire.CONDITION, QUOTA),
 )
+
+
+async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -> NamespaceId | None:
+    """Returns the id of the namespace that a list or a watch names, and notes it in the record of the call.
+
+    None where none is named: that means all that the caller may see.
+
+    Raises:
+        NotFound: there is none of this name, or the caller does not reach it.
+    """
+    if not name:
+        return None
+    found = await operations.locate(transaction, name)
+    call.describe(namespace_id=found.id)
+    return found.id

@@ -36,7 +36,7 @@ class NamespaceService(ClusterCalls):
     async def CreateNamespace(
         self, request: pb.CreateNamespaceRequest, call: Call
     ) -> pb.CreateNamespaceResponse:
-        """Makes a namespace."""
+        """Creates a namespace."""
         if not request.namespace.name:
             raise missing("namespace.name")
         transaction = await call.transaction()
@@ -53,7 +53,7 @@ class NamespaceService(ClusterCalls):
         return pb.CreateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(created))
 
     async def GetNamespace(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
-        """Answers one namespace."""
+        """Returns one namespace."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.name)
         _describe(call, found)
@@ -112,7 +112,7 @@ class NamespaceService(ClusterCalls):
         return watch(self._watches, call, _WATCHED)
 
     async def GetQuotaUsage(self, request: pb.GetQuotaUsageRequest, call: Call) -> pb.GetQuotaUsageResponse:
-        """Answers what is used of a quota."""
+        """Returns what is used of a quota."""
         async with call.read(snapshot=True) as transaction:
             found = await operations.locate(transaction, request.name)
             used = await self._contents.quota_usage(transaction, found.id)

@@ -29,7 +29,7 @@ Send = Callable[[bytes], Awaitable[None]]
 
 @dataclass(slots=True)
 class AuditFacts:
-    """What the handler tells the audit record beyond what the rule reads from the request."""
+    """What the handler adds to the audit record beyond what the rule reads from the request."""
 
     resource_id: int | None = None
     resource_name: str | None = None
@@ -236,7 +236,7 @@ class Call:
         """How a call that the transport has cut off ended: OK, DEADLINE_EXCEEDED or CANCELLED.
 
         The client's clock ends a call as the server's does, and its word may be here first. What is left of the time
-        is told to the server rounded up, the longer the more: within that, the end of a call is the end of its time.
+        reaches the server rounded up, the longer the more: within that, the end of a call is the end of its time.
         """
         if self.complete:
             return "OK"

@@ -19,7 +19,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class _Writing:
-    """The context of a watch, which tells whether an answer is being written: none may be cut, nor met by another."""
+    """The context of a watch, which knows whether an answer is being written: none may be cut, nor met by another."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -48,7 +48,7 @@ class Health(aio.HealthServicer):
         self._draining = asyncio.Event()
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        """Tells every change of a service's status until the server drains."""
+        """Streams every change of a service's status until the server drains."""
         writing: Any = _Writing(context)
         watching = asyncio.ensure_future(super().Watch(request, writing))
         draining = asyncio.ensure_future(self._draining.wait())
@@ -59,7 +59,7 @@ class Health(aio.HealthServicer):
             await writing.idle()
         finally:
             await cancel_and_wait(draining, watching)
-        # Perhaps for the second time: whether the watch got so far is not told.
+        # Perhaps for the second time: whether the watch got so far is not known.
         await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
 
     async def drain(self) -> None:

@@ -24,7 +24,7 @@ from pilothouse_server.store.append import Idempotency
 
 
 class IdempotencyKeeper:
-    """Answers replays and makes the rows that answer them.
+    """Returns replays and makes the rows that answer them.
 
     `key` is the server's, the same on every replica.
     """

@@ -49,7 +49,7 @@ class Authenticator(Protocol):
     """Turns a bearer token into the caller; fast for a token seen a moment ago."""
 
     async def authenticate(self, token: str) -> Principal:
-        """The principal of a living token.
+        """The principal of a valid token.
 
         Raises:
             Unauthenticated: none, wrong, expired or revoked.
@@ -91,7 +91,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if not rule.public:
             try:
                 call.principal = await self._authenticator.authenticate(call.token)
-            except Exception as error:  # noqa: BLE001 - raised again within the layers, which tell no words of it
+            except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.authentication_error = error
             except asyncio.CancelledError as gone:
                 # Nobody waits for the answer any more; the layers record that the call was.
@@ -136,7 +136,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call.send = context.write
         try:
             answer = await runner(call)
-        except Exception as error:  # noqa: BLE001 - told without its words, and logged where it is known
+        except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = error if isinstance(error, CallFailed) else _UNTOLD
             context.set_trailing_metadata((*call.trailing_metadata.items(), *failure.trailing))
             await context.abort(failure.code, failure.message)
@@ -154,7 +154,7 @@ class CallFailed(Exception):
         self.trailing = trailing
 
 
-# For a failure of the outermost layers themselves, as of a log that cannot be written: grpc would tell its words.
+# For a failure of the outermost layers themselves, as of a log that cannot be written: grpc would send its words.
 _UNTOLD = CallFailed(grpc.StatusCode.INTERNAL, "internal error", ())
 
 

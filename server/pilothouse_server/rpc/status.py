@@ -1,7 +1,7 @@
 """The one place where a failure becomes what gRPC carries: code, message, `google.rpc.Status` with its
 details.
 
-Allow-list: a `PilothouseError` is told as it is; everything else is INTERNAL with an identifier under which
+Allow-list: a `PilothouseError` is reported as it is; everything else is INTERNAL with an identifier under which
 the log holds the rest, because an unhandled exception may hold SQL or a password.
 """
 

@@ -12,7 +12,7 @@ from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
-from pilothouse_server.namespaces.requests import named_namespace
+from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.validation import check_update_mask
@@ -38,7 +38,7 @@ class StorageService:
         self._mounter = mounter
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
-        """Makes a volume."""
+        """Creates a volume."""
         if not request.volume.type:
             raise missing("volume.type")
         created = await operations.create(
@@ -47,13 +47,13 @@ class StorageService:
             messages.VOLUME.from_proto(request.volume),
             may_use_host_paths=_may_use_host_paths(call, request.namespace),
         )
-        return pb.CreateVolumeResponse(volume=await self._wanted(call, created))
+        return pb.CreateVolumeResponse(volume=await self._answer(call, created))
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
-        """Answers one volume; the events of its claim are asked for after the transaction has ended."""
+        """Returns one volume; the events of its claim are asked for after the transaction has ended."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-        response = pb.GetVolumeResponse(volume=_shown(call, found))
+        response = pb.GetVolumeResponse(volume=_described(call, found))
         if request.include_events and found.is_claim:
             claim = Subject("PersistentVolumeClaim", found.kubernetes_name)
             found_events = await events.read(
@@ -91,14 +91,14 @@ class StorageService:
             wire.etag_check(request.etag or request.volume.etag),
             replace_lost_claim=request.replace_lost_claim,
         )
-        return pb.UpdateVolumeResponse(volume=await self._wanted(call, changed))
+        return pb.UpdateVolumeResponse(volume=await self._answer(call, changed))
 
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """Deletes a volume."""
         gone = await operations.delete(
             await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
         )
-        return pb.DeleteVolumeResponse(volume=await self._wanted(call, gone))
+        return pb.DeleteVolumeResponse(volume=await self._answer(call, gone))
 
     async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
         """Mounts a volume into a container."""
@@ -110,7 +110,7 @@ class StorageService:
             may=lambda permission: call.caller.allows(permission, request.namespace),
         )
         call.describe(container=request.container)
-        shown = await self._remounted(call, remounted)
+        shown = await self._remounted_answer(call, remounted)
         return pb.AttachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
     async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
@@ -123,20 +123,20 @@ class StorageService:
             request.mount_path,
         )
         call.describe(container=request.container)
-        shown = await self._remounted(call, remounted)
+        shown = await self._remounted_answer(call, remounted)
         return pb.DetachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
-    async def _wanted(self, call: Call, volume: Volume) -> pb.Volume:
+    async def _answer(self, call: Call, volume: Volume) -> pb.Volume:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
-        shown = _shown(call, volume)
+        shown = _described(call, volume)
         if call.validate_only:
             await call.undo_work()
             await check_on_cluster(self._connect, volume)
         return shown
 
-    async def _remounted(self, call: Call, remounted: Remounted) -> pb.Volume:
+    async def _remounted_answer(self, call: Call, remounted: Remounted) -> pb.Volume:
         """The same for what changes the container that mounts the volume."""
-        shown = _shown(call, remounted.volume)
+        shown = _described(call, remounted.volume)
         if call.validate_only:
             await call.undo_work()
             await remounted.check_on_cluster(self._connect)
@@ -162,7 +162,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
 _WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word)
 
 
-def _shown(call: Call, volume: Volume) -> pb.Volume:
+def _described(call: Call, volume: Volume) -> pb.Volume:
     call.describe(resource_id=volume.id, namespace_id=volume.namespace_id)
     return messages.VOLUME.to_proto(volume)
 

@@ -84,7 +84,7 @@ class Hub:
         self._events.advance(newest)
 
     def audited(self, sequence: int) -> None:
-        """Tells that the audit log holds records up to `sequence`."""
+        """Notes that the audit log holds records up to `sequence`."""
         self.records.advance(sequence)
 
     def since(self, revision: int) -> list[FeedEvent] | None:

@@ -1,4 +1,4 @@
-"""A conversation with a program: input from the caller's stream of messages, output back, both ways at once."""
+"""A program that runs in a pod: input from the caller's stream of messages, output back, both ways at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_CHARACTERS = 2000
 async def exec_answers(
     call: Call, start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: Program
 ) -> AsyncGenerator[pb.ExecResponse, None]:
-    """Passes input and output on, both ways at once, until the program ends."""
+    """Yields the output and passes the input on, both at once, until the program ends."""
     transcript = Transcript(wanted=start.record_content)
     feeding = asyncio.create_task(_feed(start, requests, opened, transcript), name="exec input")
     outputs = opened.output()
@@ -81,7 +81,7 @@ async def _feed(
 
 
 class Transcript:
-    """The first bytes of a conversation with a program, kept for the audit record if that is wanted."""
+    """The first bytes that went to a program and came from it, kept for the audit record if that is `wanted`."""
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
@@ -94,7 +94,7 @@ class Transcript:
             kept += data[: max(0, _KEPT_BYTES - len(kept))]
 
     def facts(self) -> dict[str, str]:
-        """The text by stream; NUL, which the database cannot hold, as a replacement character."""
+        """Returns the text by stream; NUL, which the database cannot hold, as a replacement character."""
         return {
             stream: bytes(kept).decode("utf-8", "replace").replace("\x00", "\ufffd")
             for stream, kept in self._kept.items()
@@ -102,20 +102,20 @@ class Transcript:
 
 
 def exec_output(output: Output) -> pb.ExecResponse:
-    """Bytes that a program wrote."""
+    """Returns bytes that a program wrote."""
     if output.stream == "stdout":
         return pb.ExecResponse(stdout=output.data)
     return pb.ExecResponse(stderr=output.data)
 
 
 def ending(ended: Ended) -> dict[str, int | str]:
-    """How a program ended, for the audit record; with -1, why it could not be run."""
-    told: dict[str, int | str] = {"exit_code": ended.exit_code}
+    """Returns how a program ended, for the audit record; with -1, why it could not be run."""
+    facts: dict[str, int | str] = {"exit_code": ended.exit_code}
     if ended.message:
-        told["message"] = ended.message[:_MOST_CHARACTERS]
-    return told
+        facts["message"] = ended.message[:_MOST_CHARACTERS]
+    return facts
 
 
 def exec_result(ended: Ended) -> pb.ExecResponse:
-    """How a program ended."""
+    """Returns how a program ended."""
     return pb.ExecResponse(result=pb.ExecResult(exit_code=ended.exit_code, message=ended.message))

@@ -11,7 +11,7 @@ from pilothouse_server.containers.pod_log_reader import Entry, Problem
 
 
 def log_entry(entry: Entry) -> pb.LogEntry:
-    """One line."""
+    """Returns one line."""
     seconds, nanos = divmod(entry.line.nanoseconds, 1_000_000_000)
     return pb.LogEntry(
         container=entry.container,
@@ -22,7 +22,7 @@ def log_entry(entry: Entry) -> pb.LogEntry:
 
 
 def log_answer(batch: Sequence[Entry | Problem], *, pods: int, resume_token: str) -> pb.StreamLogsResponse:
-    """Some lines, and what keeps others from coming."""
+    """Returns some lines, and what keeps others from coming."""
     return pb.StreamLogsResponse(
         entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
         problems=[

@@ -67,7 +67,7 @@ class AuditLayer:
 
     async def _mutation(self, call: Call, proceed: Proceed) -> bytes:
         try:
-            # What a handler's statement breaks is told by name, in the record as to the caller.
+            # What a handler's statement breaks is reported by name, in the record as to the caller.
             with translated():
                 answer = await proceed()
             await call.transaction_if_none()
@@ -143,7 +143,7 @@ class AuditLayer:
     async def _locate(self, call: Call) -> None:
         """Has the record stand in the log of the namespace that is named, though no handler looked it up.
 
-        Only where the caller reaches it: a record that its own caller sees must not tell that a foreign namespace
+        Only where the caller reaches it: a record that its own caller sees must not reveal that a foreign namespace
         exists.
         """
         name, principal = call.namespace, call.principal
@@ -163,33 +163,21 @@ def _record(
     response: Mapping[str, Any] | None = None,
     opened: bool = False,
 ) -> AuditRecord:
-    rule, facts, actor = call.rule, call.facts, call.actor
+    rule, actor = call.rule, call.actor
     code, message = _outcome(call, error)
-    metadata: dict[str, Any] = dict(facts.metadata)
-    if rule.streams:
-        metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
-    if call.validate_only:
-        metadata["validate_only"] = True
-    if isinstance(error, PilothouseError):
-        metadata["reason"] = error.reason
-    request = None if call.request is None else redaction.body(call.request)
-    # The ids of what was made and taken back again refer to nothing.
-    made_nothing = rule.action == "create" and (error is not None or call.validate_only)
-    name = facts.resource_name
-    if name is None and call.request is not None:
-        name = rule.name_of(call.request)
+    resource_id, namespace_id = _ids(call, error)
     return AuditRecord(
         operation_id=call.operation_id,
         user_id=actor.user_id,
         username=actor.username[:50] or None,
         action=rule.action,
         resource_type=rule.resource_type,
-        resource_id=None if made_nothing else facts.resource_id,
-        resource_name=_plain(name, 253) or None,
-        namespace_id=None if made_nothing and rule.resource_type == "namespace" else facts.namespace_id,
+        resource_id=resource_id,
+        resource_name=_plain(_name(call), 253) or None,
+        namespace_id=namespace_id,
         request_method="STREAM" if rule.streams else "UNARY",
         request_path=call.method,
-        request_body=request,
+        request_body=None if call.request is None else redaction.body(call.request),
         request_headers=redaction.metadata(call.request_metadata.items()),
         client_ip=call.client_ip[:45] or None,
         user_agent=_plain(call.user_agent, 500) or None,
@@ -200,9 +188,35 @@ def _record(
         error_message=_plain(message, 2000) or None,
         started_at=call.started_at,
         completed_at=None if opened else datetime.now(UTC),
-        metadata=metadata,
+        metadata=_metadata(call, error, opened=opened),
         stream_id=call.operation_id if rule.streams else None,
     )
+
+
+def _ids(call: Call, error: BaseException | None) -> tuple[int | None, int | None]:
+    """The ids of the resource and its namespace; those of what was made and taken back again refer to nothing."""
+    rule, facts = call.rule, call.facts
+    if rule.action == "create" and (error is not None or call.validate_only):
+        return None, None if rule.resource_type == "namespace" else facts.namespace_id
+    return facts.resource_id, facts.namespace_id
+
+
+def _name(call: Call) -> str | None:
+    """The name of the resource: what the handler says, else what the request names."""
+    if call.facts.resource_name is not None or call.request is None:
+        return call.facts.resource_name
+    return call.rule.name_of(call.request)
+
+
+def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[str, Any]:
+    metadata: dict[str, Any] = dict(call.facts.metadata)
+    if call.rule.streams:
+        metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
+    if call.validate_only:
+        metadata["validate_only"] = True
+    if isinstance(error, PilothouseError):
+        metadata["reason"] = error.reason
+    return metadata
 
 
 # What is said of a call that the transport cut off.

@@ -5,7 +5,7 @@ NOT_FOUND, exactly as for one that does not exist; one who reaches it without th
 PERMISSION_DENIED. While a stream is open the token and the grants are looked at again every two seconds,
 and the stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in knows already
 what is there. It also ends when the server drains: at once where its client can resume it elsewhere, and near
-the end of the grace where it is a conversation, which nobody can.
+the end of the grace where it runs both ways, which nobody can resume.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AuthorizationLayer:
         self._last_call = 0.0
 
     def drain(self, grace_seconds: float = 0.0) -> None:
-        """Ends the open streams and refuses new ones; conversations may go on for most of the grace.
+        """Ends the open streams and refuses new ones; streams both ways may go on for most of the grace.
 
         What is left of it is theirs to be ended with words and a record, before they would be cut.
         """

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 async def errors(call: Call, proceed: Proceed) -> bytes:
     """An allow-list.
 
-    Domain errors are told with their details, all else is INTERNAL with the operation's id.
+    Domain errors are reported with their details, all else is INTERNAL with the operation's id.
     """
     try:
         return await proceed()
