@@ -76,7 +76,7 @@ class ContainerService:
             await call.transaction(),
             request.namespace,
             messages.CONTAINER.from_proto(request.container),
-            may=_may(call, request.namespace),
+            may=call.may(request.namespace),
         )
         return pb.CreateContainerResponse(container=await self._answer(call, created))
 
@@ -122,7 +122,7 @@ class ContainerService:
             request.name,
             messages.CONTAINER.merger(request.container, paths),
             wire.etag_check(request.etag or request.container.etag),
-            may=_may(call, request.namespace),
+            may=call.may(request.namespace),
         )
         return pb.UpdateContainerResponse(container=await self._answer(call, changed))
 
@@ -317,10 +317,6 @@ class ContainerService:
 def _described(call: Call, container: Container) -> pb.Container:
     call.describe(resource_id=container.id, namespace_id=container.namespace_id)
     return messages.CONTAINER.to_proto(container)
-
-
-def _may(call: Call, namespace: str) -> Callable[[str], bool]:
-    return lambda permission: call.caller.allows(permission, namespace)
 
 
 async def _containers_of(

@@ -24,10 +24,7 @@ class ImportHandler:
             here = await dependencies.here(reading, namespace)
         call.describe(namespace_id=namespace.id)
         namespaces.refuse_inactive(namespace)
-
-        def may(permission: str) -> bool:
-            return call.caller.allows(permission, namespace.name)
-
+        may = call.may(namespace.name)
         candidates = await operations.read(
             self._connect, namespace, request.names, request.label_selector, here, may
         )

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 
 from google.protobuf.message import Message
 
-from pilothouse_server.access import Principal
+from pilothouse_server.access import May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.settings import TrustedPeer
@@ -196,6 +196,11 @@ class Call:
         Row-level security shows what any grant reaches; a list shows less where a grant holds less.
         """
         return self.caller.namespaces_with(self.rule.permission)
+
+    def may(self, namespace: str) -> May:
+        """Returns the function that says whether the caller holds a permission in this namespace."""
+        caller = self.caller
+        return lambda permission: caller.allows(permission, namespace)
 
     def describe(
         self,

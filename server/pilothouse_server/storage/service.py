@@ -45,7 +45,7 @@ class StorageService:
             await call.transaction(),
             request.namespace,
             messages.VOLUME.from_proto(request.volume),
-            may_use_host_paths=_may_use_host_paths(call, request.namespace),
+            may_use_host_paths=call.may(request.namespace)(HOST_PATH_PERMISSION),
         )
         return pb.CreateVolumeResponse(volume=await self._answer(call, created))
 
@@ -107,7 +107,7 @@ class StorageService:
             request.namespace,
             request.container,
             VolumeMount(request.name, request.mount_path, request.read_only, request.sub_path),
-            may=lambda permission: call.caller.allows(permission, request.namespace),
+            may=call.may(request.namespace),
         )
         call.describe(container=request.container)
         shown = await self._remounted_answer(call, remounted)
@@ -165,7 +165,3 @@ _WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word)
 def _described(call: Call, volume: Volume) -> pb.Volume:
     call.describe(resource_id=volume.id, namespace_id=volume.namespace_id)
     return messages.VOLUME.to_proto(volume)
-
-
-def _may_use_host_paths(call: Call, namespace: str) -> bool:
-    return call.caller.allows(HOST_PATH_PERMISSION, namespace)
