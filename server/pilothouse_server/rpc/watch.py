@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -142,8 +143,10 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     if not request.resume_token:
         yield _marker(resource.CHANGE_TYPE_SYNCED, position, call.resume_token)
     changes = _Changes(server, call, wanted, tokens, head, visible, position)
-    async for change in changes.answers(float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)):
-        yield change
+    period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
+    async with aclosing(changes.answers(period)) as answers:
+        async for answer in answers:
+            yield answer
 
 
 async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFilter:
@@ -195,7 +198,7 @@ class _Changes:
         self._position = position
         self._caught_up = False
 
-    async def answers(self, period_seconds: float) -> AsyncIterator[bytes]:
+    async def answers(self, period_seconds: float) -> AsyncGenerator[bytes, None]:
         """Yields changes, and a bookmark when nothing was sent for a period."""
         loop = asyncio.get_running_loop()
         last_sent = loop.time()
