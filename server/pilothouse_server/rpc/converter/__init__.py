@@ -21,9 +21,13 @@ Rules that hold everywhere:
    field feeds keep their default, or are zero or empty where they have none.
 
 Conversion is on the path of every read, and a loop over descriptors costs several times the work itself. So each pair
-is compiled into straight-line Python: three functions whose text is made here and given to `exec`. They are what one
+is compiled into straight-line Python: functions whose text is made in `code` and given to `exec`. They are what one
 would write by hand (`print(CONVERTER.source)` shows them), they appear in tracebacks, and nothing from outside ever
 becomes a part of the text: names are those of descriptors and structs, everything else is a constant in the globals.
+They take what costs least: fields are set one by one instead of given to the message's constructor, empty ones are left
+out, and arguments of a struct are given by position.
+
+`pairing` finds what belongs together, `code` makes the text, this module is what nouns use.
 """
 
 from __future__ import annotations
