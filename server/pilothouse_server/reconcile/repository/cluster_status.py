@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import text
 
 from pilothouse_server.clusters.model import ClusterStatus
-from pilothouse_server.containers import repository as containers
+from pilothouse_server.containers import repository
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
 # Changes with the cluster and its credentials, and not where a key is rotated: the ciphertext stays then.
@@ -102,7 +102,7 @@ async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows
 async def _emit(transaction: Transaction, ids: Sequence[int]) -> None:
     if not ids:
         return
-    for container in await containers.get_many(transaction, ids):
+    for container in await repository.get_many(transaction, ids):
         transaction.emit(
             Event(
                 resource_type="container",
