@@ -1,14 +1,19 @@
-"""The contract type of import-linter that pyproject.toml uses for "only these may import that".
+"""The contract types of import-linter that pyproject.toml uses beside those it comes with.
 
-import-linter's own `protected` contract refuses to run while a module that it names is not in the graph:
-a library that nobody imports yet, or the repository of a noun that is still to come. Here such a module is
-passed over, so that a contract can be written down before the first file it speaks of, and holds from then.
+`protected_where_present`: import-linter's own `protected` contract refuses to run while a module that it names is not
+in the graph: a library that nobody imports yet, or a room that is still to come. Here such a module is passed over, so
+that a contract can be written down before the first file it speaks of, and holds from then.
+
+`own_repositories`: one contract for the repositories of all nouns, those still to come included. It finds them by
+their name, so that a new noun needs no contract of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import grimp
-from importlinter import ContractCheck
+from importlinter import Contract, ContractCheck, fields, output
 from importlinter.contracts.protected import ProtectedContract
 from importlinter.domain.imports import ModuleExpression
 
@@ -27,3 +32,32 @@ class ProtectedWherePresentContract(ProtectedContract):
 
 def _is_present(expression: ModuleExpression, graph: grimp.ImportGraph) -> bool:
     return expression.has_wildcard_expression() or expression.expression in graph.modules
+
+
+class OwnRepositoriesContract(Contract):
+    """`<root>.<noun>.repository` is imported by that noun and the packages `allowed_importers`, by nobody else."""
+
+    type_name = "own_repositories"
+
+    root = fields.StringField()
+    allowed_importers = fields.ListField(subfield=fields.StringField())
+
+    def check(self, graph: grimp.ImportGraph, verbose: bool) -> ContractCheck:
+        del verbose
+        found = sorted(self._illegal(graph))
+        return ContractCheck(kept=not found, metadata={"found": found})
+
+    def render_broken_contract(self, check: ContractCheck) -> None:
+        for importer, imported in check.metadata["found"]:
+            output.print(f"{importer} is not allowed to import {imported}: call the operations of the noun.")
+
+    def _illegal(self, graph: grimp.ImportGraph) -> Iterator[tuple[str, str]]:
+        allowed: list[str] = self.allowed_importers  # type: ignore[assignment]
+        for noun in graph.find_children(str(self.root)):
+            repository = f"{noun}.repository"
+            if repository not in graph.modules:
+                continue
+            for module in {repository} | graph.find_descendants(repository):
+                for importer in graph.find_modules_that_directly_import(module):
+                    if not any(f"{importer}.".startswith(f"{package}.") for package in (noun, *allowed)):
+                        yield importer, module

@@ -12,13 +12,14 @@ from importlinter.contracts.acyclic_siblings import AcyclicSiblingsContract
 from importlinter.contracts.forbidden import ForbiddenContract
 from importlinter.contracts.layers import LayersContract
 
-from tests.conventions.contracts import ProtectedWherePresentContract
+from tests.conventions.contracts import OwnRepositoriesContract, ProtectedWherePresentContract
 from tests.conventions.sources import ROOT
 
 _TYPES: dict[str, type[Contract]] = {
     "acyclic_siblings": AcyclicSiblingsContract,
     "forbidden": ForbiddenContract,
     "layers": LayersContract,
+    "own_repositories": OwnRepositoriesContract,
     "protected_where_present": ProtectedWherePresentContract,
 }
 
