@@ -215,13 +215,14 @@ def simulate_cluster(
       restart {"kill", "down_seconds"}          the API server goes and comes back
       drop_watches, clear                       true: at once
     """
-    from pilothouse_server.simulation import simulate
-    from pilothouse_simulator import SimulatedCluster
+    from pilothouse_server.simulation import simulate_for_kubectl
 
     log_lines.configure("INFO", "text")
-    # kubectl sends no token over plain HTTP.
-    cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state, tls=True)
-    _run(simulate(cluster, lambda kubeconfig: typer.echo(yaml.safe_dump(kubeconfig, sort_keys=False))))
+    _run(simulate_for_kubectl(nodes, speed, port, state, _print_kubeconfig))
+
+
+def _print_kubeconfig(kubeconfig: dict[str, Any]) -> None:
+    typer.echo(yaml.safe_dump(kubeconfig, sort_keys=False))
 
 
 def _settings() -> Settings:

@@ -10,6 +10,7 @@ configured is used instead of the one that would be brought along.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from pilothouse_server.clusters.access import Kubeconfigs
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.embedded.simulator import EmbeddedSimulator
 from pilothouse_server.settings import Settings
+from pilothouse_server.tasks import cancel_and_wait
 
 DATABASE = "pilothouse"
 
@@ -51,16 +53,18 @@ class Development:
         """
         settings = self._settings
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not settings.database_url:
-            settings = await self._start_postgres(settings)
-        if not self.kubeconfigs:
-            self._say("cluster", f"starts a simulated Kubernetes cluster, kept in {settings.data_dir}")
-            self._simulator = EmbeddedSimulator(
-                settings.data_dir / "cluster.json",
-                log_level=settings.log_level,
-                log_format=settings.log_format,
-            )
-            self.kubeconfigs["local"] = await self._simulator.start()
+        starting = None if self.kubeconfigs else asyncio.create_task(self._start_simulator())
+        try:
+            if not settings.database_url:
+                settings = await self._start_postgres(settings)
+            if starting is not None:
+                # It has been on its way beside the database.
+                self._say("cluster", f"starts a simulated Kubernetes cluster, kept in {settings.data_dir}")
+                self.kubeconfigs["local"] = await starting
+        except BaseException:
+            if starting is not None:
+                await cancel_and_wait(starting)
+            raise
         return settings
 
     async def stop(self) -> None:
@@ -69,6 +73,14 @@ class Development:
             await self._simulator.stop()
         if self._postgres is not None:
             await self._postgres.stop()
+
+    async def _start_simulator(self) -> Mapping[str, Any]:
+        self._simulator = EmbeddedSimulator(
+            self._settings.data_dir / "cluster.json",
+            log_level=self._settings.log_level,
+            log_format=self._settings.log_format,
+        )
+        return await self._simulator.start()
 
     async def _start_postgres(self, settings: Settings) -> Settings:
         postgres = self._postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")

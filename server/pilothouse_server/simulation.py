@@ -54,6 +54,14 @@ async def simulate(cluster: SimulatedCluster, announce: Callable[[dict[str, Any]
         await stopping.wait()
 
 
+async def simulate_for_kubectl(
+    nodes: int, speed: float, port: int, state_path: Path | None, announce: Callable[[dict[str, Any]], None]
+) -> None:
+    """Runs a cluster over TLS, as `simulate`: kubectl sends no token over plain HTTP."""
+    cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state_path, tls=True)
+    await simulate(cluster, announce)
+
+
 def main() -> int:
     """The process of `serve --dev`: orders from standard input, the kubeconfig to standard output."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)

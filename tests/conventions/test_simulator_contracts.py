@@ -34,7 +34,9 @@ def _module(room: str) -> str:
     return f"pilothouse_simulator.{ROOMS[room]}"
 
 
-@pytest.mark.parametrize("contract", ["simulator", "simulator-layers", "simulator-acyclic"])
+@pytest.mark.parametrize(
+    "contract", ["simulator", "simulator-process", "simulator-layers", "simulator-acyclic"]
+)
 def test_contracts_of_the_simulator_are_kept(graph: grimp.ImportGraph, contract: str) -> None:
     assert is_kept(contract, graph)
 
@@ -68,3 +70,10 @@ def test_a_circle_of_modules_is_found(graph: grimp.ImportGraph, importer: str, i
 
 def test_an_import_of_the_server_is_found(graph: grimp.ImportGraph) -> None:
     assert not is_kept("simulator", graph, ("pilothouse_simulator.cluster", "pilothouse_server.log_lines"))
+
+
+@pytest.mark.parametrize("importer", ["development", "cli", "app"])
+def test_the_simulator_in_the_servers_process_is_found(graph: grimp.ImportGraph, importer: str) -> None:
+    assert not is_kept(
+        "simulator-process", graph, (f"pilothouse_server.{importer}", "pilothouse_simulator.cluster")
+    )

@@ -17,7 +17,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_simulator.store.state_file import parse
-from tests.readme.served import BIN, environment
+from tests.readme.served import BIN, Shell, environment
 from tests.waiting import patient, poll_until, within
 
 PASSWORD = "correct horse battery staple"
@@ -175,3 +175,16 @@ async def test_a_simulator_that_dies_is_told_of_and_started_again(tmp_path: Path
             what="the next container runs",
         )
         assert await _running(run.client) == address
+
+
+async def test_a_simulator_that_cannot_start_ends_the_start_and_the_database(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "cluster.json").write_text('{"format": 99}')
+    variables = {"PILOTHOUSE_LISTEN": "127.0.0.1:0", "PILOTHOUSE_DATA_DIR": str(data)}
+    said = await Shell("", tmp_path, variables).run("pilothouse serve --dev", succeeds=False)
+    assert "cluster.json holds no cluster that can be loaded: it is in format 99" in said
+    assert "pilothouse: the simulated cluster did not start" in said
+    assert "Traceback" not in said
+    assert (data / "postgres" / "data" / "PG_VERSION").exists()
+    assert not (data / "postgres" / "data" / "postmaster.pid").exists()
