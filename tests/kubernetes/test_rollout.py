@@ -42,12 +42,10 @@ def deployment(
     seen: int = 2,
     paused: bool = False,
     conditions: tuple[ObjectCondition, ...] = (),
-    revision: str = "2",
-    uid: str = "d",
 ) -> Deployment:
     replicas = wanted if replicas is None else replicas
     return Deployment(
-        metadata=ObjectMeta(name="web", uid=uid, generation=generation, annotations={REVISION: revision}),
+        metadata=ObjectMeta(name="web", uid="d", generation=generation, annotations={REVISION: "2"}),
         spec=DeploymentSpec(replicas=wanted, paused=paused),
         status=DeploymentState(
             observed_generation=seen,
@@ -57,6 +55,10 @@ def deployment(
             conditions=conditions,
         ),
     )
+
+
+def with_metadata(made: Deployment, **fields: Any) -> Deployment:
+    return msgspec.structs.replace(made, metadata=msgspec.structs.replace(made.metadata, **fields))
 
 
 SETS = [
@@ -173,7 +175,9 @@ def test_more_replicas_are_rolled_out_when_they_are_there() -> None:
 
 def test_a_held_rollout_says_so_only_while_something_is_kept_back() -> None:
     held = container(hold_rollout=True)
-    observed, rolled_out = look(deployment(updated=0, paused=True, revision="1"), OLD, subject=held)
+    observed, rolled_out = look(
+        with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"}), OLD, subject=held
+    )
     assert (observed.status, observed.reason, rolled_out.reason) == ("running", "RolloutHeld", "RolloutHeld")
     assert look(deployment(updated=1, paused=True), NEW, subject=held)[0].reason == ""
     scaled = look(deployment(3, updated=1, replicas=1, paused=True), NEW, subject=held)
@@ -204,7 +208,7 @@ def test_an_older_view_does_not_replace_what_a_newer_one_has_told() -> None:
     assert again is not None
     assert again.status == "True"
     # One that was made anew counts from one again.
-    anew = deployment(updated=1, generation=1, seen=1, uid="e")
+    anew = with_metadata(deployment(updated=1, generation=1, seen=1), uid="e")
     assert look(anew, NEW, subject=known)[1].status == "True"
 
 

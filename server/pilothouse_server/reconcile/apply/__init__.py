@@ -1,1 +1,1 @@
-"""What the database asks for, brought to the clusters: one reconciler a type of resource."""
+"""What the database asks for, applied to the clusters: one reconciler for each type of resource."""
