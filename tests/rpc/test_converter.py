@@ -281,7 +281,7 @@ def test_true_by_default_needs_presence() -> None:
 
 def test_words_follow_the_name_rule_whatever_their_spelling() -> None:
     words: EnumWords[model.ServiceType] = EnumWords(model.ServiceType, pb.ServiceType.DESCRIPTOR)
-    assert words.number["ClusterIP"] == pb.SERVICE_TYPE_CLUSTER_IP
+    assert words.word[pb.SERVICE_TYPE_CLUSTER_IP] == "ClusterIP"
     assert words.word[pb.SERVICE_TYPE_LOAD_BALANCER] == "LoadBalancer"
     assert set(words.word) == set(pb.ServiceType.values()) - {0}
 

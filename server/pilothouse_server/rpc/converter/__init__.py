@@ -161,7 +161,7 @@ def _checked(
 
 
 class EnumWords(Generic[WordT]):
-    """The words of a `Literal` and the values of an enum: `number` by word, `word` by number, by rule 3.
+    """The words of a `Literal` and the values of an enum, by rule 3: `word` by number.
 
     Raises:
         ConversionError: a word without a value, or a value without a word.
@@ -171,5 +171,4 @@ class EnumWords(Generic[WordT]):
         known, faults = enum_numbers([word for word in literal_words(literal) if word], enum)
         if faults:
             raise ConversionError(EnumWords, enum.full_name, faults)
-        self.number: dict[WordT, int] = cast("dict[WordT, int]", known)
-        self.word: dict[int, WordT] = {number: word for word, number in self.number.items()}
+        self.word = cast("dict[int, WordT]", {number: word for word, number in known.items()})
