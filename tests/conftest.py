@@ -27,7 +27,7 @@ from tests.migrations.filling import fill
 if TYPE_CHECKING:
     from tests.harness import Server
 
-pytest_plugins = ["tests.tiers"]
+pytest_plugins = ["tests.tiers", "tests.endings"]
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"

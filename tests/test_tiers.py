@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.nested import pytest_run
+
+pytestmark = pytest.mark.full
+
 SKIPPED = """
 import pytest
 
@@ -24,25 +24,9 @@ def test_runs(): pass
 """
 
 
-def pytest_run(directory: Path, text: str, *options: str, **variables: str) -> tuple[int, str]:
-    """Runs pytest with the tiers on a file of its own; its exit code and what it printed."""
-    (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n    full: x\n    soak(part): x\n")
-    (directory / "test_of_its_own.py").write_text(text)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CI"))}
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.tiers", *options],
-        cwd=directory,
-        env={**kept, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ended.returncode, ended.stdout + ended.stderr
-
-
 @pytest.mark.parametrize("options", [(), ("--numprocesses", "1")], ids=["alone", "by another process"])
 def test_a_skipped_test_of_the_full_tier_fails_in_ci(tmp_path: Path, options: tuple[str, ...]) -> None:
-    code, printed = pytest_run(tmp_path, SKIPPED, *options, CI="true")
+    code, printed = pytest_run(tmp_path, SKIPPED, *options, variables={"CI": "true"})
     assert code == pytest.ExitCode.TESTS_FAILED, printed
     assert "1 skipped of the tier `full`: in CI that is a failure" in printed
 
@@ -54,7 +38,7 @@ def test_elsewhere_it_is_counted(tmp_path: Path) -> None:
 
 
 def test_what_is_skipped_of_every_change_is_no_failure(tmp_path: Path) -> None:
-    code, printed = pytest_run(tmp_path, SKIPPED, "-m", "not full", CI="true")
+    code, printed = pytest_run(tmp_path, SKIPPED, "-m", "not full", variables={"CI": "true"})
     assert code == 0, printed
 
 

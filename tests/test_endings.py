@@ -1,0 +1,139 @@
+"""A test that hangs is ended in order, and nothing that tests start outlives the run."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.nested import pytest_run
+
+pytestmark = pytest.mark.full
+
+HASTY = {"PILOTHOUSE_TEST_PATIENCE": "0.1"}
+BEGINNING = """
+import asyncio, pathlib, signal, subprocess, sys, time
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+@pytest.fixture
+async def program():
+    process = await asyncio.create_subprocess_exec("sleep", "86399")
+    (HERE / "started").touch()
+    yield process
+    process.kill()
+    await process.wait()
+    (HERE / "ended").touch()
+"""
+HANGS = """
+@pytest.mark.timeout(1)
+async def test_hangs(program):
+    await asyncio.Event().wait()
+
+async def test_goes_on():
+    pass
+"""
+STUBBORN = """
+@pytest.mark.timeout(1)
+async def test_hangs(program):
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+"""
+TAKES_NO_NOTICE = """
+@pytest.mark.timeout(1)
+async def test_hangs(program):
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        pass
+"""
+BUSY = """
+@pytest.mark.timeout(1)
+def test_hangs(program):
+    while True:
+        pass
+"""
+NOT_TO_BE_INTERRUPTED = """
+@pytest.mark.timeout(1)
+def test_hangs(program):
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    while True:
+        pass
+"""
+LEAVES_A_GRANDCHILD = """
+def test_leaves():
+    subprocess.run("sleep 86398 & :", shell=True, check=True)
+"""
+STARTS = """
+def test_starts():
+    asks = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout == "True\\n"
+"""
+BOTH_WAYS = pytest.mark.parametrize(
+    "options", [(), ("--numprocesses", "1")], ids=["alone", "by another process"]
+)
+
+
+def running(*words: str) -> list[int]:
+    return [
+        process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == [*words]
+    ]
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("text", [HANGS, TAKES_NO_NOTICE], ids=["it waits", "it passes all the same"])
+def test_a_test_that_hangs_fails_and_its_fixtures_end_what_they_started(
+    tmp_path: Path, text: str, options: tuple[str, ...]
+) -> None:
+    code, printed = pytest_run(tmp_path, BEGINNING + text, *options)
+    assert code == pytest.ExitCode.TESTS_FAILED, printed
+    assert "1 failed" in printed
+    assert ("1 passed" in printed) is (text is HANGS)
+    assert "hung: it took longer than 1 s" in printed
+    assert "test_hangs" in printed.partition("task ")[2]
+    assert (tmp_path / "ended").exists()
+    assert "left running" not in printed
+
+
+@pytest.mark.parametrize("text", [STUBBORN, BUSY], ids=["it goes on", "it is busy"])
+def test_a_test_that_cannot_be_cancelled_is_failed_where_it_stands(tmp_path: Path, text: str) -> None:
+    code, printed = pytest_run(tmp_path, BEGINNING + text, variables=HASTY)
+    assert code == pytest.ExitCode.TESTS_FAILED, printed
+    assert "hung: it took longer than 1 s" in printed
+    assert (tmp_path / "ended").exists()
+
+
+def test_a_test_that_cannot_be_interrupted_ends_with_its_process(tmp_path: Path) -> None:
+    code, printed = pytest_run(
+        tmp_path, BEGINNING + NOT_TO_BE_INTERRUPTED, "--numprocesses", "1", variables=HASTY
+    )
+    assert code == pytest.ExitCode.TESTS_FAILED, printed
+    assert "crashed while running" in printed
+    assert (tmp_path / "started").exists()
+    assert "left running by a test, and killed: sleep 86399" in printed
+
+
+@BOTH_WAYS
+def test_what_a_test_leaves_running_is_named_and_killed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    code, printed = pytest_run(tmp_path, BEGINNING + LEAVES_A_GRANDCHILD, *options)
+    assert code == pytest.ExitCode.TESTS_FAILED, printed
+    assert "1 passed" in printed
+    assert "left running by a test, and killed: sleep 86398" in printed
+    assert running("sleep", "86398") == []
+
+
+@BOTH_WAYS
+def test_programs_that_tests_start_do_not_inherit_ignored_signals(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    def in_the_background() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    code, printed = pytest_run(tmp_path, BEGINNING + STARTS, *options, before=in_the_background)
+    assert code == 0, printed
