@@ -124,6 +124,7 @@ specs = st.builds(
             model.EmptyDir, name=word, medium=st.sampled_from(["", "Memory"]), size_limit=st.just("") | said
         ),
         max_size=2,
+        unique_by=lambda empty_dir: empty_dir.name,
     ).map(tuple),
     probes=st.builds(model.Probes, liveness=probes, readiness=probes, startup=probes),
     security_context=container_security,
