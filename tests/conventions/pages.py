@@ -8,6 +8,7 @@ of them on purpose.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import PurePosixPath
@@ -21,7 +22,9 @@ README_WORDS = 1600
 README_COLUMNS = 120
 SHELLS = {"console", "sh", "bash", "shell"}
 # They say what stands where in the code.
-GUIDES = {"ARCHITECTURE.md", "CONTRIBUTING.md"}
+ARCHITECTURE = "ARCHITECTURE.md"
+GUIDES = {ARCHITECTURE, "CONTRIBUTING.md"}
+CONTRACTS_HEADING = "## What may import what"
 
 _FENCE = re.compile(r"^(`{3,})(\w*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -205,6 +208,25 @@ def names_exist(sources: Sequence[Source]) -> Iterator[str]:
                     yield f"{source.path}:{number}: no code names `{token}`: write what it is called now"
 
 
+def contracts_are_explained(sources: Sequence[Source]) -> Iterator[str]:
+    """Every contract of imports stands in the table of ARCHITECTURE.md, and every one there is a contract."""
+    pages = {source.path: source for source in sources}
+    if ARCHITECTURE not in pages or "pyproject.toml" not in pages:
+        return
+    linter = tomllib.loads(pages["pyproject.toml"].text).get("tool", {}).get("importlinter", {})
+    contracts = {contract["id"] for contract in linter.get("contracts", [])}
+    explained: dict[str, int] = {}
+    heading = ""
+    for number, line in _prose(pages[ARCHITECTURE]):
+        heading = line if line.startswith("#") else heading
+        if heading == CONTRACTS_HEADING and line.startswith("| `"):
+            explained |= dict.fromkeys(_CODE.findall(line.split("|")[1]), number)
+    for contract in sorted(contracts - explained.keys()):
+        yield f'{ARCHITECTURE}:1: the contract `{contract}` is not in the table "{CONTRACTS_HEADING}": explain it'
+    for name in explained.keys() - contracts:
+        yield f"{ARCHITECTURE}:{explained[name]}: pyproject.toml has no contract `{name}`: take it out"
+
+
 def _words(sources: Sequence[Source]) -> set[str]:
     folders = ("server/", "client/", "migrations/", "protos/", "tests/", "benchmarks/")
     code = (
@@ -222,4 +244,5 @@ CHECKS: Sequence[Check] = (
     docs_are_listed,
     paths_exist,
     names_exist,
+    contracts_are_explained,
 )

@@ -15,6 +15,7 @@ TREE = [
     Source("server/house/containers/operations.py", "def create_container(): ...\n"),
     Source("docs/api.md", "# The API\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"),
 ]
+CONTRACT = Source("pyproject.toml", '[[tool.importlinter.contracts]]\nid = "layers"\n')
 LISTED = "[api](docs/api.md#twice)\n"
 
 CASES: Sequence[tuple[Check, Source, Source]] = [
@@ -85,6 +86,16 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
         Source("CONTRIBUTING.md", "`operations.py`, `.py`, `a word`, `read_it`, `client/gen`"),
     ),
     (
+        pages.contracts_are_explained,
+        Source("ARCHITECTURE.md", "## Rooms\n| `layers` | down |"),
+        Source("ARCHITECTURE.md", f"{pages.CONTRACTS_HEADING}\n| `layers` | `any` |\n"),
+    ),
+    (
+        pages.contracts_are_explained,
+        Source("ARCHITECTURE.md", f"{pages.CONTRACTS_HEADING}\n| `layers`, `gone` | down |\n"),
+        Source("ARCHITECTURE.md", f"{pages.CONTRACTS_HEADING}\n| `layers` | down |\n## More\n| `gone` | |"),
+    ),
+    (
         pages.names_exist,
         Source("ARCHITECTURE.md", "`containers.operations.make_container`"),
         Source("ARCHITECTURE.md", "`operations.create_container()`, `SELECT`, `pilothouse`, `a b_c`"),
@@ -99,10 +110,10 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
 
 @pytest.mark.parametrize(("check", "broken", "kept"), CASES, ids=[case[0].__name__ for case in CASES])
 def test_check_finds_the_broken_and_passes_the_kept(check: Check, broken: Source, kept: Source) -> None:
-    found = list(check([broken, *TREE]))
+    found = list(check([broken, *TREE, CONTRACT]))
     assert len(found) == 1
     assert found[0].startswith((f"{broken.path}:", "docs/api.md:"))
-    assert list(check([kept, *TREE])) == []
+    assert list(check([kept, *TREE, CONTRACT])) == []
 
 
 def test_every_check_has_a_case() -> None:
