@@ -31,6 +31,8 @@ SIMULATOR = "server/pilothouse_simulator/"
 # Sets up the loggers of libraries, by their names.
 LOG_LINES = "server/pilothouse_server/log_lines.py"
 
+MOST_FIELDS_BY_HAND = 7
+
 Check = Callable[[Sequence[Source]], Iterable[str]]
 
 
@@ -225,6 +227,21 @@ def _makes_a_logger(call: ast.Call) -> bool:
     return ast.unparse(call.func).split(".")[-1] in ("getLogger", "get_logger")
 
 
+def messages_are_converted(sources: Sequence[Source]) -> Iterator[str]:
+    """A resource's fields are mapped by `rpc.converter`, which knows when one was forgotten; a hand does not."""
+    for source in sources:
+        if not source.path.startswith("server/pilothouse_server/") or not source.is_python:
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and len(node.keywords) > MOST_FIELDS_BY_HAND:
+                called = ast.unparse(node.func)
+                if called.startswith(("pb.", "resource.")):
+                    yield (
+                        f"{source.path}:{node.lineno}: {called} with {len(node.keywords)} fields by hand: "
+                        "make it by a Converter of rpc.converter"
+                    )
+
+
 CHECKS: Sequence[Check] = (
     file_length,
     telling_names,
@@ -239,4 +256,5 @@ CHECKS: Sequence[Check] = (
     cancellations_go_on,
     tasks_end_one_way,
     one_logger,
+    messages_are_converted,
 )

@@ -168,6 +168,11 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/pilothouse_simulator/a.py", "log = structlog.get_logger(__name__)"),
         Source("server/pilothouse_simulator/a.py", "log = logging.getLogger(__name__)"),
     ),
+    (
+        checks.messages_are_converted,
+        Source("server/pilothouse_server/a.py", f"pb.Thing({', '.join(f'a{n}=1' for n in range(8))})"),
+        Source("server/pilothouse_server/a.py", f"pb.Thing({', '.join(f'a{n}=1' for n in range(7))})"),
+    ),
 ]
 A_READER = Source("server/reader.py", '"""Reads."""\nprint(settings.level, self.settings.deep)\n')
 A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n')
