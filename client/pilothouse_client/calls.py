@@ -18,7 +18,14 @@ import grpc
 
 from pilothouse_client.errors import PilothouseError, UnauthenticatedError, error_of
 from pilothouse_client.methods import Method, Pace, Request, Response
-from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadline, Deadlines, RetryPolicy
+from pilothouse_client.retry import (
+    DEFAULT_DEADLINES,
+    DEFAULT_RETRY,
+    SECONDS_FOR_AN_ATTEMPT,
+    Deadline,
+    Deadlines,
+    RetryPolicy,
+)
 from pilothouse_client.tokens import Tokens
 from pilothouse_client.transport import Envelope, Transport
 
@@ -104,14 +111,15 @@ class Call(Generic[Request, Response]):
         while True:
             # If this fails, the attempt was not sent, and the renewal had its own retries: that is the call's error.
             tokens = await self.tokens.current(self.deadline) if self.tokens is not None else None
+            sent_with = envelope(tokens, self.deadline)
             try:
-                return await self.transport.unary(self.method, self.request, envelope(tokens, self.deadline))
+                return await self.transport.unary(self.method, self.request, sent_with)
             except PilothouseError as error:
                 self._never_sent = self._never_sent and error.never_sent
-                await self._prepare_next(tokens, error)
+                await self._prepare_next(tokens, error, sent_with.timeout)
 
-    async def _prepare_next(self, tokens: Tokens | None, error: PilothouseError) -> None:
-        """Waits until the call may be sent again; raises the error if it may not."""
+    async def _prepare_next(self, tokens: Tokens | None, error: PilothouseError, given: float | None) -> None:
+        """Waits until the call may be sent again; raises the error if it may not. The attempt had `given` seconds."""
         if isinstance(error, UnauthenticatedError):
             if self._renewed or not await self._renew(tokens, error):
                 raise error
@@ -122,7 +130,7 @@ class Call(Generic[Request, Response]):
             error, repeatable=self.method.repeatable, failures=self._failures, left=self.deadline.left()
         )
         if delay is None:
-            raise self._explained(error)
+            raise self._explained(error, given)
         self._last_error = error
         self.options.on_retry(error, self._failures)
         await self.transport.sleep(delay)
@@ -136,12 +144,15 @@ class Call(Generic[Request, Response]):
             # The refresh token is dead as well, which says more than that the access token is.
             raise error from rejection
 
-    def _explained(self, error: PilothouseError) -> PilothouseError:
-        """Returns the error with what the attempt before it met, where it says by itself only that time is over."""
-        if (
-            self._last_error is None
-            or error.from_server
-            or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED
-        ):
+    def _explained(self, error: PilothouseError, given: float | None) -> PilothouseError:
+        """Returns what to raise for the last error, of an attempt that was given so many seconds.
+
+        That the time is over says nothing of why: where the attempt had but the rest of it, what the one before met is
+        the call's error; where it had more, its message tells of both.
+        """
+        before = self._last_error
+        if before is None or error.from_server or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
             return error
-        return error_of(error.code, f"{error.message}; the attempt before: {self._last_error.message}")
+        if given is not None and given <= SECONDS_FOR_AN_ATTEMPT:
+            return before
+        return error_of(error.code, f"{error.message}; the attempt before: {before.message}")

@@ -19,7 +19,7 @@ import grpc
 from pilothouse_client.errors import PilothouseError
 
 # Seconds that a wait leaves for the attempt behind it, if so many are left.
-_SECONDS_FOR_AN_ATTEMPT = 1.0
+SECONDS_FOR_AN_ATTEMPT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class RetryPolicy:
         """Returns `delay`, or so much less that an attempt fits into the seconds `left`.
 
         None if that would be less than `least`, or than the first delay of all."""
-        room = left - min(_SECONDS_FOR_AN_ATTEMPT, left / 2)
+        room = left - min(SECONDS_FOR_AN_ATTEMPT, left / 2)
         if delay <= room:
             return delay
         if room <= max(least, self.initial_delay):

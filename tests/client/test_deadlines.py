@@ -17,6 +17,7 @@ from pilothouse_client.methods import Method, Pace, method_of
 from pilothouse_client.retry import Deadline
 from pilothouse_client.tokens import Tokens
 from pilothouse_client.transport import Envelope, run
+from tests.waiting import runs_out
 
 GET = method_of(container_pb2.GetContainerRequest, container_pb2.GetContainerResponse)
 CREATE = method_of(container_pb2.CreateContainerRequest, container_pb2.CreateContainerResponse)
@@ -124,6 +125,17 @@ def test_an_end_by_time_says_what_went_before(server: SlowServer) -> None:
     server.outcomes = [REFUSED, over]
     with pytest.raises(DeadlineExceededError, match=r"is over; .*: no server answers at here"):
         _call(server, GET)
+
+
+def test_what_had_but_the_rest_of_the_time_hides_no_reason(server: SlowServer) -> None:
+    away = error_of(grpc.StatusCode.UNAVAILABLE, "cluster away", reason="CLUSTER_UNAVAILABLE")
+    over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the time given to the call is over")
+    server.outcomes = [away, over]
+    with pytest.raises(UnavailableError) as caught:
+        _call(server, CREATE, timeout=runs_out(1.0))
+    assert caught.value.reason == "CLUSTER_UNAVAILABLE"
+    # The last attempt may have been sent.
+    assert not caught.value.never_sent
 
 
 def test_repetitions_are_reported(server: SlowServer) -> None:

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_client import errors
+from pilothouse_client import RetryPolicy, errors
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters.given import (
@@ -28,6 +28,8 @@ from tests.clusters.given import (
 from tests.clusters.proxy import proxy
 from tests.conftest import Database
 from tests.harness import Server, running_server
+
+ONCE = RetryPolicy(attempts=1)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -83,7 +85,7 @@ async def test_an_authority_that_did_not_sign_for_it_is_told(
     stranger = Authority("127.0.0.1").certificate
     document["clusters"][0]["cluster"]["certificate-authority-data"] = encoded(stranger)
     with pytest.raises(errors.UnavailableError) as refused:
-        await serving.admin.namespaces.register_cluster(
+        await serving.admin.with_options(retry=ONCE).namespaces.register_cluster(
             cluster=pb.Cluster(name="strange"), credentials=by_kubeconfig(document)
         )
     assert "not trusted" in refused.value.message
