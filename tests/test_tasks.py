@@ -7,7 +7,9 @@ import asyncio
 import pytest
 import structlog.testing
 
+from pilothouse_server.supervision import Supervisor
 from pilothouse_server.tasks import cancel_and_wait, uncancelled
+from tests.waiting import within
 
 
 async def for_ever() -> None:
@@ -86,3 +88,47 @@ async def test_what_must_not_be_cancelled_ends_before_the_cancellation_is_raised
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert ended.is_set()
+
+
+async def test_a_failure_of_what_must_not_be_cancelled_does_not_hide_the_cancellation() -> None:
+    failing = asyncio.Event()
+
+    async def commit() -> None:
+        await failing.wait()
+        raise ValueError("not committed")
+
+    async def goes_on() -> None:
+        try:
+            await uncancelled(commit())
+        except ValueError:
+            await for_ever()
+
+    caller = asyncio.create_task(goes_on())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    failing.set()
+    async with within(5.0):
+        await asyncio.wait([caller])
+    assert caller.cancelled()
+
+
+async def test_a_supervisor_stops_though_a_task_fails_while_it_winds_up() -> None:
+    began = asyncio.Event()
+    runs = 0
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails_while_it_winds_up() if runs == 1 else for_ever())
+            began.set()
+
+    supervisor = Supervisor()
+    supervisor.start("fails at its end", work)
+    await began.wait()
+    await asyncio.sleep(0)
+    async with within(5.0):
+        await supervisor.stop()
+    assert runs == 1

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter
 
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.tasks import cancel_and_wait, raise_if_cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,7 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             FAILURES.labels(name).inc()
             log.exception("background task failed", task=name, error=type(error).__name__)
+            raise_if_cancelled(error)
         if loop.time() - started > _SETTLED_SECONDS:
             delay = 0.1
         await asyncio.sleep(delay)

@@ -42,15 +42,25 @@ async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
     """Awaits `work` to its end even if the caller is cancelled meanwhile.
 
     Raises:
-        CancelledError: the caller was cancelled meanwhile; `work` has ended. Exceptions of `work` take precedence.
+        CancelledError: the caller was cancelled meanwhile, and `work` has ended; where it failed, its exception is the
+            cause. (Who handles failures in a loop would otherwise go on as if it had not been cancelled.)
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is not None:
-            raise task.exception() from None  # type: ignore[misc]
-        raise
+        raise cancelled from (None if task.cancelled() else task.exception())
+
+
+def raise_if_cancelled(error: BaseException) -> None:
+    """Raises CancelledError where the current task was cancelled and `error` came in the place of that.
+
+    A TaskGroup raises what its tasks fail with while they wind up, and drops the cancellation that made them do so.
+    Whoever handles failures and goes on calls this first.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
