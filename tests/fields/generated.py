@@ -1,0 +1,244 @@
+"""Every field that a caller may give, found in the descriptors, and a value for each by its type and its rule.
+
+A field that is added to a proto file is found here without a word written. What its neighbours must say for it to make
+sense (a value of a config map needs the config map's name) stands in `NEEDS`, which such a field needs seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_manifests.fields import Entry, Field, Nested, Repeated, Text
+from pilothouse_manifests.table import MAIN_CONTAINER, POD, fields_of
+
+# Two of each form: the one that is created, the one that it becomes.
+FORMS: dict[int, tuple[str, str]] = {
+    options.FORMAT_UNSPECIFIED: ("alpha", "beta"),
+    options.FORMAT_DNS_LABEL: ("alpha", "beta"),
+    options.FORMAT_DNS_SUBDOMAIN: ("alpha.one", "beta.two"),
+    options.FORMAT_QUANTITY: ("2", "3"),
+    options.FORMAT_IMAGE: ("ghcr.io/alpha/beta:1", "ghcr.io/alpha/beta:2"),
+    options.FORMAT_ENV_NAME: ("ALPHA", "BETA"),
+    options.FORMAT_ABSOLUTE_PATH: ("/alpha", "/beta"),
+    options.FORMAT_RELATIVE_PATH: ("alpha", "beta"),
+    options.FORMAT_USERNAME: ("alpha", "beta"),
+    options.FORMAT_EMAIL: ("alpha@example.org", "beta@example.org"),
+    options.FORMAT_PERMISSION: ("container.get", "container.list"),
+    options.FORMAT_TEXT: ("Alpha", "Beta"),
+    options.FORMAT_PORT_NAME: ("alpha", "beta"),
+    options.FORMAT_CONFIG_KEY: ("alpha", "beta"),
+}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One field that holds a value, by the fields that lead to it."""
+
+    fields: tuple[FieldDescriptor, ...]
+
+    @property
+    def name(self) -> str:
+        return ".".join(field.name for field in self.fields)
+
+    @property
+    def field(self) -> FieldDescriptor:
+        return self.fields[-1]
+
+    @property
+    def immutable(self) -> bool:
+        return any(rule(field).immutable for field in self.fields)
+
+
+def rule(field: Any) -> options.FieldRule:
+    """What the proto file declares of a field."""
+    declared: options.FieldRule = field.GetOptions().Extensions[options.field]
+    return declared
+
+
+def leaves(descriptor: Descriptor, before: tuple[FieldDescriptor, ...] = ()) -> Iterator[Leaf]:
+    """The fields of a message and of its parts that a caller may give."""
+    for field in descriptor.fields:
+        path = (*before, field)
+        if rule(field).output_only:
+            continue
+        if field.message_type is None or is_map(field):
+            yield Leaf(path)
+        else:
+            yield from leaves(field.message_type, path)
+
+
+def is_map(field: Any) -> bool:
+    """Whether a field is a map."""
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def choices(entries: tuple[Entry, ...] = (*MAIN_CONTAINER.entries, *POD.entries)) -> dict[str, Text]:
+    """The texts of the table that must be one of a few, by the names that lead to them."""
+    found: dict[str, Text] = {}
+    for field in fields_of(entries):
+        match field:
+            case Field(kind=Text() as text) if text.choices:
+                found[field.name] = text
+            case Field(kind=Nested(part=part) | Repeated(part=part)):
+                found |= {f"{field.name}.{name}": text for name, text in choices(part.entries).items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a leaf whose name ends with `ends` needs: a value of its own, beside it, or at the top of the resource.
+
+    `values`: in place of those of its form, for the first time and the second.
+    """
+
+    ends: str
+    beside: dict[str, Any] | None = None
+    top: dict[str, Any] | None = None
+    values: tuple[Any, Any] | None = None
+
+
+_CONFIG = {"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha", "source_key": "alpha"}
+_PORT = {"ports": [{"name": "alpha", "container_port": 70}, {"name": "beta", "container_port": 71}]}
+NEEDS: tuple[Needs, ...] = (
+    Needs("env.value_from", beside=_CONFIG, values=("ENV_VALUE_FROM_SECRET", "ENV_VALUE_FROM_CONFIG_MAP")),
+    Needs("env.source_name", beside=_CONFIG),
+    Needs("env.source_key", beside=_CONFIG),
+    Needs("env.optional", beside=_CONFIG),
+    Needs("ports.node_port", beside={"service_type": "SERVICE_TYPE_NODE_PORT"}, values=(30100, 30200)),
+    Needs("ports.service_type", values=("SERVICE_TYPE_LOAD_BALANCER", "SERVICE_TYPE_NODE_PORT")),
+    Needs("ports.protocol", values=("PROTOCOL_UDP", "PROTOCOL_TCP")),
+    Needs("empty_dirs.medium", values=("Memory", "")),
+    Needs("http_get.port_name", top=_PORT),
+    Needs("tcp_socket.port_name", top=_PORT),
+    Needs("http_get.path", values=("/alpha", "/beta")),
+    Needs("http_get.scheme", values=("HTTPS", "HTTP")),
+    Needs("liveness.success_threshold", values=(1, 1)),
+    Needs("startup.success_threshold", values=(1, 1)),
+    Needs("seccomp_profile.localhost_profile", beside={"type": "Localhost"}),
+    Needs("seccomp_profile.type", values=("RuntimeDefault", "Unconfined")),
+    Needs("tolerations.value", beside={"operator": "Equal", "key": "alpha"}),
+    Needs("tolerations.operator", beside={"key": "alpha"}, values=("Exists", "Equal")),
+    Needs("tolerations.toleration_seconds", beside={"operator": "Exists", "effect": "NoExecute"}),
+    Needs("image_pull_secrets", values=(["registry"], ["mirror"])),
+    Needs("priority_class", values=("system-node-critical", "system-cluster-critical")),
+)
+# What a message is not without, unless it is what is examined, or excludes it.
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "Probe": {"tcp_socket": {"port": 70}},
+    "HttpGetAction": {"port": 70},
+    "HttpHeader": {"name": "alpha"},
+    "TcpSocketAction": {"port": 70},
+    "VolumeMount": {"volume": "alpha", "mount_path": "/alpha"},
+    "Toleration": {"operator": "Exists"},
+}
+
+
+def filled(
+    message: Message, leaf: Leaf, variant: int, needs: Sequence[Needs] = NEEDS, choice: Any = None
+) -> Any:
+    """Put a value into the leaf, and what else it needs; answers the value as the message holds it."""
+    name = leaf.name
+    need = next((each for each in needs if name == each.ends or name.endswith(f".{each.ends}")), None)
+    place = message
+    for field in leaf.fields[:-1]:
+        inner = getattr(place, field.name)
+        place = inner.add() if field.is_repeated else inner
+        place.SetInParent()
+        _complete(place, variant)
+    if need is not None and need.beside:
+        ParseDict(need.beside, place)
+    if need is not None and need.top:
+        _merge_missing(message, need.top)
+    value = need.values[variant] if need is not None and need.values else None
+    if value is None and choice is not None:
+        value = choice[variant]
+    if value is None:
+        value = generated(leaf.field, variant)
+    place.ClearField(leaf.field.name)
+    ParseDict({leaf.field.name: value}, place)
+    _accompany(message)
+    return getattr(place, leaf.field.name)
+
+
+def generated(field: Any, variant: int) -> Any:
+    """A value by type and rule, as JSON has it."""
+    if is_map(field):
+        value = field.message_type.fields_by_name["value"]
+        key = ("alpha", "beta")[variant]
+        return {key: _scalar(value, variant)}
+    value = _scalar(field, variant)
+    return [value] if field.is_repeated else value
+
+
+def _scalar(field: Any, variant: int) -> Any:
+    declared = rule(field)
+    if field.enum_type is not None:
+        numbers = sorted(value.number for value in field.enum_type.values if value.number)
+        return numbers[-1] if variant == 0 else numbers[0]
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return variant == 0
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return ("YWxwaGE=", "YmV0YQ==")[variant]
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return FORMS[declared.format if declared.format in FORMS else 0][variant]
+    least = max(declared.minimum, 1)
+    return least + (71, 72)[variant] if declared.maximum == 0 or declared.maximum > least + 72 else least
+
+
+def _complete(message: Message, variant: int) -> None:
+    """Give what a part may not be without."""
+    for field in message.DESCRIPTOR.fields:
+        if rule(field).required and field.message_type is None and not getattr(message, field.name):
+            ParseDict({field.name: generated(field, variant)}, message)
+
+
+def _accompany(message: Message) -> None:
+    """Give each part of a message what it is not without."""
+    for field, value in message.ListFields():
+        if field.message_type is not None and not is_map(field):
+            for part in value if field.is_repeated else [value]:
+                _accompany(part)
+    _merge_missing(message, COMPANIONS.get(message.DESCRIPTOR.name, {}))
+
+
+def _merge_missing(message: Message, values: dict[str, Any]) -> None:
+    said = {field.name for field, _ in message.ListFields()}
+    for name, value in values.items():
+        # A oneof that is decided, and a port that has its name, stay so.
+        decided = {each.name for each in _alternatives(message.DESCRIPTOR.fields_by_name[name])}
+        if not said & decided:
+            ParseDict({name: value}, message)
+
+
+def _alternatives(field: Any) -> list[FieldDescriptor]:
+    if field.containing_oneof is not None:
+        return list(field.containing_oneof.fields)
+    named = field.containing_type.fields_by_name.get(f"{field.name}_name")
+    return [field] if named is None else [field, named]
+
+
+def found(message: Message, leaf: Leaf) -> list[Any]:
+    """The values that a message has at a leaf: several, where a list leads to it."""
+    here: list[Any] = [message]
+    for field in leaf.fields[:-1]:
+        if field.is_repeated:
+            here = [item for each in here for item in getattr(each, field.name)]
+        else:
+            here = [getattr(each, field.name) for each in here if each.HasField(field.name)]
+    return [getattr(each, leaf.field.name) for each in here]
+
+
+def has(message: Message, leaf: Leaf, value: Any) -> bool:
+    """Whether a message says this at a leaf; of a map, this among others."""
+    if is_map(leaf.field):
+        return any(all(each.get(key) == one for key, one in value.items()) for each in found(message, leaf))
+    if leaf.field.is_repeated:
+        return any(list(each) == list(value) for each in found(message, leaf))
+    return value in found(message, leaf)

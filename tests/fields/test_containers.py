@@ -1,0 +1,244 @@
+"""Every field of a container survives create, get, the manifest, an import, an apply and an update.
+
+One container for each field that a caller may give, with a value made from the descriptor. Their Deployments and
+Services are then copied to another namespace of the cluster as somebody else's, and taken over from there by an import
+and by `apply`. A field that is accepted and dropped on the way fails here by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_client.apply.attach import attach
+from pilothouse_client.apply.convert import convert
+from pilothouse_client.apply.documents import parse
+from pilothouse_client.apply.problems import Problems
+from pilothouse_manifests.fields import Field, Part
+from pilothouse_manifests.table import POD
+from pilothouse_manifests.writing import writer
+from pilothouse_server.containers import pod_manifests
+from tests.fields.exceptions import EXCEPTIONS
+from tests.fields.generated import NEEDS, Leaf, choices, filled, has, leaves
+from tests.harness import Server
+from tests.main_job.legacy import DEPLOYMENTS, SERVICES, Kubectl, legacy
+from tests.waiting import poll_until
+
+OURS = "pilothouse.dev/"
+NODE_PORT = next(each.values[0] for each in NEEDS if each.ends == "ports.node_port" and each.values)
+EXCEPT = EXCEPTIONS[pb.Container.DESCRIPTOR.full_name]
+# What the cluster chooses of a Service.
+CHOSEN = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+LEAVES = [leaf for leaf in leaves(pb.Container.DESCRIPTOR) if leaf.name not in EXCEPT["everywhere"]]
+CHOICES = choices()
+
+
+@dataclass
+class Case:
+    """One field's container: what was asked for first, and its value there."""
+
+    leaf: Leaf
+    container: pb.Container
+    value: Any
+
+    @property
+    def name(self) -> str:
+        return self.container.name
+
+
+def case(number: int, leaf: Leaf, variant: int = 0) -> Case:
+    # None of them needs a pod.
+    container = pb.Container(name=f"c{number:03}", image="ghcr.io/alpha/base:1", replicas=0)
+    text = CHOICES.get(leaf.name)
+    choice = None if text is None else (text.choices[0], text.choices[-1])
+    value = filled(container, leaf, variant, choice=choice)
+    mounts = [
+        *container.volume_mounts,
+        *(m for init in container.init_containers for m in init.volume_mounts),
+    ]
+    mounted = sorted({mount.volume for mount in mounts})
+    container.empty_dirs.extend(pb.EmptyDir(name=name) for name in mounted)
+    if leaf.name == "name":
+        value = container.name = f"c{number:03}-name"
+    return Case(leaf, container, value)
+
+
+async def furnish(server: Server, namespace: str) -> None:
+    """What the generated values name."""
+    config = server.admin.config
+    for name in ("alpha", "beta"):
+        await config.create_config_map(
+            namespace=namespace, config_map=config_pb2.ConfigMap(name=name, data={"alpha": "1", "beta": "2"})
+        )
+        await config.create_secret(
+            namespace=namespace, secret=config_pb2.Secret(name=name, string_data={"alpha": "1", "beta": "2"})
+        )
+    for name in ("registry", "mirror"):
+        secret = config_pb2.Secret(
+            name=name, type="kubernetes.io/dockerconfigjson", string_data={".dockerconfigjson": "{}"}
+        )
+        await config.create_secret(namespace=namespace, secret=secret)
+
+
+async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
+    """The fields that do not survive, with the first step that loses them."""
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    kubectl = await legacy(server)
+    for namespace in ("demo", "legacy"):
+        await furnish(server, namespace)
+    cases = [case(number, leaf) for number, leaf in enumerate(examined)]
+    found = {each.leaf.name: problem for each in cases if (problem := await created(server, each))}
+    there = [each for each in cases if not found.get(each.leaf.name, "").startswith("create:")]
+    await applied(server)
+    objects = await copies(kubectl)
+    for number, leaf in enumerate(examined):
+        if not leaf.immutable and (problem := await updated(server, case(number, leaf, 1))):
+            found.setdefault(leaf.name, problem)
+    # Whoever had a node port has given it back.
+    await applied(server)
+    for step, containers in (
+        ("import", await imported(server, kubectl, objects)),
+        ("apply", converted(objects)),
+    ):
+        for each in there:
+            if each.name not in containers or not has(containers[each.name], each.leaf, each.value):
+                found.setdefault(each.leaf.name, step)
+    return found
+
+
+async def created(server: Server, asked: Case) -> str:
+    """Why a field cannot be given, or is not shown; empty if it is."""
+    try:
+        made = await server.admin.containers.create(namespace="demo", container=asked.container)
+    except PilothouseError as error:
+        return f"create: {error}"
+    if not has(made, asked.leaf, asked.value):
+        return "create"
+    got = await server.admin.containers.get(namespace="demo", name=asked.name)
+    return "" if has(got, asked.leaf, asked.value) else "get"
+
+
+async def applied(server: Server) -> None:
+    """Wait until the cluster has all that is wanted."""
+
+    async def done() -> bool:
+        containers = [each async for each in server.admin.containers.list(namespace="demo")]
+        return all(each.observed_generation >= each.generation for each in containers)
+
+    await poll_until(done)
+
+
+async def updated(server: Server, after: Case) -> str:
+    """Why a field cannot be changed by a mask that names it; empty if it can."""
+    given = [field.name for field, _ in after.container.ListFields() if field.name not in ("name", "image")]
+    mask = sorted({*given, after.leaf.fields[0].name})
+    try:
+        changed = await server.admin.containers.update(
+            namespace="demo",
+            name=after.name,
+            container=after.container,
+            update_mask=FieldMask(paths=mask),
+        )
+    except PilothouseError as error:
+        return f"update: {error}"
+    return "" if has(changed, after.leaf, after.value) else "update"
+
+
+async def imported(
+    server: Server, kubectl: Kubectl, objects: list[tuple[str, dict[str, Any]]]
+) -> dict[str, pb.Container]:
+    """The containers that an import makes of them, by the names of their Deployments."""
+    for path, each in objects:
+        await kubectl.ask("POST", path, each)
+    names = [each["metadata"]["name"] for path, each in objects if path == DEPLOYMENTS]
+    results: list[pb.ImportedContainer] = []
+    # A call takes at most a hundred.
+    for first in range(0, len(names), 50):
+        answer = await server.admin.containers.import_(namespace="legacy", names=names[first : first + 50])
+        results += answer.results
+    assert {each.deployment: list(each.problems) for each in results if each.problems} == {}
+    return {each.deployment: each.container for each in results}
+
+
+def converted(objects: list[tuple[str, dict[str, Any]]]) -> dict[str, pb.Container]:
+    """The containers that `apply` makes of them."""
+    kinds = {DEPLOYMENTS: ("apps/v1", "Deployment"), SERVICES: ("v1", "Service")}
+    problems = Problems()
+    documents = [
+        document
+        for path, each in objects
+        for document in parse(
+            json.dumps({"apiVersion": kinds[path][0], "kind": kinds[path][1], **each}), "there.json", problems
+        )
+    ]
+    wanted = attach(convert(documents, "legacy", problems), [])
+    assert [str(problem) for problem in problems.all] == []
+    return {each.container.name: each.container for each in wanted}
+
+
+async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
+    """What the platform made, as if others had made it in the namespace `legacy`; with the paths to post it to."""
+    made: list[tuple[str, dict[str, Any]]] = []
+    owners: dict[str, str] = {}
+    for item in (await kubectl.ask("GET", DEPLOYMENTS.replace("legacy", "demo")))["items"]:
+        name = item["metadata"]["name"]
+        owners[item["metadata"]["labels"][f"{OURS}container-uid"]] = name
+        spec = item["spec"]
+        spec["selector"] = {"matchLabels": {"app": name}}
+        spec["template"]["metadata"] = {"labels": {"app": name}}
+        made.append((DEPLOYMENTS, {**item, "metadata": theirs(item), "spec": spec, "status": {}}))
+    for item in (await kubectl.ask("GET", SERVICES.replace("legacy", "demo")))["items"]:
+        owner = owners[item["metadata"]["labels"][f"{OURS}container-uid"]]
+        spec = {key: value for key, value in item["spec"].items() if key not in CHOSEN} | {
+            "selector": {"app": owner}
+        }
+        if item["spec"].get("clusterIP") == "None":
+            spec["clusterIP"] = "None"
+        for port in spec["ports"]:
+            if port.get("nodePort") != NODE_PORT:
+                # Chosen by the cluster, which chooses another.
+                port.pop("nodePort", None)
+        made.append((SERVICES, {**item, "metadata": theirs(item), "spec": spec, "status": {}}))
+    return made
+
+
+def theirs(item: dict[str, Any]) -> dict[str, Any]:
+    """Metadata without what the platform and the cluster set."""
+    kept: dict[str, Any] = {"name": item["metadata"]["name"]}
+    for part in ("labels", "annotations"):
+        kept[part] = {
+            key: value
+            for key, value in item["metadata"].get(part, {}).items()
+            if not key.startswith((OURS, "app.kubernetes.io/", "deployment.kubernetes.io/"))
+        }
+    return kept
+
+
+async def test_every_field_survives(server: Server) -> None:
+    found = await lost(server, LEAVES)
+    assert found == dict.fromkeys(EXCEPT["import"], "import")
+
+
+def test_the_exceptions_are_fields() -> None:
+    known = {leaf.name for leaf in leaves(pb.Container.DESCRIPTOR)}
+    assert known >= {name for names in EXCEPT.values() for name in names}
+
+
+async def test_a_field_that_is_not_in_the_table_is_missed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tuple(
+        each for each in POD.entries if not (isinstance(each, Field) and each.name == "priority_class")
+    )
+    without = writer(Part("pod", entries), place=pod_manifests._place, choose=pod_manifests._handler)
+    monkeypatch.setattr(pod_manifests, "_write_pod", without)
+    examined = [leaf for leaf in LEAVES if leaf.name in ("priority_class", "service_account")]
+    assert await lost(server, examined) == {"priority_class": "import"}
