@@ -49,6 +49,18 @@ async def test_a_migration_keeps_the_rows_that_were_there(bare_database: Databas
         assert as_before(await contents(owner), rows) == rows
 
 
+async def test_the_way_down_keeps_records_with_words_that_came_since(database: Database) -> None:
+    async with database.owner() as owner:
+        await fill(owner)
+        await owner.execute("UPDATE operation_logs SET action = 'fly'")
+        rows = await owner.fetchval("SELECT count(*) FROM operation_logs")
+        assert rows
+        await runner.downgrade(database.maintenance_dsn, "0013")
+        assert await owner.fetchval("SELECT count(*) FROM operation_logs WHERE action = 'fly'") == rows
+        with pytest.raises(asyncpg.CheckViolationError, match="ck_operation_logs_action"):
+            await owner.execute("UPDATE operation_logs SET action = 'sail'")
+
+
 async def test_all_the_way_down_on_filled_tables(database: Database) -> None:
     async with database.owner() as owner:
         await fill(owner)

@@ -11,7 +11,7 @@ import pytest
 
 import pilothouse
 from pilothouse.options.v1 import options_pb2
-from pilothouse_migrations.versions import v0008_audit_log as audit_log
+from pilothouse_server.values import audit_words
 from tests.conftest import Database
 
 _PORT = """INSERT INTO port_mappings (container_id, namespace_id, container_port, service_name, service_port{})
@@ -162,8 +162,8 @@ def test_every_word_that_a_method_declares_for_the_log_is_allowed() -> None:
     """The log must be able to record every call that the protos define."""
     declared = list(_declared())
     assert len(declared) > 20
-    assert {action for action, _ in declared} - set(audit_log.ACTIONS) == set()
-    assert {resource_type for _, resource_type in declared} - set(audit_log.RESOURCE_TYPES) == set()
+    assert {action for action, _ in declared} - audit_words.ACTIONS == set()
+    assert {resource_type for _, resource_type in declared} - audit_words.RESOURCE_TYPES == set()
 
 
 def _declared() -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ RULE = options.MethodRule(
     scope=options.SCOPE_PLATFORM,
     audit=options.AUDIT_LEVEL_READ,
     action="get",
-    resource_type="thing",
+    resource_type="container",
 )
 
 
@@ -117,6 +117,8 @@ def test_what_is_declared_or_cannot_hold_one_passes() -> None:
         ({"access": options.ACCESS_UNSPECIFIED}, "declares no access"),
         ({"audit": options.AUDIT_LEVEL_UNSPECIFIED}, "declares no audit level"),
         ({"action": ""}, "declares no action"),
+        ({"action": "fly"}, "declares the action 'fly', which is no word of the log"),
+        ({"resource_type": "moon"}, "declares the resource_type 'moon', which is no word of the log"),
         ({"resource_type": ""}, "declares no resource_type"),
         ({"permission": ""}, "declares no permission"),
         ({"permission": "everything"}, "declares no permission"),

@@ -1,9 +1,9 @@
 """What the proto files must declare before the server may start.
 
-A field that could hold a credential and does not say whether it is one would end up in logs and audit
-records; a method without a rule would be open to everybody or to nobody. Both are found here, from the
-descriptors, at start. So is an answer of a watch whose fields have other numbers than those that `rpc.watch` writes
-by hand: clients would read one field as another.
+A field that could hold a credential and does not say whether it is one would end up in logs and audit records. A method
+without a rule would be open to everybody or to nobody. One whose words the log does not know could not be found there.
+All are found here, from the descriptors, at start. So is an answer of a watch whose fields have other numbers than
+those that `rpc.watch` writes by hand: clients would read one field as another.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.rpc.field_checks import RuleError, is_map, map_fields, rule_of
 from pilothouse_server.rpc.validation import compile_rules
+from pilothouse_server.values.audit_words import ACTIONS, RESOURCE_TYPES
 from pilothouse_server.values.names import permission_problem
 
 CREDENTIAL_WORD = re.compile(
@@ -101,6 +102,12 @@ def _method_faults(method: MethodDescriptor) -> Iterator[str]:
     ):
         if not declared:
             yield f"declares no {what}"
+    for word, known, what in (
+        (rule.action, ACTIONS, "action"),
+        (rule.resource_type, RESOURCE_TYPES, "resource_type"),
+    ):
+        if word and word not in known:
+            yield f"declares the {what} {word!r}, which is no word of the log: add it to values/audit_words.py"
     yield from _scope_faults(rule)
     for path in (rule.namespace_field, rule.name_field):
         if path and not _names_text(method.input_type, path):
