@@ -56,6 +56,18 @@ async def check_references(
         PermissionDenied: it runs something new over a folder of the node, or with rights over the node, and the caller
             may not.
     """
+    await _refuse_taken_names(transaction, wanted)
+    found = rules.Findings()
+    await _check_sources(transaction, wanted, stored, found)
+    await _check_pull_secrets(transaction, wanted, stored, found)
+    volumes = await _mounted_volumes(transaction, wanted, found)
+    found.raise_if_any()
+    wanted = _with_volumes(wanted, volumes)
+    _check_permissions(wanted, stored, may)
+    return wanted
+
+
+async def _refuse_taken_names(transaction: Transaction, wanted: Container) -> None:
     services = {port.service_name for port in wanted.ports if port.service_name}
     name_taken, taken = await repository.taken_names(
         transaction, wanted.namespace_id, wanted.name, services, leave_out=wanted.id or None
@@ -68,13 +80,15 @@ async def check_references(
             reason="SERVICE_ALREADY_EXISTS",
             metadata={"service": service, "container": owner},
         )
-    found = rules.Findings()
+
+
+async def _check_sources(
+    transaction: Transaction, wanted: Container, stored: Container | None, found: rules.Findings
+) -> None:
+    """Notes config maps and secrets that the environment reads and that are not there."""
     env = [(f"container.env[{i}]", item) for i, item in enumerate(wanted.env)]
-    mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(wanted.volume_mounts)]
     for number, init in enumerate(wanted.spec.init_containers):
-        at = f"container.init_containers[{number}]"
-        env += [(f"{at}.env[{i}]", item) for i, item in enumerate(init.env)]
-        mounts += [(f"{at}.volume_mounts[{i}]", item) for i, item in enumerate(init.volume_mounts)]
+        env += [(f"container.init_containers[{number}].env[{i}]", item) for i, item in enumerate(init.env)]
     kinds: tuple[tuple[Kind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
     for kind, words in kinds:
         needed = {item.source_name for _, item in env if item.value_from == kind and not item.optional}
@@ -83,9 +97,17 @@ async def check_references(
         for field, item in env:
             if item.value_from == kind and item.source_name in missing:
                 found.add(f"{field}.source_name", "exists", f'there is no {words} "{item.source_name}" here')
-    await _check_pull_secrets(transaction, wanted, stored, found)
-    dirs = {item.name for item in wanted.spec.empty_dirs}
-    needed = {item.volume for _, item in mounts} - dirs
+
+
+async def _mounted_volumes(
+    transaction: Transaction, wanted: Container, found: rules.Findings
+) -> dict[str, MountedVolume]:
+    """Returns the volumes of the namespace that are mounted, by name; notes those that are not there."""
+    mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(wanted.volume_mounts)]
+    for number, init in enumerate(wanted.spec.init_containers):
+        at = f"container.init_containers[{number}].volume_mounts"
+        mounts += [(f"{at}[{i}]", item) for i, item in enumerate(init.volume_mounts)]
+    needed = {item.volume for _, item in mounts} - {item.name for item in wanted.spec.empty_dirs}
     volumes = await repository.find_volumes(transaction, wanted.namespace_id, needed)
     for field, mount in mounts:
         if mount.volume in needed and mount.volume not in volumes:
@@ -94,15 +116,17 @@ async def check_references(
                 "exists",
                 f'"{mount.volume}" is neither an empty_dir nor a volume of the namespace',
             )
-    found.raise_if_any()
-    wanted = _with_volumes(wanted, volumes)
+    return volumes
+
+
+def _check_permissions(wanted: Container, stored: Container | None, may: May) -> None:
+    """Raises PermissionDenied for power over the node that is new; what runs with it already may go on."""
     runs_new = stored is None or _runs_other_things(wanted, stored)
     if runs_new and not may(HOST_PATH_PERMISSION):
         for volume in wanted.volumes:
             refuse_host_path(wanted.namespace, volume.name, volume.type)
     if (stored is None or runs_new or has_new_host_ports(wanted, stored)) and not may(PRIVILEGED_PERMISSION):
         refuse_privileges(wanted)
-    return wanted
 
 
 async def _check_pull_secrets(

@@ -181,23 +181,28 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
             for name in ("source_name", "source_key"):
                 if getattr(item, name):
                     found.add(f"{at}.{name}", "unused", "must be empty for a literal value")
-            continue
-        if item.value:
-            found.add(f"{at}.value", "unused", f"must be empty for a value from {item.value_from}")
-        if not item.source_key:
-            found.add(f"{at}.source_key", "required", f"must be set for a value from {item.value_from}")
-        if item.value_from == "field_ref":
-            if item.source_name:
-                found.add(f"{at}.source_name", "unused", "must be empty for a field of the pod")
-            if item.source_key not in _FIELD_PATHS and not _FIELD_KEYS.fullmatch(item.source_key):
-                found.add(
-                    f"{at}.source_key",
-                    "one_of",
-                    f"must be one of {', '.join(sorted(_FIELD_PATHS))}, metadata.labels['KEY'], "
-                    "metadata.annotations['KEY']",
-                )
-        elif not item.source_name:
-            found.add(f"{at}.source_name", "required", f"must be set for a value from a {item.value_from}")
+        else:
+            _check_env_source(found, at, item)
+
+
+def _check_env_source(found: Findings, at: str, item: EnvVar) -> None:
+    """The rules of a variable whose value comes from elsewhere."""
+    if item.value:
+        found.add(f"{at}.value", "unused", f"must be empty for a value from {item.value_from}")
+    if not item.source_key:
+        found.add(f"{at}.source_key", "required", f"must be set for a value from {item.value_from}")
+    if item.value_from == "field_ref":
+        if item.source_name:
+            found.add(f"{at}.source_name", "unused", "must be empty for a field of the pod")
+        if item.source_key not in _FIELD_PATHS and not _FIELD_KEYS.fullmatch(item.source_key):
+            found.add(
+                f"{at}.source_key",
+                "one_of",
+                f"must be one of {', '.join(sorted(_FIELD_PATHS))}, metadata.labels['KEY'], "
+                "metadata.annotations['KEY']",
+            )
+    elif not item.source_name:
+        found.add(f"{at}.source_name", "required", f"must be set for a value from a {item.value_from}")
 
 
 def _check_mounts(found: Findings, field: str, mounts: Sequence[VolumeMount]) -> None:

@@ -5,7 +5,7 @@ Rules of single fields (lengths, forms) are declared in the proto file and were 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -48,42 +48,47 @@ def checked(volume: Volume) -> Volume:
     Raises:
         InvalidArgument: with every field that breaks a rule.
     """
-    violations = []
-    if not volume.name:
-        violations.append(missing_field("volume.name"))
-    for field, owners in _OWNERS.items():
-        if getattr(volume, field) and volume.type not in owners:
-            message = f"must be empty for a volume of type {volume.type.upper()}"
-            violations.append(Violation(f"volume.{field}", "unused", message))
-    needed = _REQUIRED.get(volume.type)
-    if needed is not None and not getattr(volume, needed):
-        message = f"must be set for a volume of type {volume.type.upper()}"
-        violations.append(Violation(f"volume.{needed}", "required", message))
-    elif volume.is_claim and Quantity.parse(volume.size).nanos < NANOS:
-        violations.append(Violation("volume.size", "minimum", "must be at least one byte"))
-    if volume.medium not in ("", "Memory"):
-        violations.append(Violation("volume.medium", "one_of", "must be empty or Memory"))
     mount_path = canonical_mount_path(volume.mount_path)
-    if mount_path == "/":
-        violations.append(Violation("volume.mount_path", "root", ROOT_WORDS))
-    if ".." in volume.host_path.split("/"):
-        violations.append(Violation("volume.host_path", "format", "must not contain '..'"))
-    for field in ("labels", "annotations"):
-        violations += [
-            Violation(
-                f"volume.{field}",
-                "reserved",
-                f'"{key}": keys of {RESERVED_DOMAIN} are set by the platform',
-            )
-            for key in getattr(volume, field)
-            if _is_reserved(key)
-        ]
+    violations = [*_type_violations(volume), *_path_violations(volume, mount_path), *_key_violations(volume)]
+    if not volume.name:
+        violations.insert(0, missing_field("volume.name"))
     if violations:
         raise _invalid(violations)
     access_mode = volume.access_mode or ("ReadWriteOnce" if volume.is_claim else "")
     return msgspec.structs.replace(
         volume, size=normalise(volume.size), access_mode=access_mode, mount_path=mount_path
     )
+
+
+def _type_violations(volume: Volume) -> Iterator[Violation]:
+    """Fields that the type does not have, and those that it needs."""
+    for field, owners in _OWNERS.items():
+        if getattr(volume, field) and volume.type not in owners:
+            message = f"must be empty for a volume of type {volume.type.upper()}"
+            yield Violation(f"volume.{field}", "unused", message)
+    needed = _REQUIRED.get(volume.type)
+    if needed is not None and not getattr(volume, needed):
+        message = f"must be set for a volume of type {volume.type.upper()}"
+        yield Violation(f"volume.{needed}", "required", message)
+    elif volume.is_claim and Quantity.parse(volume.size).nanos < NANOS:
+        yield Violation("volume.size", "minimum", "must be at least one byte")
+    if volume.medium not in ("", "Memory"):
+        yield Violation("volume.medium", "one_of", "must be empty or Memory")
+
+
+def _path_violations(volume: Volume, mount_path: str) -> Iterator[Violation]:
+    if mount_path == "/":
+        yield Violation("volume.mount_path", "root", ROOT_WORDS)
+    if ".." in volume.host_path.split("/"):
+        yield Violation("volume.host_path", "format", "must not contain '..'")
+
+
+def _key_violations(volume: Volume) -> Iterator[Violation]:
+    for field in ("labels", "annotations"):
+        for key in getattr(volume, field):
+            if _is_reserved(key):
+                words = f'"{key}": keys of {RESERVED_DOMAIN} are set by the platform'
+                yield Violation(f"volume.{field}", "reserved", words)
 
 
 def check_growth(stored: Volume, wanted: Volume) -> None:
