@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pilothouse.container.v1 import container_pb2
 from tests.client.command import Command
 from tests.client.conftest import PASSWORD
 from tests.client.fake_server import FakeServer
+from tests.processes import finished
 
 
 async def test_log_in_show_and_log_out(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ async def test_two_commands_at_once_renew_once(fake: FakeServer, logged_in: Comm
     fake.expire_access_tokens()
     # Not in this process: the runner replaces standard output for all threads.
     command = [sys.executable, "-m", "pilothouse_client", "whoami"]
-    running = [await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL) for _ in range(3)]
-    assert [await process.wait() for process in running] == [0, 0, 0]
+    ended = await asyncio.gather(*(finished(*command) for _ in range(3)))
+    assert [code for code, _, _ in ended] == [0, 0, 0]
     assert len(fake.calls_of("RefreshSession")) == 1
 
 

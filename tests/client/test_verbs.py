@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Column, show_changes
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
+from tests.processes import started
 from tests.waiting import within
 
 # How a shell without job control starts what ends with `&`: what it ignores, the command inherits.
@@ -27,41 +27,37 @@ BACKGROUND = ("sh", "-c", 'trap "" INT TERM; exec "$@"', "sh", sys.executable, "
 
 async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, logged_in: Command) -> None:
     await fake.commit("container", ("shop", "a"), container_pb2.Container(namespace="shop", name="a"))
-    process = await asyncio.create_subprocess_exec(
-        *(*BACKGROUND, "containers", "list", "--watch", "-o", "json"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-
-    async def next_change() -> Any:
+    command = (*BACKGROUND, "containers", "list", "--watch", "-o", "json")
+    async with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        async with within(20):
-            while change := json.loads(await process.stdout.readline()):
-                if change["change"] != "BOOKMARK":
-                    return change
-        return None
 
-    first = await next_change()
-    assert (first["change"], first["resource"]["name"]) == ("ADDED", "a")
-    assert (await next_change())["change"] == "SYNCED"
-    await fake.cut_watches()
-    await fake.commit("container", ("shop", "a"), None)
-    assert (await next_change())["change"] == "DELETED"
-    process.send_signal(signal.SIGINT)
-    _, errors = await process.communicate()
-    assert process.returncode == 130
-    assert errors == b""
+        async def next_change() -> Any:
+            assert process.stdout is not None
+            async with within(20):
+                while change := json.loads(await process.stdout.readline()):
+                    if change["change"] != "BOOKMARK":
+                        return change
+            return None
+
+        first = await next_change()
+        assert (first["change"], first["resource"]["name"]) == ("ADDED", "a")
+        assert (await next_change())["change"] == "SYNCED"
+        await fake.cut_watches()
+        await fake.commit("container", ("shop", "a"), None)
+        assert (await next_change())["change"] == "DELETED"
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        assert process.returncode == 130
+        assert errors == b""
 
 
 async def test_a_command_in_the_background_can_be_terminated(fake: FakeServer, logged_in: Command) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *BACKGROUND, "containers", "list", "--watch", "-o", "json", stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert json.loads(await process.stdout.readline())["change"] == "SYNCED"
-    process.terminate()
-    assert await process.wait() == -signal.SIGTERM
+    command = (*BACKGROUND, "containers", "list", "--watch", "-o", "json")
+    async with started(*command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert json.loads(await process.stdout.readline())["change"] == "SYNCED"
+        process.terminate()
+        assert await process.wait() == -signal.SIGTERM
 
 
 def test_importing_the_client_loads_nothing_of_the_command() -> None:

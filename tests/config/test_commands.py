@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +13,7 @@ import yaml
 
 from pilothouse.container.v1 import container_pb2
 from tests.config.conftest import Place
-from tests.waiting import within
+from tests.processes import finished
 
 MANIFEST = """\
 apiVersion: v1
@@ -73,19 +72,9 @@ def command(place: Place, tmp_path: Path) -> Command:
             "PILOTHOUSE_SECRET_KEY_FILE": str(place.server.application.settings.key_file),
             **(environment or {}),
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "pilothouse_client",
-            *arguments,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with within(60):
-            out, err = await process.communicate(stdin)
-        return Ended(process.returncode or 0, out.decode(), err.decode())
+        words = (sys.executable, "-m", "pilothouse_client", *arguments)
+        code, out, err = await finished(*words, given=stdin, env=environment)
+        return Ended(code, out.decode(), err.decode())
 
     return run
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.processes import finished
 from tests.simulator.program import simulate_cluster
-from tests.waiting import patient, within
+from tests.waiting import patient
 
 _KUBECTL = shutil.which("kubectl")
 _TIMEOUT = f"--timeout={patient(20.0):.0f}s"
@@ -62,22 +63,15 @@ class Kubectl:
     async def __call__(self, *arguments: str) -> str:
         """The standard output; fails the test when kubectl fails or takes longer than 30 seconds."""
         assert _KUBECTL is not None
-        process = await asyncio.create_subprocess_exec(
+        code, output, errors = await finished(
             _KUBECTL,
             *arguments,
             cwd=self.folder,
             env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
+            seconds=30.0,
         )
-        try:
-            async with within(30):
-                output, errors = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise
-        assert process.returncode == 0, errors.decode()
+        assert code == 0, errors.decode()
         return output.decode()
 
     async def apply(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pilothouse.storage.v1 import storage_pb2 as pb
+from tests.processes import finished
 from tests.storage.conftest import Place
-from tests.waiting import within
 
 MANIFEST = """\
 apiVersion: v1
@@ -73,19 +72,9 @@ def command(place: Place, tmp_path: Path) -> Command:
             "PILOTHOUSE_NAMESPACE": place.name,
             "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "pilothouse_client",
-            *arguments,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with within(60):
-            out, err = await process.communicate(stdin)
-        return Ended(process.returncode or 0, out.decode(), err.decode())
+        words = (sys.executable, "-m", "pilothouse_client", *arguments)
+        code, out, err = await finished(*words, given=stdin, env=environment)
+        return Ended(code, out.decode(), err.decode())
 
     return run
 

@@ -1,0 +1,33 @@
+"""Programs that tests start, ended with the block that needs them, however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from tests.waiting import patient
+
+
+@asynccontextmanager
+async def started(*words: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program until the end of the block, where it is killed if it runs still. Options as of asyncio's subprocess."""
+    process = await asyncio.create_subprocess_exec(*words, **options)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def finished(
+    *words: str, given: bytes = b"", seconds: float = 60.0, **options: Any
+) -> tuple[int, bytes, bytes]:
+    """The exit code, the output and the errors of a program that ends by itself within so many seconds."""
+    pipe = asyncio.subprocess.PIPE
+    async with started(*words, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options}) as process:
+        output, errors = await asyncio.wait_for(process.communicate(given or None), patient(seconds))
+    assert process.returncode is not None
+    return process.returncode, output or b"", errors or b""
