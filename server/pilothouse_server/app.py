@@ -18,14 +18,12 @@ from pilothouse_migrations import runner
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.config import messages as config_messages
-from pilothouse_server.config.operations import configs, rotation
-from pilothouse_server.config.service import ConfigService
-from pilothouse_server.containers import messages as container_messages
-from pilothouse_server.containers import operations as containers
+from pilothouse_server.config.noun import config_noun
+from pilothouse_server.config.operations import rotation
 from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.mounting import Mounter
-from pilothouse_server.containers.service import ContainerService
+from pilothouse_server.containers.noun import containers_noun
+from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
@@ -39,9 +37,9 @@ from pilothouse_server.metrics import messages as metrics_messages
 from pilothouse_server.metrics import operations as metrics
 from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
-from pilothouse_server.namespaces import messages as namespace_messages
 from pilothouse_server.namespaces.contents import Contents
-from pilothouse_server.namespaces.service import NamespaceService
+from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.namespaces.noun import namespaces_noun
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
@@ -53,14 +51,12 @@ from pilothouse_server.rpc import interceptors, method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, trusted_peers
-from pilothouse_server.storage import messages as storage_messages
-from pilothouse_server.storage import operations as volumes
-from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
-from pilothouse_server.storage.service import StorageService
+from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
@@ -89,13 +85,6 @@ class Application:
         self.bootstrap: Bootstrap | None = None
         self.database = Database.connect(settings)
         self.store = Store(self.database)
-        self.store.renderers |= {
-            "container": container_messages.CONTAINER.render,
-            "namespace": namespace_messages.NAMESPACE.render,
-            "config_map": config_messages.render_config_map,
-            "secret": config_messages.render_secret,
-            "volume": storage_messages.VOLUME.render,
-        }
         self._kubeconfigs = kubeconfigs
         self._keys = KeyRing.load(settings.key_file, create=settings.secret_key_file is None)
         self.envelopes = Envelopes(self._keys)
@@ -194,34 +183,17 @@ class Application:
             self.feed,
             self.hub,
             self._keys.derive("resume-token"),
-            namespace_messages.named_namespace,
+            named_namespace,
             WatchLimits(self.settings.watch_max_lag_events),
         )
-        contents = Contents(
-            cascades=(containers.delete_all, volumes.delete_all, configs.delete_all),
-            forgets=(containers.forget_all, volumes.forget_all, configs.forget_all),
-            held=(containers.held, volumes.held, configs.held),
-            quota_usage=containers.quota_usage,
-        )
-        services = (
-            NamespaceService(watches, page_key, self.cluster_access, contents),
-            ContainerService(
-                watches,
-                page_key,
-                self.clusters.client,
-                ImportHandler(self.clusters.client, self.envelopes),
-            ),
-            StorageService(watches, page_key, self.clusters.client, Mounter()),
-            ConfigService(watches, page_key, self.clusters.client, self.envelopes, ConfigReaders()),
-            AuditService(watches, page_key),
-            MetricsService(self.usage, self.usage_stream, page_key),
-        )
-        descriptors: dict[Any, object] = {service.DESCRIPTOR: service for service in services}
+        nouns = self._nouns(watches, page_key)
+        for noun in nouns:
+            self.store.renderers |= noun.renderers
+        descriptors: dict[Any, object] = {noun.service.DESCRIPTOR: noun.service for noun in nouns}
         identity = IdentityService.DESCRIPTOR
-        permissions = method_rules.permissions([*descriptors, identity]) | {
-            HOST_PATH_PERMISSION,
-            containers.PRIVILEGED_PERMISSION,
-        }
+        permissions = method_rules.permissions([*descriptors, identity]).union(
+            *(noun.permissions for noun in nouns)
+        )
         descriptors[identity] = IdentityService(
             Logins(self.store, self._passwords, self.settings), self._passwords, page_key, permissions
         )
@@ -234,6 +206,25 @@ class Application:
         trusted = trusted_peers(self.settings.trusted_proxies)
         pipeline = Pipeline(rules, handlers, layers, self.store, self.authenticator, trusted_proxies=trusted)
         return build(self.settings, pipeline, rules, descriptors)
+
+    def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
+        """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
+        connect = self.clusters.client
+        in_namespaces = [
+            containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes)),
+            storage_noun(watches, page_key, connect, Mounter()),
+            config_noun(watches, page_key, connect, self.envelopes, ConfigReaders()),
+        ]
+        contents = Contents(
+            nouns=[noun.in_namespaces for noun in in_namespaces if noun.in_namespaces is not None],
+            quota_usage=quota_usage,
+        )
+        return [
+            *in_namespaces,
+            namespaces_noun(watches, page_key, self.cluster_access, contents),
+            Noun(service=AuditService(watches, page_key)),
+            Noun(service=MetricsService(self.usage, self.usage_stream, page_key)),
+        ]
 
     async def _register_clusters(self) -> None:
         async with self.store.system_write("configuration") as transaction:

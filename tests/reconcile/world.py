@@ -30,6 +30,7 @@ from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
+from pilothouse_server.rpc.noun import InNamespaces
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.unit_of_work import Store, Transaction
@@ -58,9 +59,7 @@ def _holds_nothing(_permission: str) -> bool:
 
 
 CONTENTS = Contents(
-    cascades=(containers.delete_all,),
-    forgets=(containers.forget_all,),
-    held=(containers.held,),
+    nouns=[InNamespaces(cascade=containers.delete_all, forget=containers.forget_all, held=containers.held)],
     quota_usage=containers.quota_usage,
 )
 

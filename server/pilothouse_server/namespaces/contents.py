@@ -5,19 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pilothouse_server.namespaces.model import Quota
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+from pilothouse_server.rpc.noun import InNamespaces
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.resources import NamespaceId
 
-# Marks everything of a noun in a namespace for deletion.
-Cascade = Callable[[Transaction, NamespaceRef], Awaitable[None]]
-# Removes everything of a noun in a namespace from the database, with its events; the cluster keeps it.
-Forget = Callable[[Transaction, NamespaceRef], Awaitable[None]]
-# How many things of each kind a namespace holds, those being deleted included: kind in words -> number.
-Held = Callable[[ReadTransaction, NamespaceId], Awaitable[Mapping[str, int]]]
 # What counts against the quota of a namespace.
 QuotaUsage = Callable[[ReadTransaction, NamespaceId], Awaitable[Quota]]
 
@@ -26,14 +21,12 @@ QuotaUsage = Callable[[ReadTransaction, NamespaceId], Awaitable[Quota]]
 class Contents:
     """What each noun that lives in namespaces adds, in the order in which they are deleted."""
 
-    cascades: Sequence[Cascade]
-    forgets: Sequence[Forget]
-    held: Sequence[Held]
+    nouns: Sequence[InNamespaces]
     quota_usage: QuotaUsage
 
     async def count(self, transaction: ReadTransaction, namespace_id: NamespaceId) -> dict[str, int]:
         """Returns how many things of each kind a namespace holds; kinds that it does not hold are left out."""
         counts: dict[str, int] = {}
-        for held in self.held:
-            counts |= await held(transaction, namespace_id)
+        for noun in self.nouns:
+            counts |= await noun.held(transaction, namespace_id)
         return {kind: count for kind, count in counts.items() if count}

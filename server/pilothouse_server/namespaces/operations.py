@@ -144,8 +144,8 @@ async def delete(
     check(stored)
     if not cascade:
         await _refuse_holding(transaction, stored, contents)
-    for mark in contents.cascades:
-        await mark(transaction, stored.ref)
+    for noun in contents.nouns:
+        await noun.cascade(transaction, stored.ref)
     if stored.deletion_requested_at is not None:
         return stored
     marked = await repository.update_namespace(
@@ -202,8 +202,8 @@ class NamespacesOnCluster:
     async def forget_all(self, transaction: Transaction, cluster: str) -> None:
         """Removes the namespaces on a cluster from the database, with all they hold; the cluster keeps its objects."""
         for namespace in await repository.on_cluster(transaction, cluster):
-            for forget in self._contents.forgets:
-                await forget(transaction, namespace.ref)
+            for noun in self._contents.nouns:
+                await noun.forget(transaction, namespace.ref)
             await _refuse_holding(transaction, namespace, self._contents)
             await end(transaction, namespace)
 

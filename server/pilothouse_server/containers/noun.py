@@ -1,0 +1,23 @@
+"""What the noun containers hands `app.py`."""
+
+from __future__ import annotations
+
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.containers import messages, operations
+from pilothouse_server.containers.service import ContainerService, ImportContainers
+from pilothouse_server.rpc.noun import InNamespaces, Noun
+from pilothouse_server.rpc.watch import WatchServer
+
+
+def containers_noun(
+    watches: WatchServer, page_key: bytes, connect: Connect, import_containers: ImportContainers
+) -> Noun:
+    """Returns the noun containers; `import_containers` serves the call that takes Deployments over."""
+    return Noun(
+        service=ContainerService(watches, page_key, connect, import_containers),
+        renderers={"container": messages.CONTAINER.render},
+        permissions=frozenset({operations.PRIVILEGED_PERMISSION}),
+        in_namespaces=InNamespaces(
+            cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
+        ),
+    )

@@ -1,0 +1,18 @@
+"""What the noun namespaces hands `app.py`; its service serves clusters too."""
+
+from __future__ import annotations
+
+from pilothouse_server.clusters.access import ClusterAccess
+from pilothouse_server.namespaces import messages
+from pilothouse_server.namespaces.contents import Contents
+from pilothouse_server.namespaces.service import NamespaceService
+from pilothouse_server.rpc.noun import Noun
+from pilothouse_server.rpc.watch import WatchServer
+
+
+def namespaces_noun(watches: WatchServer, page_key: bytes, access: ClusterAccess, contents: Contents) -> Noun:
+    """Returns the noun namespaces; `contents` is what lives in them."""
+    return Noun(
+        service=NamespaceService(watches, page_key, access, contents),
+        renderers={"namespace": messages.NAMESPACE.render},
+    )

@@ -1,0 +1,51 @@
+"""What a noun hands the composition root: one value, so that `app.py` does not learn of each noun's rooms.
+
+A reconciler is no part of it: it stands in `reconcile/`, above the nouns, which do not know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from pilothouse_server.store.unit_of_work import ReadTransaction, Renderer, Transaction
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+
+# Marks everything of a noun in a namespace for deletion.
+Cascade = Callable[[Transaction, NamespaceRef], Awaitable[None]]
+# Removes everything of a noun in a namespace from the database, with its events; the cluster keeps it.
+Forget = Callable[[Transaction, NamespaceRef], Awaitable[None]]
+# How many things of each kind a namespace holds, those being deleted included: kind in words -> number.
+Held = Callable[[ReadTransaction, NamespaceId], Awaitable[Mapping[str, int]]]
+
+
+class Service(Protocol):
+    """Serves the methods of a gRPC service; each is a method of the same name."""
+
+    DESCRIPTOR: ServiceDescriptor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InNamespaces:
+    """How a noun that lives in namespaces is deleted, forgotten and counted with one."""
+
+    cascade: Cascade
+    forget: Forget
+    held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noun:
+    """One noun of the API.
+
+    `renderers`: what makes the bytes of a watched resource, by its type. `permissions`: those that its operations ask
+    for beside the ones that its methods declare. `in_namespaces` is None for what does not live in them.
+    """
+
+    service: Service
+    renderers: Mapping[str, Renderer] = field(default_factory=dict)
+    permissions: frozenset[str] = frozenset()
+    in_namespaces: InNamespaces | None = None

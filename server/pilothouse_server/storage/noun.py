@@ -1,0 +1,23 @@
+"""What the noun storage hands `app.py`."""
+
+from __future__ import annotations
+
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.rpc.noun import InNamespaces, Noun
+from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.storage import messages, operations
+from pilothouse_server.storage.mounter import Mounter
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
+from pilothouse_server.storage.service import StorageService
+
+
+def storage_noun(watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter) -> Noun:
+    """Returns the noun storage; `mounter` mounts volumes into containers."""
+    return Noun(
+        service=StorageService(watches, page_key, connect, mounter),
+        renderers={"volume": messages.VOLUME.render},
+        permissions=frozenset({HOST_PATH_PERMISSION}),
+        in_namespaces=InNamespaces(
+            cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
+        ),
+    )
