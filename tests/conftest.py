@@ -31,6 +31,8 @@ pytest_plugins = ["tests.tiers", "tests.endings"]
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
+# The folders whose files take the longest; files of short tests fill up the end of a run.
+LONG = ("readme", "main_job", "promises", "clusters", "config", "reconcile", "migrations", "storage")
 _numbers = count(1)
 
 
@@ -120,8 +122,10 @@ def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: a process that takes one of them last would work alone at the end."""
-    items.sort(key=lambda item: not item.path.name.startswith("test_killed_"))
+    """The files of whole servers first: a process that takes one of them last would work alone at the end."""
+    items.sort(
+        key=lambda item: (not item.path.name.startswith("test_killed_"), item.path.parent.name not in LONG)
+    )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

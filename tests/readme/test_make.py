@@ -152,6 +152,7 @@ async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
     assert (tree / stub).read_bytes() == (ROOT / stub).read_bytes()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "line",
     [
@@ -166,6 +167,7 @@ async def test_some_tests_are_run(tmp_path: Path, line: str) -> None:
     assert re.search(r"\b[1-9]\d* passed", printed)
 
 
+@pytest.mark.full
 async def test_make_bench_prints_its_table(tmp_path: Path) -> None:
     printed = await Shell("", tmp_path).run("make bench ARGS='--rows 12 --quick --runs 1'")
     assert "start to first answered call" in printed
