@@ -64,17 +64,13 @@ def canonical(container: pb.Container) -> pb.Container:
     for init in result.init_containers:
         init.image = image(init.image)
         _container_parts(init)
+    _fill_probes(result.probes)
     for folder in result.empty_dirs:
         folder.size_limit = amount(folder.size_limit)
     for port in result.ports:
         _port(port, container.name)
     for toleration in result.tolerations:
         toleration.operator = toleration.operator or "Equal"
-    for probe in (result.probes.liveness, result.probes.readiness, result.probes.startup):
-        if probe.ByteSize():
-            _fill(probe, PROBE)
-            if probe.HasField("http_get"):
-                _fill(probe.http_get, HTTP_GET)
     for name in ("probes", "pod_security_context"):
         _clear_empty(result, name)
     _sort(result)
@@ -138,6 +134,14 @@ def _port(port: pb.Port, container_name: str) -> None:
     port.service_type = port.service_type or pb.SERVICE_TYPE_CLUSTER_IP
     port.service_name = service_name(port, container_name)
     port.service_port = (port.service_port or port.container_port) if port.service_name else 0
+
+
+def _fill_probes(probes: pb.Probes) -> None:
+    for probe in (probes.liveness, probes.readiness, probes.startup):
+        if probe.ByteSize():
+            _fill(probe, PROBE)
+            if probe.HasField("http_get"):
+                _fill(probe.http_get, HTTP_GET)
 
 
 def _fill(message: Message, part: Part) -> None:

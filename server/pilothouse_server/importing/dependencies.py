@@ -1,8 +1,8 @@
 """What containers that are to be imported mount and read: claims, config maps and secrets of their namespace.
 
-    Needs.of      (of a container) what it names
-    Belongings    (outside any transaction) looks at the cluster for what is not here yet, each object once
-    make          (in the transaction of the import) makes rows of what was found
+    Existing      what the namespace has already
+    Discovered    what a container needs and the cluster has (`Dependencies`, outside any transaction; each object once)
+    Created       what was made for a container (`create`, in the transaction of the import)
 
 Who may not make a volume, config map or secret does not make one by an import. The values of a Secret are not even read
 then; otherwise they go from the cluster's answer to the encryption, and are part of nothing that is shown.
@@ -46,7 +46,7 @@ _RESOURCES = {"config_map": CONFIG_MAPS, "secret": SECRETS}
 _METADATA = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
 
 
-class Here(msgspec.Struct, frozen=True):
+class Existing(msgspec.Struct, frozen=True):
     """What the namespace has already. `claims` by their names on the cluster; `showing`: a config map or secret."""
 
     claims: dict[str, Volume] = {}
@@ -54,7 +54,7 @@ class Here(msgspec.Struct, frozen=True):
     showing: tuple[Volume, ...] = ()
 
 
-class Found(msgspec.Struct, frozen=True):
+class Discovered(msgspec.Struct, frozen=True):
     """What one container needs; each volume with whether it may be made where it is not there yet."""
 
     volumes: tuple[tuple[Volume, bool], ...] = ()
@@ -62,7 +62,7 @@ class Found(msgspec.Struct, frozen=True):
     secrets: tuple[Asked, ...] = ()
 
 
-class Made(msgspec.Struct, frozen=True):
+class Created(msgspec.Struct, frozen=True):
     """Names of what was made for one container."""
 
     volumes: tuple[str, ...] = ()
@@ -70,8 +70,8 @@ class Made(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...] = ()
 
 
-async def here(transaction: ReadTransaction, namespace: Namespace) -> Here:
-    """What of a namespace an import finds made."""
+async def find_existing(transaction: ReadTransaction, namespace: Namespace) -> Existing:
+    """Returns the volumes, config maps and secrets of a namespace."""
     claims: dict[str, Volume] = {}
     showing: list[Volume] = []
     async for volume in storage.stream(transaction, namespace_id=namespace.id):
@@ -85,20 +85,20 @@ async def here(transaction: ReadTransaction, namespace: Namespace) -> Here:
         for kind in kinds
         async for each in configs.stream(transaction, kind, namespace_id=namespace.id)
     }
-    return Here(claims, frozenset(made_sources), tuple(showing))
+    return Existing(claims, frozenset(made_sources), tuple(showing))
 
 
-class Belongings:
+class Dependencies:
     """One look at the cluster, for all containers of a call."""
 
-    def __init__(self, client: ClusterClient, namespace: Namespace, there: Here, may: May) -> None:
+    def __init__(self, client: ClusterClient, namespace: Namespace, existing: Existing, may: May) -> None:
         self._client = client
         self._namespace = namespace
-        self._here = there
+        self._existing = existing
         self._may = may
         self._seen: dict[tuple[str, str], Manifest | None] = {}
 
-    async def of(self, converted: Converted) -> tuple[Container, Found, tuple[str, ...]]:
+    async def discover(self, converted: Converted) -> tuple[Container, Discovered, tuple[str, ...]]:
         """The container with its claims as they are, what is to be made for it, and why it cannot be.
 
         Raises:
@@ -115,7 +115,7 @@ class Belongings:
                     needed.append((msgspec.structs.replace(seen, name=volume.name), not seen.id))
             else:
                 shows = Volume(name=volume.name, type=volume.type, source_name=volume.source_name)
-                is_here = any(volumes.is_same(each, shows) for each in self._here.showing)
+                is_here = any(volumes.is_same(each, shows) for each in self._existing.showing)
                 if not is_here:
                     self._allowed(VOLUME_PERMISSION, f"volume {volume.name}", problems)
                 needed.append((shows, not is_here))
@@ -123,7 +123,7 @@ class Belongings:
         maps: list[ConfigMap] = []
         asked: list[Asked] = []
         for (kind, name), optional in _sources(container).items():
-            if (kind, name) in self._here.sources:
+            if (kind, name) in self._existing.sources:
                 continue
             if why := sources.source_problem(kind, name):
                 if not optional:
@@ -134,11 +134,11 @@ class Belongings:
             else:
                 asked += await self._secret(name, optional, problems)
         container = msgspec.structs.replace(container, volumes=tuple(mounted))
-        return container, Found(tuple(needed), tuple(maps), tuple(asked)), tuple(problems)
+        return container, Discovered(tuple(needed), tuple(maps), tuple(asked)), tuple(problems)
 
     async def _claim(self, mounted: MountedVolume, read_only: bool, problems: list[str]) -> Volume | None:
         name = mounted.kubernetes_name
-        if (stored := self._here.claims.get(name)) is not None:
+        if (stored := self._existing.claims.get(name)) is not None:
             return stored
         if not self._allowed(VOLUME_PERMISSION, f"PersistentVolumeClaim {name}", problems):
             return None
@@ -202,12 +202,12 @@ class Belongings:
         return self._seen[key]
 
 
-async def make(
-    transaction: Transaction, namespace: Namespace, found: Found, envelopes: Envelopes
-) -> tuple[Mapping[str, str], Made]:
-    """Make what is not there yet: sources first, then the volumes that show them.
+async def create(
+    transaction: Transaction, namespace: Namespace, found: Discovered, envelopes: Envelopes
+) -> tuple[Mapping[str, str], Created]:
+    """Creates what is not there yet: sources first, then the volumes that show them.
 
-    Answers what the volumes are called in the end, by the names that they were to have, and what was made.
+    Returns what the volumes are called in the end, by the names that they were to have, and what was made.
 
     Raises:
         InvalidArgument: a rule of one of them.
@@ -229,7 +229,7 @@ async def make(
         names[wanted.name] = volume.name
         if is_new:
             made_volumes.append(volume.name)
-    return names, Made(tuple(made_volumes), tuple(maps), tuple(made_secrets))
+    return names, Created(tuple(made_volumes), tuple(maps), tuple(made_secrets))
 
 
 def _sources(container: Container) -> dict[tuple[Kind, str], bool]:

@@ -14,7 +14,7 @@ def imported_container(candidate: Candidate) -> pb.ImportedContainer:
         container=None if candidate.container is None else CONTAINER.to_proto(candidate.container),
         problems=candidate.problems,
         notes=candidate.notes,
-        volumes=candidate.made.volumes,
-        config_maps=candidate.made.config_maps,
-        secrets=candidate.made.secrets,
+        volumes=candidate.created.volumes,
+        config_maps=candidate.created.config_maps,
+        secrets=candidate.created.secrets,
     )

@@ -1,7 +1,7 @@
 """Takes existing Deployments of a Kubernetes namespace over, without restarting a pod.
 
-    read (outside any transaction): convert each Deployment, ask the cluster what our first apply would change
-    take_over (one transaction): a row for each that can be, work for the reconciler, which puts our label on it
+    discover (outside any transaction): convert each Deployment, ask the cluster what our first apply would change
+    create (one transaction): a row for each that can be, work for the reconciler, which puts our label on it
 
 The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
 (`dependencies`), each Deployment with its own: all of it, or nothing.
@@ -26,7 +26,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies
-from pilothouse_server.importing.dependencies import Belongings, Found, Here, Made
+from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing
 from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
@@ -45,23 +45,23 @@ SECONDS = 60.0
 class Candidate(msgspec.Struct, frozen=True):
     """A Deployment that was looked at. `container` None: it is not imported, `problems` say why.
 
-    `notes`: what is worth knowing of one that is imported. `made`: what was made with it of `belongings`.
+    `notes`: what is worth knowing of one that is imported. `created`: what was created with it of `discovered`.
     """
 
     deployment: str
     container: Container | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    belongings: Found = Found()
-    made: Made = Made()
+    discovered: Discovered = Discovered()
+    created: Created = Created()
 
 
-async def read(
-    connect: Connect, namespace: Namespace, names: Sequence[str], selector: str, here: Here, may: May
+async def discover(
+    connect: Connect, namespace: Namespace, names: Sequence[str], selector: str, existing: Existing, may: May
 ) -> list[Candidate]:
-    """The Deployments of these names, or all that are nobody's, as they would be taken over.
+    """Returns the Deployments of these names, or all that are nobody's, as they would be taken over.
 
-    `here`: what the namespace has already. `may`: whether the caller holds a permission there.
+    `existing`: what the namespace has already. `may`: whether the caller holds a permission there.
 
     Raises:
         Unavailable: the cluster does not answer in time.
@@ -70,20 +70,20 @@ async def read(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
-        theirs = Belongings(client, namespace, here, may)
-        return await within(_read(client, namespace, names, selector, theirs), cluster, SECONDS)
+        theirs = Dependencies(client, namespace, existing, may)
+        return await within(_discover(client, namespace, names, selector, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
 
 
-async def take_over(
+async def create(
     transaction: Transaction,
     namespace_name: str,
     candidates: Sequence[Candidate],
     envelopes: Envelopes,
     may: May,
 ) -> list[Candidate]:
-    """Make containers of those that can be; each stands for itself. Answers them with their rows.
+    """Creates containers of those that can be; each stands for itself. Returns them with their rows.
 
     Raises:
         NotFound: the namespace.
@@ -96,7 +96,7 @@ async def take_over(
         if candidate.container is not None:
             try:
                 async with transaction.attempt():
-                    candidate = await _take_over(
+                    candidate = await _create(
                         transaction, namespace, candidate, candidate.container, envelopes, may
                     )
             except PilothouseError as error:
@@ -107,7 +107,7 @@ async def take_over(
 
 def record(taken: Sequence[Candidate]) -> dict[str, Any]:
     """What the audit record says of an import: names alone."""
-    made = [item.made for item in taken if item.container is not None]
+    made = [item.created for item in taken if item.container is not None]
     return {
         "imported": [item.deployment for item in taken if item.container is not None],
         "volumes": [name for each in made for name in each.volumes],
@@ -116,7 +116,7 @@ def record(taken: Sequence[Candidate]) -> dict[str, Any]:
     }
 
 
-async def _take_over(
+async def _create(
     transaction: Transaction,
     namespace: Namespace,
     candidate: Candidate,
@@ -127,7 +127,7 @@ async def _take_over(
     name_taken, _ = await repository.taken_names(transaction, namespace.id, container.name, ())
     if name_taken:
         raise already_exists("container", container.name)
-    names, made = await dependencies.make(transaction, namespace, candidate.belongings, envelopes)
+    names, created = await dependencies.create(transaction, namespace, candidate.discovered, envelopes)
     _refuse_alike(container, names)
     wanted = msgspec.structs.replace(
         with_volume_names(container, names),
@@ -135,7 +135,7 @@ async def _take_over(
         namespace_ref=namespace.ref,
     )
     stored = await operations.add(transaction, namespace, wanted, may)
-    return msgspec.structs.replace(candidate, container=stored, made=made)
+    return msgspec.structs.replace(candidate, container=stored, created=created)
 
 
 def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
@@ -149,8 +149,8 @@ def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
             )
 
 
-async def _read(
-    client: ClusterClient, namespace: Namespace, names: Sequence[str], selector: str, theirs: Belongings
+async def _discover(
+    client: ClusterClient, namespace: Namespace, names: Sequence[str], selector: str, theirs: Dependencies
 ) -> list[Candidate]:
     where = namespace.kubernetes_name
     listed = await client.list(DEPLOYMENTS, where, label_selector=selector)
@@ -191,14 +191,14 @@ async def _candidate(
     name: str,
     services: Sequence[Manifest],
     shared: dict[str, str],
-    theirs: Belongings,
+    theirs: Dependencies,
 ) -> Candidate:
     live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
     converted = convert(live, services)
     if converted.problems:
         return Candidate(name, problems=converted.problems)
     converted = without_services(converted, _of(converted, shared))
-    with_theirs, found, problems = await theirs.of(converted)
+    with_theirs, found, problems = await theirs.discover(converted)
     if problems:
         return Candidate(name, problems=problems)
     try:
@@ -217,7 +217,7 @@ async def _candidate(
     if changed:
         container = msgspec.structs.replace(container, drift_policy="report")
         notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
-    return Candidate(name, container, notes=tuple(notes), belongings=found)
+    return Candidate(name, container, notes=tuple(notes), discovered=found)
 
 
 def _of(converted: Converted, reasons: dict[str, str]) -> dict[str, str]:
@@ -245,7 +245,7 @@ async def _changed_by_apply(client: ClusterClient, container: Container, live: M
     return paths or [template]
 
 
-async def _try_claims(client: ClusterClient, namespace: Namespace, found: Found) -> None:
+async def _try_claims(client: ClusterClient, namespace: Namespace, found: Discovered) -> None:
     """Raises Refused where the cluster would not let a claim be as it is described here."""
     for volume, is_new in found.volumes:
         if volume.is_claim and is_new:
@@ -273,7 +273,9 @@ async def _unlike_services(
 
 
 def _refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
-    return msgspec.structs.replace(candidate, container=None, problems=tuple(problems), notes=(), made=Made())
+    return msgspec.structs.replace(
+        candidate, container=None, problems=tuple(problems), notes=(), created=Created()
+    )
 
 
 def _words(error: PilothouseError) -> list[str]:

@@ -21,14 +21,14 @@ class ImportHandler:
         """Takes existing Deployments over. The cluster is asked before the transaction begins."""
         async with call.read() as reading:
             namespace = await namespaces.locate(reading, request.namespace)
-            here = await dependencies.here(reading, namespace)
+            existing = await dependencies.find_existing(reading, namespace)
         call.describe(namespace_id=namespace.id)
         namespaces.refuse_inactive(namespace)
         may = call.may(namespace.name)
-        candidates = await operations.read(
-            self._connect, namespace, request.names, request.label_selector, here, may
+        candidates = await operations.discover(
+            self._connect, namespace, request.names, request.label_selector, existing, may
         )
-        taken = await operations.take_over(
+        taken = await operations.create(
             await call.transaction(), request.namespace, candidates, self._envelopes, may
         )
         call.describe(**operations.record(taken))
