@@ -20,6 +20,8 @@ _SHARED = {
     "leases",
     "login_throttles",
     "namespaces",
+    "pending_changes",
+    "pending_incidents",
     "roles",
     "stream_head",
     "users",
@@ -218,12 +220,36 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
         assert await app.fetchval("SELECT count(*) FROM container_images") == 3
 
 
-@pytest.mark.parametrize("table", ["leases", "login_throttles", "container_summary", "schema_migrations"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "leases",
+        "login_throttles",
+        "container_summary",
+        "schema_migrations",
+        "pending_changes",
+        "pending_incidents",
+    ],
+)
 async def test_the_servers_own_tables_are_closed_to_requests(apart: Database, table: str) -> None:
     for user_id in (user_of(1), ADMINISTRATOR):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with apart.app(user_id) as app:
                 await app.fetch(f"SELECT * FROM {table}")
+
+
+async def test_nobody_but_the_owner_reads_or_changes_what_is_pending(apart: Database) -> None:
+    async with apart.system() as system:
+        assert await system.fetchval("SELECT count(id) FROM pending_changes") == 2
+        for statement in (
+            "SELECT records FROM pending_changes",
+            "UPDATE pending_changes SET failures = 0",
+            "DELETE FROM pending_changes",
+            "DELETE FROM pending_incidents",
+            "INSERT INTO pending_changes (records, record_hashes, events, messages) VALUES ('{}', '{}', '{}', '{}')",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await system.execute(statement)
 
 
 @pytest.mark.parametrize("table", ["encryption_keys", "stream_head", "audit_seals"])

@@ -85,6 +85,9 @@ _PER_TENANT: dict[str, str] = {
         $1, 'UNARY', 200, 5, $1, sha256($2::bytea), sha256($2::bytea))""",
     "events": """INSERT INTO events (revision, resource_type, resource_id, namespace_id, resource_name, kind, message)
         VALUES ($1, 'container', $1, $1, 'web-' || $2, 'added', '\\x01')""",
+    "pending_changes": """SELECT put_changes('[]', '{}', '[]', '{}')""",
+    "pending_incidents": """INSERT INTO pending_incidents (id, records, record_hashes, events, messages, created_at,
+        sqlstate, constraint_name, incident_sequence) VALUES ($1, '{}', '{}', '{}', '{}', now(), '23514', '', $1)""",
     "container_resource_usage": """INSERT INTO container_resource_usage
         (container_id, namespace_id, cpu_cores_used, cpu_usage_percent) VALUES ($1, $1, 11, 100 * $1 + 1000)""",
     "container_usage_hourly": """INSERT INTO container_usage_hourly (container_id, namespace_id, bucket, samples)

@@ -91,7 +91,7 @@ REVOKE INSERT, UPDATE, DELETE ON events FROM @system@;
 CREATE POLICY stream_head_visible_policy ON stream_head FOR SELECT TO @app@ USING (true);
 GRANT SELECT ON stream_head TO @app@, @system@;
 """)
-    _append_changes()
+    define_append_changes()
     run("""
 CREATE FUNCTION begin_new_history() RETURNS uuid
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -103,7 +103,8 @@ COMMENT ON FUNCTION begin_new_history() IS 'Starts a new line of events after a 
 """)
 
 
-def _append_changes() -> None:
+def define_append_changes() -> None:
+    """Defines the function as this release has it; later migrations come back to it on their way down."""
     run("""
 CREATE FUNCTION check_appended_changes(p_audit jsonb, p_events jsonb, p_operation jsonb, p_idempotency jsonb)
     RETURNS void

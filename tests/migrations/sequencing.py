@@ -1,0 +1,209 @@
+"""Writers, sequencers and a checker for the order that `put_changes` and `sequence_changes` promise.
+
+`World` holds objects in a table of its own. A writer locks some, raises their versions, and puts one event for each,
+whose message says `object:version`. `faults` then reads the events and says what is wrong with their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import random
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+from tests.conftest import Database, connection
+
+PUT = "SELECT put_changes($1::jsonb, $2::bytea[], $3::jsonb, $4::bytea[])"
+
+
+def record(number: int = 0, **columns: Any) -> dict[str, Any]:
+    """An audit record as the application sends it, without its hash."""
+    return {"action": "update", "resource_type": "container", "resource_id": number, **columns}
+
+
+def record_hash(one: dict[str, Any]) -> bytes:
+    """A hash that stands for the record's; what is hashed does not matter to the database."""
+    return hashlib.sha256(json.dumps(one, sort_keys=True).encode()).digest()
+
+
+def event(number: int = 0, **columns: Any) -> dict[str, Any]:
+    """An event without its message."""
+    return {
+        "resource_type": "container",
+        "resource_id": number,
+        "resource_name": f"object-{number}",
+        "namespace_id": None,
+        "kind": "modified",
+        **columns,
+    }
+
+
+async def put(
+    opened: asyncpg.Connection, records: list[dict[str, Any]], events: list[tuple[dict[str, Any], bytes]]
+) -> int:
+    """Puts one row of pending changes; returns its id."""
+    put_id: int = await opened.fetchval(
+        PUT,
+        json.dumps(records),
+        [record_hash(one) for one in records],
+        json.dumps([one for one, _ in events]),
+        [message for _, message in events],
+    )
+    return put_id
+
+
+async def append(
+    opened: asyncpg.Connection, records: list[dict[str, Any]], events: list[tuple[dict[str, Any], bytes]]
+) -> None:
+    """Puts and numbers in one transaction, as a server of the release before does."""
+    await opened.fetchrow(
+        "SELECT * FROM append_changes($1::jsonb, $2::jsonb)",
+        json.dumps([{**one, "record_hash": record_hash(one).hex()} for one in records]),
+        json.dumps([{**one, "message": base64.b64encode(message).decode()} for one, message in events]),
+    )
+
+
+async def sequence(opened: asyncpg.Connection, limit: int = 200) -> list[asyncpg.Record]:
+    """One call of the sequencer: the events that it numbered, and last the head."""
+    rows: list[asyncpg.Record] = await opened.fetch("SELECT * FROM sequence_changes($1)", limit)
+    return rows
+
+
+async def drain(opened: asyncpg.Connection) -> None:
+    """Numbers until nothing is pending."""
+    while (await sequence(opened))[-1]["more"]:
+        pass
+
+
+@dataclass
+class World:
+    """Objects that writers change. `committed` are the operations that were acknowledged, in that order."""
+
+    database: Database
+    objects: int = 5
+    # The share of changes that are written as a server of the release before writes them.
+    legacy: float = 0.0
+    committed: list[str] = field(default_factory=list)
+    # Operation → one that its writer knew to be committed before it began.
+    after: dict[str, str] = field(default_factory=dict)
+    returned: list[asyncpg.Record] = field(default_factory=list)
+
+    async def prepare(self) -> None:
+        """Makes the table of objects."""
+        async with connection(self.database.admin_dsn) as admin:
+            await admin.execute(
+                "CREATE TABLE objects (id integer PRIMARY KEY, version integer NOT NULL DEFAULT 0);"
+                f"INSERT INTO objects (id) SELECT generate_series(1, {self.objects});"
+                "GRANT SELECT, UPDATE ON objects TO pilothouse_system"
+            )
+
+    async def change(self, opened: asyncpg.Connection, choose: random.Random) -> None:
+        """One mutation: some objects, perhaps a savepoint that is taken back, perhaps a rollback."""
+        operation = str(uuid4())
+        known = self.committed[-1] if self.committed else None
+        transaction = opened.transaction()
+        await transaction.start()
+        events = []
+        for number in sorted(choose.sample(range(1, self.objects + 1), choose.randint(1, 3))):
+            if choose.random() < 0.2:
+                inner = opened.transaction()
+                await inner.start()
+                await opened.execute("UPDATE objects SET version = version + 7 WHERE id = $1", number)
+                await inner.rollback()
+            version = await opened.fetchval(
+                "UPDATE objects SET version = version + 1 WHERE id = $1 RETURNING version", number
+            )
+            events.append((event(number, operation_id=operation), f"{number}:{version}".encode()))
+        if choose.random() < self.legacy:
+            await append(opened, [record(operation_id=operation)], events)
+        else:
+            await put(opened, [record(operation_id=operation)], events)
+        if choose.random() < 0.15:
+            await transaction.rollback()
+            return
+        await transaction.commit()
+        self.committed.append(operation)
+        if known is not None:
+            self.after[operation] = known
+
+    async def write(self, seed: int, count: int) -> None:
+        """Changes until `count`; a connection that is killed is made again."""
+        choose = random.Random(seed)
+        left = count
+        while left:
+            try:
+                async with connection(self.database.system_dsn) as opened:
+                    while left:
+                        left -= 1
+                        await self.change(opened, choose)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+                continue
+
+    async def number(self, seed: int, done: asyncio.Event) -> None:
+        """One server's sequencer: calls with batches of any size until `done`."""
+        choose = random.Random(seed)
+        while not done.is_set():
+            try:
+                async with connection(self.database.system_dsn) as opened:
+                    while not done.is_set():
+                        self.returned += (await sequence(opened, choose.choice((1, 2, 5, 200))))[:-1]
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+                continue
+
+    async def faults(self) -> list[str]:
+        """What is wrong with the order, once all is numbered."""
+        async with connection(self.database.admin_dsn) as admin:
+            rows = await admin.fetch("SELECT * FROM events ORDER BY revision")
+            found = await chain_faults(admin)
+            if pending := await admin.fetchval("SELECT count(*) FROM pending_changes"):
+                found.append(f"{pending} rows were never numbered")
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        versions: dict[int, int] = {}
+        previous = None
+        for expected, row in enumerate(rows, 1):
+            operation = str(row["operation_id"])
+            number, version = map(int, bytes(row["message"]).split(b":"))
+            if row["revision"] != expected:
+                found.append(f"revision {expected} is missing")
+            if version != versions.get(number, 0) + 1:
+                found.append(f"object {number} goes from {versions.get(number, 0)} to {version}")
+            versions[number] = version
+            if operation in first and previous != operation:
+                found.append(f"operation {operation} is not in one piece")
+            first.setdefault(operation, expected)
+            last[operation] = expected
+            previous = operation
+        found += [f"{each} was acknowledged and has no event" for each in self.committed if each not in first]
+        for later, earlier in self.after.items():
+            if later in first and earlier in last and first[later] < last[earlier]:
+                found.append(f"{later} began after {earlier} and is numbered before it")
+        return found
+
+
+async def chain_faults(opened: asyncpg.Connection) -> list[str]:
+    """What is wrong with the audit log, recomputed here; `opened` may read all of it."""
+    found = []
+    chain, expected = bytes(32), 0
+    for row in await opened.fetch(
+        "SELECT sequence, record_hash, chain_hash FROM operation_logs ORDER BY sequence"
+    ):
+        expected += 1
+        if row["sequence"] != expected:
+            found.append(f"sequence {expected} is missing or double")
+            expected = row["sequence"]
+        chain = hashlib.sha256(chain + row["sequence"].to_bytes(8, "big") + row["record_hash"]).digest()
+        if chain != row["chain_hash"]:
+            found.append(f"the chain breaks at {row['sequence']}")
+            chain = row["chain_hash"]
+    head = await opened.fetchrow("SELECT audit_sequence, audit_chain_hash FROM stream_head")
+    assert head is not None
+    if (head[0], bytes(head[1])) != (expected, bytes(chain)):
+        found.append("the head is not the last record's")
+    return found
