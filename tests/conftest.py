@@ -79,6 +79,12 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         await opened.close()
 
 
+async def number_changes(opened: asyncpg.Connection) -> None:
+    """Has all that is committed numbered: who reads the log or the events by SQL begins with it."""
+    while (await opened.fetch("SELECT more FROM sequence_changes()"))[-1]["more"]:
+        pass
+
+
 def addresses(server: EmbeddedPostgres, name: str) -> Database:
     """The addresses of the database `name` on `server`."""
     return Database(

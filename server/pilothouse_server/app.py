@@ -60,7 +60,7 @@ from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
-from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
+from pilothouse_server.store.periodic import MAKE_PARTITIONS, Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.supervision import Supervisor
 from pilothouse_server.watch.hub import Hub
@@ -140,6 +140,7 @@ class Application:
         # Not before the address is ours: a password that is made here is shown once.
         self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
         await self._register_clusters()
+        self.store.on_committed = self.feed.committed
         self.feed.on_grants_changed = self.authenticator.invalidate
         self.feed.on_changes = self.reconciler.wake
         self._supervisor.start("audit writer", self.audit_writer.run)
@@ -149,6 +150,7 @@ class Application:
         self._supervisor.start("usage stream", self.usage_stream.run)
         roll_up = Periodic("roll up usage", metrics.ROLL_UP_SECONDS, lambda: metrics.roll_up(self.store))
         periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), roll_up])
+        self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
         self._supervisor.start("periodic work", periodic.run)
         await self.feed.started()
         await self._server.start()

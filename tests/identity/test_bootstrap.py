@@ -13,7 +13,7 @@ from pilothouse_server.identity.bootstrap import bootstrap
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 from tests.identity.server import ADMIN_PASSWORD, refused, running, settings_of
 
 
@@ -74,6 +74,7 @@ async def test_shipped_roles_are_brought_up_to_date(
         await connection.execute("""UPDATE roles SET permissions = '["*"]' WHERE name = 'viewer'""")
         await bootstrap(store, passwords, ADMIN_PASSWORD)
         after = await connection.fetch(query)
+        await number_changes(connection)
         records = await connection.fetch(
             "SELECT action, resource_type, resource_name FROM operation_logs ORDER BY sequence"
         )

@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from tests.conftest import number_changes
 from tests.identity.server import Caller, IdentityServer, ended, refused
 from tests.waiting import patient, poll_until
 
@@ -360,6 +361,7 @@ async def test_grants_are_recorded_in_their_namespace(shared: IdentityServer, ro
     await shared.user(root, username, ("viewer", here), log_in=False)
     await root.RevokeRole(pb.RevokeRoleRequest(username=username, role="viewer", namespace=here))
     async with shared.database.system() as connection:
+        await number_changes(connection)
         rows = await connection.fetch(
             "SELECT action, resource_name, metadata ->> 'role' AS role FROM operation_logs "
             "WHERE namespace_id = $1 ORDER BY sequence",

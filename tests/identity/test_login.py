@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.identity.operations.login import FREE_FAILURES
 from pilothouse_server.values.names import normalise_username
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 from tests.identity.server import (
     ADMIN_PASSWORD,
     PASSWORD,
@@ -356,6 +356,7 @@ async def test_logins_are_recorded_without_passwords_or_tokens(server: IdentityS
         server.stranger, "RefreshSession", pb.RefreshSessionRequest(refresh_token=admin.refresh_token)
     )
     async with server.database.system() as connection:
+        await number_changes(connection)
         rows = await connection.fetch(
             "SELECT action, username, resource_name, error_code, log::text AS everything FROM operation_logs AS log "
             "WHERE resource_type = 'session' ORDER BY sequence"

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from tests.conftest import number_changes
 from tests.identity.server import (
     ADMIN_PASSWORD,
     PASSWORD,
@@ -308,6 +309,7 @@ async def test_changes_are_recorded_without_passwords(shared: IdentityServer, ro
     await root.ResetPassword(pb.ResetPasswordRequest(username=name, new_password="quite another one"))
     await root.DeleteUser(pb.DeleteUserRequest(username=name))
     async with shared.database.system() as connection:
+        await number_changes(connection)
         rows = await connection.fetch(
             "SELECT action, log::text AS everything FROM operation_logs AS log "
             "WHERE resource_type = 'user' AND resource_name = $1 ORDER BY sequence",

@@ -16,7 +16,7 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse.metrics.v1 import metrics_pb2_grpc
 from pilothouse_client import AsyncClient
 from pilothouse_server.metrics.model import Sample
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 from tests.harness import Server, running_server
 from tests.metrics.world import Box, make_box
 
@@ -41,6 +41,7 @@ class Served:
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """What a query finds, seen by the system role."""
         async with self.server.database.system() as connection:
+            await number_changes(connection)
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def stub(self, username: str) -> tuple[Any, tuple[tuple[str, str], ...]]:

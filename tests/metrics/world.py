@@ -16,7 +16,7 @@ from pilothouse_server.metrics.operations import UsageStore
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -54,6 +54,7 @@ class World:
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """What a query finds, seen by the system role."""
         async with self.database.system() as connection:
+            await number_changes(connection)
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def partitions_since(self, day: datetime) -> None:

@@ -6,10 +6,16 @@ from collections.abc import Collection, Mapping
 
 import asyncpg
 
+from tests.conftest import number_changes
+
 # Where a record goes, and the head that numbers it.
-RECORDS = frozenset({"operation_logs", "stream_head"})
-# When a session was last used is noted beside the calls, at most once a minute.
-_BESIDE = {"sessions": "last_used_at"}
+RECORDS = frozenset({"operation_logs", "pending_changes", "stream_head"})
+# When a session was last used is noted beside the calls, at most once a minute; how far the search for pending
+# changes goes, by each pass of the sequencer.
+_BESIDE = {
+    "sessions": ("last_used_at",),
+    "stream_head": ("pending_floor", "floor_candidate", "floor_transaction"),
+}
 _TABLES = """
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname
@@ -18,11 +24,12 @@ WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition 
 
 async def contents(sql: asyncpg.Connection, leaving_out: Collection[str] = ()) -> Mapping[str, str]:
     """Table → digest of all its rows, of every table but those left out; sequences do not count."""
+    await number_changes(sql)
     names = [row["relname"] for row in await sql.fetch(_TABLES) if row["relname"] not in leaving_out]
     digests = ", ".join(
-        f"(SELECT coalesce(md5(string_agg(md5((to_jsonb(t) - '{_BESIDE.get(name, '')}')::text), ',' "
-        f"ORDER BY md5((to_jsonb(t) - '{_BESIDE.get(name, '')}')::text))), '') FROM {name} AS t) AS {name}"
-        for name in names
+        f"(SELECT coalesce(md5(string_agg(md5((to_jsonb(t) - '{{{beside}}}'::text[])::text), ',' "
+        f"ORDER BY md5((to_jsonb(t) - '{{{beside}}}'::text[])::text))), '') FROM {name} AS t) AS {name}"
+        for name, beside in ((name, ",".join(_BESIDE.get(name, ()))) for name in names)
     )
     row = await sql.fetchrow(f"SELECT {digests}")
     assert row is not None

@@ -13,7 +13,7 @@ import pytest_asyncio
 from google.rpc import error_details_pb2
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from tests.conftest import Database, new_database
+from tests.conftest import Database, new_database, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import OPERATION_KEY, Caller
 from tests.promises.requests import OWN, Fields, workload
@@ -264,6 +264,7 @@ async def _refused(world: World, case: Case, caller: Caller | None = None) -> li
         outcome = await world.call(case.method, case.fields, caller)
         after = await contents(sql, leaving_out)
         operation_id = str(outcome.trailing[OPERATION_KEY])
+        await number_changes(sql)
         records = await sql.fetch(
             "SELECT error_code FROM operation_logs WHERE operation_id = $1::text::uuid", operation_id
         )

@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.store.unit_of_work import UnitOfWork
+from tests.conftest import number_changes
 from tests.promises.tables import RECORDS, contents
 from tests.promises.world import World
 
-_REFUSE = "ALTER TABLE operation_logs ADD CONSTRAINT no_more_records CHECK (false) NOT VALID"
-_ALLOW = "ALTER TABLE operation_logs DROP CONSTRAINT no_more_records"
+_REFUSE = "ALTER TABLE pending_changes ADD CONSTRAINT no_more_records CHECK (false) NOT VALID"
+_ALLOW = "ALTER TABLE pending_changes DROP CONSTRAINT no_more_records"
 
 
 async def changes_without_record(world: World) -> list[str]:
@@ -45,15 +46,15 @@ async def test_nothing_changes_without_its_record(full_world: World) -> None:
 async def test_a_change_that_does_not_wait_for_its_record_is_found(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = UnitOfWork._append
+    put = UnitOfWork._put
 
     async def careless(self: UnitOfWork, transaction: object, *arguments: object) -> object:
         work: AsyncConnection | None = self._connection
         assert work is not None
         await work.commit()
-        return await append(self, transaction, *arguments)  # type: ignore[arg-type]
+        return await put(self, transaction, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(UnitOfWork, "_append", careless)
+    monkeypatch.setattr(UnitOfWork, "_put", careless)
     faults = await changes_without_record(full_world)
     assert "CreateContainer changed containers" in faults
     assert "CreateUser changed users" in faults
@@ -68,10 +69,12 @@ async def written_by_validation(world: World) -> list[str]:
             if rule.has_validate_only:
                 request = world.request(rule)
                 request.validate_only = True
+                await number_changes(sql)
                 count = await sql.fetchval("SELECT count(*) FROM operation_logs")
                 outcome = await world.caller_of(rule).invoke(rule, request)
                 if outcome.code != "OK":
                     faults.append(f"{rule.name}: {outcome.code} {outcome.message}")
+                await number_changes(sql)
                 rows = await sql.fetch(
                     "SELECT request_path FROM operation_logs ORDER BY sequence OFFSET $1", count
                 )

@@ -147,6 +147,19 @@ async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: W
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
 
+async def test_a_token_of_a_copy_that_went_another_way_is_out_of_range(world: World) -> None:
+    """A restored copy keeps the history's id; the events that it makes after that have marks of their own."""
+    await make(world, "a")
+    token = await token_now(world)
+    assert (await resumed(world, world.admin, token, bookmarkPeriodSeconds=1)).code == "OK"
+    await make(world, "b")
+    async with world.sql() as sql:
+        mark = "UPDATE events SET mark = $1 WHERE revision = (SELECT revision - 1 FROM stream_head) RETURNING mark"
+        assert await sql.fetchval(mark, b"another!") == b"another!"
+    outcome = await resumed(world, world.admin, token)
+    assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
+
+
 async def test_changed_grants_end_a_watch_over_all_that_is_visible(world: World) -> None:
     somebody = await world.make_user("somebody", {OWN: "viewer", FOREIGN: "viewer"})
     rule = world.rule("WatchContainers")

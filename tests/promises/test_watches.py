@@ -14,6 +14,7 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_server.rpc import watch
 from pilothouse_server.store.feed import FeedEvent
 from pilothouse_server.tasks import cancel_and_wait
+from tests.conftest import number_changes
 from tests.harness import running_server
 from tests.promises.calling import Caller, token_of
 from tests.promises.following import Follower, faults
@@ -73,6 +74,7 @@ async def race(
                 for _ in range(3):
                     await kill_listeners(world)
             await writing
+            await number_changes(sql)
             head = await sql.fetchval("SELECT revision FROM stream_head")
 
             async def there() -> bool:

@@ -24,7 +24,7 @@ from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
-from tests.conftest import Database, connection
+from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD, Server, running_server
 from tests.promises import requests
 from tests.promises.calling import Caller, Outcome, served
@@ -102,6 +102,7 @@ class World:
     async def sql(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection of the superuser, whom no policy binds."""
         async with connection(self.server.database.admin_dsn) as opened:
+            await number_changes(opened)
             yield opened
 
 

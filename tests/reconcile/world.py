@@ -37,7 +37,7 @@ from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 from tests.kubernetes.containers import container as model
 from tests.waiting import poll_until
 
@@ -222,6 +222,7 @@ class World:
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """Rows of the database, as the system role."""
         async with self.database.system() as connection:
+            await number_changes(connection)
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
 

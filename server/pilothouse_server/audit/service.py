@@ -14,9 +14,10 @@ from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
-from pilothouse_server.store.feed import stream_head
+from pilothouse_server.store.feed import StreamHead, record_mark, stream_head
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch import resume_token
+from pilothouse_server.watch.resume_token import Position
 
 _STRETCH = 500
 
@@ -35,6 +36,7 @@ class AuditService:
     ) -> pb.ListOperationsResponse:
         """Lists records."""
         page = wire.page_request(call, self._page_key, request.namespace)
+        await self._watches.feed.settled()
         async with call.read(replica=True) as transaction:
             sight = await _sight(call, transaction, request.namespace)
             found, token = await operations.list_operations(transaction, page, sight)
@@ -44,6 +46,7 @@ class AuditService:
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
         """Returns one record."""
+        await self._watches.feed.settled()
         async with call.read() as transaction:
             found = await operations.locate(
                 transaction, UUID(request.operation_id), Sight(call.user_id, call.visible_namespaces())
@@ -55,6 +58,7 @@ class AuditService:
     ) -> pb.GetUserOperationStatsResponse:
         """Returns what users have done."""
         page = wire.page_request(call, self._page_key, request.username)
+        await self._watches.feed.settled()
         async with call.read() as transaction:
             found, token = await operations.list_stats(transaction, page, request.username)
         return pb.GetUserOperationStatsResponse(
@@ -67,9 +71,10 @@ class AuditService:
     ) -> AsyncIterator[pb.WatchOperationsResponse]:
         """Watches records in the order of the chain.
 
-        A record may be committed while a watcher looks, never before one that is seen: sequences are given
+        A record may be numbered while a watcher looks, never before one that is seen: sequences are given
         under the lock that is held until the commit.
         """
+        await self._watches.feed.settled()
         records = self._watches.hub.records
         async with call.read(snapshot=True) as transaction:
             head = await stream_head(transaction)
@@ -91,20 +96,16 @@ class AuditService:
             history=head.history,
         )
         if request.resume_token:
-            async with call.store.system_read() as transaction:
-                oldest = await operations.oldest_sequence(transaction)
-            position = resume_token.read(request.resume_token, tokens, oldest_revision=oldest)
-            if position < oldest - 1 or position > head.audit_sequence:
-                raise resume_token.horizon(oldest)
+            position, mark = await self._resumed(request.resume_token, call, tokens, head)
         else:
-            position = head.audit_sequence
-            yield _answer(resource.CHANGE_TYPE_SYNCED, position, tokens)
+            position, mark = head.audit_sequence, head.record_mark
+            yield _answer(resource.CHANGE_TYPE_SYNCED, tokens, Position(position, mark))
         period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
         loop = asyncio.get_running_loop()
         last_sent = loop.time()
         while True:
             if not await records.beyond(position, max(0.0, last_sent + period - loop.time())):
-                yield _answer(resource.CHANGE_TYPE_BOOKMARK, position, tokens)
+                yield _answer(resource.CHANGE_TYPE_BOOKMARK, tokens, Position(position, mark))
                 last_sent = loop.time()
                 continue
             newest = records.newest
@@ -120,8 +121,10 @@ class AuditService:
                 found = await operations.operations_between(
                     transaction, position, newest, sight, most=_STRETCH
                 )
+                position = found[-1].sequence if len(found) == _STRETCH else newest
+                mark = await record_mark(transaction, position) or resume_token.NO_MARK
             for item in found:
-                call.resume_token = tokens.token(item.sequence)
+                call.resume_token = tokens.token(Position(item.sequence, item.chain_hash[:8]))
                 yield pb.WatchOperationsResponse(
                     change_type=resource.CHANGE_TYPE_ADDED,
                     operation=messages.OPERATION.to_proto(item),
@@ -129,7 +132,20 @@ class AuditService:
                     resume_token=call.resume_token,
                 )
                 last_sent = loop.time()
-            position = found[-1].sequence if len(found) == _STRETCH else newest
+
+    async def _resumed(
+        self, token: str, call: Call, tokens: resume_token.TokenIssuer, head: StreamHead
+    ) -> tuple[int, bytes]:
+        """Where a token stands, if that is a place in this log that is still kept."""
+        async with call.store.system_read() as transaction:
+            oldest = await operations.oldest_sequence(transaction)
+            position = tokens.read(token, oldest_revision=oldest)
+            if not oldest - 1 <= position.revision <= head.audit_sequence:
+                raise resume_token.horizon(oldest)
+            mark = await record_mark(transaction, position.revision)
+        if mark is not None and mark != position.mark:
+            raise resume_token.changed(oldest)
+        return position.revision, position.mark
 
 
 async def _sight(
@@ -147,8 +163,8 @@ async def _sight(
 
 
 def _answer(
-    change: resource.ChangeType.ValueType, position: int, tokens: resume_token.TokenIssuer
+    change: resource.ChangeType.ValueType, tokens: resume_token.TokenIssuer, position: Position
 ) -> pb.WatchOperationsResponse:
     return pb.WatchOperationsResponse(
-        change_type=change, revision=position, resume_token=tokens.token(position)
+        change_type=change, revision=position.revision, resume_token=tokens.token(position)
     )

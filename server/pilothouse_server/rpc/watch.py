@@ -1,7 +1,9 @@
 """One stream for all nouns: the current state, SYNCED, then every change in commit order.
 
 The snapshot is read in one repeatable-read transaction, which also reads the stream head, so the state and
-the revision at which changes begin belong to the same moment. After that the watch has a position in the
+the revision at which changes begin belong to the same moment. It reads too which changes are committed and not yet
+numbered: it shows their effects already, so their events are passed over when they come, also by who resumes.
+After that the watch has a position in the
 hub's ring (see `watch.hub`); where the ring no longer holds what comes next, it reads it from the database.
 Each event is checked against the caller's present grants and the filter; an object that no longer matches
 is shown as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
@@ -29,12 +31,20 @@ from google.protobuf.message import Message
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
-from pilothouse_server.store.feed import Feed, FeedEvent, StreamHead, stream_head
+from pilothouse_server.store.feed import (
+    MOST_PENDING_IDS,
+    Feed,
+    FeedEvent,
+    StreamHead,
+    event_mark,
+    pending_event_ids,
+    stream_head,
+)
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
-from pilothouse_server.watch.resume_token import TokenIssuer
+from pilothouse_server.watch.resume_token import Position, TokenIssuer
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
 
@@ -119,34 +129,68 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     wanted = await _filter(server, call, watched)
     visible = call.visible_namespaces()
     current: deque[bytes] = deque()
-    async with call.read(snapshot=True) as transaction:
-        head = await stream_head(transaction)
-        tokens = resume_token.issuer(
-            server.key,
-            user_id=call.user_id,
-            method=call.method,
-            filter_text=wanted.text,
-            history=head.history,
-            sight="" if wanted.namespace_id is not None else _sight_text(visible),
-        )
-        if request.resume_token:
-            position = resume_token.read(request.resume_token, tokens, oldest_revision=head.oldest_revision)
-            if position < head.oldest_revision - 1 or position > head.revision:
-                raise resume_token.horizon(head.oldest_revision)
-        else:
-            position = head.revision
-            async for entity in watched.resources(transaction, wanted, call):
-                current.append(_added(entity.SerializeToString()))
+    begun = None
+    while begun is None:
+        async with call.read(snapshot=True) as transaction:
+            begun = await _begin(server, call, watched, wanted, transaction, current)
+        if begun is None:
+            await server.feed.settled()
+    head, tokens, position = begun
     while current:
         yield current.popleft()
     call.resume_token = tokens.token(position)
     if not request.resume_token:
-        yield _marker(resource.CHANGE_TYPE_SYNCED, position, call.resume_token)
+        yield _marker(resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token)
     changes = _Changes(server, call, wanted, tokens, head, visible, position)
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     async with aclosing(changes.answers(period)) as answers:
         async for answer in answers:
             yield answer
+
+
+async def _begin(
+    server: WatchServer,
+    call: Call,
+    watched: Watched,
+    wanted: WatchFilter,
+    transaction: ReadTransaction,
+    current: deque[bytes],
+) -> tuple[StreamHead, TokenIssuer, Position] | None:
+    """Where the watch begins: where its token says, or at the state that is put into `current`.
+
+    None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
+    """
+    head = await stream_head(transaction)
+    tokens = resume_token.issuer(
+        server.key,
+        user_id=call.user_id,
+        method=call.method,
+        filter_text=wanted.text,
+        history=head.history,
+        sight="" if wanted.namespace_id is not None else _sight_text(call.visible_namespaces()),
+    )
+    if call.request.resume_token:
+        position = tokens.read(call.request.resume_token, oldest_revision=head.oldest_revision)
+        await _check_position(transaction, position, head)
+        return head, tokens, position
+    pending = await pending_event_ids(transaction)
+    if len(pending) > MOST_PENDING_IDS:
+        return None
+    async for entity in watched.resources(transaction, wanted, call):
+        current.append(_added(entity.SerializeToString()))
+    return head, tokens, Position(head.revision, head.mark, pending)
+
+
+async def _check_position(transaction: ReadTransaction, position: Position, head: StreamHead) -> None:
+    """Raises OutOfRange where what follows on the position is not kept, or where it is of another history."""
+    oldest = head.oldest_revision
+    if not oldest - 1 <= position.revision <= head.revision:
+        raise resume_token.horizon(oldest)
+    mark = await event_mark(transaction, position.revision)
+    if mark is None and position.revision >= oldest:
+        raise resume_token.horizon(oldest)
+    if mark is not None and mark != position.mark:
+        raise resume_token.changed(oldest)
 
 
 async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFilter:
@@ -187,7 +231,7 @@ class _Changes:
         tokens: TokenIssuer,
         head: StreamHead,
         visible: frozenset[int] | None,
-        position: int,
+        position: Position,
     ) -> None:
         self._server = server
         self._call = call
@@ -195,7 +239,11 @@ class _Changes:
         self._tokens = tokens
         self._head = head
         self._visible = visible
-        self._position = position
+        self._revision = position.revision
+        self._mark = position.mark
+        # What the first state showed before it was numbered; one goes once all its events are passed.
+        self._skipped = position.skipped
+        self._passing = 0
         self._caught_up = False
 
     async def answers(self, period_seconds: float) -> AsyncGenerator[bytes, None]:
@@ -204,34 +252,32 @@ class _Changes:
         last_sent = loop.time()
         while True:
             due = last_sent + period_seconds
-            behind = await self._server.hub.beyond(self._position, max(0.0, due - loop.time()))
+            behind = await self._server.hub.beyond(self._revision, max(0.0, due - loop.time()))
             if self._server.hub.history != self._head.history:
                 raise resume_token.changed(await self._server.feed.horizon())
             self._sight()
             if behind:
                 for event in await self._events():
                     answer = self._answer(event)
-                    # Every revision is one event, so the last one read is where the watch stands.
-                    self._position = event.revision
                     if answer is not None:
                         yield answer
                         last_sent = loop.time()
             elif loop.time() >= due:
-                self._call.resume_token = self._tokens.token(self._position)
-                yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._position, self._call.resume_token)
+                self._call.resume_token = self._token()
+                yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._revision, self._call.resume_token)
                 last_sent, self._caught_up = loop.time(), True
 
     async def _events(self) -> Sequence[FeedEvent]:
         """The events that follow, from the ring or, where that does not hold them, from the database."""
         hub, feed = self._server.hub, self._server.feed
-        events = hub.since(self._position)
+        events = hub.since(self._revision)
         if events is not None:
             self._caught_up = True
             return events
-        if self._caught_up and hub.newest - self._position > self._server.limits.lag_events:
-            raise too_slow(self._tokens.token(self._position))
-        read = await feed.read(self._position)
-        if not read or read[0].revision != self._position + 1:
+        if self._caught_up and hub.newest - self._revision > self._server.limits.lag_events:
+            raise too_slow(self._token())
+        read = await feed.read(self._revision)
+        if not read or read[0].revision != self._revision + 1:
             raise resume_token.horizon(await feed.horizon())
         return read
 
@@ -243,11 +289,28 @@ class _Changes:
         return sight
 
     def _answer(self, event: FeedEvent) -> bytes | None:
-        change = _change(event, self._wanted, self._sight())
+        sight = self._sight()
+        # Every revision is one event, so the last one read is where the watch stands.
+        self._revision, self._mark = event.revision, event.mark
+        if self._skipped and self._shown_already(event):
+            return None
+        change = _change(event, self._wanted, sight)
         if change is None:
             return None
-        self._call.resume_token = self._tokens.token(event.revision)
+        self._call.resume_token = self._token()
         return _serialised(change, event, self._call.resume_token)
+
+    def _shown_already(self, event: FeedEvent) -> bool:
+        """Whether the first state showed the change of this event. All events of one change follow each other."""
+        if self._passing and event.pending_id != self._passing:
+            self._skipped = tuple(one for one in self._skipped if one != self._passing)
+            self._passing = 0
+        if event.pending_id in self._skipped:
+            self._passing = event.pending_id or 0
+        return bool(self._passing)
+
+    def _token(self) -> str:
+        return self._tokens.token(Position(self._revision, self._mark, self._skipped))
 
 
 def _sight_text(visible: frozenset[int] | None) -> str:

@@ -1,4 +1,4 @@
-"""What a transaction's last statement writes: the database function `append_changes` and the form of its arguments."""
+"""What a transaction's last statement writes: the database function `put_changes` and the form of its arguments."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pilothouse_server.store import audit_chain
 from pilothouse_server.store.audit_chain import AuditRecord
 
 STATEMENT = text(
-    "SELECT first_revision, last_revision, first_sequence, last_sequence FROM append_changes("
-    "CAST(CAST(:audit AS text) AS jsonb), CAST(CAST(:events AS text) AS jsonb), "
+    "SELECT put_changes(CAST(CAST(:audit AS text) AS jsonb), CAST(:hashes AS bytea[]), "
+    "CAST(CAST(:events AS text) AS jsonb), CAST(:messages AS bytea[]), "
     "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
 )
 
@@ -46,28 +46,14 @@ class Operation:
     request_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Where a commit stands: 0 where there was no event or no record."""
-
-    first_revision: int
-    last_revision: int
-    first_sequence: int
-    last_sequence: int
-
-
-def audit_json(records: Sequence[AuditRecord]) -> str:
-    """The records as `append_changes` takes them, each with its hash."""
-    rows = []
-    for record in records:
-        row = record.as_row()
-        digest = audit_chain.record_hash(row)
-        rows.append({**row, "record_hash": digest.hex()})
-    return orjson.dumps(rows).decode()
+def audit_rows(records: Sequence[AuditRecord]) -> tuple[str, list[bytes]]:
+    """The records as `put_changes` takes them, and their hashes."""
+    rows = [record.as_row() for record in records]
+    return orjson.dumps(rows).decode(), [audit_chain.record_hash(row) for row in rows]
 
 
 def idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:
-    """The idempotency row as `append_changes` takes it."""
+    """The idempotency row as `put_changes` takes it."""
     return orjson.dumps(
         {
             "user_id": idempotency.user_id,

@@ -5,7 +5,7 @@
 
 The canonical form is JSON with sorted keys, no spaces, UTF-8, times in ISO 8601 with microseconds and `Z`,
 and no floating-point numbers, so that it can be computed again from the stored row by any program. The
-record is hashed here, the chain is taken forward in the database (`append_changes`), under the lock that
+record is hashed here, the chain is taken forward in the database (`sequence_changes`), under the lock that
 also orders events: sequence and commit order are one. What the chain does not show by itself: a cut at its
 end. An exported head does.
 """

@@ -103,6 +103,12 @@ def _meaning(cause: BaseException | None) -> PilothouseError | None:
         return Unavailable(
             "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
         )
+    if isinstance(cause, asyncpg.ConfigurationLimitExceededError):
+        return Unavailable(
+            "a partition of the database is missing, so nothing can be numbered until it is made",
+            reason="PARTITION_MISSING",
+            retry_after_seconds=5.0,
+        )
     return database_unavailable() if isinstance(cause, _AWAY) else None
 
 

@@ -1,11 +1,15 @@
-"""Brings committed events into this server's hub, in commit order, and reads older ones for watchers that
-are behind.
+"""Has committed changes numbered, and brings the events into this server's hub, in commit order.
 
-Revisions are given under a lock that is held until the commit, so a revision that can be seen has no unseen
-one before it: reading `revision > last` in order loses nothing. NOTIFY is only a hint to look at once; the
-table is looked at several times a second anyway, on another connection, so a listener that died silently
-costs a quarter of a second and no event. The same notification tells of changed grants
-(`pilothouse_grants`), by which cached principals are dropped early.
+Mutations commit side by side, each with a pending row (`unit_of_work`). The feed calls `sequence_changes`, which
+numbers what is pending and returns the events that it numbered; they go to the hub without another read. One call at
+most is in flight in a process, and is repeated while this process's own commits have set the flag. What another
+server numbered is read from the table. A revision that can be seen has no unseen one before it, so reading
+`revision > last` in order loses nothing.
+
+NOTIFY is only a hint to look at once; the feed looks several times a second anyway, on another connection, so a
+listener that died silently costs a quarter of a second and no event, and what a killed server left pending is numbered
+by the next look of another. The same listener hears of changed grants (`pilothouse_grants`), by which cached
+principals are dropped early.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any, Protocol
 
 import asyncpg
 import structlog
+from prometheus_client import Counter, Gauge
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,16 +32,40 @@ log = structlog.get_logger(__name__)
 
 CHANGES_CHANNEL = "pilothouse_changes"
 GRANTS_CHANNEL = "pilothouse_grants"
+PARTITIONS_CHANNEL = "pilothouse_partitions"
 POLL_SECONDS = 0.25
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
 
 _HEAD = text(
-    "SELECT revision, oldest_revision, history_id::text AS history, audit_sequence FROM stream_head WHERE id = 1"
+    "SELECT revision, oldest_revision, history_id::text AS history, audit_sequence, event_mark AS mark, "
+    "record_mark(audit_sequence) AS record_mark FROM stream_head WHERE id = 1"
+)
+_COLUMNS = (
+    "revision, resource_type, namespace_id, resource_name, kind, message, labels, status, labels_before, "
+    "status_before, pending_id, coalesce(mark, '\\x0000000000000000') AS mark"
 )
 _EVENTS = text(
-    "SELECT revision, resource_type, namespace_id, resource_name, kind, message, labels, status, labels_before, "
-    "status_before FROM events WHERE revision > :after AND revision <= :upto ORDER BY revision LIMIT :page"
+    f"SELECT {_COLUMNS} FROM events WHERE revision > :after AND revision <= :upto "  # noqa: S608 - columns of ours
+    "ORDER BY revision LIMIT :page"
+)
+_SEQUENCE = text(
+    f"SELECT {_COLUMNS}, audit_sequence, history_id::text AS history, more, aside, oldest_seconds "  # noqa: S608
+    "FROM sequence_changes()"
+)
+_PENDING = text("SELECT pending_event_ids(:most)")
+_EVENT_MARK = text("SELECT event_mark(:revision)")
+_RECORD_MARK = text("SELECT record_mark(:sequence)")
+_NO_MARK = bytes(8)
+# A first state that would have more numbers to pass over has them numbered first.
+MOST_PENDING_IDS = 256
+
+PENDING_SECONDS = Gauge(
+    "pilothouse_pending_oldest_seconds", "Age of the oldest change that is not numbered yet."
+)
+SET_ASIDE = Counter(
+    "pilothouse_changes_set_aside_total",
+    "Committed changes that could not be numbered; see pending_incidents.",
 )
 
 
@@ -57,19 +86,37 @@ class FeedEvent:
     status: str
     labels_before: Mapping[str, str] | None
     status_before: str | None
+    # The pending row that it was, if any: what a first state saw unnumbered is not told again.
+    pending_id: int | None = None
+    # Eight bytes that only this event has; zeros for those of releases before.
+    mark: bytes = _NO_MARK
 
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
     """Where events and the audit log stand.
 
-    Newest and oldest kept revision, identifier of this line, newest record.
+    Newest and oldest kept revision, identifier of this line, newest record, and the marks of the newest event and
+    record.
     """
 
     revision: int
     oldest_revision: int
     history: str
     audit_sequence: int
+    mark: bytes
+    record_mark: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one call of the sequencer said: what it numbered, and where the stream stands after it."""
+
+    events: list[FeedEvent]
+    revision: int
+    audit_sequence: int
+    history: str
+    more: bool
 
 
 class EventSink(Protocol):
@@ -105,8 +152,14 @@ class Feed:
         self.on_grants_changed: Callable[[], None] = lambda: None
         # Told whenever something was committed that others may have to act on.
         self.on_changes: Callable[[], None] = lambda: None
+        # Told when the partitions of events are half used up.
+        self.on_partitions_wanted: Callable[[], None] = lambda: None
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
+        self._passes_begun = 0
+        self._passes_done = 0
+        self._pass_done = asyncio.Event()
+        self._failure: PilothouseError | None = None
 
     async def run(self) -> None:
         """Publishes until cancelled; a database that is away is waited for."""
@@ -131,32 +184,75 @@ class Feed:
         async with self._store.system_read() as transaction:
             return (await stream_head(transaction)).oldest_revision
 
+    async def settled(self) -> None:
+        """Returns once all that was committed before this call is numbered; readers of the log begin with it.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        number = self._passes_begun
+        self._hint.set()
+        while self._passes_done <= number:
+            await self._pass_done.wait()
+            if self._failure is not None:
+                raise self._failure
+
+    def committed(self) -> None:
+        """Learns that this server has committed something that is to be numbered."""
+        self._hint.set()
+
     async def _poll(self) -> None:
         while True:
+            self._hint.clear()
+            self._passes_begun += 1
+            number, self._failure = self._passes_begun, None
             try:
-                await self._catch_up()
+                while await self._catch_up():
+                    pass
                 self._started.set()
             except PilothouseError as error:
-                log.warning("events cannot be read", reason=error.reason)
+                log.warning("changes cannot be numbered or read", reason=error.reason)
+                self._failure = error
+            self._passes_done = number
+            done, self._pass_done = self._pass_done, asyncio.Event()
+            done.set()
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._hint.wait()
             except TimeoutError:
                 pass
-            self._hint.clear()
 
-    async def _catch_up(self) -> None:
-        async with self._store.system_read() as transaction:
-            head = await stream_head(transaction)
-            if head.history != self.hub.history:
-                self.hub.begin(head.revision, head.audit_sequence, head.history)
-                return
-            self.hub.audited(head.audit_sequence)
-            while self.hub.newest < head.revision:
-                events = await _page(transaction.connection, self.hub.newest, head.revision, _PAGE)
-                newest = events[-1].revision if len(events) == _PAGE else head.revision
-                self.hub.publish(events, newest)
-                self.on_changes()
+    async def _catch_up(self) -> bool:
+        """One pass; returns whether more was pending than it took."""
+        found = await self._sequence()
+        if found.history != self.hub.history:
+            self.hub.begin(found.revision, found.audit_sequence, found.history)
+            return found.more
+        before = self.hub.newest
+        if found.events and found.events[0].revision == before + 1:
+            self.hub.publish(found.events, found.revision)
+        else:
+            # Another server numbered some, or all, of what is new.
+            while self.hub.newest < found.revision:
+                async with self._store.system_read() as transaction:
+                    events = await _page(transaction.connection, self.hub.newest, found.revision, _PAGE)
+                self.hub.publish(events, events[-1].revision if len(events) == _PAGE else found.revision)
+        self.hub.audited(found.audit_sequence)
+        if self.hub.newest > before:
+            self.on_changes()
+        return found.more
+
+    async def _sequence(self) -> _Pass:
+        async with self._store.system_call() as connection:
+            rows: Sequence[Any] = (await connection.execute(_SEQUENCE)).all()
+        *numbered, head = rows
+        PENDING_SECONDS.set(head.oldest_seconds)
+        if head.aside:
+            SET_ASIDE.inc(head.aside)
+            log.error("changes could not be numbered and were set aside", count=head.aside)
+        return _Pass(
+            [_event(row) for row in numbered], head.revision, head.audit_sequence, head.history, head.more
+        )
 
     async def _listen(self) -> None:
         delay = 0.1
@@ -181,6 +277,7 @@ class Feed:
         try:
             await connection.add_listener(CHANGES_CHANNEL, self._changed)
             await connection.add_listener(GRANTS_CHANNEL, self._granted)
+            await connection.add_listener(PARTITIONS_CHANNEL, self._partitions_wanted)
             self._hint.set()
             while not gone.is_set():
                 try:
@@ -191,21 +288,58 @@ class Feed:
         finally:
             connection.terminate()
 
-    def _changed(self, *_arguments: Any) -> None:
-        self._hint.set()
+    def _changed(self, *arguments: Any) -> None:
+        # What this server numbered itself needs no second look.
+        if int(arguments[-1] or 0) > self.hub.newest:
+            self._hint.set()
 
     def _granted(self, *_arguments: Any) -> None:
         self.on_grants_changed()
+
+    def _partitions_wanted(self, *_arguments: Any) -> None:
+        self.on_partitions_wanted()
 
 
 async def stream_head(transaction: ReadTransaction) -> StreamHead:
     """The head as this transaction sees it."""
     row = (await transaction.connection.execute(_HEAD)).one()
-    return StreamHead(row.revision, row.oldest_revision, row.history, row.audit_sequence)
+    return StreamHead(
+        row.revision,
+        row.oldest_revision,
+        row.history,
+        row.audit_sequence,
+        bytes(row.mark),
+        bytes(row.record_mark or _NO_MARK),
+    )
+
+
+async def pending_event_ids(transaction: ReadTransaction) -> tuple[int, ...]:
+    """Ids of the changes whose effects this snapshot sees and whose events come later, ascending.
+
+    `MOST_PENDING_IDS` and one more at most.
+    """
+    found = await transaction.connection.execute(_PENDING, {"most": MOST_PENDING_IDS + 1})
+    return tuple(found.scalar_one())
+
+
+async def event_mark(transaction: ReadTransaction, revision: int) -> bytes | None:
+    """The mark of an event; None where it is not kept."""
+    found = (await transaction.connection.execute(_EVENT_MARK, {"revision": revision})).scalar_one()
+    return None if found is None else bytes(found)
+
+
+async def record_mark(transaction: ReadTransaction, sequence: int) -> bytes | None:
+    """Eight bytes that only the record of the audit log at `sequence` has; None where it is not kept."""
+    found = (await transaction.connection.execute(_RECORD_MARK, {"sequence": sequence})).scalar_one()
+    return None if found is None else bytes(found)
 
 
 async def _page(connection: AsyncConnection, after: int, upto: int, page: int) -> list[FeedEvent]:
     rows: Sequence[Any] = (
         await connection.execute(_EVENTS, {"after": after, "upto": upto, "page": page})
     ).all()
-    return [FeedEvent(*row) for row in rows]
+    return [_event(row) for row in rows]
+
+
+def _event(row: Any) -> FeedEvent:
+    return FeedEvent(*row[:12])

@@ -1,4 +1,4 @@
-"""Looks for the answer to a replayed `request_id`; rows are written by `append_changes` with the
+"""Looks for the answer to a replayed `request_id`; rows are written by `put_changes` with the
 change itself.
 """
 

@@ -76,6 +76,19 @@ async def looking(engine: AsyncEngine, user_id: int) -> AsyncIterator[AsyncConne
             await uncancelled(_end_looking(connection))
 
 
+@asynccontextmanager
+async def autocommitting(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in nobody's name, whose statements are each a transaction: no lock outlives its statement."""
+    with connecting():
+        connection = await engine.connect()
+    with translated():
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+        finally:
+            await uncancelled(connection.close())
+
+
 async def discard(connection: AsyncConnection) -> None:
     """Rolls back and gives the connection back to the pool, whatever state it is in."""
     try:

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 Job = Callable[[], Awaitable[object]]
 
+MAKE_PARTITIONS = "make partitions ahead"
+
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
@@ -41,6 +43,11 @@ class PeriodicWork:
     def __init__(self, store: Store, jobs: list[Periodic]) -> None:
         self._store = store
         self._jobs = jobs
+        self._wanted = {job.name: asyncio.Event() for job in jobs}
+
+    def run_now(self, name: str) -> None:
+        """Has a job run at once, or again once it ends."""
+        self._wanted[name].set()
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -56,7 +63,13 @@ class PeriodicWork:
                 log.warning("periodic work failed", job=periodic.name, reason=error.reason)
             except PartitionBusyError as error:
                 log.warning("periodic work waits for a lock", job=periodic.name, error=str(error))
-            await asyncio.sleep(periodic.period_seconds)
+            wanted = self._wanted[periodic.name]
+            try:
+                async with asyncio.timeout(periodic.period_seconds):
+                    await wanted.wait()
+            except TimeoutError:
+                pass
+            wanted.clear()
 
     async def _once(self, periodic: Periodic) -> None:
         with connecting():
@@ -90,7 +103,7 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
                 await transaction.connection.execute(text(statement))
 
     return [
-        Periodic("make partitions ahead", 600.0, partitions.make_ahead),
+        Periodic(MAKE_PARTITIONS, 600.0, partitions.make_ahead),
         Periodic("drop old partitions", 3600.0, drop_old),
         Periodic("refresh the container summary", 3600.0, refresh),
         Periodic("remove what has expired", 300.0, expire),

@@ -1,10 +1,11 @@
 """One transaction for a change, its record, its events and the work it leaves.
 
 `UnitOfWork` opens a transaction as the app role (under row-level security, as the caller) or as the system
-role, and ends it by one call of the database function `append_changes`, which takes the one lock of the
-stream head, numbers the events and the audit record in commit order, and writes them with the idempotency
-row. It is the transaction's last work, so the lock is held for no longer than that and the commit. A change
-without its record, or a record without its change, cannot be written: nothing else commits.
+role, and ends it by one call of the database function `put_changes`, which writes the idempotency row and the
+operation, and as its very last statement one pending row with the record and the events. Commits run side by side;
+the feed has the pending rows numbered, in the order of their ids (see `feed` and the migration that makes
+`pending_changes`). A change without its record, or a record without its change, cannot be written: nothing else
+commits.
 
     unit = UnitOfWork(store, engine, actor, operation_id)
     transaction = await unit.begin()        # on first use
@@ -17,7 +18,6 @@ it, also behind a pooler.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from pilothouse_server.store import append, opening
-from pilothouse_server.store.append import Appended, Idempotency, Operation
+from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, translated
@@ -148,8 +148,10 @@ class UnitOfWork:
         operation_id: UUID,
         renderers: Mapping[str, Renderer],
         method: str = "",
+        on_committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
+        self._on_committed = on_committed
         self._method = method
         self._actor = actor
         self._operation_id = operation_id
@@ -191,7 +193,7 @@ class UnitOfWork:
         audit: Sequence[AuditRecord] = (),
         operation: Operation | None = None,
         idempotency: Idempotency | None = None,
-    ) -> Appended:
+    ) -> None:
         """Writes events, records and the idempotency row, and commits.
 
         Raises:
@@ -201,13 +203,14 @@ class UnitOfWork:
         transaction = await self.begin()
         try:
             with translated():
-                appended = await self._append(transaction, audit, operation, idempotency)
+                pending = await self._put(transaction, audit, operation, idempotency)
                 await uncancelled(self._commit())
         except BaseException:
             await self.rollback()
             raise
+        if pending:
+            self._on_committed()
         await self._close()
-        return appended
 
     async def _commit(self) -> None:
         assert self._connection is not None
@@ -220,41 +223,43 @@ class UnitOfWork:
         if connection is not None:
             await uncancelled(opening.discard(connection))
 
-    async def _append(
+    async def _put(
         self,
         transaction: Transaction,
         audit: Sequence[AuditRecord],
         operation: Operation | None,
         idempotency: Idempotency | None,
-    ) -> Appended:
+    ) -> bool:
+        """Writes the pending row, if there is anything for it. Nothing may be written after it."""
         if not (audit or transaction.events or idempotency):
-            return Appended(0, 0, 0, 0)
-        row = (
-            await transaction.connection.execute(
-                append.STATEMENT,
-                {
-                    "audit": append.audit_json(audit),
-                    "events": orjson.dumps(
-                        [self._event(event, transaction) for event in transaction.events]
-                    ).decode(),
-                    "operation": None if operation is None else orjson.dumps(operation).decode(),
-                    "idempotency": None
-                    if idempotency is None
-                    else append.idempotency_json(idempotency, self._operation_id),
-                },
-            )
-        ).one()
-        return Appended(*(value or 0 for value in row))
+            return False
+        records, hashes = append.audit_rows(audit)
+        await transaction.connection.execute(
+            append.STATEMENT,
+            {
+                "audit": records,
+                "hashes": hashes,
+                "events": orjson.dumps(
+                    [self._event(event, transaction) for event in transaction.events]
+                ).decode(),
+                "messages": [
+                    self._renderers[event.resource_type](event.entity) for event in transaction.events
+                ],
+                "operation": None if operation is None else orjson.dumps(operation).decode(),
+                "idempotency": None
+                if idempotency is None
+                else append.idempotency_json(idempotency, self._operation_id),
+            },
+        )
+        return True
 
     def _event(self, event: Event, transaction: Transaction) -> dict[str, Any]:
-        message = self._renderers[event.resource_type](event.entity)
         return {
             "resource_type": event.resource_type,
             "resource_id": event.resource_id,
             "namespace_id": event.namespace_id,
             "resource_name": event.name,
             "kind": event.kind,
-            "message": base64.b64encode(message).decode(),
             "labels": dict(event.labels),
             "status": event.status,
             "labels_before": None if event.labels_before is None else dict(event.labels_before),
@@ -281,10 +286,14 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.renderers: dict[str, Renderer] = {}
+        # Called after each commit that left something to be numbered.
+        self.on_committed: Callable[[], None] = lambda: None
 
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
         """A change asked for by a user, as the app role."""
-        return UnitOfWork(self.database.app, actor, operation_id, self.renderers, method)
+        return UnitOfWork(
+            self.database.app, actor, operation_id, self.renderers, method, lambda: self.on_committed()
+        )
 
     def system_unit(
         self, actor: Actor | None = None, operation_id: UUID | None = None, method: str = ""
@@ -299,6 +308,7 @@ class Store:
             operation_id or uuid4(),
             self.renderers,
             method,
+            lambda: self.on_committed(),
         )
 
     @asynccontextmanager
@@ -322,6 +332,12 @@ class Store:
         """A read of the server itself: every row."""
         async with opening.reading(self.database.system, None, snapshot=snapshot) as (connection, began):
             yield ReadTransaction(connection, began)
+
+    @asynccontextmanager
+    async def system_call(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the server itself on which each statement is a transaction of its own."""
+        async with opening.autocommitting(self.database.system) as connection:
+            yield connection
 
     @asynccontextmanager
     async def system_write(self, actor_name: str = "system") -> AsyncIterator[Transaction]:

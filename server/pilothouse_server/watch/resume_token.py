@@ -1,13 +1,18 @@
 """The token by which a watch goes on exactly after an answer.
 
-    base64url( binding, 24 bytes ‖ revision, 9 bytes )
+    base64url( form, 1 byte ‖ revision, 8 ‖ mark, 8 ‖ history, 8 ‖ sight, 4 ‖ skipped ids ‖ MAC, 16 )
 
-The binding is an HMAC over the caller, the method, the filter and the history of the events, so a token is
-of use only to the watch that it was given to, and only until a restore begins another history, or the
-namespaces that the watch covers become others by changed grants. The revision
-is not secret and not authenticated: a caller who changes it gets another position in the same stream, which
-is theirs to see anyway. The first 24 bytes encode to 32 characters of their own, so a token costs one small
-encoding per answer.
+`mark` are the random bytes of the event at that revision: a copy of the database that went another way has other
+bytes there, so its tokens are noticed, and those of a failover that lost nothing are not. `history` names the line of
+events, `sight` what the caller's grants let the watch show. The skipped ids are those of changes that the first state
+of the watch showed before they were numbered; their events are passed over. They are written as differences, seven
+bits a byte.
+
+The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter, so a token is of use only to the
+watch that it was given to. The key is the server's, the same on every replica.
+
+    the MAC does not fit                     INVALID_ARGUMENT   another caller's, another filter's, or rubbish
+    another history, sight, mark, old form   OUT_OF_RANGE       watch anew without the token
 """
 
 from __future__ import annotations
@@ -16,24 +21,83 @@ import base64
 import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pilothouse_server.errors import InvalidArgument, OutOfRange, Violation
 
-_BINDING_BYTES = 24
-_TOKEN_CHARACTERS = 44
+NO_MARK = bytes(8)
+_FORM = b"\x02"
+_HEAD_BYTES = 29
+_MAC_BYTES = 16
+# Bound of a token: 256 ids of at most nine bytes each.
+_LONGEST_CHARACTERS = 4096
+_OLD_BINDING_BYTES = 12
+_OLD_CHARACTERS = 44
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a watch stands: after the event of `revision`, whose mark is `mark`."""
+
+    revision: int
+    mark: bytes = NO_MARK
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIssuer:
     """Makes and reads the tokens of one watch."""
 
-    prefix: str
-    bare_prefix: str
+    _state: Any = field(repr=False)
+    _old_prefix: str = field(repr=False)
+    history: bytes
+    sight: bytes
 
-    def token(self, revision: int) -> str:
-        """The token of the answer with this revision."""
-        return self.prefix + base64.urlsafe_b64encode(revision.to_bytes(9, "big")).decode()
+    def token(self, position: Position) -> str:
+        """The token of an answer after which the watch stands at `position`."""
+        body = b"".join(
+            (
+                _FORM,
+                position.revision.to_bytes(8, "big"),
+                position.mark,
+                self.history,
+                self.sight,
+                _encoded(position.skipped) if position.skipped else b"",
+            )
+        )
+        return base64.urlsafe_b64encode(body + self._mac(body)).decode().rstrip("=")
+
+    def read(self, token: str, *, oldest_revision: int) -> Position:
+        """The position of a token.
+
+        Raises:
+            InvalidArgument: not a token, another caller's, or of another filter.
+            OutOfRange: of another history, sight or release; watch anew without a token.
+        """
+        if len(token) == _OLD_CHARACTERS and token.startswith(self._old_prefix):
+            raise changed(oldest_revision)
+        if len(token) > _LONGEST_CHARACTERS:
+            raise _foreign()
+        try:
+            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        except (binascii.Error, ValueError):
+            raise _foreign() from None
+        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        if (
+            len(body) < _HEAD_BYTES
+            or not body.startswith(_FORM)
+            or not hmac.compare_digest(mac, self._mac(body))
+        ):
+            raise _foreign()
+        if body[17:25] != self.history or body[25:29] != self.sight:
+            raise changed(oldest_revision)
+        return Position(int.from_bytes(body[1:9], "big"), body[9:17], _decoded(body[_HEAD_BYTES:]))
+
+    def _mac(self, body: bytes) -> bytes:
+        mac = self._state.copy()
+        mac.update(body)
+        return bytes(mac.digest())
 
 
 def issuer(
@@ -43,31 +107,46 @@ def issuer(
 
     `sight` says what the caller's grants let the watch show.
     """
+    state = hashlib.blake2b(
+        key=hashlib.sha256(key).digest(), digest_size=_MAC_BYTES, person=b"pilothouse-watch"
+    )
+    for part in (str(user_id), method, filter_text):
+        encoded = part.encode()
+        state.update(len(encoded).to_bytes(4, "big") + encoded)
+    # The form of the releases before began with this; it is known by it, and refused.
+    old = hmac.digest(key, "\x00".join(("watch", str(user_id), method, filter_text)).encode(), "sha256")
+    return TokenIssuer(
+        state,
+        base64.urlsafe_b64encode(old[:_OLD_BINDING_BYTES]).decode(),
+        hashlib.sha256(history.encode()).digest()[:8],
+        hashlib.sha256(sight.encode()).digest()[:4],
+    )
 
-    def binding(parts: tuple[str, ...]) -> str:
-        text = "\x00".join(parts).encode()
-        digest = hmac.new(key, text, hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest[: _BINDING_BYTES // 2]).decode()
 
-    watch = binding(("watch", str(user_id), method, filter_text))
-    return TokenIssuer(prefix=watch + binding(("history", history, sight)), bare_prefix=watch)
+def _encoded(ids: tuple[int, ...]) -> bytes:
+    """Ascending ids as differences, seven bits a byte, the last byte of each without its high bit."""
+    encoded = bytearray()
+    previous = 0
+    for one in ids:
+        rest, previous = one - previous, one
+        while rest > 0x7F:
+            encoded.append((rest & 0x7F) | 0x80)
+            rest >>= 7
+        encoded.append(rest)
+    return bytes(encoded)
 
 
-def read(token: str, tokens: TokenIssuer, *, oldest_revision: int) -> int:
-    """The revision of a token.
-
-    Raises:
-        InvalidArgument: not a token, another caller's, or of another filter.
-        OutOfRange: of another history or sight; watch anew without a token.
-    """
-    if len(token) != _TOKEN_CHARACTERS or not token.startswith(tokens.bare_prefix):
-        raise _foreign()
-    if not token.startswith(tokens.prefix):
-        raise changed(oldest_revision)
-    try:
-        return int.from_bytes(base64.urlsafe_b64decode(token[len(tokens.prefix) :]), "big")
-    except (binascii.Error, ValueError):
-        raise _foreign() from None
+def _decoded(encoded: bytes) -> tuple[int, ...]:
+    ids: list[int] = []
+    previous = value = shift = 0
+    for byte in encoded:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            previous += value
+            ids.append(previous)
+            value = shift = 0
+    return tuple(ids)
 
 
 def horizon(oldest_revision: int) -> OutOfRange:

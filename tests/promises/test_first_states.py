@@ -1,0 +1,141 @@
+"""Promise 3: a first state that shows what is committed and not yet numbered is not told of it again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.rpc import watch
+from pilothouse_server.store.feed import pending_event_ids
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import World
+from tests.waiting import within
+
+WATCH = "WatchContainers"
+
+
+@contextmanager
+def numbering_held(world: World) -> Iterator[None]:
+    """Nothing that this server commits meanwhile is numbered; it is numbered when the block ends."""
+    feed = world.server.application.feed
+    sequence, goes_on = feed._sequence, asyncio.Event()
+
+    async def held() -> Any:
+        await goes_on.wait()
+        return await sequence()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "_sequence", held)
+        yield
+    goes_on.set()
+
+
+async def create(world: World, name: str) -> None:
+    """A container in the own namespace."""
+    await world.must("CreateContainer", {"namespace": OWN, "container": {"name": name, "image": "nginx"}})
+
+
+async def relabel(world: World, name: str) -> None:
+    """Changes a container."""
+    fields = {"namespace": OWN, "name": name, "container": {"labels": {"a": "b"}}, "updateMask": "labels"}
+    await world.must("UpdateContainer", fields)
+
+
+async def answers_until(world: World, fields: dict[str, Any], last: tuple[str, str]) -> list[Any]:
+    """The answers of a watch up to the one that says `last`: kind and name."""
+    rule = world.rule(WATCH)
+    found: list[Any] = []
+    async with (
+        within(20),
+        world.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream,
+    ):
+        async for answer in stream:
+            found.append(answer)
+            if shown(answer) == last:
+                return found
+    raise AssertionError("the watch ended too early")
+
+
+def shown(answer: Any) -> tuple[str, str]:
+    """Kind and name."""
+    return resource.ChangeType.Name(answer.change_type).removeprefix("CHANGE_TYPE_"), answer.container.name
+
+
+async def told_while_held(world: World) -> list[tuple[str, str]]:
+    """What a watch tells that begins while a creation is committed and not numbered, up to the next change."""
+    rule = world.rule(WATCH)
+    synced = asyncio.Event()
+    found: list[tuple[str, str]] = []
+
+    async def follow() -> None:
+        async with world.admin.watching(rule, request_for(rule, {"namespace": OWN})) as stream:
+            async for answer in stream:
+                found.append(shown(answer))
+                if found[-1][0] == "SYNCED":
+                    synced.set()
+                if found[-1] == ("MODIFIED", "web"):
+                    return
+
+    async with within(20):
+        with numbering_held(world):
+            await create(world, "web")
+            following = asyncio.create_task(follow())
+            await synced.wait()
+        await relabel(world, "web")
+        await following
+    return found
+
+
+async def test_what_the_first_state_shows_is_not_told_again(world: World) -> None:
+    assert await told_while_held(world) == [("ADDED", "web"), ("SYNCED", ""), ("MODIFIED", "web")]
+
+
+async def test_a_watch_that_does_not_pass_over_it_tells_it_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control of the test above."""
+
+    async def none(_transaction: ReadTransaction) -> tuple[int, ...]:
+        return ()
+
+    monkeypatch.setattr(watch, "pending_event_ids", none)
+    assert (await told_while_held(world)).count(("ADDED", "web")) == 2
+
+
+async def test_who_resumes_is_not_told_of_it_either(world: World) -> None:
+    with numbering_held(world):
+        await create(world, "web")
+        first = await answers_until(world, {}, ("SYNCED", ""))
+    await relabel(world, "web")
+    resumed = await answers_until(world, {"resumeToken": first[-1].resume_token}, ("MODIFIED", "web"))
+    assert [shown(answer) for answer in resumed] == [("MODIFIED", "web")]
+    # The ids are carried until their events are passed, and no longer.
+    assert len(resumed[-1].resume_token) < len(first[-1].resume_token)
+
+
+async def test_a_first_state_over_too_much_has_it_numbered_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "MOST_PENDING_IDS", 0)
+    rule = world.rule(WATCH)
+    begun = asyncio.Event()
+
+    async def noticed(transaction: ReadTransaction) -> tuple[int, ...]:
+        found = await pending_event_ids(transaction)
+        begun.set()
+        return found
+
+    monkeypatch.setattr(watch, "pending_event_ids", noticed)
+    async with within(20), world.admin.watching(rule, request_for(rule, {"namespace": OWN})) as stream:
+        with numbering_held(world):
+            await create(world, "web")
+            first = asyncio.ensure_future(anext(aiter(stream)))
+            await begun.wait()
+            assert not first.done()
+        assert shown(await first) == ("ADDED", "web")

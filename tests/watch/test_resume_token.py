@@ -1,0 +1,89 @@
+"""The token of a watch: what it carries comes back, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse_server.errors import InvalidArgument, OutOfRange
+from pilothouse_server.watch import resume_token
+from pilothouse_server.watch.resume_token import Position
+
+KEY = b"k" * 32
+WATCH = {
+    "user_id": 7,
+    "method": "/pilothouse/Watch",
+    "filter_text": "a\x00b",
+    "history": "h1",
+    "sight": "1,2",
+}
+OLDEST = 3
+
+positions = st.builds(
+    Position,
+    st.integers(0, 2**63 - 1),
+    st.binary(min_size=8, max_size=8),
+    st.sets(st.integers(1, 2**62), max_size=256).map(lambda ids: tuple(sorted(ids))),
+)
+
+
+def issuer(**changes: object) -> resume_token.TokenIssuer:
+    """The issuer of the watch above, with other words where they are given."""
+    return resume_token.issuer(KEY, **{**WATCH, **changes})  # type: ignore[arg-type]
+
+
+@given(positions)
+def test_a_position_comes_back(position: Position) -> None:
+    assert issuer().read(issuer().token(position), oldest_revision=OLDEST) == position
+
+
+@given(positions, st.data())
+def test_a_token_with_one_other_bit_is_no_token(position: Position, data: st.DataObject) -> None:
+    raw = bytearray(base64.urlsafe_b64decode(_padded(issuer().token(position))))
+    bit = data.draw(st.integers(0, len(raw) * 8 - 1))
+    raw[bit // 8] ^= 1 << (bit % 8)
+    with pytest.raises(InvalidArgument):
+        issuer().read(base64.urlsafe_b64encode(raw).decode().rstrip("="), oldest_revision=OLDEST)
+
+
+@given(st.text(max_size=5000))
+def test_rubbish_is_no_token(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        issuer().read(text, oldest_revision=OLDEST)
+
+
+@pytest.mark.parametrize("change", [{"user_id": 8}, {"method": "/other"}, {"filter_text": "a"}])
+def test_a_token_of_another_watch_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match="belongs to its caller and filter"):
+        issuer().read(issuer(**change).token(Position(5)), oldest_revision=OLDEST)
+
+
+@pytest.mark.parametrize("change", [{"history": "h2"}, {"sight": "1"}])
+def test_a_token_of_another_history_or_sight_is_out_of_range(change: dict[str, object]) -> None:
+    with pytest.raises(OutOfRange):
+        issuer().read(issuer(**change).token(Position(5)), oldest_revision=OLDEST)
+
+
+def test_a_token_of_the_release_before_is_out_of_range() -> None:
+    def binding(*parts: str) -> str:
+        digest = hmac.new(KEY, "\x00".join(parts).encode(), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest[:12]).decode()
+
+    old = (
+        binding("watch", "7", "/pilothouse/Watch", "a\x00b")
+        + binding("history", "h1", "1,2")
+        + base64.urlsafe_b64encode((5).to_bytes(9, "big")).decode()
+    )
+    with pytest.raises(OutOfRange):
+        issuer().read(old, oldest_revision=OLDEST)
+    with pytest.raises(InvalidArgument):
+        issuer(user_id=8).read(old, oldest_revision=OLDEST)
+
+
+def _padded(token: str) -> str:
+    return token + "=" * (-len(token) % 4)
