@@ -12,6 +12,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS, Manifest
 from tests.conftest import Database, new_database
 from tests.harness import Server, running_server
@@ -39,9 +40,10 @@ class Place:
 
     async def _on_cluster(self, name: str, *, secret: bool) -> Manifest | None:
         resource = SECRETS if secret else CONFIG_MAPS
-        if await self.cluster.find(resource, self.name, name) is None:
+        try:
+            return await self.cluster.read(resource, self.name, name)
+        except NotFound:
             return None
-        return await self.cluster.read(resource, self.name, name)
 
     async def applied(self, *names: str) -> None:
         """Returns when these config maps and secrets are as wanted on the cluster."""
