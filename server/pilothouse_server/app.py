@@ -33,8 +33,8 @@ from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.kubernetes import connection
-from pilothouse_server.metrics import messages as metrics_messages
-from pilothouse_server.metrics import operations as metrics
+from pilothouse_server.metrics.messages import watch_answer
+from pilothouse_server.metrics.operations import ROLL_UP_SECONDS, UsageStore, roll_up
 from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces.contents import Contents
@@ -91,8 +91,8 @@ class Application:
         self.hub = Hub(settings.event_ring_size)
         self.feed = Feed(self.store, self.hub)
         self.audit_writer = AuditWriter(self.store)
-        self.usage = metrics.UsageStore(self.store)
-        self.usage_stream = UsageStream(self.store, metrics_messages.watch_answer)
+        self.usage = UsageStore(self.store)
+        self.usage_stream = UsageStream(self.store, watch_answer)
         self.cluster_access = ClusterAccess(
             self.store,
             self.envelopes,
@@ -148,8 +148,8 @@ class Application:
         self._supervisor.start("reconciler", self.reconciler.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("usage stream", self.usage_stream.run)
-        roll_up = Periodic("roll up usage", metrics.ROLL_UP_SECONDS, lambda: metrics.roll_up(self.store))
-        periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), roll_up])
+        rolling_up = Periodic("roll up usage", ROLL_UP_SECONDS, lambda: roll_up(self.store))
+        periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), rolling_up])
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
         self._supervisor.start("periodic work", periodic.run)
         await self.feed.started()

@@ -118,6 +118,32 @@ def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
                 yield f"{source.path}:{line}: {name} is used nowhere: delete it"
 
 
+def modules_under_their_own_names(sources: Sequence[Source]) -> Iterator[str]:
+    """A reader knows whose function is called, and a search finds who calls it."""
+    modules = {_module(source.path) for source in sources if source.is_python}
+    for source in sources:
+        if not source.is_python:
+            continue
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            package = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for name in node.names:
+                is_module = isinstance(node, ast.Import) or f"{package}{name.name}" in modules
+                if name.asname and is_module:
+                    yield (
+                        f"{source.path}:{node.lineno}: {package}{name.name} as {name.asname}: import a module under "
+                        "its own name, or the functions from it"
+                    )
+
+
+def _module(path: str) -> str:
+    """The name by which a file is imported."""
+    for root in ("server/", "client/", "migrations/"):
+        path = path.removeprefix(root)
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
     """Names that a module and its classes bind; what a decorator registers at the top is used by it."""
     for node in body:
@@ -252,6 +278,7 @@ CHECKS: Sequence[Check] = (
     no_machine_paths,
     no_registry_hosts,
     nothing_unused,
+    modules_under_their_own_names,
     settings_are_read,
     cancellations_go_on,
     tasks_end_one_way,

@@ -116,6 +116,16 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/a.py", "class Used:\n    kept: int = 0\n\nUsed().kept"),
     ),
     (
+        checks.modules_under_their_own_names,
+        Source("server/a.py", "from tests import test_a as somebody"),
+        Source("server/a.py", "from tests import test_a\nfrom tests.test_a import command as word"),
+    ),
+    (
+        checks.modules_under_their_own_names,
+        Source("server/a.py", "import datetime as dt"),
+        Source("server/a.py", "import datetime"),
+    ),
+    (
         checks.settings_are_read,
         Source(checks.SETTINGS, "class Settings:\n    level: int = 0\n    depth: int = 0\n"),
         Source(

@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes.objects import CONFIG_MAPS, KubernetesObject
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.values import resources as simulated
+from pilothouse_simulator.values import resources
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, poll_until
 
@@ -76,7 +76,7 @@ async def _following(client: ClusterClient) -> AsyncIterator[_Followed]:
 
 
 def _create(cluster: SimulatedCluster, name: str) -> str:
-    return str(cluster.store.create(simulated.CONFIG_MAPS, _config_map(name))["metadata"]["resourceVersion"])
+    return str(cluster.store.create(resources.CONFIG_MAPS, _config_map(name))["metadata"]["resourceVersion"])
 
 
 @virtual_time
@@ -146,7 +146,7 @@ async def test_an_apply_whose_answer_was_lost_is_repeated_to_the_same_end() -> N
         with pytest.raises(Unreachable) as lost:
             await client.apply(CONFIG_MAPS, _config_map("a"))
         assert lost.value.retryable
-        stored = cluster.store.get(simulated.CONFIG_MAPS, "default", "a")
+        stored = cluster.store.get(resources.CONFIG_MAPS, "default", "a")
         assert stored is not None
         again = await client.apply(CONFIG_MAPS, _config_map("a"))
         assert again.metadata.uid == stored["metadata"]["uid"]

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from pilothouse_server import log_lines
-from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers import operations
 from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
@@ -111,8 +111,8 @@ def server_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 async def test_an_unforeseen_exception_leaks_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, server_log: io.StringIO, error: Exception
 ) -> None:
-    monkeypatch.setattr(containers, "locate", _fails_with(error))
-    monkeypatch.setattr(containers, "create", _fails_with(error))
+    monkeypatch.setattr(operations, "locate", _fails_with(error))
+    monkeypatch.setattr(operations, "create", _fails_with(error))
     for name, fields in (
         ("GetContainer", {"namespace": OWN, "name": "web"}),
         ("CreateContainer", {"namespace": OWN, "container": workload("web")}),

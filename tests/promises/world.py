@@ -19,8 +19,8 @@ import pytest
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.manifests import namespace_manifest
+from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
@@ -139,7 +139,7 @@ async def quiet_world(
 async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) -> None:
     """Puts the namespace on the cluster, as the reconciler would, and a Deployment that is nobody's, to import."""
     async with world.server.application.store.system_read() as transaction:
-        found = await namespaces.locate(transaction, namespace)
+        found = await locate_namespace(transaction, namespace)
     client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="local")
     name = target("ImportContainers")
     labels = {"app": name}

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import Container, EnvVar, Port, Resources
+from pilothouse_server.containers.operations import start as start_container
+from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.client import ClusterClient, Page
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -168,7 +169,7 @@ async def test_what_shall_not_run_is_held_at_zero(here: World, policy: Any, left
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy=policy)
-        await here.move(containers.stop)
+        await here.move(stop_container)
         await here.until(lambda row: not row.reconciling)
         await here.meddle({"spec": {"replicas": 2}})
         if left:
@@ -197,9 +198,9 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         await here.until(lambda row: row.replicas == 4 and not row.reconciling)
         assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
         # It does not act on zero: stopping and starting are ours.
-        await here.move(containers.stop)
+        await here.move(stop_container)
         await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 0)
-        await here.move(containers.start)
+        await here.move(start_container)
         row = await here.running()
         assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
         # Nor was it gone meanwhile.

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers import manifests
-from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
+from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.values.resources import NamespaceRef
@@ -75,7 +75,7 @@ async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
         assert "cannot be reached" in away["message"]
         # Asked for meanwhile: accepted, and done as soon as it can be.
         await here.create("late")
-        await here.move(containers.stop)
+        await here.move(stop_container)
         late = await here.until(lambda row: bool(row.observed.conditions), "late")
         assert (late.observed.status, late.observed.reason) == ("pending", "Unreachable")
         here.cluster.faults.clear()

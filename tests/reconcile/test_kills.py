@@ -12,8 +12,12 @@ import msgspec
 import pytest
 
 from pilothouse_server.containers import manifests
-from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
+from pilothouse_server.containers.operations import pause as pause_container
+from pilothouse_server.containers.operations import restart as restart_container
+from pilothouse_server.containers.operations import resume as resume_container
+from pilothouse_server.containers.operations import start as start_container
+from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
@@ -132,23 +136,23 @@ async def headless(here: World) -> None:
 
 
 async def stopped(here: World) -> None:
-    await here.move(containers.stop)
+    await here.move(stop_container)
 
 
 async def started(here: World) -> None:
-    await here.move(containers.start)
+    await here.move(start_container)
 
 
 async def resumed(here: World) -> None:
-    await here.move(containers.resume)
+    await here.move(resume_container)
 
 
 async def paused(here: World) -> None:
-    await here.change(lambda tx: containers.pause(tx, "shop", "web", "suspend"))
+    await here.change(lambda tx: pause_container(tx, "shop", "web", "suspend"))
 
 
 async def restarted(here: World) -> None:
-    await here.move(containers.restart)
+    await here.move(restart_container)
 
 
 async def deleted(here: World) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pilothouse_server.containers import operations as containers
 from pilothouse_server.containers.model import ContainerSpec, Port
+from pilothouse_server.containers.operations import pause as pause_container
+from pilothouse_server.containers.operations import restart as restart_container
+from pilothouse_server.containers.operations import resume as resume_container
+from pilothouse_server.containers.operations import start as start_container
+from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from tests.reconcile.world import World
@@ -57,11 +61,11 @@ async def test_stop_and_start_remember_the_replicas(here: World) -> None:
         await here.namespace()
         await here.create(replicas=3)
         await here.running()
-        await here.move(containers.stop)
+        await here.move(stop_container)
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "stopped"
         assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 0
-        await here.move(containers.start)
+        await here.move(start_container)
         assert (await here.running()).observed.ready_replicas == 3
 
 
@@ -71,14 +75,14 @@ async def test_pause_suspends_and_resume_brings_back(here: World) -> None:
         await here.namespace()
         await here.create()
         await here.running()
-        await here.move(lambda tx, ns, name: containers.pause(tx, ns, name, "suspend"))
+        await here.move(lambda tx, ns, name: pause_container(tx, ns, name, "suspend"))
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "paused"
         assert "Suspended" in {condition.type for condition in row.observed.conditions}
         # A person scales it up: it is suspended, and stays so.
         await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
         await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 0)
-        await here.move(containers.resume)
+        await here.move(resume_container)
         await here.running()
 
 
@@ -88,14 +92,14 @@ async def test_a_held_rollout_keeps_the_old_pods_until_it_is_resumed(here: World
         await here.namespace()
         await here.create()
         before = await here.running()
-        await here.move(lambda tx, ns, name: containers.pause(tx, ns, name, "hold_rollout"))
+        await here.move(lambda tx, ns, name: pause_container(tx, ns, name, "hold_rollout"))
         await here.update(image="nginx:1.28")
         row = await here.until(
             lambda row: not row.reconciling and "RolloutHeld" in {c.type for c in row.observed.conditions}
         )
         assert row.observed.pod_name == before.observed.pod_name
         assert row.observed.status == "running"
-        await here.move(containers.resume)
+        await here.move(resume_container)
         row = await here.until(
             lambda row: row.observed.status == "running" and row.observed.pod_name != before.observed.pod_name
         )
@@ -109,7 +113,7 @@ async def test_restart_replaces_the_pods(here: World) -> None:
         await here.namespace()
         await here.create()
         before = await here.running()
-        await here.move(containers.restart)
+        await here.move(restart_container)
         row = await here.until(
             lambda row: row.observed.status == "running" and row.observed.pod_name != before.observed.pod_name
         )
@@ -121,7 +125,7 @@ async def test_a_container_that_never_ran_may_be_made_stopped(here: World) -> No
     client = await here.connect("local")
     await here.namespace()
     await here.create()
-    await here.move(containers.stop)
+    await here.move(stop_container)
     async with here.reconciling():
         await here.until(lambda row: row.observed.status == "stopped" and not row.reconciling)
         assert (await client.list(PODS, "shop")).items == ()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.containers import operations as containers
+from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
@@ -68,7 +68,7 @@ async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> N
         await here.namespace()
         await here.create()
         await here.running()
-    await here.move(containers.stop)
+    await here.move(stop_container)
     async with here.reconciling():
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "stopped"

@@ -11,16 +11,23 @@ import aiohttp
 import msgspec
 
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.containers import operations as containers
-from pilothouse_server.containers import repository as container_rows
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.operations import change as change_container
+from pilothouse_server.containers.operations import create as create_container
+from pilothouse_server.containers.operations import delete as delete_container
+from pilothouse_server.containers.operations import delete_all as delete_containers
+from pilothouse_server.containers.operations import forget_all as forget_containers
+from pilothouse_server.containers.operations import held as held_containers
+from pilothouse_server.containers.operations import quota_usage
+from pilothouse_server.containers.repository import find as find_container_row
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.model import Sample
-from pilothouse_server.namespaces import operations as namespaces
-from pilothouse_server.namespaces import repository as namespace_rows
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import create as create_namespace
+from pilothouse_server.namespaces.operations import delete as delete_namespace
+from pilothouse_server.namespaces.repository import find as find_namespace_row
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
@@ -59,8 +66,8 @@ def _holds_nothing(_permission: str) -> bool:
 
 
 CONTENTS = Contents(
-    nouns=[InNamespaces(cascade=containers.delete_all, forget=containers.forget_all, held=containers.held)],
-    quota_usage=containers.quota_usage,
+    nouns=[InNamespaces(cascade=delete_containers, forget=forget_containers, held=held_containers)],
+    quota_usage=quota_usage,
 )
 
 
@@ -126,7 +133,7 @@ class World:
             cluster_name="",
         )
         made: Namespace = await self.change(
-            lambda tx: namespaces.create(tx, wanted, adopt=adopt, may_adopt=adopt)
+            lambda tx: create_namespace(tx, wanted, adopt=adopt, may_adopt=adopt)
         )
         return made
 
@@ -134,14 +141,14 @@ class World:
         """Make a container; by default the simulated pod starts at once."""
         wanted = model(name=name, kubernetes_name="", **fields)
         made: Container = await self.change(
-            lambda tx: containers.create(tx, namespace, wanted, may=_holds_nothing)
+            lambda tx: create_container(tx, namespace, wanted, may=_holds_nothing)
         )
         return made
 
     async def update(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
         """Change what is wanted of a container."""
         changed: Container = await self.change(
-            lambda tx: containers.change(
+            lambda tx: change_container(
                 tx,
                 namespace,
                 name,
@@ -158,23 +165,23 @@ class World:
 
     async def delete(self, name: str = "web") -> None:
         """Ask for a container's deletion."""
-        await self.change(lambda tx: containers.delete(tx, "shop", name, lambda _: None))
+        await self.change(lambda tx: delete_container(tx, "shop", name, lambda _: None))
 
     async def delete_namespace(self, name: str = "shop") -> None:
         """Ask for a namespace's deletion with all it holds."""
         await self.change(
-            lambda tx: namespaces.delete(tx, name, cascade=True, contents=CONTENTS, check=lambda _: None)
+            lambda tx: delete_namespace(tx, name, cascade=True, contents=CONTENTS, check=lambda _: None)
         )
 
     async def seen(self, name: str = "web", namespace: str = "shop") -> Container | None:
         """The container's row."""
         async with self.store.system_read() as transaction:
-            return await container_rows.find(transaction, namespace, name)
+            return await find_container_row(transaction, namespace, name)
 
     async def seen_namespace(self, name: str = "shop") -> Namespace | None:
         """The namespace's row."""
         async with self.store.system_read() as transaction:
-            return await namespace_rows.find(transaction, name)
+            return await find_namespace_row(transaction, name)
 
     async def until(
         self, holds: Callable[[Container], object], name: str = "web", *, seconds: float = 20.0

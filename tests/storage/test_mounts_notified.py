@@ -7,8 +7,8 @@ import pytest
 from pilothouse_server.containers import operations
 from pilothouse_server.containers.model import Container
 from pilothouse_server.storage import messages
-from pilothouse_server.storage import operations as volumes
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.operations import create as create_volume
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ContainerId
 from pilothouse_server.values.volumes import VolumeMount
@@ -36,7 +36,7 @@ async def prepared(here: World) -> None:
     here.store.renderers["volume"] = messages.VOLUME.render
     await here.namespace()
     wanted = Volume(name="data", type="empty_dir")
-    await here.change(lambda tx: volumes.create(tx, "shop", wanted, may_use_host_paths=False))
+    await here.change(lambda tx: create_volume(tx, "shop", wanted, may_use_host_paths=False))
 
 
 @pytest.mark.parametrize("mounts", [(MOUNT,), ()])

@@ -19,8 +19,8 @@ from pilothouse_server.containers.privileges import (
     refuse_privileges,
 )
 from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
@@ -39,7 +39,7 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
     Raises:
         NotFound: there is none.
     """
-    namespace = await namespaces.locate(transaction, name, "share")
+    namespace = await locate_namespace(transaction, name, "share")
     if namespace.quota != Quota():
         await repository.count_alone(transaction, namespace.id)
     return namespace

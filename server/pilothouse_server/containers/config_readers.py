@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import operations, repository, rules
-from pilothouse_server.storage import operations as volumes
+from pilothouse_server.storage.operations import showing as volumes_showing
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId
 
@@ -22,7 +22,7 @@ class ConfigReaders:
     async def volumes(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
     ) -> Sequence[str]:
-        return await volumes.showing(transaction, namespace_id, kind, name)
+        return await volumes_showing(transaction, namespace_id, kind, name)
 
     async def needing(
         self,

@@ -14,9 +14,10 @@ from pilothouse_server.containers import operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import FailedPrecondition, invalid
-from pilothouse_server.storage import operations as volumes
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Remounted
+from pilothouse_server.storage.operations import locate as locate_volume
+from pilothouse_server.storage.operations import refuse_deleting as refuse_deleting_volume
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
@@ -27,8 +28,8 @@ class Mounter:
     async def attach(
         self, transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
     ) -> Remounted:
-        volume = await volumes.locate(transaction, namespace, wanted.volume)
-        volumes.refuse_deleting(volume)
+        volume = await locate_volume(transaction, namespace, wanted.volume)
+        refuse_deleting_volume(volume)
         path = canonical_mount_path(wanted.mount_path or volume.mount_path)
         if path == "/":
             raise invalid("mount_path", ROOT_WORDS)
@@ -44,7 +45,7 @@ class Mounter:
     async def detach(
         self, transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
     ) -> Remounted:
-        volume = await volumes.locate(transaction, namespace, name)
+        volume = await locate_volume(transaction, namespace, name)
         # Whoever may detach may do so whatever else is mounted: it takes power away.
         return await _remount(
             transaction,
@@ -66,7 +67,7 @@ async def _remount(
     changed = await operations.change(transaction, volume.namespace, container, merge, seen.append, may=may)
     restarts = 0
     if changed.generation != seen[0].generation:
-        volume = await volumes.locate(transaction, volume.namespace, volume.name)
+        volume = await locate_volume(transaction, volume.namespace, volume.name)
         # A held rollout replaces pods when it is released, not for this.
         restarts = 0 if changed.hold_rollout else changed.wanted_replicas
     return Remounted(volume, restarts, lambda connect: check_on_cluster(connect, changed))

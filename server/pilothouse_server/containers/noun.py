@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import messages, operations
+from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
 from pilothouse_server.containers.service import ContainerService, ImportContainers
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
@@ -16,7 +17,7 @@ def containers_noun(
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers),
         renderers={"container": messages.CONTAINER.render},
-        permissions=frozenset({operations.PRIVILEGED_PERMISSION}),
+        permissions=frozenset({PRIVILEGED_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
         ),

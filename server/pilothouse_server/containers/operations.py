@@ -20,14 +20,14 @@ import msgspec
 from pilothouse_server.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
-from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION as PRIVILEGED_PERMISSION
 from pilothouse_server.errors import (
     FailedPrecondition,
     not_found,
 )
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace, Quota
-from pilothouse_server.storage import operations as volumes
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.storage.operations import mounts_changed
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity
@@ -57,7 +57,7 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     """
     found = await repository.find(transaction, namespace, name, lock=lock)
     if found is None:
-        await namespaces.locate(transaction, namespace)
+        await locate_namespace(transaction, namespace)
         raise not_found("container", name)
     return found
 
@@ -75,7 +75,7 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
     """
     wanted = rules.checked(wanted)
     namespace = await admission.locked_namespace(transaction, namespace_name)
-    namespaces.refuse_inactive(namespace)
+    refuse_inactive_namespace(namespace)
     wanted = msgspec.structs.replace(
         wanted,
         namespace_ref=namespace.ref,
@@ -91,7 +91,7 @@ async def add(transaction: Transaction, namespace: Namespace, wanted: Container,
     await admission.check_quota(transaction, namespace, share, leave_out=None)
     created = await repository.insert_container(transaction, wanted, share)
     transaction.emit(event(created, "added"))
-    await volumes.mounts_changed(transaction, created.namespace_id, _mounted(created))
+    await mounts_changed(transaction, created.namespace_id, _mounted(created))
     return created
 
 
@@ -184,7 +184,7 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     marked = await _mark_for_deletion(transaction, stored)
-    await volumes.mounts_changed(transaction, marked.namespace_id, _mounted(stored) ^ _mounted(marked))
+    await mounts_changed(transaction, marked.namespace_id, _mounted(stored) ^ _mounted(marked))
     return marked
 
 
@@ -299,7 +299,7 @@ async def _move(
 ) -> Container:
     """Goes to the state that `allowed` gives for the present one; `release` also ends a held rollout."""
     # The namespace before its containers: everybody who locks both does so in this order.
-    home = await namespaces.locate(transaction, namespace, "share" if "running" in allowed.values() else "")
+    home = await locate_namespace(transaction, namespace, "share" if "running" in allowed.values() else "")
     stored = await _located_for_move(transaction, namespace, name)
     target = allowed.get(stored.desired_state)
     if target is None:
@@ -308,7 +308,7 @@ async def _move(
     if target == stored.desired_state and hold == stored.hold_rollout:
         return stored
     if target == "running":
-        namespaces.refuse_inactive(home)
+        refuse_inactive_namespace(home)
     wanted = msgspec.structs.replace(stored, desired_state=target, hold_rollout=hold)
     return await _write(transaction, stored, wanted)
 
@@ -333,7 +333,7 @@ async def _write(
     if written.observed.status != stored.observed.status:
         await repository.add_history(transaction, written, stored.observed.status, "user")
     await _changed(transaction, written, "modified", stored)
-    await volumes.mounts_changed(transaction, written.namespace_id, _mounted(stored) ^ _mounted(written))
+    await mounts_changed(transaction, written.namespace_id, _mounted(stored) ^ _mounted(written))
     return written
 
 

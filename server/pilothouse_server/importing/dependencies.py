@@ -34,9 +34,9 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.storage import operations as storage
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS
 from pilothouse_server.storage.model import CLAIM, Volume
+from pilothouse_server.storage.operations import stream as stream_volumes
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 VOLUME_PERMISSION = "storage.create"
@@ -74,7 +74,7 @@ async def find_existing(transaction: ReadTransaction, namespace: Namespace) -> E
     """Returns the volumes, config maps and secrets of a namespace."""
     claims: dict[str, Volume] = {}
     showing: list[Volume] = []
-    async for volume in storage.stream(transaction, namespace_id=namespace.id):
+    async for volume in stream_volumes(transaction, namespace_id=namespace.id):
         if volume.is_claim:
             claims[volume.kubernetes_name] = volume
         else:

@@ -33,8 +33,8 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, claim
 from pilothouse_server.store.unit_of_work import Transaction
 
@@ -90,7 +90,7 @@ async def create(
         FailedPrecondition: it is inactive or being deleted.
     """
     namespace = await admission.locked_namespace(transaction, namespace_name)
-    namespaces.refuse_inactive(namespace)
+    refuse_inactive_namespace(namespace)
     taken = []
     for candidate in candidates:
         if candidate.container is not None:

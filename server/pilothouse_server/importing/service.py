@@ -6,7 +6,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.importing import dependencies, messages, operations
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.rpc.call import Call
 
 
@@ -20,10 +21,10 @@ class ImportHandler:
     async def __call__(self, request: pb.ImportContainersRequest, call: Call) -> pb.ImportContainersResponse:
         """Takes existing Deployments over. The cluster is asked before the transaction begins."""
         async with call.read() as reading:
-            namespace = await namespaces.locate(reading, request.namespace)
+            namespace = await locate_namespace(reading, request.namespace)
             existing = await dependencies.find_existing(reading, namespace)
         call.describe(namespace_id=namespace.id)
-        namespaces.refuse_inactive(namespace)
+        refuse_inactive_namespace(namespace)
         may = call.may(namespace.name)
         candidates = await operations.discover(
             self._connect, namespace, request.names, request.label_selector, existing, may

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.clusters.operations import registration as clusters
+from pilothouse_server.clusters.operations.registration import (
+    locate_for_namespace,
+)
 from pilothouse_server.errors import (
     FailedPrecondition,
     PermissionDenied,
@@ -76,7 +78,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
             reason="PERMISSION_DENIED",
             metadata={"permission": "*"},
         )
-    await clusters.locate_for_namespace(transaction, cluster_name)
+    await locate_for_namespace(transaction, cluster_name)
     if await repository.find(transaction, wanted.name) is not None:
         raise already_exists("namespace", wanted.name)
     created = await repository.insert_namespace(

@@ -25,7 +25,8 @@ from pilothouse_server.errors import (
     already_exists,
     not_found,
 )
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage import repository, rules
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
@@ -46,7 +47,7 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     """
     found = await repository.find(transaction, namespace, name, lock=lock)
     if found is None:
-        await namespaces.locate(transaction, namespace)
+        await locate_namespace(transaction, namespace)
         raise not_found("volume", name)
     return found
 
@@ -66,8 +67,8 @@ async def create(
     wanted = rules.checked(wanted)
     if not may_use_host_paths:
         rules.refuse_host_path(namespace_name, wanted.name, wanted.type)
-    namespace = await namespaces.locate(transaction, namespace_name, "share")
-    namespaces.refuse_inactive(namespace)
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    refuse_inactive_namespace(namespace)
     if await repository.find(transaction, namespace_name, wanted.name) is not None:
         raise already_exists("volume", wanted.name)
     await check_source(transaction, namespace_name, wanted)
@@ -103,7 +104,7 @@ async def change(
         Aborted: from `check`, if the etag is not the current one.
     """
     # Shared, so that nobody begins to mount an emptyDir whose limit is about to change.
-    await namespaces.locate(transaction, namespace, "share")
+    await locate_namespace(transaction, namespace, "share")
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     refuse_deleting(stored)
@@ -130,7 +131,7 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
         NotFound: the namespace or the volume.
         FailedPrecondition: containers mount it; the metadata names them.
     """
-    await namespaces.locate(transaction, namespace, "update")
+    await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     if stored.mounted_by:

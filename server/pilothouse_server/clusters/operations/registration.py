@@ -16,7 +16,7 @@ from pilothouse_server.clusters import repository
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, already_exists, not_found
-from pilothouse_server.kubernetes import credentials as credential_form
+from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.store import encryption_keys
@@ -134,7 +134,7 @@ async def opened(transaction: ReadTransaction, name: str, envelopes: Envelopes) 
     uid, sealed = found
     if sealed is None:
         return None
-    return credential_form.decode(envelopes.open(sealed, encryption_keys.CLUSTERS.binding(uid, "")))
+    return credentials.decode(envelopes.open(sealed, encryption_keys.CLUSTERS.binding(uid, "")))
 
 
 def refuse_deregistering(cluster: Cluster) -> None:
@@ -150,7 +150,7 @@ async def _sealed(
 ) -> dict[str, Any]:
     key_id = await encryption_keys.active_key_id(transaction)
     binding = encryption_keys.CLUSTERS.binding(cluster.uid, "")
-    sealed = envelopes.seal(credential_form.encode(tried_out.credentials), binding, key_id)
+    sealed = envelopes.seal(credentials.encode(tried_out.credentials), binding, key_id)
     return {
         "api_server": tried_out.api_server,
         "version": tried_out.version[:100],

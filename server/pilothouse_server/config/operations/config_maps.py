@@ -11,8 +11,9 @@ from pilothouse_server.config import repository
 from pilothouse_server.config.model import ConfigMap
 from pilothouse_server.config.operations import configs, rules
 from pilothouse_server.errors import already_exists, invalid
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 Merge = Callable[[ConfigMap], ConfigMap]
@@ -33,8 +34,8 @@ async def create(transaction: Transaction, namespace_name: str, wanted: ConfigMa
         FailedPrecondition: the namespace is inactive or being deleted.
     """
     rules.check_config_map(wanted)
-    namespace = await namespaces.locate(transaction, namespace_name, "share")
-    namespaces.refuse_inactive(namespace)
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    refuse_inactive_namespace(namespace)
     if await repository.find(transaction, "config_map", namespace_name, wanted.name) is not None:
         raise already_exists("config map", wanted.name)
     created = await repository.insert_config_map(transaction, configs.placed(wanted, namespace))

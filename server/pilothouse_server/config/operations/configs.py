@@ -16,8 +16,8 @@ from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import rules
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.errors import FailedPrecondition, not_found
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 from pilothouse_server.store.unit_of_work import Kind as ChangeKind
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
@@ -61,7 +61,7 @@ async def locate(
     """
     found = await repository.find(transaction, kind, namespace, name, lock=lock)
     if found is None:
-        await namespaces.locate(transaction, namespace)
+        await locate_namespace(transaction, namespace)
         raise not_found(WORDS[kind], name)
     return found
 
@@ -83,7 +83,7 @@ async def delete(
         NotFound: the namespace or the config.
         FailedPrecondition: something reads it; metadata names who.
     """
-    home = await namespaces.locate(transaction, namespace, "update")
+    home = await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, kind, namespace, name, lock=True)
     check(stored)
     if stored.deletion_requested_at is not None:

@@ -18,8 +18,9 @@ from pilothouse_server.config.model import OPAQUE, Secret, Values
 from pilothouse_server.config.operations import configs, rules
 from pilothouse_server.encryption import Binding, Envelopes, Sealed
 from pilothouse_server.errors import already_exists, not_found
-from pilothouse_server.namespaces import operations as namespaces
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -66,8 +67,8 @@ async def create(transaction: Transaction, namespace_name: str, asked: Asked, en
     )
     rules.check_secret(wanted.type, values)
     rules.check_labels("secret.labels", wanted.labels)
-    namespace = await namespaces.locate(transaction, namespace_name, "share")
-    namespaces.refuse_inactive(namespace)
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    refuse_inactive_namespace(namespace)
     if await repository.find(transaction, "secret", namespace_name, wanted.name) is not None:
         raise already_exists("secret", wanted.name)
     wanted = configs.placed(wanted, namespace)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.metrics.model import ContainerDetails, Point, Steps, StoredSample, Subject
 from pilothouse_server.metrics.repository import overview, samples, series
-from pilothouse_server.namespaces import operations as namespaces
+from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -118,7 +118,7 @@ async def details(transaction: ReadTransaction, namespace: str, name: str) -> Co
     Raises:
         NotFound: the namespace or the container, alike for one that the caller does not reach.
     """
-    home = await namespaces.locate(transaction, namespace)
+    home = await locate_namespace(transaction, namespace)
     found = await overview.find_details(transaction, home.id, name)
     if found is None:
         raise not_found("container", name)

@@ -20,7 +20,7 @@ import msgspec
 from pilothouse_server.access import Principal
 from pilothouse_server.metrics.model import Sample, Target, TimeRange
 from pilothouse_server.metrics.operations.storing import BATCH_SAMPLES, UsageStore, problem
-from pilothouse_server.metrics.repository import samples as rows
+from pilothouse_server.metrics.repository import samples
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -161,7 +161,7 @@ class Recorder:
         unknown = [name for name in names if name not in self._targets]
         if unknown:
             async with self._reading() as transaction:
-                self._targets |= await rows.find_targets(transaction, unknown)
+                self._targets |= await samples.find_targets(transaction, unknown)
         return self._targets
 
 

@@ -22,8 +22,9 @@ from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics.model import Sample, Stored, TimeRange
 from pilothouse_server.metrics.operations import roll_ups
-from pilothouse_server.metrics.repository import samples as rows
 from pilothouse_server.metrics.repository import series
+from pilothouse_server.metrics.repository.samples import insert as insert_samples
+from pilothouse_server.metrics.repository.samples import time_range
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -134,7 +135,7 @@ class UsageStore:
             late = roll_ups.reaches_back(transaction, samples)
             if late:
                 await series.lock_roll_ups(transaction)
-            stored = await rows.insert(transaction, samples, careful=careful, again=again)
+            stored = await insert_samples(transaction, samples, careful=careful, again=again)
             if late:
                 await roll_ups.repair(transaction, samples)
         return stored
@@ -148,7 +149,7 @@ class UsageStore:
         now = time.monotonic()
         if anew or self._range is None or now - self._range_read_at > _RANGE_SECONDS:
             async with self._store.system_read() as transaction:
-                found = await rows.time_range(transaction)
+                found = await time_range(transaction)
                 if found is None:
                     raise Unavailable(
                         "the database has no partition for samples of today, try again",
