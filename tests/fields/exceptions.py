@@ -8,6 +8,8 @@ from __future__ import annotations
 _PEOPLE = "a word for people, which the cluster has no place for"
 _ETAG = "names the state that is to be changed; it is no part of it"
 _ONE = "1 alone is allowed, which is what the API takes where nothing is said"
+_FOR_EVER = "cannot be taken back, as in Kubernetes"
+_IN_PODS = "has no object on the cluster: it is a part of the pods that mount it, whose test takes it along"
 _READINESS = "refused: a readiness probe ends nothing"
 
 # By resource and field. `everywhere`: it cannot be given at all. `import`: Kubernetes has no place for it.
@@ -24,4 +26,25 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "drift_policy": "what the platform does about others' changes; the cluster does not know it",
         },
     },
+    "pilothouse.storage.v1.Volume": {
+        "everywhere": {"etag": _ETAG},
+        "import": {
+            "mount_path": "where AttachVolume mounts it unless told otherwise; the cluster has mounts alone",
+            "host_path": "a folder of the node is not taken over by an import",
+            "source_name": _IN_PODS,
+            "medium": _IN_PODS,
+        },
+    },
+    "pilothouse.config.v1.ConfigMap": {
+        "everywhere": {"etag": _ETAG},
+        "update": {"immutable": _FOR_EVER},
+    },
+    "pilothouse.config.v1.Secret": {
+        "everywhere": {"etag": _ETAG, "string_data": "a way to give `data` as text; shown nowhere"},
+        "update": {"immutable": _FOR_EVER},
+    },
+    "pilothouse.namespace.v1.Namespace": {"everywhere": {"etag": _ETAG}},
+    "pilothouse.namespace.v1.Cluster": {"everywhere": {"etag": _ETAG}},
+    "pilothouse.identity.v1.User": {"everywhere": {"etag": _ETAG}},
+    "pilothouse.identity.v1.Role": {"everywhere": {"etag": _ETAG}},
 }

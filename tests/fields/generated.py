@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
@@ -62,7 +62,7 @@ def rule(field: Any) -> options.FieldRule:
     return declared
 
 
-def leaves(descriptor: Descriptor, before: tuple[FieldDescriptor, ...] = ()) -> Iterator[Leaf]:
+def leaves(descriptor: Any, before: tuple[FieldDescriptor, ...] = ()) -> Iterator[Leaf]:
     """The fields of a message and of its parts that a caller may give."""
     for field in descriptor.fields:
         path = (*before, field)

@@ -1,0 +1,314 @@
+"""Every field of the other resources survives create, get and update; of those on a cluster, an import too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client import PilothouseError
+from tests.fields.exceptions import EXCEPTIONS
+from tests.fields.generated import Leaf, Needs, filled, found, has, leaves
+from tests.harness import PASSWORD, Server
+from tests.main_job.legacy import DEPLOYMENTS, deployment, legacy
+from tests.waiting import poll_until
+
+MODULES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
+OURS = "pilothouse.dev/"
+Call = Callable[[Server, Any], Awaitable[Any]]
+Update = Callable[[Server, Any, FieldMask], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """How one is made, shown and changed. `base`: what it is not without. `key`: its field that names it.
+
+    `path` and `pod`: where the cluster has it, and a pod that takes it along on an import.
+    """
+
+    kind: type[Message]
+    create: Call
+    get: Call
+    update: Update
+    base: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[Needs, ...] = ()
+    key: str = "name"
+    path: str = ""
+    pod: Callable[[str], dict[str, Any]] | None = None
+
+
+def volume_pod(name: str) -> dict[str, Any]:
+    return {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": name}}]}
+
+
+def reading(kind: str) -> Callable[[str], dict[str, Any]]:
+    return lambda name: {
+        "env": [{"name": "A", "valueFrom": {kind: {"name": name, "key": "alpha", "optional": True}}}]
+    }
+
+
+async def secret_with_values(server: Server, name: str, namespace: str = "demo") -> config_pb2.Secret:
+    """What is shown of a secret, and its values, which are revealed alone."""
+    shown = await server.admin.config.get_secret(namespace=namespace, name=name)
+    revealed = await server.admin.config.reveal_secret(namespace=namespace, name=name)
+    shown.data.update(revealed.data)
+    return shown
+
+
+def _config_update(noun: str) -> Update:
+    async def update(server: Server, message: Any, mask: FieldMask) -> Any:
+        call = getattr(server.admin.config, f"update_{noun}")
+        values = {noun: message}
+        answer = await call(namespace="demo", name=message.name, update_mask=mask, **values)
+        changed = getattr(answer, noun)
+        return await secret_with_values(server, changed.name) if noun == "secret" else changed
+
+    return update
+
+
+async def _create_secret(server: Server, message: Any) -> Any:
+    await server.admin.config.create_secret(namespace="demo", secret=message)
+    return await secret_with_values(server, message.name)
+
+
+async def _register(server: Server, message: Any) -> Any:
+    assert server.cluster is not None
+    text = json.dumps(server.cluster.kubeconfig())
+    credentials = namespace_pb2.ClusterCredentials(kubeconfig=namespace_pb2.Kubeconfig(text=text))
+    answer = await server.admin.namespaces.register_cluster(cluster=message, credentials=credentials)
+    return answer.cluster
+
+
+async def _update_cluster(server: Server, message: Any, mask: FieldMask) -> Any:
+    answer = await server.admin.namespaces.update_cluster(
+        name=message.name, cluster=message, update_mask=mask
+    )
+    return answer.cluster
+
+
+RESOURCES = (
+    Resource(
+        storage_pb2.Volume,
+        lambda server, message: server.admin.storage.create_volume(namespace="demo", volume=message),
+        lambda server, name: server.admin.storage.get_volume(namespace="demo", name=name),
+        lambda server, message, mask: server.admin.storage.update_volume(
+            namespace="demo", name=message.name, volume=message, update_mask=mask
+        ),
+        base={"type": "VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM", "size": "1"},
+        needs=(
+            Needs(
+                "type", values=("VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM", "VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM")
+            ),
+            Needs("host_path", beside={"type": "VOLUME_TYPE_HOST_PATH", "size": ""}),
+            Needs("source_name", beside={"type": "VOLUME_TYPE_CONFIG_MAP", "size": ""}),
+            Needs("medium", beside={"type": "VOLUME_TYPE_EMPTY_DIR"}, values=("Memory", "Memory")),
+        ),
+        path="/api/v1/namespaces/{}/persistentvolumeclaims",
+        pod=volume_pod,
+    ),
+    Resource(
+        config_pb2.ConfigMap,
+        lambda server, message: server.admin.config.create_config_map(namespace="demo", config_map=message),
+        lambda server, name: server.admin.config.get_config_map(namespace="demo", name=name),
+        _config_update("config_map"),
+        path="/api/v1/namespaces/{}/configmaps",
+        pod=reading("configMapKeyRef"),
+    ),
+    Resource(
+        config_pb2.Secret,
+        _create_secret,
+        secret_with_values,
+        _config_update("secret"),
+        needs=(Needs("type", values=("example.org/alpha", "example.org/alpha")),),
+        path="/api/v1/namespaces/{}/secrets",
+        pod=reading("secretKeyRef"),
+    ),
+    Resource(
+        namespace_pb2.Namespace,
+        lambda server, message: server.admin.namespaces.create(namespace=message),
+        lambda server, name: server.admin.namespaces.get(name=name),
+        lambda server, message, mask: server.admin.namespaces.update(
+            name=message.name, namespace=message, update_mask=mask
+        ),
+        needs=(
+            Needs("cluster_name", values=("local", "local")),
+            Needs("status", values=("NAMESPACE_STATUS_INACTIVE", "NAMESPACE_STATUS_ACTIVE")),
+        ),
+    ),
+    Resource(
+        namespace_pb2.Cluster,
+        _register,
+        lambda server, name: server.admin.namespaces.get_cluster(name=name),
+        _update_cluster,
+    ),
+    Resource(
+        identity_pb2.User,
+        lambda server, message: server.admin.identity.create_user(user=message, password=PASSWORD),
+        lambda server, name: server.admin.identity.get_user(username=name),
+        lambda server, message, mask: server.admin.identity.update_user(
+            username=message.username, user=message, update_mask=mask
+        ),
+        key="username",
+        needs=(Needs("avatar_url", values=("https://example.org/a", "https://example.org/b")),),
+    ),
+    Resource(
+        identity_pb2.Role,
+        lambda server, message: server.admin.identity.create_role(role=message),
+        lambda server, name: server.admin.identity.get_role(name=name),
+        lambda server, message, mask: server.admin.identity.update_role(
+            name=message.name, role=message, update_mask=mask
+        ),
+        base={"permissions": ["container.watch"]},
+    ),
+)
+EXAMINED_ELSEWHERE = {container_pb2.Container.DESCRIPTOR.full_name}
+NO_RESOURCES = {
+    namespace_pb2.ClusterCredentials.DESCRIPTOR.full_name: "given to reach a cluster, and never shown again",
+}
+
+
+def test_every_resource_is_examined() -> None:
+    services: list[ServiceDescriptor] = [
+        service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values()
+    ]
+    made = {
+        part.message_type.full_name
+        for service in services
+        for method in service.methods
+        if method.name.startswith(("Create", "Register"))
+        for part in method.input_type.fields
+        if part.message_type is not None and part.message_type.full_name.startswith("pilothouse.")
+    }
+    assert made == {each.kind.DESCRIPTOR.full_name for each in RESOURCES} | EXAMINED_ELSEWHERE | set(
+        NO_RESOURCES
+    )
+
+
+def message(resource: Resource, leaf: Leaf, number: int, variant: int) -> tuple[Any, Any]:
+    made: Any = ParseDict(resource.base, resource.kind())
+    setattr(made, resource.key, f"r{number:02}")
+    if resource.kind is identity_pb2.User:
+        made.email = f"r{number:02}@example.org"
+    value = filled(made, leaf, variant, resource.needs)
+    if leaf.name == resource.key:
+        value = f"r{number:02}-name"
+        setattr(made, resource.key, value)
+    return made, value
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda each: each.kind.DESCRIPTOR.name)
+async def test_every_field_survives(server: Server, resource: Resource) -> None:
+    excepted = EXCEPTIONS[resource.kind.DESCRIPTOR.full_name]
+    examined = [leaf for leaf in leaves(resource.kind.DESCRIPTOR) if leaf.name not in excepted["everywhere"]]
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    if resource.kind is storage_pb2.Volume:
+        await server.admin.config.create_config_map(
+            namespace="demo", config_map=config_pb2.ConfigMap(name="alpha", data={"alpha": "1"})
+        )
+    lost: dict[str, str] = {}
+    for number, leaf in enumerate(examined):
+        asked, value = message(resource, leaf, number, 0)
+        if problem := await created(server, resource, leaf, asked, value):
+            lost[leaf.name] = problem
+    if resource.path:
+        lost = await imported(server, resource, examined) | lost
+    for number, leaf in enumerate(examined):
+        if not leaf.immutable and (problem := await updated(server, resource, leaf, number)):
+            lost.setdefault(leaf.name, problem)
+    expected = {name: step for step in ("import", "update") for name in excepted.get(step, {})}
+    assert {name: problem.partition(":")[0] for name, problem in lost.items()} == expected, lost
+
+
+async def created(server: Server, resource: Resource, leaf: Leaf, asked: Any, value: Any) -> str:
+    try:
+        made = await resource.create(server, asked)
+        got = await resource.get(server, getattr(asked, resource.key))
+    except PilothouseError as error:
+        return f"create: {error}"
+    if not has(made, leaf, value):
+        return f"create: {found(made, leaf)}"
+    return "" if has(got, leaf, value) else f"get: {found(got, leaf)}"
+
+
+async def updated(server: Server, resource: Resource, leaf: Leaf, number: int) -> str:
+    asked, value = message(resource, leaf, number, 1)
+    try:
+        changed = await resource.update(server, asked, FieldMask(paths=[leaf.name]))
+    except PilothouseError as error:
+        return f"update: {error}"
+    return "" if has(changed, leaf, value) else f"update: {found(changed, leaf)}"
+
+
+async def imported(server: Server, resource: Resource, examined: list[Leaf]) -> dict[str, str]:
+    """The fields that an import does not take along, from copies of what the platform made."""
+    assert resource.pod is not None
+    kubectl = await legacy(server)
+    there = {}
+
+    async def applied() -> bool:
+        items = (await kubectl.ask("GET", resource.path.format("demo")))["items"]
+        there.update({item["metadata"]["name"]: item for item in items})
+        wanted = [message(resource, leaf, number, 0)[0] for number, leaf in enumerate(examined)]
+        on_cluster = [
+            each.name for each in wanted if getattr(each, "type", 1) in (1, "", "example.org/alpha")
+        ]
+        return set(on_cluster) <= set(there)
+
+    await poll_until(applied)
+    names = {}
+    for number, leaf in enumerate(examined):
+        asked, value = message(resource, leaf, number, 0)
+        item = there.get(asked.name)
+        if item is None:
+            continue
+        spec = {key: part for key, part in item.items() if key not in ("metadata", "status")}
+        spec.get("spec", {}).pop("volumeName", None) if isinstance(spec.get("spec"), dict) else None
+        metadata = {"name": asked.name} | {
+            part: {
+                key: word
+                for key, word in item["metadata"].get(part, {}).items()
+                if not key.startswith((OURS, "app.kubernetes.io/", "pv.kubernetes.io/", "volume."))
+            }
+            for part in ("labels", "annotations")
+        }
+        await kubectl.ask("POST", resource.path.format("legacy"), spec | {"metadata": metadata})
+        pod = resource.pod(asked.name)
+        using = deployment(asked.name, replicas=0)
+        (main,) = using["spec"]["template"]["spec"]["containers"]
+        main["env"] = pod.get("env", [])
+        if "volumes" in pod:
+            using["spec"]["template"]["spec"]["volumes"] = pod["volumes"]
+            main["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
+        await kubectl.ask("POST", DEPLOYMENTS, using)
+        names[leaf.name] = (leaf, asked.name, value)
+    answer = await server.admin.containers.import_(
+        namespace="legacy", names=[name for _, name, _ in names.values()]
+    )
+    assert {each.deployment: list(each.problems) for each in answer.results if each.problems} == {}
+    lost = {leaf.name: "import" for leaf in examined if leaf.name not in names}
+    for leaf, name, value in names.values():
+        if not has(await taken_over(server, resource, name), leaf, value):
+            lost[leaf.name] = "import"
+    return lost
+
+
+async def taken_over(server: Server, resource: Resource, name: str) -> Any:
+    if resource.kind is storage_pb2.Volume:
+        return await server.admin.storage.get_volume(namespace="legacy", name=name)
+    if resource.kind is config_pb2.ConfigMap:
+        return await server.admin.config.get_config_map(namespace="legacy", name=name)
+    return await secret_with_values(server, name, "legacy")
