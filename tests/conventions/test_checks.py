@@ -116,6 +116,11 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/a.py", "class Used:\n    kept: int = 0\n\nUsed().kept"),
     ),
     (
+        checks.nothing_unused,
+        Source("server/a.py", "def command(): ..."),  # a test names it, and nobody else
+        Source("client/pilothouse_client/nouns/a.py", "def command(): ..."),
+    ),
+    (
         checks.modules_under_their_own_names,
         Source("server/a.py", "from tests import test_a as somebody"),
         Source("server/a.py", "from tests import test_a\nfrom tests.test_a import command as word"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.values.resources import ContainerId, NamespaceId, NamespaceRef
 
 SHOP = NamespaceRef(NamespaceId(1), "shop", "", "local", "shop")
@@ -23,3 +25,8 @@ def container(**fields: Any) -> Container:
             **fields,
         }
     )
+
+
+async def replicas_of(client: ClusterClient) -> int:
+    """How many replicas the smallest container's Deployment is to have on the cluster."""
+    return int((await client.read(DEPLOYMENTS, "shop", "web"))["spec"]["replicas"])

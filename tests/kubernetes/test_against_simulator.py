@@ -31,7 +31,7 @@ from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 from pilothouse_simulator import SimulatedCluster
-from tests.kubernetes.containers import container
+from tests.kubernetes.containers import container, replicas_of
 from tests.waiting import poll_until, within
 
 SHOP = Namespace(id=NamespaceId(1), uid="shop-uid", name="shop", kubernetes_name="shop", cluster_name="local")
@@ -76,7 +76,7 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
     running = await seen_as(client, subject, "running")
     assert running.observed.ready_replicas == 2
     assert running.observed.pod_ip
-    assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 2
+    assert await replicas_of(client) == 2
 
     unchanged = await client.apply(DEPLOYMENTS, manifests.deployment(subject, replicas_set=2))
     assert unchanged.metadata.generation == again.metadata.generation

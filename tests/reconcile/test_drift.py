@@ -21,6 +21,7 @@ from pilothouse_server.kubernetes.objects import (
     ScaleTarget,
 )
 from pilothouse_server.values.resources import Condition
+from tests.kubernetes.containers import replicas_of
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
@@ -161,7 +162,7 @@ async def test_a_person_scales(here: World, policy: Any) -> None:
             assert row.replicas == 1
             assert ".spec.replicas (3 in place of 1) by 'meddler'" in drifted(row).message
         await here.until(lambda row: row.observed.ready_replicas == 3)
-        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 3
+        assert await replicas_of(client) == 3
 
 
 @pytest.mark.parametrize(("policy", "left"), [("repair", 0), ("adopt", 0), ("report", 2)])
@@ -175,7 +176,7 @@ async def test_what_shall_not_run_is_held_at_zero(here: World, policy: Any, left
         if left:
             row = await here.until(lambda row: drifted(row).status == "True")
             assert ".spec.replicas" in drifted(row).message
-        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == left)
+        await poll_until(lambda: replicas_of(client), lambda found: found == left)
         row = await here.until(lambda row: row.observed.status == "stopped")
         assert row.replicas == 1
 
@@ -196,13 +197,13 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         # Who asks for another number asks in vain: the autoscaler's is shown again.
         await here.update(replicas=2)
         await here.until(lambda row: row.replicas == 4 and not row.reconciling)
-        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
+        assert await replicas_of(client) == 4
         # It does not act on zero: stopping and starting are ours.
         await here.move(stop_container)
-        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda found: found == 0)
+        await poll_until(lambda: replicas_of(client), lambda found: found == 0)
         await here.move(start_container)
         row = await here.running()
-        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
+        assert await replicas_of(client) == 4
         # Nor was it gone meanwhile.
         assert next(c for c in row.observed.conditions if c.type == "Autoscaled").status == "True"
 

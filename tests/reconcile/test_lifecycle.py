@@ -10,6 +10,7 @@ from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from tests.kubernetes.containers import replicas_of
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
@@ -64,7 +65,7 @@ async def test_stop_and_start_remember_the_replicas(here: World) -> None:
         await here.move(stop_container)
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "stopped"
-        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 0
+        assert await replicas_of(client) == 0
         await here.move(start_container)
         assert (await here.running()).observed.ready_replicas == 3
 
@@ -81,7 +82,7 @@ async def test_pause_suspends_and_resume_brings_back(here: World) -> None:
         assert "Suspended" in {condition.type for condition in row.observed.conditions}
         # A person scales it up: it is suspended, and stays so.
         await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
-        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 0)
+        await poll_until(lambda: replicas_of(client), lambda replicas: replicas == 0)
         await here.move(resume_container)
         await here.running()
 
@@ -129,7 +130,7 @@ async def test_a_container_that_never_ran_may_be_made_stopped(here: World) -> No
     async with here.reconciling():
         await here.until(lambda row: row.observed.status == "stopped" and not row.reconciling)
         assert (await client.list(PODS, "shop")).items == ()
-    assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 0
+    assert await replicas_of(client) == 0
 
 
 async def test_services_follow_the_ports(here: World) -> None:
@@ -155,9 +156,9 @@ async def test_an_autoscaler_is_not_fought(here: World) -> None:
         # An update that says nothing of replicas leaves them; one that does sets them.
         await here.update(annotations={"note": "a"})
         await here.until(lambda row: not row.reconciling and row.observed.ready_replicas == 4)
-        assert await client.get_scale(DEPLOYMENTS, "shop", "web") == 4
+        assert await replicas_of(client) == 4
         await here.update(replicas=2)
-        await poll_until(lambda: client.get_scale(DEPLOYMENTS, "shop", "web"), lambda replicas: replicas == 2)
+        await poll_until(lambda: replicas_of(client), lambda replicas: replicas == 2)
 
 
 async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:

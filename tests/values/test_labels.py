@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.labels import (
-    EVERYTHING,
     LabelSelector,
     Operator,
     Requirement,
@@ -130,8 +129,8 @@ def test_json_form() -> None:
         {"key": "b", "operator": "DoesNotExist", "values": []},
         {"key": "c", "operator": "Gt", "values": ["3"]},
     ]
-    assert not EVERYTHING
-    assert EVERYTHING.matches({"any": "thing"})
+    assert not LabelSelector()
+    assert LabelSelector().matches({"any": "thing"})
 
 
 @given(st.text(max_size=30))

@@ -40,8 +40,6 @@ _STATED = {
     "annotations",
 } - {"pod_container_name"}
 DECIDED_FIELDS = tuple(field.name for field in pb.Container.DESCRIPTOR.fields if field.name in _STATED)
-# Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
-UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")
 RESOURCE_PARTS = names_of(RESOURCES)
 
 _SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?|[KMGTPE]i)")

@@ -32,7 +32,6 @@ from pilothouse_server.kubernetes.objects import (
     ListMeta,
     Manifest,
     Resource,
-    Scale,
     T,
     Version,
 )
@@ -249,11 +248,6 @@ class ClusterClient:
             content_type=MERGE_PATCH,
         )
         return decode(body, resource.type)
-
-    async def get_scale(self, resource: Resource[Any], namespace: str, name: str) -> int:
-        """Returns the wanted number of replicas. Raises NotFound."""
-        body = await self._transport.request("GET", resource.path(namespace, name, "scale"))
-        return decode(body, Scale).spec.replicas
 
     async def set_scale(
         self, resource: Resource[Any], namespace: str, name: str, replicas: int, *, dry_run: bool = False

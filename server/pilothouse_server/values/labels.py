@@ -128,8 +128,6 @@ class LabelSelector:
         return self.text
 
 
-EVERYTHING = LabelSelector()
-
 _JSON_OPERATORS = {
     Operator.IN: "In",
     Operator.NOT_IN: "NotIn",
