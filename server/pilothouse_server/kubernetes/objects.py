@@ -271,14 +271,6 @@ class Node(KubernetesObject, frozen=True, rename="camel"):
     status: NodeState = NodeState()
 
 
-class ScaleSpec(Partial, frozen=True, rename="camel"):
-    replicas: int = 0
-
-
-class Scale(KubernetesObject, frozen=True, rename="camel"):
-    spec: ScaleSpec = ScaleSpec()
-
-
 class Version(Partial, frozen=True, rename="camel"):
     git_version: str = ""
 
