@@ -200,6 +200,8 @@ async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path
         shell.address = address
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
         assert "admin" in await shell.run("pilothouse whoami")
+        # Where the server has its data folder.
+        shell.directory_of_files = tmp_path
         for line, said in KEYS:
             assert said in await shell.run(line), line
 
