@@ -132,3 +132,29 @@ async def test_a_supervisor_stops_though_a_task_fails_while_it_winds_up() -> Non
     async with within(5.0):
         await supervisor.stop()
     assert runs == 1
+
+
+async def test_a_task_whose_group_failed_is_started_again() -> None:
+    """A TaskGroup leaves the task in which one of its tasks failed marked as cancelled, on Python 3.11."""
+    runs = 0
+    third = asyncio.Event()
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("once more")
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            third.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+            group.create_task(for_ever())
+
+    supervisor = Supervisor()
+    supervisor.start("fails in a group", work)
+    async with within(5.0):
+        await third.wait()
+        await supervisor.stop()
+    assert runs >= 3

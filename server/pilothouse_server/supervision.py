@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter
 
-from pilothouse_server.tasks import cancel_and_wait, raise_if_cancelled
+from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +45,21 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
+        # A task of its own for each attempt: a TaskGroup that failed leaves its task marked as cancelled
+        # (Python 3.11), and one that is cancelled may raise its tasks' failures instead.
+        attempt = asyncio.create_task(_attempt(work), name=name)
         try:
-            await work()
-        except Exception as error:
+            await asyncio.wait([attempt])
+        finally:
+            await cancel_and_wait(attempt)
+        if not attempt.cancelled() and (error := attempt.exception()) is not None:
             FAILURES.labels(name).inc()
-            log.exception("background task failed", task=name, error=type(error).__name__)
-            raise_if_cancelled(error)
+            log.error("background task failed", task=name, error=type(error).__name__, exc_info=error)
         if loop.time() - started > _SETTLED_SECONDS:
             delay = 0.1
         await asyncio.sleep(delay)
         delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+
+
+async def _attempt(work: Callable[[], Awaitable[None]]) -> None:
+    await work()

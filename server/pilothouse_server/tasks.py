@@ -53,14 +53,3 @@ async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         raise cancelled from (None if task.cancelled() else task.exception())
-
-
-def raise_if_cancelled(error: BaseException) -> None:
-    """Raises CancelledError where the current task was cancelled and `error` came in the place of that.
-
-    A TaskGroup raises what its tasks fail with while they wind up, and drops the cancellation that made them do so.
-    Whoever handles failures and goes on calls this first.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError from error

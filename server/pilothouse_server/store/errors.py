@@ -32,6 +32,15 @@ _AWAY = (
     ConnectionError,
     OSError,
 )
+# How the loss of a connection that is used directly shows. The last is what asyncpg says where it ends within a
+# statement.
+CONNECTION_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _RETRY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 _SLOW = (asyncpg.QueryCanceledError, asyncio.TimeoutError)
 

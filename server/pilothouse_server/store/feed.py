@@ -26,6 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.store.errors import CONNECTION_LOST
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
@@ -260,7 +261,7 @@ class Feed:
             try:
                 await self._listen_once()
                 delay = 0.1
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except CONNECTION_LOST as error:
                 log.warning("listener lost", error=type(error).__name__)
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)

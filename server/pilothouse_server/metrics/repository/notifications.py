@@ -10,7 +10,7 @@ import asyncpg
 
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.metrics.repository.samples import CHANNEL
-from pilothouse_server.store.errors import database_unavailable
+from pilothouse_server.store.errors import CONNECTION_LOST, database_unavailable
 
 _CHECK_SECONDS: Final = 5.0
 
@@ -28,7 +28,7 @@ async def listen(dsn: str, connected: Callable[[], None], announced: Callable[[i
             command_timeout=5.0,
             server_settings={"application_name": "pilothouse-usage-listener"},
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except CONNECTION_LOST:
         raise _lost() from None
     gone = asyncio.Event()
     connection.add_termination_listener(lambda _connection: gone.set())
@@ -45,7 +45,7 @@ async def listen(dsn: str, connected: Callable[[], None], announced: Callable[[i
                     await gone.wait()
             except TimeoutError:
                 await connection.execute("SELECT 1")
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except CONNECTION_LOST:
         raise _lost() from None
     finally:
         connection.terminate()
