@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tests.waiting import patient
@@ -31,3 +32,15 @@ async def finished(
         output, errors = await asyncio.wait_for(process.communicate(given or None), patient(seconds))
     assert process.returncode is not None
     return process.returncode, output or b"", errors or b""
+
+
+async def is_gone(process_id: int) -> bool:
+    """Whether the process has ended; one that nobody has waited for yet has.
+
+    Whose parent is gone is waited for by the machine's first process, and not every first process does that.
+    """
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"

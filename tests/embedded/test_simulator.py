@@ -18,6 +18,7 @@ import pytest
 
 from pilothouse_server.embedded.simulator import EmbeddedSimulator, EmbeddedSimulatorError
 from pilothouse_simulator.store.state_file import parse
+from tests.processes import is_gone
 from tests.waiting import poll_until, runs_out
 
 JsonObject = dict[str, Any]
@@ -77,15 +78,6 @@ def process_of(simulator: EmbeddedSimulator) -> int:
     process_id = simulator.process_id
     assert process_id is not None
     return process_id
-
-
-async def is_gone(process_id: int) -> bool:
-    """Whether the process has ended; one that nobody has waited for yet has."""
-    try:
-        status = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return True
-    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 async def test_answers_when_started_and_is_gone_when_stopped(tmp_path: Path) -> None:

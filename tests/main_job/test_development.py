@@ -17,6 +17,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_simulator.store.state_file import parse
+from tests.processes import is_gone
 from tests.readme.served import BIN, Shell, environment
 from tests.waiting import patient, poll_until, within
 
@@ -96,10 +97,6 @@ def _children(process_id: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
-async def _exists(process_id: int) -> bool:
-    return Path(f"/proc/{process_id}").exists()
-
-
 async def _run_web(client: AsyncClient) -> str:
     """A container that runs; the address of its pod."""
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
@@ -124,7 +121,7 @@ async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_pat
         address = await _run_web(run.client)
         simulator = run.simulator
         await run.kill()
-        await poll_until(lambda: _exists(simulator), lambda there: not there, what="the simulator's end")
+        await poll_until(lambda: is_gone(simulator), what="the simulator's end")
     kept = parse(state.read_bytes())
     (pod,) = [obj for obj in kept.objects if obj["kind"] == "Pod"]
     assert (pod["status"]["phase"], pod["status"]["podIP"]) == ("Running", address)

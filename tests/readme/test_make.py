@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client import AsyncClient
+from tests.processes import is_gone
 from tests.readme.served import ROOT, Shell, environment
 from tests.waiting import poll_until, within
 
@@ -99,10 +100,7 @@ async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
         postgres = int(noted.read_text().split()[0])
         assert "draining" in await run.interrupt()
 
-    async def ended() -> bool:
-        return not Path(f"/proc/{postgres}").exists()
-
-    await poll_until(ended, seconds=30, what="the end of PostgreSQL")
+    await poll_until(lambda: is_gone(postgres), seconds=30, what="the end of PostgreSQL")
 
 
 async def test_make_run_says_what_it_does(tmp_path: Path) -> None:
