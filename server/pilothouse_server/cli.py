@@ -19,6 +19,7 @@ from pilothouse_migrations.databases import DatabaseRefusedError
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
+from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, described, load
 
@@ -49,6 +50,7 @@ def _serve_until_ended(
     """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables, listed below."""
     settings = _settings()
     log_lines.configure(settings.log_level, settings.log_format)
+    give_back_large_buffers()
     if not dev and not settings.database_url:
         _fail(f"{PREFIX}DATABASE_URL must be set (or try it with --dev)", _USAGE)
     _run(_serve(settings, dev=dev))
