@@ -2,22 +2,25 @@
 
 A method with a namespace asks for its permission there: a caller who does not reach the namespace gets
 NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
-PERMISSION_DENIED. While a stream is open the token and the grants are looked at again every two seconds,
-and the stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in knows already
-what is there. It also ends when the server drains: at once where its client can resume it elsewhere, and near
-the end of the grace where it runs both ways, which nobody can resume.
+PERMISSION_DENIED. While streams are open their tokens and grants are looked at again every two seconds, once for
+all streams of a token, and a stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in
+knows already what is there. It also ends when the server drains: at once where its client can resume it elsewhere, and
+near the end of the grace where it runs both ways, which nobody can resume.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import (
     NotFound,
     PermissionDenied,
-    PilothouseError,
     Unavailable,
     invalid,
     missing,
@@ -30,6 +33,20 @@ from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
 RECHECK_SECONDS = 2.0
+# Tokens that are looked at together: each may take a connection.
+_AT_ONCE = 4
+
+
+@dataclass(eq=False, slots=True)
+class _OpenStream:
+    """`ended` becomes the reason for which the stream must end."""
+
+    call: Call
+    ended: asyncio.Future[Exception]
+
+    def end(self, reason: Exception) -> None:
+        if not self.ended.done():
+            self.ended.set_result(reason)
 
 
 class AuthorizationLayer:
@@ -38,7 +55,10 @@ class AuthorizationLayer:
     def __init__(self, authenticator: Authenticator, *, recheck_seconds: float = RECHECK_SECONDS) -> None:
         self._authenticator = authenticator
         self._recheck_seconds = recheck_seconds
-        self._draining = asyncio.Event()
+        self._open: set[_OpenStream] = set()
+        # One timer for all, while there are any.
+        self._rechecking: asyncio.Task[None] | None = None
+        self._draining = False
         self._last_call = 0.0
 
     def drain(self, grace_seconds: float = 0.0) -> None:
@@ -48,7 +68,9 @@ class AuthorizationLayer:
         """
         kept_back = min(1.0, grace_seconds / 4)
         self._last_call = asyncio.get_running_loop().time() + grace_seconds - kept_back
-        self._draining.set()
+        self._draining = True
+        for stream in self._open:
+            self._drain(stream)
 
     async def __call__(self, call: Call, proceed: Proceed) -> bytes:
         """Refuses the call, or runs it; a stream for as long as the caller may."""
@@ -63,58 +85,96 @@ class AuthorizationLayer:
         return await self._guarded(call, proceed)
 
     async def _guarded(self, call: Call, proceed: Proceed) -> bytes:
-        guard = asyncio.ensure_future(self._watch_over(call))
+        stream = _OpenStream(call, asyncio.get_running_loop().create_future())
+        self._opened(stream)
         work = asyncio.ensure_future(proceed())
         try:
-            await asyncio.wait([guard, work], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [stream.ended, work]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 if isinstance(work.exception(), NotFound) and call.resume_token:
                     # A stream that has begun and looks again finds nothing any more once the right to it is gone. The
-                    # guard knows whether that is why, but may not have looked so far.
-                    await asyncio.wait([guard], timeout=1.5 * self._recheck_seconds)
-                if not guard.done():
+                    # next look at the grants tells whether that is why.
+                    await asyncio.wait([stream.ended], timeout=1.5 * self._recheck_seconds)
+                if not stream.ended.done():
                     return work.result()
-            raise guard.result()
+            raise stream.ended.result()
         finally:
-            await cancel_and_wait(guard, work)
+            self._closed(stream)
+            await cancel_and_wait(work)
 
-    async def _watch_over(self, call: Call) -> PilothouseError:
-        """Returns the reason for which the stream must end."""
+    def _opened(self, stream: _OpenStream) -> None:
+        self._open.add(stream)
+        if self._draining:
+            self._drain(stream)
+        if self._rechecking is None:
+            self._rechecking = asyncio.create_task(self._recheck(), name="recheck open streams")
+
+    def _closed(self, stream: _OpenStream) -> None:
+        self._open.discard(stream)
+        stream.ended.cancel()
+        if not self._open and self._rechecking is not None:
+            self._rechecking.cancel()
+            self._rechecking = None
+
+    async def _recheck(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
+            # Looks that take long do not put off the next.
+            due = max(due + self._recheck_seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+            by_token: defaultdict[str, list[_OpenStream]] = defaultdict(list)
+            for stream in self._open:
+                if stream.call.principal is not None:
+                    by_token[stream.call.token].append(stream)
+            tokens = iter(by_token.items())
+            await asyncio.gather(*(self._recheck_next(tokens) for _ in range(min(_AT_ONCE, len(by_token)))))
+
+    async def _recheck_next(self, tokens: Iterator[tuple[str, list[_OpenStream]]]) -> None:
+        for token, streams in tokens:
             try:
-                async with asyncio.timeout(self._recheck_seconds):
-                    return await self._drained(call)
-            except TimeoutError:
-                pass
-            if call.principal is None:
-                continue
-            try:
-                call.principal = await self._authenticator.authenticate(call.token)
+                principal = await self._authenticator.authenticate(token)
             except Unavailable:
                 # A database that is away revokes nothing; the stream itself will notice.
                 continue
-            except PilothouseError as error:
-                return error
-            try:
-                authorize(call.rule, call.principal, call.namespace)
-            except (NotFound, PermissionDenied):
-                return revoked(call.rule.permission, call.namespace)
+            except Exception as error:  # noqa: BLE001 - the streams of one caller end by it, the others' are looked at
+                for stream in streams:
+                    stream.end(error)
+                continue
+            for stream in streams:
+                _renew(stream, principal)
 
-    async def _drained(self, call: Call) -> Unavailable:
-        """Waits until the server no longer waits for the stream."""
-        await self._draining.wait()
-        if call.rule.shape != "stream_stream":
-            return Unavailable(
+    def _drain(self, stream: _OpenStream) -> None:
+        """Ends the stream, or has it ended when the server no longer waits for it."""
+        if stream.call.rule.shape == "stream_stream":
+            asyncio.get_running_loop().call_at(self._last_call, stream.end, _broken_off())
+            return
+        stream.end(
+            Unavailable(
                 "this server is shutting down, go on with another one",
                 reason="SHUTTING_DOWN",
                 retry_after_seconds=0.1,
             )
-        await asyncio.sleep(self._last_call - asyncio.get_running_loop().time())
-        return Unavailable(
-            "this server is shutting down and could not wait for the end of the call any longer: it is broken off, "
-            "and another server cannot go on with it",
-            reason="SHUTTING_DOWN",
         )
+
+
+def _broken_off() -> Unavailable:
+    return Unavailable(
+        "this server is shutting down and could not wait for the end of the call any longer: it is broken off, "
+        "and another server cannot go on with it",
+        reason="SHUTTING_DOWN",
+    )
+
+
+def _renew(stream: _OpenStream, principal: Principal) -> None:
+    """Lets the stream go on as what its caller is now, or ends it."""
+    call = stream.call
+    call.principal = principal
+    try:
+        authorize(call.rule, principal, call.namespace)
+    except (NotFound, PermissionDenied):
+        stream.end(revoked(call.rule.permission, call.namespace))
 
 
 def authorize(rule: Rule, principal: Principal, namespace: str) -> None:

@@ -1,0 +1,174 @@
+"""Open streams are looked at by one timer: once for all of a token, and each ends for its own reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.access import Grant, Principal
+from pilothouse_server.errors import PermissionDenied, PilothouseError, Unauthenticated, Unavailable
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.tasks import cancel_and_wait
+from tests.waiting import patient, poll_until
+
+PERMISSION = "container.view"
+
+
+def principal(*namespaces: str) -> Principal:
+    return Principal(
+        1, "somebody", tuple(Grant("viewer", name, 1, frozenset({PERMISSION})) for name in namespaces)
+    )
+
+
+class Tokens:
+    """Answers for each token a principal, or raises."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Principal | Exception] = {}
+        self.asked: Counter[str] = Counter()
+
+    async def authenticate(self, token: str) -> Principal:
+        self.asked[token] += 1
+        answer = self.answers[token]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Streams:
+    """Streams that last until the layer ends them."""
+
+    def __init__(self) -> None:
+        self.tokens = Tokens()
+        self.layer = AuthorizationLayer(self.tokens, recheck_seconds=0.02)
+        self.tasks: list[asyncio.Task[bytes]] = []
+
+    async def open(self, token: str, namespace: str, *, shape: str = "unary_stream") -> asyncio.Task[bytes]:
+        began = asyncio.Event()
+
+        async def proceed() -> bytes:
+            began.set()
+            await asyncio.Event().wait()
+            return b""
+
+        rule = SimpleNamespace(
+            access=options.ACCESS_PERMISSION,
+            scope=options.SCOPE_NAMESPACE,
+            shape=shape,
+            permission=PERMISSION,
+            namespace_field="namespace",
+            mutates=False,
+        )
+        call = SimpleNamespace(
+            authentication_error=None,
+            parse_error=None,
+            principal=await self.tokens.authenticate(token),
+            rule=rule,
+            namespace=namespace,
+            token=token,
+            resume_token="",
+        )
+        task = asyncio.ensure_future(self.layer(cast("Call", call), proceed))
+        self.tasks.append(task)
+        await began.wait()
+        return task
+
+    async def looked(self, token: str, times: int) -> None:
+        """Waits for so many more looks at a token."""
+        wanted = self.tokens.asked[token] + times
+
+        async def asked() -> int:
+            return self.tokens.asked[token]
+
+        await poll_until(asked, lambda times: times >= wanted, what="a look at the grants")
+
+
+@asynccontextmanager
+async def streams() -> AsyncIterator[Streams]:
+    opened = Streams()
+    try:
+        yield opened
+    finally:
+        await cancel_and_wait(*opened.tasks)
+
+
+async def reason(task: asyncio.Task[bytes]) -> PilothouseError:
+    """Why a stream ended."""
+    with pytest.raises(PilothouseError) as ended:
+        await asyncio.wait_for(task, patient(5.0))
+    return ended.value
+
+
+async def test_one_look_serves_all_streams_of_a_token() -> None:
+    async with streams() as opened:
+        opened.tokens.answers = {"often": principal("shop"), "once": principal("shop")}
+        await opened.open("once", "shop")
+        for _ in range(50):
+            await opened.open("often", "shop")
+        opened.tokens.asked.clear()
+        await opened.looked("once", 5)
+        assert 4 <= opened.tokens.asked["often"] <= 6
+
+
+async def test_each_stream_ends_for_its_own_reason() -> None:
+    async with streams() as opened:
+        tokens = opened.tokens
+        tokens.answers = {name: principal("shop", "mill") for name in ("narrowed", "gone", "away", "kept")}
+        shop, mill = await opened.open("narrowed", "shop"), await opened.open("narrowed", "mill")
+        gone, away, kept = [await opened.open(name, "shop") for name in ("gone", "away", "kept")]
+        tokens.answers["narrowed"] = principal("mill")
+        tokens.answers["gone"] = Unauthenticated("revoked", reason="INVALID_TOKEN")
+        tokens.answers["away"] = Unavailable("no database", reason="DATABASE_UNAVAILABLE")
+        denied = await reason(shop)
+        assert (type(denied), denied.reason) == (PermissionDenied, "PERMISSION_REVOKED")
+        assert (await reason(gone)).reason == "INVALID_TOKEN"
+        await opened.looked("away", 2)
+        assert [task.done() for task in (mill, away, kept)] == [False] * 3
+
+
+async def test_what_fails_for_one_caller_ends_nobody_elses_stream() -> None:
+    async with streams() as opened:
+        opened.tokens.answers = {"broken": principal("shop"), "kept": principal("shop")}
+        broken, kept = await opened.open("broken", "shop"), await opened.open("kept", "shop")
+        opened.tokens.answers["broken"] = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(broken, patient(5.0))
+        await opened.looked("kept", 2)
+        assert not kept.done()
+
+
+async def test_a_stream_that_opens_while_the_server_drains_is_sent_elsewhere() -> None:
+    async with streams() as opened:
+        opened.tokens.answers = {"kept": principal("shop")}
+        before = await opened.open("kept", "shop")
+        talking = await opened.open("kept", "shop", shape="stream_stream")
+        opened.layer.drain(0.4)
+        after = await opened.open("kept", "shop")
+        for task in (before, after):
+            assert (await reason(task)).reason == "SHUTTING_DOWN"
+        assert not talking.done()
+        assert (await reason(talking)).reason == "SHUTTING_DOWN"
+
+
+async def test_nothing_is_looked_at_once_the_last_stream_has_ended() -> None:
+    async def timers() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "recheck open streams"]
+
+    async with streams() as opened:
+        opened.tokens.answers = {"kept": principal("shop")}
+        first, second = await opened.open("kept", "shop"), await opened.open("kept", "shop")
+        assert len(await timers()) == 1
+        first.cancel()
+        await opened.looked("kept", 1)
+        second.cancel()
+        await poll_until(timers, lambda running: not running, what="the end of the timer")
+        await opened.open("kept", "shop")
+        await opened.looked("kept", 1)
