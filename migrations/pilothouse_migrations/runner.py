@@ -7,7 +7,8 @@ that start together migrate one after the other.
 Beside Alembic's own table, `schema_migrations` keeps for each migration its checksum, how long it took and whether
 it succeeded. The checksum is taken over the SQL a migration sends, rendered offline with the default role names: a
 comment or a reformatted module changes nothing, a changed statement does. A changed checksum of an applied
-migration is an error at start, because the schema is then not what the code believes.
+migration is an error at start, because the schema is then not what the code believes. `schema` checks that by the
+checksums that are written down in `checksums.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import functools
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,10 +30,10 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, async_dsn
+from pilothouse_migrations import schema
+from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames
 from pilothouse_migrations.versions_gate import check_server_version
 
 ADVISORY_LOCK = "pilothouse migrations"
@@ -50,22 +50,6 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     CONSTRAINT pk_schema_migrations PRIMARY KEY (version));
 COMMENT ON TABLE schema_migrations IS 'Checksum, duration and success of each migration.'
 """
-
-
-class MigrationError(Exception):
-    """Root of the errors below; the message says what to do."""
-
-
-class ChecksumMismatchError(MigrationError):
-    """An applied migration differs from the one in this release. Install the release it was applied with."""
-
-
-class UnknownRevisionError(MigrationError):
-    """The database was migrated by a newer release. Install that release, or migrate down with it first."""
-
-
-class PendingMigrationsError(MigrationError):
-    """The database is older than this release. Run `pilothouse migrate up`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +108,11 @@ def checksum(revision: str) -> str:
     return hashlib.sha256((render(revision) + "\0" + render(revision, down=True)).encode()).hexdigest()
 
 
+def checksums() -> dict[str, str]:
+    """The checksum of each migration, oldest first."""
+    return {revision: checksum(revision) for revision in revisions()}
+
+
 async def upgrade(dsn: str, revision: str = "head", **options: Any) -> list[str]:
     """Apply all migrations up to `revision`; returns those that were applied.
 
@@ -146,71 +135,14 @@ async def downgrade(dsn: str, revision: str, **options: Any) -> list[str]:
 
 async def status(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> list[MigrationStatus]:
     """What is applied, oldest first. Works as the maintenance login and as the system login."""
-    async with _connect(dsn) as connection:
-        await _take_owner(connection, prefix)
+    async with schema.connect(dsn) as connection:
+        await schema.take_owner(connection, prefix)
         return await _read_status(connection)
 
 
-async def check(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> None:
-    """Raise unless the server is supported and its schema is exactly this release's.
-
-    What a server calls at start when it is not to migrate by itself. Raises UnsupportedServerError,
-    ChecksumMismatchError, UnknownRevisionError, PendingMigrationsError.
-    """
-    async with _connect(dsn) as connection:
-        await check_server_version(connection)
-        await _take_owner(connection, prefix)
-        await _check_applied(connection)
-        pending = [entry.version for entry in await _read_status(connection) if not entry.applied]
-    if pending:
-        raise PendingMigrationsError(
-            f"migrations {', '.join(pending)} are not applied; run `pilothouse migrate up`"
-        )
-
-
-@asynccontextmanager
-async def _connect(dsn: str) -> AsyncIterator[AsyncConnection]:
-    engine = create_async_engine(async_dsn(dsn), poolclass=NullPool, hide_parameters=True)
-    try:
-        async with engine.connect() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
-
-
-async def _take_owner(connection: AsyncConnection, prefix: str) -> None:
-    """Become the owner where the login may; the system login stays itself and can read the record."""
-    owner = RoleNames(prefix).owner
-    may = await connection.scalar(text("SELECT pg_has_role(:owner, 'MEMBER')"), {"owner": owner})
-    if may:
-        await connection.exec_driver_sql(f"SET ROLE {owner}")
-
-
-async def _applied(connection: AsyncConnection) -> list[str]:
-    """Versions that Alembic holds for applied, oldest first."""
-    if await connection.scalar(text("SELECT to_regclass('public.alembic_version') IS NULL")):
-        return []
-    current = await connection.scalar(text("SELECT version_num FROM alembic_version"))
-    known = revisions()
-    if current is not None and current not in known:
-        raise UnknownRevisionError(
-            f"the database is at migration {current}, which this release does not know (its newest is {known[-1]})"
-        )
-    return [] if current is None else known[: known.index(current) + 1]
-
-
-async def _records(connection: AsyncConnection) -> dict[str, Any]:
-    if await connection.scalar(text("SELECT to_regclass('public.schema_migrations') IS NULL")):
-        return {}
-    rows = await connection.execute(
-        text("SELECT version, applied_at, checksum, execution_time_ms, success FROM schema_migrations")
-    )
-    return {row.version: row for row in rows}
-
-
 async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
-    applied = set(await _applied(connection))
-    records = await _records(connection)
+    applied = set(await schema.applied(connection, checksums()))
+    records = await schema.records(connection)
     entries = []
     for script in _scripts():
         record = records.get(script.revision)
@@ -228,18 +160,6 @@ async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
     return entries
 
 
-async def _check_applied(connection: AsyncConnection) -> None:
-    records = await _records(connection)
-    for version in await _applied(connection):
-        record = records.get(version)
-        if record is None or record.checksum != checksum(version):
-            found = "no record of it" if record is None else f"checksum {record.checksum[:12]}"
-            raise ChecksumMismatchError(
-                f"migration {version} was applied in another form: the database has {found}, this release has "
-                f"checksum {checksum(version)[:12]}; never edit an applied migration, add a new one"
-            )
-
-
 async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[str, Any]) -> list[str]:
     prefix = str(options.pop("prefix", DEFAULT_PREFIX))
     lock_timeout = int(options.pop("lock_timeout_milliseconds", 5_000))
@@ -249,9 +169,8 @@ async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[s
         raise TypeError(f"unknown options: {', '.join(sorted(options))}")
     names = RoleNames(prefix)
     # Rendering installs an Alembic context of its own, so it must be over before a migration runs in another.
-    for version in revisions():
-        checksum(version)
-    async with _connect(dsn) as connection:
+    checksums()
+    async with schema.connect(dsn) as connection:
         await check_server_version(connection)
         await connection.exec_driver_sql(f"SET ROLE {names.owner}")
         await connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
@@ -261,7 +180,7 @@ async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[s
         await connection.exec_driver_sql(f"SET lock_timeout = {lock_timeout}")
         await connection.exec_driver_sql(f"SET statement_timeout = {statement_timeout}")
         await _keep_books(connection, names)
-        await _check_applied(connection)
+        await schema.check_applied(connection, checksums())
         # Alembic opens a transaction for each migration only if none is open when it begins.
         await connection.commit()
         recorder = _Recorder()
@@ -323,7 +242,7 @@ class _Recorder:
     async def record_failure(self, connection: AsyncConnection) -> None:
         """Record the migration that failed: the first that is not applied. A failed revert leaves its record."""
         elapsed = self._elapsed_milliseconds()
-        applied = await _applied(connection)
+        applied = await schema.applied(connection, checksums())
         pending = revisions()[len(applied) :]
         if not self._upgrading or not pending:
             return

@@ -14,7 +14,7 @@ from typing import Any
 import prometheus_client
 import structlog
 
-from pilothouse_migrations import runner
+from pilothouse_migrations import schema
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
@@ -129,7 +129,7 @@ class Application:
         """Starts everything and answers the port that is listened on.
 
         Raises:
-            pilothouse_migrations.runner.MigrationError: the schema is not this release's.
+            pilothouse_migrations.schema.MigrationError: the schema is not this release's.
             DeclarationError: the proto files leave something open.
             Unavailable: the database is away, or holds values that the key file cannot open.
             SettingsError: the address is taken.
@@ -174,7 +174,7 @@ class Application:
     async def _check_schema(self) -> None:
         dsn = self.settings.maintenance_database_url or self.settings.database_url
         try:
-            await runner.check(plain_dsn(dsn))
+            await schema.check(plain_dsn(dsn))
         except OSError as error:
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
             raise SettingsError(f"{PREFIX}{name}: the database does not answer: {error}") from None

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import yaml
 
-from pilothouse_migrations import runner
 from pilothouse_migrations.databases import DatabaseRefusedError
 from pilothouse_migrations.roles import ensure_roles
+from pilothouse_migrations.schema import MigrationError
 from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
 from pilothouse_server.allocator import give_back_large_buffers
@@ -153,6 +153,8 @@ def migrate_init(
 @migrate.command("up")
 def migrate_up(revision: Annotated[str, typer.Argument()] = "head") -> None:
     """Apply migrations up to REVISION."""
+    from pilothouse_migrations import runner
+
     applied = _run(runner.upgrade(_maintenance_url(), revision))
     typer.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply")
 
@@ -162,6 +164,8 @@ def migrate_down(
     revision: Annotated[str, typer.Argument(help="The last migration to keep; base: none.")],
 ) -> None:
     """Revert the migrations after REVISION."""
+    from pilothouse_migrations import runner
+
     reverted = _run(runner.downgrade(_maintenance_url(), revision))
     typer.echo(f"reverted {', '.join(reverted)}" if reverted else "nothing to revert")
 
@@ -169,6 +173,8 @@ def migrate_down(
 @migrate.command("status")
 def migrate_status() -> None:
     """Show which migrations are applied."""
+    from pilothouse_migrations import runner
+
     for entry in _run(runner.status(_maintenance_url())):
         typer.echo(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
 
@@ -263,7 +269,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     except (
         SettingsError,
         PilothouseError,
-        runner.MigrationError,
+        MigrationError,
         UnsupportedServerError,
         EmbeddedProgramError,
         ClusterError,

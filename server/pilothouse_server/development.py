@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_migrations import runner
+from pilothouse_migrations import schema
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.clusters.access import Kubeconfigs
@@ -91,10 +91,13 @@ class Development:
         await ensure_roles(postgres.dsn(DATABASE))
         names = RoleNames()
         maintenance = postgres.dsn(DATABASE, names.maintenance)
-        pending = [each for each in await runner.status(maintenance) if not each.applied]
+        pending = await schema.pending_migrations(maintenance)
         if pending:
+            # Alembic, which a server that finds its schema does not need.
+            from pilothouse_migrations import runner
+
             self._say("database", f"brings its schema up to date: migrations to apply: {len(pending)}")
-        await runner.upgrade(maintenance)
+            await runner.upgrade(maintenance)
         return msgspec.structs.replace(
             settings,
             database_url=postgres.dsn(DATABASE, names.app),

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from pilothouse_migrations import runner
+from pilothouse_migrations import runner, schema
+from pilothouse_migrations.checksums import CHECKSUMS
 from tests.conftest import ROLES, Database
 from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill
@@ -70,7 +71,7 @@ async def test_all_the_way_down_on_filled_tables(database: Database) -> None:
 
 async def test_applying_again_changes_nothing(database: Database) -> None:
     assert await runner.upgrade(database.maintenance_dsn) == []
-    await runner.check(database.maintenance_dsn)
+    await schema.check(database.maintenance_dsn)
 
 
 async def test_the_record_holds_checksum_duration_and_success(database: Database) -> None:
@@ -96,33 +97,41 @@ async def test_nobody_but_the_owner_writes_the_record(database: Database) -> Non
             await app.fetch("SELECT * FROM schema_migrations")
 
 
+def test_the_checksums_written_down_are_those_of_the_migrations() -> None:
+    made = runner.checksums()
+    assert list(CHECKSUMS.items()) == list(made.items()), (
+        "migrations/pilothouse_migrations/checksums.py is to be "
+        + ("\n".join(f'"{version}": "{checksum}",' for version, checksum in made.items()))
+    )
+
+
 async def test_a_changed_checksum_is_an_error_at_start(database: Database) -> None:
     async with database.owner() as owner:
         await owner.execute("UPDATE schema_migrations SET checksum = repeat('0', 64) WHERE version = '0004'")
-    for start in (runner.check, runner.upgrade):
-        with pytest.raises(runner.ChecksumMismatchError, match="migration 0004"):
+    for start in (schema.check, runner.upgrade):
+        with pytest.raises(schema.ChecksumMismatchError, match="migration 0004"):
             await start(database.maintenance_dsn)
 
 
 async def test_a_missing_record_is_an_error_at_start(database: Database) -> None:
     async with database.owner() as owner:
         await owner.execute("DELETE FROM schema_migrations WHERE version = '0002'")
-    with pytest.raises(runner.ChecksumMismatchError, match="migration 0002"):
-        await runner.check(database.maintenance_dsn)
+    with pytest.raises(schema.ChecksumMismatchError, match="migration 0002"):
+        await schema.check(database.maintenance_dsn)
 
 
 async def test_a_database_of_a_newer_release_is_refused(database: Database) -> None:
     async with database.owner() as owner:
         await owner.execute("UPDATE alembic_version SET version_num = '9999'")
-    for start in (runner.check, runner.upgrade, runner.status):
-        with pytest.raises(runner.UnknownRevisionError, match="9999"):
+    for start in (schema.check, runner.upgrade, runner.status):
+        with pytest.raises(schema.UnknownRevisionError, match="9999"):
             await start(database.maintenance_dsn)
 
 
 async def test_pending_migrations_are_named(bare_database: Database) -> None:
     await runner.upgrade(bare_database.maintenance_dsn, runner.revisions()[-2])
-    with pytest.raises(runner.PendingMigrationsError, match=runner.head()):
-        await runner.check(bare_database.maintenance_dsn)
+    with pytest.raises(schema.PendingMigrationsError, match=runner.head()):
+        await schema.check(bare_database.maintenance_dsn)
 
 
 async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Database) -> None:
