@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
 
-from pilothouse_server.kubernetes import connection, credentials
+from pilothouse_server.kubernetes import connection, credentials, environment
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized
 from pilothouse_server.kubernetes.objects import NAMESPACES
@@ -86,6 +88,76 @@ async def test_a_proxy_is_gone_through(cluster: SimulatedCluster) -> None:
         async with connected(document) as client:
             assert (await client.list(NAMESPACES)).items
     assert asked == [f"CONNECT {cluster.url.removeprefix('https://')}"]
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """No proxies, no .netrc, whatever this machine has."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("exempt", "through"), [("", True), ("127.0.0.1", False), ("*", False), ("elsewhere.example", True)]
+)
+async def test_a_proxy_of_the_environment_is_gone_through_unless_it_exempts_the_cluster(
+    cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, exempt: str, through: bool
+) -> None:
+    async with proxy() as (address, asked):
+        bare_environment.setenv("HTTPS_PROXY", address)
+        bare_environment.setenv("NO_PROXY", exempt)
+        async with connected(kubeconfig(cluster)) as client:
+            assert (await client.list(NAMESPACES)).items
+    assert asked == ([f"CONNECT {cluster.url.removeprefix('https://')}"] if through else [])
+
+
+async def test_the_kubeconfigs_proxy_goes_before_the_environments(
+    cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch
+) -> None:
+    async with proxy() as (address, asked), proxy() as (other, asked_other):
+        bare_environment.setenv("HTTPS_PROXY", other.replace("//", "//user:password@"))
+        document = kubeconfig(cluster)
+        document["clusters"][0]["cluster"]["proxy-url"] = address
+        async with connected(document) as client:
+            assert (await client.list(NAMESPACES)).items
+    assert (len(asked), asked_other) == (1, [])
+
+
+async def test_the_environment_is_read_once_for_each_client(
+    cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch
+) -> None:
+    async with connected(kubeconfig(cluster)) as client:
+        bare_environment.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        assert (await client.list(NAMESPACES)).items
+
+
+async def test_a_token_goes_before_the_password_in_netrc(
+    cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    bare_environment.setenv("NETRC", str(netrc))
+    async with connected(kubeconfig(cluster)) as client:
+        assert (await client.list(NAMESPACES)).items
+
+
+def test_a_client_without_a_token_takes_the_password_in_netrc(
+    bare_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine cluster.example login somebody password secret\n")
+    bare_environment.setenv("NETRC", str(netrc))
+
+    def options(server: str, *, has_token: bool) -> dict[str, Any]:
+        return environment.session_options(server, has_proxy=False, has_token=has_token)
+
+    found = options("https://cluster.example:6443", has_token=False)
+    assert found["headers"] == {"Authorization": aiohttp.encode_basic_auth("somebody", "secret")}
+    assert "headers" not in options("https://cluster.example:6443", has_token=True)
+    assert "headers" not in options("https://other.example:6443", has_token=False)
 
 
 async def test_a_token_file_is_read_again_when_it_is_renewed(

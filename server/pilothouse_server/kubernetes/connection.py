@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from pilothouse_server.kubernetes import expiry
+from pilothouse_server.kubernetes import environment, expiry
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 
 FILE_KEYS = {
@@ -166,7 +166,7 @@ def _kubeconfig_client(
         asyncio.run(loader.load_and_set(configuration))
         if token_file := user.get("tokenFile"):
             _renew_from(configuration, Path(token_file))
-        return ApiClient(configuration)
+        return _client(ApiClient, configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError) as error:
         raise CredentialsRefused(f"the kubeconfig cannot be used: {error}") from error
 
@@ -193,9 +193,18 @@ def _in_cluster_client(pool_size: int) -> Any:
         )
         loader.load_and_set(configuration)
         _renew_from(configuration, token_file)
-        return ApiClient(configuration)
+        return _client(ApiClient, configuration)
     except (ConfigException, ssl.SSLError, OSError) as error:
         raise CredentialsRefused(f"the pod's service account cannot be used: {error}") from error
+
+
+def _client(api_client: Any, configuration: Any) -> Any:
+    configuration.client_session_kwargs = environment.session_options(
+        str(configuration.host),
+        has_proxy=bool(configuration.proxy),
+        has_token="BearerToken" in configuration.api_key,
+    )
+    return api_client(configuration)
 
 
 def _renew_from(configuration: Any, token_file: Path) -> None:
