@@ -10,7 +10,14 @@ import logging
 import sys
 from typing import Any
 
-import structlog
+if "rich" not in sys.modules:
+    # structlog takes rich where it finds it, for tracebacks that we do not show so: 5 MB in each server.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
+else:
+    import structlog
 
 _QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
 
