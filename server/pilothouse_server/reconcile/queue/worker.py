@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 # The share of a lease after which nothing is begun any more: an answer takes time to arrive.
 _SAFE = 0.75
+_SHORTEST_PAUSE_SECONDS = 0.02
 # By type of resource; each has types of its own for what it loads and what its act returns.
 Reconcilers = Mapping[str, ResourceReconciler[Any, Any]]
 
@@ -43,7 +44,9 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """Times in seconds. After about `resync_seconds` a resource is looked at although nothing happened."""
 
     workers_per_cluster: int = 8
-    poll_seconds: float = 0.25
+    # What a mutation makes due is told at once, and when more is due is known: this is for what observers enqueue, and
+    # for the work of a server that was killed.
+    poll_seconds: float = 1.0
     # What a killed server had leased waits so long. Nobody waits longer than `act_seconds` for a cluster.
     lease_seconds: float = 4.0
     act_seconds: float = 45.0
@@ -86,7 +89,8 @@ class Worker:
                 self._wake.clear()
                 try:
                     leased_at = self._clock()
-                    for work in await self._lease():
+                    leased, next_seconds = await self._lease()
+                    for work in leased:
                         self._busy[work.cluster_name] += 1
                         group.create_task(
                             self._do(work, leased_at),
@@ -94,6 +98,8 @@ class Worker:
                         )
                     failures = 0
                     pause = self._settings.poll_seconds
+                    if next_seconds is not None:
+                        pause = min(pause, max(_SHORTEST_PAUSE_SECONDS, next_seconds))
                 except PilothouseError as error:
                     failures += 1
                     log.warning("work cannot be leased", reason=error.reason)
@@ -104,11 +110,12 @@ class Worker:
                 except TimeoutError:
                     pass
 
-    async def _lease(self) -> list[Work]:
+    async def _lease(self) -> tuple[list[Work], float | None]:
+        """Leases what is due; tells how long it is until more will be."""
         async with self._store.system_read() as transaction:
             due = await work_queue.due(transaction)
         leased: list[Work] = []
-        for cluster_name, waiting in due.items():
+        for cluster_name, waiting in due.waiting.items():
             free = self._settings.workers_per_cluster - self._busy[cluster_name]
             if free <= 0:
                 continue
@@ -121,7 +128,7 @@ class Worker:
                     owner=uuid4().hex,
                     lease_seconds=self._settings.lease_seconds,
                 )
-        return leased
+        return leased, due.next_seconds
 
     async def _renew_leases(self) -> None:
         """Most work is done before it would be renewed."""

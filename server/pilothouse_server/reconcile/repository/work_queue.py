@@ -33,10 +33,16 @@ class Work(msgspec.Struct, frozen=True):
     lease_epoch: int
 
 
+# The last row tells when more is due; a lease that ends is such a time, too. By one time for both: what is not due for
+# the one is for the other.
 _DUE = text("""
-SELECT cluster_name, count(*) AS waiting FROM reconcile_work
-WHERE due_at <= clock_timestamp() AND (leased_until IS NULL OR leased_until <= clock_timestamp())
-GROUP BY cluster_name ORDER BY min(due_at)
+SELECT cluster_name, count(*) AS waiting, min(due_at) AS longest, NULL AS next_seconds FROM reconcile_work
+WHERE due_at <= statement_timestamp() AND (leased_until IS NULL OR leased_until <= statement_timestamp())
+GROUP BY cluster_name
+UNION ALL
+SELECT NULL, NULL, NULL, CAST(EXTRACT(epoch FROM min(due_at) - statement_timestamp()) AS double precision)
+FROM reconcile_work WHERE due_at > statement_timestamp()
+ORDER BY longest NULLS LAST
 """)
 
 _LEASE = text("""
@@ -123,10 +129,20 @@ WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
 """)
 
 
-async def due(transaction: ReadTransaction) -> dict[str, int]:
-    """Returns the clusters with due work, longest waiting first, and how many rows wait."""
-    rows = await transaction.connection.execute(_DUE)
-    return {row.cluster_name: row.waiting for row in rows}
+class Due(msgspec.Struct, frozen=True):
+    """`waiting`: the clusters with due work, longest waiting first, and how many rows wait.
+
+    `next_seconds`: until more is due; None where nothing is.
+    """
+
+    waiting: dict[str, int]
+    next_seconds: float | None
+
+
+async def due(transaction: ReadTransaction) -> Due:
+    """What is due now, and when more will be."""
+    *waiting, last = (await transaction.connection.execute(_DUE)).all()
+    return Due({row.cluster_name: row.waiting for row in waiting}, last.next_seconds)
 
 
 async def lease(

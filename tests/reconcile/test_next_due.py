@@ -1,0 +1,48 @@
+"""An idle worker looks for work seldom, and yet does it when it is due: it knows when that is."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from pilothouse_server.reconcile.queue.worker import WorkerSettings
+from pilothouse_server.reconcile.repository import work_queue
+from tests.reconcile.world import QUICK, World
+from tests.waiting import poll_until
+
+# It would never be found by looking.
+SELDOM = msgspec.structs.replace(QUICK, worker=WorkerSettings(poll_seconds=3600.0))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "due_at = clock_timestamp() + interval '1 second'",
+        # As a server leaves it that is killed at its work.
+        "due_at = clock_timestamp() + interval '1 second', leased_until = clock_timestamp() + interval '1 second', "
+        "lease_owner = 'killed', lease_epoch = 7",
+    ],
+)
+async def test_what_becomes_due_is_done_then(here: World, later: str) -> None:
+    await here.namespace("shop")
+    async with here.database.system() as sql:
+        await sql.execute(f"UPDATE reconcile_work SET {later}")
+
+    async def leases() -> int:
+        return int((await here.rows("SELECT lease_epoch FROM reconcile_work"))[0]["lease_epoch"])
+
+    before = await leases()
+    async with here.reconciling(SELDOM):
+        await poll_until(leases, lambda epoch: epoch > before, what="the lease of what became due")
+
+
+async def test_what_somebody_else_holds_is_asked_for_no_more_often(here: World) -> None:
+    """Asked for again during its lease, a row is due already, but nobody else may have it: no hot loop."""
+    await here.namespace("shop")
+    async with here.database.system() as sql:
+        await sql.execute(
+            "UPDATE reconcile_work SET leased_until = clock_timestamp() + interval '1 hour', lease_owner = 'other'"
+        )
+    async with here.store.system_read() as transaction:
+        found = await work_queue.due(transaction)
+    assert (found.waiting, found.next_seconds) == ({}, None)
