@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, func, select, text, update
+from sqlalchemy.sql import visitors
 
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
@@ -116,7 +117,10 @@ async def list_containers(
     """One page of the containers of one namespace or of those among `visible`, and the token of the
     next.
     """
-    query = _narrowed(WHOLE, namespace_id, selector, visible).where(compile_filter(page.filter, _FILTERS))
+    condition = compile_filter(page.filter, _FILTERS)
+    query = _narrowed(WHOLE, namespace_id, selector, visible).where(condition)
+    if any(part is CONTAINER_IMAGES.c.name for part in visitors.iterate(condition)):
+        query = query.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, token = finish_page(rows, order, page)

@@ -19,7 +19,6 @@ from sqlalchemy.engine import Row
 from pilothouse_server.containers.model import Container, ContainerSpec, EnvVar, Observed, Port, Resources
 from pilothouse_server.containers.repository.mounts import mounted_volumes, volumes_of
 from pilothouse_server.containers.tables import (
-    CONTAINER_IMAGES,
     CONTAINERS,
     ENVIRONMENT_VARIABLES,
     PORT_MAPPINGS,
@@ -62,9 +61,9 @@ def _whole_containers() -> Select[Any]:
         mounted_volumes().label("mounted_volumes"),
     ).select_from(
         # An ended namespace holds no containers, so its rows need not be told apart here.
-        CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
-        .join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
-        .outerjoin(USERS, USERS.c.id == CONTAINERS.c.created_by)
+        CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id).outerjoin(
+            USERS, USERS.c.id == CONTAINERS.c.created_by
+        )
     )
 
 
