@@ -11,6 +11,8 @@ from google.protobuf import field_mask_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
+from pilothouse_server.containers import repository
+from pilothouse_server.store.unit_of_work import Transaction
 from tests.conftest import Database
 from tests.harness import Server, running_server
 
@@ -85,3 +87,31 @@ async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_
         assert refused.value.reason == "QUOTA_EXCEEDED"
         await containers.delete(namespace="tight", name="a")
         await containers.create(namespace="tight", container=container("b", cpu="500m"))
+
+
+async def test_without_the_lock_two_creates_would_exceed_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control: both count before either is stored."""
+    both = asyncio.Barrier(2)
+    usage_of_quota = repository.usage_of_quota
+
+    async def nobody_waits(transaction: Transaction, namespace_id: int) -> None:
+        """In place of the lock."""
+
+    async def counted(
+        transaction: Transaction, namespace_id: int, *, leave_out: int | None = None
+    ) -> tuple[int, int, int]:
+        used = await usage_of_quota(transaction, namespace_id, leave_out=leave_out)
+        await both.wait()
+        return used
+
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await namespace(server, containers=1)
+        monkeypatch.setattr(repository, "count_alone", nobody_waits)
+        monkeypatch.setattr(repository, "usage_of_quota", counted)
+        create = server.admin.containers.create
+        await asyncio.gather(*(create(namespace="tight", container=container(name)) for name in "ab"))
+        monkeypatch.undo()
+        used = await server.admin.namespaces.get_quota_usage(name="tight")
+        assert used.used.containers == 2

@@ -56,6 +56,9 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, 'registry.example/' || $2, 'web', '1', 100 * $1)""",
     "containers": """INSERT INTO containers (id, name, namespace_id, image_id, kubernetes_name, status, created_by)
         VALUES ($1, 'web', $1, $1, 'web', 'running', 10 + $1)""",
+    # Already there in a database whose triggers keep it.
+    "quota_counters": """INSERT INTO quota_counters (namespace_id, id, containers, cpu_millicores, memory_bytes)
+        VALUES ($1, 0, 1, 0, 0)""",
     "container_pods": """INSERT INTO container_pods (container_id, namespace_id, pod_name, uid)
         VALUES ($1, $1, 'web-0', 'pod-' || $2)""",
     "port_mappings": """INSERT INTO port_mappings

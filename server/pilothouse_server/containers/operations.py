@@ -1,8 +1,8 @@
 """The rules of containers: making, changing, the lifecycle, deletion, quota.
 
 Every operation commits what is wanted, an event, and work for the reconciler; the cluster is never waited
-for. Quota holds under concurrent creates because the namespace's row is locked from the count to the
-commit; where no quota is set the lock is shared, so creates do not wait for one another.
+for. Quota holds under concurrent creates because who must not exceed one holds the namespace's counting lock from the
+count to the commit; where no quota is set creates do not wait for one another.
 
     state      start      stop       pause      resume     restart
     running    nothing    stopped    paused     nothing    rolls

@@ -59,6 +59,15 @@ _LOCK_FREE = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS, skip_locked
 _LOCK_ALL = text("SELECT id FROM containers WHERE namespace_id = :id ORDER BY id FOR UPDATE")
 _REMOVE_ALL = text("DELETE FROM containers WHERE namespace_id = :id")
 _COUNT_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+# Triggers keep the rows of `quota_counters`; those of a namespace add up to what its containers do.
+_USAGE_OF_QUOTA = text("""
+SELECT coalesce(sum(containers), 0), coalesce(sum(cpu), 0), coalesce(sum(memory), 0) FROM (
+    SELECT containers, cpu_millicores AS cpu, memory_bytes AS memory
+    FROM quota_counters WHERE namespace_id = :namespace_id
+    UNION ALL
+    SELECT -1, -quota_cpu_millicores, -quota_memory_bytes FROM containers
+    WHERE id = :leave_out AND namespace_id = :namespace_id AND deletion_requested_at IS NULL) AS counted
+""")
 _TAKEN = text("""
 SELECT name, NULL AS service_name FROM containers
 WHERE namespace_id = :namespace_id AND name = :name AND id <> :leave_out
@@ -234,14 +243,8 @@ async def usage_of_quota(
     transaction: ReadTransaction, namespace_id: int, *, leave_out: int | None = None
 ) -> tuple[int, int, int]:
     """Containers, millicores and bytes that count against a namespace's quota, less one container's."""
-    query = select(
-        func.count(),
-        func.coalesce(func.sum(CONTAINERS.c.quota_cpu_millicores), 0),
-        func.coalesce(func.sum(CONTAINERS.c.quota_memory_bytes), 0),
-    ).where(CONTAINERS.c.namespace_id == namespace_id, CONTAINERS.c.deletion_requested_at.is_(None))
-    if leave_out is not None:
-        query = query.where(CONTAINERS.c.id != leave_out)
-    count, cpu, memory = (await transaction.connection.execute(query)).one()
+    parameters = {"namespace_id": namespace_id, "leave_out": leave_out or 0}
+    count, cpu, memory = (await transaction.connection.execute(_USAGE_OF_QUOTA, parameters)).one()
     return int(count), int(cpu), int(memory)
 
 
