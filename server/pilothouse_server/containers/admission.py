@@ -51,12 +51,12 @@ async def check_references(
     """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
 
     Raises:
-        AlreadyExists: the name, or a service, that another container has.
+        AlreadyExists: a service that another container has.
         InvalidArgument: sources and volumes that are not there.
         PermissionDenied: it runs something new over a folder of the node, or with rights over the node, and the caller
             may not.
     """
-    await _refuse_taken_names(transaction, wanted)
+    await _refuse_taken_services(transaction, wanted)
     found = rules.Findings()
     await _check_sources(transaction, wanted, stored, found)
     await _check_pull_secrets(transaction, wanted, stored, found)
@@ -67,13 +67,21 @@ async def check_references(
     return wanted
 
 
-async def _refuse_taken_names(transaction: Transaction, wanted: Container) -> None:
-    services = {port.service_name for port in wanted.ports if port.service_name}
-    name_taken, taken = await repository.taken_names(
-        transaction, wanted.namespace_id, wanted.name, services, leave_out=wanted.id or None
-    )
-    if name_taken:
+async def refuse_taken_name(transaction: Transaction, wanted: Container) -> None:
+    """Raises AlreadyExists if a container of the namespace has the name of this new one.
+
+    Only a create that is refused for something else needs it, because a name that is taken is what the caller hears of
+    first; otherwise the unique index says so as the row is written.
+    """
+    if await repository.name_taken(transaction, wanted.namespace_id, wanted.name):
         raise already_exists("container", wanted.name)
+
+
+async def _refuse_taken_services(transaction: Transaction, wanted: Container) -> None:
+    services = {port.service_name for port in wanted.ports if port.service_name}
+    taken = await repository.owners_of_services(
+        transaction, wanted.namespace_id, services, leave_out=wanted.id or None
+    )
     for service, owner in taken.items():
         raise AlreadyExists(
             f'service "{service}" already exists: it belongs to container "{owner}"',

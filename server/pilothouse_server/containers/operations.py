@@ -22,6 +22,7 @@ from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.errors import (
     FailedPrecondition,
+    PilothouseError,
     not_found,
 )
 from pilothouse_server.namespaces.model import Namespace, Quota
@@ -86,9 +87,13 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
 
 async def add(transaction: Transaction, namespace: Namespace, wanted: Container, may: May) -> Container:
     """Stores a new container that is complete, in a namespace that the caller has locked; raises as `create`."""
-    wanted = await admission.check_references(transaction, wanted, None, may)
-    share = rules.quota_share(wanted)
-    await admission.check_quota(transaction, namespace, share, leave_out=None)
+    try:
+        wanted = await admission.check_references(transaction, wanted, None, may)
+        share = rules.quota_share(wanted)
+        await admission.check_quota(transaction, namespace, share, leave_out=None)
+    except PilothouseError:
+        await admission.refuse_taken_name(transaction, wanted)
+        raise
     created = await repository.insert_container(transaction, wanted, share)
     transaction.emit(event(created, "added"))
     await mounts_changed(transaction, created.namespace_id, _mounted(created))

@@ -124,8 +124,7 @@ async def _create(
     envelopes: Envelopes,
     may: May,
 ) -> Candidate:
-    name_taken, _ = await repository.taken_names(transaction, namespace.id, container.name, ())
-    if name_taken:
+    if await repository.name_taken(transaction, namespace.id, container.name):
         raise already_exists("container", container.name)
     names, created = await dependencies.create(transaction, namespace, candidate.discovered, envelopes)
     _refuse_alike(container, names)

@@ -50,6 +50,14 @@ def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None
     _constraints[name] = error
 
 
+def violated_constraint(error: DBAPIError) -> str:
+    """The name of the constraint or unique index that a statement broke; empty if it broke none."""
+    cause = _driver_error(error)
+    return (
+        (cause.constraint_name or "") if isinstance(cause, asyncpg.IntegrityConstraintViolationError) else ""
+    )
+
+
 def database_unavailable() -> Unavailable:
     """The error for a database that cannot be reached."""
     return Unavailable(

@@ -68,11 +68,11 @@ SELECT coalesce(sum(containers), 0), coalesce(sum(cpu), 0), coalesce(sum(memory)
     SELECT -1, -quota_cpu_millicores, -quota_memory_bytes FROM containers
     WHERE id = :leave_out AND namespace_id = :namespace_id AND deletion_requested_at IS NULL) AS counted
 """)
-_TAKEN = text("""
-SELECT name, NULL AS service_name FROM containers
-WHERE namespace_id = :namespace_id AND name = :name AND id <> :leave_out
-UNION ALL
-SELECT c.name, p.service_name FROM port_mappings AS p JOIN containers AS c ON c.id = p.container_id
+_NAME_TAKEN = text(
+    "SELECT EXISTS (SELECT FROM containers WHERE namespace_id = :namespace_id AND name = :name)"
+)
+_OWNERS_OF_SERVICES = text("""
+SELECT p.service_name, c.name FROM port_mappings AS p JOIN containers AS c ON c.id = p.container_id
 WHERE p.namespace_id = :namespace_id AND p.service_name = ANY(CAST(:services AS text[])) AND c.id <> :leave_out
 """)
 _ORDERS = {
@@ -253,27 +253,25 @@ async def count_alone(transaction: Transaction, namespace_id: int) -> None:
     await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})
 
 
-async def taken_names(
+async def name_taken(transaction: ReadTransaction, namespace_id: int, name: str) -> bool:
+    """Whether a container of the namespace has this name."""
+    parameters = {"namespace_id": namespace_id, "name": name}
+    return bool((await transaction.connection.execute(_NAME_TAKEN, parameters)).scalar_one())
+
+
+async def owners_of_services(
     transaction: ReadTransaction,
     namespace_id: int,
-    name: str,
     services: Collection[str],
     *,
     leave_out: int | None = None,
-) -> tuple[bool, Mapping[str, str]]:
-    """Whether another container of the namespace has this name, and which have these services.
-
-    Service name → container name.
-    """
-    parameters = {
-        "namespace_id": namespace_id,
-        "name": name,
-        "services": list(services),
-        "leave_out": leave_out or 0,
-    }
-    rows = (await transaction.connection.execute(_TAKEN, parameters)).all()
-    taken = {row.service_name: row.name for row in rows if row.service_name is not None}
-    return len(rows) > len(taken), taken
+) -> Mapping[str, str]:
+    """Which other containers of the namespace have these services: service name → container name."""
+    if not services:
+        return {}
+    parameters = {"namespace_id": namespace_id, "services": list(services), "leave_out": leave_out or 0}
+    rows = await transaction.connection.execute(_OWNERS_OF_SERVICES, parameters)
+    return {row.service_name: row.name for row in rows}
 
 
 async def _whole(transaction: ReadTransaction, container_id: int) -> Container:

@@ -13,10 +13,13 @@ import msgspec
 import orjson
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, port_row
 from pilothouse_server.containers.repository.mounts import mount_rows
+from pilothouse_server.errors import already_exists
+from pilothouse_server.store.errors import violated_constraint
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.resources import ContainerId
@@ -73,7 +76,11 @@ SELECT id, uid, created_at, updated_at FROM made
 async def insert_container(
     transaction: Transaction, container: Container, quota: tuple[int, int]
 ) -> Container:
-    """Adds a container and leaves it to the reconciler; answers it as stored. `quota`: millicores and bytes counted."""
+    """Adds a container and leaves it to the reconciler; answers it as stored. `quota`: millicores and bytes counted.
+
+    Raises:
+        AlreadyExists: the name; the transaction can then only be rolled back.
+    """
     image = ImageReference.parse(container.image)
     parameters: dict[str, Any] = {
         **columns_of(container),
@@ -96,7 +103,12 @@ async def insert_container(
         "ports": _json([port_row(port) for port in container.ports]),
         "mounts": _json(mount_rows(container)),
     }
-    row = (await transaction.connection.execute(_INSERT, parameters)).one()
+    try:
+        row = (await transaction.connection.execute(_INSERT, parameters)).one()
+    except IntegrityError as error:
+        if violated_constraint(error) == "uq_containers_name":
+            raise already_exists("container", container.name) from None
+        raise
     return msgspec.structs.replace(
         container,
         id=ContainerId(row.id),
