@@ -61,7 +61,7 @@ async def processes(world: World) -> AsyncIterator[Figure]:
                     for caller in callers
                 )
             )
-            return float(sum(rates))
+            return float(sum(rate["rate"] for rate in rates))
 
         pairs = await in_turns(lambda: rate(both.address), lambda: rate(one.address), world.scale.runs)
     yield Figure("10", what, "/s", pairs.value, pairs.base, "one process", pairs.spread, ("≥", 1.7))

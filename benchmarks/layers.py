@@ -1,0 +1,82 @@
+"""Which layer of the product a stack belongs to: the innermost frame that is of one decides.
+
+What a layer has done by others' code (the standard library with asyncio, msgspec, orjson) is its own; what belongs to
+the database (asyncpg, SQLAlchemy, `store/`) is a layer of its own, with a note of who asked for it. What no layer asked
+for is the event loop's, and that of gRPC's core, whose Cython has no frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+# The file and the function of a frame.
+Frame = tuple[str, str]
+
+LOOP = "gRPC and event loop"
+ASYNCPG = "asyncpg"
+SQLALCHEMY = "SQLAlchemy"
+STORE = "store"
+_DATABASE = frozenset((ASYNCPG, SQLALCHEMY, STORE))
+_SOCKET = "answers that arrive"
+# SQLAlchemy runs its own code in greenlets, whose stacks end where they begin.
+_GREENLET = "nobody in its greenlet"
+
+# Layers and their files; the first that fits counts.
+_LAYERS: Sequence[tuple[str, str]] = (
+    (ASYNCPG, r"/asyncpg/"),
+    (SQLALCHEMY, r"/sqlalchemy/"),
+    ("audit", r"pilothouse_server/(rpc/interceptors/audit|rpc/redaction|store/(audit_|append)\w*)\.py$"),
+    ("feed, hub and watches", r"pilothouse_server/(store/feed|watch/|rpc/watch)"),
+    ("idempotency", r"pilothouse_server/(rpc/idempotency|store/idempotency_keys)\.py$"),
+    (STORE, r"pilothouse_server/store/|pilothouse_server/\w+/(repository|tables)"),
+    (
+        "authentication",
+        r"pilothouse_server/(identity/(authenticator|tokens)|rpc/interceptors/authentication)\.py$",
+    ),
+    ("authorization", r"pilothouse_server/(rpc/interceptors/authorization|access)\.py$"),
+    ("validation", r"pilothouse_server/rpc/(interceptors/validation|validation|field_checks|formats)\.py$"),
+    ("converter and messages", r"^<converter of|pilothouse_server/(rpc/converter/|\w+/messages)"),
+    ("pipeline and other layers", r"pilothouse_server/rpc/"),
+    ("reconciler", r"pilothouse_server/(reconcile|kubernetes|clusters)/"),
+    ("handler and rules", r"pilothouse_server/(?!values/)\w+/"),
+)
+_PATTERNS = tuple((layer, re.compile(pattern)) for layer, pattern in _LAYERS)
+ORDER = (LOOP, *(layer for layer, _ in _LAYERS))
+
+
+def layer_of(stack: Sequence[Frame]) -> tuple[str, str]:
+    """The layer, and, where that is one of the database's, which other layer asked; else an empty text."""
+    layer = ""
+    for file, function in stack:
+        found = _layer(file)
+        if layer:
+            if found and found not in _DATABASE:
+                return layer, found
+        elif function.startswith("_SelectorSocketTransport._read_ready"):
+            # gRPC reads its sockets in C, and no call talks to a cluster: these are the database's.
+            return ASYNCPG, _SOCKET
+        elif found in _DATABASE:
+            layer = found
+        elif found:
+            return found, ""
+    return (layer, _GREENLET) if layer else (LOOP, "")
+
+
+@cache
+def _layer(file: str) -> str:
+    return next((layer for layer, pattern in _PATTERNS if pattern.search(file)), "")
+
+
+def function_of(stack: Sequence[Frame]) -> str:
+    """The innermost frame that is of a layer, as text: where to look. Without one, the innermost."""
+    file, function = next(((f, q) for f, q in stack if _layer(f)), stack[0])
+    return f"{_short(file)} {function}"
+
+
+def _short(file: str) -> str:
+    for begin in ("pilothouse_server/", "site-packages/"):
+        if begin in file:
+            return file.partition(begin)[2]
+    return "/".join(file.rsplit("/", 2)[-2:])

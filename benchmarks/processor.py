@@ -1,0 +1,118 @@
+"""Processor time of processes, by the operating system: user and system, those that have ended meanwhile included.
+
+Throughput depends on who else uses the cores; processor time a call does not. A process counts with all that it
+started. What a child that has ended used stands with who waited for it, so a difference of two readings is complete
+when the children of the process are waited for, as PostgreSQL and the product do.
+
+    before = processor.seconds(process_id)
+    ...
+    used = processor.seconds(process_id) - before
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+# Fields after the name in /proc/*/stat: the parent; user and system time, of itself and of its ended children.
+_PARENT, _USER, _ENDED_SYSTEM = 1, 11, 14
+_APP, _SYSTEM = "the callers' role", "the server's role"
+_ROLES = {"pilothouse_app": _APP, "pilothouse_system": _SYSTEM}
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    parent: int
+    own: float
+    ended_children: float
+
+
+def seconds(process_id: int) -> float:
+    """What the process, all its descendants, and those of them that have ended, have used so far.
+
+    Raises:
+        RuntimeError: there is no such process.
+    """
+    processes = _all()
+    if process_id not in processes:
+        raise RuntimeError(f"process {process_id} has ended")
+    return sum(
+        _used(processes, each) + processes[each].ended_children for each in _tree(processes, process_id)
+    )
+
+
+def by_role(postmaster: int) -> dict[str, float]:
+    """What PostgreSQL's processes have used so far, by the role that is connected to them.
+
+    What has no client (the writers) and what has ended is `others`.
+    """
+    processes = _all()
+    used: dict[str, float] = defaultdict(float)
+    for each in _tree(processes, postmaster):
+        used[_role(each)] += _used(processes, each)
+        used["others"] += processes[each].ended_children
+    return dict(used)
+
+
+def by_thread(process_id: int) -> dict[str, float]:
+    """What the threads of a process that live have used so far, by their names; the first is called `main`."""
+    used: dict[str, float] = defaultdict(float)
+    for thread in Path(f"/proc/{process_id}/task").iterdir():
+        try:
+            name = "main" if thread.name == str(process_id) else (thread / "comm").read_text().strip()
+            used[name] += int((thread / "schedstat").read_text().split()[0]) / 1e9
+        except OSError:
+            continue  # it has ended
+    return dict(used)
+
+
+def _used(processes: dict[int, _Process], process_id: int) -> float:
+    """What one process has used; of one with a single thread to the nanosecond, not to a tick."""
+    try:
+        precise = int(Path(f"/proc/{process_id}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        precise = 0.0
+    return max(precise, processes[process_id].own)
+
+
+def _tree(processes: dict[int, _Process], first: int) -> Iterator[int]:
+    children: dict[int, list[int]] = defaultdict(list)
+    for process_id, process in processes.items():
+        children[process.parent].append(process_id)
+    waiting = [first]
+    while waiting:
+        process_id = waiting.pop()
+        yield process_id
+        waiting += children[process_id]
+
+
+def _all() -> dict[int, _Process]:
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                found[int(folder.name)] = _read(folder)
+            except OSError:
+                continue  # it has ended
+    return found
+
+
+def _read(folder: Path) -> _Process:
+    # The name stands in parentheses and may hold anything.
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    user, system, ended_user, ended_system = (
+        int(field) / _TICKS for field in fields[_USER : _ENDED_SYSTEM + 1]
+    )
+    return _Process(int(fields[_PARENT]), user + system, ended_user + ended_system)
+
+
+def _role(process_id: int) -> str:
+    try:
+        words = Path(f"/proc/{process_id}/cmdline").read_text().split()
+    except OSError:
+        return "others"
+    return next((role for word in words for name, role in _ROLES.items() if word == name), "others")
