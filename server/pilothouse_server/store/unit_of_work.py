@@ -26,7 +26,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import Executable, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from pilothouse_server.store import append, opening
@@ -326,6 +326,18 @@ class Store:
         else:
             async with opening.looking(engine, user_id) as connection:
                 yield ReadTransaction(connection)
+
+    async def call(
+        self, user_id: int, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]:
+        """The rows of one statement, a transaction of its own, sent in one message as the app role.
+
+        Nothing sets the caller's identity but the statement: it calls a function that does so first, with its
+        parameter `user_id`.
+        """
+        async with opening.autocommitting(self.database.app) as connection:
+            found = await connection.execute(statement, {"user_id": user_id, **(parameters or {})})
+            return found.all()
 
     @asynccontextmanager
     async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:
