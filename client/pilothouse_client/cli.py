@@ -176,7 +176,13 @@ def _options(
         ),
     ] = "",
     server: Annotated[
-        str, typer.Option("--server", envvar="PILOTHOUSE_SERVER", metavar="HOST:PORT", help="Server to call.")
+        str,
+        typer.Option(
+            "--server",
+            envvar="PILOTHOUSE_SERVER",
+            metavar="HOST:PORT",
+            help="Server to call; several with commas between.",
+        ),
     ] = "",
     token: Annotated[
         str,

@@ -45,7 +45,7 @@ class Nouns(Generic[TransportT]):
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the server."""
+        """HOST:PORT of the server; of several, with commas between."""
         return self._target.address
 
     @cached_property
@@ -174,7 +174,8 @@ def _target(address: str, options: ClientOptions) -> Target:
 class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
-    `address` is HOST, HOST:PORT (default port 50051) or `unix:PATH`; `ClientOptions` says what else may be given.
+    `address` is HOST, HOST:PORT (default port 50051), several IP addresses with commas between, or `unix:PATH`;
+    `ClientOptions` says what else may be given. Calls go in turn to all servers that a name or a list leads to.
 
     Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
     """

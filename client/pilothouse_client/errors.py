@@ -210,11 +210,15 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
     return error_of(call.code(), message, **details)
 
 
+# What gRPC says of one server, and of several.
+_NO_CONNECTION = ("failed to connect to all addresses", "connections to all backends failing")
+
+
 def _unanswered(words: str, address: str) -> str:
     """Returns the message where no connection could be made, empty if one was. Only gRPC's text says which."""
-    if words.startswith("DNS resolution failed"):
+    if words.startswith(("DNS resolution failed", "errors resolving ")):
         return f"no server answers at {address}: the name cannot be resolved"
-    if "failed to connect to all addresses" not in words:
+    if not any(none in words for none in _NO_CONNECTION):
         return ""
     _, failed, why = words.partition("Ssl handshake failed")
     # Somebody does listen there: what keeps the two from speaking is worth the library's words.

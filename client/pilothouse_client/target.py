@@ -1,15 +1,23 @@
-"""Where to connect and how: TLS unless the address is this machine's own or the caller says otherwise."""
+"""Where to connect and how: TLS unless the address is this machine's own or the caller says otherwise.
+
+One channel may lead to several servers: to all that a name stands for in the DNS, or to those of a list of addresses.
+Calls then go to each in turn, and to the others while one is away. Sending a call again is the client's own business
+(`calls`), never the channel's: that would hide attempts from deadline, notice and audit. All that the channel repeats
+by itself is a call that the library knows no server has looked at, as when a connection ends by age.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
 
 DEFAULT_PORT = 50051
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_EACH_IN_TURN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +36,18 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server. `tls` None means plain text."""
+    """One server, or several of the same installation. `address` is as users write it; `tls` None means plain text."""
 
     address: str
     tls: Tls | None
+
+    @property
+    def uri(self) -> str:
+        """What the library is given to connect to."""
+        addresses = self.address.split(",")
+        if len(addresses) == 1:
+            return self.address
+        return f"{_family(addresses)}:{self.address}"
 
     def options(self) -> list[tuple[str, str | int]]:
         """Returns channel options: answers of a thousand resources pass, a silent connection is noticed within 40 s,
@@ -55,22 +71,56 @@ class Target:
             # A proxy named by the environment does not lead to this machine itself.
             *([("grpc.enable_http_proxy", 0)] if is_loopback(self.address) else []),
             *([("grpc.ssl_target_name_override", server_name)] if server_name else []),
+            *([("grpc.service_config", _EACH_IN_TURN)] if self._may_be_several else []),
+            # Of a list the library would make one long name.
+            *([("grpc.default_authority", self.address.split(",")[0])] if "," in self.address else []),
         ]
+
+    @property
+    def _may_be_several(self) -> bool:
+        """Whether there may be more servers than one: behind a name, unless it is this machine's, or in a list."""
+        return "," in self.address or not (is_loopback(self.address) or _literal(self.address))
 
 
 def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = None) -> Target:
-    """Returns the target of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; the port is 50051 unless given.
+    """Returns the target of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, several of them with commas between, or `unix:PATH`.
 
-    `insecure` None decides by the address: plain text only to a loopback address or a socket of this machine,
-    and only if no `tls` is given. ValueError for an empty address, a wrong port, or `insecure` together with
-    `tls`.
+    The port is 50051 unless given. Several must be IP addresses of one family, and over TLS need the `server_name` that
+    the certificates of all show. `insecure` None decides by the address: plain text only to loopback addresses or a
+    socket of this machine, and only if no `tls` is given. ValueError for an empty address, a wrong port, what cannot
+    stand in a list, or `insecure` together with `tls`.
     """
-    complete = _with_port(address.strip())
+    complete = ",".join(_with_port(each.strip()) for each in address.split(","))
+    if "," in complete:
+        _family(complete.split(","))
     if insecure and tls is not None:
         raise ValueError("insecure and tls exclude each other")
     if insecure is None:
         insecure = tls is None and is_loopback(complete)
-    return Target(complete, None if insecure else tls or Tls())
+    target = Target(complete, None if insecure else tls or Tls())
+    if "," in complete and target.tls is not None and not target.tls.server_name:
+        raise ValueError("several addresses over TLS need the server_name that their certificates show")
+    return target
+
+
+def _family(addresses: Sequence[str]) -> str:
+    """Returns `ipv4` or `ipv6`. ValueError unless all are literal addresses of that family."""
+    found = {_literal(each) for each in addresses}
+    if found == {"ipv4"} or found == {"ipv6"}:
+        return found.pop()
+    raise ValueError(
+        "several addresses must be IP addresses of one family; a name with several addresses stands alone"
+    )
+
+
+def _literal(address: str) -> str:
+    """Returns `ipv4` or `ipv6` of HOST:PORT with a literal address as the host, else an empty string."""
+    if address.startswith("unix:"):
+        return ""
+    try:
+        return f"ipv{ipaddress.ip_address(_split(address)[0]).version}"
+    except ValueError:
+        return ""
 
 
 def _with_port(address: str) -> str:
@@ -99,8 +149,10 @@ def _split(address: str) -> tuple[str, str]:
 
 
 def is_loopback(address: str) -> bool:
-    """Returns whether the address can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a Unix socket. Other
-    names are not looked up: who answers for them is not known."""
+    """Returns whether the address, or each of a list, can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a Unix
+    socket. Other names are not looked up: who answers for them is not known."""
+    if "," in address:
+        return all(is_loopback(each) for each in address.split(","))
     if address.startswith("unix:"):
         return True
     host, _ = _split(address)

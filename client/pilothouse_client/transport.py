@@ -142,9 +142,9 @@ class BlockingTransport:
     def __init__(self, target: Target) -> None:
         self._address = target.address
         self._channel = (
-            grpc.insecure_channel(target.address, target.options())
+            grpc.insecure_channel(target.uri, target.options())
             if target.tls is None
-            else grpc.secure_channel(target.address, target.tls.credentials(), target.options())
+            else grpc.secure_channel(target.uri, target.tls.credentials(), target.options())
         )
         self._callables: dict[str, Any] = {}
         self._closed = threading.Event()
@@ -277,9 +277,9 @@ class AsyncTransport:
             # Made late: a channel binds to the loop that runs when it is made.
             target = self._target
             self._channel = (
-                grpc.aio.insecure_channel(target.address, target.options())
+                grpc.aio.insecure_channel(target.uri, target.options())
                 if target.tls is None
-                else grpc.aio.secure_channel(target.address, target.tls.credentials(), target.options())
+                else grpc.aio.secure_channel(target.uri, target.tls.credentials(), target.options())
             )
         return self._channel
 

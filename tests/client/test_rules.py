@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import grpc
+import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ from pilothouse_client.nouns.metrics import Metrics
 from pilothouse_client.nouns.namespaces import Namespaces
 from pilothouse_client.nouns.storage import Storage
 from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Upload, Watch
-from pilothouse_client.target import Tls, is_loopback, target_of
+from pilothouse_client.target import Target, Tls, is_loopback, target_of
 from pilothouse_client.transport import run
 from pilothouse_client.waiting import FALSE, Goal, Outcome, judge
 
@@ -104,12 +105,76 @@ def test_plain_text_only_to_this_machine(address: str, complete: str, local: boo
     assert target_of(address, tls=Tls(b"pem")).tls == Tls(b"pem")
 
 
-@pytest.mark.parametrize("address", ["", " ", "http://a", "a b", ":80", "a:b", "a:0", "a:65536", "a:１"])
+@pytest.mark.parametrize(
+    ("addresses", "complete", "local"),
+    [
+        ("127.0.0.1:1, 127.0.0.2", "127.0.0.1:1,127.0.0.2:50051", True),
+        ("[::1]:1,::1", "[::1]:1,[::1]:50051", True),
+        ("127.0.0.1,10.0.0.1", "127.0.0.1:50051,10.0.0.1:50051", False),
+    ],
+)
+def test_plain_text_only_where_all_of_a_list_are_this_machine(
+    addresses: str, complete: str, local: bool
+) -> None:
+    assert is_loopback(complete) is local
+    named = Tls(server_name="pilothouse.example")
+    assert target_of(addresses, insecure=None if local else True).tls is None
+    assert target_of(addresses, tls=named) == Target(complete, named)
+
+
+@pytest.mark.parametrize(
+    "address", ["", " ", "http://a", "a b", ":80", "a:b", "a:0", "a:65536", "a:１", "127.0.0.1,"]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError):
         target_of(address)
     with pytest.raises(ValueError):
         target_of("a", insecure=True, tls=Tls())
+
+
+@pytest.mark.parametrize("addresses", ["a:1,b:1", "127.0.0.1,a", "127.0.0.1,::1", "unix:/a,unix:/b"])
+def test_a_list_is_of_addresses_of_one_family(addresses: str) -> None:
+    with pytest.raises(ValueError, match="one family"):
+        target_of(addresses)
+
+
+def test_a_list_over_tls_names_what_the_certificates_show() -> None:
+    for tls in (None, Tls()):
+        with pytest.raises(ValueError, match="server_name"):
+            target_of("10.0.0.1,10.0.0.2", tls=tls)
+
+
+@pytest.mark.parametrize(
+    ("address", "in_turn"),
+    [
+        ("pilothouse.example", True),
+        ("10.0.0.1:1,10.0.0.2:1", True),
+        ("10.0.0.1:1", False),
+        ("localhost", False),
+        ("unix:/run/pilothouse.sock", False),
+    ],
+)
+def test_several_servers_are_called_in_turn(address: str, in_turn: bool) -> None:
+    options = dict(target_of(address, insecure=True).options())
+    assert ("grpc.service_config" in options) is in_turn
+    assert "retryPolicy" not in str(options.get("grpc.service_config"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
+        "connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
+        "errors resolving nowhere.invalid:1: [field:hostname lookup error: Domain name not found]",
+        "DNS resolution failed for nowhere.invalid:1: C-ares status is not ARES_SUCCESS",
+    ],
+)
+def test_the_words_of_the_library_for_a_call_that_was_not_sent(words: str) -> None:
+    nobody = grpc.aio.Metadata()
+    failed = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nobody, nobody, details=words)
+    error = from_failed_call(failed, "there:1")
+    assert error.never_sent
+    assert error.message.startswith("no server answers at there:1")
 
 
 def _declared(noun: type[Noun[object]]) -> set[str]:  # type: ignore[type-var]

@@ -41,7 +41,12 @@ _SESSIONS: list[Column[Any]] = [
 
 def login(
     server: Annotated[
-        str, typer.Option("--server", metavar="HOST:PORT", help="Server; default the context's.")
+        str,
+        typer.Option(
+            "--server",
+            metavar="HOST:PORT",
+            help="Server, or several with commas between; default the context's.",
+        ),
     ] = "",
     user: Annotated[str, typer.Option("--user", "-u", help="User name; asked for if not given.")] = "",
     password_stdin: FromStdin = False,

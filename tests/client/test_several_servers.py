@@ -1,0 +1,87 @@
+"""One client before several servers: calls go to each in turn, and on to the others where one is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from pilothouse_client import AsyncClient, Client, RetryPolicy, UnavailableError
+from tests.client.conftest import QUICK
+from tests.client.fake_server import FakeServer
+from tests.waiting import patient, poll_until
+
+_ONCE = RetryPolicy(attempts=1)
+
+
+@pytest_asyncio.fixture
+async def both(fake: FakeServer) -> AsyncIterator[tuple[FakeServer, FakeServer]]:
+    """Two servers that take the same key."""
+    second = FakeServer()
+    await second.start()
+    for server in (fake, second):
+        server.api_keys["key"] = "admin"
+    yield fake, second
+    await second.stop()
+
+
+def _address(servers: tuple[FakeServer, FakeServer]) -> str:
+    return ",".join(server.address for server in servers)
+
+
+async def _reaches(client: AsyncClient, server: FakeServer) -> None:
+    """Calls until the server gets one."""
+    seen = len(server.calls)
+
+    async def called() -> bool:
+        await client.identity.who_am_i()
+        return len(server.calls) > seen
+
+    await poll_until(called, what="a call that reaches the server")
+
+
+async def test_both_get_calls_and_one_that_ends_is_passed_over(both: tuple[FakeServer, FakeServer]) -> None:
+    first = both[0]
+    again = first.address
+    async with AsyncClient(_address(both), token="key", retry=QUICK, timeout=patient(20.0)) as client:
+        for server in both:
+            await _reaches(client, server)
+        await first.stop()
+        for _ in range(20):
+            assert (await client.identity.who_am_i()).user.username == "admin"
+        await first.start(again)
+        await _reaches(client, first)
+
+
+async def test_nobody_of_them_listening_says_so(both: tuple[FakeServer, FakeServer]) -> None:
+    address = _address(both)
+    for server in both:
+        await server.stop()
+    async with AsyncClient(address, token="key", retry=_ONCE) as client:
+        with pytest.raises(UnavailableError, match=f"no server answers at {address}") as caught:
+            await client.identity.who_am_i()
+    assert caught.value.never_sent
+
+
+async def test_no_attempt_is_hidden(both: tuple[FakeServer, FakeServer]) -> None:
+    async with AsyncClient(_address(both), token="key", retry=_ONCE) as client:
+        for server in both:
+            server.fail("WhoAmI", grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(UnavailableError):
+            await client.identity.who_am_i()
+    assert sum(len(server.calls_of("WhoAmI")) for server in both) == 1
+
+
+async def test_the_blocking_client_calls_both(both: tuple[FakeServer, FakeServer]) -> None:
+    def call() -> None:
+        with Client(_address(both), token="key", retry=QUICK) as client:
+            client.identity.who_am_i()
+
+    async def both_are_called() -> bool:
+        await asyncio.to_thread(call)
+        return all(server.calls for server in both)
+
+    await poll_until(both_are_called, what="calls at both")
