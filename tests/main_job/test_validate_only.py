@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -144,10 +143,12 @@ async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
     server.cluster.faults.clear()
 
 
-async def test_a_cluster_that_is_waited_for_holds_up_nobody_else(server: Server) -> None:
+async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(server: Server) -> None:
     client = await demo(server)
     await client.close()
     assert server.cluster is not None
+    asked: list[str] = []
+    server.cluster.faults.on_request = lambda _method, path: asked.append(path)
     server.cluster.faults.storage_stalled = True
     tried = asyncio.create_task(
         server.admin.containers.update(
@@ -159,26 +160,22 @@ async def test_a_cluster_that_is_waited_for_holds_up_nobody_else(server: Server)
         )
     )
 
-    async def trial() -> object:
-        """The transaction of the trial, which stays open for its record; longer than between two statements."""
+    async def being_tried_out() -> bool:
+        return any("/deployments/first" in path for path in asked)
+
+    async def transactions() -> int:
         async with connection(server.database.admin_dsn) as sql:
-            return await sql.fetchval(
-                "SELECT xact_start FROM pg_stat_activity WHERE application_name = 'pilothouse-app'"
-                " AND datname = current_database() AND state = 'idle in transaction'"
-                " AND clock_timestamp() - state_change > interval '0.5 seconds'"
+            found: int = await sql.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilothouse-app'"
+                " AND datname = current_database() AND state LIKE 'idle in transaction%'"
             )
+            return found
 
-    async def free() -> bool:
-        async with server.database.owner() as sql:
-            try:
-                await sql.execute("SELECT 1 FROM containers WHERE name = 'first' FOR UPDATE NOWAIT")
-            except asyncpg.LockNotAvailableError:
-                return False
-            return True
-
-    waiting = await poll_until(trial)
-    await poll_until(free, seconds=5.0)
-    assert await trial() == waiting
+    await poll_until(being_tried_out)
+    await poll_until(transactions, lambda count: count == 0, seconds=5.0)
+    async with server.database.owner() as sql:
+        await sql.execute("SELECT 1 FROM containers WHERE name = 'first' FOR UPDATE NOWAIT")
+    assert not tried.done()
     server.cluster.faults.storage_stalled = False
     assert (await tried).replicas == 2
     assert (await server.admin.containers.get(namespace="demo", name="first")).replicas == 1

@@ -78,6 +78,8 @@ _PER_TENANT: dict[str, str] = {
         VALUES (md5($2)::uuid, 10 + $1, 'CreateContainer', 'container', $1, $1)""",
     "idempotency_keys": """INSERT INTO idempotency_keys (user_id, request_id, method, request_hmac)
         VALUES (10 + $1, md5($2)::uuid, 'CreateContainer', '\\x01')""",
+    "request_claims": """INSERT INTO request_claims (user_id, request_id, owner, expires_at)
+        VALUES (10 + $1, md5($2)::uuid, md5($2)::uuid, now())""",
     "container_status_history": """INSERT INTO container_status_history
         (container_id, namespace_id, current_status, operation_id) VALUES ($1, $1, 'running', md5($2)::uuid)""",
     "reconcile_work": """INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id)

@@ -11,6 +11,7 @@ import pytest
 
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.store import idempotency_keys
+from pilothouse_server.store.idempotency_keys import Look
 from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
 from tests.promises import requests
@@ -62,10 +63,11 @@ async def test_a_replay_answers_and_changes_nothing(world: World) -> None:
 async def test_a_replay_that_is_done_again_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await furnished(world)
 
-    async def nothing(*_arguments: object) -> None:
-        return None
+    async def nothing(*_arguments: object) -> Look:
+        return Look(None, ours=True)
 
-    monkeypatch.setattr(idempotency_keys, "find", nothing)
+    monkeypatch.setattr(idempotency_keys, "look", nothing)
+    monkeypatch.setattr(idempotency_keys, "claim", nothing)
     monkeypatch.setattr(IdempotencyKeeper, "row", lambda *_arguments: None)
     assert "CreateContainer: OK, ALREADY_EXISTS" in " ".join(await changed_by_replays(world))
 

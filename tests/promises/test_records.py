@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pilothouse_server.rpc.call import Call
 from pilothouse_server.store.unit_of_work import UnitOfWork
 from tests.conftest import number_changes
 from tests.promises.tables import RECORDS, contents
@@ -95,10 +96,10 @@ async def test_validation_writes_nothing_but_its_record(full_world: World) -> No
 async def test_validation_that_is_committed_is_found(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def keep(_self: UnitOfWork) -> None:
+    async def keep(_self: Call) -> None:
         return
 
-    monkeypatch.setattr(UnitOfWork, "undo_work", keep)
+    monkeypatch.setattr(Call, "leave_transaction", keep)
     faults = await written_by_validation(full_world)
     assert "CreateContainer wrote containers" in faults
 

@@ -10,7 +10,7 @@ from pilothouse_server.clusters.operations.deregistration import ClusterContents
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.validation import check_update_mask
 
 
@@ -22,6 +22,7 @@ class ClusterCalls:
         self._page_key = page_key
         self._cluster_contents = contents
 
+    @waits_outside
     async def RegisterCluster(
         self, request: pb.RegisterClusterRequest, call: Call
     ) -> pb.RegisterClusterResponse:
@@ -58,6 +59,7 @@ class ClusterCalls:
             clusters=[messages.CLUSTER.to_proto(item) for item in found], next_page_token=token
         )
 
+    @waits_outside
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:
         """Changes a cluster, its credentials after they were tried out."""
         renewed = request.HasField("credentials")
@@ -88,6 +90,7 @@ class ClusterCalls:
             missing_rights=[messages.right(right, denied=True) for right in missing],
         )
 
+    @waits_outside
     async def DeregisterCluster(
         self, request: pb.DeregisterClusterRequest, call: Call
     ) -> pb.DeregisterClusterResponse:

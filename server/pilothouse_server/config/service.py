@@ -164,7 +164,7 @@ class ConfigService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described_config_map(call, value)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._connect, value)
         return shown
 
@@ -173,7 +173,7 @@ class ConfigService:
         shown = _described_secret(call, value)
         if call.validate_only:
             values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._connect, value, values)
         return shown
 

@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -135,6 +135,7 @@ class ContainerService:
         )
         return pb.DeleteContainerResponse(container=await self._answer(call, marked))
 
+    @waits_outside
     async def ImportContainers(
         self, request: pb.ImportContainersRequest, call: Call
     ) -> pb.ImportContainersResponse:
@@ -282,7 +283,7 @@ class ContainerService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described(call, container)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._connect, container)
         return shown
 

@@ -48,7 +48,7 @@ class NamespaceService(ClusterCalls):
         )
         _describe(call, created)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._access.connect, created)
         return pb.CreateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(created))
 
@@ -86,7 +86,7 @@ class NamespaceService(ClusterCalls):
         )
         _describe(call, changed)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._access.connect, changed)
         return pb.UpdateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(changed))
 
@@ -103,7 +103,7 @@ class NamespaceService(ClusterCalls):
         )
         _describe(call, marked)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._access.connect, marked)
         return pb.DeleteNamespaceResponse(namespace=messages.NAMESPACE.to_proto(marked))
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from google.protobuf.message import Message
@@ -25,6 +25,7 @@ from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
 
 Send = Callable[[bytes], Awaitable[None]]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
@@ -46,10 +47,8 @@ class Call:
 
     __slots__ = (
         "_actor",
-        "_lock_holder",
         "_unit",
         "_write_as_system",
-        "_wrote_as_caller",
         "authentication_error",
         "client_ip",
         "complete",
@@ -103,9 +102,6 @@ class Call:
         self.complete = False
         self.trailing_metadata: dict[str, str] = {}
         self._unit: UnitOfWork | None = None
-        # The transaction that holds the lock of a `request_id` where the change is made by another one.
-        self._lock_holder: UnitOfWork | None = None
-        self._wrote_as_caller = False
         self._actor: Actor | None = None
         self._write_as_system = False
 
@@ -146,43 +142,41 @@ class Call:
         """The one transaction of a mutation, opened on first use; the kernel commits it after the
         handler has answered.
         """
-        self._wrote_as_caller = True
         return await self.replay_transaction()
 
     async def replay_transaction(self) -> Transaction:
-        """The same, for the look at whether the call is a replay; the handler may still choose another role."""
+        """The same, for the look at whether the call is a replay, and for the record alone."""
         assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
         if self._unit is None:
             self._unit = self._new_unit()
-        return await self._unit.begin(savepoint=self.validate_only)
+        return await self._unit.begin()
 
     async def system_transaction(self) -> Transaction:
         """The same, as the system role.
 
-        For what row-level security forbids the caller by design, such as own sessions. The lock that keeps
-        another call with this `request_id` waiting stays where it was taken, until `release_lock`.
+        For what row-level security forbids the caller by design. The method is one that `waits_outside`: its
+        `request_id` is not kept by a transaction, of which there would be two.
         """
-        assert not self._wrote_as_caller, "the call has a transaction as the caller already"
-        if not self._write_as_system:
-            self._lock_holder, self._write_as_system = self._unit, True
+        assert self.rule.waits_outside, f"{self.method} has a transaction as the caller"
+        self._write_as_system = True
+        if self._unit is None:
             self._unit = self._new_unit()
-        assert self._unit is not None
-        return await self._unit.begin(savepoint=self.validate_only)
+        return await self._unit.begin()
 
     async def transaction_if_none(self) -> None:
         """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
         if self._unit is None:
             await self.replay_transaction()
 
-    async def undo_work(self) -> None:
-        """Takes back what `validate_only` wrote to try it out, and frees the locks; its record is still to come."""
-        if self._unit is not None:
-            await self._unit.undo_work()
+    async def leave_transaction(self) -> None:
+        """Takes back what was written, and gives the connection back with all locks.
 
-    async def release_lock(self) -> None:
-        """Lets another call with this `request_id` look for the answer; called when all is committed or undone."""
-        if self._lock_holder is not None:
-            await self._lock_holder.rollback()
+        What `validate_only` wrote to try it out ends so, before a cluster is asked; its record is written by another
+        transaction. So does a look that found the request being served.
+        """
+        if self._unit is not None:
+            unit, self._unit = self._unit, None
+            await unit.rollback()
 
     def read(
         self, *, snapshot: bool = False, replica: bool = False
@@ -255,6 +249,15 @@ class Call:
         if self._write_as_system:
             return self.store.system_unit(self.actor, self.operation_id, self.method)
         return self.store.unit_of_work(self.actor, self.operation_id, self.method)
+
+
+def waits_outside(handler: Handler) -> Handler:
+    """Marks a mutation whose handler waits for a cluster before it writes, or writes as the system.
+
+    It begins without a transaction, so that none is held meanwhile; its `request_id` is claimed by a row instead.
+    """
+    handler.waits_outside = True  # type: ignore[attr-defined]
+    return handler
 
 
 def too_slow(token: str) -> ResourceExhausted:

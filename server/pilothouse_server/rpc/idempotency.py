@@ -3,24 +3,52 @@ fields.
 
 Only a caller who may still make the call is answered: this is the innermost layer, after authorization.
 
-The transaction first takes an advisory lock on (user, request_id), so of two that run at once the second
-waits and then finds the first's row. The row holds an HMAC of the request (without its id), so that another
-body under the same id is refused without keeping the body, which may hold a secret.
+That it happens once is decided by the database: the answer's row has (user, request_id) as its primary key and is
+written with the change. Who comes while the first is still being served waits, and holds nothing meanwhile: first in
+the line of this process (`rpc.turns`), then, where another process serves it, by looking again and again, each time
+with a connection for one statement. Who works in one transaction is known by its advisory lock; who waits for a
+cluster before it writes (`waits_outside`) by a row with its operation and its deadline, after which the replay is
+executed. A wait that would outlast the caller's own deadline ends as ABORTED with a time to try again.
+
+The stored row holds an HMAC of the request (without its id), so that another body under the same id is refused
+without keeping the body, which may hold a secret.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
-from pilothouse_server.errors import InvalidArgument, Violation
+from pilothouse_server.errors import InvalidArgument, Unavailable, Violation
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.turns import Turns
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
+from pilothouse_server.store.idempotency_keys import Look, StoredAnswer, being_served
+from pilothouse_server.tasks import uncancelled
+
+# How long a replay waits for the first answer at most, and the part of its own time that it may use for that.
+_LONGEST_WAIT_SECONDS: Final = 30.0
+_PART_OF_DEADLINE: Final = 0.9
+# For how long a call without a deadline claims its id.
+_CLAIM_SECONDS: Final = 60.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
+
+
+@dataclass(slots=True)
+class _Serving:
+    """A call that alone serves its id in this process, and where it `claimed` it by a row, in all."""
+
+    key: tuple[int, UUID]
+    claimed: bool = False
 
 
 class IdempotencyKeeper:
@@ -32,14 +60,19 @@ class IdempotencyKeeper:
     def __init__(self, key: bytes, *, retention: timedelta = timedelta(hours=24)) -> None:
         self._key = key
         self._retention = retention
+        self._turns = Turns()
+        self._serving: dict[UUID, _Serving] = {}
 
     async def answer(self, call: Call, proceed: Proceed) -> bytes:
-        """The stored answer of a replay, else what the handler answers."""
-        request_id = None if call.principal is None or call.validate_only else call.request_id
+        """The stored answer of a replay, else what the handler answers.
+
+        Raises:
+            Aborted: the request is still being served; with a time after which to try again.
+        """
+        request_id = _request_id(call)
         if request_id is None:
             return await proceed()
-        transaction = await call.replay_transaction()
-        stored = await idempotency_keys.find(transaction, call.user_id, request_id)
+        stored = await self._stored(call, request_id)
         if stored is None:
             return await proceed()
         if stored.method != call.method or not hmac.compare_digest(stored.request_hmac, self._digest(call)):
@@ -54,7 +87,7 @@ class IdempotencyKeeper:
 
     def row(self, call: Call, answer: bytes) -> Idempotency | None:
         """The row that answers a replay of this call; None where there is none to keep."""
-        request_id = None if call.principal is None or call.validate_only else call.request_id
+        request_id = _request_id(call)
         if request_id is None or call.facts.metadata.get("replayed"):
             return None
         response = redaction.strip_secrets(call.rule.response_class.FromString(answer))
@@ -67,9 +100,77 @@ class IdempotencyKeeper:
             expires_at=call.started_at + self._retention,
         )
 
+    async def end(self, call: Call) -> None:
+        """Lets the next call with this id go on; called when all is committed or undone."""
+        serving = self._serving.pop(call.operation_id, None)
+        if serving is None:
+            return
+        answered = call.unit is not None and call.unit.committed
+        try:
+            if serving.claimed and not answered:
+                await uncancelled(self._release(call, serving.key[1]))
+        finally:
+            self._turns.give_back(serving.key, answered=answered)
+
+    async def _stored(self, call: Call, request_id: UUID) -> StoredAnswer | None:
+        """The answer that is there; None once this call alone serves the id."""
+        key = (call.user_id, request_id)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _patience(call)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            await self._wait_in_line(call, key, until - loop.time())
+            look = await self._look(call, request_id)
+            if look.answer is not None or (look.ours and call.operation_id in self._serving):
+                return look.answer
+            # Another process serves it.
+            await call.leave_transaction()
+            if loop.time() + pause > until:
+                raise being_served()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _wait_in_line(self, call: Call, key: tuple[int, UUID], seconds: float) -> None:
+        if call.operation_id in self._serving:
+            return
+        try:
+            if await self._turns.take(key, seconds):
+                self._serving[call.operation_id] = _Serving(key)
+        except TimeoutError:
+            raise being_served() from None
+
+    async def _look(self, call: Call, request_id: UUID) -> Look:
+        if not call.rule.waits_outside:
+            return await idempotency_keys.look(await call.replay_transaction(), call.user_id, request_id)
+        remaining = call.time_remaining()
+        unit = call.store.unit_of_work(call.actor, call.operation_id, call.method)
+        seconds = _CLAIM_SECONDS if remaining is None else remaining
+        look = await idempotency_keys.claim(unit, call.user_id, request_id, call.operation_id, seconds)
+        if call.operation_id in self._serving:
+            self._serving[call.operation_id].claimed = look.ours
+        return look
+
+    async def _release(self, call: Call, request_id: UUID) -> None:
+        unit = call.store.unit_of_work(call.actor, call.operation_id, call.method)
+        # It ends by itself.
+        with contextlib.suppress(Unavailable):
+            await idempotency_keys.release(unit, call.user_id, request_id, call.operation_id)
+
     def _digest(self, call: Call) -> bytes:
         request: Any = call.rule.request_class()
         request.CopyFrom(call.request)
         request.request_id = ""
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)
         return hmac.new(self._key, body, hashlib.sha256).digest()
+
+
+def _request_id(call: Call) -> UUID | None:
+    return None if call.principal is None or call.validate_only else call.request_id
+
+
+def _patience(call: Call) -> float:
+    """The seconds that a replay may wait: it is refused before its caller's time is over."""
+    remaining = call.time_remaining()
+    if remaining is None:
+        return _LONGEST_WAIT_SECONDS
+    return min(_LONGEST_WAIT_SECONDS, _PART_OF_DEADLINE * remaining)

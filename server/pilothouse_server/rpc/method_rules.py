@@ -43,6 +43,8 @@ class Rule:
     response_class: type[Message]
     has_request_id: bool
     has_validate_only: bool
+    # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
+    waits_outside: bool = False
 
     @property
     def public(self) -> bool:

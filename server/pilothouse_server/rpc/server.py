@@ -9,6 +9,7 @@ silently).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -78,6 +79,8 @@ def rules_and_handlers(
                 missing.append(f"{method.full_name} is declared but not served")
             else:
                 handlers[rule.method] = handler
+                if getattr(handler, "waits_outside", False):
+                    rules[rule.method] = replace(rule, waits_outside=True)
     if missing:
         raise DeclarationError(missing)
     return rules, handlers

@@ -130,7 +130,7 @@ class StorageService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described(call, volume)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await check_on_cluster(self._connect, volume)
         return shown
 
@@ -138,7 +138,7 @@ class StorageService:
         """The same for what changes the container that mounts the volume."""
         shown = _described(call, remounted.volume)
         if call.validate_only:
-            await call.undo_work()
+            await call.leave_transaction()
             await remounted.check_on_cluster(self._connect)
         return shown
 

@@ -1,5 +1,12 @@
-"""Looks for the answer to a replayed `request_id`; rows are written by `put_changes` with the
-change itself.
+"""Looks for the answer to a replayed `request_id`, and keeps two calls from serving one at the same time.
+
+The rows that answer are written by `put_changes` with the change itself, and their primary key alone decides that a
+request happens once. What stands here spares a second caller the work and the refusal: it learns that the request is
+being served, gives its connection back, and looks again later.
+
+Who works in one transaction from its first look holds an advisory lock, which ends with the transaction, however that
+ends. Who waits for others meanwhile (a cluster) holds no transaction: it leaves a row of `request_claims` with its
+operation and the time until which it may take. After that time the row counts for nothing.
 """
 
 from __future__ import annotations
@@ -12,30 +19,42 @@ from sqlalchemy import text
 
 from pilothouse_server.errors import Aborted
 from pilothouse_server.store.errors import register_constraint, translated
-from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, UnitOfWork
 
-_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
-_FIND = text(
-    "SELECT method, request_hmac, response FROM idempotency_keys WHERE user_id = :user_id AND request_id = :request_id"
-)
-# Nearly always nobody else serves the request: the lock and the look in one round trip. The look may be older than the
-# lock by a moment in which another one committed; the primary key then refuses the second row.
-_LOCK_AND_FIND = text(
-    "SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0)) AS locked, k.method, k.request_hmac, k.response "
+# The look may be older than the lock by a moment in which another one committed; the primary key then refuses the
+# second row.
+_LOOK = text(
+    "SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0)) AS ours, k.method, k.request_hmac, k.response "
     "FROM (SELECT) AS always "
     "LEFT JOIN idempotency_keys AS k ON k.user_id = :user_id AND k.request_id = :request_id"
 )
+_CLAIM = text("""
+WITH claimed AS (
+    INSERT INTO request_claims AS c (user_id, request_id, owner, expires_at)
+    SELECT :user_id, :request_id, :owner, clock_timestamp() + make_interval(secs => :seconds)
+    WHERE NOT EXISTS (SELECT FROM idempotency_keys AS k WHERE k.user_id = :user_id AND k.request_id = :request_id)
+    ON CONFLICT (user_id, request_id) DO UPDATE SET owner = EXCLUDED.owner, expires_at = EXCLUDED.expires_at
+    WHERE c.expires_at < clock_timestamp()
+    RETURNING owner)
+SELECT EXISTS (SELECT FROM claimed) AS ours, k.method, k.request_hmac, k.response
+FROM (SELECT) AS always
+LEFT JOIN idempotency_keys AS k ON k.user_id = :user_id AND k.request_id = :request_id
+""")
+_RELEASE = text(
+    "DELETE FROM request_claims WHERE user_id = :user_id AND request_id = :request_id AND owner = :owner"
+)
 
 
-def _served_meanwhile() -> Aborted:
+def being_served() -> Aborted:
+    """The error for a call whose `request_id` another one serves at this moment."""
     return Aborted(
-        "the request was served at this very moment, try again",
+        "the request is being served at this very moment, try again",
         reason="CONCURRENT_CHANGE",
         retry_after_seconds=0.1,
     )
 
 
-register_constraint("pk_idempotency_keys", _served_meanwhile)
+register_constraint("pk_idempotency_keys", being_served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +66,44 @@ class StoredAnswer:
     response: bytes
 
 
-async def find(transaction: ReadTransaction, user_id: int, request_id: UUID) -> StoredAnswer | None:
-    """The stored answer; takes a lock first, so that a request that is being served under this id
-    is waited for.
-    """
-    key = f"{user_id}/{request_id}"
-    named = {"user_id": user_id, "request_id": request_id}
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found. Where there is no answer and it is not `ours` either, another call serves the request."""
+
+    answer: StoredAnswer | None
+    ours: bool
+
+
+async def look(transaction: ReadTransaction, user_id: int, request_id: UUID) -> Look:
+    """The stored answer, and whether this transaction now has the lock of the id; it waits for nobody."""
     with translated():
-        row: Any = (await transaction.connection.execute(_LOCK_AND_FIND, {"key": key, **named})).one()
-        if not row.locked:
-            await transaction.connection.execute(_LOCK, {"key": key})
-            row = (await transaction.connection.execute(_FIND, named)).one_or_none()
-    if row is None or row.method is None:
-        return None
-    return StoredAnswer(row.method, row.request_hmac, row.response)
+        named = {"key": f"{user_id}/{request_id}", "user_id": user_id, "request_id": request_id}
+        return _found((await transaction.connection.execute(_LOOK, named)).one())
+
+
+async def claim(unit: UnitOfWork, user_id: int, request_id: UUID, owner: UUID, seconds: float) -> Look:
+    """The stored answer, and whether `owner` has claimed the id for so many seconds; a transaction of its own."""
+    named = {"user_id": user_id, "request_id": request_id, "owner": owner, "seconds": seconds}
+    return _found(await _alone(unit, _CLAIM, named))
+
+
+async def release(unit: UnitOfWork, user_id: int, request_id: UUID, owner: UUID) -> None:
+    """Ends the owner's claim, in a transaction of its own."""
+    await _alone(unit, _RELEASE, {"user_id": user_id, "request_id": request_id, "owner": owner})
+
+
+async def _alone(unit: UnitOfWork, statement: Any, parameters: dict[str, Any]) -> Any:
+    try:
+        with translated():
+            result = await (await unit.begin()).connection.execute(statement, parameters)
+            row = result.one() if result.returns_rows else None
+    except BaseException:
+        await unit.rollback()
+        raise
+    await unit.commit()
+    return row
+
+
+def _found(row: Any) -> Look:
+    answer = None if row.method is None else StoredAnswer(row.method, row.request_hmac, row.response)
+    return Look(answer, bool(row.ours))

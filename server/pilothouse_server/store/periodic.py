@@ -112,6 +112,7 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
 
 _EXPIRED = (
     "DELETE FROM idempotency_keys WHERE expires_at < now()",
+    "DELETE FROM request_claims WHERE expires_at < now()",
     "DELETE FROM sessions WHERE refresh_expires_at < now() - interval '1 day'",
     "DELETE FROM login_throttles WHERE updated_at < now() - interval '1 day' "
     "AND (locked_until IS NULL OR locked_until < now())",

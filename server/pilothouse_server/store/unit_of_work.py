@@ -27,7 +27,7 @@ from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import Executable, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
@@ -157,35 +157,20 @@ class UnitOfWork:
         self._operation_id = operation_id
         self._renderers = renderers
         self._connection: AsyncConnection | None = None
-        self._savepoint: AsyncTransaction | None = None
         self.transaction: Transaction | None = None
         self.committed = False
 
-    async def begin(self, *, savepoint: bool = False) -> Transaction:
-        """Opens the transaction, or answers the open one.
-
-        With `savepoint` its work can be undone before the commit.
-        """
+    async def begin(self) -> Transaction:
+        """Opens the transaction, or answers the open one."""
         if self.transaction is None:
             with connecting():
                 self._connection = await self._engine.connect()
             with translated():
                 now = await opening.identify(self._connection, self._actor.user_id, self._operation_id)
-                if savepoint:
-                    self._savepoint = await self._connection.begin_nested()
             self.transaction = Transaction(
                 self._connection, now, self._actor, self._operation_id, self._method
             )
         return self.transaction
-
-    async def undo_work(self) -> None:
-        """Takes back everything since the savepoint, once; the transaction stays open for its record."""
-        assert self.transaction is not None
-        self.transaction.events.clear()
-        if (savepoint := self._savepoint) is not None:
-            self._savepoint = None
-            with translated():
-                await savepoint.rollback()
 
     async def commit(
         self,
@@ -273,7 +258,7 @@ class UnitOfWork:
             await uncancelled(connection.close())
 
     def _forget(self) -> AsyncConnection | None:
-        connection, self._connection, self.transaction, self._savepoint = self._connection, None, None, None
+        connection, self._connection, self.transaction = self._connection, None, None
         return connection
 
 

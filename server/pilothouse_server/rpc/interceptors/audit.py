@@ -70,10 +70,10 @@ class AuditLayer:
             # What a handler's statement breaks is reported by name, in the record as to the caller.
             with translated():
                 answer = await proceed()
+            if call.validate_only:
+                await call.leave_transaction()
             await call.transaction_if_none()
             assert call.unit is not None
-            if call.validate_only:
-                await call.undo_work()
             record = _record(call, None, response=redaction.body(call.rule.response_class.FromString(answer)))
             await call.unit.commit(
                 audit=[record],
@@ -90,7 +90,7 @@ class AuditLayer:
             await self._record_failure(call, error)
             raise
         finally:
-            await call.release_lock()
+            await self._idempotency.end(call)
         return answer
 
     async def _unary(self, call: Call, proceed: Proceed) -> bytes:

@@ -1,0 +1,195 @@
+"""No connection is held while a cluster or another call is waited for: bystanders of a slow one are answered.
+
+The pools have few connections, so that whoever keeps one while it waits is noticed by all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2
+
+from tests.conftest import Database, connection
+from tests.harness import running_server
+from tests.promises import requests
+from tests.promises.calling import Caller, Outcome, token_of
+from tests.promises.requests import OWN
+from tests.promises.world import FOREIGN, World, quiet_world
+from tests.waiting import poll_until, runs_out, within
+
+CONNECTIONS = 3
+FEW: dict[str, Any] = {
+    "pool_open_connections": CONNECTIONS,
+    "pool_idle_connections": 1,
+    "max_concurrent_streams": 400,
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def narrow_world(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """A server whose pools have three connections."""
+    async with quiet_world(database, tmp_path, monkeypatch, **FEW) as made:
+        yield made
+
+
+def creation(namespace: str = OWN, **fields: Any) -> requests.Fields:
+    return {
+        "namespace": namespace,
+        "requestId": str(uuid4()),
+        "container": requests.workload("once"),
+        **fields,
+    }
+
+
+@asynccontextmanager
+async def locked_namespace(world: World, name: str) -> AsyncIterator[None]:
+    """Every mutation in the namespace waits until the end of the block."""
+    async with connection(world.server.database.admin_dsn) as sql, sql.transaction():
+        await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR NO KEY UPDATE", name)
+        yield
+
+
+async def waiting_for_locks(world: World) -> int:
+    async with world.sql() as sql:
+        found: int = await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return found
+
+
+async def a_bystander_is_answered(world: World) -> None:
+    """Reads and a mutation in another namespace, more of them than there are connections."""
+    names = [f"beside-{number}" for number in range(2 * CONNECTIONS)]
+    async with within(4.0):
+        made = await asyncio.gather(
+            *(
+                world.call("CreateContainer", {"namespace": FOREIGN, "container": requests.workload(name)})
+                for name in names
+            )
+        )
+        read = await asyncio.gather(
+            *(world.call("GetContainer", {"namespace": FOREIGN, "name": name}) for name in names)
+        )
+    assert {(outcome.code, outcome.message) for outcome in (*made, *read)} == {("OK", "")}
+
+
+async def test_120_calls_of_one_request_id_take_one_connection(narrow_world: World) -> None:
+    world, request = narrow_world, creation()
+    async with locked_namespace(world, OWN):
+        calls = [asyncio.create_task(world.call("CreateContainer", request)) for _ in range(120)]
+        await poll_until(lambda: waiting_for_locks(world))
+        await a_bystander_is_answered(world)
+        assert await waiting_for_locks(world) == 1
+        assert not any(call.done() for call in calls)
+    outcomes = await asyncio.gather(*calls)
+    assert {(outcome.code, outcome.message) for outcome in outcomes} == {("OK", "")}
+    assert len({outcome.answer.container.uid for outcome in outcomes}) == 1
+
+
+async def test_where_the_first_fails_the_next_one_is_served(narrow_world: World) -> None:
+    world, request = narrow_world, creation()
+    rule = world.rule("CreateContainer")
+    async with locked_namespace(world, OWN):
+        first = world.admin.open(rule, requests.request_for(rule, request).SerializeToString())
+        await poll_until(lambda: waiting_for_locks(world))
+        others = [asyncio.create_task(world.call("CreateContainer", request)) for _ in range(5)]
+        first.cancel()
+        await a_bystander_is_answered(world)
+    outcomes = await asyncio.gather(*others)
+    assert {outcome.code for outcome in outcomes} == {"OK"}
+    assert len({outcome.answer.container.uid for outcome in outcomes}) == 1
+
+
+@asynccontextmanager
+async def second_server(world: World, directory: Path) -> AsyncIterator[World]:
+    """Another server process on the same database, as far as the database can tell; the caller's session is good."""
+    async with running_server(
+        world.server.database, directory, cluster=world.server.cluster, **FEW
+    ) as server:
+        yield World(server, world.rules, Caller(server.channel(), token_of(world.admin)))
+
+
+async def test_at_another_server_a_replay_waits_and_is_refused_in_time(
+    narrow_world: World, tmp_path: Path
+) -> None:
+    world, request = narrow_world, creation()
+    async with second_server(world, tmp_path) as other:
+        async with locked_namespace(world, OWN):
+            first = asyncio.create_task(world.call("CreateContainer", request))
+            await poll_until(lambda: waiting_for_locks(world))
+            replays = [asyncio.create_task(other.call("CreateContainer", request)) for _ in range(20)]
+            outcome = await in_time(other, "CreateContainer", request, runs_out(1.0))
+            refused(outcome)
+            await a_bystander_is_answered(other)
+            assert await waiting_for_locks(world) == 1
+        outcomes = [await first, *await asyncio.gather(*replays)]
+        assert {outcome.code for outcome in outcomes} == {"OK"}
+        assert len({outcome.answer.container.uid for outcome in outcomes}) == 1
+
+
+async def in_time(world: World, method: str, fields: requests.Fields, seconds: float) -> Outcome:
+    """The outcome of a call with a deadline."""
+    rule = world.rule(method)
+    return await world.admin.invoke(rule, requests.request_for(rule, fields), timeout=seconds)
+
+
+def refused(outcome: Outcome) -> None:
+    assert (outcome.code, outcome.reason) == ("ABORTED", "CONCURRENT_CHANGE")
+    retry = outcome.detail(error_details_pb2.RetryInfo)
+    assert retry is not None
+    assert retry.retry_delay.ToTimedelta() > timedelta()
+
+
+async def test_a_claim_holds_until_its_owners_deadline_and_no_longer(narrow_world: World) -> None:
+    world = narrow_world
+    request = {"namespace": OWN, "requestId": str(uuid4())}
+    async with world.sql() as sql:
+        # What a server leaves that is killed while it asks a cluster.
+        await sql.execute(
+            "INSERT INTO request_claims SELECT id, $1, gen_random_uuid(), now() + interval '1 hour'"
+            " FROM users WHERE username = 'admin'",
+            request["requestId"],
+        )
+        refused(await in_time(world, "ImportContainers", request, runs_out(1.0)))
+        replay = asyncio.create_task(world.call("ImportContainers", request))
+        await a_bystander_is_answered(world)
+        assert not replay.done()
+        await sql.execute("UPDATE request_claims SET expires_at = now()")
+    assert (await replay).code == "OK"
+
+
+@pytest.mark.parametrize("method", ["ImportContainers", "CreateContainer"])
+async def test_a_cluster_that_hangs_holds_no_connection(narrow_world: World, method: str) -> None:
+    """An import, and a dry run of a container; each more often than there are connections."""
+    world = narrow_world
+    assert world.server.cluster is not None
+    faults = world.server.cluster.faults
+    asked: list[str] = []
+    faults.on_request = lambda _method, path: asked.append(path)
+    faults.storage_stalled = True
+
+    def request(number: int) -> requests.Fields:
+        if method == "ImportContainers":
+            return {"namespace": OWN, "requestId": str(uuid4())}
+        return {"namespace": OWN, "container": requests.workload(f"try-{number}"), "validateOnly": True}
+
+    calls = [asyncio.create_task(world.call(method, request(number))) for number in range(3 * CONNECTIONS)]
+    await poll_until(lambda: count(asked), lambda number: number >= CONNECTIONS)
+    await a_bystander_is_answered(world)
+    assert not any(call.done() for call in calls)
+    faults.storage_stalled = False
+    assert {(outcome.code, outcome.message) for outcome in await asyncio.gather(*calls)} == {("OK", "")}
+
+
+async def count(items: list[str]) -> int:
+    return len(items)
