@@ -21,8 +21,9 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One line for each step that takes time, before it is taken; `pilothouse serve --dev` goes on in the same form.
 SAY = printf '%-12s %s\n' >&2
-# A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py.
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py. More processes than
+# cores, because tests of whole servers wait more than they work.
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # Each part of the soak ends within twenty minutes on two cores.
 SOAK_PARTS := watches kills hostile
 PART ?= $(SOAK_PARTS)

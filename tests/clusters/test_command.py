@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.clusters.given import another_cluster, kubeconfig, role
 from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
 from tests.main_job.command import Shell
+
+pytestmark = pytest.mark.full
 
 
 async def test_a_cluster_from_its_registration_to_its_end(database: Database, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from pilothouse.container.v1 import container_pb2
 from tests.config.conftest import Place
 from tests.processes import finished
 
+pytestmark = pytest.mark.full
+
 MANIFEST = """\
 apiVersion: v1
 kind: ConfigMap

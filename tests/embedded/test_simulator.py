@@ -140,6 +140,7 @@ async def test_one_that_cannot_start_is_an_error_that_says_why(
     assert "format 99" in capfd.readouterr().err
 
 
+@pytest.mark.full
 async def test_one_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     # It waits for ever to read from this.

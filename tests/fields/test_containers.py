@@ -222,6 +222,7 @@ def theirs(item: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+@pytest.mark.full
 async def test_every_field_survives(server: Server) -> None:
     found = await lost(server, LEAVES)
     assert found == dict.fromkeys(EXCEPT["import"], "import")

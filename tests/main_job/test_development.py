@@ -115,6 +115,7 @@ async def _running(client: AsyncClient) -> str:
     return web.pod_ip
 
 
+@pytest.mark.full
 async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_path: Path) -> None:
     state = tmp_path / "data" / "cluster.json"
     async with development(tmp_path) as run:
@@ -174,6 +175,7 @@ async def test_a_simulator_that_dies_is_told_of_and_started_again(tmp_path: Path
         assert await _running(run.client) == address
 
 
+@pytest.mark.full
 async def test_a_simulator_that_cannot_start_ends_the_start_and_the_database(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2
@@ -14,6 +16,8 @@ from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
 from tests.waiting import poll_until
+
+pytestmark = pytest.mark.full
 
 WHERE = ("--namespace", "shop")
 BEHAVIOR = "simulate.pilothouse.dev/behavior"

@@ -14,6 +14,8 @@ from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.waiting import patient, poll_until, within
 
+pytestmark = pytest.mark.full
+
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 LOGS = ("containers", "logs", "--namespace", "demo")
 

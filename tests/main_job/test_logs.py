@@ -200,6 +200,7 @@ def whole_runs(count: int) -> list[bytes]:
     return [b"line %d" % number for number in range(LINES_A_RUN)] * count
 
 
+@pytest.mark.full
 async def test_followed_across_a_restart_nothing_comes_twice_or_is_missing(slower: Server) -> None:
     await running(slower, "web", RUN)
     followed = Followed()
@@ -207,6 +208,7 @@ async def test_followed_across_a_restart_nothing_comes_twice_or_is_missing(slowe
     assert followed.lines == whole_runs(2)[: len(followed.lines)]
 
 
+@pytest.mark.full
 async def test_resumed_after_a_restart_the_end_of_the_run_before_comes_first(slower: Server) -> None:
     await running(slower, "web", RUN)
     followed = Followed()
@@ -216,6 +218,7 @@ async def test_resumed_after_a_restart_the_end_of_the_run_before_comes_first(slo
     assert followed.lines == whole_runs(2)[: len(followed.lines)]
 
 
+@pytest.mark.full
 async def test_every_run_of_a_crash_loop_is_followed_from_the_first(slower: Server) -> None:
     container = container_pb2.Container(
         name="web", image="busybox:1.37", command=["sh", "-c", "echo begin; echo end; exit 1"]
@@ -235,6 +238,7 @@ async def test_every_run_of_a_crash_loop_is_followed_from_the_first(slower: Serv
     assert [entry.line for entry in await lines(slower, name="web")] == [b"begin", b"end"]
 
 
+@pytest.mark.full
 async def test_without_its_past_a_log_begins_with_what_comes_next(slower: Server) -> None:
     await running(slower, "web", RUN)
 
@@ -250,6 +254,7 @@ async def test_without_its_past_a_log_begins_with_what_comes_next(slower: Server
     assert followed.lines == whole_runs(3)[first:][: len(followed.lines)]
 
 
+@pytest.mark.full
 async def test_the_run_before_the_restart(slower: Server) -> None:
     await running(slower, "web", RUN)
     await restarted(slower, 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_simulator.values import resources
@@ -66,6 +68,7 @@ def deadline(server: Server, seconds: int) -> None:
     server.cluster.store.update(resources.DEPLOYMENTS, changed, manager="somebody")
 
 
+@pytest.mark.full
 async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serve(
     server: Server, tmp_path: Path
 ) -> None:
@@ -94,6 +97,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serv
     assert rolled_out(container).status == resource_pb2.CONDITION_STATUS_TRUE
 
 
+@pytest.mark.full
 async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
     server: Server, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ async def test_the_sums_are_those_of_a_recount_after_every_transaction(tenants: 
         assert await owner.fetchval("SELECT last_value FROM containers_id_seq") > 1020
 
 
+@pytest.mark.full
 async def test_the_sums_are_right_in_every_snapshot_beside_several_writers(tenants: Database) -> None:
     async def write(seed: int) -> None:
         choose = random.Random(seed)

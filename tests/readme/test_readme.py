@@ -21,6 +21,8 @@ from pilothouse_simulator import SimulatedCluster
 from tests.readme.served import PATH, README_ADDRESS, ROOT, Shell, environment, serving
 from tests.waiting import poll_until
 
+pytestmark = pytest.mark.full
+
 PASSWORD = "correct horse battery staple"
 
 
@@ -111,7 +113,6 @@ async def test_the_first_calls(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("grpcurl", path=PATH) is None, reason="grpcurl is not installed")
-@pytest.mark.full
 async def test_grpcurl_watches(tmp_path: Path) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
     async with serving("pilothouse serve --dev", tmp_path, variables) as address:

@@ -15,6 +15,8 @@ from pilothouse.storage.v1 import storage_pb2 as pb
 from tests.processes import finished
 from tests.storage.conftest import Place
 
+pytestmark = pytest.mark.full
+
 MANIFEST = """\
 apiVersion: v1
 kind: ConfigMap
