@@ -245,12 +245,9 @@ async def test_a_floor_by_the_newest_transaction_strands_rows(database: Database
     """Control: the newest id that a snapshot knows does not bound those who run."""
     async with database.owner() as owner:
         source = await owner.fetchval("SELECT pg_get_functiondef('raise_floor'::regproc)")
-        assert source.count("pg_snapshot_xmin(pg_current_snapshot()) >= h.floor_transaction") == 1
+        assert source.count("p_oldest_running >=") == 1
         await owner.execute(
-            source.replace(
-                "pg_snapshot_xmin(pg_current_snapshot()) >= h.floor_transaction",
-                "pg_snapshot_xmax(pg_current_snapshot()) >= h.floor_transaction",
-            )
+            source.replace("p_oldest_running >=", "pg_snapshot_xmax(pg_current_snapshot()) >=")
         )
     assert await _stranded_by_the_floor(database) > 0
 
@@ -270,6 +267,48 @@ async def _stranded_by_the_floor(database: Database) -> int:
         async with connection(database.admin_dsn) as admin:
             left: int = await admin.fetchval("SELECT count(*) FROM pending_changes")
             return left
+
+
+async def test_a_writer_that_commits_during_a_pass_keeps_the_floor_below_its_id(database: Database) -> None:
+    assert await _stranded_by_a_pass_that_is_held(database) == 0
+
+
+async def test_a_floor_by_a_snapshot_after_that_of_the_rows_strands_them(database: Database) -> None:
+    """Control: who commits between the two is not among the rows, and does not run any more either."""
+    async with database.owner() as owner:
+        source = await owner.fetchval("SELECT pg_get_functiondef('raise_floor'::regproc)")
+        assert source.count("p_oldest_running >=") == 1
+        await owner.execute(
+            source.replace("p_oldest_running >=", "pg_snapshot_xmin(pg_current_snapshot()) >=")
+        )
+    assert await _stranded_by_a_pass_that_is_held(database) > 0
+
+
+async def _stranded_by_a_pass_that_is_held(database: Database) -> int:
+    """A writer has its id before a pass reads the rows, and commits while that numbers them. What stays pending."""
+    async with (
+        database.system() as slow,
+        database.system() as quick,
+        database.system() as passing,
+        database.owner() as holder,
+        connection(database.admin_dsn) as admin,
+    ):
+        transaction = slow.transaction()
+        await transaction.start()
+        await put(slow, [record()], [])
+        for number in range(3):
+            await put(quick, [record(number)], [])
+            await sequence(quick)
+        await put(quick, [record(3)], [])
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE operation_logs IN SHARE MODE")
+            pass_that_is_held = asyncio.create_task(sequence(passing))
+            await _wait_until_blocked(admin, passing.get_server_pid(), pass_that_is_held)
+            await transaction.commit()
+        await pass_that_is_held
+        await drain(quick)
+        left: int = await admin.fetchval("SELECT count(*) FROM pending_changes")
+        return left
 
 
 async def test_the_floor_rises_under_a_snapshot_that_is_held_open(database: Database) -> None:

@@ -18,9 +18,9 @@ holds the time) fails twice alone before it is set aside in `pending_incidents`,
 the others go on. A missing partition of `events` is nobody's fault: everything waits for it.
 
 The floor. Dead rows of the index are searched again by each pass while an old snapshot keeps them. Pass k notes the
-last id that was given, v; pass k+1 notes its own transaction id for that v; once no transaction older than that runs,
-and a pass took everything it saw, nothing below v can appear any more, and no search goes there. (`put_changes`
-assigns the transaction's id before the row's.)
+last id that was given, v; pass k+1 notes its own transaction id for that v; once a pass took everything it saw, by a
+snapshot in which no transaction older than that runs, nothing below v can appear any more, and no search goes there.
+(`put_changes` assigns the transaction's id before the row's.)
 
 `append_changes` keeps its name and form for servers of the release before: it puts and numbers in one transaction.
 """
@@ -348,6 +348,7 @@ CREATE FUNCTION number_visible(
         head public.stream_head;
         waiting text := current_setting('lock_timeout');
         taken bigint[];
+        oldest_running xid8;
         one bigint;
         state text;
         broken text;
@@ -360,9 +361,10 @@ CREATE FUNCTION number_visible(
         aside := 0;
         revision_before := head.revision;
         sequence_before := head.audit_sequence;
-        -- A statement of its own: it sees whatever was committed before the lock was given.
-        SELECT coalesce(array_agg(p.id ORDER BY p.id), '{{}}'), sum(p.records) FILTER (WHERE p.id < p_own)
-        INTO taken, own_offset
+        -- A statement of its own sees whatever was committed before the lock was given, and says who ran then.
+        SELECT coalesce(array_agg(p.id ORDER BY p.id), '{{}}'), sum(p.records) FILTER (WHERE p.id < p_own),
+               pg_snapshot_xmin(pg_current_snapshot())
+        INTO taken, own_offset, oldest_running
         FROM (SELECT q.id, cardinality(q.records) AS records FROM public.pending_changes AS q
               WHERE q.id > head.pending_floor ORDER BY q.id LIMIT p_limit) AS p;
         more := cardinality(taken) = p_limit;
@@ -397,7 +399,7 @@ CREATE FUNCTION number_visible(
             END;
             -- Only by a transaction that had no id before the lock: an older one would vouch for younger ones.
             IF p_own IS NULL THEN
-                PERFORM public.raise_floor(cardinality(numbered) = cardinality(taken) AND NOT more);
+                PERFORM public.raise_floor(numbered = taken AND NOT more, oldest_running);
             END IF;
             IF (SELECT h.revision > head.revision FROM public.stream_head AS h WHERE h.id = 1) THEN
                 PERFORM pg_notify('pilothouse_changes',
@@ -408,7 +410,7 @@ CREATE FUNCTION number_visible(
     END
     $$;
 
-CREATE FUNCTION raise_floor(p_took_all boolean)
+CREATE FUNCTION raise_floor(p_took_all boolean, p_oldest_running xid8)
     RETURNS void
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
     AS $$
@@ -419,7 +421,7 @@ CREATE FUNCTION raise_floor(p_took_all boolean)
         floor_transaction = CASE WHEN passed OR floor_candidate = 0 THEN NULL
             ELSE coalesce(floor_transaction, pg_current_xact_id()) END
     FROM (SELECT p_took_all
-              AND coalesce(pg_snapshot_xmin(pg_current_snapshot()) >= h.floor_transaction, false) AS passed
+              AND coalesce(p_oldest_running >= h.floor_transaction, false) AS passed
           FROM public.stream_head AS h WHERE h.id = 1) AS state
     WHERE id = 1
     $$;
@@ -502,7 +504,7 @@ COMMENT ON FUNCTION set_aside(bigint, text, text) IS
     'Sets a pending row aside that cannot be numbered, with a record that names the hashes of its records.';
 COMMENT ON FUNCTION number_visible(integer, bigint) IS
     'One pass: takes the lock of the head, then numbers the pending rows that are visible.';
-COMMENT ON FUNCTION raise_floor(boolean) IS 'Moves the floor below which no search for pending rows goes.';
+COMMENT ON FUNCTION raise_floor(boolean, xid8) IS 'Moves the floor below which no search for pending rows goes.';
 COMMENT ON FUNCTION sequence_changes(integer) IS
     'Numbers what is pending; returns the events that it numbered, and last a row of the head (resource_type null).';
 
@@ -576,7 +578,7 @@ DROP FUNCTION sequence_changes(integer);
 DROP FUNCTION record_mark(bigint);
 DROP FUNCTION event_mark(bigint);
 DROP FUNCTION pending_event_ids(integer);
-DROP FUNCTION raise_floor(boolean);
+DROP FUNCTION raise_floor(boolean, xid8);
 DROP FUNCTION number_visible(integer, bigint);
 DROP FUNCTION set_aside(bigint, text, text);
 DROP FUNCTION number_pending(bigint[]);
