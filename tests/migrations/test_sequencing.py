@@ -403,7 +403,7 @@ def _canonical_hash(row: asyncpg.Record) -> bytes:
     values = {name: row[name] for name in names}
     for name in ("metadata", "request_body", "request_headers", "response_body"):
         values[name] = None if values[name] is None else json.loads(values[name])
-    return audit_chain.record_hash(audit_chain.AuditRecord(**values).as_row())
+    return audit_chain.record_hash(audit_chain.canonical_json(audit_chain.AuditRecord(**values).as_row()))
 
 
 async def test_a_missing_partition_of_events_holds_everything_and_loses_nothing(database: Database) -> None:

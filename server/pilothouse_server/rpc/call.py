@@ -49,6 +49,7 @@ class Call:
         "_actor",
         "_unit",
         "_write_as_system",
+        "answer",
         "authentication_error",
         "client_ip",
         "complete",
@@ -101,6 +102,8 @@ class Call:
         # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
         self.complete = False
         self.trailing_metadata: dict[str, str] = {}
+        # What the handler has returned, where it was a message.
+        self.answer: Message | None = None
         self._unit: UnitOfWork | None = None
         self._actor: Actor | None = None
         self._write_as_system = False
@@ -225,6 +228,10 @@ class Call:
         if self.principal is not None:
             return Actor(self.principal.user_id, self.principal.username)
         return Actor(None, "")
+
+    def answer_message(self, answer: bytes) -> Message:
+        """The message that the answer is: what the handler returned, or of a replay what is read from its bytes."""
+        return self.rule.response_class.FromString(answer) if self.answer is None else self.answer
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None if there is none."""

@@ -90,13 +90,15 @@ class IdempotencyKeeper:
         request_id = _request_id(call)
         if request_id is None or call.facts.metadata.get("replayed"):
             return None
-        response = redaction.strip_secrets(call.rule.response_class.FromString(answer))
+        response = call.answer_message(answer)
+        if redaction.holds_secrets(response):
+            answer = redaction.strip_secrets(response).SerializeToString()
         return Idempotency(
             user_id=call.user_id,
             request_id=request_id,
             method=call.method,
             request_hmac=self._digest(call),
-            response=response.SerializeToString(),
+            response=answer,
             expires_at=call.started_at + self._retention,
         )
 
@@ -157,10 +159,11 @@ class IdempotencyKeeper:
             await idempotency_keys.release(unit, call.user_id, request_id, call.operation_id)
 
     def _digest(self, call: Call) -> bytes:
-        request: Any = call.rule.request_class()
-        request.CopyFrom(call.request)
-        request.request_id = ""
+        # Put back at once: a copy of the message would cost more than all else here.
+        request: Any = call.request
+        request_id, request.request_id = request.request_id, ""
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)
+        request.request_id = request_id
         return hmac.new(self._key, body, hashlib.sha256).digest()
 
 

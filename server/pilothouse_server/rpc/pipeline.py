@@ -167,7 +167,10 @@ def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -
             answer: Message | bytes = await handler(
                 call.request if rule.shape == "unary_unary" else call.requests, call
             )
-            return answer if isinstance(answer, bytes) else answer.SerializeToString()
+            if isinstance(answer, bytes):
+                return answer
+            call.answer = answer
+            return answer.SerializeToString()
         assert call.send is not None
         answers = handler(call.request if rule.shape == "unary_stream" else call.requests, call)
         try:

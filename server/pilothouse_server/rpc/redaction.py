@@ -14,10 +14,10 @@ from the descriptors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
+import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
@@ -75,6 +75,11 @@ def metadata(entries: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
         else:
             shown[name] = _text(value, MOST_METADATA_CHARACTERS)
     return shown
+
+
+def holds_secrets(message: Message) -> bool:
+    """Return whether a message of this type has fields that are declared secret, at any depth."""
+    return any(_secrets_of(descriptor_of(message)))
 
 
 def strip_secrets(message: AnyMessage) -> AnyMessage:
@@ -176,7 +181,7 @@ def _text(text: str, longest: int) -> str:
 
 
 def _size(value: Any) -> int:
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+    return len(orjson.dumps(value))
 
 
 def _cut_fields(rendered: dict[str, Any]) -> dict[str, Any]:

@@ -48,8 +48,9 @@ class Operation:
 
 def audit_rows(records: Sequence[AuditRecord]) -> tuple[str, list[bytes]]:
     """The records as `put_changes` takes them, and their hashes."""
-    rows = [record.as_row() for record in records]
-    return orjson.dumps(rows).decode(), [audit_chain.record_hash(row) for row in rows]
+    rows = [audit_chain.canonical_json(record.as_row()) for record in records]
+    # What is hashed is also what is sent: it is JSON, and encoded once.
+    return (b"[" + b",".join(rows) + b"]").decode(), [audit_chain.record_hash(row) for row in rows]
 
 
 def idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:

@@ -16,10 +16,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+import orjson
 
 
 class AuditRecord(msgspec.Struct, kw_only=True):
@@ -62,14 +64,39 @@ class AuditRecord(msgspec.Struct, kw_only=True):
 
 def canonical_time(moment: datetime) -> str:
     """ISO 8601 in UTC with six digits of a second and `Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+# What both encoders write alike: no floating-point numbers, whose text differs, and nothing that only orjson takes.
+_ALIKE = frozenset({str, int, bool, NoneType})
 
 
 def canonical_json(row: Mapping[str, Any]) -> bytes:
     """The bytes that are hashed.
 
-    Floating-point numbers are refused: their text differs between programs.
+    They are those of the standard library, which names the form; orjson writes them ten times as fast where nothing is
+    in the row that it would write otherwise, or not at all (numbers of more than 64 bits, lone surrogates).
     """
+    if _is_plain(row):
+        try:
+            return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            pass
+    return standard_json(row)
+
+
+def _is_plain(value: object) -> bool:
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or not (type(item) in _ALIKE or _is_plain(item)):
+                return False
+        return True
+    return kind is list and all(type(item) in _ALIKE or _is_plain(item) for item in value)  # type: ignore[attr-defined]
+
+
+def standard_json(row: Mapping[str, Any]) -> bytes:
+    """The canonical form by the standard library; what JSON does not have is refused."""
     return json.dumps(
         row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_refuse, allow_nan=False
     ).encode()
@@ -79,9 +106,9 @@ def _refuse(value: object) -> str:
     raise TypeError(f"an audit record cannot hold a {type(value).__name__}")
 
 
-def record_hash(row: Mapping[str, Any]) -> bytes:
-    """SHA-256 of the canonical form of `AuditRecord.as_row()`."""
-    return hashlib.sha256(canonical_json(row)).digest()
+def record_hash(canonical: bytes) -> bytes:
+    """SHA-256 of a record's canonical form."""
+    return hashlib.sha256(canonical).digest()
 
 
 def chain_hash(previous: bytes, sequence: int, record: bytes) -> bytes:

@@ -74,7 +74,7 @@ class AuditLayer:
                 await call.leave_transaction()
             await call.transaction_if_none()
             assert call.unit is not None
-            record = _record(call, None, response=redaction.body(call.rule.response_class.FromString(answer)))
+            record = _record(call, None, response=redaction.body(call.answer_message(answer)))
             await call.unit.commit(
                 audit=[record],
                 operation=None if call.validate_only else _operation(call),
