@@ -56,7 +56,7 @@ THINGS = Table(
     Column("labels", JSONB, nullable=False),
 )
 FIELDS = {
-    "name": FilterField(THINGS.c.name),
+    "name": FilterField(THINGS.c.name, names={"NOBODY": ""}, parts={"status": FilterField(THINGS.c.status)}),
     "status": FilterField(
         THINGS.c.status, FilterKind.ENUM, {"RUNNING": "running", "STOPPED": "stopped"}, prefix="THING_STATUS_"
     ),
@@ -132,6 +132,15 @@ async def found(connection: AsyncConnection, expression: str) -> list[int]:
         ("name = *", [0, 1, 2, 3, 4]),
         ("name:*", [0, 1, 2, 3, 4]),
         ("NOT name:*", [5, 6]),
+        ('name = ""', [5, 6]),
+        ('name != ""', [0, 1, 2, 3, 4]),
+        ("name = NOBODY", [5, 6]),
+        ("name != NOBODY", [0, 1, 2, 3, 4]),
+        ('name:""', [0, 1, 2, 3, 4, 5, 6]),
+        ('name <= ""', [5, 6]),
+        ('name > ""', [0, 1, 2, 3, 4]),
+        ('name.status = ""', [3, 5]),
+        ("name.status != running", [1, 3, 4, 5]),
         ("-name = web", [1, 2, 3, 4, 5, 6]),
         ("- name = web", [1, 2, 3, 4, 5, 6]),
         ("status = RUNNING", [0, 2, 6]),
@@ -180,7 +189,11 @@ async def test_meaning(connection: AsyncConnection, expression: str, ids: list[i
 @pytest.mark.parametrize(
     ("expression", "position", "words"),
     [
-        ("colour = red", 1, "known are name, status, size, ratio, ready, create_time, uid, labels.KEY"),
+        (
+            "colour = red",
+            1,
+            "known are name, name.status, status, size, ratio, ready, create_time, uid, labels.KEY",
+        ),
         ("name = web AND colour = red", 16, "unknown field 'colour'"),
         ("name", 5, "expected one of"),
         ("name web", 6, "expected one of"),
@@ -197,7 +210,8 @@ async def test_meaning(connection: AsyncConnection, expression: str, ids: list[i
         (r'name = "\n"', 8, "only stand before"),
         ("name = a*b", 8, "beginning or the end"),
         ("name > a*", 8, "no place"),
-        ("name.first = a", 1, "no parts"),
+        ("name.first = a", 1, "name has no part 'first'; it has status"),
+        ("size.first = 1", 1, "no parts"),
         ("name. = a", 1, "key after"),
         ("status = SLEEPING", 10, "must be one of RUNNING, STOPPED"),
         ("status < RUNNING", 1, "= and != only"),
@@ -246,6 +260,8 @@ comparisons = st.sampled_from(
             "name != Worker",
             "name:e",
             "name:*",
+            'name = ""',
+            'name < "x"',
             "size > 1",
             "size <= 2",
             "size = 0",
@@ -271,6 +287,8 @@ def holds(comparison: str, row: Mapping[str, Any]) -> bool:
         "name != Worker": name != "Worker",
         "name:e": name is not None and "e" in name.lower(),
         "name:*": bool(name),
+        'name = ""': not name,
+        'name < "x"': True,
         "size > 1": size is not None and size > 1,
         "size <= 2": size is not None and size <= 2,
         "size = 0": size == 0,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, false, func, or_, select
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
@@ -21,17 +21,33 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _LOG = OPERATION_LOGS.c
 _FILTERS = {
+    "operation_id": FilterField(_LOG.operation_id, FilterKind.UUID),
+    "sequence": FilterField(_LOG.sequence, FilterKind.INTEGER),
     "username": FilterField(_LOG.username),
     "action": FilterField(_LOG.action),
     "resource_type": FilterField(_LOG.resource_type),
     "resource_name": FilterField(_LOG.resource_name),
+    "namespace": FilterField(NAMESPACES.c.name),
     "method": FilterField(_LOG.request_path),
-    "error_code": FilterField(_LOG.error_code),
+    "request_path": FilterField(_LOG.request_path),
+    "request_method": FilterField(_LOG.request_method),
+    "client_ip": FilterField(_LOG.client_ip),
+    "user_agent": FilterField(_LOG.user_agent),
     "status_code": FilterField(_LOG.status_code, FilterKind.INTEGER),
-    "operation_id": FilterField(_LOG.operation_id, FilterKind.UUID),
+    # A record holds none where all went well; answers and people say OK.
+    "error_code": FilterField(_LOG.error_code, names={"OK": ""}),
+    "error_message": FilterField(_LOG.error_message),
+    "result": FilterField(
+        _LOG.error_code.is_(None), FilterKind.ENUM, {"SUCCESS": True, "FAILURE": False}, "RESULT_"
+    ),
+    "duration_ms": FilterField(_LOG.duration_ms, FilterKind.INTEGER),
     "start_time": FilterField(_LOG.started_at, FilterKind.TIMESTAMP),
+    "end_time": FilterField(_LOG.completed_at, FilterKind.TIMESTAMP),
+    "validate_only": FilterField(
+        func.coalesce(_LOG.metadata["validate_only"].astext == "true", false()), FilterKind.BOOLEAN
+    ),
 }
-_ORDERS = {"start_time": OrderField(_LOG.started_at)}
+_ORDERS = {"start_time": OrderField(_LOG.started_at), "sequence": OrderField(_LOG.sequence)}
 _STATS_ORDERS = {"username": OrderField(USER_OPERATION_STATS.c.username)}
 
 

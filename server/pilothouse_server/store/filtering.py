@@ -4,15 +4,15 @@ A noun's repository says which fields may be asked and how: `FilterField` pairs 
 those can be named, so no filter reaches a column that was not offered, and every value travels as a bound
 parameter.
 
-SQL's third truth value is kept out of the answers: a comparison with a missing value does not hold, so its
-negation does. Negations are pushed down to the comparisons, so that only they need guarding against NULL,
-and what is not negated stays in the plain form that an index serves.
+SQL's third truth value is kept out of the answers. Missing text is `""`, as answers show it. Any other comparison
+with a missing value does not hold, so its negation does. Negations are pushed down to the comparisons, so that only
+they need guarding against NULL, and what is not negated stays in the plain form that an index serves.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -80,13 +80,15 @@ class FilterField:
     """A column that a filter may name.
 
     `names` maps the upper-case names of an enum, without their `prefix`, to what the column holds. A caller
-    may write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same.
+    may write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same. Of text it maps other spellings of
+    a value. `parts` are named after a dot: `image.tag`.
     """
 
     column: ColumnElement[Any]
     kind: FilterKind = FilterKind.TEXT
     names: Mapping[str, Any] = field(default_factory=dict)
     prefix: str = ""
+    parts: Mapping[str, FilterField] = field(default_factory=dict)
 
 
 def compile_filter(expression: str, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
@@ -127,21 +129,14 @@ def _condition(node: Node, fields: Mapping[str, FilterField], *, negated: bool) 
 
 def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
     """Return the condition of one comparison; for `!=` that of `=`, which the caller negates."""
-    found = fields.get(node.field)
-    if found is None:
-        known = ", ".join(
-            f"{name}.KEY" if item.kind is FilterKind.LABELS else name for name, item in fields.items()
-        )
-        raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known are {known}")
+    found = _field(node, fields)
     if found.kind is FilterKind.LABELS:
         return _label(node, found.column)
-    if node.key is not None:
-        raise filter_error(node.position, f"{node.field} has no parts")
     if node.value.is_any and node.operator in _EQUALITY:
         given = found.column.is_not(None)
         return and_(given, found.column != "") if found.kind is FilterKind.TEXT else given
     if found.kind is FilterKind.TEXT:
-        return _text(node, found.column)
+        return _text(node, found)
     if node.value.starts_open or node.value.ends_open:
         raise filter_error(
             node.value.position, f"* only stands for a part of text; {node.field} is a {found.kind.value}"
@@ -152,6 +147,29 @@ def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> Column
     return _compare(found.column, node.operator, value)
 
 
+def _field(node: Restriction, fields: Mapping[str, FilterField]) -> FilterField:
+    """The field that a comparison names, or the part of it."""
+    found = fields.get(node.field)
+    if found is None:
+        known = ", ".join(_names(fields))
+        raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known are {known}")
+    if node.key is None or found.kind is FilterKind.LABELS:
+        return found
+    if not found.parts:
+        raise filter_error(node.position, f"{node.field} has no parts")
+    if node.key not in found.parts:
+        raise filter_error(
+            node.position, f"{node.field} has no part {node.key[:63]!r}; it has {', '.join(found.parts)}"
+        )
+    return found.parts[node.key]
+
+
+def _names(fields: Mapping[str, FilterField]) -> Iterator[str]:
+    for name, item in fields.items():
+        yield f"{name}.KEY" if item.kind is FilterKind.LABELS else name
+        yield from (f"{name}.{part}" for part in item.parts)
+
+
 def _compare(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool]:
     # What is no order is equality; the caller negates `!=`.
     condition: ColumnElement[bool] = (
@@ -160,15 +178,18 @@ def _compare(column: ColumnElement[Any], operator: str, value: Any) -> ColumnEle
     return condition
 
 
-def _text(node: Restriction, column: ColumnElement[Any]) -> ColumnElement[bool]:
-    value = node.value
+def _text(node: Restriction, found: FilterField) -> ColumnElement[bool]:
+    value, column = node.value, found.column
     if node.operator == ":":
-        return column.icontains(value.text, autoescape=True)
+        return func.coalesce(column, "").icontains(value.text, autoescape=True)
     if node.operator in _COMPARISONS:
         if value.starts_open or value.ends_open:
             raise filter_error(value.position, "* has no place in a comparison of order")
-        return _compare(column, node.operator, value.text)
-    return _equal_text(column, value)
+        return _compare(func.coalesce(column, ""), node.operator, value.text)
+    if value.starts_open or value.ends_open:
+        return _equal_text(column, value)
+    wanted = found.names.get(value.text, value.text)
+    return column == wanted if wanted else or_(column.is_(None), column == "")
 
 
 def _equal_text(column: ColumnElement[Any], value: Literal) -> ColumnElement[bool]:
