@@ -17,7 +17,7 @@ from pilothouse_server.clusters.tables import CLUSTERS
 from pilothouse_server.encryption import Sealed
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
-from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -29,9 +29,12 @@ _STATUS = {
     name.upper(): name for name in ("pending", "healthy", "unreachable", "unauthorized", "deregistering")
 }
 _FILTERS = {
-    "name": FilterField(CLUSTERS.c.name),
     "status": FilterField(CLUSTERS.c.status, FilterKind.ENUM, _STATUS, "CLUSTER_STATUS_"),
-    "labels": FilterField(CLUSTERS.c.labels, FilterKind.LABELS),
+    **filter_fields(
+        CLUSTERS,
+        "name display_name api_server reason message version uid last_seen_time stale_since create_time"
+        " update_time credentials_expire_time labels",
+    ),
 }
 _ORDERS = {"name": OrderField(CLUSTERS.c.name), "create_time": OrderField(CLUSTERS.c.created_at)}
 _SECRET = ("credentials", "data_key", "key_id")

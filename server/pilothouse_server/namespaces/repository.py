@@ -17,10 +17,11 @@ from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
     compile_filter,
+    filter_fields,
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import USERS
+from pilothouse_server.store.references import USERS, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition, NamespaceId
@@ -34,10 +35,15 @@ register_constraint(
 
 _NAMES = {name.upper(): name for name in ("active", "inactive")}
 _FILTERS = {
-    "name": FilterField(NAMESPACES.c.name),
     "status": FilterField(NAMESPACES.c.status, FilterKind.ENUM, _NAMES, "NAMESPACE_STATUS_"),
-    "cluster_name": FilterField(NAMESPACES.c.cluster_name),
-    "labels": FilterField(NAMESPACES.c.labels, FilterKind.LABELS),
+    **filter_fields(
+        NAMESPACES,
+        "name display_name description cluster_name kubernetes_name phase reason message uid generation"
+        " observed_generation create_time update_time delete_time labels annotations",
+    ),
+    "created_by": FilterField(USERS.c.username),
+    "stale_since": FilterField(CLUSTERS.c.stale_since, FilterKind.TIMESTAMP),
+    "reconciling": FilterField(reconciling(NAMESPACES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
 # The row stays, because log records refer to it.

@@ -21,10 +21,11 @@ from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
     compile_filter,
+    filter_fields,
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
@@ -36,12 +37,24 @@ _TYPES = {
     for name in ("persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir")
 }
 _STATUSES = {name.upper(): name for name in ("available", "bound", "failed", "deleted")}
+_ACCESS_MODES = {
+    "READ_WRITE_ONCE": "ReadWriteOnce",
+    "READ_ONLY_MANY": "ReadOnlyMany",
+    "READ_WRITE_MANY": "ReadWriteMany",
+}
 _FILTERS = {
-    "name": FilterField(VOLUMES.c.name),
     "type": FilterField(VOLUMES.c.type, FilterKind.ENUM, _TYPES, "VOLUME_TYPE_"),
     "status": FilterField(VOLUMES.c.status, FilterKind.ENUM, _STATUSES, "VOLUME_STATUS_"),
-    "storage_class": FilterField(VOLUMES.c.storage_class),
-    "labels": FilterField(VOLUMES.c.labels, FilterKind.LABELS),
+    "access_mode": FilterField(VOLUMES.c.access_mode, FilterKind.ENUM, _ACCESS_MODES, "ACCESS_MODE_"),
+    "namespace": FilterField(NAMESPACES.c.name),
+    **filter_fields(
+        VOLUMES,
+        "name storage_class size mount_path host_path source_name reason message capacity kubernetes_name uid"
+        " claim_storage_class claim_uid persistent_volume generation observed_generation create_time update_time"
+        " delete_time stale_since labels annotations",
+    ),
+    "created_by": FilterField(USERS.c.username),
+    "reconciling": FilterField(reconciling(VOLUMES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(VOLUMES.c.name), "create_time": OrderField(VOLUMES.c.created_at)}
 

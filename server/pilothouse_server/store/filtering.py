@@ -23,8 +23,13 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
+    DateTime,
+    FromClause,
+    Integer,
     Numeric,
+    String,
     and_,
     case,
     cast,
@@ -36,6 +41,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import Uuid as UUIDType
 
 from pilothouse_server.store.filter_grammar import (
     Junction,
@@ -89,6 +95,36 @@ class FilterField:
     names: Mapping[str, Any] = field(default_factory=dict)
     prefix: str = ""
     parts: Mapping[str, FilterField] = field(default_factory=dict)
+
+
+# Columns whose names are not those of the API's fields.
+_COLUMNS: Final = {
+    "create_time": "created_at",
+    "update_time": "updated_at",
+    "delete_time": "deletion_requested_at",
+    "expire_time": "expires_at",
+    "last_login_time": "last_login_at",
+    "last_seen_time": "last_seen_at",
+    "credentials_expire_time": "credentials_expires_at",
+    "pull_time": "pulled_at",
+}
+_KINDS: Final[tuple[tuple[type[Any], FilterKind], ...]] = (
+    (Boolean, FilterKind.BOOLEAN),
+    (Integer, FilterKind.INTEGER),
+    (DateTime, FilterKind.TIMESTAMP),
+    (UUIDType, FilterKind.UUID),
+    (JSONB, FilterKind.LABELS),
+    (String, FilterKind.TEXT),
+)
+
+
+def filter_fields(table: FromClause, names: str) -> dict[str, FilterField]:
+    """Returns the fields of the API in `names`, which spaces separate, that are columns of `table`."""
+    columns = {name: table.c[_COLUMNS.get(name, name)] for name in names.split()}
+    return {
+        name: FilterField(column, next(kind for of, kind in _KINDS if isinstance(column.type, of)))
+        for name, column in columns.items()
+    }
 
 
 def compile_filter(expression: str, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:

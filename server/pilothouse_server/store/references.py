@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, String, column, table
+from sqlalchemy import BigInteger, ColumnElement, DateTime, FromClause, String, column, or_, table
 from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.engine import Row
 
@@ -43,3 +43,9 @@ def namespace_ref(row: Row[Any]) -> NamespaceRef:
         cluster_name=row.cluster_name,
         kubernetes_name=row.kubernetes_namespace,
     )
+
+
+def reconciling(table: FromClause) -> ColumnElement[bool]:
+    """Returns whether the cluster has still to be brought to what a row says, as answers show it."""
+    behind: ColumnElement[bool] = table.c.observed_generation < table.c.generation
+    return or_(behind, table.c.deletion_requested_at.is_not(None))

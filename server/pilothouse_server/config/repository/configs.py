@@ -14,10 +14,11 @@ from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
     compile_filter,
+    filter_fields,
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import NAMESPACES
+from pilothouse_server.store.references import NAMESPACES, USERS, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
@@ -26,12 +27,17 @@ from pilothouse_server.values.resources import Condition
 def _filters(kind: Kind) -> dict[str, FilterField]:
     table = TABLES[kind]
     filters = {
-        "name": FilterField(table.c.name),
-        "immutable": FilterField(table.c.immutable, FilterKind.BOOLEAN),
-        "labels": FilterField(table.c.labels, FilterKind.LABELS),
+        **filter_fields(
+            table,
+            "name uid immutable kubernetes_name generation observed_generation create_time update_time delete_time"
+            " labels annotations",
+        ),
+        "namespace": FilterField(NAMESPACES.c.name),
+        "created_by": FilterField(USERS.c.username),
+        "reconciling": FilterField(reconciling(table), FilterKind.BOOLEAN),
     }
     if kind == "secret":
-        filters["type"] = FilterField(table.c.type)
+        filters |= filter_fields(table, "type key_id")
     return filters
 
 

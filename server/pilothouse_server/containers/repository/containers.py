@@ -25,10 +25,11 @@ from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
     compile_filter,
+    filter_fields,
     label_selector_condition,
 )
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import NAMESPACES
+from pilothouse_server.store.references import NAMESPACES, USERS, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -38,13 +39,28 @@ _STATUSES = {
     name.upper(): name
     for name in ("pending", "running", "paused", "stopped", "failed", "crash_loop_back_off")
 }
+_POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
 _FILTERS = {
-    "name": FilterField(CONTAINERS.c.name),
     "status": FilterField(CONTAINERS.c.status, FilterKind.ENUM, _STATUSES, "CONTAINER_STATUS_"),
-    "phase": FilterField(CONTAINERS.c.phase),
-    "reason": FilterField(CONTAINERS.c.reason),
-    "image": FilterField(CONTAINER_IMAGES.c.name),
-    "labels": FilterField(CONTAINERS.c.labels, FilterKind.LABELS),
+    "drift_policy": FilterField(CONTAINERS.c.drift_policy, FilterKind.ENUM, _POLICIES, "DRIFT_POLICY_"),
+    "namespace": FilterField(NAMESPACES.c.name),
+    # As it was asked for and is shown; its parts are the image's own.
+    "image": FilterField(
+        CONTAINERS.c.spec["image"].astext,
+        parts=filter_fields(CONTAINER_IMAGES, "repository name tag digest"),
+    ),
+    **filter_fields(
+        CONTAINERS,
+        "name display_name uid kubernetes_name phase reason message replicas ready_replicas restart_count"
+        " deployment_name replica_set_name pod_name pod_ip host_ip started_at finished_at stale_since generation"
+        " observed_generation create_time update_time delete_time labels annotations",
+    ),
+    **{
+        name: FilterField(CONTAINERS.c.spec[name].astext)
+        for name in ("service_account", "image_pull_policy", "pod_container_name", "priority_class")
+    },
+    "created_by": FilterField(USERS.c.username),
+    "reconciling": FilterField(reconciling(CONTAINERS), FilterKind.BOOLEAN),
 }
 _NAMED = (NAMESPACES.c.name == bindparam("namespace"), CONTAINERS.c.name == bindparam("name"))
 _IDENTIFIED = CONTAINERS.c.id == bindparam("container_id")
@@ -128,7 +144,7 @@ async def list_containers(
     """
     condition = compile_filter(page.filter, _FILTERS)
     query = _narrowed(WHOLE, namespace_id, selector, visible).where(condition)
-    if any(part is CONTAINER_IMAGES.c.name for part in visitors.iterate(condition)):
+    if any(getattr(part, "table", None) is CONTAINER_IMAGES for part in visitors.iterate(condition)):
         query = query.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()

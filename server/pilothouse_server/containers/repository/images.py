@@ -9,17 +9,23 @@ from sqlalchemy import ColumnElement, Select, delete, func, select, text
 
 from pilothouse_server.containers.model import Image
 from pilothouse_server.containers.tables import CONTAINER_IMAGES, CONTAINERS
-from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 
 _STATUSES = {name.upper(): name for name in ("available", "deleted", "error")}
+_WHOLE_NAME = func.concat(
+    func.nullif(CONTAINER_IMAGES.c.repository, "") + "/",
+    CONTAINER_IMAGES.c.name,
+    func.coalesce(":" + CONTAINER_IMAGES.c.tag, "@" + CONTAINER_IMAGES.c.digest),
+)
 _FILTERS = {
-    "name": FilterField(CONTAINER_IMAGES.c.name),
-    "repository": FilterField(CONTAINER_IMAGES.c.repository),
-    "tag": FilterField(CONTAINER_IMAGES.c.tag),
+    "image": FilterField(_WHOLE_NAME),
     "status": FilterField(CONTAINER_IMAGES.c.status, FilterKind.ENUM, _STATUSES, "IMAGE_STATUS_"),
+    **filter_fields(
+        CONTAINER_IMAGES, "repository name tag digest size_bytes architecture os create_time pull_time"
+    ),
 }
 _ORDERS = {"name": OrderField(CONTAINER_IMAGES.c.name)}
 _REGISTER = text("SELECT register_image(:repository, :name, :tag, :digest)")

@@ -17,7 +17,7 @@ from pilothouse_server.identity.model import Role, RoleGrant, RoleId, UserId
 from pilothouse_server.identity.shipped_roles import excluded_from
 from pilothouse_server.identity.tables import ROLES, USER_ROLES, USERS
 from pilothouse_server.store.errors import register_constraint
-from pilothouse_server.store.filtering import FilterField, compile_filter
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -27,7 +27,14 @@ register_constraint("fk_user_roles_user", lambda: not_found("user", "of this nam
 register_constraint("fk_user_roles_namespace", lambda: not_found("namespace", "of this name"))
 
 _GIVERS = USERS.alias("givers")
-_FILTERS = {"username": FilterField(USERS.c.username), "role": FilterField(ROLES.c.name)}
+_FILTERS = {
+    "username": FilterField(USERS.c.username),
+    "role": FilterField(ROLES.c.name),
+    "namespace": FilterField(NAMESPACES.c.name),
+    "create_time": FilterField(USER_ROLES.c.assigned_at, FilterKind.TIMESTAMP),
+    "assigned_by": FilterField(_GIVERS.c.username),
+    **filter_fields(USER_ROLES, "expire_time"),
+}
 _ORDERS = {"create_time": OrderField(USER_ROLES.c.assigned_at)}
 _NOTIFY = text("SELECT pg_notify('pilothouse_grants', '')")
 # Any constant will do that no other advisory lock of the product uses.

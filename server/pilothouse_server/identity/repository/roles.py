@@ -14,16 +14,13 @@ from pilothouse_server.identity.model import Role, RoleId
 from pilothouse_server.identity.shipped_roles import ShippedRole, excluded_from
 from pilothouse_server.identity.tables import ROLES, USER_ROLES
 from pilothouse_server.store.errors import register_constraint
-from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.filtering import compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 register_constraint("uq_roles_name", lambda: already_exists("role", "of this name"))
 
-_FILTERS = {
-    "name": FilterField(ROLES.c.name),
-    "is_system": FilterField(ROLES.c.is_system, FilterKind.BOOLEAN),
-}
+_FILTERS = filter_fields(ROLES, "name display_name description is_system uid create_time update_time")
 _ORDERS = {"name": OrderField(ROLES.c.name), "create_time": OrderField(ROLES.c.created_at)}
 
 

@@ -18,7 +18,7 @@ from pilothouse_server.errors import AlreadyExists
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.tables import USERS
 from pilothouse_server.store.errors import register_constraint
-from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email, normalise_username
@@ -45,7 +45,8 @@ _CREATORS = USERS.alias("creators")
 _STATUS = {name.upper(): name for name in ("active", "inactive", "locked")}
 _FILTERS = {
     "status": FilterField(USERS.c.status, FilterKind.ENUM, _STATUS, "USER_STATUS_"),
-    "username": FilterField(USERS.c.username),
+    **filter_fields(USERS, "username email full_name avatar_url uid create_time update_time last_login_time"),
+    "created_by": FilterField(_CREATORS.c.username),
 }
 _ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(USERS.c.created_at)}
 

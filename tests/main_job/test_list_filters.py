@@ -1,0 +1,118 @@
+"""Every list is filtered by every field that it shows, or a field stands below with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from tests.conftest import Database
+from tests.harness import running_server
+
+_FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
+# An etag is compared by the calls that take it, never searched.
+_NEVER = {"etag"}
+_NOT_FILTERED = {
+    "ListContainers": {
+        "uptime": "it changes by itself; started_at is filtered",
+        "termination_grace_seconds": "a number within the document of the pod's fields",
+    },
+    "ListImages": {"container_count": "it is counted for each caller; a page shows it"},
+    "ListVolumes": {"medium": "a choice within the document of an emptyDir's fields"},
+    "ListOperations": {
+        "resource_uid": "no record holds one yet",
+        "duration": "filtered as duration_ms, a whole number",
+        "record_hash": "a record is found by its operation_id",
+        "chain_hash": "a record is found by its operation_id",
+    },
+}
+
+
+def shown(message: Descriptor) -> set[str]:
+    """The fields of a listed message that hold one value each."""
+    times = ("google.protobuf.Timestamp", "google.protobuf.Duration")
+    return {
+        field.name
+        for field in message.fields
+        if not field.is_repeated
+        and (
+            field.type != FieldDescriptor.TYPE_MESSAGE
+            or (field.message_type is not None and field.message_type.full_name in times)
+        )
+    }
+
+
+def filtered_lists() -> list[MethodDescriptor]:
+    """The calls that answer pages and take a filter."""
+    return [
+        method
+        for file in _FILES
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+        if method.name.startswith("List") and "filter" in method.input_type.fields_by_name
+    ]
+
+
+async def refused(channel: grpc.aio.Channel, token: str, method: MethodDescriptor) -> set[str]:
+    """The fields that are shown and by which the list cannot be filtered."""
+    request: Any = GetMessageClass(method.input_type)
+    call: Any = channel.unary_unary(
+        f"/{method.containing_service.full_name}/{method.name}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=GetMessageClass(method.output_type).FromString,
+    )
+    listed = next(field for field in method.output_type.fields if field.is_repeated)
+    found = set()
+    for name in shown(listed.message_type) - _NEVER:
+        try:
+            await call(request(filter=f"{name}:*"), metadata=(("authorization", f"Bearer {token}"),))
+        except grpc.aio.AioRpcError as error:
+            found.add(name if "unknown field" in (error.details() or "") else f"{name}: {error.details()}")
+    return found
+
+
+async def test_every_field_that_is_shown_filters(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        token, channel = await server.token(), server.channel()
+        lists = filtered_lists()
+        found = {method.name: await refused(channel, token, method) for method in lists}
+    assert len(lists) > 8
+    assert {name: fields for name, fields in found.items() if fields} == {
+        name: set(fields) for name, fields in _NOT_FILTERED.items()
+    }
+
+
+async def test_images_are_found_whole_and_by_their_parts(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+        for name, image in (("web", "nginx:1.27"), ("old", "nginx:1.26"), ("own", "ghcr.io/acme/web:1.27")):
+            await server.admin.containers.create(
+                namespace="shop", container=container_pb2.Container(name=name, image=image)
+            )
+
+        async def found(expression: str) -> list[str]:
+            return [
+                each.name async for each in server.admin.containers.list(namespace="shop", filter=expression)
+            ]
+
+        assert await found('image = "nginx:1.27"') == ["web"]
+        assert await found('image != "nginx:1.27"') == ["old", "own"]
+        assert await found("image:NGINX") == ["old", "web"]
+        assert await found("image.tag = 1.27") == ["own", "web"]
+        assert await found('image.repository = "" AND image.name = nginx') == ["old", "web"]
+        assert await found('image.digest = ""') == ["old", "own", "web"]
+        assert await found('reason = ""') == [
+            each.name async for each in server.admin.containers.list(namespace="shop") if not each.reason
+        ]
+        (image,) = [each async for each in server.admin.containers.list_images(filter='image = "nginx:1.26"')]
+        assert (image.image, image.tag) == ("nginx:1.26", "1.26")
