@@ -73,6 +73,7 @@ async def refused(channel: grpc.aio.Channel, token: str, method: MethodDescripto
     )
     listed = next(field for field in method.output_type.fields if field.is_repeated)
     found = set()
+    assert listed.message_type is not None
     for name in shown(listed.message_type) - _NEVER:
         try:
             await call(request(filter=f"{name}:*"), metadata=(("authorization", f"Bearer {token}"),))
@@ -114,5 +115,5 @@ async def test_images_are_found_whole_and_by_their_parts(database: Database, tmp
         assert await found('reason = ""') == [
             each.name async for each in server.admin.containers.list(namespace="shop") if not each.reason
         ]
-        (image,) = [each async for each in server.admin.containers.list_images(filter='image = "nginx:1.26"')]
-        assert (image.image, image.tag) == ("nginx:1.26", "1.26")
+        (old,) = [each async for each in server.admin.containers.list_images(filter='image = "nginx:1.26"')]
+        assert (old.image, old.tag) == ("nginx:1.26", "1.26")
