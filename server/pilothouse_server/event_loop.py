@@ -11,11 +11,22 @@ T = TypeVar("T")
 _SHARE_SECONDS = 0.004
 
 
+class Share:
+    """A few milliseconds of the event loop."""
+
+    def __init__(self) -> None:
+        self._since = perf_counter()
+
+    async def used(self) -> None:
+        """Gives the loop to others once the share is used up, and begins a new one."""
+        if perf_counter() - self._since >= _SHARE_SECONDS:
+            await asyncio.sleep(0)
+            self._since = perf_counter()
+
+
 async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
     """Yields the items one by one, and to the event loop before an item once its share of time is used up."""
-    since = perf_counter()
+    share = Share()
     for item in items:
-        if perf_counter() - since >= _SHARE_SECONDS:
-            await asyncio.sleep(0)
-            since = perf_counter()
+        await share.used()
         yield item

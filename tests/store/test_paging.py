@@ -38,7 +38,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.store.engine import asyncpg_url
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    paginate_rows,
+    parse_order_by,
+    read_in_pages,
+)
 from tests.conftest import new_database
 from tests.waiting import patient
 
@@ -143,6 +151,40 @@ async def test_pages_together_are_the_whole_list_in_order(
     columns = [item.column.desc() if item.descending else item.column for item in order.columns]
     whole = list((await connection.execute(select(THINGS.c.id).order_by(*columns))).scalars())
     assert await all_pages(connection, replace(PAGE, order_by=order_by, page_size=page_size)) == whole
+
+
+@settings(deadline=None, max_examples=100)
+@given(order_by=orders, page_size=st.integers(1, 61))
+async def test_a_page_that_is_found_before_it_is_read_is_the_same(
+    connection: AsyncConnection, order_by: str, page_size: int
+) -> None:
+    page = replace(PAGE, order_by=order_by, page_size=page_size)
+    order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
+    kept = THINGS.c.id % 3 != 0
+    keys, whole = select().select_from(THINGS).where(kept), select(THINGS)
+    while True:
+        at_once = (await connection.execute(paginate(select(THINGS).where(kept), order, page))).all()
+        rows = (await connection.execute(paginate_rows(whole, keys, THINGS.c.id, order, page))).all()
+        assert [tuple(row) for row in rows] == [tuple(row) for row in at_once]
+        token = finish_page(rows, order, page)[1]
+        assert token == finish_page(at_once, order, page)[1]
+        if not token:
+            return
+        page = replace(page, page_token=token)
+
+
+@settings(deadline=None, max_examples=100)
+@given(order_by=orders, most_rows=st.integers(1, 61), divisor=st.integers(1, 61))
+async def test_pages_read_one_after_the_other_are_the_whole_list(
+    connection: AsyncConnection, order_by: str, most_rows: int, divisor: int
+) -> None:
+    order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
+    columns = [item.column.desc() if item.descending else item.column for item in order.columns]
+    kept = THINGS.c.id % divisor == 0
+    everything = await connection.execute(select(THINGS.c.id).where(kept).order_by(*columns))
+    keys = select().select_from(THINGS).where(kept)
+    read = read_in_pages(connection, select(THINGS), keys, THINGS.c.id, order, most_rows=most_rows)
+    assert [row.id async for row in read] == list(everything.scalars())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,16 @@ from pilothouse_server.store.filtering import (
     filter_fields,
     label_selector_condition,
 )
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    OrderColumn,
+    OrderField,
+    OrderSpec,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+    read_in_pages,
+)
 from pilothouse_server.store.references import USERS, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
@@ -46,6 +55,7 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(NAMESPACES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
+_BY_NAME = OrderSpec((OrderColumn("name", NAMESPACES.c.name),))
 # The row stays, because log records refer to it.
 _END = (
     text("UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"),
@@ -143,14 +153,15 @@ async def stream_namespaces(
     transaction: ReadTransaction, *, name: str, status: str, selector: LabelSelector | None
 ) -> AsyncIterator[Namespace]:
     """Every namespace that matches and that the caller reaches, by name."""
-    query = _namespaces().order_by(NAMESPACES.c.name)
+    keys = select().select_from(NAMESPACES).where(NAMESPACES.c.deleted_at.is_(None))
     if name:
-        query = query.where(NAMESPACES.c.name == name)
+        keys = keys.where(NAMESPACES.c.name == name)
     if status:
-        query = query.where(NAMESPACES.c.status == status)
+        keys = keys.where(NAMESPACES.c.status == status)
     if selector is not None:
-        query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))
-    async for row in await transaction.connection.stream(query):
+        keys = keys.where(label_selector_condition(NAMESPACES.c.labels, selector))
+    whole = _namespaces()
+    async for row in read_in_pages(transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME):
         yield _namespace(row)
 
 

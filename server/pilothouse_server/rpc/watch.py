@@ -7,21 +7,21 @@ After that the watch has a position in the
 hub's ring (see `watch.hub`); where the ring no longer holds what comes next, it reads it from the database.
 Each event is checked against the caller's present grants and the filter; an object that no longer matches
 is shown as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
-what it has shown is no longer the state that the caller would be shown. The snapshot is held as bytes and sent
-after its transaction has ended, so a reader that stalls holds no connection. The resource inside an answer was
-serialised once, at commit: an answer is put together from ready bytes.
+what it has shown is no longer the state that the caller would be shown. The snapshot is sent while it is read, by way
+of a bounded buffer (see `first_state`); a reader that stalls holds its connection for seconds and no longer. The
+resource inside an answer was serialised once, at commit: an answer is put together from ready bytes.
 
 Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): watch anew without a
 token.
 INVALID_ARGUMENT (RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume
-with the `resume_token` of its metadata. UNAVAILABLE (SHUTTING_DOWN): resume on another replica.
+with the `resume_token` of its metadata; without one, as before SYNCED, watch anew. UNAVAILABLE (SHUTTING_DOWN): resume
+on another replica.
 PERMISSION_DENIED (PERMISSION_REVOKED): the right to it is gone; there is nothing to resume.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -29,8 +29,10 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
 from pilothouse_server.store.feed import (
     MOST_PENDING_IDS,
     Feed,
@@ -89,6 +91,7 @@ class WatchLimits:
     """Bounds of every watch, from the settings."""
 
     lag_events: int = 10_000
+    first_state: AheadLimits = field(default_factory=AheadLimits)
 
 
 # None where the request names no namespace. Raises NotFound for one that the caller does not reach.
@@ -119,6 +122,9 @@ class Watched:
     statuses: Mapping[int, str] = field(default_factory=dict)
 
 
+_Begun = tuple[StreamHead, TokenIssuer, Position]
+
+
 async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncIterator[bytes]:
     """Yields the answers of a watch as serialised bytes.
 
@@ -128,16 +134,21 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     request = call.request
     wanted = await _filter(server, call, watched)
     visible = call.visible_namespaces()
-    current: deque[bytes] = deque()
-    begun = None
-    while begun is None:
-        async with call.read(snapshot=True) as transaction:
-            begun = await _begin(server, call, watched, wanted, transaction, current)
-        if begun is None:
+
+    async def read(current: ReadAhead[_Begun]) -> _Begun:
+        while True:
+            async with call.read(snapshot=True) as transaction:
+                begun = await _begin(server, call, watched, wanted, transaction, current)
+            if begun is not None:
+                return begun
             await server.feed.settled()
-    head, tokens, position = begun
-    while current:
-        yield current.popleft()
+
+    async with ReadAhead(server.limits.first_state, read) as first_state:
+        async for answer in first_state.answers():
+            yield answer
+        head, tokens, position = first_state.result
+    # A watch lasts: it keeps nothing of its beginning.
+    del first_state
     call.resume_token = tokens.token(position)
     if not request.resume_token:
         yield _marker(resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token)
@@ -154,8 +165,8 @@ async def _begin(
     watched: Watched,
     wanted: WatchFilter,
     transaction: ReadTransaction,
-    current: deque[bytes],
-) -> tuple[StreamHead, TokenIssuer, Position] | None:
+    current: ReadAhead[_Begun],
+) -> _Begun | None:
     """Where the watch begins: where its token says, or at the state that is put into `current`.
 
     None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
@@ -176,8 +187,10 @@ async def _begin(
     pending = await pending_event_ids(transaction)
     if len(pending) > MOST_PENDING_IDS:
         return None
+    share = Share()
     async for entity in watched.resources(transaction, wanted, call):
-        current.append(_added(entity.SerializeToString()))
+        await current.put(_added(entity.SerializeToString()))
+        await share.used()
     return head, tokens, Position(head.revision, head.mark, pending)
 
 

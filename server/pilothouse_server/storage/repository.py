@@ -24,8 +24,24 @@ from pilothouse_server.store.filtering import (
     filter_fields,
     label_selector_condition,
 )
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref, reconciling
+from pilothouse_server.store.paging import (
+    OrderColumn,
+    OrderField,
+    OrderSpec,
+    PageRequest,
+    finish_page,
+    paginate_rows,
+    parse_order_by,
+    read_in_pages,
+)
+from pilothouse_server.store.references import (
+    IN_NAMESPACE,
+    NAMESPACES,
+    USERS,
+    keys_of,
+    namespace_ref,
+    reconciling,
+)
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
@@ -57,6 +73,9 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(VOLUMES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(VOLUMES.c.name), "create_time": OrderField(VOLUMES.c.created_at)}
+_BY_NAMESPACE = OrderSpec(
+    (OrderColumn("namespace", VOLUMES.c.namespace_id), OrderColumn("name", VOLUMES.c.name))
+)
 
 
 def _whole_volumes() -> Select[Any]:
@@ -143,9 +162,11 @@ async def list_volumes(
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Volume], str]:
     """One page of the volumes of one namespace or of those among `visible`, and the token of the next."""
-    query = _narrowed(_WHOLE, namespace_id, selector, visible).where(compile_filter(page.filter, _FILTERS))
+    keys = keys_of(VOLUMES, compile_filter(page.filter, _FILTERS))
+    keys = _narrowed(keys, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
-    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    query = paginate_rows(_WHOLE, keys, VOLUMES.c.id, order, page)
+    rows = (await transaction.connection.execute(query)).all()
     rows, token = finish_page(rows, order, page)
     return [_volume(row) for row in rows], token
 
@@ -160,13 +181,12 @@ async def stream_volumes(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Volume]:
     """Every volume that matches, by namespace and name."""
-    query = _narrowed(_WHOLE, namespace_id, selector, visible)
-    query = query.order_by(VOLUMES.c.namespace_id, VOLUMES.c.name)
+    keys = _narrowed(select().select_from(VOLUMES), namespace_id, selector, visible)
     if name:
-        query = query.where(VOLUMES.c.name == name)
+        keys = keys.where(VOLUMES.c.name == name)
     if status:
-        query = query.where(VOLUMES.c.status == status)
-    async for row in await transaction.connection.stream(query):
+        keys = keys.where(VOLUMES.c.status == status)
+    async for row in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
         yield _volume(row)
 
 

@@ -12,9 +12,15 @@ with another question.
 
 In a repository::
 
-    order = parse_order_by(page.order_by, {"name": OrderField(TABLE.c.name), …}, default="name",
-    unique=TABLE.c.id) rows = (await connection.execute(paginate(select(TABLE).where(…), order,
-    page))).all() rows, next_page_token = finish_page(rows, order, page)
+    order = parse_order_by(
+        page.order_by, {"name": OrderField(TABLE.c.name), …}, default="name", unique=TABLE.c.id
+    )
+    rows = (await connection.execute(paginate(select(TABLE).where(…), order, page))).all()
+    rows, next_page_token = finish_page(rows, order, page)
+
+Where a row is put together of many tables, its page is found first and read then (`paginate_rows`): which rows stand on
+it is answered by the columns that are filtered and ordered by, so by an index over those, and all else is read of the
+rows of the page alone.
 """
 
 from __future__ import annotations
@@ -24,14 +30,15 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, false, literal, or_, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.errors import InvalidArgument, invalid
 
@@ -149,13 +156,77 @@ def paginate(select: _SelectType, order: OrderSpec, page: PageRequest) -> _Selec
     Raises:
         InvalidArgument: of the field `page_token`, where it is garbled, or another caller's or question's.
     """
-    paged: Any = select
-    if page.page_token:
-        paged = paged.where(_after(order, _read_token(order, page)))
-    keys = [item.column.label(f"{_KEY_LABEL}{index}") for index, item in enumerate(order.columns)]
-    ordering = [item.column.desc() if item.descending else item.column.asc() for item in order.columns]
-    result: _SelectType = paged.add_columns(*keys).order_by(*ordering).limit(page.limit + 1)
-    return result
+    result: Any = _one_page(select, order, page).add_columns(*_labelled(order))
+    return cast("_SelectType", result)
+
+
+def paginate_rows(
+    whole: Select[Any], keys: Select[Any], unique: ColumnElement[Any], order: OrderSpec, page: PageRequest
+) -> Select[Any]:
+    """Return the select of one page as `paginate` does, that finds the rows of the page before it reads them.
+
+    `keys` is a select without columns from the tables that the conditions are about, with those conditions. `whole`
+    selects rows whole, without any; its joins may neither drop nor repeat one. `unique` is the column that both have.
+
+    Raises:
+        InvalidArgument: of the field `page_token`, where it is garbled, or another caller's or question's.
+    """
+    return _whole_rows(whole, _one_page(keys, order, page), unique, order)
+
+
+async def read_in_pages(
+    connection: AsyncConnection,
+    whole: Select[Any],
+    keys: Select[Any],
+    unique: ColumnElement[Any],
+    order: OrderSpec,
+    *,
+    most_rows: int = 250,
+) -> AsyncIterator[Row[Any]]:
+    """Yield every row, read in pages of at most `most_rows`, the first of them small; see `paginate_rows`.
+
+    Between two pages nothing is open but the connection's transaction. It decides whether all are of one moment.
+    """
+    size, after = min(50, most_rows), None
+    while True:
+        paged = keys if after is None else keys.where(_after(order, after))
+        query = _whole_rows(whole, _ordered(paged, order).limit(size), unique, order)
+        rows = (await connection.execute(query)).all()
+        for row in rows:
+            yield row
+        if len(rows) < size:
+            return
+        last = rows[-1]._mapping
+        size, after = most_rows, [last[f"{_KEY_LABEL}{index}"] for index in range(len(order.columns))]
+
+
+def _whole_rows(
+    whole: Select[Any], keys: Select[Any], unique: ColumnElement[Any], order: OrderSpec
+) -> Select[Any]:
+    """The rows that `keys` finds, whole and in their order, with the keys of the order."""
+    found = keys.add_columns(unique.label("page_row"), *_labelled(order)).subquery("page")
+    columns = [found.c[f"{_KEY_LABEL}{index}"] for index in range(len(order.columns))]
+    ordering = [
+        column.desc() if item.descending else column.asc()
+        for column, item in zip(columns, order.columns, strict=True)
+    ]
+    return whole.join(found, found.c.page_row == unique).add_columns(*columns).order_by(*ordering)
+
+
+def _one_page(select: Select[Any], order: OrderSpec, page: PageRequest) -> Select[Any]:
+    """The rows of a page and one more, in their order."""
+    paged = select.where(_after(order, _read_token(order, page))) if page.page_token else select
+    return _ordered(paged, order).limit(page.limit + 1)
+
+
+def _ordered(select: Select[Any], order: OrderSpec) -> Select[Any]:
+    return select.order_by(
+        *(item.column.desc() if item.descending else item.column.asc() for item in order.columns)
+    )
+
+
+def _labelled(order: OrderSpec) -> list[ColumnElement[Any]]:
+    return [item.column.label(f"{_KEY_LABEL}{index}") for index, item in enumerate(order.columns)]
 
 
 def finish_page(rows: Sequence[AnyRow], order: OrderSpec, page: PageRequest) -> tuple[Sequence[AnyRow], str]:

@@ -8,9 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, FromClause, String, column, or_, table
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    FromClause,
+    Select,
+    String,
+    Table,
+    column,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.engine import Row
+from sqlalchemy.sql import visitors
 
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
@@ -49,3 +62,21 @@ def reconciling(table: FromClause) -> ColumnElement[bool]:
     """Returns whether the cluster has still to be brought to what a row says, as answers show it."""
     behind: ColumnElement[bool] = table.c.observed_generation < table.c.generation
     return or_(behind, table.c.deletion_requested_at.is_not(None))
+
+
+def keys_of(table: Table, condition: ColumnElement[bool]) -> Select[Any]:
+    """Returns a select without columns of the rows of `table` that fulfil a condition: `keys` of `paginate_rows`.
+
+    Their namespace and their maker are joined only where the condition is about them.
+    """
+    keys = select().select_from(table)
+    if is_about(condition, NAMESPACES):
+        keys = keys.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id)
+    if is_about(condition, USERS):
+        keys = keys.outerjoin(USERS, USERS.c.id == table.c.created_by)
+    return keys.where(condition)
+
+
+def is_about(condition: ColumnElement[bool], table: FromClause) -> bool:
+    """Returns whether a condition names a column of the table."""
+    return any(getattr(part, "table", None) is table for part in visitors.iterate(condition))

@@ -17,8 +17,17 @@ from pilothouse_server.store.filtering import (
     filter_fields,
     label_selector_condition,
 )
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import NAMESPACES, USERS, reconciling
+from pilothouse_server.store.paging import (
+    OrderColumn,
+    OrderField,
+    OrderSpec,
+    PageRequest,
+    finish_page,
+    paginate_rows,
+    parse_order_by,
+    read_in_pages,
+)
+from pilothouse_server.store.references import NAMESPACES, USERS, keys_of, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
@@ -88,10 +97,11 @@ async def list_page(
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Config], str]:
     """One page of those of one namespace or of those among `visible`, and the token of the next."""
-    query = _narrowed(selected(kind), kind, namespace_id, selector, visible)
-    query = query.where(compile_filter(page.filter, _FILTERS[kind]))
+    keys = keys_of(TABLES[kind], compile_filter(page.filter, _FILTERS[kind]))
+    keys = _narrowed(keys, kind, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
-    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    query = paginate_rows(selected(kind), keys, TABLES[kind].c.id, order, page)
+    rows = (await transaction.connection.execute(query)).all()
     rows, token = finish_page(rows, order, page)
     return [value(kind, row) for row in rows], token
 
@@ -107,10 +117,13 @@ async def stream(
 ) -> AsyncIterator[Config]:
     """Every one that matches, by namespace and name."""
     table = TABLES[kind]
-    query = _narrowed(selected(kind), kind, namespace_id, selector, visible)
+    keys = _narrowed(select().select_from(table), kind, namespace_id, selector, visible)
     if name:
-        query = query.where(table.c.name == name)
-    async for row in await transaction.connection.stream(query.order_by(table.c.namespace_id, table.c.name)):
+        keys = keys.where(table.c.name == name)
+    order = OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
+    connection = transaction.connection
+    # One may hold a mebibyte.
+    async for row in read_in_pages(connection, selected(kind), keys, table.c.id, order, most_rows=25):
         yield value(kind, row)
 
 

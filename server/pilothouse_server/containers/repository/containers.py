@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, func, select, text, update
-from sqlalchemy.sql import visitors
 
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
@@ -28,8 +27,17 @@ from pilothouse_server.store.filtering import (
     filter_fields,
     label_selector_condition,
 )
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
-from pilothouse_server.store.references import NAMESPACES, USERS, reconciling
+from pilothouse_server.store.paging import (
+    OrderColumn,
+    OrderField,
+    OrderSpec,
+    PageRequest,
+    finish_page,
+    paginate_rows,
+    parse_order_by,
+    read_in_pages,
+)
+from pilothouse_server.store.references import NAMESPACES, USERS, is_about, keys_of, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -96,6 +104,9 @@ _ORDERS = {
     "create_time": OrderField(CONTAINERS.c.created_at),
     "status": OrderField(CONTAINERS.c.status),
 }
+_BY_NAMESPACE = OrderSpec(
+    (OrderColumn("namespace", CONTAINERS.c.namespace_id), OrderColumn("name", CONTAINERS.c.name))
+)
 
 
 async def find(
@@ -143,11 +154,12 @@ async def list_containers(
     next.
     """
     condition = compile_filter(page.filter, _FILTERS)
-    query = _narrowed(WHOLE, namespace_id, selector, visible).where(condition)
-    if any(getattr(part, "table", None) is CONTAINER_IMAGES for part in visitors.iterate(condition)):
-        query = query.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
+    keys = _narrowed(keys_of(CONTAINERS, condition), namespace_id, selector, visible)
+    if is_about(condition, CONTAINER_IMAGES):
+        keys = keys.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
-    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    query = paginate_rows(WHOLE, keys, CONTAINERS.c.id, order, page)
+    rows = (await transaction.connection.execute(query)).all()
     rows, token = finish_page(rows, order, page)
     return [container_of(row) for row in rows], token
 
@@ -162,14 +174,12 @@ async def stream_containers(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Container]:
     """Every container that matches, by namespace and name."""
-    query = _narrowed(WHOLE, namespace_id, selector, visible).order_by(
-        CONTAINERS.c.namespace_id, CONTAINERS.c.name
-    )
+    keys = _narrowed(select().select_from(CONTAINERS), namespace_id, selector, visible)
     if name:
-        query = query.where(CONTAINERS.c.name == name)
+        keys = keys.where(CONTAINERS.c.name == name)
     if status:
-        query = query.where(CONTAINERS.c.status == status)
-    async for row in await transaction.connection.stream(query):
+        keys = keys.where(CONTAINERS.c.status == status)
+    async for row in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
         yield container_of(row)
 
 

@@ -1,0 +1,159 @@
+"""The buffer between who reads a first state and who sends it: bounded, and patient for a while only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from pilothouse_server.errors import ResourceExhausted, Unavailable
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
+from tests.virtual_time import pass_time, virtual_time
+
+LIMITS = AheadLimits(answers=4, size_bytes=1_000, stalled_seconds=5.0, waiting_seconds=12.0)
+
+
+class Source:
+    """Puts numbered answers, and remembers how far it came and how much was in the buffer at most."""
+
+    def __init__(self, count: int, size_bytes: int = 1) -> None:
+        self.count = count
+        self.size_bytes = size_bytes
+        self.put = 0
+        self.most = 0
+        self.most_bytes = 0
+        # Holds something while the reading lasts, as a connection would be held.
+        self.open: list[bool] = []
+
+    async def read(self, ahead: ReadAhead[str]) -> str:
+        self.open.append(True)
+        try:
+            for number in range(self.count):
+                await ahead.put(bytes([number]) * self.size_bytes)
+                self.put += 1
+                self.most = max(self.most, ahead.buffered)
+                self.most_bytes = max(self.most_bytes, ahead.buffered * self.size_bytes)
+            return "read"
+        finally:
+            self.open.clear()
+
+
+def ahead_of(read: Callable[[ReadAhead[str]], Coroutine[Any, Any, str]]) -> ReadAhead[str]:
+    return ReadAhead(LIMITS, read)
+
+
+async def take(ahead: ReadAhead[str], seconds_each: float = 0.0) -> list[int]:
+    """The first bytes of all answers, each taken after a pause."""
+    taken: list[int] = []
+    async for answer in ahead.answers():
+        taken.append(answer[0])
+        if seconds_each:
+            await pass_time(seconds_each)
+    return taken
+
+
+async def test_answers_come_in_order_and_the_result_after_them() -> None:
+    source = Source(50)
+    async with ahead_of(source.read) as ahead:
+        assert await take(ahead) == list(range(50))
+        assert ahead.result == "read"
+    assert source.most == LIMITS.answers
+
+
+async def test_nothing_to_read_is_an_end() -> None:
+    async with ahead_of(Source(0).read) as ahead:
+        assert await take(ahead) == []
+        assert ahead.result == "read"
+
+
+async def test_the_first_answer_does_not_wait_for_the_last() -> None:
+    goes_on = asyncio.Event()
+
+    async def read(ahead: ReadAhead[str]) -> str:
+        await ahead.put(b"first")
+        await goes_on.wait()
+        await ahead.put(b"last")
+        return ""
+
+    async with ahead_of(read) as ahead:
+        taken = []
+        async for answer in ahead.answers():
+            taken.append(answer)
+            goes_on.set()
+    assert taken == [b"first", b"last"]
+
+
+@virtual_time
+async def test_no_more_is_read_than_the_buffer_holds() -> None:
+    source = Source(50)
+    async with ahead_of(source.read) as ahead:
+        await pass_time(1)
+        assert (source.put, ahead.buffered) == (4, 4)
+
+
+@virtual_time
+async def test_large_answers_fill_the_buffer_sooner() -> None:
+    source = Source(50, size_bytes=400)
+    async with ahead_of(source.read) as ahead:
+        await pass_time(1)
+        assert source.put == 3
+        assert await take(ahead) == list(range(50))
+    assert source.most_bytes <= LIMITS.size_bytes + source.size_bytes
+
+
+@virtual_time
+async def test_a_reader_that_stalls_loses_the_state_and_the_connection_is_free() -> None:
+    source = Source(50)
+    async with ahead_of(source.read) as ahead, aclosing(ahead.answers()) as answers:
+        assert (await anext(answers))[0] == 0
+        await pass_time(4.9)
+        assert source.open == [True]
+        await pass_time(0.2)
+        assert source.open == []
+        assert ahead.buffered == 0
+        with pytest.raises(ResourceExhausted) as refused:
+            await anext(answers)
+    assert refused.value.reason == "SLOW_CONSUMER"
+    assert refused.value.metadata == {}
+
+
+@virtual_time
+async def test_a_reader_that_is_slower_and_takes_on_gets_everything() -> None:
+    # Half of the buffer is taken each two seconds, and the waits add up to less than is granted.
+    source = Source(14)
+    async with ahead_of(source.read) as ahead:
+        assert await take(ahead, seconds_each=1.0) == list(range(14))
+
+
+@virtual_time
+async def test_a_reader_that_trickles_is_not_waited_for_without_end() -> None:
+    source = Source(50)
+    async with ahead_of(source.read) as ahead:
+        with pytest.raises(ResourceExhausted):
+            await take(ahead, seconds_each=1.0)
+    assert source.open == []
+    assert 14 <= source.put < 20
+
+
+@virtual_time
+async def test_who_leaves_ends_the_reading() -> None:
+    source = Source(50)
+    async with ahead_of(source.read) as ahead:
+        await pass_time(1)
+        assert source.open == [True]
+        assert ahead.buffered == 4
+    assert source.open == []
+
+
+async def test_a_failure_comes_after_what_was_read_before() -> None:
+    async def read(ahead: ReadAhead[str]) -> str:
+        await ahead.put(b"\x01")
+        raise Unavailable("the database went away", reason="DATABASE_UNAVAILABLE")
+
+    async with ahead_of(read) as ahead, aclosing(ahead.answers()) as answers:
+        assert await anext(answers) == b"\x01"
+        with pytest.raises(Unavailable):
+            await anext(answers)
