@@ -1,0 +1,243 @@
+"""Promise 3: a long first state is sent while it is read, is of one moment, and holds no connection for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2
+
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.containers.repository import containers
+from pilothouse_server.rpc import watch
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
+from pilothouse_server.store.paging import read_in_pages
+from tests.promises.calling import Caller, Outcome, failed, token_of
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import World
+from tests.waiting import poll_until, within
+
+ADDED, SYNCED = resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_SYNCED
+_FILL = """
+INSERT INTO containers (name, kubernetes_name, namespace_id, image_id, spec)
+SELECT format('web-%s', lpad(i::text, 5, '0')), format('web-%s', i), n.id,
+    register_image(NULL, 'nginx', '1.27', NULL), '{"image": "nginx:1.27"}'
+FROM generate_series(1, $1::integer) AS i JOIN namespaces AS n ON n.name = $2
+"""
+# A transaction that is open and waits for its client is one that keeps its connection.
+_HELD = (
+    "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pilothouse_app' AND state = 'idle in transaction'"
+)
+
+
+async def fill(world: World, count: int) -> None:
+    """Containers that nobody made, in the own namespace."""
+    async with world.sql() as sql:
+        await sql.execute(_FILL, count, OWN)
+
+
+async def held(world: World) -> int:
+    """How many connections of requests are kept in a transaction."""
+    async with world.sql() as sql:
+        return int(await sql.fetchval(_HELD))
+
+
+class Held:
+    """Rows that are read up to one of them, and on when it is said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+        self.reached = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self.read = 0
+
+        async def rows(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            async for row in read_in_pages(*arguments, **named):
+                if self.read == after:
+                    self.reached.set()
+                    await self.goes_on.wait()
+                self.read += 1
+                yield row
+
+        monkeypatch.setattr(containers, "read_in_pages", rows)
+
+
+def stream_of(world: World, caller: Caller | None = None) -> Any:
+    """A watch of the own namespace's containers."""
+    rule = world.rule("WatchContainers")
+    return (caller or world.admin).watching(rule, request_for(rule, {"namespace": OWN}))
+
+
+async def test_the_first_answers_come_before_the_last_rows_are_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world, 300)
+    reading = Held(monkeypatch, after=100)
+    names = []
+    async with within(20), stream_of(world) as stream:
+        async for answer in stream:
+            if answer.change_type == SYNCED:
+                break
+            names.append(answer.container.name)
+            if len(names) == 100:
+                assert reading.read == 100
+                reading.goes_on.set()
+    assert names == [f"web-{number:05}" for number in range(1, 301)]
+
+
+async def test_the_state_is_of_one_moment_however_long_it_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world, 300)
+    before = {item.name: item.etag for item in await listed(world)}
+    reading = Held(monkeypatch, after=100)
+    state: dict[str, str] = {}
+    changes: list[tuple[int, str]] = []
+    async with within(30), stream_of(world) as stream:
+        writing = asyncio.create_task(write_meanwhile(world, reading))
+        async for answer in stream:
+            if answer.change_type == ADDED and not answer.resume_token:
+                state[answer.container.name] = answer.container.etag
+            elif answer.change_type == SYNCED:
+                assert state == before
+            else:
+                changes.append((answer.change_type, answer.container.name))
+                take(state, answer)
+                if answer.container.name == "last":
+                    break
+        await writing
+    monkeypatch.undo()
+    assert state == {item.name: item.etag for item in await listed(world)}
+    assert changes == [
+        (resource.CHANGE_TYPE_MODIFIED, "web-00001"),
+        (resource.CHANGE_TYPE_MODIFIED, "web-00300"),
+        (resource.CHANGE_TYPE_ADDED, "aaa"),
+        (resource.CHANGE_TYPE_ADDED, "zzz"),
+        (resource.CHANGE_TYPE_ADDED, "last"),
+    ]
+
+
+async def write_meanwhile(world: World, reading: Held) -> None:
+    """Changes what is read already and what is not, once the reading waits; it goes on then."""
+    await reading.reached.wait()
+    for name in ("web-00001", "web-00300"):
+        fields = {
+            "namespace": OWN,
+            "name": name,
+            "container": {"labels": {"a": "b"}},
+            "updateMask": "labels",
+        }
+        await world.must("UpdateContainer", fields)
+    for name in ("aaa", "zzz", "last"):
+        made = {"namespace": OWN, "container": {"name": name, "image": "nginx"}}
+        await world.must("CreateContainer", made)
+    reading.goes_on.set()
+
+
+def take(state: dict[str, str], answer: Any) -> None:
+    """Applies a change to a state."""
+    if answer.change_type == resource.CHANGE_TYPE_DELETED:
+        del state[answer.container.name]
+    else:
+        state[answer.container.name] = answer.container.etag
+
+
+async def listed(world: World) -> list[Any]:
+    """The containers of the own namespace."""
+    return list((await world.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers)
+
+
+async def test_who_leaves_in_the_middle_gives_the_connection_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world, 300)
+    reading = Held(monkeypatch, after=100)
+    async with within(20), stream_of(world) as stream:
+        await anext(aiter(stream))
+        await reading.reached.wait()
+        # Control: until then it is kept.
+        assert await held(world) == 1
+
+    async def given_back() -> bool:
+        return await held(world) == 0
+
+    await poll_until(given_back, seconds=10)
+
+
+async def test_a_reader_that_stalls_gives_the_connection_back_and_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = AheadLimits(answers=2, stalled_seconds=0.5)
+    monkeypatch.setattr(watch, "ReadAhead", lambda _limits, read: ReadAhead(limits, read))
+    for number in range(12):
+        annotations = {f"p{part}": "x" * 30_000 for part in range(4)}
+        container = {"name": f"big-{number}", "image": "nginx", "annotations": annotations}
+        await world.must("CreateContainer", {"namespace": OWN, "container": container})
+    # A window that does not grow, so that little is enough to fill it.
+    narrow = grpc.aio.insecure_channel(
+        world.server.address,
+        options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
+    )
+    outcome, seen = Outcome("OK"), 0
+    async with within(30), stream_of(world, Caller(narrow, token_of(world.admin))) as stream:
+        answers = aiter(stream)
+        assert (await anext(answers)).change_type == ADDED
+
+        async def is_held() -> bool:
+            return await held(world) == 1
+
+        async def given_back() -> bool:
+            return await held(world) == 0
+
+        await poll_until(is_held, seconds=10)
+        # The stream is still open, and nothing more was taken from it.
+        await poll_until(given_back, seconds=10)
+        try:
+            async for _ in answers:
+                seen += 1
+        except grpc.aio.AioRpcError as error:
+            outcome = failed(error)
+    await narrow.close()
+    assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "SLOW_CONSUMER")
+    info = outcome.detail(error_details_pb2.ErrorInfo)
+    assert info is not None
+    assert "resume_token" not in info.metadata
+    assert seen < 11
+
+
+@pytest.mark.full
+async def test_ten_thousand_containers_are_never_all_in_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world, 10_000)
+    most = 0
+    put = ReadAhead.put
+
+    async def counted(ahead: ReadAhead[Any], answer: bytes) -> None:
+        nonlocal most
+        await put(ahead, answer)
+        most = max(most, ahead.buffered)
+
+    monkeypatch.setattr(ReadAhead, "put", counted)
+    narrow = grpc.aio.insecure_channel(
+        world.server.address,
+        options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
+    )
+    names = []
+    async with within(60), stream_of(world, Caller(narrow, token_of(world.admin))) as stream:
+        answers = aiter(stream)
+        names.append((await anext(answers)).container.name)
+
+        async def is_full() -> bool:
+            return most >= AheadLimits().answers
+
+        await poll_until(is_full, seconds=4)
+        async for answer in answers:
+            if answer.change_type == SYNCED:
+                break
+            names.append(answer.container.name)
+    await narrow.close()
+    assert names == [f"web-{number:05}" for number in range(1, 10_001)]
+    assert most == AheadLimits().answers
