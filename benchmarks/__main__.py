@@ -15,20 +15,30 @@ from benchmarks import machine, table
 from benchmarks.machine import Cores
 from benchmarks.measure import Figure
 from benchmarks.rows.every import ROWS
-from benchmarks.world import DEFAULT, FULL, QUICK, Scale, World
+from benchmarks.world import DEFAULT, FULL, QUICK, SMOKE, Scale, World
+
+_SCALES = {"quick": QUICK, "full": FULL, "smoke": SMOKE}
 
 
 def main() -> None:
     """The command; its exit code is 1 where a row failed, and 0 whatever the figures are."""
     arguments = _arguments()
-    scale = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
+    scale = next((scale for name, scale in _SCALES.items() if getattr(arguments, name)), DEFAULT)
     if arguments.runs:
         scale = dataclasses.replace(scale, runs=arguments.runs)
     names = arguments.rows.split(",") if arguments.rows else [name for name, row in ROWS.items() if row.usual]
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         sys.exit(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    sys.exit(asyncio.run(_measure(names, scale, arguments.directory)))
+    sys.exit(asyncio.run(_measure(names, scale, _command(arguments), arguments)))
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What was typed, less what says nothing about the figures."""
+    words = [f"--rows {arguments.rows}"] if arguments.rows else []
+    words += [f"--{name}" for name in _SCALES if getattr(arguments, name)]
+    words += [f"--runs {arguments.runs}"] if arguments.runs else []
+    return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 
 
 def _arguments() -> argparse.Namespace:
@@ -37,21 +47,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", default="", help=f"some rows only, with commas between. {rows}")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small sizes and short runs: two minutes")
-    size.add_argument("--full", action="store_true", help="more and longer runs: half an hour")
+    size.add_argument("--full", action="store_true", help="more and longer runs: two hours")
+    size.add_argument("--smoke", action="store_true", help="whether each row works; its figures mean nothing")
     parser.add_argument("--runs", type=int, default=0, help="runs of the product and of its baseline")
     parser.add_argument(
         "--directory", type=Path, default=None, help="where the database lies; it is flushed, so a disk"
     )
+    parser.add_argument("--markdown", type=Path, default=None, help="a file for the table, as Markdown")
     return parser.parse_args()
 
 
-async def _measure(names: Sequence[str], scale: Scale, directory: Path | None) -> int:
+async def _measure(names: Sequence[str], scale: Scale, command: str, arguments: argparse.Namespace) -> int:
     cores = Cores.of_this_machine()
     began = time.monotonic()
     failed = False
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(
-        prefix="pilothouse-bench-", dir=directory, ignore_cleanup_errors=True
+        prefix="pilothouse-bench-", dir=arguments.directory, ignore_cleanup_errors=True
     ) as own:
         world = await World.found(Path(own), scale, cores)
         try:
@@ -67,8 +79,12 @@ async def _measure(names: Sequence[str], scale: Scale, directory: Path | None) -
                     _tell(figures[-1], time.monotonic() - began)
         finally:
             await world.close()
-    heading.append(f"medians of {scale.runs} runs in turns; {time.monotonic() - began:.0f} s in all")
+    heading.append(
+        f"{command}: medians of {scale.runs} runs in turns; {time.monotonic() - began:.0f} s in all"
+    )
     table.show(figures, heading)
+    if arguments.markdown is not None:
+        await asyncio.to_thread(arguments.markdown.write_text, table.markdown(figures, heading))
     return int(failed)
 
 

@@ -59,7 +59,7 @@ class Child:
         """Its process id."""
         return self._process.pid
 
-    async def ask(self, name: str, **arguments: Any) -> Any:
+    async def ask(self, name: str, /, **arguments: Any) -> Any:
         """Has the child do something and answers what it says.
 
         Raises:

@@ -1,19 +1,70 @@
 """How a figure comes about: the product and its baseline in turns, and the medians of both.
 
-In turns, because what disturbs a machine lasts for seconds: it then disturbs both. The first run of each is thrown
+In turns, because what disturbs a machine lasts for seconds: it then disturbs all arms. The first run of each is thrown
 away, since caches are cold in it.
+
+Throughput on few cores depends on who else is there; processor time does not. So a run that consists of calls also
+says what one of them cost whoever serves, and PostgreSQL (`Run`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-Arm = Callable[[], Awaitable[float]]
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of an arm: its figure, and what a call of it cost in microseconds of processor time."""
+
+    value: float
+    server: float | None = None
+    database: float | None = None
+
+
+Arm = Callable[[], Awaitable[float | Run]]
 # Whether the goal is a ratio or a figure that is at least, or at most, so much.
 Goal = tuple[Literal["≥", "≤"], float]
+GoalOf = Literal["ratio", "value", "difference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The runs of one arm, in order."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def value(self) -> float:
+        """Median of the figures."""
+        return median(run.value for run in self.runs)
+
+    @property
+    def server(self) -> float | None:
+        """Median of what a call cost the server, µs; None where the runs are not of calls."""
+        return _median([run.server for run in self.runs])
+
+    @property
+    def database(self) -> float | None:
+        """Median of what a call cost PostgreSQL, µs."""
+        return _median([run.database for run in self.runs])
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The runs of the product and of its baseline."""
+
+    product: Series
+    baseline: Series
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Smallest and largest ratio of two runs of the same turn."""
+        turns = zip(self.product.runs, self.baseline.runs, strict=True)
+        ratios = [product.value / baseline.value for product, baseline in turns if baseline.value]
+        return (min(ratios), max(ratios)) if ratios else (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +72,8 @@ class Figure:
     """One line of the table.
 
     `value` and `baseline` are medians in `unit`; `spread` is the smallest and largest ratio of a pair of runs.
-    `ratio` is value / baseline. Where a thing could not be measured, `reason` says why.
+    `ratio` is value / baseline. `server` and `database` are the product's and the baseline's microseconds of processor
+    time a call. Where a thing could not be measured, `reason` says why.
     """
 
     row: str
@@ -33,9 +85,11 @@ class Figure:
     spread: tuple[float, float] | None = None
     goal: Goal | None = None
     # What `goal` is held against: the ratio, the value itself, or value - baseline.
-    goal_of: Literal["ratio", "value", "difference"] = "ratio"
+    goal_of: GoalOf = "ratio"
     reason: str = ""
     notes: tuple[str, ...] = field(default=())
+    server: tuple[float | None, float | None] = (None, None)
+    database: tuple[float | None, float | None] = (None, None)
 
     @property
     def ratio(self) -> float | None:
@@ -62,42 +116,85 @@ class Figure:
         return self.held >= bound if sign == "≥" else self.held <= bound
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """The runs of both arms, in order."""
+def compared(
+    row: str,
+    what: str,
+    unit: str,
+    pairs: Pairs,
+    baseline_name: str,
+    goal: Goal | None = None,
+    *,
+    goal_of: GoalOf = "ratio",
+    notes: tuple[str, ...] = (),
+) -> Figure:
+    """The line of a product and its baseline."""
+    product, baseline = pairs.product, pairs.baseline
+    return Figure(
+        row,
+        what,
+        unit,
+        product.value,
+        baseline.value,
+        baseline_name,
+        pairs.spread,
+        goal,
+        goal_of,
+        notes=notes,
+        server=(product.server, baseline.server),
+        database=(product.database, baseline.database),
+    )
 
-    product: tuple[float, ...]
-    baseline: tuple[float, ...]
 
-    @property
-    def value(self) -> float:
-        """Median of the product's runs."""
-        return median(self.product)
+def server_cost(row: str, what: str, pairs: Pairs, baseline_name: str, most: float) -> Figure:
+    """The line of the server's processor time a call, beside the baseline's."""
+    runs = zip(pairs.product.runs, pairs.baseline.runs, strict=True)
+    ratios = [
+        product.server / baseline.server for product, baseline in runs if product.server and baseline.server
+    ]
+    return Figure(
+        row,
+        f"{what}: server CPU of a call",
+        "µs",
+        pairs.product.server,
+        pairs.baseline.server,
+        baseline_name,
+        (min(ratios), max(ratios)) if ratios else None,
+        ("≤", most),
+    )
 
-    @property
-    def base(self) -> float:
-        """Median of the baseline's."""
-        return median(self.baseline)
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Smallest and largest ratio of two runs that followed each other."""
-        ratios = [a / b for a, b in zip(self.product, self.baseline, strict=True) if b]
-        return (min(ratios), max(ratios)) if ratios else (0.0, 0.0)
+def database_cost(row: str, what: str, product: Series, most: float) -> Figure:
+    """The line of PostgreSQL's processor time a call."""
+    return Figure(
+        row,
+        f"{what}: PostgreSQL's CPU of a call",
+        "µs",
+        product.database,
+        goal=("≤", most),
+        goal_of="value",
+    )
+
+
+async def all_in_turns(arms: Sequence[Arm], runs: int, *, warm: bool = True) -> list[Series]:
+    """Runs each arm `runs` times, in turns; with which of them a turn begins changes each time."""
+    if warm:
+        for arm in arms:
+            await arm()
+    measured: list[list[Run]] = [[] for _ in arms]
+    for turn in range(runs):
+        for place in range(len(arms)):
+            number = (turn + place) % len(arms)
+            said = await arms[number]()
+            measured[number].append(said if isinstance(said, Run) else Run(said))
+    return [Series(tuple(each)) for each in measured]
 
 
 async def in_turns(product: Arm, baseline: Arm, runs: int, *, warm: bool = True) -> Pairs:
-    """Runs both arms `runs` times in turns; which of the two begins changes each time."""
-    if warm:
-        await baseline()
-        await product()
-    values: list[float] = []
-    bases: list[float] = []
-    for number in range(runs):
-        if number % 2:
-            values.append(await product())
-            bases.append(await baseline())
-        else:
-            bases.append(await baseline())
-            values.append(await product())
-    return Pairs(tuple(values), tuple(bases))
+    """Runs both arms `runs` times in turns; the baseline begins."""
+    bases, values = await all_in_turns((baseline, product), runs, warm=warm)
+    return Pairs(values, bases)
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

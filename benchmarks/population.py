@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncpg
 
 CLUSTER = "measured"
-# Containers are spread over so many namespaces; calls go to the first of them.
+# Containers are spread over so many namespaces; calls go to the first of them, one for each of so many callers.
 NAMESPACES = 100
-ACTIVE_NAMESPACES = 10
+ACTIVE_NAMESPACES = 16
+# Those of row 3.
+WRITTEN_NAMESPACES = 64
 # A namespace that holds nothing, for watches.
 WATCHED = "watched"
 
@@ -68,7 +70,27 @@ async def containers(connection: asyncpg.Connection, count: int) -> None:
     await connection.execute(_CONTAINERS, count, NAMESPACES)
     await connection.execute(_ENVIRONMENT)
     await connection.execute(_PORTS)
-    await analyze(connection, "containers", "environment_variables", "port_mappings", "namespaces")
+
+
+_FILLED = (
+    "clusters",
+    "namespaces",
+    "container_images",
+    "containers",
+    "environment_variables",
+    "port_mappings",
+)
+
+
+async def used(connection: asyncpg.Connection) -> None:
+    """Updates every row once and vacuums: a database that has been used.
+
+    Fresh rows flatter: an index leads to them in the order of the table, and a join that nobody needed cost 70 µs on
+    them and 1,100 µs on these.
+    """
+    for table in _FILLED:
+        await connection.execute(f"UPDATE {table} SET name = name")
+    await connection.execute("VACUUM (ANALYZE)")
 
 
 async def analyze(connection: asyncpg.Connection, *tables: str) -> None:

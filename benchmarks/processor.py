@@ -21,7 +21,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 # Fields after the name in /proc/*/stat: the parent; user and system time, of itself and of its ended children.
 _PARENT, _USER, _ENDED_SYSTEM = 1, 11, 14
 _APP, _SYSTEM = "the callers' role", "the server's role"
-_ROLES = {"pilothouse_app": _APP, "pilothouse_system": _SYSTEM}
+_SUPERUSER = "postgres"
+_ROLES = {
+    "pilothouse_app": _APP,
+    "pilothouse_system": _SYSTEM,
+    "pilothouse_maintenance": "the maintenance role",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,18 @@ def seconds(process_id: int) -> float:
     return sum(
         _used(processes, each) + processes[each].ended_children for each in _tree(processes, process_id)
     )
+
+
+def database_seconds(postmaster: int, database: str) -> float:
+    """What PostgreSQL's processes have used so far, less those that serve clients of other databases."""
+    processes = _all()
+    used = 0.0
+    for each in _tree(processes, postmaster):
+        words = _words(each)
+        if len(words) < 3 or words[1] not in (*_ROLES, _SUPERUSER) or words[2] == database:
+            used += _used(processes, each)
+        used += processes[each].ended_children
+    return used
 
 
 def by_role(postmaster: int) -> dict[str, float]:
@@ -111,8 +128,12 @@ def _read(folder: Path) -> _Process:
 
 
 def _role(process_id: int) -> str:
+    return next((_ROLES[word] for word in _words(process_id)[1:2] if word in _ROLES), "others")
+
+
+def _words(process_id: int) -> list[str]:
+    """Of a process with a client: `postgres:`, the role, the database, and what it does."""
     try:
-        words = Path(f"/proc/{process_id}/cmdline").read_text().split()
+        return Path(f"/proc/{process_id}/cmdline").read_text().split()
     except OSError:
-        return "others"
-    return next((role for word in words for name, role in _ROLES.items() if word == name), "others")
+        return []

@@ -17,7 +17,7 @@ import grpc.aio
 from benchmarks.machine import pin
 from benchmarks.population import ACTIVE_NAMESPACES, WATCHED
 from pilothouse.identity.v1 import identity_pb2
-from pilothouse_client import AsyncClient
+from pilothouse_client import AlreadyExistsError, AsyncClient
 
 PASSWORD = "correct horse battery staple"
 TENANT = "developer"
@@ -112,14 +112,15 @@ class Product:
             answer = await login(request.SerializeToString())
             return identity_pb2.LoginResponse.FromString(answer).access_token
 
-    async def tenant_token(self) -> str:
-        """The token of a user who may work in the active namespaces and in no other, made if need be."""
+    async def tenant_token(self, namespaces: int = ACTIVE_NAMESPACES) -> str:
+        """The token of a user who may work in so many namespaces, the watched one, and no other; made if need be."""
         admin = await self.administrator()
         try:
-            await admin.identity.create_user(
-                user=identity_pb2.User(username="tenant", email="tenant@example.org"), password=PASSWORD
-            )
-            for namespace in (*(f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)), WATCHED):
+            with contextlib.suppress(AlreadyExistsError):
+                await admin.identity.create_user(
+                    user=identity_pb2.User(username="tenant", email="tenant@example.org"), password=PASSWORD
+                )
+            for namespace in (*(f"tenant-{i}" for i in range(namespaces)), WATCHED):
                 await admin.identity.grant_role(username="tenant", role=TENANT, namespace=namespace)
         finally:
             await admin.close()

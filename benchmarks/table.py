@@ -1,35 +1,73 @@
-"""The table, as text: machine, versions, which core does what, then a line for each figure."""
+"""The table, as text or as Markdown: machine, versions, which core does what, then a line for each figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Figure
 
+_HEADS = (
+    "row",
+    "what",
+    "product",
+    "baseline",
+    "ratio",
+    "of pairs",
+    "goal",
+    "",
+    "server CPU",
+    "PostgreSQL CPU",
+)
+# The columns that are read as text.
+_TEXT = 2
+_EXPLAINED = "CPU: microseconds of processor time a call, user and system; the product's / the baseline's."
+
 
 def show(figures: Sequence[Figure], heading: Sequence[str]) -> None:
     """Prints the table; figures without one say why below it."""
-    console = Console(highlight=False, width=None if Console().is_terminal else 150)
-    for line in heading:
+    console = Console(highlight=False, width=None if Console().is_terminal else 190)
+    for line in (*heading, _EXPLAINED):
         console.print(line, soft_wrap=True)
     table = Table(box=None, padding=(0, 1))
-    for name in ("row", "what"):
-        table.add_column(name, overflow="fold")
-    for name in ("product", "baseline", "ratio", "(of pairs)", "goal", ""):
-        table.add_column(name, justify="right")
+    for number, name in enumerate(_HEADS):
+        if number < _TEXT:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right")
     for figure in figures:
         if not figure.reason:
             table.add_row(*_cells(figure))
     console.print(table)
+    for line in _words(figures):
+        console.print(line, soft_wrap=True)
+
+
+def markdown(figures: Sequence[Figure], heading: Sequence[str]) -> str:
+    """The same as a page of Markdown can hold it."""
+    lines = [f"- {line}" for line in (*heading, _EXPLAINED)]
+    lines += ["", _row(_HEADS), _row("---" if number < _TEXT else "---:" for number in range(len(_HEADS)))]
+    lines += (_row(_cells(figure)) for figure in figures if not figure.reason)
+    if words := _words(figures):
+        lines += ["", *(f"- {line}" for line in words)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _words(figures: Sequence[Figure]) -> list[str]:
+    lines = [
+        f"row {figure.row}, {figure.what}: not measured: {figure.reason}"
+        for figure in figures
+        if figure.reason
+    ]
     for figure in figures:
-        if figure.reason:
-            console.print(f"row {figure.row}, {figure.what}: not measured: {figure.reason}", soft_wrap=True)
-    for figure in figures:
-        for note in figure.notes:
-            console.print(f"row {figure.row}, {figure.what}: {note}", soft_wrap=True)
+        lines += (f"row {figure.row}, {figure.what}: {note}" for note in figure.notes)
+    return lines
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
@@ -45,6 +83,8 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         spread,
         _goal(figure),
         "" if met is None else ("met" if met else "missed"),
+        _costs(figure.server),
+        _costs(figure.database),
     )
 
 
@@ -55,7 +95,12 @@ def _goal(figure: Figure) -> str:
     if figure.goal_of == "ratio":
         return f"{sign} {bound:g} ×"
     more = "+" if figure.goal_of == "difference" else ""
-    return f"{sign} {more}{bound:g} {figure.unit}"
+    return f"{sign} {more}{bound:,g} {figure.unit}"
+
+
+def _costs(costs: tuple[float | None, float | None]) -> str:
+    known = [f"{cost:,.0f}" for cost in costs if cost is not None]
+    return " / ".join(known) + (" µs" if known else "")
 
 
 def _amount(value: float | None, unit: str) -> str:

@@ -1,8 +1,9 @@
-"""`pilothouse serve` that keeps no audit records: the other arm of row 3, and of nothing else.
+"""`pilothouse serve` that keeps no audit records and no events: the other arm of row 3, and of nothing else.
 
-It replaces two functions in its own process before the command begins: the one that makes a record of a call, and the
-one that turns records into what the database takes, with their hashes. The sequencer then has no record to write and
-no chain to take forward; it still numbers and writes events. The product has no such switch.
+It replaces functions in its own process before the command begins: those that make a record of a call and the bodies in
+it, the one that turns records into what the database takes, with their hashes, the one by which a change has an event,
+and the one by which a commit has the sequencer called. In its database a trigger (`NOTHING_PENDING`) keeps rows of
+`pending_changes` away that hold nothing. The product has no such switch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from pilothouse_client.cli import main as command
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.interceptors import audit
 from pilothouse_server.store import append
+from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.unit_of_work import Transaction
+
+NOTHING_PENDING = """
+CREATE FUNCTION nothing_pending() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER nothing_pending BEFORE INSERT ON pending_changes FOR EACH ROW
+    WHEN (cardinality(NEW.records) = 0 AND cardinality(NEW.events) = 0) EXECUTE FUNCTION nothing_pending();
+"""
 
 
 def _no_record(*_arguments: Any, **_named: Any) -> None:
@@ -27,16 +36,26 @@ def _no_body(_message: object) -> dict[str, Any]:
     return {}
 
 
+def _no_event(_transaction: Transaction, _event: object) -> None:
+    return None
+
+
+def _nothing_to_number(_feed: Feed) -> None:
+    return None
+
+
 def main() -> None:
     """The command."""
-    for module, name, replacement in (
+    for owner, name, replacement in (
+        (Transaction, "emit", _no_event),
+        (Feed, "committed", _nothing_to_number),
         (audit, "_record", _no_record),
         (redaction, "body", _no_body),
         (append, "audit_rows", _no_rows),
     ):
-        if not hasattr(module, name):
-            raise RuntimeError(f"{module.__name__} has no {name} to replace: this must follow the product")
-        setattr(module, name, replacement)
+        if not hasattr(owner, name):
+            raise RuntimeError(f"{owner.__name__} has no {name} to replace: this must follow the product")
+        setattr(owner, name, replacement)
     command()
 
 

@@ -7,17 +7,18 @@ of the next.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 import asyncpg
 
-from benchmarks import population
+from benchmarks import population, processor
 from benchmarks.child import Child
 from benchmarks.machine import Cores, environment, pin
+from benchmarks.measure import Run
 from benchmarks.product import Product
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
@@ -36,22 +37,67 @@ _SETTINGS = {
 class Scale:
     """How much is measured: runs of each arm, seconds of a run with a load, and the sizes that are compared.
 
-    `bring_ups` are the runs of what begins with a server and a cluster that are new.
+    `bring_ups` are the runs of what begins with a server and a cluster that are new. `held_seconds` is how long a
+    snapshot stays open under load before it is measured beside none, `idle_seconds` how long an idle server is watched.
+    Where `warm`, each arm runs once before it counts.
     """
 
-    runs: int
-    bring_ups: int
-    seconds: float
-    containers: tuple[int, ...]
-    watchers: tuple[int, ...]
-    records: tuple[int, ...]
-    usage_containers: int
-    pods: int
+    runs: int = 5
+    bring_ups: int = 3
+    seconds: float = 2.0
+    warm: bool = True
+    containers: tuple[int, ...] = (1_000, 100_000)
+    writers: tuple[int, ...] = (1, 16, 64)
+    watchers: tuple[int, ...] = (10, 100, 1_000)
+    idle_watchers: int = 500
+    records: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    listed: tuple[int, ...] = (10_000, 100_000)
+    samples: int = 20_000
+    usage_containers: int = 1_000
+    observed_pods: int = 5_000
+    pods: int = 5_000
+    brought_up: int = 100
+    held_seconds: float = 20.0
+    idle_seconds: float = 10.0
 
 
-QUICK = Scale(3, 1, 0.5, (1_000,), (100,), (10_000,), 50, 1_000)
-DEFAULT = Scale(5, 3, 2.0, (1_000, 100_000), (10, 100, 1_000), (10_000, 100_000, 1_000_000), 1_000, 5_000)
-FULL = Scale(9, 5, 4.0, (1_000, 100_000), (10, 100, 1_000), (10_000, 100_000, 1_000_000), 1_000, 5_000)
+DEFAULT = Scale()
+QUICK = Scale(
+    runs=3,
+    bring_ups=1,
+    seconds=0.5,
+    containers=(1_000,),
+    writers=(1, 16),
+    watchers=(100,),
+    records=(10_000,),
+    listed=(1_000, 10_000),
+    samples=5_000,
+    usage_containers=50,
+    pods=1_000,
+    held_seconds=5.0,
+    idle_seconds=5.0,
+)
+FULL = replace(DEFAULT, runs=9, bring_ups=5, seconds=4.0, held_seconds=600.0, idle_seconds=60.0)
+# Whether each row works, and no more: its figures mean nothing.
+SMOKE = replace(
+    QUICK,
+    runs=1,
+    seconds=0.1,
+    warm=False,
+    containers=(200,),
+    writers=(2,),
+    watchers=(10,),
+    idle_watchers=20,
+    records=(500,),
+    listed=(200, 400),
+    samples=1_000,
+    usage_containers=5,
+    observed_pods=100,
+    pods=50,
+    brought_up=5,
+    held_seconds=0.2,
+    idle_seconds=0.5,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +157,29 @@ class World:
         async with connected(self.postgres.dsn()) as connection:
             return str(await connection.fetchval("SHOW server_version"))
 
+    async def metered(
+        self,
+        process_id: int,
+        database: Database | None,
+        calls: Awaitable[Mapping[str, float]],
+        figure: str = "rate",
+    ) -> Run:
+        """The run of calls that one process serves, and what a call costs it and PostgreSQL.
+
+        `calls` answers what a child of `loads` does: the `figure`, and how many `calls` there were.
+        """
+        before = self._used(process_id, database)
+        answer = await calls
+        after = self._used(process_id, database)
+        server, stored = ((b - a) / answer["calls"] * 1e6 for a, b in zip(before, after, strict=True))
+        return Run(answer[figure], server, None if database is None else stored)
+
+    def _used(self, process_id: int, database: Database | None) -> tuple[float, float]:
+        postmaster = self.postgres.process_id
+        assert postmaster is not None
+        stored = 0.0 if database is None else processor.database_seconds(postmaster, database.name)
+        return processor.seconds(process_id), stored
+
     @asynccontextmanager
     async def database(self, containers: int = 0, *, reconciled: bool = False) -> AsyncIterator[Database]:
         """A database with so many containers, a copy that may be changed, dropped at the end of the block.
@@ -130,13 +199,23 @@ class World:
                 await admin.execute(f"DROP DATABASE {made.name} WITH (FORCE)")
 
     async def _fill(self, containers: int) -> Database:
-        made = await self._create(f"filled_{containers}", "template0")
+        if not containers:
+            return await self._migrate()
+        if 0 not in self._filled:
+            self._filled[0] = await self._migrate()
+        made = await self._create(f"filled_{containers}", self._filled[0].name)
+        async with connected(made.superuser) as connection:
+            await population.containers(connection, containers)
+            await population.used(connection)
+        return made
+
+    async def _migrate(self) -> Database:
+        made = await self._create("filled_0", "template0")
         await ensure_roles(made.superuser)
         await runner.upgrade(made.maintenance)
         async with connected(made.superuser) as connection:
             await population.tenants(connection)
-            if containers:
-                await population.containers(connection, containers)
+            await population.used(connection)
         return made
 
     async def _create(self, name: str, template: str) -> Database:

@@ -46,8 +46,8 @@ def installed() -> bool:
 
 
 @asynccontextmanager
-async def running(directory: Path, cores: frozenset[int]) -> AsyncIterator[str]:
-    """etcd with its own settings, which flush each put; answers its address.
+async def running(directory: Path, cores: frozenset[int]) -> AsyncIterator[tuple[str, int]]:
+    """etcd with its own settings, which flush each put; its address and its process id.
 
     Raises:
         RuntimeError: it does not start.
@@ -68,7 +68,7 @@ async def running(directory: Path, cores: frozenset[int]) -> AsyncIterator[str]:
     try:
         address = f"127.0.0.1:{client}"
         await _answers(address)
-        yield address
+        yield address, process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()

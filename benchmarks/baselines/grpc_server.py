@@ -1,8 +1,8 @@
 """A bare `grpc.aio` server: answers one prepared message, streams ready bytes when told to, or does nothing.
 
 Get      unary: parses the request, answers the prepared message, serialised anew each time
+Create   unary: parses the request, answers the container that is in it
 Stream   a stream that stays open; `send` writes to every open one the same ready bytes
-Create   unary: parses and answers, as Get
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 
 SERVICE = "bare.Server"
 GET = f"/{SERVICE}/Get"
+CREATE = f"/{SERVICE}/Create"
 STREAM = f"/{SERVICE}/Stream"
 
 
@@ -38,11 +39,16 @@ class BareServer:
         """Listens, and says on which port; `answer` is the message of Get in base64."""
         self._answer = pb.GetContainerResponse.FromString(b64decode(answer))
         self._server = grpc.aio.server()
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Get": grpc.unary_unary_rpc_method_handler(
                 self._get,
                 request_deserializer=pb.GetContainerRequest.FromString,
                 response_serializer=pb.GetContainerResponse.SerializeToString,
+            ),
+            "Create": grpc.unary_unary_rpc_method_handler(
+                self._create,
+                request_deserializer=pb.CreateContainerRequest.FromString,
+                response_serializer=pb.CreateContainerResponse.SerializeToString,
             ),
             "Stream": grpc.unary_stream_rpc_method_handler(self._stream),
         }
@@ -62,6 +68,9 @@ class BareServer:
 
     async def _get(self, _request: Any, _context: Any) -> pb.GetContainerResponse:
         return self._answer
+
+    async def _create(self, request: pb.CreateContainerRequest, _context: Any) -> pb.CreateContainerResponse:
+        return pb.CreateContainerResponse(container=request.container)
 
     async def _stream(self, _request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         seen = self._round

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from itertools import count, cycle
 from uuid import uuid4
 
 import grpc.aio
@@ -35,21 +36,37 @@ class Calls:
         concurrency: int,
         seconds: float,
         token: str = "",
+        connections: int = 1,
     ) -> dict[str, float]:
         """Sends `requests` (base64) in turn. Raises AioRpcError when one fails."""
         ready = [b64decode(request) for request in requests]
         numbers = count()
         return await self._measure(
-            address, method, lambda: ready[next(numbers) % len(ready)], concurrency, seconds, token
+            address,
+            method,
+            lambda _number: ready[next(numbers) % len(ready)],
+            concurrency,
+            seconds,
+            token,
+            connections,
         )
 
     async def create(
-        self, address: str, namespaces: list[str], concurrency: int, seconds: float, token: str
+        self,
+        address: str,
+        namespaces: list[str],
+        concurrency: int,
+        seconds: float,
+        token: str,
+        method: str = "/pilothouse.container.v1.ContainerService/CreateContainer",
     ) -> dict[str, float]:
-        """Makes containers, each under a name and a request id of its own."""
-        wanted = (self._container(namespace) for namespace in _cycle(namespaces))
-        method = "/pilothouse.container.v1.ContainerService/CreateContainer"
-        return await self._measure(address, method, lambda: next(wanted), concurrency, seconds, token)
+        """Makes containers, each under a name and a request id of its own; no two callers share a namespace."""
+        if len(namespaces) < concurrency:
+            raise ValueError("there are more callers than namespaces")
+        own = [cycle(namespaces[number::concurrency]) for number in range(concurrency)]
+        return await self._measure(
+            address, method, lambda number: self._container(next(own[number])), concurrency, seconds, token
+        )
 
     def _container(self, namespace: str) -> bytes:
         name = f"made-{next(self._numbers)}"
@@ -74,29 +91,35 @@ class Calls:
         self,
         address: str,
         method: str,
-        request: Callable[[], bytes],
+        request: Callable[[int], bytes],
         concurrency: int,
         seconds: float,
         token: str,
+        connections: int = 1,
     ) -> dict[str, float]:
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         answered = 0
-        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-            await call(request(), metadata=metadata)
+        async with AsyncExitStack() as stack:
+            calls: list[grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = []
+            for _ in range(connections):
+                channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+                calls.append((await stack.enter_async_context(channel)).unary_unary(method))
+            for number, call in enumerate(calls):
+                await call(request(number), metadata=metadata)
             began = time.perf_counter()
             end = began + seconds
 
-            async def one_client() -> None:
+            async def one_client(number: int) -> None:
                 nonlocal answered
+                call = calls[number % connections]
                 while time.perf_counter() < end:
-                    await call(request(), metadata=metadata)
+                    await call(request(number), metadata=metadata)
                     answered += 1
 
-            await asyncio.gather(*(one_client() for _ in range(concurrency)))
+            await asyncio.gather(*(one_client(number) for number in range(concurrency)))
             taken = time.perf_counter() - began
-        # The first call, before the clock ran, cost its server as much as each other.
-        return {"rate": answered / taken, "calls": answered + 1}
+        # The first calls, before the clock ran, cost their server as much as each other.
+        return {"rate": answered / taken, "calls": answered + connections}
 
     async def answer(self, address: str, method: str, request: str, token: str = "") -> int:
         """Length of one answer; shows that a call works."""
@@ -104,11 +127,6 @@ class Calls:
             metadata = (("authorization", f"Bearer {token}"),) if token else ()
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             return len(await call(b64decode(request), metadata=metadata))
-
-
-def _cycle(namespaces: list[str]) -> Iterator[str]:
-    while True:
-        yield from namespaces
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ import asyncio
 import re
 import time
 from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable
 from itertools import count
+from uuid import uuid4
 
-import asyncpg
 import grpc.aio
-import orjson
+from google.protobuf import field_mask_pb2
 
 from benchmarks.baselines import etcd
 from benchmarks.child import answering
@@ -30,8 +31,10 @@ _CHANGES = frozenset(
     (resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED, resource.CHANGE_TYPE_DELETED)
 )
 _LIMIT_SECONDS = 120.0
-_MARK = b"@%08d;"
-_MARKS = re.compile(rb"@\d{8};")
+# Long enough that nothing else in a message looks like one, and a valid value of a label.
+_MARK = "mark-%08d"
+_MARKS = re.compile(rb"mark-\d{8}")
+_UPDATE = "/pilothouse.container.v1.ContainerService/UpdateContainer"
 
 
 class Watches:
@@ -99,56 +102,61 @@ class Watches:
         """The last event that came, in base64: what the bare server sends."""
         return b64encode(self._last).decode()
 
-    async def latencies_of_commits(self, dsn: str, namespace_id: int, events: int, pause: float) -> float:
-        """p99 in milliseconds from the COMMIT of one event to its delivery, over all events and watchers."""
-        await self.expect(events)
-        connection = await asyncpg.connect(dsn)
-        began: dict[bytes, float] = {}
-        try:
-            for _ in range(events):
-                mark = _MARK % next(self._numbers)
-                container = pb.Container(name="watched", namespace="watched", labels={"mark": mark.decode()})
-                change = {
-                    "resource_type": "container",
-                    "resource_id": 1,
-                    "namespace_id": namespace_id,
-                    "resource_name": "watched",
-                    "kind": "modified",
-                    "message": b64encode(container.SerializeToString()).decode(),
-                    "labels": {},
-                    "status": "running",
-                }
-                transaction = connection.transaction()
-                await transaction.start()
-                await connection.execute(
-                    "SELECT append_changes('[]', $1::jsonb)", orjson.dumps([change]).decode()
-                )
-                began[mark] = time.monotonic()
-                await transaction.commit()
-                await asyncio.sleep(pause)
-            return await self._percentile(began)
-        finally:
-            await connection.close()
+    async def latencies_of_changes(
+        self, address: str, token: str, namespace: str, name: str, events: int, pause: float
+    ) -> dict[str, float]:
+        """Changes a label of one container so many times, one change each `pause` seconds; what `_latencies` says."""
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            update: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_UPDATE)
+            metadata = (("authorization", f"Bearer {token}"),)
 
-    async def latencies_of_puts(self, address: str, events: int, pause: float) -> float:
+            async def change(mark: str) -> None:
+                request = pb.UpdateContainerRequest(
+                    namespace=namespace,
+                    name=name,
+                    container=pb.Container(labels={"mark": mark}),
+                    update_mask=field_mask_pb2.FieldMask(paths=["labels"]),
+                    request_id=str(uuid4()),
+                )
+                await update(request.SerializeToString(), metadata=metadata)
+
+            return await self._latencies(change, events, pause)
+
+    async def latencies_of_puts(self, address: str, events: int, pause: float) -> dict[str, float]:
         """The same of puts into etcd."""
-        await self.expect(events)
-        began: dict[bytes, float] = {}
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             put: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(etcd.PUT)
-            for _ in range(events):
-                mark = _MARK % next(self._numbers)
-                request = etcd.put_request(etcd.KEY, mark)
-                began[mark] = time.monotonic()
-                await put(request)
-                await asyncio.sleep(pause)
-            return await self._percentile(began)
 
-    async def _percentile(self, began: dict[bytes, float]) -> float:
+            async def change(mark: str) -> None:
+                await put(etcd.put_request(etcd.KEY, mark.encode()))
+
+            return await self._latencies(change, events, pause)
+
+    async def _latencies(
+        self, change: Callable[[str], Awaitable[None]], events: int, pause: float
+    ) -> dict[str, float]:
+        """p99 over all events and watchers, in milliseconds: `answered` from the writer's answer, `sent` from its send.
+
+        What is delivered before the writer has its answer counts as 0 by the first clock.
+        """
+        await self.expect(events)
+        sent: dict[bytes, float] = {}
+        answered: dict[bytes, float] = {}
+        began = time.monotonic()
+        for number in range(events):
+            await asyncio.sleep(began + number * pause - time.monotonic())
+            mark = _MARK % next(self._numbers)
+            sent[mark.encode()] = time.monotonic()
+            await change(mark)
+            answered[mark.encode()] = time.monotonic()
         # Whatever is late came before `finished`: a mark that is missing then is a fault of who delivers.
         await self.finished()
-        taken = sorted(at - start for mark, start in began.items() for at in self._arrived.pop(mark))
-        return taken[int(len(taken) * 0.99)] * 1000
+        arrived = [(mark, at) for mark in sent for at in self._arrived.pop(mark)]
+        return {
+            "answered": _percentile([max(0.0, at - answered[mark]) for mark, at in arrived]),
+            "sent": _percentile([at - sent[mark] for mark, at in arrived]),
+            "calls": events,
+        }
 
     async def _follow(
         self,
@@ -192,12 +200,16 @@ class Watches:
 
     def _note(self, message: bytes) -> None:
         # etcd may put several events into one answer, each with its mark; events of the fan-out have none.
-        marks = _MARKS.findall(message)
+        marks = set(_MARKS.findall(message))
         for mark in marks:
             self._arrived.setdefault(mark, []).append(time.monotonic())
         self._waiting -= len(marks) or 1
         if self._waiting <= 0:
             self._done.set()
+
+
+def _percentile(seconds: list[float]) -> float:
+    return sorted(seconds)[int(len(seconds) * 0.99)] * 1000
 
 
 def main() -> None:
@@ -210,7 +222,7 @@ def main() -> None:
             "expect": watches.expect,
             "finished": watches.finished,
             "last_event": watches.last_event,
-            "latencies_of_commits": watches.latencies_of_commits,
+            "latencies_of_changes": watches.latencies_of_changes,
             "latencies_of_puts": watches.latencies_of_puts,
         }
     )

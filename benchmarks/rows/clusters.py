@@ -11,16 +11,14 @@ from typing import Any
 
 import orjson
 
-from benchmarks.measure import Figure, Pairs, in_turns
+from benchmarks.measure import Figure, Pairs, Run, Series, compared, in_turns
 from benchmarks.world import World
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 
-_PODS = 5_000
 _SELECTOR = "app.kubernetes.io/managed-by=pilothouse"
 _LONGEST_HOLD_MILLISECONDS = 20.0
-_CONTAINERS = 100
 _GOAL_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _LIMIT_SECONDS = 120.0
@@ -32,84 +30,74 @@ _BARE_NAMESPACE = "measured"
 async def observation(world: World) -> AsyncIterator[Figure]:
     """Row 7: until all pods are known, and how long the event loop was held meanwhile."""
     holds: list[float] = []
+    pods = world.scale.observed_pods
     async with world.children(
         ("loads.cluster", world.cores.asking),
         ("loads.observation", world.cores.serving),
         ("baselines.kubernetes", world.cores.serving),
     ) as (cluster, observer, bare):
-        kubeconfig = await cluster.ask("start", pods=_PODS)
+        kubeconfig = await cluster.ask("start", pods=pods)
 
         async def observed() -> float:
-            seconds, pods, held = await observer.ask("observe", kubeconfig=kubeconfig)
-            _check(pods)
+            seconds, seen, held = await observer.ask("observe", kubeconfig=kubeconfig)
+            _check(seen, pods)
             holds.append(held)
             return float(seconds)
 
         async def listed() -> float:
-            seconds, pods = await bare.ask("list_pods", kubeconfig=kubeconfig, selector=_SELECTOR)
-            _check(pods)
+            seconds, seen = await bare.ask("list_pods", kubeconfig=kubeconfig, selector=_SELECTOR)
+            _check(seen, pods)
             return float(seconds)
 
-        pairs = await in_turns(observed, listed, world.scale.runs)
-    yield Figure(
-        "7",
-        f"first look at {_PODS:,} pods",
-        "s",
-        pairs.value,
-        pairs.base,
-        "HTTP + msgspec",
-        pairs.spread,
-        ("≤", 2.0),
-        notes=("both wait for the same simulated cluster, whose own work is part of both times",),
-    )
+        pairs = await in_turns(observed, listed, world.scale.runs, warm=world.scale.warm)
+    notes = ("both wait for the same simulated cluster, whose own work is part of both times",)
+    yield compared("7", f"first look at {pods:,} pods", "s", pairs, "HTTP + msgspec", ("≤", 2.0), notes=notes)
     yield Figure(
         "7",
         "longest that it held the event loop",
         "ms",
-        median(holds[1:]),
+        median(holds[-world.scale.runs :]),
         goal=("≤", _LONGEST_HOLD_MILLISECONDS),
         goal_of="value",
     )
 
 
-def _check(pods: float) -> None:
-    if pods != _PODS:
-        raise RuntimeError(f"{pods} pods were seen, not {_PODS}")
+def _check(seen: float, pods: int) -> None:
+    if seen != pods:
+        raise RuntimeError(f"{seen} pods were seen, not {pods}")
 
 
 async def hundred_containers(world: World) -> AsyncIterator[Figure]:
     """A hundred containers made by one client, until all run; each run on a server and a cluster of its own."""
     values, bases = [], []
+    containers = world.scale.brought_up
     for number in range(world.scale.bring_ups):
-        bases.append(await _bare_bring_up(world))
-        values.append(await _bring_up(world, world.directory / f"kubeconfig_{number}.json"))
-    pairs = Pairs(tuple(values), tuple(bases))
-    yield Figure(
+        bases.append(Run(await _bare_bring_up(world, containers)))
+        values.append(Run(await _bring_up(world, world.directory / f"kubeconfig_{number}.json", containers)))
+    yield compared(
         "containers",
-        f"{_CONTAINERS} containers made by one client, until all run",
+        f"{containers} containers made by one client, until all run",
         "s",
-        pairs.value,
-        pairs.base,
+        Pairs(Series(tuple(values)), Series(tuple(bases))),
         "bare Deployments",
-        pairs.spread,
         ("≤", _GOAL_SECONDS),
         goal_of="value",
         notes=(f"medians of {world.scale.bring_ups}; a container's Service is made in both",),
     )
 
 
-async def _bare_bring_up(world: World) -> float:
+async def _bare_bring_up(world: World, containers: int) -> float:
     async with world.children(
         ("loads.cluster", world.cores.asking), ("baselines.kubernetes", world.cores.serving)
     ) as (cluster, bare):
         kubeconfig = await cluster.ask("start")
         seconds: float = await bare.ask(
-            "deployments", kubeconfig=kubeconfig, namespace=_BARE_NAMESPACE, count=_CONTAINERS
+            "deployments", kubeconfig=kubeconfig, namespace=_BARE_NAMESPACE, count=containers
         )
         return seconds
 
 
-async def _bring_up(world: World, file: Path) -> float:
+async def _bring_up(world: World, file: Path, containers: int) -> float:
     async with (
         world.database(reconciled=True) as database,
         world.children(("loads.cluster", world.cores.asking)) as (cluster,),
@@ -122,14 +110,14 @@ async def _bring_up(world: World, file: Path) -> float:
             try:
                 async with asyncio.timeout(_LIMIT_SECONDS):
                     await client.namespaces.create(namespace=namespace_pb2.Namespace(name=_NAMESPACE))
-                    return await _until_all_run(client)
+                    return await _until_all_run(client, containers)
             finally:
                 await client.close()
 
 
-async def _until_all_run(client: AsyncClient) -> float:
+async def _until_all_run(client: AsyncClient, containers: int) -> float:
     began = time.perf_counter()
-    for number in range(_CONTAINERS):
+    for number in range(containers):
         container = pb.Container(
             name=f"web-{number}",
             image="nginx:1.27",
@@ -141,6 +129,6 @@ async def _until_all_run(client: AsyncClient) -> float:
         running = [
             item async for item in client.containers.list(namespace=_NAMESPACE, filter="status = RUNNING")
         ]
-        if len(running) >= _CONTAINERS:
+        if len(running) >= containers:
             return time.perf_counter() - began
         await asyncio.sleep(_POLL_SECONDS)

@@ -1,79 +1,174 @@
-"""Row 8: a late page of the audit log against its first, at growing numbers of records.
+"""Row 8: late pages of lists at growing numbers of rows, against the first page of the smallest.
 
-The late page is asked for with the token that the page before it gave, so all pages are walked once.
+The late page is asked for with the token of the page before it. The way there is taken in large pages: a token belongs
+to a question, not to a size.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
 
 import grpc.aio
 
 from benchmarks import population
-from benchmarks.measure import Figure, in_turns
-from benchmarks.world import World, connected
-from pilothouse.audit.v1 import audit_pb2 as pb
+from benchmarks.measure import Figure, Run, compared, in_turns
+from benchmarks.product import Product
+from benchmarks.world import Database, World, connected
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.container.v1 import container_pb2
 
-_METHOD = "/pilothouse.audit.v1.AuditService/ListOperations"
 _PAGE_SIZE = 50
 _LATE_PAGE = 1_000
+_STRIDE = 1_000
 # So many calls are one run: one takes a few milliseconds.
 _CALLS = 20
 
-Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A method that lists, and what its answers hold."""
+
+    method: str
+    request: Any
+    response: Any
+    items: str
 
 
-async def list_operations(world: World) -> AsyncIterator[Figure]:
-    """Row 8, at each number of records."""
-    async with world.database() as database, world.product(database) as product:
-        token = await product.token()
-        metadata = (("authorization", f"Bearer {token}"),)
+_OPERATIONS = _List(
+    "/pilothouse.audit.v1.AuditService/ListOperations",
+    audit_pb2.ListOperationsRequest,
+    audit_pb2.ListOperationsResponse,
+    "operations",
+)
+_CONTAINERS = _List(
+    "/pilothouse.container.v1.ContainerService/ListContainers",
+    container_pb2.ListContainersRequest,
+    container_pb2.ListContainersResponse,
+    "containers",
+)
+
+
+class _Reader:
+    """Asks one server for pages."""
+
+    def __init__(
+        self,
+        world: World,
+        product: Product,
+        database: Database,
+        listed: _List,
+        channel: grpc.aio.Channel,
+        token: str,
+    ) -> None:
+        self._world = world
+        self._product = product
+        self._database = database
+        self._listed = listed
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(listed.method)
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return self._listed.method.rpartition("/")[2]
+
+    async def token_of(self, page: int) -> str:
+        """The token that asks for this page."""
+        token, left = "", (page - 1) * _PAGE_SIZE
+        while left:
+            size = min(left, _STRIDE)
+            token = (await self._page(token, size)).next_page_token
+            if not token:
+                raise RuntimeError(f"there is no page {page} of {self._listed.items}")
+            left -= size
+        return token
+
+    async def run(self, token: str) -> Run:
+        """Milliseconds of a page, and what it costs."""
+        return await self._world.metered(self._product.process_id, self._database, self._timed(token), "ms")
+
+    async def _timed(self, token: str) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(_CALLS):
+            answer = await self._page(token, _PAGE_SIZE)
+            if len(getattr(answer, self._listed.items)) != _PAGE_SIZE:
+                raise RuntimeError(f"a page of {self._listed.items} was not full")
+        return {"ms": (time.perf_counter() - began) / _CALLS * 1000, "calls": _CALLS}
+
+    async def _page(self, token: str, size: int) -> Any:
+        request = self._listed.request(page_size=size, page_token=token)
+        answer = await self._call(request.SerializeToString(), metadata=self._metadata)
+        return self._listed.response.FromString(answer)
+
+
+async def lists(world: World) -> AsyncIterator[Figure]:
+    """Row 8."""
+    async for figure in _operations(world):
+        yield figure
+    async for figure in _containers(world):
+        yield figure
+
+
+async def _operations(world: World) -> AsyncIterator[Figure]:
+    sizes = world.scale.records
+    async with AsyncExitStack() as stack:
+        readers, databases = [], []
+        for _ in range(2):
+            database = await stack.enter_async_context(world.database())
+            databases.append(database)
+            readers.append(await _reader(stack, world, database, _OPERATIONS))
+        smallest, growing = readers
+        await _records(databases[0], 0, sizes[0])
         written = 0
-        for records in world.scale.records:
-            async with connected(database.superuser) as connection:
-                first = await connection.fetchval("SELECT audit_sequence + 1 FROM stream_head")
-                await population.records(connection, first, first + records - written - 1)
+        for records in sizes:
+            await _records(databases[1], written, records)
             written = records
             page = min(_LATE_PAGE, records // _PAGE_SIZE)
-            async with grpc.aio.insecure_channel(product.address) as channel:
-                call: Call = channel.unary_unary(_METHOD)
-                late = await _token_of(call, metadata, page)
-                pairs = await in_turns(
-                    lambda call=call, late=late: _milliseconds(call, metadata, late),  # type: ignore[misc]
-                    lambda call=call: _milliseconds(call, metadata, ""),  # type: ignore[misc]
-                    world.scale.runs,
-                )
-            yield Figure(
-                "8",
-                f"ListOperations, page {page:,} of {records:,} records",
-                "ms",
-                pairs.value,
-                pairs.base,
-                "page 1",
-                pairs.spread,
-                ("≤", 1.2),
-            )
+            yield await _compared(world, growing, smallest, page, records, sizes[0], 1.2)
 
 
-async def _token_of(call: Call, metadata: tuple[tuple[str, str], ...], page: int) -> str:
-    token = ""
-    for _ in range(page - 1):
-        token = (await _answer(call, metadata, token)).next_page_token
-        if not token:
-            raise RuntimeError(f"there is no page {page}")
-    return token
+async def _records(database: Database, before: int, records: int) -> None:
+    """Adds records to those that this wrote before, and to the few that the server has written itself."""
+    async with connected(database.superuser) as connection:
+        first = await connection.fetchval("SELECT audit_sequence + 1 FROM stream_head")
+        await population.records(connection, first, first + records - before - 1)
 
 
-async def _answer(call: Call, metadata: tuple[tuple[str, str], ...], token: str) -> pb.ListOperationsResponse:
-    request = pb.ListOperationsRequest(page_size=_PAGE_SIZE, page_token=token)
-    return pb.ListOperationsResponse.FromString(await call(request.SerializeToString(), metadata=metadata))
+async def _containers(world: World) -> AsyncIterator[Figure]:
+    smallest, *larger = world.scale.listed
+    async with AsyncExitStack() as stack:
+        base = await _reader(
+            stack, world, await stack.enter_async_context(world.database(smallest)), _CONTAINERS
+        )
+        for containers in larger:
+            database = await stack.enter_async_context(world.database(containers))
+            reader = await _reader(stack, world, database, _CONTAINERS)
+            for page in (1, min(_LATE_PAGE, containers // _PAGE_SIZE)):
+                yield await _compared(world, reader, base, page, containers, smallest, 2.0)
 
 
-async def _milliseconds(call: Call, metadata: tuple[tuple[str, str], ...], token: str) -> float:
-    began = time.perf_counter()
-    for _ in range(_CALLS):
-        answer = await _answer(call, metadata, token)
-        if len(answer.operations) != _PAGE_SIZE:
-            raise RuntimeError(f"a page held {len(answer.operations)} records")
-    return (time.perf_counter() - began) / _CALLS * 1000
+async def _reader(stack: AsyncExitStack, world: World, database: Database, listed: _List) -> _Reader:
+    product = await stack.enter_async_context(world.product(database))
+    channel = await stack.enter_async_context(grpc.aio.insecure_channel(product.address))
+    return _Reader(world, product, database, listed, channel, await product.token())
+
+
+async def _compared(
+    world: World, reader: _Reader, base: _Reader, page: int, rows: int, fewest: int, most: float
+) -> Figure:
+    late = await reader.token_of(page)
+    pairs = await in_turns(
+        lambda: reader.run(late), lambda: base.run(""), world.scale.runs, warm=world.scale.warm
+    )
+    return compared(
+        "8",
+        f"{reader.name}, page {page:,} of {rows:,}",
+        "ms",
+        pairs,
+        f"page 1 of {fewest:,}",
+        ("≤", most),
+    )

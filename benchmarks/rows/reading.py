@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc.aio
 
 from benchmarks.baselines.grpc_server import GET
-from benchmarks.measure import Figure, in_turns
+from benchmarks.child import Child
+from benchmarks.measure import Arm, Figure, Pairs, Run, all_in_turns, compared, database_cost, server_cost
 from benchmarks.population import ACTIVE_NAMESPACES
-from benchmarks.world import World
+from benchmarks.product import Product
+from benchmarks.world import Database, World
 from pilothouse.container.v1 import container_pb2 as pb
 
 METHOD = "/pilothouse.container.v1.ContainerService/GetContainer"
@@ -22,46 +26,50 @@ _REQUESTS = [
 
 
 async def get_container(world: World) -> AsyncIterator[Figure]:
-    """Row 1, at each number of containers."""
-    for containers in world.scale.containers:
-        yield await _get_container(world, containers)
-
-
-async def _get_container(world: World, containers: int) -> Figure:
-    async with (
-        world.database(containers) as database,
-        world.product(database) as product,
-        world.children(
-            ("baselines.grpc_server", world.cores.serving), ("loads.calls", world.cores.asking)
-        ) as (bare, calls),
-    ):
-        token = await product.tenant_token()
-        echo = await bare.ask("start", answer=b64encode(await one_answer(product.address, token)).decode())
-        common = {
-            "requests": encoded_requests(),
-            "concurrency": CONCURRENCY,
-            "seconds": world.scale.seconds,
-        }
-
-        async def rate(**where: str) -> float:
-            answer = await calls.ask("run", **where, **common)
-            return float(answer["rate"])
-
-        pairs = await in_turns(
-            lambda: rate(address=product.address, method=METHOD, token=token),
-            lambda: rate(address=echo, method=GET),
-            world.scale.runs,
+    """Row 1: at each number of containers, and the largest beside the smallest."""
+    sizes = world.scale.containers
+    async with AsyncExitStack() as stack:
+        bare, calls = await stack.enter_async_context(
+            world.children(
+                ("baselines.grpc_server", world.cores.serving), ("loads.calls", world.cores.asking)
+            )
         )
-    return Figure(
-        "1",
-        f"GetContainer, {containers:,} containers, {CONCURRENCY} at a time",
-        "/s",
-        pairs.value,
-        pairs.base,
-        "bare echo",
-        pairs.spread,
-        ("≥", 0.5),
-    )
+        arms: list[Arm] = []
+        answer = b""
+        for size in sizes:
+            database = await stack.enter_async_context(world.database(size))
+            product = await stack.enter_async_context(world.product(database))
+            token = await product.tenant_token()
+            answer = await one_answer(product.address, token)
+            arms.append(_getting(world, calls, product, database, token))
+        echo = await bare.ask("start", answer=b64encode(answer).decode())
+
+        async def echoed() -> Run:
+            asked = calls.ask("run", address=echo, method=GET, **_load(world))
+            return await world.metered(bare.process_id, None, asked)
+
+        base, *products = await all_in_turns((echoed, *arms), world.scale.runs, warm=world.scale.warm)
+    for size, product_runs in zip(sizes, products, strict=True):
+        what = f"GetContainer, {size:,} containers, {CONCURRENCY} at a time"
+        pairs = Pairs(product_runs, base)
+        yield compared("1", what, "/s", pairs, "bare echo", ("≥", 0.4))
+        yield server_cost("1", what, pairs, "bare echo", 2.4)
+        yield database_cost("1", what, product_runs, 250.0)
+    if len(sizes) > 1:
+        what = f"GetContainer, {sizes[-1]:,} containers beside {sizes[0]:,}"
+        yield compared("1", what, "/s", Pairs(products[-1], products[0]), f"at {sizes[0]:,}", ("≥", 0.9))
+
+
+def _getting(world: World, calls: Child, product: Product, database: Database, token: str) -> Arm:
+    async def run() -> Run:
+        asked = calls.ask("run", address=product.address, method=METHOD, token=token, **_load(world))
+        return await world.metered(product.process_id, database, asked)
+
+    return run
+
+
+def _load(world: World) -> dict[str, Any]:
+    return {"requests": encoded_requests(), "concurrency": CONCURRENCY, "seconds": world.scale.seconds}
 
 
 def encoded_requests() -> list[str]:

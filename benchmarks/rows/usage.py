@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
 
 from benchmarks import population
-from benchmarks.child import Child
-from benchmarks.measure import Figure, in_turns
-from benchmarks.world import World, connected
+from benchmarks.measure import Figure, Run, compared, in_turns
+from benchmarks.world import Database, World, connected
 
 _DAYS = 30
-_SAMPLES = 20_000
 _TABLE = "copied_usage"
 # The product's table with its partitions, indexes and foreign key, and without row-level security.
 _SAME_TABLE = """
@@ -31,9 +29,9 @@ _CONTAINERS = (
 
 async def record_usage(world: World) -> AsyncIterator[Figure]:
     """Row 6."""
-    samples = _SAMPLES if world.scale.seconds >= 1 else _SAMPLES // 4
+    samples = world.scale.samples
     async with (
-        world.database(1_000) as database,
+        world.database(world.scale.containers[0]) as database,
         world.product(database) as product,
         world.children(("loads.usage", world.cores.asking), ("loads.usage", world.cores.serving)) as (
             sender,
@@ -45,21 +43,26 @@ async def record_usage(world: World) -> AsyncIterator[Figure]:
             containers = [list(row) for row in await connection.fetch(_CONTAINERS)]
         token = await product.token()
         common: dict[str, Any] = {"containers": containers, "samples": samples}
-        pairs = await in_turns(
-            lambda: sender.ask("record", address=product.address, token=token, **common),
-            lambda: copier.ask("copy", dsn=database.superuser, table=_TABLE, **common),
-            world.scale.runs,
-        )
-    yield Figure(
+
+        async def recorded() -> Run:
+            asked = sender.ask("record", address=product.address, token=token, **common)
+            return await world.metered(product.process_id, database, asked)
+
+        async def copied() -> Run:
+            asked = copier.ask("copy", dsn=database.superuser, table=_TABLE, **common)
+            return await world.metered(copier.process_id, database, asked)
+
+        pairs = await in_turns(recorded, copied, world.scale.runs, warm=world.scale.warm)
+    yield compared(
         "6",
-        f"RecordUsage, {samples:,} samples of 1,000 containers",
+        f"RecordUsage, {samples:,} samples of {len(containers):,} containers",
         "/s",
-        pairs.value,
-        pairs.base,
+        pairs,
         "COPY",
-        pairs.spread,
         ("≥", 0.7),
-        notes=("COPY goes into the same partitioned table with its indexes and its foreign key",),
+        notes=(
+            "COPY goes into the same partitioned table with its indexes and its foreign key; CPU of a sample",
+        ),
     )
 
 
@@ -82,48 +85,44 @@ async def query_usage(world: World) -> AsyncIterator[Figure]:
             (f"{containers:,} containers, all pages", {}, None),
             ("one container", {"namespace": one["namespace"], "container": one["name"]}, one["id"]),
         ):
-            yield await _query(
-                f"QueryUsage, {_DAYS} days by the hour, {what}",
-                asker,
-                bare,
-                {"address": product.address, "token": token, "days": _DAYS, **names},
-                {"dsn": database.superuser, "days": _DAYS, "container_id": container_id},
-                world.scale.runs,
+            question = {"address": product.address, "token": token, "days": _DAYS, **names}
+            summed = {"dsn": database.superuser, "days": _DAYS, "container_id": container_id}
+            arms = (
+                _Asked(world, product.process_id, database, lambda q=question: asker.ask("query", **q)),  # type: ignore[misc]
+                _Asked(world, bare.process_id, database, lambda a=summed: bare.ask("aggregate", **a)),  # type: ignore[misc]
             )
+            pairs = await in_turns(arms[0].run, arms[1].run, world.scale.runs, warm=world.scale.warm)
+            points = arms[0].points | arms[1].points
+            if len(points) != 1:
+                raise RuntimeError(f"the product and the aggregate do not answer the same points: {points}")
+            what = f"QueryUsage, {_DAYS} days by the hour, {what} ({points.pop():,.0f} points)"
+            yield compared("9", what, "s", pairs, "one aggregate", ("≤", 0.1))
+
+
+class _Asked:
+    """An arm that asks once a run; `points` are the numbers of points that came."""
+
+    def __init__(
+        self, world: World, process_id: int, database: Database, ask: Callable[[], Awaitable[list[float]]]
+    ) -> None:
+        self._world = world
+        self._process_id = process_id
+        self._database = database
+        self._ask = ask
+        self.points: set[float] = set()
+
+    async def run(self) -> Run:
+        """Seconds of the question."""
+        return await self._world.metered(self._process_id, self._database, self._answered(), "seconds")
+
+    async def _answered(self) -> dict[str, float]:
+        seconds, found = await self._ask()
+        self.points.add(found)
+        return {"seconds": seconds, "calls": 1}
 
 
 async def _first_container(connection: asyncpg.Connection) -> Any:
     return await connection.fetchrow(
         "SELECT c.id, c.name, n.name AS namespace FROM containers AS c"
         " JOIN namespaces AS n ON n.id = c.namespace_id ORDER BY c.id LIMIT 1"
-    )
-
-
-async def _query(
-    what: str, asker: Child, bare: Child, asked: dict[str, Any], aggregated: dict[str, Any], runs: int
-) -> Figure:
-    points: set[float] = set()
-
-    async def product() -> float:
-        seconds, found = await asker.ask("query", **asked)
-        points.add(found)
-        return float(seconds)
-
-    async def baseline() -> float:
-        seconds, found = await bare.ask("aggregate", **aggregated)
-        points.add(found)
-        return float(seconds)
-
-    pairs = await in_turns(product, baseline, runs)
-    if len(points) != 1:
-        raise RuntimeError(f"the product and the aggregate do not answer the same points: {points}")
-    return Figure(
-        "9",
-        f"{what} ({points.pop():,.0f} points)",
-        "s",
-        pairs.value,
-        pairs.base,
-        "one aggregate",
-        pairs.spread,
-        ("≤", 0.1),
     )

@@ -1,115 +1,177 @@
-"""Rows 2 and 3: CreateContainer against bare inserts of the same rows, and against itself without audit records."""
+"""Rows 2 and 3: CreateContainer against bare inserts of the same rows, and against itself without record and event."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 
+from benchmarks.baselines.grpc_server import CREATE
 from benchmarks.child import Child
-from benchmarks.measure import Figure, in_turns
-from benchmarks.population import ACTIVE_NAMESPACES
-from benchmarks.world import World, connected
+from benchmarks.measure import (
+    Arm,
+    Figure,
+    Pairs,
+    Run,
+    all_in_turns,
+    compared,
+    database_cost,
+    in_turns,
+    server_cost,
+)
+from benchmarks.population import ACTIVE_NAMESPACES, WRITTEN_NAMESPACES
+from benchmarks.product import Product
+from benchmarks.unrecorded import NOTHING_PENDING
+from benchmarks.world import Database, World, connected
 
-_CLIENTS = 16
-_NAMESPACES = [f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)]
+CLIENTS = 16
+# One for each client.
+NAMESPACES = [f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)]
+_MANY_NAMESPACES = [f"tenant-{i}" for i in range(WRITTEN_NAMESPACES)]
 # Whose rows the bare ones are: a copy that no server was on has no user yet.
 _USER = (
     "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash)"
     " VALUES ('tenant', 'tenant', 'tenant@example.org', 'tenant@example.org', '!')"
 )
-_RECORDS = "SELECT count(*) FROM operation_logs WHERE action = 'create' AND resource_type = 'container'"
+_KEPT = """
+SELECT (SELECT count(*) FROM operation_logs WHERE action = 'create' AND resource_type = 'container'),
+       (SELECT count(*) FROM events WHERE resource_type = 'container')
+"""
 
 
 async def create_container(world: World) -> AsyncIterator[Figure]:
-    """Row 2, at each number of containers."""
-    for containers in world.scale.containers:
-        yield await _create_container(world, containers)
-
-
-async def _create_container(world: World, containers: int) -> Figure:
-    seconds = world.scale.seconds
-    async with (
-        world.database(containers) as database,
-        world.database(containers) as bare_database,
-        world.product(database) as product,
-        world.children(("baselines.inserts", world.cores.serving), ("loads.calls", world.cores.asking)) as (
-            inserts,
-            calls,
-        ),
-    ):
-        async with connected(bare_database.superuser) as connection:
-            await connection.execute(_USER)
-        await inserts.ask("connect", dsn=bare_database.superuser, clients=_CLIENTS, namespaces=_NAMESPACES)
-        token = await product.tenant_token()
-        pairs = await in_turns(
-            lambda: _rate(calls, product.address, token, seconds),
-            lambda: inserts.ask("run", seconds=seconds),
-            world.scale.runs,
+    """Rows 2 and 2b: at each number of containers, and the largest beside the smallest."""
+    sizes = world.scale.containers
+    async with AsyncExitStack() as stack:
+        bare, calls = await stack.enter_async_context(
+            world.children(
+                ("baselines.grpc_server", world.cores.serving), ("loads.calls", world.cores.asking)
+            )
         )
-    return Figure(
-        "2",
-        f"CreateContainer, durable, {containers:,} containers, {_CLIENTS} clients",
-        "/s",
-        pairs.value,
-        pairs.base,
-        "bare inserts",
-        pairs.spread,
-        ("≥", 0.4),
+        echo = await bare.ask("start")
+
+        async def echoed() -> Run:
+            return await world.metered(
+                bare.process_id, None, create(calls, echo, "", world.scale.seconds, method=CREATE)
+            )
+
+        arms: list[Arm] = [echoed]
+        for size in sizes:
+            database = await stack.enter_async_context(world.database(size))
+            product = await stack.enter_async_context(world.product(database))
+            arms.append(_creating(world, calls, product, database, await product.tenant_token()))
+            arms += [await _inserting(stack, world, size, locked=locked) for locked in (True, False)]
+        echoes, *measured = await all_in_turns(arms, world.scale.runs, warm=world.scale.warm)
+    products, locked, unlocked = measured[::3], measured[1::3], measured[2::3]
+    for number, size in enumerate(sizes):
+        what = f"CreateContainer, durable, {size:,} containers, {CLIENTS} clients"
+        made, against_echo = products[number], Pairs(products[number], echoes)
+        yield compared("2", what, "/s", Pairs(made, locked[number]), "inserts, one lock", ("≥", 1.3))
+        yield compared("2b", what, "/s", Pairs(made, unlocked[number]), "inserts, no lock", ("≥", 0.5))
+        yield server_cost("2", what, against_echo, "bare echo", 7.5)
+        yield database_cost("2", what, made, 1_500.0)
+    if len(sizes) > 1:
+        what = f"CreateContainer, {sizes[-1]:,} containers beside {sizes[0]:,}"
+        yield compared("2", what, "/s", Pairs(products[-1], products[0]), f"at {sizes[0]:,}", ("≥", 0.9))
+
+
+def _creating(world: World, calls: Child, product: Product, database: Database, token: str) -> Arm:
+    async def run() -> Run:
+        made = create(calls, product.address, token, world.scale.seconds)
+        return await world.metered(product.process_id, database, made)
+
+    return run
+
+
+async def _inserting(stack: AsyncExitStack, world: World, size: int, *, locked: bool) -> Arm:
+    """The bare inserts, in a process and a database of their own."""
+    database = await stack.enter_async_context(world.database(size))
+    (inserts,) = await stack.enter_async_context(world.children(("baselines.inserts", world.cores.serving)))
+    async with connected(database.superuser) as connection:
+        await connection.execute(_USER)
+    await inserts.ask(
+        "connect", dsn=database.superuser, clients=CLIENTS, namespaces=NAMESPACES, locked=locked
     )
 
+    async def run() -> Run:
+        inserted = inserts.ask("run", seconds=world.scale.seconds)
+        return await world.metered(inserts.process_id, database, inserted)
 
-async def create(calls: Child, address: str, token: str, seconds: float) -> Mapping[str, float]:
-    """Containers made by sixteen callers; what the child answers."""
+    return run
+
+
+async def create(
+    calls: Child,
+    address: str,
+    token: str,
+    seconds: float,
+    *,
+    method: str = "",
+    clients: int = CLIENTS,
+    namespaces: list[str] = NAMESPACES,
+) -> Mapping[str, float]:
+    """Containers made by so many callers, in turn in these namespaces; what the child says."""
     answer: Mapping[str, float] = await calls.ask(
         "create",
         address=address,
-        namespaces=_NAMESPACES,
-        concurrency=_CLIENTS,
+        namespaces=namespaces,
+        concurrency=clients,
         seconds=seconds,
         token=token,
+        **({"method": method} if method else {}),
     )
     return answer
 
 
-async def _rate(calls: Child, address: str, token: str, seconds: float) -> float:
-    return (await create(calls, address, token, seconds))["rate"]
-
-
 async def audit(world: World) -> AsyncIterator[Figure]:
-    """Row 3, at each number of containers."""
-    for containers in world.scale.containers:
-        yield await _audit(world, containers)
-
-
-async def _audit(world: World, containers: int) -> Figure:
-    seconds = world.scale.seconds
+    """Row 3, at each number of writers."""
+    size = world.scale.containers[0]
     unrecorded = (sys.executable, "-m", "benchmarks.unrecorded", "serve")
     async with (
-        world.database(containers) as database,
-        world.database(containers) as other_database,
+        world.database(size) as database,
+        world.database(size) as other_database,
         world.product(database) as product,
         world.product(other_database, program=unrecorded) as without,
         world.children(("loads.calls", world.cores.asking)) as (calls,),
+        connected(other_database.superuser) as connection,
     ):
-        token, other_token = await product.tenant_token(), await without.tenant_token()
-        pairs = await in_turns(
-            lambda: _rate(calls, product.address, token, seconds),
-            lambda: _rate(calls, without.address, other_token, seconds),
-            world.scale.runs,
-        )
+        await connection.execute(NOTHING_PENDING)
+        sides = [
+            (server, stored, await server.tenant_token(WRITTEN_NAMESPACES))
+            for server, stored in ((product, database), (without, other_database))
+        ]
+
+        async def written(side: int, writers: int) -> Run:
+            server, stored, token = sides[side]
+            made = create(
+                calls,
+                server.address,
+                token,
+                world.scale.seconds,
+                clients=writers,
+                namespaces=_MANY_NAMESPACES,
+            )
+            return await world.metered(server.process_id, stored, made)
+
+        for writers in world.scale.writers:
+            pairs = await in_turns(
+                lambda writers=writers: written(0, writers),  # type: ignore[misc]
+                lambda writers=writers: written(1, writers),  # type: ignore[misc]
+                world.scale.runs,
+                warm=world.scale.warm,
+            )
+            yield compared(
+                "3",
+                f"the same with its record and event, {writers} writers, {WRITTEN_NAMESPACES} namespaces",
+                "/s",
+                pairs,
+                "without",
+                ("≥", 0.8),
+            )
+        await product.stop()
         kept = []
-        for asked in (database, other_database):
-            async with connected(asked.superuser) as connection:
-                kept.append(await connection.fetchval(_RECORDS))
-    if not kept[0] or kept[1]:
-        raise RuntimeError(f"{kept[0]} records were kept with the audit, {kept[1]} without")
-    return Figure(
-        "3",
-        f"the same with its audit record and chain, {containers:,} containers",
-        "/s",
-        pairs.value,
-        pairs.base,
-        "without",
-        pairs.spread,
-        ("≥", 0.85),
-    )
+        for stored in (database, other_database):
+            async with connected(stored.superuser) as connection:
+                kept.append(tuple(await connection.fetchrow(_KEPT)))
+    if not all(kept[0]) or any(kept[1]):
+        raise RuntimeError(f"records and events kept: {kept[0]} with them, {kept[1]} without")

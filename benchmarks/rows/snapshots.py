@@ -1,0 +1,51 @@
+"""Rows 2 and 5 while a snapshot is held open: a dump, a long report, a first state that takes minutes.
+
+What a snapshot could see is kept, so what is short-lived (pending changes, differences of quotas) lies about dead, and
+whoever looks for the living looks at it. Two servers on a database each take the same load for a while; in one of the
+databases a transaction stands that began before. Then both are measured in turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from benchmarks.measure import Figure, Run, compared, in_turns
+from benchmarks.rows.watching import LATENCY_WATCHERS, Changes
+from benchmarks.rows.writing import CLIENTS, create
+from benchmarks.world import World, connected
+
+
+async def snapshot(world: World) -> AsyncIterator[Figure]:
+    """CreateContainer, and change to delivery, with the snapshot beside without."""
+    seconds, runs, warm = world.scale.held_seconds, world.scale.runs, world.scale.warm
+    async with AsyncExitStack() as stack:
+        sides, changes = [], []
+        for _ in range(2):
+            database = await stack.enter_async_context(world.database(world.scale.containers[0]))
+            product = await stack.enter_async_context(world.product(database))
+            calls, watches = await stack.enter_async_context(
+                world.children(("loads.calls", world.cores.asking), ("loads.watches", world.cores.asking))
+            )
+            sides.append((product, database, calls, await product.tenant_token()))
+            changes.append(await Changes.made(world, product, database, watches))
+        held = await stack.enter_async_context(connected(sides[0][1].superuser))
+        await held.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await held.fetchval("SELECT revision FROM stream_head")
+
+        async def created(side: int, length: float) -> Run:
+            product, database, calls, token = sides[side]
+            made = create(calls, product.address, token, length)
+            return await world.metered(product.process_id, database, made)
+
+        # Both at once: the longer each of them is loaded, the more is dead.
+        await asyncio.gather(*(created(side, seconds) for side in range(2)))
+        creates = await in_turns(
+            lambda: created(0, world.scale.seconds), lambda: created(1, world.scale.seconds), runs, warm=warm
+        )
+        deliveries = await in_turns(changes[0].run, changes[1].run, runs, warm=warm)
+    held_open = f"a snapshot held open for {seconds:g} s of it"
+    yield compared("2", f"CreateContainer, {CLIENTS} clients, {held_open}", "/s", creates, "without it")
+    what = f"change to delivery, p99 of {LATENCY_WATCHERS} watchers, {held_open}"
+    yield compared("5", what, "ms", deliveries, "without it")

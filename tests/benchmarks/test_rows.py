@@ -1,0 +1,51 @@
+"""Each row of the table is measured once, at a size at which its figures mean nothing: that it still works."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.rows.every import ROWS
+
+from tests.processes import finished
+from tests.readme.served import ROOT, Shell, environment
+
+pytestmark = pytest.mark.full
+
+# Why a row may have no figure here.
+_NOT_HERE = ("etcd is not installed", "no such option")
+
+
+async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
+    page = tmp_path / "table.md"
+    code, output, errors = await finished(
+        *(sys.executable, "-m", "benchmarks", "--smoke", "--markdown", str(page)),
+        seconds=150.0,
+        cwd=ROOT,
+        env=environment(tmp_path),
+    )
+    assert code == 0, output.decode() + errors.decode()
+    lines = page.read_text().splitlines()
+    for name, row in ROWS.items():
+        if row.usual:
+            found = [line for line in lines if line.startswith(f"| {row.printed or name} |")]
+            why = [line for line in lines if line.startswith(f"- row {name}, ") and "not measured" in line]
+            assert found or any(reason in line for line in why for reason in _NOT_HERE), f"row {name}: {why}"
+            assert all(any(reason in line for reason in _NOT_HERE) for line in why)
+    (head,) = [line for line in lines if "Linux" in line]
+    assert "cores" in head
+    assert any("PostgreSQL 1" in line and "grpcio" in line for line in lines)
+
+
+async def test_a_profile_has_layers_and_statements(tmp_path: Path) -> None:
+    printed = await Shell("", tmp_path).run("make profile ROW=2 ARGS='--seconds 1 --containers 100'")
+    for words in (
+        "server, ",
+        "PostgreSQL",
+        "gRPC and event loop",
+        "handler and rules",
+        "audit",
+        "put_changes",
+    ):
+        assert words in printed
