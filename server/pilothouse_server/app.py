@@ -62,6 +62,7 @@ from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.periodic import MAKE_PARTITIONS, Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_anew
 from pilothouse_server.supervision import Supervisor
 from pilothouse_server.watch.hub import Hub
 
@@ -119,6 +120,7 @@ class Application:
             ),
             reconcilers=self.reconcilers,
         )
+        self.watched: dict[str, Watched] = {}
         self._passwords = Passwords()
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
         self._authorization = AuthorizationLayer(self.authenticator)
@@ -149,7 +151,11 @@ class Application:
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("usage stream", self.usage_stream.run)
         rolling_up = Periodic("roll up usage", ROLL_UP_SECONDS, lambda: roll_up(self.store))
-        periodic = PeriodicWork(self.store, [*standard_jobs(self.store, self.settings), rolling_up])
+        rendering = Periodic(
+            "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
+        )
+        jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering]
+        periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
         self._supervisor.start("periodic work", periodic.run)
         await self.feed.started()
@@ -190,7 +196,8 @@ class Application:
         )
         nouns = self._nouns(watches, page_key)
         for noun in nouns:
-            self.store.renderers |= noun.renderers
+            self.watched |= noun.watched
+        self.store.renderers |= {name: each.render for name, each in self.watched.items()}
         descriptors: dict[Any, object] = {noun.service.DESCRIPTOR: noun.service for noun in nouns}
         identity = IdentityService.DESCRIPTOR
         permissions = method_rules.permissions([*descriptors, identity]).union(

@@ -74,6 +74,9 @@ _PER_TENANT: dict[str, str] = {
         VALUES ('settings', $1, 'settings', jsonb_build_object('tenant', $2))""",
     "secrets": """INSERT INTO secrets (name, namespace_id, kubernetes_name, data, ciphertext, data_key, key_id)
         VALUES ('password-' || $2, $1, 'password', '{"password": {"size_bytes": 8}}', '\\x01', '\\x02', 'key-1')""",
+    "rendered_messages": """INSERT INTO rendered_messages
+        (resource_type, resource_id, namespace_id, row_version, format, message)
+        VALUES ('container', $1, $1, 1, 1, '\\x01')""",
     "operations": """INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id)
         VALUES (md5($2)::uuid, 10 + $1, 'CreateContainer', 'container', $1, $1)""",
     "idempotency_keys": """INSERT INTO idempotency_keys (user_id, request_id, method, request_hmac)

@@ -40,6 +40,7 @@ from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSetting
 from pilothouse_server.rpc.noun import InNamespaces
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import engine
+from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceId
@@ -244,7 +245,7 @@ async def world(database: Database, *, speed: float = 10.0) -> AsyncIterator[Wor
     engines = engine.Database.connect(settings)
     store = Store(engines)
     for noun in ("container", "namespace"):
-        store.renderers[noun] = lambda entity: msgspec.json.encode(entity.name)
+        store.renderers[noun] = lambda entity: Rendered(msgspec.json.encode(entity.name))
     try:
         async with SimulatedCluster(speed=speed) as cluster:
             made = World(database, cluster, store)

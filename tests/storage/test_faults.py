@@ -24,6 +24,7 @@ from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSetting
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
@@ -63,7 +64,7 @@ class DyingClient:
 @pytest_asyncio.fixture(loop_scope="session")
 async def here(database: Database) -> AsyncIterator[World]:
     async with world(database) as made:
-        made.store.renderers["volume"] = lambda entity: msgspec.json.encode(entity.name)
+        made.store.renderers["volume"] = lambda entity: Rendered(msgspec.json.encode(entity.name))
         made.cluster.store.create(
             STORAGE_CLASSES,
             {"metadata": {"name": "quick"}, "provisioner": PROVISIONER, "allowVolumeExpansion": True},

@@ -9,8 +9,7 @@ the events, so that the calling server can hand them to its watchers without ano
 Why the order is right. The id is taken by the mutation's last statement, so whoever waited for a row of this
 transaction takes a larger one, after its commit; so changes of one object are numbered in the order of their commits,
 and who saw A committed before it began B is numbered after A. Nothing is written after the id is taken, and nothing
-that waits: no foreign key, trigger or deferred constraint stands on the table. All of one transaction is one row, so
-it is numbered together.
+that waits: no foreign key, trigger or deferred constraint stands on the table. All of a transaction is one row.
 
 What is checked where. The domains below hold every constraint of the log and of the events that a single value can
 break, so that it is refused in the mutation. What breaks only as it is numbered (there is no such user, no partition
@@ -44,7 +43,7 @@ _RECORD_COLUMNS = (
 
 def upgrade() -> None:
     _tables()
-    _put()
+    define_put_changes()
     _sequence()
     _append()
 
@@ -177,7 +176,8 @@ GRANT SELECT (id, sqlstate, set_aside_at) ON pending_incidents TO @system@;
 """)
 
 
-def _put() -> None:
+def define_put_changes() -> None:
+    """Defines the function as this release has it; later migrations come back to it on their way down."""
     run("""
 CREATE FUNCTION put_changes(
     p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[],

@@ -14,6 +14,7 @@ from pilothouse_server.config.operations.config_maps import SingleKeys
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import Converter, Differences
+from pilothouse_server.rpc.ready import ReadyMessages
 
 # The values of a secret: given, and never shown again.
 _VALUES = ("data", "string_data")
@@ -21,26 +22,24 @@ _VALUES = ("data", "string_data")
 CONFIG_MAP: Converter[ConfigMap, pb.ConfigMap] = Converter(
     ConfigMap,
     pb.ConfigMap,
-    Differences(struct_only=("id", "namespace_ref", "taken_over")),
+    Differences(struct_only=("id", "namespace_ref", "taken_over", "row_version")),
     parts=(wire.CONDITION,),
 )
 SECRET: Converter[Secret, pb.Secret] = Converter(
     Secret,
     pb.Secret,
-    Differences(struct_only=("id", "namespace_ref", "taken_over"), message_only=_VALUES),
+    Differences(struct_only=("id", "namespace_ref", "taken_over", "row_version"), message_only=_VALUES),
     parts=(wire.CONDITION,),
 )
 SECRET_UPDATABLE = SECRET.updatable | {*_VALUES}
-
-
-def render_config_map(value: ConfigMap) -> bytes:
-    """Returns a config map as an event holds it: inside the message that distinguishes it from a secret."""
-    return pb.Config(config_map=CONFIG_MAP.to_proto(value)).SerializeToString()
-
-
-def render_secret(value: Secret) -> bytes:
-    """Returns a secret as an event holds it: inside the message that distinguishes it from a config map."""
-    return pb.Config(secret=SECRET.to_proto(value)).SerializeToString()
+# The creator's name changes without them. An event holds each inside the message that distinguishes the two.
+_EITHER = pb.Config.DESCRIPTOR.fields_by_name
+READY_CONFIG_MAP: ReadyMessages[ConfigMap, pb.ConfigMap] = ReadyMessages(
+    CONFIG_MAP, ("created_by",), within=_EITHER["config_map"]
+)
+READY_SECRET: ReadyMessages[Secret, pb.Secret] = ReadyMessages(
+    SECRET, ("created_by",), within=_EITHER["secret"]
+)
 
 
 def single_keys(request: pb.UpdateConfigMapRequest) -> SingleKeys:

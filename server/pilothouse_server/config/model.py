@@ -35,6 +35,7 @@ class Config(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 1
     observed_generation: int = 0
     resource_version: int = 1
+    row_version: int = 1
     deletion_requested_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

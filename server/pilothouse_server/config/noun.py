@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config import messages
 from pilothouse_server.config.operations import configs
@@ -10,6 +12,7 @@ from pilothouse_server.config.service import ConfigService
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.unready import Watched
 
 
 def config_noun(
@@ -18,6 +21,17 @@ def config_noun(
     """Returns the noun config; `readers` knows who reads config maps and secrets."""
     return Noun(
         service=ConfigService(watches, page_key, connect, envelopes, readers),
-        renderers={"config_map": messages.render_config_map, "secret": messages.render_secret},
+        watched={
+            "config_map": Watched(
+                partial(configs.get_many, kind="config_map"),
+                messages.READY_CONFIG_MAP.render,
+                messages.READY_CONFIG_MAP.format,
+            ),
+            "secret": Watched(
+                partial(configs.get_many, kind="secret"),
+                messages.READY_SECRET.render,
+                messages.READY_SECRET.format,
+            ),
+        },
         in_namespaces=InNamespaces(cascade=configs.delete_all, forget=configs.forget_all, held=configs.held),
     )

@@ -34,6 +34,7 @@ def _common() -> list[Column[Any]]:
         Column("generation", BigInteger),
         Column("observed_generation", BigInteger),
         Column("resource_version", BigInteger),
+        Column("row_version", BigInteger),
         Column("created_at", DateTime(timezone=True)),
         Column("updated_at", DateTime(timezone=True)),
         Column("created_by", BigInteger),

@@ -8,6 +8,7 @@ from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
 from pilothouse_server.containers.service import ContainerService, ImportContainers
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.unready import Watched
 
 
 def containers_noun(
@@ -16,7 +17,7 @@ def containers_noun(
     """Returns the noun containers; `import_containers` serves the call that takes Deployments over."""
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers),
-        renderers={"container": messages.CONTAINER.render},
+        watched={"container": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
         permissions=frozenset({PRIVILEGED_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held

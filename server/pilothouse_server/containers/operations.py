@@ -48,6 +48,7 @@ list_page = repository.list_containers
 list_history = repository.list_history
 list_images = repository.list_images
 list_pods = repository.list_pods
+get_many = repository.get_many
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Container:

@@ -56,6 +56,7 @@ CONTAINERS = Table(
     Column("generation", BigInteger),
     Column("observed_generation", BigInteger),
     Column("resource_version", BigInteger),
+    Column("row_version", BigInteger),
     comment="Desired and observed state of a container; one Deployment on its cluster.",
 )
 

@@ -16,6 +16,12 @@ FAILED = "FailedAttachVolume"
 _CLAIM = "persistent_volume_claim"
 
 
+def shows_volumes(container: Container) -> bool:
+    """Whether a condition of the container follows from its volumes, which may change without it."""
+    condition = volumes_attachable(container)
+    return condition is not None and condition.reason != FAILED
+
+
 def volumes_attachable(container: Container) -> Condition | None:
     """False where the cluster says so, Unknown where several replicas want what one node gets; else there is none."""
     observed = container.observed

@@ -8,6 +8,7 @@ from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import Converter, Differences, EnumWords
+from pilothouse_server.rpc.ready import ReadyMessages
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import NamespaceId
 
@@ -16,9 +17,12 @@ QUOTA: Converter[Quota, pb.ResourceQuota] = Converter(Quota, pb.ResourceQuota)
 NAMESPACE: Converter[Namespace, pb.Namespace] = Converter(
     Namespace,
     pb.Namespace,
-    Differences(names={"resource_quota": "quota"}, struct_only=("id", "adopted")),
+    Differences(names={"resource_quota": "quota"}, struct_only=("id", "adopted", "row_version")),
     parts=(wire.CONDITION, QUOTA),
 )
+
+# The creator's name and what is known of its cluster change without the namespace.
+READY: ReadyMessages[Namespace, pb.Namespace] = ReadyMessages(NAMESPACE, ("created_by", "stale_since"))
 
 
 async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -> NamespaceId | None:

@@ -182,6 +182,7 @@ def refuse_inactive(namespace: Namespace) -> None:
 
 list_page = repository.list_namespaces
 stream = repository.stream_namespaces
+get_many = repository.get_many
 
 
 class NamespacesOnCluster:

@@ -99,6 +99,12 @@ async def get(transaction: ReadTransaction, namespace_id: int) -> Namespace | No
     return None if row is None else _namespace(row)
 
 
+async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Namespace]:
+    """The living namespaces with these ids, in the order of their ids; missing ones are left out."""
+    query = _namespaces().where(NAMESPACES.c.id.in_(ids)).order_by(NAMESPACES.c.id)
+    return [_namespace(row) for row in (await transaction.connection.execute(query)).all()]
+
+
 async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) -> Namespace:
     """Adds a row and answers it whole."""
     statement = (
@@ -210,6 +216,7 @@ def _namespace(row: Row[Any]) -> Namespace:
         generation=row.generation,
         observed_generation=row.observed_generation,
         resource_version=row.resource_version,
+        row_version=row.row_version,
         deletion_requested_at=row.deletion_requested_at,
         created_at=row.created_at,
         updated_at=row.updated_at,

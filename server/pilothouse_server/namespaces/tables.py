@@ -26,6 +26,7 @@ NAMESPACES = table(
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),
+    column("row_version", BigInteger()),
     column("created_at", DateTime(timezone=True)),
     column("updated_at", DateTime(timezone=True)),
     column("created_by", BigInteger()),

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from pilothouse_server.store.unit_of_work import ReadTransaction, Renderer, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unready import Watched
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 # Marks everything of a noun in a namespace for deletion.
@@ -41,11 +42,11 @@ class InNamespaces:
 class Noun:
     """One noun of the API.
 
-    `renderers`: what makes the bytes of a watched resource, by its type. `permissions`: those that its operations ask
-    for beside the ones that its methods declare. `in_namespaces` is None for what does not live in them.
+    `watched`: how its watched resources are loaded and rendered, by their types. `permissions`: those that its
+    operations ask for beside the ones that its methods declare. `in_namespaces` is None for what does not live in them.
     """
 
     service: Service
-    renderers: Mapping[str, Renderer] = field(default_factory=dict)
+    watched: Mapping[str, Watched] = field(default_factory=dict)
     permissions: frozenset[str] = frozenset()
     in_namespaces: InNamespaces | None = None

@@ -32,6 +32,7 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
+from pilothouse_server.rpc.encoding import varint
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
 from pilothouse_server.store.feed import (
     MOST_PENDING_IDS,
@@ -354,7 +355,7 @@ def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | Non
 
 def _added(message: bytes) -> bytes:
     """An answer with a resource of the first state: fields 1 (enum) and 2 (message)."""
-    return b"".join((b"\x08", _varint(resource.CHANGE_TYPE_ADDED), b"\x12", _varint(len(message)), message))
+    return b"".join((b"\x08", varint(resource.CHANGE_TYPE_ADDED), b"\x12", varint(len(message)), message))
 
 
 def _serialised(change: int, event: FeedEvent, token: str) -> bytes:
@@ -365,30 +366,21 @@ def _serialised(change: int, event: FeedEvent, token: str) -> bytes:
     return b"".join(
         (
             b"\x08",
-            _varint(change),
+            varint(change),
             b"\x12",
-            _varint(len(event.message)),
+            varint(len(event.message)),
             event.message,
             b"\x18",
-            _varint(event.revision),
+            varint(event.revision),
             b"\x22",
-            _varint(len(token)),
+            varint(len(token)),
             token.encode(),
         )
     )
 
 
 def _marker(change: int, revision: int, token: str) -> bytes:
-    parts = [b"\x08", _varint(change)]
+    parts = [b"\x08", varint(change)]
     if revision:
-        parts += [b"\x18", _varint(revision)]
-    return b"".join((*parts, b"\x22", _varint(len(token)), token.encode()))
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append((value & 0x7F) | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+        parts += [b"\x18", varint(revision)]
+    return b"".join((*parts, b"\x22", varint(len(token)), token.encode()))

@@ -9,13 +9,14 @@ from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.mounter import Mounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.storage.service import StorageService
+from pilothouse_server.store.unready import Watched
 
 
 def storage_noun(watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter) -> Noun:
     """Returns the noun storage; `mounter` mounts volumes into containers."""
     return Noun(
         service=StorageService(watches, page_key, connect, mounter),
-        renderers={"volume": messages.VOLUME.render},
+        watched={"volume": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
         permissions=frozenset({HOST_PATH_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held

@@ -36,6 +36,7 @@ Check = Callable[[Volume], None]
 
 list_page = repository.list_volumes
 stream = repository.stream_volumes
+get_many = repository.get_many
 showing = repository.showing
 
 

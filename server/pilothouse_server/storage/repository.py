@@ -348,6 +348,7 @@ def _volume(row: Row[Any]) -> Volume:
         generation=row.generation,
         observed_generation=row.observed_generation,
         resource_version=row.resource_version,
+        row_version=row.row_version,
         deletion_requested_at=row.deletion_requested_at,
         created_at=row.created_at,
         updated_at=row.updated_at,

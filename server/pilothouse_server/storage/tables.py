@@ -37,6 +37,7 @@ VOLUMES = Table(
     Column("generation", BigInteger),
     Column("observed_generation", BigInteger),
     Column("resource_version", BigInteger),
+    Column("row_version", BigInteger),
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
     Column("created_by", BigInteger),

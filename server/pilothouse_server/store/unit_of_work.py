@@ -34,10 +34,11 @@ from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, translated
+from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.tasks import uncancelled
 
 Kind = Literal["added", "modified", "deleted"]
-Renderer = Callable[[Any], bytes]
+Renderer = Callable[[Any], Rendered]
 
 _ENQUEUE = text(
     "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at) "
@@ -219,17 +220,19 @@ class UnitOfWork:
         if not (audit or transaction.events or idempotency):
             return False
         records, hashes = append.audit_rows(audit)
+        rendered = [self._renderers[event.resource_type](event.entity) for event in transaction.events]
         await transaction.connection.execute(
             append.STATEMENT,
             {
                 "audit": records,
                 "hashes": hashes,
                 "events": orjson.dumps(
-                    [self._event(event, transaction) for event in transaction.events]
+                    [
+                        self._event(event, transaction, message)
+                        for event, message in zip(transaction.events, rendered, strict=True)
+                    ]
                 ).decode(),
-                "messages": [
-                    self._renderers[event.resource_type](event.entity) for event in transaction.events
-                ],
+                "messages": [message.message for message in rendered],
                 "operation": None if operation is None else orjson.dumps(operation).decode(),
                 "idempotency": None
                 if idempotency is None
@@ -238,8 +241,8 @@ class UnitOfWork:
         )
         return True
 
-    def _event(self, event: Event, transaction: Transaction) -> dict[str, Any]:
-        return {
+    def _event(self, event: Event, transaction: Transaction, rendered: Rendered) -> dict[str, Any]:
+        described: dict[str, Any] = {
             "resource_type": event.resource_type,
             "resource_id": event.resource_id,
             "namespace_id": event.namespace_id,
@@ -251,6 +254,7 @@ class UnitOfWork:
             "status_before": event.status_before,
             "operation_id": str(transaction.operation_id) if self._actor.user_id is not None else None,
         }
+        return described | rendered.place(event.entity) if rendered.kept_bytes else described
 
     async def _close(self) -> None:
         connection = self._forget()
@@ -265,7 +269,7 @@ class UnitOfWork:
 class Store:
     """Every way to the database.
 
-    `renderers` are filled by the composition root: resource type → protobuf bytes.
+    `renderers` are filled by the composition root: resource type → protobuf bytes, and what of them is kept.
     """
 
     def __init__(self, database: Database) -> None:

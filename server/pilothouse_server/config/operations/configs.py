@@ -49,6 +49,7 @@ WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
 
 list_page = repository.list_page
 stream = repository.stream
+get_many = repository.get_many
 
 
 async def locate(

@@ -131,6 +131,6 @@ async def _rewrap(
         await encryption_keys.put_rewrapped(transaction, table, each.id, data_key, active)
         done.append(each.id)
     if table is SECRETS and done:
-        for secret in await repository.get_many(transaction, "secret", done):
+        for secret in await repository.get_many(transaction, done, "secret"):
             transaction.emit(configs.event("secret", secret, "modified", secret))
     return len(done)

@@ -81,7 +81,7 @@ async def get(
     return None if row is None else value(kind, row)
 
 
-async def get_many(transaction: ReadTransaction, kind: Kind, ids: Sequence[int]) -> list[Config]:
+async def get_many(transaction: ReadTransaction, ids: Sequence[int], kind: Kind) -> list[Config]:
     """Those with these ids, in the order of their ids; missing ones are left out."""
     query = selected(kind).where(TABLES[kind].c.id.in_(ids)).order_by(TABLES[kind].c.id)
     return [value(kind, row) for row in (await transaction.connection.execute(query)).all()]

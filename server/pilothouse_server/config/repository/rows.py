@@ -88,6 +88,7 @@ def _common(row: Row[Any]) -> dict[str, Any]:
         "generation": row.generation,
         "observed_generation": row.observed_generation,
         "resource_version": row.resource_version,
+        "row_version": row.row_version,
         "deletion_requested_at": row.deletion_requested_at,
         "created_at": row.created_at,
         "updated_at": row.updated_at,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilothouse_server.containers.messages.container import (
     CONTAINER,
     IMAGE,
+    READY,
     STATUS,
     STATUS_CHANGE,
 )
@@ -14,6 +15,7 @@ from pilothouse_server.containers.messages.logs import log_answer
 __all__ = [
     "CONTAINER",
     "IMAGE",
+    "READY",
     "STATUS",
     "STATUS_CHANGE",
     "check_start",

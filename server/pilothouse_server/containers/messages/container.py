@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
-from pilothouse_server.containers.volume_attachment import volumes_attachable
+from pilothouse_server.containers.volume_attachment import shows_volumes, volumes_attachable
 from pilothouse_server.errors import invalid
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
+from pilothouse_server.rpc.ready import ReadyMessages
 from pilothouse_server.values.resources import Condition
 
 STATUS: EnumWords[model.Status] = EnumWords(model.Status, pb.ContainerStatus.DESCRIPTOR)
@@ -50,7 +51,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
         within=("spec", "observed"),
         computed={"conditions": _conditions, "uptime": _uptime},
         struct_only=(
-            *("id", "namespace_ref", "updated_by"),
+            *("id", "namespace_ref", "updated_by", "row_version"),
             # Between desired and observed: callers see what becomes of them.
             *("volumes", "desired_state", "hold_rollout", "imported", "spec.restarted_at", "spec.taken_over"),
             "observed.conditions",
@@ -58,6 +59,10 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
         check=_check_probes,
     ),
     parts=(wire.CONDITION,),
+)
+# The creator's name and the time since the start change without the container, and a condition with its volumes.
+READY: ReadyMessages[model.Container, pb.Container] = ReadyMessages(
+    CONTAINER, ("created_by", "uptime"), keeps=lambda value: not shows_volumes(value)
 )
 STATUS_CHANGE = AnswerConverter(
     model.StatusChange,

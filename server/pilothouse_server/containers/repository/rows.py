@@ -124,6 +124,7 @@ def container_of(row: Row[Any]) -> Container:
         generation=row.generation,
         observed_generation=row.observed_generation,
         resource_version=row.resource_version,
+        row_version=row.row_version,
         deletion_requested_at=row.deletion_requested_at,
         created_at=row.created_at,
         updated_at=row.updated_at,

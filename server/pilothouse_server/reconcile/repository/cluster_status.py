@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from sqlalchemy import text
 
 from pilothouse_server.clusters.model import ClusterStatus
@@ -48,7 +47,7 @@ WITH chosen AS (
     SELECT c.id FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
     WHERE n.cluster_name = :cluster_name AND c.stale_since IS {condition}
     ORDER BY c.id LIMIT :rows FOR NO KEY UPDATE OF c SKIP LOCKED)
-UPDATE containers AS c SET stale_since = {value}
+UPDATE containers AS c SET stale_since = {value}, updated_at = now()
 FROM chosen WHERE c.id = chosen.id RETURNING c.id
 """
 _MARK_STALE = text(
@@ -110,7 +109,7 @@ async def _emit(transaction: Transaction, ids: Sequence[int]) -> None:
                 namespace_id=container.namespace_id,
                 name=container.name,
                 kind="modified",
-                entity=msgspec.structs.replace(container, updated_at=transaction.now),
+                entity=container,
                 labels=container.labels,
                 status=container.observed.status,
                 labels_before=container.labels,

@@ -271,6 +271,7 @@ def _written(change: Change, transaction: Transaction) -> Container:
         observed=change.observed,
         observed_generation=change.observed_generation,
         updated_at=transaction.now,
+        row_version=change.container.row_version + 1,
     )
 
 

@@ -64,7 +64,9 @@ async def write(transaction: Transaction, namespace: Namespace, written: Namespa
     written = msgspec.structs.replace(written, phase=written.phase[:20], reason=written.reason[:100])
     if written == namespace:
         return
-    written = msgspec.structs.replace(written, updated_at=transaction.now)
+    written = msgspec.structs.replace(
+        written, updated_at=transaction.now, row_version=namespace.row_version + 1
+    )
     parameters = {
         "id": namespace.id,
         "phase": written.phase,

@@ -122,6 +122,7 @@ async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
             observed=each.observed,
             observed_generation=each.observed_generation,
             updated_at=transaction.now,
+            row_version=each.volume.row_version + 1,
         )
         transaction.emit(operations.event(written, "modified", each.volume))
 

@@ -91,10 +91,6 @@ class AnswerConverter(Generic[ValueT, MessageT]):
         self.source = self.functions.text
         self.fill, self.to_proto = self.functions.fill, self.functions.to_proto
 
-    def render(self, value: ValueT) -> bytes:
-        """Returns the serialised message, as an event holds it."""
-        return self.to_proto(value).SerializeToString()
-
     def _part(self, struct: type, descriptor: Descriptor) -> Functions:
         key = (struct, descriptor.full_name)
         if key not in self._parts:

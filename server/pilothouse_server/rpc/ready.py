@@ -1,0 +1,115 @@
+"""Messages of resources in two parts: what follows from the resource's own row, and what is added when it is read.
+
+The first part is kept beside the row (`store.rendered`) and answers reads. The second is what changes without the row:
+the name of who made it, as far as the reader sees that user; a duration that grows; rows of others that refer to it.
+Both are serialised messages of the one type, and protobuf reads them one after the other as one message, so an answer
+is put together without parsing or rendering what is kept.
+
+The format of what is kept counts the fields that the message has at any depth, so it grows by itself with a release
+that adds one; where a release renders a field that was there in another way, its noun raises `rendering`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from pilothouse_server.rpc.converter import AnswerConverter
+from pilothouse_server.rpc.encoding import varint
+from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.store.rendered import Rendered
+
+ValueT = TypeVar("ValueT", bound=msgspec.Struct)
+MessageT = TypeVar("MessageT", bound=Message)
+
+# More fields than any message will have.
+_MOST_FIELDS = 100_000
+
+
+def _always(_value: Any) -> bool:
+    return True
+
+
+class ReadyMessages(Generic[ValueT, MessageT]):
+    """Renders values of one type. `added` names the fields that are not kept.
+
+    `within` is the field of the event's message that holds the resource, where it is not the message itself. What does
+    not pass `keeps` is rendered anew for each reader.
+    """
+
+    def __init__(
+        self,
+        converter: AnswerConverter[ValueT, MessageT],
+        added: Sequence[str],
+        *,
+        within: FieldDescriptor | None = None,
+        keeps: Callable[[ValueT], bool] = _always,
+        rendering: int = 1,
+    ) -> None:
+        fields = descriptor_of(converter.message).fields_by_name
+        self._converter = converter
+        self.message: type[MessageT] = converter.message
+        self._move = [(name, _mover(fields[name])) for name in added]
+        self._tag = b"" if within is None else varint(within.number << 3 | 2)
+        self._keeps = keeps
+        self.format = rendering * _MOST_FIELDS + _count_fields(descriptor_of(converter.message))
+
+    def render(self, value: ValueT) -> Rendered:
+        """Returns a resource as its event holds it, and which part of that is kept."""
+        kept, added = self.parts(value)
+        head = self._tag and self._tag + varint(len(kept) + len(added))
+        return Rendered(
+            b"".join((head, kept, added)), self.format, len(head), len(kept) if self._keeps(value) else 0
+        )
+
+    def parts(self, value: ValueT) -> tuple[bytes, bytes]:
+        """Returns what is kept of a resource, and what is added."""
+        message, rest = self._converter.to_proto(value), self.message()
+        for name, move in self._move:
+            move(message, rest, name)
+        return message.SerializeToString(), rest.SerializeToString()
+
+
+def _mover(field: FieldDescriptor) -> Callable[[Any, Any, str], None]:
+    if field.is_repeated:
+        return _move_items
+    return _move_value if field.message_type is None else _move_message
+
+
+def _move_items(source: Any, target: Any, name: str) -> None:
+    getattr(target, name).extend(getattr(source, name))
+    source.ClearField(name)
+
+
+def _move_value(source: Any, target: Any, name: str) -> None:
+    setattr(target, name, getattr(source, name))
+    source.ClearField(name)
+
+
+def _move_message(source: Any, target: Any, name: str) -> None:
+    if source.HasField(name):
+        getattr(target, name).CopyFrom(getattr(source, name))
+        source.ClearField(name)
+
+
+def _count_fields(descriptor: Descriptor) -> int:
+    seen: set[str] = set()
+    waiting = [descriptor]
+    count = 0
+    while waiting:
+        each = waiting.pop()
+        if each.full_name in seen:
+            continue
+        seen.add(each.full_name)
+        for field in each.fields:
+            count += 1
+            if field.message_type is not None:
+                waiting.append(field.message_type)
+            elif field.enum_type is not None and field.enum_type.full_name not in seen:
+                seen.add(field.enum_type.full_name)
+                count += len(field.enum_type.values)
+    return count

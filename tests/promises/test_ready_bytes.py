@@ -1,0 +1,174 @@
+"""What is kept beside a row to answer reads is what the row says, whoever wrote the row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_server.store import unready
+from pilothouse_server.store.rendered import Rendered
+from pilothouse_server.store.unready import render_anew
+from tests.conftest import Database, number_changes
+from tests.harness import Server, running_server
+from tests.promises.ready import KINDS, look
+from tests.promises.requests import OWN
+from tests.promises.world import World
+from tests.waiting import poll_until
+
+
+async def test_after_every_request_what_is_kept_is_the_row(full_world: World) -> None:
+    world = full_world
+    application = world.server.application
+    tried = set()
+    for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
+        if not rule.mutates:
+            continue
+        await world.caller_of(rule).invoke(rule, world.request(rule))
+        found = await look(application)
+        assert (found.wrong, found.missing) == ([], []), rule.name
+        assert found.shown > len(KINDS)
+        tried.add(rule.name)
+    assert len(tried) > 30
+
+
+async def _written_through_the_cluster(server: Server) -> None:
+    """Makes what a cluster then changes in many ways: it runs, fails, is scaled, attached, away and back."""
+    admin, cluster = server.admin, server.cluster
+    assert cluster is not None
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+    await admin.storage.create_volume(
+        namespace="shop",
+        volume=storage_pb2.Volume(
+            name="data",
+            type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
+            size="1Gi",
+            access_mode=storage_pb2.ACCESS_MODE_READ_WRITE_ONCE,
+            mount_path="/data",
+        ),
+    )
+    for name, image in (("web", "nginx:1.27"), ("bad", "registry.invalid/none:1")):
+        await admin.containers.create(
+            namespace="shop", container=container_pb2.Container(name=name, image=image, replicas=1)
+        )
+    await admin.storage.attach_volume(namespace="shop", name="data", container="web", mount_path="/data")
+
+    async def runs() -> bool:
+        web = await admin.containers.get(namespace="shop", name="web")
+        return web.status == container_pb2.CONTAINER_STATUS_RUNNING and not web.reason
+
+    await poll_until(runs, what="that web runs")
+    await admin.containers.stop(namespace="shop", name="web")
+    await admin.storage.detach_volume(namespace="shop", name="data", container="web")
+
+
+async def test_what_a_cluster_changes_is_kept_too(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path) as server:
+        await _written_through_the_cluster(server)
+        application = server.application
+        async with database.system() as system:
+
+            async def settled() -> bool:
+                found = await look(application)
+                assert (found.wrong, found.missing) == ([], [])
+                containers = await system.fetchval(
+                    "SELECT count(*) FROM containers AS c JOIN rendered_messages AS m ON m.resource_type = 'container'"
+                    " AND m.resource_id = c.id AND m.row_version = c.row_version WHERE c.row_version > 2"
+                )
+                return found.shown == 4 and containers == 2
+
+            await poll_until(settled, what="that the observer wrote both containers")
+
+
+async def test_what_another_writes_is_not_shown(full_world: World) -> None:
+    """A server of the release before knows nothing of what is kept."""
+    application = full_world.server.application
+    before = await look(application)
+    async with full_world.sql() as sql:
+        await sql.execute("UPDATE containers SET status = 'failed' WHERE name = 'web'")
+    after = await look(application)
+    assert after.wrong == []
+    assert after.missing == ["container web"]
+    assert after.shown == before.shown - 1
+
+
+async def test_bytes_that_are_not_the_row_are_found(full_world: World) -> None:
+    """Without the trigger that counts the writes of a row they would be shown."""
+    async with full_world.sql() as sql:
+        await sql.execute("ALTER TABLE containers DISABLE TRIGGER raise_row_version")
+        await sql.execute("UPDATE containers SET status = 'failed' WHERE name = 'web'")
+    found = await look(full_world.server.application)
+    assert [each.split(":")[0] for each in found.wrong] == ["container web"]
+
+
+async def test_a_resource_that_is_rendered_otherwise_than_it_is_written_is_found(full_world: World) -> None:
+    application = full_world.server.application
+    renderers = application.store.renderers
+    right = renderers["container"]
+
+    def wrong(value: object) -> Rendered:
+        rendered = right(value)
+        other = container_pb2.Container(name="another").SerializeToString()
+        return rendered._replace(message=other, kept_bytes=len(other))
+
+    renderers["container"] = wrong
+    await full_world.must("StopContainer", {"namespace": OWN, "name": "web"})
+    assert len((await look(application)).wrong) == 1
+
+
+async def test_what_cannot_be_shown_is_rendered_anew_without_an_event(full_world: World) -> None:
+    application = full_world.server.application
+    async with full_world.sql() as sql:
+        await sql.execute("UPDATE containers SET status = 'failed' WHERE name = 'web'")
+        await sql.execute("DELETE FROM rendered_messages WHERE resource_type = 'secret'")
+        await sql.execute(
+            "UPDATE rendered_messages SET format = 1, message = '' WHERE resource_type = 'volume'"
+        )
+        missing = len((await look(application)).missing)
+        assert missing > 5
+        events = "SELECT revision FROM stream_head"
+        before = await sql.fetchval(events)
+        assert await render_anew(application.store, application.watched) == missing
+        after = await look(application)
+        assert (after.wrong, after.missing) == ([], [])
+        await number_changes(sql)
+        assert await sql.fetchval(events) == before
+    assert await render_anew(application.store, application.watched) == 0
+
+
+async def test_many_are_rendered_anew_a_batch_at_a_time(
+    full_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = full_world.server.application
+    monkeypatch.setattr(unready, "_BATCH_ROWS", 2)
+    async with full_world.sql() as sql:
+        await sql.execute("DELETE FROM rendered_messages")
+    missing = len((await look(application)).missing)
+    assert await render_anew(application.store, application.watched) == missing
+    assert (await look(application)).missing == []
+
+
+async def test_a_newer_release_keeps_what_it_rendered(full_world: World) -> None:
+    """Side by side with one that renders less, which renders the row for its own callers."""
+    application = full_world.server.application
+    async with full_world.sql() as sql:
+        await sql.execute("UPDATE rendered_messages SET format = format + 1, message = 'newer'")
+        assert await render_anew(application.store, application.watched) == 0
+        kept = await sql.fetchval("SELECT count(*) FROM rendered_messages WHERE message = 'newer'")
+        assert kept > 0
+    assert (await look(application)).shown == 0
+
+
+async def test_messages_go_with_their_rows(full_world: World) -> None:
+    async with full_world.sql() as sql:
+        count = "SELECT count(*) FROM rendered_messages WHERE resource_type = $1"
+        for name in ("container", "volume", "config_map", "secret"):
+            assert await sql.fetchval(count, name) > 0
+            await sql.execute(f"DELETE FROM {KINDS[name][0]}")
+            assert await sql.fetchval(count, name) == 0
+        before = await sql.fetchval(count, "namespace")
+        await full_world.must("DeleteNamespace", {"name": OWN, "cascade": True})
+        assert await sql.fetchval(count, "namespace") == before
