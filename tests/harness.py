@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
 # A cluster that nobody answers for, where a test is not about clusters. Port 1 is never listened on.
-_NOWHERE: Mapping[str, Any] = {
+NOWHERE: Mapping[str, Any] = {
     "clusters": [{"name": "nowhere", "cluster": {"server": "http://127.0.0.1:1"}}],
     "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere"}}],
     "current-context": "nowhere",
@@ -121,7 +121,7 @@ async def running_server(
     if own is not None:
         await own.start()
     used = cluster or own
-    kubeconfigs = {"local": _NOWHERE if used is None else used.kubeconfig()}
+    kubeconfigs = {"local": NOWHERE if used is None else used.kubeconfig()}
     application = Application(
         settings_for(database, directory, **changes), kubeconfigs, reconciler=reconciler
     )

@@ -55,7 +55,7 @@ from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
-from pilothouse_server.settings import PREFIX, Settings, SettingsError, trusted_peers
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, address_refused, trusted_peers
 from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database, plain_dsn
@@ -127,6 +127,11 @@ class Application:
         self._supervisor = Supervisor()
         self._server: GrpcServer | None = None
 
+    @property
+    def password_made(self) -> str | None:
+        """That of the first administrator, where this start made one; it is kept nowhere else."""
+        return self.bootstrap.random_password if self.bootstrap is not None else None
+
     async def start(self) -> int:
         """Starts everything and answers the port that is listened on.
 
@@ -138,7 +143,9 @@ class Application:
         """
         await self._check_schema()
         await rotation.ensure_active(self.store, self.envelopes)
-        self._server, port = self._build_server()
+        self._server = self._build_server()
+        # A process among others has its address held for it, and takes no connection from them before it serves.
+        port = self._server.bind() if self.settings.processes == 1 else None
         # Not before the address is ours: a password that is made here is shown once.
         self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
         await self._register_clusters()
@@ -159,6 +166,8 @@ class Application:
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
         self._supervisor.start("periodic work", periodic.run)
         await self.feed.started()
+        if port is None:
+            port = self._server.bind()
         await self._server.start()
         await self._server.serving(True)
         self._serve_metrics()
@@ -185,7 +194,7 @@ class Application:
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
             raise SettingsError(f"{PREFIX}{name}: the database does not answer: {error}") from None
 
-    def _build_server(self) -> tuple[GrpcServer, int]:
+    def _build_server(self) -> GrpcServer:
         page_key = self._keys.derive("page-token")
         watches = WatchServer(
             self.feed,
@@ -244,4 +253,7 @@ class Application:
     def _serve_metrics(self) -> None:
         if self.settings.metrics_listen:
             host, _, port = self.settings.metrics_listen.rpartition(":")
-            prometheus_client.start_http_server(int(port), host or "127.0.0.1")
+            try:
+                prometheus_client.start_http_server(int(port), host or "127.0.0.1")
+            except (OSError, ValueError, OverflowError):
+                raise address_refused(self.settings.metrics_listen, "METRICS_LISTEN") from None

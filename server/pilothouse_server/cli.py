@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -14,17 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import yaml
 
-from pilothouse_migrations.databases import DatabaseRefusedError
-from pilothouse_migrations.roles import ensure_roles
-from pilothouse_migrations.schema import MigrationError
-from pilothouse_migrations.versions_gate import UnsupportedServerError
 from pilothouse_server import log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
-from pilothouse_server.settings import PREFIX, Settings, SettingsError, described, load
+from pilothouse_server.processes.failures import words_of
+from pilothouse_server.settings import MOST_PROCESSES, PREFIX, Settings, SettingsError, described, load
 
 if TYPE_CHECKING:
     from pilothouse_server.app import Application
+    from pilothouse_server.processes.supervisor import Processes
 
 _FAULT = 1
 _USAGE = 2
@@ -46,9 +45,18 @@ def _serve_until_ended(
             "--dev", help="Bring along PostgreSQL and a simulated cluster where none is configured."
         ),
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_PROCESSES,
+            metavar="N",
+            help="Serve by N processes on the one port; default PILOTHOUSE_PROCESSES.",
+        ),
+    ] = None,
 ) -> None:
     """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables, listed below."""
-    settings = _settings()
+    settings = _settings() if processes is None else _settings(PROCESSES=str(processes))
     log_lines.configure(settings.log_level, settings.log_format)
     give_back_large_buffers()
     if not dev and not settings.database_url:
@@ -57,9 +65,6 @@ def _serve_until_ended(
 
 
 async def _serve(settings: Settings, *, dev: bool) -> None:
-    # These import half a second's worth of libraries, which no other verb needs.
-    from pilothouse_server.app import Application
-
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,32 +80,40 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
             settings = await surroundings.start()
             kubeconfigs = surroundings.kubeconfigs
             _say("server", "starts")
-        application = Application(settings, kubeconfigs)
+        server = _server(settings, kubeconfigs)
         try:
             try:
-                port = await application.start()
+                port = await server.start()
             except BaseException:
-                if (password := _password_made(application)) is not None:
+                if (password := server.password_made) is not None:
                     typer.echo(f"administrator admin, password {password} (made now, shown once)")
                 raise
             collect_rarely()
-            _welcome(settings, port, _password_made(application), dev=dev)
+            _welcome(settings, port, server.password_made, dev=dev)
             await stopping.wait()
             typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
         finally:
-            await application.stop()
+            await server.stop()
     finally:
         if surroundings is not None:
             await surroundings.stop()
 
 
+def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Processes:
+    """One server in this process, or a supervisor of several."""
+    # These import half a second's worth of libraries, which no other verb needs, and the supervisor does not.
+    if settings.processes == 1:
+        from pilothouse_server.app import Application
+
+        return Application(settings, kubeconfigs)
+    from pilothouse_server.processes.supervisor import Processes
+
+    return Processes(settings, kubeconfigs)
+
+
 def _say(step: str, what: str) -> None:
     """Writes one line before a step is taken, in the form of the Makefile's. To stderr: the address is the answer."""
     typer.echo(f"{step:<12} {what}", err=True)
-
-
-def _password_made(application: Application) -> str | None:
-    return application.bootstrap.random_password if application.bootstrap else None
 
 
 def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) -> None:
@@ -145,6 +158,8 @@ def migrate_init(
     maintenance_password: Annotated[str, typer.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
 ) -> None:
     """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
+    from pilothouse_migrations.roles import ensure_roles
+
     given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
     names = _run(ensure_roles(admin_url, {role: password for role, password in given.items() if password}))
     typer.echo(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
@@ -233,9 +248,10 @@ def _print_kubeconfig(kubeconfig: dict[str, Any]) -> None:
     typer.echo(yaml.safe_dump(kubeconfig, sort_keys=False))
 
 
-def _settings() -> Settings:
+def _settings(**given: str) -> Settings:
+    """The settings; those that the command line gives come before the environment's."""
     try:
-        return load()
+        return load({**os.environ, **{f"{PREFIX}{name}": value for name, value in given.items()}})
     except SettingsError as error:
         _fail(str(error), _USAGE)
 
@@ -260,27 +276,14 @@ def _kubeconfigs(settings: Settings) -> dict[str, Any]:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Runs to the end; a known failure is one line, not a traceback."""
-    from pilothouse_server.embedded.child import EmbeddedProgramError
-    from pilothouse_server.errors import PilothouseError
-    from pilothouse_server.kubernetes.errors import ClusterError
-
     try:
         return asyncio.run(work)
-    except (
-        SettingsError,
-        PilothouseError,
-        MigrationError,
-        UnsupportedServerError,
-        EmbeddedProgramError,
-        ClusterError,
-        ValueError,
-        OSError,
-    ) as error:
-        _fail(str(error), _FAULT)
-    except DatabaseRefusedError as error:
-        _fail(f"the database refused: {error.orig}", _FAULT)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (words := words_of(error)) is None:
+            raise
+        _fail(words, _FAULT)
 
 
 def _fail(message: str, code: int) -> NoReturn:

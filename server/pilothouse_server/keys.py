@@ -16,6 +16,7 @@ restart.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -49,7 +50,7 @@ class KeyRing:
         """
         if create and not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(path, [secrets.token_bytes(_LENGTH)])
+            _write(path, [secrets.token_bytes(_LENGTH)], new=True)
         return cls(_read(path), path)
 
     @property
@@ -143,13 +144,19 @@ def _read(path: Path) -> list[bytes]:
     return masters
 
 
-def _write(path: Path, masters: Sequence[bytes]) -> None:
+def _write(path: Path, masters: Sequence[bytes], *, new: bool = False) -> None:
+    """Writes the file in one step. `new`: another process's file stays, which it may have read already."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"{master.hex()}\n" for master in masters)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)
+    if new:
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)
+        temporary.unlink()
+    else:
+        temporary.rename(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

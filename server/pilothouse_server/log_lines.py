@@ -22,9 +22,10 @@ else:
 _QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
 
 
-def configure(level: str, log_format: str) -> None:
-    """Sets logging up for the process; `log_format` is `text` or `json`."""
+def configure(level: str, log_format: str, *, process: int | None = None) -> None:
+    """Sets logging up for the process; `log_format` is `text` or `json`. Each line says its number among several."""
     shared: list[Any] = [
+        *([] if process is None else [lambda _logger, _method, event: {**event, "process": process}]),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 PREFIX = "PILOTHOUSE_"
+MOST_PROCESSES = 64
 # Read by the client command from the same prefix; a server started from the same shell must not refuse
 # them.
 CLIENT_VARIABLES = frozenset(
@@ -50,6 +51,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     listen: Annotated[str, "HOST:PORT to serve gRPC on; port 0 takes a free one."] = "127.0.0.1:50051"
+    processes: Annotated[
+        int,
+        f"Server processes on that address, {MOST_PROCESSES} at most; one that ends is started again. More than the"
+        " machine has cores bring nothing.",
+    ] = 1
     data_dir: Annotated[
         Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
     ] = Path(".pilothouse")
@@ -86,8 +92,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, "A read replica, for ListOperations and QueryUsage; empty: none."
     ] = ""
     # The pool of the seed's § 6.2.
-    pool_idle_connections: Annotated[int, "Database connections that are kept without work."] = 10
-    pool_open_connections: Annotated[int, "Database connections at most, of each pool."] = 100
+    pool_idle_connections: Annotated[
+        int, "Database connections that are kept without work, by all processes together."
+    ] = 10
+    pool_open_connections: Annotated[
+        int, "Database connections at most of each pool, by all processes together."
+    ] = 100
     pool_max_lifetime_seconds: Annotated[float, "Age at which a database connection is replaced."] = 3600.0
     pool_max_idle_seconds: Annotated[
         float, "Time without work after which a database connection is closed."
@@ -106,20 +116,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
     max_message_bytes: Annotated[int, "Greatest request."] = 4 * 1024 * 1024
     max_concurrent_streams: Annotated[int, "Calls at once on one connection."] = 100
-    max_concurrent_calls: Annotated[int, "Calls at once on this server; further ones are refused."] = 2000
+    max_concurrent_calls: Annotated[int, "Calls at once in each process; further ones are refused."] = 2000
     max_connection_age_seconds: Annotated[
-        int, "Age at which a client is asked to connect anew, so that replicas share the load."
+        int,
+        "Age at which a client is asked to connect anew, so that replicas share the load. With several processes new"
+        " calls move on after five minutes at most, and streams may stay until then.",
     ] = 3600
     watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch is ended."] = (
         10_000
     )
-    event_ring_size: Annotated[int, "Newest events that the server keeps in memory for its watchers."] = 4096
+    event_ring_size: Annotated[int, "Newest events that each process keeps in memory for its watchers."] = (
+        4096
+    )
 
     kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
     kubeconfig_context: Annotated[str, "Its context to use; empty: the current one."] = ""
     cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
     usage_period_seconds: Annotated[float, "Time between two measurements of usage."] = 10.0
-    reconcile_workers: Annotated[int, "Objects of one cluster that are reconciled at once."] = 8
+    reconcile_workers: Annotated[int, "Objects of one cluster that each process reconciles at once."] = 8
 
     audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
     usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
@@ -134,6 +148,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def key_file(self) -> Path:
         """Where the master keys are: the file that is named, else one in the data folder."""
         return self.secret_key_file or self.data_dir / "master.key"
+
+
+def address_refused(address: str, name: str = "LISTEN") -> SettingsError:
+    """Returns the error for an address to listen on, of the setting `name`, that cannot be had."""
+    return SettingsError(
+        f"{PREFIX}{name}: {address} cannot be listened on: something else listens there, or it is no HOST:PORT of"
+        " this machine"
+    )
 
 
 TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
@@ -215,6 +237,12 @@ def _checked(settings: Settings) -> Settings:
         )
         if getattr(settings, name) <= 0
     ]
+    if not 1 <= settings.processes <= MOST_PROCESSES:
+        problems.append(f"{PREFIX}PROCESSES must be from 1 to {MOST_PROCESSES}")
+    elif settings.pool_open_connections < settings.processes:
+        problems.append(
+            f"{PREFIX}POOL_OPEN_CONNECTIONS must be at least {PREFIX}PROCESSES: the processes share them"
+        )
     if settings.principal_cache_seconds > 1.0:
         problems.append(
             f"{PREFIX}PRINCIPAL_CACHE_SECONDS must be at most 1: a revoked grant must stop working within 1 s"

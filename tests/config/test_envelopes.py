@@ -125,6 +125,18 @@ def test_what_tokens_derive_from_survives_a_new_key(path: Path) -> None:
     assert before.newest_key_id == list(after.key_encryption_keys)[1]
 
 
+def test_a_key_file_that_another_process_makes_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared.key"
+    first = KeyRing.load(shared, create=True)
+    with monkeypatch.context() as looked_before_it_was_there:
+        looked_before_it_was_there.setattr(Path, "exists", lambda _path: False)
+        second = KeyRing.load(shared, create=True)
+    assert first.newest_key_id == second.newest_key_id
+    assert sorted(path.name for path in tmp_path.iterdir() if "shared" in path.name) == ["shared.key"]
+
+
 def test_the_newest_key_and_an_unknown_one_are_not_removed(path: Path) -> None:
     newest = KeyRing.load(path, create=False).newest_key_id
     for key_id in (newest, "unknown"):

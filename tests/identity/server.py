@@ -188,7 +188,8 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         AuthorizationLayer(authenticator),
     )
     pipeline = Pipeline(rules, handlers, layers, store, authenticator)
-    server, port = build(settings, pipeline, rules, [SERVICE])
+    server = build(settings, pipeline, rules, [SERVICE])
+    port = server.bind()
     tasks = [asyncio.create_task(feed.run()), asyncio.create_task(writer.run())]
     try:
         await feed.started()

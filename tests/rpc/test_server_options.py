@@ -23,6 +23,18 @@ def test_every_option_is_known() -> None:
     assert unknown([name for name, _ in options(Settings())]) == []
 
 
+def test_several_processes_share_a_port_and_connections_move_on() -> None:
+    one = dict(options(Settings(max_connection_age_seconds=3600)))
+    assert (one["grpc.so_reuseport"], one["grpc.max_connection_age_ms"]) == (0, 3_600_000)
+    for age in (3600, 100):
+        several = dict(options(Settings(processes=2, max_connection_age_seconds=age)))
+        assert several["grpc.so_reuseport"] == 1
+        assert several["grpc.max_connection_age_ms"] == min(age, 300) * 1000
+        # Streams may stay as long as with one.
+        whole = several["grpc.max_connection_age_ms"] + several["grpc.max_connection_age_grace_ms"]
+        assert whole == age * 1000 + 60_000
+
+
 def test_a_name_of_our_own_would_be_found() -> None:
     wrong = "grpc.http2.min_recv_ping_interval_without_data_ms"
     assert unknown(["grpc.keepalive_time_ms", wrong]) == [wrong]

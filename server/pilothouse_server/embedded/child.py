@@ -42,8 +42,11 @@ def launch(
     stdin: Stream = subprocess.DEVNULL,
     stdout: Stream = None,
     stderr: Stream = None,
+    directory: Path = Path("/"),
 ) -> subprocess.Popen[bytes]:
     """Starts a program as `account`, which gets the signal `dies_by` (as in "INT") when this process dies.
+
+    `directory` is the one it runs in.
 
     Raises:
         RuntimeError: not called from the main thread.
@@ -56,7 +59,7 @@ def launch(
         stdout=stdout,
         stderr=stderr,
         env=environment,
-        cwd="/",
+        cwd=directory,
         start_new_session=True,
     )
 

@@ -3,7 +3,8 @@
 Options follow what hurts a `grpc.aio` server: streams a connection are bounded (2,000 rapid resets hurt
 bystanders where they are not), messages and metadata are bounded, silent connections are asked whether they
 live, old ones are asked to reconnect, and a port is never shared by accident (a second server would bind it
-silently).
+silently). Where several processes share it on purpose, their supervisor holds it for them alone (`processes.port`); the
+kernel then gives each of them connections, not calls, so clients are asked more often to connect anew.
 """
 
 from __future__ import annotations
@@ -23,19 +24,32 @@ from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, address_refused
 
 # Health, and reflection for `grpcurl` and `buf curl`.
+# For how long a connection has new calls of one process, where there are several.
+_SPREAD_SECONDS = 300
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class GrpcServer:
     """A server with every service of the product, healthy once `serving` is called."""
 
-    def __init__(self, server: grpc.aio.Server, health: Health, services: Iterable[str]) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, health: Health, services: Iterable[str], settings: Settings
+    ) -> None:
         self._server = server
         self._health = health
         self._services = ("", *services)
+        self._settings = settings
+
+    def bind(self) -> int:
+        """Takes the address and returns its port, of use where 0 was asked for. Connections wait for `start`.
+
+        Raises:
+            SettingsError: the address is taken, not ours or none, or the files for TLS cannot be used.
+        """
+        return _bind(self._server, self._settings)
 
     async def start(self) -> None:
         """Listens."""
@@ -88,8 +102,12 @@ def rules_and_handlers(
 
 def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     """What the library shall do other than by default. A name that it does not know it ignores without a word."""
+    age = settings.max_connection_age_seconds
+    # A connection has no new calls after the first time, and its streams are cut after both.
+    calls_seconds = age if settings.processes == 1 else min(age, _SPREAD_SECONDS)
+    streams_seconds = age - calls_seconds + 60
     return (
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.processes > 1)),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
@@ -100,19 +118,15 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         # A program or a log may be silent for long, and clients ask meanwhile whether the connection still is.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1000),
-        ("grpc.max_connection_age_grace_ms", 60_000),
+        ("grpc.max_connection_age_ms", calls_seconds * 1000),
+        ("grpc.max_connection_age_grace_ms", streams_seconds * 1000),
     )
 
 
 def build(
     settings: Settings, pipeline: Pipeline, rules: Mapping[str, Rule], services: Iterable[ServiceDescriptor]
-) -> tuple[GrpcServer, int]:
-    """Makes the server and binds its address; answers it with the port (of use where 0 was asked for).
-
-    Raises:
-        SettingsError: the address is taken, not ours or none, or the files for TLS cannot be used.
-    """
+) -> GrpcServer:
+    """Makes the server, which has no address yet."""
     server = grpc.aio.server(
         interceptors=(pipeline,),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
@@ -125,8 +139,7 @@ def build(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    port = _bind(server, settings)
-    return GrpcServer(server, health, names), port
+    return GrpcServer(server, health, names, settings)
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:
@@ -152,9 +165,6 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
         pair = (settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())
         return int(server.add_secure_port(settings.listen, grpc.ssl_server_credentials([pair])))
     except RuntimeError:
-        raise SettingsError(
-            f"{PREFIX}LISTEN: {settings.listen} cannot be listened on: something else listens there, or it is no"
-            " HOST:PORT of this machine"
-        ) from None
+        raise address_refused(settings.listen) from None
     except OSError as error:
         raise SettingsError(f"{PREFIX}TLS_CERTIFICATE_FILE, {PREFIX}TLS_KEY_FILE: {error}") from None

@@ -1,0 +1,100 @@
+"""The address that all children listen on, held for them from before the first to after the last.
+
+Every child binds it with SO_REUSEPORT, and the kernel gives each new connection to one of them. That option alone would
+let anybody of the same user join, a second Pilothouse above all. So the supervisor takes the address without it first,
+which fails where anybody listens there, and lets others in only then. Its sockets never listen: no connection reaches
+them, and while a child is away the others get all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Sequence
+
+from pilothouse_server.settings import PREFIX, SettingsError, address_refused
+
+_Family = tuple[socket.AddressFamily, str]
+# An address that this machine does not have, as ::1 without IPv6, where its name has another one, too.
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+# A free port that was chosen on one address may be taken on the next.
+_ATTEMPTS = 10
+
+
+class ReservedPort:
+    """`listen` is HOST:PORT, with the port that was chosen where 0 was asked for."""
+
+    def __init__(self, host: str, port: int, sockets: Sequence[socket.socket]) -> None:
+        self.listen = f"{host}:{port}"
+        self.port = port
+        self._sockets = sockets
+
+    def close(self) -> None:
+        """Gives the address up."""
+        for each in self._sockets:
+            each.close()
+
+
+def reserve(listen: str) -> ReservedPort:
+    """Reserves HOST:PORT; port 0 is a free one.
+
+    Raises:
+        SettingsError: something else listens there, it is no address of this machine, or no HOST:PORT.
+    """
+    host, _, port = listen.rpartition(":")
+    if listen.startswith(("unix:", "unix-abstract:")):
+        raise SettingsError(
+            f"{PREFIX}LISTEN: {listen} cannot be shared by {PREFIX}PROCESSES: a Unix socket has one listener"
+        )
+    try:
+        families = _addresses(host.removeprefix("[").removesuffix("]"))
+        for attempt in range(_ATTEMPTS):
+            try:
+                return _reserved(host, int(port), families)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or int(port) or attempt == _ATTEMPTS - 1:
+                    raise
+    except (OSError, ValueError, OverflowError):
+        pass
+    raise address_refused(listen)
+
+
+def _addresses(host: str) -> list[_Family]:
+    if host in _ANYWHERE:
+        # As the library does: one socket for both families where the machine has both.
+        dual = socket.has_dualstack_ipv6()
+        return [(socket.AF_INET6, "::") if dual else (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - as asked for
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+def _reserved(host: str, port: int, families: Sequence[_Family]) -> ReservedPort:
+    with contextlib.ExitStack() as taken:
+        sockets: list[socket.socket] = []
+        for family, address in families:
+            each = taken.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            try:
+                _take(each, family, address, port)
+            except OSError as error:
+                if error.errno in _ABSENT and len(families) > 1:
+                    continue
+                raise
+            port = port or int(each.getsockname()[1])
+            sockets.append(each)
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "no address of this machine")
+        taken.pop_all()
+        return ReservedPort(host, port, sockets)
+
+
+def _take(each: socket.socket, family: socket.AddressFamily, address: str, port: int) -> None:
+    if family is socket.AF_INET6:
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+    # What is left of connections that have ended is no reason to refuse the address.
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    each.bind((address, port))
+    # From here on the children may bind it, too, and nobody else: not even who passes over ended connections.
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -1,0 +1,83 @@
+"""One of several server processes: the program that a supervisor starts.
+
+It is the same server that `pilothouse serve` is without other processes, told what to do by a line on its standard
+input. Its log lines bear its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+from pilothouse_server import log_lines
+from pilothouse_server.allocator import give_back_large_buffers
+from pilothouse_server.app import Application
+from pilothouse_server.gc_tuning import collect_rarely
+from pilothouse_server.processes import link
+from pilothouse_server.processes.failures import words_of
+from pilothouse_server.processes.link import Failed, Orders, Serving
+from pilothouse_server.processes.metrics import figures_of_this_process
+from pilothouse_server.tasks import cancel_and_wait
+
+
+def main() -> int:
+    """Serves until SIGTERM, or until the supervisor is gone."""
+    give_back_large_buffers()
+    return asyncio.run(_run(socket.socket(fileno=sys.stdin.fileno())))
+
+
+async def _run(supervisor: socket.socket) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    reader, writer = await asyncio.open_connection(sock=supervisor, limit=link.LINE_BYTES)
+    orders = link.orders_of(await reader.readline())
+    log_lines.configure(orders.settings.log_level, orders.settings.log_format, process=orders.number)
+    if os.getppid() != orders.launcher:
+        # It was killed before the kernel had noted that this process is to end with it.
+        return 1
+    try:
+        return await _serve(orders, reader, writer, stopping)
+    finally:
+        writer.close()
+
+
+async def _serve(
+    orders: Orders, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+) -> int:
+    application: Application | None = None
+    try:
+        try:
+            application = Application(orders.settings, orders.kubeconfigs)
+            await application.start()
+        except Exception as error:
+            if (why := words_of(error)) is None:
+                raise
+            writer.write(link.encode(Failed(why, application.password_made if application else None)))
+            return 1
+        collect_rarely()
+        writer.write(link.encode(Serving(application.password_made)))
+        answering = asyncio.create_task(_answer(reader, writer, stopping), name="supervisor")
+        await stopping.wait()
+        await cancel_and_wait(answering)
+    finally:
+        if application is not None:
+            await application.stop()
+    return 0
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+) -> None:
+    """Says the figures whenever they are asked for, until the supervisor is gone."""
+    while await reader.readline():
+        writer.write(link.encode(figures_of_this_process()))
+        await writer.drain()
+    stopping.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

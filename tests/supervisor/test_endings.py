@@ -1,0 +1,253 @@
+"""How several processes end: one by one and all at once, in order and not, and what callers see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import (
+    AsyncClient,
+    NotFoundError,
+    PermissionDeniedError,
+    PilothouseError,
+    RetryPolicy,
+    UnavailableError,
+)
+from pilothouse_server.tasks import cancel_and_wait
+from tests.conftest import Database, connection
+from tests.processes import is_gone
+from tests.supervisor.group import PASSWORD, Group, group, variables
+from tests.waiting import patient, poll_until
+
+pytestmark = pytest.mark.full
+
+# Promised (5), of unary calls and of streams.
+UNARY_SECONDS, STREAM_SECONDS = 1.0, 5.0
+ONCE = RetryPolicy(attempts=1)
+_CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
+_RECORDED = "SELECT count(*) FROM operation_logs WHERE request_path = $1 AND error_code IS NULL"
+
+
+@asynccontextmanager
+async def running_group(database: Database, directory: Path) -> AsyncIterator[Group]:
+    async with group(directory, variables(database, directory)) as running:
+        yield running
+
+
+class Load:
+    """Makes containers one after the other, by each client, and follows them by another."""
+
+    def __init__(self, clients: list[AsyncClient], watchers: list[AsyncClient]) -> None:
+        self.made: list[str] = []
+        self.seen: list[list[str]] = [[] for _ in watchers]
+        self.refused: list[PilothouseError] = []
+        self._enough = False
+        self._makers = [asyncio.create_task(self._make(i, client)) for i, client in enumerate(clients)]
+        self._watching = [asyncio.create_task(self._watch(i, client)) for i, client in enumerate(watchers)]
+
+    async def _make(self, number: int, client: AsyncClient) -> None:
+        step = 0
+        while not self._enough:
+            name = f"load-{number}-{step}"
+            container = container_pb2.Container(name=name, image="nginx:1.27")
+            try:
+                await client.containers.create(namespace="shop", container=container)
+            except UnavailableError as error:
+                self.refused.append(error)
+                return
+            self.made.append(name)
+            step += 1
+
+    async def _watch(self, number: int, client: AsyncClient) -> None:
+        async for change in client.containers.watch(namespace="shop"):
+            if change.kind.name == "ADDED":
+                self.seen[number].append(change.resource.name)
+
+    async def grows(self, by: int = 20) -> None:
+        """Returns once so many more are made."""
+        wanted = len(self.made) + by
+
+        async def enough() -> bool:
+            return len(self.made) >= wanted or all(maker.done() for maker in self._makers)
+
+        await poll_until(enough, seconds=60.0, what="more containers")
+        assert not self.refused
+
+    async def finish(self) -> None:
+        """Ends the makers; raises what one of them met."""
+        self._enough = True
+        await asyncio.wait_for(asyncio.gather(*self._makers), patient(60.0))
+
+    async def all_are_seen(self) -> None:
+        """Waits until each watcher has seen each container once."""
+
+        async def seen() -> list[list[str]]:
+            return [sorted(each) for each in self.seen]
+
+        expected = [sorted(self.made)] * len(self.seen)
+        await poll_until(
+            seen, lambda found: all(map(_holds, found, expected)), what="every container is seen"
+        )
+        assert await seen() == expected
+        await cancel_and_wait(*self._watching)
+
+
+def _holds(found: list[str], expected: list[str]) -> bool:
+    return set(expected) <= set(found)
+
+
+async def test_a_killed_process_costs_its_callers_nothing(database: Database, tmp_path: Path) -> None:
+    async with running_group(database, tmp_path) as running:
+        clients = [await running.client(child) for child in sorted(running.children()) * 2]
+        await clients[0].namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+        load = Load(clients[:2], clients[2:])
+        for _ in range(2):
+            # Each in its turn, the one that was started anew among them.
+            victim = min(running.children())
+            await load.grows()
+            before, backs = await running.counted("CreateContainer"), running.said("is back")
+            os.kill(victim, signal.SIGKILL)
+
+            async def is_back(backs: int = backs) -> bool:
+                return running.said("is back") > backs
+
+            await poll_until(is_back, seconds=60.0, what="a new process")
+            assert len(running.children() - {victim}) == 2
+            await load.grows()
+            assert await running.counted("CreateContainer") >= before
+        await load.finish()
+        await load.all_are_seen()
+        async with connection(database.admin_dsn) as sql:
+            # The answer may have been lost with its process; the call was done once all the same.
+            assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
+        assert running.said("a server process has ended") == 2
+        assert await running.end() == 0
+
+
+async def test_a_drain_under_load_fails_no_call_in_flight(database: Database, tmp_path: Path) -> None:
+    async with running_group(database, tmp_path) as running:
+        children = sorted(running.children())
+        clients = [await running.client(child, retry=ONCE) for child in children]
+        for name in ("shop", "held-0", "held-1"):
+            await clients[0].namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+        watcher = asyncio.create_task(followed(clients[0]))
+        load = Load(clients, [])
+        await load.grows()
+        # What others wait for is seen once in a transaction: who looks has another connection.
+        async with connection(database.admin_dsn) as sql, connection(database.admin_dsn) as looking:
+            async with sql.transaction():
+                await sql.execute("SELECT FROM namespaces WHERE name LIKE 'held-%' FOR UPDATE")
+                held = [
+                    asyncio.create_task(described(client, f"held-{number}"))
+                    for number, client in enumerate(clients)
+                ]
+
+                async def waited_for() -> int:
+                    return int(await looking.fetchval(_WAITING))
+
+                await poll_until(waited_for, lambda count: count >= 2, what="a call held up in each process")
+                running.supervisor.send_signal(signal.SIGTERM)
+                # Watchers hear of it while the calls go on.
+                ended = await asyncio.wait_for(watcher, patient(5.0))
+            assert [(await each).description for each in held] == ["held", "held"]
+            assert await asyncio.wait_for(running.supervisor.wait(), patient(30.0)) == 0
+            await load.finish()
+            assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
+            assert await sql.fetchval(_RECORDED, _CREATE) == len(load.made)
+        assert ended.reason == "SHUTTING_DOWN"
+        # Who came later found the door closed: no server said anything.
+        assert [error for error in load.refused if error.from_server] == []
+        for child in children:
+            assert await is_gone(child)
+
+
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%namespaces%'"
+)
+
+
+async def described(client: AsyncClient, name: str) -> namespace_pb2.Namespace:
+    return await client.namespaces.update(
+        name=name,
+        namespace=namespace_pb2.Namespace(description="held"),
+        update_mask=FieldMask(paths=["description"]),
+    )
+
+
+async def followed(client: AsyncClient) -> PilothouseError:
+    """The error that a watch without resumption ends by."""
+    try:
+        async for _ in client.containers.watch(namespace="shop"):
+            pass
+    except PilothouseError as error:
+        return error
+    raise AssertionError("the watch ended without a word")
+
+
+async def test_what_is_revoked_ends_in_every_process(database: Database, tmp_path: Path) -> None:
+    async with running_group(database, tmp_path) as running:
+        children = sorted(running.children())
+        admin = await running.client(children[0])
+        await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+        user = identity_pb2.User(username="anna", email="anna@example.org")
+        await admin.identity.create_user(user=user, password=PASSWORD)
+        await admin.identity.grant_role(username="anna", role="viewer", namespace="shop")
+        async with AsyncClient(running.address) as anonymous:
+            token = (await anonymous.login("anna", PASSWORD)).access_token
+        clients = [await running.client(child, token=token) for child in children]
+        watching = [asyncio.create_task(followed(client)) for client in clients]
+
+        async def watched() -> int:
+            return sum(
+                int(value)
+                for name, labels, value in await running.metrics()
+                if name == "pilothouse_rpc_in_flight" and labels["method"] == "WatchContainers"
+            )
+
+        await poll_until(watched, lambda count: count == 2, what="a watch in each process")
+        await admin.identity.revoke_role(username="anna", role="viewer", namespace="shop")
+        for client in clients:
+
+            async def refused(of: AsyncClient = client) -> bool:
+                try:
+                    await of.containers.get(namespace="shop", name="none")
+                except PermissionDeniedError:
+                    return True
+                except NotFoundError as error:
+                    return error.reason == "NAMESPACE_NOT_FOUND"
+                return False
+
+            await poll_until(refused, seconds=UNARY_SECONDS, what="the end of unary calls")
+        for each in watching:
+            error = await asyncio.wait_for(each, patient(STREAM_SECONDS))
+            assert isinstance(error, PermissionDeniedError | NotFoundError)
+
+
+async def test_nobody_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    of = {
+        name: value
+        for name, value in variables(Database("", "", "", "", ""), tmp_path).items()
+        if not name.endswith(("DATABASE_URL", "KUBECONFIG"))
+    }
+    async with group(tmp_path, of, "--dev") as running:
+        begun = {each.pid for each in psutil.Process(running.supervisor.pid).children(recursive=True)}
+        # The database, the simulated cluster, and the processes that use both.
+        assert len(begun) > len(running.children()) + 2
+        await running.end(signal.SIGKILL)
+
+        async def are_gone() -> bool:
+            return all([await is_gone(each) for each in begun])
+
+        await poll_until(are_gone, what="the end of all that it had started")

@@ -1,0 +1,75 @@
+"""What several processes count, as one server's figures: sums that never fall, and gauges of each."""
+
+from __future__ import annotations
+
+from pilothouse_server.processes.link import Family, Figures, Sample
+from pilothouse_server.processes.metrics import Totals
+
+CALLS, OPEN, CPU = "pilothouse_calls", "pilothouse_open", "process_cpu_seconds"
+Found = dict[tuple[str, str], float]
+
+
+def figures(calls: dict[str, float], *, open_now: float = 0.0, created: float = 100.0) -> Figures:
+    """Of a process with so many calls by method."""
+    samples = [Sample(f"{CALLS}_total", {"method": method}, value) for method, value in calls.items()]
+    since = [Sample(f"{CALLS}_created", {"method": method}, created) for method in calls]
+    return Figures(
+        [
+            Family(CALLS, "Calls.", "counter", [*samples, *since]),
+            Family(OPEN, "Open.", "gauge", [Sample(OPEN, {}, open_now)]),
+            Family(CPU, "CPU.", "counter", [Sample(f"{CPU}_total", {}, 1.5)]),
+        ]
+    )
+
+
+def seen(totals: Totals, *heard: str) -> Found:
+    """By sample and the value of its only label."""
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for metric in totals.metrics(heard)
+        for sample in metric.samples
+    }
+
+
+def test_counters_are_summed_and_the_rest_is_of_each_process() -> None:
+    totals = Totals()
+    totals.heard("1", figures({"Get": 3.0}, open_now=2.0, created=70.0))
+    totals.heard("2", figures({"Get": 4.0, "List": 1.0}, open_now=5.0, created=80.0))
+    assert seen(totals, "1", "2") == {
+        (f"{CALLS}_total", "Get"): 7.0,
+        (f"{CALLS}_total", "List"): 1.0,
+        (f"{CALLS}_created", "Get"): 70.0,
+        (f"{CALLS}_created", "List"): 80.0,
+        (OPEN, "1"): 2.0,
+        (OPEN, "2"): 5.0,
+        (f"{CPU}_total", "1"): 1.5,
+        (f"{CPU}_total", "2"): 1.5,
+    }
+
+
+def test_a_sum_does_not_fall_when_a_process_ends_and_begins_anew() -> None:
+    totals = Totals()
+    totals.heard("1", figures({"Get": 3.0}))
+    totals.heard("2", figures({"Get": 4.0}))
+    totals.ended("1")
+    assert seen(totals, "2")[f"{CALLS}_total", "Get"] == 7.0
+    assert (OPEN, "1") not in seen(totals, "2")
+    totals.heard("1", figures({"Get": 1.0, "Watch": 1.0}))
+    totals.heard("2", figures({"Get": 6.0}))
+    assert seen(totals, "1", "2")[f"{CALLS}_total", "Get"] == 10.0
+    assert seen(totals, "1", "2")[f"{CALLS}_total", "Watch"] == 1.0
+
+
+def test_a_process_that_does_not_answer_stays_in_the_sums() -> None:
+    totals = Totals()
+    totals.heard("1", figures({"Get": 3.0}, open_now=2.0))
+    totals.heard("2", figures({"Get": 4.0}, open_now=2.0))
+    found = seen(totals, "2")
+    assert found[f"{CALLS}_total", "Get"] == 7.0
+    assert [key for key in found if key[0] == OPEN] == [(OPEN, "2")]
+
+
+def test_one_that_ended_before_it_was_asked_changes_nothing() -> None:
+    totals = Totals()
+    totals.ended("1")
+    assert totals.metrics([]) == []
