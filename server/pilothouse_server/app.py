@@ -33,8 +33,12 @@ from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.kubernetes import connection
-from pilothouse_server.metrics.messages import watch_answer
-from pilothouse_server.metrics.operations import ROLL_UP_SECONDS, UsageStore, roll_up
+from pilothouse_server.metrics.messages import POINTS, watch_answer
+from pilothouse_server.metrics.operations import (
+    ROLL_UP_SECONDS,
+    UsageStore,
+    roll_up_and_pack,
+)
 from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces.contents import Contents
@@ -157,7 +161,7 @@ class Application:
         self._supervisor.start("reconciler", self.reconciler.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("usage stream", self.usage_stream.run)
-        rolling_up = Periodic("roll up usage", ROLL_UP_SECONDS, lambda: roll_up(self.store))
+        rolling_up = Periodic("roll up usage", ROLL_UP_SECONDS, lambda: roll_up_and_pack(self.store, POINTS))
         rendering = Periodic(
             "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
         )

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_server.metrics import messages
 from pilothouse_server.metrics.model import Point, Sample, Steps
-from pilothouse_server.metrics.operations import roll_up
+from pilothouse_server.metrics.operations import pack_days, roll_up, usage
 from pilothouse_server.metrics.repository import series
+from pilothouse_server.store.paging import PageRequest
 from tests.metrics.world import DAY, HOUR, Box, World, hours_ago, midnight
 
 DAYS = 4
@@ -60,9 +63,11 @@ measured = st.builds(
     counter,
     st.integers(1, 3),
 )
-# Batches with the hour, counted from the first day, at which roll-ups are made after each.
+# Batches with the hour, counted from the first day, at which roll-ups are made after each, and whether days are packed.
 history = st.lists(
-    st.tuples(st.lists(measured, min_size=1, max_size=12), st.none() | st.integers(0, DAYS * 24)),
+    st.tuples(
+        st.lists(measured, min_size=1, max_size=12), st.none() | st.integers(0, DAYS * 24), st.booleans()
+    ),
     min_size=1,
     max_size=6,
 )
@@ -127,10 +132,50 @@ async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Po
         return await series.points(transaction, steps, [box.id for box in boxes])
 
 
-@given(history)
+async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
+    """What an answer shows of a range by the hour, which begins and ends so many hours after the first day's start."""
+    start = int(midnight(DAYS).timestamp())
+    steps = Steps(start + lower * 3600, start + upper * 3600, 3600)
+    names = {box.id: box.name for box in boxes}
+    found = []
+    async with world.store.system_read() as transaction:
+        answered, _ = await usage(
+            transaction,
+            PageRequest(key=b"k" * 32, page_size=100),
+            steps,
+            namespace_id=None,
+            container="",
+            visible=None,
+            form=messages.POINTS.form,
+        )
+    for subject, parts in answered:
+        (shown,) = pb.QueryUsageResponse.FromString(messages.series(subject, parts, steps)).series
+        assert shown.container == names[subject.container_id]
+        times = [point.timestamp.seconds for point in shown.points]
+        assert times == sorted(set(times))
+        for point in shown.points:
+            values = [getattr(point, name) for name in Point.__struct_fields__[2:]]
+            found.append(Point(subject.container_id, point.timestamp.seconds, *values))
+    return found
+
+
+def within(
+    wanted: dict[tuple[int, int], dict[str, Any]], lower: int, upper: int
+) -> dict[tuple[int, int], dict[str, Any]]:
+    """The steps of a range, in hours after the first day's start."""
+    start = int(midnight(DAYS).timestamp())
+    return {
+        key: value for key, value in wanted.items() if start + lower * 3600 <= key[1] < start + upper * 3600
+    }
+
+
+hours = st.integers(-3, DAYS * 24 + 3)
+
+
+@given(history, st.tuples(hours, hours).filter(lambda pair: pair[0] < pair[1]))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_they_equal_an_aggregation_of_all_samples(
-    world: World, batches: list[tuple[list[Measured], int | None]]
+    world: World, batches: list[tuple[list[Measured], int | None, bool]], range_: tuple[int, int]
 ) -> None:
     start = midnight(DAYS)
     await world.partitions_since(start)
@@ -138,7 +183,7 @@ async def test_they_equal_an_aggregation_of_all_samples(
     boxes = [await _box(world, index) for index in range(3)]
     samples: list[Sample] = []
     taken: set[tuple[int, int]] = set()
-    for batch, hour in batches:
+    for batch, hour, pack in batches:
         # Two samples of one container at one moment have no order.
         fresh = [item for item in batch if (item.box, item.at) not in taken]
         fresh = list({(item.box, item.at): item for item in fresh}.values())
@@ -150,13 +195,29 @@ async def test_they_equal_an_aggregation_of_all_samples(
         samples += new
         if hour is not None:
             await roll_up(world.store, start + timedelta(hours=hour, seconds=SECONDS_AFTER))
-    check(await asked_points(world, 3600, boxes), expected(samples, start, 3600))
+        if pack:
+            await pack_days(world.store, messages.POINTS)
+    by_the_hour = expected(samples, start, 3600)
+    check(await asked_points(world, 3600, boxes), by_the_hour)
+    check(await shown_points(world, boxes, *range_), within(by_the_hour, *range_))
     await roll_up(world.store, start + timedelta(days=DAYS, seconds=SECONDS_AFTER))
+    await pack_days(world.store, messages.POINTS)
+    assert await unpacked(world) == 0
+    check(await shown_points(world, boxes, 0, DAYS * 24), by_the_hour)
+    check(await shown_points(world, boxes, *range_), within(by_the_hour, *range_))
 
     check(await stored_points(world, "container_usage_hourly"), expected(samples, start, 3600))
     check(await stored_points(world, "container_usage_daily"), expected(samples, start, 86400))
     for step in (QUARTER, 3600, 6 * 3600, 86400, 2 * 86400):
         check(await asked_points(world, step, boxes), expected(samples, start, step))
+
+
+async def unpacked(world: World) -> int:
+    """Days that are over and not packed."""
+    (found,) = await world.rows(
+        "SELECT count(*) AS count FROM container_usage_days WHERE format = 0 AND day < $1", midnight(0)
+    )
+    return int(found["count"])
 
 
 async def _box(world: World, index: int) -> Box:

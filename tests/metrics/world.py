@@ -68,7 +68,7 @@ class World:
         """Removes all usage."""
         async with self.database.owner() as owner:
             await owner.execute(
-                "TRUNCATE container_resource_usage, container_usage_hourly, container_usage_daily"
+                "TRUNCATE container_resource_usage, container_usage_hourly, container_usage_daily, container_usage_days"
             )
 
 

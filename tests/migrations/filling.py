@@ -102,6 +102,8 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, $1, date_trunc('hour', now()), 12)""",
     "container_usage_daily": """INSERT INTO container_usage_daily (container_id, namespace_id, bucket, samples)
         VALUES ($1, $1, date_trunc('day', now()), 288)""",
+    "container_usage_days": """INSERT INTO container_usage_days (container_id, namespace_id, day)
+        VALUES ($1, $1, date_trunc('day', now()))""",
 }
 _ORDER = list(dict.fromkeys([*list(_SHARED)[:3], *_PER_TENANT, *_SHARED]))
 

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 from pilothouse_server.config.repository import configs
 from pilothouse_server.containers.repository import containers
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.metrics.repository import series
 from pilothouse_server.storage import repository
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -73,7 +74,7 @@ class Read(Asked):
 
     async def execute(self, statement: Any) -> Any:
         rows = await self._app.fetch(*rendered(statement))
-        return SimpleNamespace(all=lambda: [SimpleNamespace(_mapping=row) for row in rows])
+        return SimpleNamespace(all=lambda: [SimpleNamespace(_mapping=row, **row) for row in rows])
 
 
 def rendered(statement: Any) -> tuple[Any, ...]:
@@ -95,7 +96,10 @@ async def filled(postgres: EmbeddedPostgres, template_database: Database) -> Asy
 async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[int] | None) -> str:
     """Has a noun's list asked for, and returns the token of its next page."""
     transaction = cast(ReadTransaction, SimpleNamespace(connection=asked))
-    narrowed: dict[str, Any] = {"namespace_id": None, "selector": None, "visible": visible}
+    narrowed: dict[str, Any] = {"namespace_id": None, "visible": visible}
+    if noun == "subjects of usage":
+        return (await series.subjects(transaction, page, container="", **narrowed))[1]
+    narrowed["selector"] = None
     with pytest.MonkeyPatch.context() as patch:
         # What becomes of the rows is not looked at here.
         patch.setattr(containers, "container_of", lambda row: row)
@@ -175,6 +179,13 @@ async def test_a_filtered_page_touches_what_it_passes_over(filled: Database, wan
     for rows in await touched_by_pages(filled, EVERYTHING, "containers", replace(PAGE, filter=wanted)):
         # Four statuses in turn.
         assert 51 <= rows <= 51 * 6 + WHOLE_PAGE
+
+
+async def test_a_page_of_what_usage_is_of_touches_a_few_namespaces(filled: Database) -> None:
+    """By namespace and name: the namespaces come in order, their containers are sorted one namespace at a time."""
+    page = replace(PAGE, page_size=55)
+    for rows in await touched_by_pages(filled, EVERYTHING, "subjects of usage", page):
+        assert 56 <= rows <= 3 * ROWS / NAMESPACES
 
 
 async def test_without_the_index_the_whole_table_is_read(filled: Database) -> None:

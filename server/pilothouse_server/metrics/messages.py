@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Final
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import model
-from pilothouse_server.metrics.operations import Recording, Report, TopBy
+from pilothouse_server.metrics.operations import Recording, Rendering, Report, TopBy
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
+from pilothouse_server.rpc.encoding import embedded
 
+_DAY: Final = 86400
+_HOUR: Final = 3600
 TOP_BY: Mapping[int, TopBy] = {pb.TOP_BY_UNSPECIFIED: "cpu", pb.TOP_BY_CPU: "cpu", pb.TOP_BY_MEMORY: "memory"}
 
 
@@ -93,13 +98,48 @@ def watch_answer(value: model.StoredSample) -> bytes:
     return pb.WatchUsageResponse(samples=[USAGE_SAMPLE.to_proto(value)]).SerializeToString()
 
 
-def series(subject: model.Subject, points: Iterable[model.Point]) -> pb.UsageSeries:
-    """Returns the usage of one container over time."""
-    message = _SERIES.to_proto(subject)
+def _points(points: Iterable[model.Point]) -> bytes:
+    """Returns points as they stand in a serialised series. Series put one behind the other are one with all points."""
+    message = pb.UsageSeries()
     add, fill = message.points.add, _POINT.fill
     for point in points:
         shown = add()
         # Whole seconds: several times as fast as by way of a datetime.
         shown.timestamp.seconds = point.at
         fill(point, shown)
-    return message
+    return message.SerializeToString()
+
+
+# A release that shows more of a point has the next form.
+POINTS: Final = Rendering(1, _points)
+
+
+def series(
+    subject: model.Subject, parts: Sequence[model.PackedDay | model.Point], steps: model.Steps
+) -> bytes:
+    """Returns the usage of one container over time as it stands in a serialised answer; `parts` are in order."""
+    shown = [_SERIES.to_proto(subject).SerializeToString()]
+    for packed, run in itertools.groupby(parts, lambda part: isinstance(part, model.PackedDay)):
+        if packed:
+            shown += [_within(day, steps) for day in run if isinstance(day, model.PackedDay)]
+        else:
+            shown.append(_points(part for part in run if isinstance(part, model.Point)))
+    return embedded(pb.QueryUsageResponse.SERIES_FIELD_NUMBER, *shown)
+
+
+def _within(day: model.PackedDay, steps: model.Steps) -> bytes:
+    """Returns the points of a day that lie within the range."""
+    if steps.start <= day.at and day.at + _DAY <= steps.end:
+        return day.points
+    begin = end = at = 0
+    for hour in range(24):
+        if not day.hours >> hour & 1:
+            continue
+        moment = day.at + hour * _HOUR
+        # A tag, a length of one byte (no point has 128), and the point.
+        at += 2 + day.points[at + 1]
+        if moment < steps.start:
+            begin = at
+        if moment < steps.end:
+            end = at
+    return day.points[begin:end]

@@ -138,6 +138,19 @@ class Point(msgspec.Struct, frozen=True):
     disk_bytes_max: int
 
 
+class PackedDay(msgspec.Struct, frozen=True):
+    """The points of a container's day at steps of an hour, rendered one behind the other.
+
+    The day begins at `at`, in seconds since 1970-01-01 UTC; `hours` has a bit for each hour that has a point, the
+    first one lowest.
+    """
+
+    container_id: int
+    at: int
+    hours: int
+    points: bytes
+
+
 class ContainerDetails(msgspec.Struct, frozen=True):
     """A row of the view `container_details`."""
 

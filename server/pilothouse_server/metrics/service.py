@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.operations import Recorder, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
@@ -48,8 +49,8 @@ class MetricsService:
             call.describe(accepted=recorder.report.accepted, rejected=recorder.report.rejected)
         return messages.report(recorder.report)
 
-    async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> pb.QueryUsageResponse:
-        """Returns usage over time."""
+    async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> bytes:
+        """Returns usage over time, serialised: days that are over are put into the answer as they are stored."""
         page = wire.page_request(
             call,
             self._page_key,
@@ -73,14 +74,13 @@ class MetricsService:
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 container=request.container,
                 visible=call.visible_namespaces(),
+                form=messages.POINTS.form,
             )
         response = pb.QueryUsageResponse(next_page_token=token)
         response.step.FromTimedelta(timedelta(seconds=steps.step))
-        for subject, points in found:
-            response.series.append(messages.series(subject, points))
-            # An answer may hold tens of thousands of points: others get their turn between the series.
-            await asyncio.sleep(0)
-        return response
+        # An answer may hold tens of thousands of points: others get their turn between the series.
+        series = [messages.series(*of, steps) async for of in cooperatively(found)]
+        return b"".join((*series, response.SerializeToString()))
 
     async def WatchUsage(
         self, request: pb.WatchUsageRequest, call: Call

@@ -294,7 +294,11 @@ def _after(order: OrderSpec, values: Sequence[Any]) -> ColumnElement[bool]:
         # One comparison of rows, which an index on these columns answers with one descent.
         left, right = tuple_(*(item.column for item in columns)), tuple_(*bound)
         condition: ColumnElement[bool] = left < right if columns[0].descending else left > right
-        return condition
+        if len({getattr(item.column, "table", None) for item in columns}) == 1:
+            return condition
+        # Columns of several tables have no index together: that of the first begins where the page does.
+        first = columns[0].column
+        return and_(first <= bound[0] if columns[0].descending else first >= bound[0], condition)
     steps: list[ColumnElement[bool]] = []
     equal: list[ColumnElement[bool]] = []
     for item, value, parameter in zip(columns, values, bound, strict=True):

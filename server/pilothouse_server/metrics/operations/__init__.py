@@ -1,6 +1,7 @@
 """The rules of usage: what is stored, rolled up, recorded from outside, and asked for."""
 
 from pilothouse_server.metrics.operations.database import database_stats, table_sizes
+from pilothouse_server.metrics.operations.packing import Rendering, pack_days, roll_up_and_pack
 from pilothouse_server.metrics.operations.queries import (
     TopBy,
     details,
@@ -19,6 +20,7 @@ __all__ = [
     "Recorder",
     "Recording",
     "Refusal",
+    "Rendering",
     "Report",
     "TopBy",
     "UsageStore",
@@ -26,7 +28,9 @@ __all__ = [
     "details",
     "list_summaries",
     "newest",
+    "pack_days",
     "roll_up",
+    "roll_up_and_pack",
     "steps_of",
     "table_sizes",
     "top",

@@ -13,8 +13,15 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from pilothouse_server.errors import invalid, not_found
-from pilothouse_server.metrics.model import ContainerDetails, Point, Steps, StoredSample, Subject
-from pilothouse_server.metrics.repository import overview, samples, series
+from pilothouse_server.metrics.model import (
+    ContainerDetails,
+    PackedDay,
+    Point,
+    Steps,
+    StoredSample,
+    Subject,
+)
+from pilothouse_server.metrics.repository import days, overview, samples, series
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -88,10 +95,12 @@ async def usage(
     namespace_id: int | None,
     container: str,
     visible: frozenset[int] | None,
-) -> tuple[list[tuple[Subject, list[Point]]], str]:
+    form: int,
+) -> tuple[list[tuple[Subject, list[PackedDay | Point]]], str]:
     """One page of series by namespace and name, those without points left out, and the token of the next page.
 
-    A page holds fewer containers than asked for where their points would be too many.
+    A page holds fewer containers than asked for where their points would be too many. At steps of an hour whole days
+    come packed where they are in this form; the first and the last of them may reach beyond the range.
 
     Raises:
         NotFound: the container, where a namespace and a container are named.
@@ -106,10 +115,24 @@ async def usage(
     )
     if container and namespace_id is not None and not found:
         raise not_found("container", container)
-    points: dict[int, list[Point]] = {subject.container_id: [] for subject in found}
-    for point in await series.points(transaction, steps, list(points)) if found else ():
-        points[point.container_id].append(point)
-    return [(subject, of_it) for subject in found if (of_it := points[subject.container_id])], token
+    shown: dict[int, list[PackedDay | Point]] = {subject.container_id: [] for subject in found}
+    for part in await _parts(transaction, steps, list(shown), form) if found else ():
+        shown[part.container_id].append(part)
+    for parts in shown.values():
+        parts.sort(key=_at)
+    return [(subject, parts) for subject in found if (parts := shown[subject.container_id])], token
+
+
+async def _parts(
+    transaction: ReadTransaction, steps: Steps, ids: Sequence[int], form: int
+) -> Sequence[PackedDay | Point]:
+    if steps.step == series.HOUR:
+        return await days.by_the_hour(transaction, steps, ids, form)
+    return await series.points(transaction, steps, ids)
+
+
+def _at(part: PackedDay | Point) -> int:
+    return part.at
 
 
 async def details(transaction: ReadTransaction, namespace: str, name: str) -> ContainerDetails:

@@ -129,8 +129,8 @@ SELECT CAST(extract(epoch FROM min(bucket)) AS bigint) FROM container_usage_hour
 WHERE bucket >= to_timestamp(:from) AND bucket < to_timestamp(:until)"""),
 }
 _NEWEST = text("""
-SELECT (SELECT CAST(extract(epoch FROM max(bucket)) AS bigint) FROM container_usage_hourly) AS hour,
-       (SELECT CAST(extract(epoch FROM max(bucket)) AS bigint) FROM container_usage_daily) AS day""")
+SELECT CAST(extract(epoch FROM hour) AS bigint) AS hour, CAST(extract(epoch FROM day) AS bigint) AS day
+FROM usage_rolled_until()""")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('usage roll-ups', 0))")
 _FOLLOWING = text("""
 SELECT k.container_id, CAST(floor(extract(epoch FROM f.timestamp)) AS bigint) AS at
@@ -216,6 +216,8 @@ async def subjects(
         NAMESPACES.c.name.label("namespace"),
         CONTAINERS.c.name.label("container"),
     ).select_from(CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id))
+    # An ended namespace holds no containers; said, so that the living are read by the index of their names.
+    query = query.where(NAMESPACES.c.deleted_at.is_(None))
     if namespace_id is not None:
         query = query.where(CONTAINERS.c.namespace_id == namespace_id)
     if container:
@@ -233,8 +235,8 @@ async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int])
     Whole hours and days are read from the roll-ups as far as there are any, the rest from samples.
     """
     until = await rolled_until(transaction)
-    by_day = _clamped(until["day"] if steps.step % DAY == 0 else None, steps.start, steps.end)
-    by_hour = _clamped(until["hour"] if steps.step % HOUR == 0 else None, by_day, steps.end)
+    by_day = clamped(until["day"] if steps.step % DAY == 0 else None, steps.start, steps.end)
+    by_hour = clamped(until["hour"] if steps.step % HOUR == 0 else None, by_day, steps.end)
     statement = _points(
         steps.step if steps.step in (HOUR, DAY) else 0,
         by_day > steps.start,
@@ -255,11 +257,13 @@ async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int])
     return [Point(*row) for row in rows]
 
 
-def _clamped(until: int | None, lower: int, upper: int) -> int:
+def clamped(until: int | None, lower: int, upper: int) -> int:
+    """Returns a time held between two others; `lower` for None."""
     return lower if until is None else min(max(until, lower), upper)
 
 
-_SHOWN = """CAST(extract(epoch FROM {at}) AS bigint) AS at, CAST(samples AS bigint) AS samples,
+# The columns of a `Point` less its container, of a table or query with the columns of roll-ups.
+SHOWN = """CAST(extract(epoch FROM {at}) AS bigint) AS at, CAST(samples AS bigint) AS samples,
     coalesce(CAST(cpu_cores_avg AS float8), 0), coalesce(CAST(cpu_cores_max AS float8), 0),
     CAST(coalesce(memory_bytes_avg, 0) AS bigint), coalesce(memory_bytes_max, 0),
     CAST(coalesce(network_bytes_rx, 0) AS bigint), CAST(coalesce(network_bytes_tx, 0) AS bigint),
@@ -286,7 +290,7 @@ def _points(whole: int, days: bool, hours: bool, samples: bool) -> TextClause:
             f"AND bucket >= to_timestamp(:{lower}) AND bucket < to_timestamp(:{upper})"
         )
         if length == whole:
-            shown.append(f"SELECT container_id, {_SHOWN.format(at='bucket')} {source}")
+            shown.append(f"SELECT container_id, {SHOWN.format(at='bucket')} {source}")
         else:
             sources.append(f"SELECT {columns} {source}")
     if samples:
@@ -303,6 +307,6 @@ def _points(whole: int, days: bool, hours: bool, samples: bool) -> TextClause:
         date_bin(make_interval(secs => :step), bucket, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS at, {_WEIGHTED}
     FROM sources GROUP BY container_id, at
 )""")  # noqa: S608 - made of the constants above
-        shown.append(f"SELECT container_id, {_SHOWN.format(at='at')} FROM binned")  # noqa: S608
+        shown.append(f"SELECT container_id, {SHOWN.format(at='at')} FROM binned")  # noqa: S608
     with_parts = f"WITH {', '.join(parts)} " if parts else ""
     return text(f"{with_parts}{' UNION ALL '.join(shown)} ORDER BY container_id, at")

@@ -1,0 +1,62 @@
+"""Days of usage packed: the points of a container's day, rendered once, in one row.
+
+This is done behind the roll-ups, every minute on one server at a time, for the days that are rolled up. It takes what
+the database says is not packed, so it needs no memory, may be cut off anywhere, and comes again to a day for which a
+sample came late. What it has not come to yet is read from the hours. A run ends after so many days, so that the first
+one after an upgrade does not work through the whole past at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pilothouse_server.event_loop import cooperatively
+from pilothouse_server.metrics.model import Point
+from pilothouse_server.metrics.operations.roll_ups import roll_up
+from pilothouse_server.metrics.repository import days, series
+from pilothouse_server.metrics.repository.series import DAY, HOUR
+from pilothouse_server.store.unit_of_work import Store
+
+_DAYS_AT_ONCE: Final = 500
+_DAYS_A_RUN: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How the points of one container become bytes; those of another `form` are not read."""
+
+    form: int
+    render: Callable[[Sequence[Point]], bytes]
+
+
+async def roll_up_and_pack(store: Store, rendering: Rendering) -> None:
+    """Rolls up what has ended and packs the days that are over. Raises Unavailable; what was written stays."""
+    await roll_up(store)
+    await pack_days(store, rendering)
+
+
+async def pack_days(store: Store, rendering: Rendering) -> int:
+    """Packs days that are over and rolled up; returns how many.
+
+    Raises Unavailable; what was packed until then stays.
+    """
+    packed = 0
+    while packed < _DAYS_A_RUN:
+        async with store.system_write("usage days") as transaction:
+            until = (await series.rolled_until(transaction))["day"]
+            found = await days.unpacked_days(transaction, rendering.form, until or 0, _DAYS_AT_ONCE)
+            if not found:
+                break
+            written = {}
+            async for key, points in cooperatively(found.items()):
+                written[key] = _hours_of(points), rendering.render(points)
+            await days.pack(transaction, rendering.form, written)
+        packed += len(found)
+    return packed
+
+
+def _hours_of(points: Sequence[Point]) -> int:
+    """A bit for the hour of each point, the first of the day lowest."""
+    return sum(1 << (point.at % DAY // HOUR) for point in points)

@@ -1,0 +1,121 @@
+"""Usage by the hour, as it is asked for most: days that are over in one row each, the rest point by point.
+
+Triggers keep a row of `container_usage_days` for each container and day of which there are hours, and make it empty
+whenever one of them is written. So a day without a row has no hours, and an empty row sends its reader to the hours: a
+sample that comes late is shown as soon as it is stored, whether the day was packed or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from pilothouse_server.metrics.model import PackedDay, Point, Steps
+from pilothouse_server.metrics.repository import series
+from pilothouse_server.metrics.repository.series import DAY, HOUR
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+# A container, and from when to when (seconds since 1970-01-01 UTC).
+Stretch = tuple[int, int, int]
+
+_READ: Final = text("""
+SELECT container_id, CAST(extract(epoch FROM day) AS bigint) AS at, hours,
+    CASE WHEN format = :format THEN points END AS points
+FROM container_usage_days
+WHERE container_id = ANY (CAST(:ids AS bigint[])) AND day >= to_timestamp(:from) AND day < to_timestamp(:until)
+ORDER BY container_id, day""")
+_HOURS: Final = text(f"""
+SELECT w.container_id, {series.SHOWN.format(at="bucket")}
+FROM unnest(CAST(:ids AS bigint[]), CAST(:from AS bigint[]), CAST(:until AS bigint[]))
+    AS w (container_id, lower, upper)
+JOIN container_usage_hourly AS h
+    ON h.container_id = w.container_id AND bucket >= to_timestamp(w.lower) AND bucket < to_timestamp(w.upper)
+ORDER BY w.container_id, bucket""")  # noqa: S608 - made of a constant
+# Locked before the hours are read: who writes one locks this row as well.
+_UNPACKED: Final = text("""
+SELECT container_id, CAST(extract(epoch FROM day) AS bigint) AS at FROM container_usage_days
+WHERE format < :format AND day < to_timestamp(:until)
+ORDER BY format, day, container_id LIMIT :most FOR UPDATE SKIP LOCKED""")
+_PACK: Final = text("""
+UPDATE container_usage_days AS d SET format = :format, hours = p.hours, points = p.points
+FROM unnest(CAST(:ids AS bigint[]), CAST(:days AS bigint[]), CAST(:hours AS integer[]), CAST(:points AS bytea[]))
+    AS p (container_id, day, hours, points)
+WHERE d.container_id = p.container_id AND d.day = to_timestamp(p.day)""")
+_GONE: Final = text("""
+DELETE FROM container_usage_days AS d USING unnest(CAST(:ids AS bigint[]), CAST(:days AS bigint[]))
+    AS p (container_id, day)
+WHERE d.container_id = p.container_id AND d.day = to_timestamp(p.day)""")
+
+
+async def by_the_hour(
+    transaction: ReadTransaction, steps: Steps, ids: Sequence[int], form: int
+) -> list[PackedDay | Point]:
+    """Steps of an hour with samples, without order: days that are packed in this form, and points of all others.
+
+    A day may reach beyond the range; a point lies within.
+    """
+    rolled = await series.rolled_until(transaction)
+    until = series.clamped(rolled["hour"], steps.start, steps.end)
+    found: list[PackedDay | Point] = []
+    if until > steps.start:
+        parameters = {"ids": list(ids), "from": steps.start - steps.start % DAY, "until": until}
+        rows = await transaction.connection.execute(_READ, parameters | {"format": form})
+        unpacked: list[Stretch] = []
+        for container_id, at, hours, points in rows.all():
+            if points is None:
+                unpacked.append((container_id, max(at, steps.start), min(at + DAY, until)))
+            else:
+                found.append(PackedDay(container_id, at, hours, points))
+        found += await _hours(transaction, unpacked)
+    if until < steps.end:
+        found += await series.points(transaction, Steps(until, steps.end, HOUR), ids)
+    return found
+
+
+async def unpacked_days(
+    transaction: Transaction, form: int, until: int, most: int
+) -> dict[tuple[int, int], list[Point]]:
+    """Days that end by `until` and are not packed in this form or a later one, at most so many, locked until the
+    transaction ends: (container, start) → its points in order. The oldest come first; what others lock is left out.
+    """
+    parameters = {"format": form, "until": until - DAY + 1, "most": most}
+    rows = (await transaction.connection.execute(_UNPACKED, parameters)).all()
+    found: dict[tuple[int, int], list[Point]] = {(row.container_id, row.at): [] for row in rows}
+    for point in await _hours(transaction, [(of, at, at + DAY) for of, at in found]):
+        found[point.container_id, point.at - point.at % DAY].append(point)
+    return found
+
+
+async def pack(
+    transaction: Transaction, form: int, days: Mapping[tuple[int, int], tuple[int, bytes]]
+) -> None:
+    """Writes days that the transaction has locked: (container, start) → which hours, and their points as bytes.
+
+    A day of which there are no hours any more goes.
+    """
+    packed = {key: value for key, value in days.items() if value[0]}
+    if packed:
+        values = packed.values()
+        columns: dict[str, Any] = {
+            "hours": [item[0] for item in values],
+            "points": [item[1] for item in values],
+        }
+        await transaction.connection.execute(_PACK, _keys(packed) | columns | {"format": form})
+    if gone := days.keys() - packed.keys():
+        await transaction.connection.execute(_GONE, _keys(gone))
+
+
+def _keys(days: Any) -> dict[str, Any]:
+    ordered = list(days)
+    return {"ids": [key[0] for key in ordered], "days": [key[1] for key in ordered]}
+
+
+async def _hours(transaction: ReadTransaction, stretches: Sequence[Stretch]) -> list[Point]:
+    """The hourly roll-ups of these stretches, by container and time."""
+    if not stretches:
+        return []
+    ids, lower, upper = (list(column) for column in zip(*stretches, strict=True))
+    rows = await transaction.connection.execute(_HOURS, {"ids": ids, "from": lower, "until": upper})
+    return [Point(*row) for row in rows.all()]

@@ -1,0 +1,244 @@
+"""Days of usage in one row each: never older than the hours that they are made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_server.metrics import messages
+from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
+from pilothouse_server.metrics.operations import Rendering, pack_days, packing, roll_up
+from pilothouse_server.metrics.repository import days
+from tests.metrics.world import DAY, HOUR, Box, World, midnight
+from tests.waiting import poll_until, within
+
+FORM = messages.POINTS.form
+_SETTLED = timedelta(minutes=3)
+_PACKED = "SELECT day, hours FROM container_usage_days WHERE format > 0 ORDER BY container_id, day"
+
+
+async def rolled_day(world: World, days_ago: int = 2) -> tuple[Box, datetime]:
+    """A container with a sample of a quarter of a core in each hour of a day, rolled up."""
+    box, start = await world.box(), midnight(days_ago)
+    await world.partitions_since(start)
+    await world.usage.write([box.sample(start + hour * HOUR) for hour in range(24)])
+    await roll_up(world.store, start + DAY + _SETTLED)
+    return box, start
+
+
+async def parts(world: World, box: Box, start: datetime, hours: int = 24, form: int = FORM) -> list[Any]:
+    """What a query by the hour finds of a container."""
+    at = int(start.timestamp())
+    async with world.store.system_read() as transaction:
+        found = await days.by_the_hour(transaction, Steps(at, at + hours * 3600, 3600), [box.id], form)
+    return sorted(found, key=lambda part: part.at)
+
+
+async def cores(world: World, box: Box, start: datetime) -> list[float]:
+    """The most cores of each hour of a day, as an answer shows them."""
+    at = int(start.timestamp())
+    found = await parts(world, box, start)
+    shown = messages.series(SUBJECT, found, Steps(at, at + 86400, 3600))
+    (series,) = pb.QueryUsageResponse.FromString(shown).series
+    return [point.cpu_cores_max for point in series.points]
+
+
+SUBJECT = Subject(1, "uid", "shop", "web")
+QUARTERS = [0.25] * 24
+# A late sample in the third hour.
+LATE = [0.25, 0.25, 2.0, *[0.25] * 21]
+
+
+def late(box: Box, start: datetime) -> list[Any]:
+    return [box.sample(start + 2 * HOUR + timedelta(minutes=7), cpu_cores_used=2.0)]
+
+
+async def test_a_day_that_is_over_is_one_row(world: World) -> None:
+    box, start = await rolled_day(world)
+    assert [type(part) for part in await parts(world, box, start)] == [Point] * 24
+    assert await pack_days(world.store, messages.POINTS) == 1
+    (packed,) = await parts(world, box, start)
+    assert (packed.container_id, packed.at, packed.hours) == (box.id, int(start.timestamp()), (1 << 24) - 1)
+    assert await cores(world, box, start) == QUARTERS
+    assert await pack_days(world.store, messages.POINTS) == 0
+
+
+async def test_a_day_that_is_not_over_is_not_packed(world: World) -> None:
+    box, start = await world.box(), midnight(1)
+    await world.usage.write([box.sample(start), box.sample(start + 2 * HOUR)])
+    await roll_up(world.store, start + 5 * HOUR)
+    assert await pack_days(world.store, messages.POINTS) == 0
+    await roll_up(world.store, start + DAY + _SETTLED)
+    assert await pack_days(world.store, messages.POINTS) == 1
+    assert await world.rows(_PACKED) == [{"day": start, "hours": 0b101}]
+
+
+async def test_a_late_sample_is_shown_at_once_and_packed_again(world: World) -> None:
+    box, start = await rolled_day(world)
+    await pack_days(world.store, messages.POINTS)
+    await world.usage.write(late(box, start))
+    assert await world.rows(_PACKED) == []
+    assert await cores(world, box, start) == LATE
+    assert await pack_days(world.store, messages.POINTS) == 1
+    assert len(await parts(world, box, start)) == 1
+    assert await cores(world, box, start) == LATE
+
+
+async def test_without_the_triggers_an_old_day_would_be_shown(world: World) -> None:
+    """Control of the test above, and of the aggregation in `test_roll_ups`."""
+    box, start = await rolled_day(world)
+    await pack_days(world.store, messages.POINTS)
+    async with world.database.owner() as owner:
+        await owner.execute("ALTER TABLE container_usage_hourly DISABLE TRIGGER USER")
+    await world.usage.write(late(box, start))
+    assert await cores(world, box, start) == QUARTERS
+
+
+@pytest.mark.parametrize("range_", [(0, 24), (5, 24), (0, 7), (5, 7), (-3, 1), (23, 30)])
+async def test_a_part_of_a_day_is_cut_out(world: World, range_: tuple[int, int]) -> None:
+    box, start = await world.box(), midnight(3)
+    await world.partitions_since(start)
+    await world.usage.write(
+        [box.sample(start + hour * HOUR, cpu_cores_used=float(hour)) for hour in range(0, 24, 2)]
+    )
+    await roll_up(world.store, start + DAY + _SETTLED)
+    await pack_days(world.store, messages.POINTS)
+    lower, upper = range_
+    at = int(start.timestamp())
+    found = await parts(world, box, start + lower * HOUR, upper - lower)
+    assert [type(part) for part in found] == [PackedDay]
+    shown = messages.series(SUBJECT, found, Steps(at + lower * 3600, at + upper * 3600, 3600))
+    (series,) = pb.QueryUsageResponse.FromString(shown).series
+    wanted = [hour for hour in range(0, 24, 2) if lower <= hour < upper]
+    assert [point.cpu_cores_max for point in series.points] == wanted
+
+
+async def test_no_point_is_too_long_for_its_length_to_be_one_byte() -> None:
+    longest = Point(1, (1 << 33) - 1, (1 << 31) - 1, 1e9, 1e9, *[(1 << 63) - 1] * 5)
+    rendered = messages.POINTS.render([longest])
+    assert len(rendered) == 2 + rendered[1]
+    # And a day of such points can be stored.
+    assert 24 * len(rendered) <= 4096
+
+
+async def test_bytes_of_another_release_are_not_read(world: World) -> None:
+    box, start = await rolled_day(world)
+    await pack_days(world.store, messages.POINTS)
+    newer = Rendering(FORM + 1, lambda points: b"".join(b"\x22\x01\x00" for _ in points))
+    assert [type(part) for part in await parts(world, box, start, form=newer.form)] == [Point] * 24
+    assert await pack_days(world.store, newer) == 1
+    # Neither does this release read what the newer one has packed, nor pack it back.
+    assert await cores(world, box, start) == QUARTERS
+    assert await pack_days(world.store, messages.POINTS) == 0
+
+
+async def test_days_go_with_their_hours(world: World) -> None:
+    box, start = await rolled_day(world)
+    await world.usage.write([box.sample(start + DAY)])
+    await roll_up(world.store, start + DAY + HOUR + _SETTLED)
+    await pack_days(world.store, messages.POINTS)
+    async with world.database.system() as system:
+        await system.execute("DELETE FROM container_usage_hourly WHERE bucket < $1", start + 12 * HOUR)
+    assert len(await parts(world, box, start)) == 12
+    await pack_days(world.store, messages.POINTS)
+    assert await world.rows(_PACKED) == [{"day": start, "hours": 0xFFF000}]
+    async with world.database.system() as system:
+        await system.execute("DELETE FROM container_usage_hourly WHERE bucket < $1", start + DAY)
+    assert await parts(world, box, start) == []
+    assert await pack_days(world.store, messages.POINTS) == 1
+    assert await world.rows("SELECT day FROM container_usage_days") == [{"day": start + DAY}]
+
+
+async def test_a_container_that_goes_takes_its_days_along(world: World) -> None:
+    box, _ = await rolled_day(world)
+    await pack_days(world.store, messages.POINTS)
+    async with world.database.system() as system:
+        await system.execute("DELETE FROM containers WHERE id = $1", box.id)
+    assert await world.rows("SELECT FROM container_usage_days") == []
+
+
+async def test_many_days_are_packed_by_steps_and_a_run_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_DAYS_AT_ONCE", 2)
+    monkeypatch.setattr(packing, "_DAYS_A_RUN", 5)
+    start = midnight(2)
+    await world.partitions_since(start)
+    for index in range(8):
+        box = await world.box(name=f"box{index}")
+        await world.usage.write([box.sample(start)])
+    await roll_up(world.store, start + DAY + _SETTLED)
+    assert await pack_days(world.store, messages.POINTS) == 6
+    assert await pack_days(world.store, messages.POINTS) == 2
+    assert await pack_days(world.store, messages.POINTS) == 0
+
+
+class Packing:
+    """A run that has read the hours of a day and is held before it writes the day."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._world = world
+        self._has_read, self._goes_on = asyncio.Event(), asyncio.Event()
+        pack = days.pack
+
+        async def held(*arguments: Any) -> None:
+            self._has_read.set()
+            await self._goes_on.wait()
+            await pack(*arguments)
+
+        monkeypatch.setattr(days, "pack", held)
+
+    async def beside(self, write: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Writes while the run is held; the run goes on when that is done, or waits for a lock."""
+        running = asyncio.create_task(pack_days(self._world.store, messages.POINTS))
+        await self._has_read.wait()
+        writing = asyncio.create_task(write())
+
+        async def is_done_or_waits() -> bool:
+            waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            return writing.done() or (await self._world.rows(waits))[0]["n"] > 0
+
+        await poll_until(is_done_or_waits, seconds=10)
+        self._goes_on.set()
+        await asyncio.gather(running, writing)
+
+
+async def test_an_hour_that_is_written_while_its_day_is_packed_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, start = await rolled_day(world)
+    async with within(30):
+        await Packing(world, monkeypatch).beside(lambda: world.usage.write(late(box, start)))
+    assert await cores(world, box, start) == LATE
+
+
+async def test_a_run_that_locked_nothing_would_lose_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control of the test above."""
+    unlocked = str(days._UNPACKED).replace("FOR UPDATE SKIP LOCKED", "")
+    monkeypatch.setattr(days, "_UNPACKED", text(unlocked))
+    box, start = await rolled_day(world)
+    async with within(30):
+        await Packing(world, monkeypatch).beside(lambda: world.usage.write(late(box, start)))
+    assert await cores(world, box, start) == QUARTERS
+
+
+@pytest.mark.parametrize("change", ["cpu_cores_max = 2.0", None])
+async def test_a_day_is_left_alone_whose_hours_are_being_written(world: World, change: str | None) -> None:
+    """An hour is changed, or removed, by somebody who has not committed yet."""
+    box, start = await rolled_day(world)
+    hour = "container_usage_hourly", "WHERE bucket = $1", start + 2 * HOUR
+    statement = f"UPDATE {hour[0]} SET {change} {hour[1]}" if change else f"DELETE FROM {hour[0]} {hour[1]}"
+    async with world.database.system() as system:
+        changing = system.transaction()
+        await changing.start()
+        await system.execute(statement, hour[2])
+        assert await pack_days(world.store, messages.POINTS) == 0
+        await changing.commit()
+    assert await pack_days(world.store, messages.POINTS) == 1
+    assert await cores(world, box, start) == (LATE if change else QUARTERS[1:])
