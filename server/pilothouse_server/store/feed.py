@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,6 +56,10 @@ _SEQUENCE = text(
     "FROM sequence_changes()"
 )
 _PENDING = text("SELECT pending_event_ids(:most)")
+_OLDEST_SECONDS = text(
+    "SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::double precision "
+    "FROM pending_changes WHERE id > (SELECT pending_floor FROM stream_head WHERE id = 1)"
+)
 _EVENT_MARK = text("SELECT event_mark(:revision)")
 _RECORD_MARK = text("SELECT record_mark(:sequence)")
 _NO_MARK = bytes(8)
@@ -214,6 +219,7 @@ class Feed:
             except PilothouseError as error:
                 log.warning("changes cannot be numbered or read", reason=error.reason)
                 self._failure = error
+                await self._measure_pending()
             self._passes_done = number
             done, self._pass_done = self._pass_done, asyncio.Event()
             done.set()
@@ -254,6 +260,12 @@ class Feed:
         return _Pass(
             [_event(row) for row in numbered], head.revision, head.audit_sequence, head.history, head.more
         )
+
+    async def _measure_pending(self) -> None:
+        """Sets the metric after a pass that failed, and so did not; a database that is away is noticed elsewhere."""
+        with suppress(PilothouseError):
+            async with self._store.system_call() as connection:
+                PENDING_SECONDS.set((await connection.execute(_OLDEST_SECONDS)).scalar_one())
 
     async def _listen(self) -> None:
         delay = 0.1

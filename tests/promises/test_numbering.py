@@ -1,0 +1,135 @@
+"""Promise 1, after the commit: what is committed is numbered soon, whatever becomes of server and neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+from prometheus_client import REGISTRY
+
+from tests.promises.chain import broken_links
+from tests.promises.requests import request_for
+from tests.promises.test_first_states import create, numbering_held
+from tests.promises.test_watches import second_server
+from tests.promises.world import World
+from tests.waiting import poll_until
+
+# Refuses the records of one method as they are numbered; each call defines it anew.
+_SPOILT = """
+CREATE OR REPLACE FUNCTION control_spoilt() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.request_path = '{method}' THEN
+        RAISE EXCEPTION 'spoilt' USING ERRCODE = 'check_violation', CONSTRAINT = 'spoilt';
+    END IF;
+    RETURN NEW;
+END
+$$
+"""
+_TRIGGER = """
+CREATE TRIGGER control_spoilt BEFORE INSERT ON operation_logs FOR EACH ROW EXECUTE FUNCTION control_spoilt()
+"""
+_ASIDE = "pilothouse_changes_set_aside_total"
+
+
+async def held_up_by_others(world: World) -> list[str]:
+    """Makes every mutation while its own record cannot be numbered; what went wrong with it or with the next one."""
+    faults: list[str] = []
+    feed = world.server.application.feed
+    async with world.sql() as sql:
+        await sql.execute(_SPOILT.format(method=""))
+        await sql.execute(_TRIGGER)
+        for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
+            if not rule.mutates:
+                continue
+            await sql.execute(_SPOILT.format(method=rule.method))
+            told, aside = REGISTRY.get_sample_value(_ASIDE) or 0, await _set_aside(sql)
+            outcome = await world.caller_of(rule).invoke(rule, world.request(rule))
+            # Its records are two where a stream is one; the next one's is one.
+            await world.call("GetNamespace", {"name": "nowhere-to-be-found"})
+            await feed.settled()
+            await feed.settled()
+            if outcome.code != "OK":
+                faults.append(f"{rule.name}: {outcome.code} {outcome.message}")
+            if await sql.fetchval("SELECT count(*) FROM pending_changes"):
+                faults.append(f"{rule.name} is neither numbered nor set aside")
+            if await _set_aside(sql) == aside:
+                faults.append(f"{rule.name} is not set aside")
+            if (REGISTRY.get_sample_value(_ASIDE) or 0) == told:
+                faults.append(f"{rule.name} is set aside, and no metric says so")
+            last = await sql.fetchrow(
+                "SELECT request_path FROM operation_logs WHERE error_code = 'NOT_FOUND' ORDER BY sequence DESC LIMIT 1"
+            )
+            if last is None or not last["request_path"].endswith("/GetNamespace"):
+                faults.append(f"{rule.name} holds up the record of the next call")
+            await sql.execute("DELETE FROM pending_incidents")
+        await sql.execute("DROP TRIGGER control_spoilt ON operation_logs")
+        faults += await broken_links(sql)
+    return faults
+
+
+async def _set_aside(sql: asyncpg.Connection) -> int:
+    return int(await sql.fetchval("SELECT count(*) FROM pending_incidents"))
+
+
+async def test_what_cannot_be_numbered_holds_no_other_up_and_is_told(full_world: World) -> None:
+    assert await held_up_by_others(full_world) == []
+
+
+async def test_a_change_that_stays_pending_for_ever_is_found(full_world: World) -> None:
+    """Control of the test above."""
+    async with full_world.server.database.owner() as owner:
+        await owner.execute(
+            "CREATE OR REPLACE FUNCTION set_aside(p_id bigint, p_sqlstate text, p_constraint text) RETURNS void "
+            "LANGUAGE plpgsql AS $$ BEGIN END $$"
+        )
+    faults = await held_up_by_others(full_world)
+    assert "CreateContainer is neither numbered nor set aside" in faults
+
+
+async def test_what_a_server_leaves_unnumbered_another_numbers_within_a_second(
+    world: World, tmp_path: Path
+) -> None:
+    async with second_server(world, tmp_path) as other:
+        rule = world.rule("ListOperations")
+
+        async def names() -> list[str]:
+            outcome = await other.invoke(rule, request_for(rule, {"pageSize": 50}))
+            return [operation.resource_name for operation in outcome.answer.operations]
+
+        with numbering_held(world):
+            await create(world, "left-behind")
+            await poll_until(names, lambda found: "left-behind" in found, seconds=1.0)
+
+
+async def test_a_replay_is_answered_before_the_first_call_is_numbered(full_world: World) -> None:
+    """The row of the `request_id` is written by the mutation itself."""
+    found = []
+    with numbering_held(full_world):
+        for rule in sorted(full_world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
+            if rule.mutates and rule.has_request_id:
+                request = full_world.request(rule)
+                request.request_id = str(uuid4())
+                caller = full_world.caller_of(rule)
+                first, second = await caller.invoke(rule, request), await caller.invoke(rule, request)
+                alike = first.answers == second.answers or "secret" in rule.name.lower()
+                if (first.code, second.code) != ("OK", "OK") or not alike:
+                    found.append(f"{rule.name}: {first.code}, {second.code} {second.message}")
+    assert found == []
+
+
+async def test_the_age_of_what_cannot_be_numbered_is_a_metric(world: World) -> None:
+    """A missing partition of events is nobody's fault: all waits for it, loses nothing, and the age is told."""
+    await create(world, "before")
+    async with world.sql() as sql:
+        await sql.execute("UPDATE stream_head SET revision = 99999999, oldest_revision = 99999999")
+        await create(world, "waits")
+
+        async def age() -> float:
+            return REGISTRY.get_sample_value("pilothouse_pending_oldest_seconds") or 0.0
+
+        await poll_until(age, lambda seconds: seconds > 0.5, what="an age of the oldest change")
+        async with world.server.database.owner() as owner:
+            await owner.execute("SELECT create_revision_partitions('events', 100000000, 1)")
+        await poll_until(age, lambda seconds: not seconds, what="nothing is pending")
+        assert await sql.fetchval("SELECT revision FROM stream_head") == 100000000
