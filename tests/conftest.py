@@ -32,7 +32,17 @@ pytest_plugins = ["tests.tiers", "tests.endings"]
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
 # The folders whose files take the longest; files of short tests fill up the end of a run.
-LONG = ("readme", "main_job", "promises", "clusters", "config", "reconcile", "migrations", "storage")
+LONG = (
+    "readme",
+    "main_job",
+    "promises",
+    "clusters",
+    "config",
+    "reconcile",
+    "migrations",
+    "storage",
+    "watches",
+)
 _numbers = count(1)
 
 

@@ -1,4 +1,7 @@
-"""Promise 3: watches lose nothing. Writers race on two servers while watchers are cut and go on anywhere."""
+"""Promise 3: watches lose nothing. Writers race on two servers while watchers are cut and go on anywhere.
+
+The campaign under kills, frozen servers and cut connections is in `tests/promises/watches/`.
+"""
 
 from __future__ import annotations
 
@@ -114,12 +117,6 @@ async def _pids(sql: object) -> list[int]:
 async def test_no_event_is_lost_twice_or_out_of_order(world: World, tmp_path: Path) -> None:
     async with second_server(world, tmp_path) as other:
         assert await race(world, [world.admin, other], writers=8, each=40, watchers=6) == []
-
-
-@pytest.mark.soak(part="watches")
-async def test_no_event_is_lost_in_a_long_race(world: World, tmp_path: Path) -> None:
-    async with second_server(world, tmp_path) as other:
-        assert await race(world, [world.admin, other], writers=16, each=300, watchers=20) == []
 
 
 async def test_a_watch_that_loses_events_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,203 @@
+"""The end of a campaign: all watchers reach the head; then log, lists and tokens are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import grpc
+import grpc.aio
+
+from pilothouse.config.v1 import config_pb2 as config
+from pilothouse.container.v1 import container_pb2 as container
+from tests.conftest import connection, number_changes
+from tests.promises.calling import Caller, Outcome, failed
+from tests.promises.watches import told, watching
+from tests.promises.watches.ground import NAMESPACES, Ground
+from tests.promises.watches.recording import CONFIG, CONTAINER, Logged, Probe, Seen, State, Wanted
+from tests.promises.watches.validators import ANOTHERS_CALLER, ANOTHERS_FILTER, BELOW_THE_HORIZON, GOES_ON
+from tests.promises.watches.watching import Follower, Given
+from tests.waiting import poll_until, within
+
+_MESSAGES: dict[str, Any] = {
+    "container": container.Container,
+    "config_map": config.Config,
+    "secret": config.Config,
+}
+_KINDS = {"container": CONTAINER, "config_map": CONFIG, "secret": CONFIG}
+_PAGE = 5000
+# So many answers are compared of each token that is tried, and so many tokens of a watcher.
+_COMPARED, _TRIED = 40, 3
+
+
+async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
+    """Returns once nothing happens any more and every watcher has been told of a moment after the last event."""
+    async with connection(ground.database.admin_dsn) as sql:
+
+        async def head() -> int:
+            await number_changes(sql)
+            return int(await sql.fetchval("SELECT revision FROM stream_head"))
+
+        async def quiet() -> bool:
+            # What the cluster has to do still makes events.
+            due = (
+                "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '30 seconds'"
+            )
+            return not await sql.fetchval(due)
+
+        await poll_until(quiet, seconds=60, what="the reconcilers have nothing to do")
+
+        async def behind() -> list[str]:
+            newest = await head()
+            return [each.watch.name for each in followers if each.position < newest]
+
+        await poll_until(behind, lambda found: not found, seconds=60, what="all watchers at the head")
+
+
+async def read_log(ground: Ground) -> None:
+    """Takes the events of the database into the recording."""
+    async with connection(ground.database.admin_dsn) as sql:
+        await number_changes(sql)
+        for left in await sql.fetch(
+            "SELECT format('pending %s', id) FROM pending_changes UNION ALL "
+            "SELECT format('set aside %s: %s %s', id, sqlstate, constraint_name) FROM pending_incidents"
+        ):
+            ground.recording.stranded.append(left[0])
+        after = 0
+        while rows := await sql.fetch(
+            "SELECT revision, resource_type, kind, pending_id, operation_id, message FROM events "
+            "WHERE revision > $1 ORDER BY revision LIMIT $2",
+            after,
+            _PAGE,
+        ):
+            for row in rows:
+                ground.recording.log.append(_logged(row))
+            after = rows[-1]["revision"]
+
+
+def _logged(row: Any) -> Logged:
+    make = _MESSAGES.get(row["resource_type"])
+    if make is None:
+        # Of namespaces and volumes only the place in the log counts.
+        state = State(f"{row['resource_type']} {row['revision']}", "", "", 1, 0, {}, "")
+        kind, what = row["resource_type"], "added"
+    else:
+        state = told.state(told.held(make.FromString(row["message"])))
+        kind, what = _KINDS[row["resource_type"]], row["kind"]
+    return Logged(row["revision"], kind, row["pending_id"] or 0, what, str(row["operation_id"] or ""), state)
+
+
+async def read_lists(ground: Ground) -> None:
+    """Takes what each server lists into the recording."""
+    async with ground.callers() as callers:
+        for caller in callers:
+            listed: dict[str, dict[str, State]] = defaultdict(dict)
+            for method, kind, field in (
+                ("ListContainers", CONTAINER, "containers"),
+                ("ListConfigMaps", CONFIG, "config_maps"),
+            ):
+                page = ""
+                while True:
+                    fields = {"pageSize": 500, "pageToken": page}
+                    outcome, _, _ = await ground.certainly([caller], method, fields)
+                    assert outcome.code == "OK", f"{method}: {outcome.code} {outcome.message}"
+                    for entity in getattr(outcome.answer, field):
+                        listed[kind][entity.uid] = told.state(entity)
+                    page = outcome.answer.next_page_token
+                    if not page:
+                        break
+            ground.recording.final.append(listed)
+
+
+async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
+    """Tries tokens: at each server, with another filter, as another user; then below a horizon that is moved up."""
+    choose = random.Random(f"probes {ground.size.seed}")
+    async with ground.callers() as admins, ground.callers("tenant") as tenants:
+        probes = []
+        for number, follower in enumerate(followers):
+            own, others = (tenants, admins) if follower.kind.user else (admins, tenants)
+            wanted = follower.kind.wanted
+            other = wanted._replace(label=("tier", "sideways"))
+            for given in choose.sample(follower.tokens, min(_TRIED, len(follower.tokens))):
+                probes += [_Trial(number, caller, GOES_ON, wanted, given) for caller in own]
+                probes.append(_Trial(number, own[0], ANOTHERS_FILTER, other, given))
+                if wanted.namespace != NAMESPACES[-1]:
+                    probes.append(_Trial(number, others[0], ANOTHERS_CALLER, wanted, given))
+        await _try_all(ground, probes)
+        await _try_all(ground, await _below(ground, followers, admins, choose))
+
+
+async def _below(
+    ground: Ground, followers: Sequence[Follower], callers: Sequence[Caller], choose: random.Random
+) -> list[_Trial]:
+    """Moves the horizon to the middle of what the tokens stand at, as the removal of old partitions does."""
+    revisions = sorted(given.revision for follower in followers for given in follower.tokens)
+    horizon = revisions[len(revisions) // 2] + 1
+    async with connection(ground.database.admin_dsn) as sql:
+        await sql.execute("UPDATE stream_head SET oldest_revision = $1", horizon)
+        await sql.execute("DELETE FROM events WHERE revision < $1", horizon)
+    # The event before the oldest kept one is the last from which nothing is missing.
+    return [
+        _Trial(
+            number,
+            choose.choice(callers),
+            BELOW_THE_HORIZON if given.revision < horizon - 1 else GOES_ON,
+            follower.kind.wanted,
+            given,
+        )
+        for number, follower in enumerate(followers)
+        if not follower.kind.user
+        for given in choose.sample(follower.tokens, min(_TRIED, len(follower.tokens)))
+    ]
+
+
+class _Trial(NamedTuple):
+    """A token that is to be tried: of which watch, by whom, and how."""
+
+    watch: int
+    caller: Caller
+    how: str
+    wanted: Wanted
+    given: Given
+
+
+async def _try_all(ground: Ground, trials: Sequence[_Trial]) -> None:
+    """Tries tokens, some at a time."""
+    some = asyncio.Semaphore(16)
+
+    async def run(trial: _Trial) -> None:
+        async with some, within(20):
+            ground.recording.probes.append(await _tried(ground, trial))
+
+    await asyncio.gather(*map(run, trials))
+
+
+async def _tried(ground: Ground, trial: _Trial) -> Probe:
+    """The first changes that follow on a token; a bookmark says that there are no more."""
+    body = watching.request(trial.wanted, trial.given.token)
+    changes: list[Seen] = []
+    outcome, whole = Outcome("OK"), False
+    try:
+        async with trial.caller.watching(ground.rule(watching.method(trial.wanted)), body) as stream:
+            async for answer in stream:
+                change = watching.seen(answer)
+                whole = change is None
+                if change is not None:
+                    changes.append(change)
+                if whole or len(changes) == _COMPARED:
+                    break
+    except grpc.aio.AioRpcError as error:
+        outcome = failed(error)
+    return Probe(
+        trial.how,
+        trial.watch,
+        trial.given.life,
+        trial.given.revision,
+        outcome.code,
+        outcome.reason,
+        tuple(changes),
+        whole,
+    )

@@ -1,0 +1,188 @@
+"""What a campaign writes down, as data: what writers were answered, what watchers saw, what the log and lists say.
+
+The validators (`tests.promises.watches.validators`) are functions over a `Recording` alone, so each can be shown one in
+which its guarantee is broken. Times are ticks of the recorder's own count: all parts of a campaign run in one process,
+so of two ticks the smaller came first. A `digest` stands for the content of a resource (`tests.promises.watches.told`).
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ADDED, MODIFIED, DELETED = "added", "modified", "deleted"
+CONTAINER, CONFIG = "container", "config"
+_CHANGES = (ADDED, MODIFIED, DELETED)
+
+
+class State(NamedTuple):
+    """A resource as somebody was shown it. `marker` names the mutation that last wrote its annotation."""
+
+    uid: str
+    name: str
+    namespace: str
+    version: int
+    digest: int
+    labels: Mapping[str, str]
+    status: str
+    marker: str = ""
+
+
+class Wanted(NamedTuple):
+    """A watch's filter. `kind` is CONTAINER or CONFIG; empty fields match everything.
+
+    `visible` are the namespaces that the caller reaches; None is all of them.
+    """
+
+    kind: str = CONTAINER
+    namespace: str = ""
+    label: tuple[str, str] | None = None
+    status: str = ""
+    visible: frozenset[str] | None = None
+
+    def concerns(self, kind: str, namespace: str) -> bool:
+        """Whether a resource of this kind in this namespace can ever be shown."""
+        within = not self.namespace or namespace == self.namespace
+        return kind == self.kind and within and (self.visible is None or namespace in self.visible)
+
+    def matches(self, state: State) -> bool:
+        """Whether a resource that it concerns is shown now."""
+        labelled = self.label is None or state.labels.get(self.label[0]) == self.label[1]
+        return labelled and (not self.status or state.status == self.status)
+
+
+class Seen(NamedTuple):
+    """One change that a watcher was told."""
+
+    revision: int
+    change: str
+    uid: str
+    version: int
+    digest: int
+
+
+class Changes:
+    """What a watcher was told, in order, in columns: millions of rows are a few tens of bytes each."""
+
+    def __init__(self, rows: Iterable[Seen] = ()) -> None:
+        self._revisions, self._changes = array("q"), bytearray()
+        self._uids: list[str] = []
+        self._versions, self._digests = array("q"), array("Q")
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Seen) -> None:
+        """Takes the next one."""
+        self._revisions.append(row.revision)
+        self._changes.append(_CHANGES.index(row.change))
+        self._uids.append(sys.intern(row.uid))
+        self._versions.append(row.version)
+        self._digests.append(row.digest)
+
+    def __len__(self) -> int:
+        return len(self._revisions)
+
+    def __iter__(self) -> Iterator[Seen]:
+        columns = (self._revisions, self._changes, self._uids, self._versions, self._digests)
+        for revision, change, uid, version, digest in zip(*columns, strict=True):
+            yield Seen(revision, _CHANGES[change], uid, version, digest)
+
+
+class Cut(NamedTuple):
+    """Where a stream ended and another went on: after so many changes, at a revision, there by `server`, and why."""
+
+    after: int
+    revision: int
+    server: int
+    why: str
+
+
+@dataclass
+class Life:
+    """One first state and what followed on it, over all cuts, until the token was refused or the campaign ended.
+
+    `began` is the revision of SYNCED, `until` that of the last token. `first` is uid → digest of the first state.
+    """
+
+    began: int = 0
+    until: int = 0
+    first: dict[str, int] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes)
+    cuts: list[Cut] = field(default_factory=list)
+
+
+@dataclass
+class Watch:
+    """One watcher: its filter and its lives. `faults` are answers that no watch may give, as they came."""
+
+    name: str
+    wanted: Wanted
+    lives: list[Life] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+class Written(NamedTuple):
+    """An acknowledged mutation: when its first attempt began and when it was answered, and what the answer showed.
+
+    `operations` are the ids that its attempts were told. `restarted` are the containers that it restarted beside.
+    """
+
+    verb: str
+    began: int
+    ended: int
+    uid: str
+    version: int
+    digest: int
+    marker: str
+    operations: tuple[str, ...] = ()
+    attempts: int = 1
+    restarted: tuple[str, ...] = ()
+
+
+class Logged(NamedTuple):
+    """An event as the database keeps it. `change` is the transaction that it belongs to."""
+
+    revision: int
+    kind: str
+    change: int
+    what: str
+    operation: str
+    state: State
+
+
+class Probe(NamedTuple):
+    """A token that was tried at the end: how, on which watch, its revision, and what came of it.
+
+    `how` is a key of the validator's verdicts. `life` is that of the watch in which the token was given. `changes` are
+    the first that followed, and, if `whole`, all.
+    """
+
+    how: str
+    watch: int
+    life: int
+    revision: int
+    code: str
+    reason: str
+    changes: tuple[Seen, ...] = ()
+    whole: bool = False
+
+
+@dataclass(eq=False)
+class Recording:
+    """Everything. `final` are the lists of each server at the end, by kind, as all that there is.
+
+    `stranded` are committed changes that were not numbered, or were set aside.
+    """
+
+    writes: list[Written] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
+    log: list[Logged] = field(default_factory=list)
+    final: list[Mapping[str, Mapping[str, State]]] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    stranded: list[str] = field(default_factory=list)
+    # What happened, by its name: faults by kind, ends of streams by reason, refusals.
+    counts: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,131 @@
+"""Server processes of a campaign: each behind a proxy of its own, killed, frozen and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from pilothouse_server.keys import KeyRing
+from tests.conftest import Database
+from tests.harness import PASSWORD
+from tests.promises.watches.proxy import Proxy, proxy
+from tests.readme.served import BIN, ROOT, environment
+from tests.waiting import within
+
+_LISTENING = re.compile(r"serves gRPC on \S+:(\d+)")
+# So few, that a reader which stops for a while is too slow, and has to be ended and resumed.
+RING_EVENTS, LAG_EVENTS = 128, 300
+
+
+class ServerProcess:
+    """`pilothouse serve`; with `sabotage` one in which that function of `sabotage.py` broke something before."""
+
+    def __init__(self, front: Proxy, variables: Mapping[str, str], output: Path, sabotage: str) -> None:
+        self.front = front
+        self.starts = 0
+        self._variables = variables
+        self._output = output
+        self._sabotage = sabotage
+        self._process: asyncio.subprocess.Process | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def process_id(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Returns when it listens; the proxy leads there from then on."""
+        broken = (sys.executable, "-m", "tests.promises.watches.sabotage", self._sabotage)
+        self._process = await asyncio.create_subprocess_exec(
+            *(broken if self._sabotage else (str(BIN / "pilothouse"),)),
+            "serve",
+            cwd=ROOT,
+            env=dict(self._variables),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self.starts += 1
+        stdout = self._process.stdout
+        assert stdout is not None
+        said = b""
+        async with within(60):
+            while not (found := _LISTENING.search(said.decode(errors="replace"))):
+                line = await stdout.readline()
+                assert line, f"the server ended:\n{said.decode()[-4000:]}"
+                said += line
+        self.front.target = int(found[1])
+        self._draining = asyncio.create_task(self._drain(stdout, said))
+
+    async def _drain(self, stdout: asyncio.StreamReader, said: bytes) -> None:
+        with self._output.open("ab") as file:
+            file.write(said)
+            while chunk := await stdout.read(65536):
+                file.write(chunk)
+                file.flush()
+
+    def freeze(self) -> None:
+        """Stops it where it stands."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        self._signal(signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """Ends it as by a power cut."""
+        self._signal(signal.SIGKILL)
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Returns when the process is gone and its output is kept."""
+        assert self._process is not None
+        await self._process.wait()
+        if self._draining is not None:
+            await self._draining
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+@asynccontextmanager
+async def servers(
+    database: Database, directory: Path, kubeconfig: Path, count: int, sabotage: str
+) -> AsyncIterator[list[ServerProcess]]:
+    """So many servers on one database until the end of the block, where they are killed."""
+    key_file = directory / "master.key"
+    KeyRing.load(key_file, create=True)
+    async with AsyncExitStack() as stack:
+        made = []
+        for number in range(count):
+            variables = {
+                **environment(directory),
+                "PILOTHOUSE_DATABASE_URL": database.app_dsn,
+                "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
+                "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+                "PILOTHOUSE_DATA_DIR": str(directory / f"server-{number}"),
+                "PILOTHOUSE_SECRET_KEY_FILE": str(key_file),
+                "PILOTHOUSE_KUBECONFIG": str(kubeconfig),
+                "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+                "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+                "PILOTHOUSE_POOL_OPEN_CONNECTIONS": "20",
+                # The campaign outlives a session's usual access token.
+                "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
+                "PILOTHOUSE_RECONCILE_WORKERS": "1",
+                "PILOTHOUSE_EVENT_RING_SIZE": str(RING_EVENTS),
+                "PILOTHOUSE_WATCH_MAX_LAG_EVENTS": str(LAG_EVENTS),
+            }
+            front = await stack.enter_async_context(proxy())
+            server = ServerProcess(front, variables, directory / f"server-{number}.log", sabotage)
+            await server.start()
+            stack.push_async_callback(server.kill)
+            made.append(server)
+        yield made

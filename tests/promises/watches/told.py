@@ -1,0 +1,61 @@
+"""Messages of the API as the states that the validators compare: version, content, labels, status."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pilothouse.config.v1 import config_pb2 as config
+from pilothouse.container.v1 import container_pb2 as container
+from tests.promises.watches.recording import State
+
+MARKER = "example.org/mutation"
+
+
+def digest(message: Message) -> int:
+    """Eight bytes that stand for the content: all fields but `uptime`, which grows by itself."""
+    if isinstance(message, container.Container) and message.HasField("uptime"):
+        copy = container.Container()
+        copy.CopyFrom(message)
+        copy.ClearField("uptime")
+        message = copy
+    found = hashlib.blake2b(message.SerializeToString(deterministic=True), digest_size=8).digest()
+    return int.from_bytes(found, "big")
+
+
+def version(etag: str) -> int:
+    """The resource_version that an etag was made of; it is opaque for all but the tests."""
+    return int(base64.urlsafe_b64decode(etag + "=" * (-len(etag) % 4)).decode().rpartition("/")[2])
+
+
+def state(message: Any) -> State:
+    """The state of a container, a config map or a secret."""
+    status = ""
+    if isinstance(message, container.Container):
+        status = container.ContainerStatus.Name(message.status)
+    return State(
+        message.uid,
+        message.name,
+        message.namespace,
+        version(message.etag),
+        digest(message),
+        dict(message.labels),
+        status,
+        message.annotations.get(MARKER, ""),
+    )
+
+
+def held(message: Any) -> Any:
+    """The resource in what an event holds: it itself, or the config map or secret in a Config."""
+    if not isinstance(message, config.Config):
+        return message
+    return message.config_map if message.HasField("config_map") else message.secret
+
+
+def entity(answer: Any) -> Any:
+    """The resource in an answer of a watch; None in a marker."""
+    field = "container" if "container" in answer.DESCRIPTOR.fields_by_name else "config"
+    return held(getattr(answer, field)) if answer.HasField(field) else None

@@ -1,0 +1,410 @@
+"""One function for each thing that is promised of watches, over a `Recording`; each returns what is wrong.
+
+What a watcher must have been told is worked out from the messages of the log by a filter of the tests' own
+(`expected`), not from the columns by which the server decides it. A first state may show changes that were committed
+and not yet numbered: their events are not told. So what a life must hold begins, for each object, after the change that
+left the object as the first state shows it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from tests.promises.watches.recording import (
+    ADDED,
+    CONFIG,
+    CONTAINER,
+    DELETED,
+    MODIFIED,
+    Life,
+    Logged,
+    Recording,
+    Seen,
+    State,
+    Wanted,
+)
+
+# Of one kind of fault so many are named; the rest is counted.
+_NAMED = 5
+_ALWAYS_CHANGES = ("create", "update", "restart")
+
+
+class Due(NamedTuple):
+    """A change that a filter shows. `left` is the object's digest afterwards, None where it is not shown any more."""
+
+    seen: Seen
+    left: int | None
+
+
+def expected(log: Sequence[Logged], wanted: Wanted) -> list[Due]:
+    """What a watch of this filter is told of the whole log."""
+    shown: set[str] = set()
+    found = []
+    for event in log:
+        state = event.state
+        if not wanted.concerns(event.kind, state.namespace):
+            continue
+        before, now = state.uid in shown, event.what != DELETED and wanted.matches(state)
+        if now:
+            shown.add(state.uid)
+        else:
+            shown.discard(state.uid)
+        if not (before or now):
+            continue
+        change = DELETED if not now else MODIFIED if before and event.what == MODIFIED else ADDED
+        seen = Seen(event.revision, change, state.uid, state.version, state.digest)
+        found.append(Due(seen, state.digest if now else None))
+    return found
+
+
+class Told(NamedTuple):
+    """A life beside what it must hold: who, the life, what is due by revision, and faults of its first state."""
+
+    watch: str
+    life: Life
+    due: Mapping[int, Seen]
+    unjoined: Sequence[str]
+
+
+@lru_cache(maxsize=1)
+def told(recording: Recording) -> list[Told]:
+    """Every life of every watch, compared with the log; a recording is looked at once it is finished."""
+    found = []
+    by_filter: dict[Wanted, list[Due]] = {}
+    for watch in recording.watches:
+        if watch.wanted not in by_filter:
+            by_filter[watch.wanted] = expected(recording.log, watch.wanted)
+        for life in watch.lives:
+            due, unjoined = following(life, by_filter[watch.wanted])
+            so_far = {seen.revision: seen for seen in due if seen.revision <= life.until}
+            found.append(Told(watch.name, life, so_far, [f"{watch.name}: {fault}" for fault in unjoined]))
+    return found
+
+
+def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
+    """What is due to a life after its first state, object by object, and what is wrong with that state."""
+    at_first: dict[str, int | None] = {}
+    later: dict[str, list[Due]] = defaultdict(list)
+    for due in dues:
+        if due.seen.revision <= life.began:
+            at_first[due.seen.uid] = due.left
+        else:
+            later[due.seen.uid].append(due)
+    begun_with: dict[str, int] = {}
+    for seen in life.changes:
+        begun_with.setdefault(seen.uid, seen.revision)
+    found: list[Seen] = []
+    unjoined = []
+    for uid in at_first.keys() | later.keys() | life.first.keys():
+        joined = _joined(life.first.get(uid), at_first.get(uid), later.get(uid, ()), begun_with.get(uid, 0))
+        if joined is None:
+            unjoined.append(f"the first state at {life.began} shows {uid} as it was at no time")
+        else:
+            found += [due.seen for due in joined]
+    return found, unjoined
+
+
+def _joined(
+    first: int | None, at_first: int | None, following: Sequence[Due], begun_with: int
+) -> Sequence[Due] | None:
+    """What follows on the first state of one object; None where that state is not one of the object's.
+
+    Where an object was alike at two moments, the one counts after which the watcher's own account begins.
+    """
+    candidates = [0] if first == at_first else []
+    candidates += [number for number, due in enumerate(following, 1) if due.left == first]
+    if not candidates:
+        return None
+    for number in candidates:
+        rest = following[number:]
+        if (rest[0].seen.revision if rest else 0) == begun_with:
+            return rest
+    return following[candidates[0] :]
+
+
+def _some(faults: Iterable[str]) -> list[str]:
+    """The first faults, and how many there are."""
+    found = list(faults)
+    return found if len(found) <= _NAMED else [*found[:_NAMED], f"… {len(found)} of these"]
+
+
+def no_loss(recording: Recording) -> list[str]:
+    """Everything that a filter takes is told to its watcher, also over cuts, kills and other servers."""
+    return _some(
+        f"{each.watch} was not told {each.due[revision]}"
+        for each in told(recording)
+        for revision in sorted(each.due.keys() - {seen.revision for seen in each.life.changes})
+    )
+
+
+def nothing_twice(recording: Recording) -> list[str]:
+    """No change is told twice, and none that the first state showed already."""
+    found = []
+    for each in told(recording):
+        revisions: set[int] = set()
+        last: dict[str, tuple[int, str]] = {}
+        for seen in each.life.changes:
+            again = seen.revision in revisions or last.get(seen.uid) == (seen.digest, seen.change)
+            revisions.add(seen.revision)
+            last[seen.uid] = seen.digest, seen.change
+            early = seen.revision not in each.due and each.life.first.get(seen.uid) == seen.digest
+            if again or early:
+                found.append(f"{each.watch} was told {seen} twice")
+    return _some(found)
+
+
+def only_what_matches(recording: Recording) -> list[str]:
+    """What is told is in the log, belongs to the filter, and says of the object what the log says.
+
+    An object that leaves the filter is told as DELETED, one that comes to match it as ADDED.
+    """
+    return _some(
+        f"{each.watch} was told {seen}, where {each.due.get(seen.revision)} was due"
+        for each in told(recording)
+        for seen in each.life.changes
+        if each.due.get(seen.revision) != seen
+    )
+
+
+def first_states_are_whole(recording: Recording) -> list[str]:
+    """A first state shows each object as it was at the revision of SYNCED, or as a change left it that is not told."""
+    return _some(fault for each in told(recording) for fault in each.unjoined)
+
+
+def revisions_rise(recording: Recording) -> list[str]:
+    """The revisions of a watch rise from answer to answer, over all cuts."""
+    found = []
+    for watch in recording.watches:
+        for life in watch.lives:
+            newest = life.began
+            for seen in life.changes:
+                if seen.revision <= newest:
+                    found.append(f"{watch.name} was told {seen} after revision {newest}")
+                newest = max(newest, seen.revision)
+    return _some(found)
+
+
+def objects_in_order(recording: Recording) -> list[str]:
+    """The events of one object stand in the order of its versions: none is left out, and none comes back."""
+    found = []
+    versions: dict[str, int] = {}
+    gone: set[str] = set()
+    for event in recording.log:
+        state = event.state
+        before = versions.get(state.uid, 0)
+        right = before <= state.version <= before + 1 and (before > 0) == (event.what != ADDED)
+        if not right or state.uid in gone:
+            found.append(f"the log goes from version {before} of {state.name} to {event}")
+        if event.what == DELETED:
+            gone.add(state.uid)
+        versions[state.uid] = state.version
+    for watch in recording.watches:
+        for life in watch.lives:
+            last: dict[str, int] = {}
+            for seen in life.changes:
+                if seen.version < last.get(seen.uid, 0):
+                    found.append(f"{watch.name} was told {seen} after version {last[seen.uid]}")
+                last[seen.uid] = seen.version
+    return _some(found)
+
+
+def log_is_gapless(recording: Recording) -> list[str]:
+    """Revisions are numbered one by one; a log that did not keep its beginning starts where it was cut."""
+    revisions = [event.revision for event in recording.log]
+    return _some(
+        f"revision {before} is followed by {after}"
+        for before, after in pairwise(revisions)
+        if after != before + 1
+    )
+
+
+def nothing_is_stranded(recording: Recording) -> list[str]:
+    """What is committed is numbered, all of it."""
+    return _some(recording.stranded)
+
+
+def acknowledged_is_logged(recording: Recording) -> list[str]:
+    """Every acknowledged mutation has its event, with the content that its answer showed."""
+    events: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for event in recording.log:
+        events[event.state.uid, event.state.version].add(event.state.digest)
+    found = []
+    for write in recording.writes:
+        digests = events.get((write.uid, write.version))
+        if digests is None:
+            found.append(f"{write} was acknowledged and is not in the log")
+        elif write.digest not in digests:
+            found.append(f"{write} was answered with another content than its event has")
+    return _some(found)
+
+
+def done_once(recording: Recording) -> list[str]:
+    """A mutation that was asked for again, because its answer was lost, happened once."""
+    found = []
+    markers: dict[str, int] = {}
+    last: dict[str, str] = {}
+    for event in recording.log:
+        state = event.state
+        if state.marker and state.marker != last.get(state.uid):
+            if state.marker in markers:
+                found.append(f"{state.marker} is in revisions {markers[state.marker]} and {event.revision}")
+            markers[state.marker] = event.revision
+        last[state.uid] = state.marker
+    return _some(found)
+
+
+def causes_come_first(recording: Recording) -> list[str]:
+    """Who had the answer to A before B was asked for finds A before B."""
+    revisions: dict[tuple[str, int], Logged] = {}
+    for event in recording.log:
+        revisions.setdefault((event.state.uid, event.state.version), event)
+    own = []
+    for write in recording.writes:
+        logged = revisions.get((write.uid, write.version))
+        # What found nothing to change has no event of its own.
+        if logged is not None and (
+            logged.operation in write.operations
+            or (write.verb in _ALWAYS_CHANGES and logged.state.marker == write.marker)
+        ):
+            own.append((write, logged.revision))
+    ended = sorted(((write.ended, revision, write) for write, revision in own), key=lambda one: one[0])
+    ticks = [tick for tick, _, _ in ended]
+    # The newest of those that had been answered by then.
+    newest: list[tuple[int, object]] = []
+    for _, revision, write in ended:
+        newest.append((revision, write) if not newest or revision > newest[-1][0] else newest[-1])
+    found = []
+    for write, revision in own:
+        place = bisect_right(ticks, write.began - 1)
+        if place and newest[place - 1][0] > revision:
+            found.append(
+                f"{write} was begun after the answer to {newest[place - 1][1]}, and is numbered before it"
+            )
+    return _some(found)
+
+
+def transactions_are_whole(recording: Recording) -> list[str]:
+    """All events of one transaction follow each other, and what an answer names beside its own is among them."""
+    found = []
+    closed: set[int] = set()
+    changes: dict[int, list[Logged]] = defaultdict(list)
+    previous = None
+    for event in recording.log:
+        if event.change != previous and previous is not None:
+            closed.add(previous)
+        if event.change in closed:
+            found.append(f"the change of {event} is not in one piece")
+        changes[event.change].append(event)
+        previous = event.change
+    by_version = {(each.state.uid, each.state.version): each.change for each in reversed(recording.log)}
+    for write in recording.writes:
+        change = changes.get(by_version.get((write.uid, write.version), 0), [])
+        beside = {event.state.name for event in change if event.kind == CONTAINER}
+        if write.restarted and not beside.issuperset(write.restarted):
+            found.append(f"{write} restarted containers whose events are not with its own")
+    return _some(found)
+
+
+def all_converge(recording: Recording) -> list[str]:
+    """At the end each watcher's account is what the lists of all servers say, and these are alike."""
+    found = []
+    for number, lists in enumerate(recording.final):
+        for kind in (CONTAINER, CONFIG):
+            first = recording.final[0].get(kind, {})
+            differing = _differing(_digests(lists.get(kind, {})), _digests(first))
+            found += [f"servers 0 and {number} list {uid} differently" for uid in differing]
+    for watch in recording.watches:
+        if not watch.lives:
+            found.append(f"{watch.name} never was in step")
+            continue
+        life = watch.lives[-1]
+        account = dict(life.first)
+        for seen in life.changes:
+            if seen.change == DELETED:
+                account.pop(seen.uid, None)
+            else:
+                account[seen.uid] = seen.digest
+        listed = recording.final[0].get(watch.wanted.kind, {}) if recording.final else {}
+        shown = {
+            uid: state.digest
+            for uid, state in listed.items()
+            if watch.wanted.concerns(watch.wanted.kind, state.namespace) and watch.wanted.matches(state)
+        }
+        found += [
+            f"{watch.name} ends with another {uid} than is listed" for uid in _differing(account, shown)
+        ]
+    return _some(found)
+
+
+def _digests(states: Mapping[str, State]) -> dict[str, int]:
+    return {uid: state.digest for uid, state in states.items()}
+
+
+def _differing(one: Mapping[str, int], other: Mapping[str, int]) -> list[str]:
+    return sorted(uid for uid in one.keys() | other.keys() if one.get(uid) != other.get(uid))
+
+
+def answers_are_well_formed(recording: Recording) -> list[str]:
+    """The state comes before SYNCED and without token, what follows with both, and streams end as is declared."""
+    return _some(f"{watch.name}: {fault}" for watch in recording.watches for fault in watch.faults)
+
+
+# What a token that is tried must come to, by how it is tried.
+GOES_ON, ANOTHERS_FILTER, ANOTHERS_CALLER, BELOW_THE_HORIZON = "goes on", "filter", "caller", "below"
+_VERDICTS = {
+    GOES_ON: ("OK", ""),
+    ANOTHERS_FILTER: ("INVALID_ARGUMENT", "RESUME_TOKEN"),
+    ANOTHERS_CALLER: ("INVALID_ARGUMENT", "RESUME_TOKEN"),
+    BELOW_THE_HORIZON: ("OUT_OF_RANGE", "WATCH_HORIZON"),
+}
+
+
+def tokens_hold(recording: Recording) -> list[str]:
+    """A token goes on at any server, exactly after its answer; it is of no use to others, nor below the horizon."""
+    found = []
+    # Of each life that a token was given in.
+    dues: dict[tuple[int, int], list[Seen]] = {}
+    for probe in recording.probes:
+        watch = recording.watches[probe.watch]
+        if (probe.code, probe.reason) != _VERDICTS[probe.how]:
+            found.append(f"{watch.name}: a token of revision {probe.revision} ({probe.how}) came to {probe}")
+        if probe.how != GOES_ON or probe.code != "OK" or probe.life >= len(watch.lives):
+            continue
+        place = probe.watch, probe.life
+        if place not in dues:
+            due, _ = following(watch.lives[probe.life], expected(recording.log, watch.wanted))
+            dues[place] = sorted(due)
+        after = [seen for seen in dues[place] if seen.revision > probe.revision]
+        if tuple(after if probe.whole else after[: len(probe.changes)]) != probe.changes:
+            found.append(f"{watch.name}: a token of revision {probe.revision} did not go on where it stands")
+    return _some(found)
+
+
+VALIDATORS: tuple[Callable[[Recording], list[str]], ...] = (
+    no_loss,
+    nothing_twice,
+    only_what_matches,
+    first_states_are_whole,
+    revisions_rise,
+    objects_in_order,
+    log_is_gapless,
+    nothing_is_stranded,
+    acknowledged_is_logged,
+    done_once,
+    causes_come_first,
+    transactions_are_whole,
+    all_converge,
+    answers_are_well_formed,
+    tokens_hold,
+)
+
+
+def violations(recording: Recording) -> dict[str, list[str]]:
+    """Guarantee → what is wrong with it; empty where all hold."""
+    found = {validator.__name__: validator(recording) for validator in VALIDATORS}
+    return {name: faults for name, faults in found.items() if faults}
