@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, table
+from benchmarks import machine, processor, table
 from benchmarks.machine import Cores
 from benchmarks.measure import Figure
 from benchmarks.rows.every import ROWS
@@ -79,9 +80,8 @@ async def _measure(names: Sequence[str], scale: Scale, command: str, arguments: 
                     _tell(figures[-1], time.monotonic() - began)
         finally:
             await world.close()
-    heading.append(
-        f"{command}: medians of {scale.runs} runs in turns; {time.monotonic() - began:.0f} s in all"
-    )
+    length = f"{time.monotonic() - began:.0f} s in all, {processor.seconds(os.getpid()):.0f} s of processor time"
+    heading.append(f"{command}: medians of {scale.runs} runs in turns; {length}")
     table.show(figures, heading)
     if arguments.markdown is not None:
         await asyncio.to_thread(arguments.markdown.write_text, table.markdown(figures, heading))
