@@ -80,7 +80,9 @@ async def _measure(names: Sequence[str], scale: Scale, command: str, arguments: 
                     _tell(figures[-1], time.monotonic() - began)
         finally:
             await world.close()
-    length = f"{time.monotonic() - began:.0f} s in all, {processor.seconds(os.getpid()):.0f} s of processor time"
+    length = (
+        f"{time.monotonic() - began:.0f} s in all, {processor.seconds(os.getpid()):.0f} s of processor time"
+    )
     heading.append(f"{command}: medians of {scale.runs} runs in turns; {length}")
     table.show(figures, heading)
     if arguments.markdown is not None:

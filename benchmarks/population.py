@@ -10,6 +10,8 @@ one that watches the cluster, so this one does not find it away and mark each of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import asyncpg
 
 CLUSTER = "measured"
@@ -72,24 +74,32 @@ async def containers(connection: asyncpg.Connection, count: int) -> None:
     await connection.execute(_PORTS)
 
 
-_FILLED = (
-    "clusters",
-    "namespaces",
-    "container_images",
-    "containers",
-    "environment_variables",
-    "port_mappings",
-)
+# Tables that are filled here, and a column of each.
+_FILLED = {
+    "clusters": "name",
+    "namespaces": "name",
+    "container_images": "name",
+    "containers": "name",
+    "environment_variables": "name",
+    "port_mappings": "name",
+}
+# What the product writes beside them.
+RENDERED = {"rendered_messages": "format"}
+UNRENDERED = """
+SELECT count(*) FROM containers AS c WHERE NOT EXISTS (
+    SELECT FROM rendered_messages AS m
+    WHERE m.resource_type = 'container' AND m.resource_id = c.id AND m.row_version = c.row_version)
+"""
 
 
-async def used(connection: asyncpg.Connection) -> None:
-    """Updates every row once and vacuums: a database that has been used.
+async def used(connection: asyncpg.Connection, tables: Mapping[str, str] = _FILLED) -> None:
+    """Updates every row of these tables once and vacuums: a database that has been used.
 
     Fresh rows flatter: an index leads to them in the order of the table, and a join that nobody needed cost 70 µs on
     them and 1,100 µs on these.
     """
-    for table in _FILLED:
-        await connection.execute(f"UPDATE {table} SET name = name")
+    for table, column in tables.items():
+        await connection.execute(f"UPDATE {table} SET {column} = {column}")
     await connection.execute("VACUUM (ANALYZE)")
 
 

@@ -3,7 +3,7 @@
 The product runs as `pilothouse serve` does, with a look at its main thread each few milliseconds (`sampled`), and
 answers GetContainer or CreateContainer for some seconds. What is printed: the processor time of the server and of
 PostgreSQL for each call, beside that of a bare echo of the same run; the server's by layer; the statements that a call
-sends; the functions that cost most. It ends within a minute.
+sends; the functions that cost most. It ends within a minute, on a busy machine within two.
 
 Processor time hardly depends on what else the machine does; calls a second do.
 """
@@ -32,7 +32,8 @@ from benchmarks.product import Product
 from benchmarks.rows import reading, writing
 from benchmarks.world import QUICK, World, connected
 
-_LIMIT_SECONDS = 60.0
+# It takes half a minute; where the machine is busy with other work, longer.
+_LIMIT_SECONDS = 120.0
 _FILE_SECONDS = 10.0
 _WARM_SECONDS = 1.5
 _ECHO_SECONDS = 1.5
@@ -81,7 +82,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--row", choices=("1", "2"), default="1", help="1: GetContainer; 2: CreateContainer")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of load, 25 at most")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of load, 25 at most")
     parser.add_argument("--containers", type=int, default=1_000, help="that are there before")
     arguments = parser.parse_args()
     if not 0 < arguments.seconds <= 25:

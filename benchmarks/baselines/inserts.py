@@ -2,9 +2,9 @@
 
 As the superuser, so without row-level security, into tables like the product's: with all their indexes, foreign keys
 and checks, and without their triggers. Sixteen clients, each on a connection and in a namespace of its own. Five round
-trips: BEGIN; container, variables, port, history, operation, work, quota and idempotency row in one statement; the lock
-of the stream head; record, event and new head in one statement; COMMIT, which is flushed to disk. Without the lock
-there are four, the head is left as it is, and the numbers come from this process.
+trips: BEGIN; container, variables, port, history, operation, work, message, quota and idempotency row in one statement;
+the lock of the stream head; record, event and new head in one statement; COMMIT, which is flushed to disk. Without the
+lock there are four, the head is left as it is, and the numbers come from this process.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ WITH operation AS (
 ), work AS (
     INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id)
     SELECT 'container', id, 'measured', $3 FROM made
+), rendered AS (
+    INSERT INTO rendered_messages (resource_type, resource_id, namespace_id, row_version, format, message)
+    SELECT 'container', id, $3, 1, 1, $8 FROM made
 ), counted AS (
     INSERT INTO quota_counters (namespace_id, containers, cpu_millicores, memory_bytes)
     VALUES ($3, 1, 100, 134217728)
