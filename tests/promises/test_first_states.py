@@ -13,9 +13,10 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.rpc import watch
 from pilothouse_server.store.feed import pending_event_ids
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from tests.conftest import connection
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import World
-from tests.waiting import within
+from tests.waiting import runs_out, within
 
 WATCH = "WatchContainers"
 
@@ -138,3 +139,22 @@ async def test_a_first_state_over_too_much_has_it_numbered_first(
             await begun.wait()
             assert not first.done()
         assert [shown(answer) for answer in await first] == [("ADDED", "web"), ("SYNCED", "")]
+
+
+async def test_a_token_that_would_be_too_long_has_them_numbered_first(world: World) -> None:
+    """Ids that lie far apart take more of a token than its requests let through."""
+    apart = (
+        "SELECT setval('pending_changes_id_seq', last_value + 1000000000000000) FROM pending_changes_id_seq"
+    )
+    async with within(60), connection(world.server.database.admin_dsn) as sql:
+        with numbering_held(world):
+            for number in range(60):
+                await create(world, f"c{number}")
+                await sql.execute(apart)
+            first = asyncio.create_task(answers_until(world, {}, ("SYNCED", "")))
+            done, _ = await asyncio.wait([first], timeout=runs_out(0.3))
+            assert not done
+        token = (await first)[-1].resume_token
+        await relabel(world, "c0")
+        resumed = await answers_until(world, {"resumeToken": token}, ("MODIFIED", "c0"))
+    assert [shown(answer) for answer in resumed] == [("MODIFIED", "c0")]

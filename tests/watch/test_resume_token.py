@@ -10,6 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.options.v1 import options_pb2 as options
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.errors import InvalidArgument, OutOfRange
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position
@@ -23,12 +29,23 @@ WATCH = {
     "sight": "1,2",
 }
 OLDEST = 3
+REQUESTS = (
+    container_pb2.WatchContainersRequest,
+    config_pb2.WatchConfigsRequest,
+    namespace_pb2.WatchNamespacesRequest,
+    storage_pb2.WatchVolumesRequest,
+    audit_pb2.WatchOperationsRequest,
+)
 
 positions = st.builds(
     Position,
     st.integers(0, 2**63 - 1),
     st.binary(min_size=8, max_size=8),
-    st.sets(st.integers(1, 2**62), max_size=256).map(lambda ids: tuple(sorted(ids))),
+    # So many far apart, or all that a first state may have, side by side.
+    st.one_of(
+        st.sets(st.integers(1, 2**62), max_size=37),
+        st.integers(1, 2**55).map(lambda first: set(range(first, first + 256))),
+    ).map(lambda ids: tuple(sorted(ids))),
 )
 
 
@@ -40,6 +57,20 @@ def issuer(**changes: object) -> resume_token.TokenIssuer:
 @given(positions)
 def test_a_position_comes_back(position: Position) -> None:
     assert issuer().read(issuer().token(position), oldest_revision=OLDEST) == position
+
+
+def test_a_token_is_no_longer_than_requests_take_or_it_is_not_given_out() -> None:
+    near = Position(5, skipped=tuple(range(10**9, 10**9 + 256)))
+    far = Position(5, skipped=tuple(range(10**9, 10**9 + 256 * 200, 200)))
+    assert issuer().fits(near)
+    assert not issuer().fits(far)
+    for request in REQUESTS:
+        (rule,) = [
+            field.GetOptions().Extensions[options.field]
+            for field in request.DESCRIPTOR.fields
+            if field.name == "resume_token"
+        ]
+        assert rule.max_length == resume_token.LONGEST_CHARACTERS, request.DESCRIPTOR.full_name
 
 
 @given(positions, st.data())

@@ -186,13 +186,14 @@ async def _begin(
         await _check_position(transaction, position, head)
         return head, tokens, position
     pending = await pending_event_ids(transaction)
-    if len(pending) > MOST_PENDING_IDS:
+    position = Position(head.revision, head.mark, pending)
+    if len(pending) > MOST_PENDING_IDS or not tokens.fits(position):
         return None
     share = Share()
     async for entity in watched.resources(transaction, wanted, call):
         await current.put(_added(entity.SerializeToString()))
         await share.used()
-    return head, tokens, Position(head.revision, head.mark, pending)
+    return head, tokens, position
 
 
 async def _check_position(transaction: ReadTransaction, position: Position, head: StreamHead) -> None:
