@@ -98,6 +98,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_open_connections: Annotated[
         int, "Database connections at most of each pool, by all processes together."
     ] = 100
+    pool_working_connections: Annotated[
+        int, "Those of them that work at a time, less those that take long; by all processes together."
+    ] = 8
+    pool_prepared_statements: Annotated[
+        bool, "False behind a transaction pooler that does not know prepared statements."
+    ] = True
     pool_max_lifetime_seconds: Annotated[float, "Age at which a database connection is replaced."] = 3600.0
     pool_max_idle_seconds: Annotated[
         float, "Time without work after which a database connection is closed."
@@ -228,6 +234,7 @@ def _checked(settings: Settings) -> Settings:
         f"{PREFIX}{name.upper()} must be greater than 0"
         for name in (
             "pool_open_connections",
+            "pool_working_connections",
             "session_access_seconds",
             "session_refresh_seconds",
             "max_message_bytes",

@@ -234,7 +234,7 @@ async def test_what_is_being_deleted_is_not_used_nor_changed(place: Place) -> No
     # Nothing is due after this, so the mark stays.
     await place.applied("app")
     async with place.server.application.store.system_write("test") as transaction:
-        await transaction.connection.exec_driver_sql(
+        await transaction.connection.command(
             "UPDATE secrets SET deletion_requested_at = now() WHERE name = 'app' AND namespace_id = "
             f"(SELECT id FROM namespaces WHERE name = '{place.name}')"
         )

@@ -28,6 +28,10 @@ FOR_CALLERS = {
     "intercept_service",  # gRPC calls it
     "tcp_dsn",  # of those who embed PostgreSQL in a program of their own
     "add_certificate",  # of those who run the simulated cluster in their tests
+    "_get_unique_id",  # asyncpg calls it
+    "visit_in_op_binary",  # SQLAlchemy's compiler calls it, and reads the two below
+    "statement_compiler",
+    "supports_statement_cache",
 }
 # Every call of the API has its line there, for whoever imports the client.
 API_OF_THE_CLIENT = "client/pilothouse_client/nouns/"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 import pytest_asyncio
-from sqlalchemy import event
 
 from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.identity import tokens
@@ -38,10 +38,16 @@ class Harness:
         self.authenticator = TokenAuthenticator(
             store, cache_seconds=1.0, largest_cache=largest_cache, clock=self.clock
         )
-        event.listen(store.database.system.sync_engine, "before_cursor_execute", self._count)
+        self._open = store.database.system._open_session
+        store.database.system._open_session = self._open_counted
 
-    def _count(self, _connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        self.queries += "access_token_hash = " in statement and statement.startswith("SELECT")
+    async def _open_counted(self) -> asyncpg.Connection:
+        driver = await self._open()
+        driver.add_query_logger(self._count)
+        return driver
+
+    def _count(self, logged: asyncpg.connection.LoggedQuery) -> None:
+        self.queries += "access_token_hash = " in logged.query and logged.query.startswith("SELECT")
 
     async def token(self, *, lives: str = "1 hour") -> str:
         """An access token of a new session of a user of its own."""

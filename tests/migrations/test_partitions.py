@@ -11,9 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from pilothouse_migrations.roles import async_dsn
+from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.partitions import (
     AUDIT_LOG,
     EVENTS,
@@ -22,23 +21,25 @@ from pilothouse_server.store.partitions import (
     PartitionBusyError,
     Partitions,
 )
+from pilothouse_server.store.pool import Pool
 from tests.conftest import Database
+from tests.identity.server import settings_of
 from tests.migrations.filling import fill
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    """The maintenance role's engine, as the server has it."""
-    engine = create_async_engine(async_dsn(database.maintenance_dsn), hide_parameters=True)
-    yield engine
-    await engine.dispose()
+async def pool(database: Database) -> AsyncIterator[Pool]:
+    """The maintenance role's pool, as the server has it."""
+    pools = Pools.connect(settings_of(database))
+    yield pools.maintenance
+    await pools.close()
 
 
 @pytest.fixture
-def partitions(engine: AsyncEngine) -> Partitions:
-    return Partitions(engine)
+def partitions(pool: Pool) -> Partitions:
+    return Partitions(pool)
 
 
 async def _log(owner: asyncpg.Connection, moment: datetime, sequence: int) -> str:
@@ -260,12 +261,10 @@ async def test_unknown_tables_have_no_partitions(partitions: Partitions) -> None
     assert await partitions.by_time("users") == []
 
 
-async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(
-    database: Database, engine: AsyncEngine
-) -> None:
+async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(database: Database, pool: Pool) -> None:
     """While a long transaction holds the table, others go on writing, and the drop ends with an error that says so."""
-    patient = Partitions(engine)
-    hasty = Partitions(engine, attempts=2)
+    patient = Partitions(pool)
+    hasty = Partitions(pool, attempts=2)
     async with database.owner() as owner, database.owner() as reader, database.owner() as writer:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 1)")
         transaction = reader.transaction()
@@ -283,19 +282,19 @@ async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(
         assert await owner.fetchval("SELECT to_regclass('operation_logs_y2020m01')") is None
 
 
-async def test_making_partitions_gives_way_to_writers(database: Database, engine: AsyncEngine) -> None:
+async def test_making_partitions_gives_way_to_writers(database: Database, pool: Pool) -> None:
     """A partition refers to `users`; while a transaction writes there, none can be made, and nobody waits for it."""
     async with database.owner() as owner, database.system() as writer:
-        last = (await Partitions(engine).by_time(AUDIT_LOG.table))[-1].name
+        last = (await Partitions(pool).by_time(AUDIT_LOG.table))[-1].name
         await owner.execute(f"DROP TABLE {last}")
         transaction = writer.transaction()
         await transaction.start()
         await writer.execute("UPDATE users SET updated_at = now()")
         with pytest.raises(PartitionBusyError):
-            await Partitions(engine, attempts=2).make_ahead()
+            await Partitions(pool, attempts=2).make_ahead()
         assert last not in await _names(owner)
         await transaction.commit()
-        assert await Partitions(engine).make_ahead() == 1
+        assert await Partitions(pool).make_ahead() == 1
 
 
 @pytest.mark.parametrize(
@@ -351,16 +350,16 @@ async def test_what_somebody_detached_by_hand_is_left_alone(
         assert "operation_logs_y2020m01" in await _names(owner)
 
 
-async def test_two_replicas_can_make_and_drop_at_once(database: Database, engine: AsyncEngine) -> None:
+async def test_two_replicas_can_make_and_drop_at_once(database: Database, pool: Pool) -> None:
     async with database.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 2)")
-        for partition in (await Partitions(engine).by_time(USAGE.table))[-3:]:
+        for partition in (await Partitions(pool).by_time(USAGE.table))[-3:]:
             await owner.execute(f"DROP TABLE {partition.name}")
     limit = datetime(2020, 3, 1, tzinfo=UTC)
-    made = await asyncio.gather(*(Partitions(engine).make_ahead() for _ in range(2)))
+    made = await asyncio.gather(*(Partitions(pool).make_ahead() for _ in range(2)))
     assert sum(made) == 3
-    assert await Partitions(engine).make_ahead() == 0
-    dropped = await asyncio.gather(*(Partitions(engine).drop_older(AUDIT_LOG, limit) for _ in range(2)))
+    assert await Partitions(pool).make_ahead() == 0
+    dropped = await asyncio.gather(*(Partitions(pool).drop_older(AUDIT_LOG, limit) for _ in range(2)))
     assert {name for names in dropped for name in names} == {
         "operation_logs_y2020m01",
         "operation_logs_y2020m02",

@@ -12,7 +12,7 @@ import pytest
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.rpc.interceptors.authorization import RECHECK_SECONDS, AuthorizationLayer
 from tests import waiting
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 from tests.promises.calling import Caller, Outcome, token_of
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World, quiet_world
@@ -125,6 +125,7 @@ async def faults_of_a_drain(world: World) -> list[str]:
         await asyncio.wait_for(asyncio.gather(*loads), patient(10))
         ended = await asyncio.wait_for(watching, patient(5))
         made = await sql.fetchval("SELECT count(*) FROM containers")
+        await number_changes(sql)
         kept = await sql.fetchval(
             "SELECT count(*) FROM operation_logs WHERE request_path = $1 AND error_code IS NULL",
             create.method,
@@ -207,7 +208,6 @@ async def test_a_call_that_is_cut_during_the_drain_is_not_left_open(world: World
         await asyncio.gather(answer, return_exceptions=True)
 
     async def settled() -> bool:
-        engine = world.server.application.database.app
-        return bool(engine.pool.checkedout() == 0)  # type: ignore[attr-defined]
+        return world.server.application.database.app.lent == 0
 
     await poll_until(settled, seconds=5)

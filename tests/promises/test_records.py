@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.store.unit_of_work import UnitOfWork
@@ -50,9 +49,9 @@ async def test_a_change_that_does_not_wait_for_its_record_is_found(
     put = UnitOfWork._put
 
     async def careless(self: UnitOfWork, transaction: object, *arguments: object) -> object:
-        work: AsyncConnection | None = self._connection
+        work = self._connection
         assert work is not None
-        await work.commit()
+        await work.command("COMMIT")
         return await put(self, transaction, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(UnitOfWork, "_put", careless)

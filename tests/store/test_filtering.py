@@ -27,11 +27,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
-from pilothouse_server.store.engine import asyncpg_url
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.filter_grammar import DEEPEST_NESTING
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -41,6 +40,7 @@ from pilothouse_server.store.filtering import (
 )
 from pilothouse_server.values.labels import LabelSelector
 from tests.conftest import new_database
+from tests.store.pools import create_statements, pool_of
 
 THINGS = Table(
     "things",
@@ -94,19 +94,19 @@ ROWS: list[dict[str, Any]] = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def connection(postgres: EmbeddedPostgres) -> AsyncIterator[AsyncConnection]:
-    async with new_database(postgres) as database:
-        engine = create_async_engine(asyncpg_url(database.admin_dsn))
-        try:
-            async with engine.connect() as opened:
-                await opened.run_sync(THINGS.metadata.create_all)
-                await opened.execute(insert(THINGS), ROWS)
-                yield opened
-        finally:
-            await engine.dispose()
+async def connection(postgres: EmbeddedPostgres) -> AsyncIterator[Connection]:
+    async with (
+        new_database(postgres) as database,
+        pool_of(database.admin_dsn) as pool,
+        pool.connect() as opened,
+    ):
+        for statement in create_statements(THINGS.metadata):
+            await opened.command(statement)
+        await opened.execute(insert(THINGS), ROWS)
+        yield opened
 
 
-async def found(connection: AsyncConnection, expression: str) -> list[int]:
+async def found(connection: Connection, expression: str) -> list[int]:
     statement = select(THINGS.c.id).where(compile_filter(expression, FIELDS)).order_by(THINGS.c.id)
     return list((await connection.execute(statement)).scalars())
 
@@ -182,7 +182,7 @@ async def found(connection: AsyncConnection, expression: str) -> list[int]:
         ("NOT (size > 1 AND ready = true)", [0, 1, 2, 3, 4, 5]),
     ],
 )
-async def test_meaning(connection: AsyncConnection, expression: str, ids: list[int]) -> None:
+async def test_meaning(connection: Connection, expression: str, ids: list[int]) -> None:
     assert await found(connection, expression) == ids
 
 
@@ -349,7 +349,7 @@ def evaluated(tree: Any, row: Mapping[str, Any]) -> bool:
 
 @settings(deadline=None)
 @given(tree=trees)
-async def test_any_tree_means_the_same_as_in_python(connection: AsyncConnection, tree: Any) -> None:
+async def test_any_tree_means_the_same_as_in_python(connection: Connection, tree: Any) -> None:
     assume(depth(tree) <= DEEPEST_NESTING)
     ids = await found(connection, written(tree))
     assert ids == [row["id"] for row in ROWS if evaluated(tree, row)]
@@ -384,7 +384,7 @@ selectors = st.lists(
 
 @settings(deadline=None)
 @given(text=selectors)
-async def test_a_selector_means_the_same_as_in_python(connection: AsyncConnection, text: str) -> None:
+async def test_a_selector_means_the_same_as_in_python(connection: Connection, text: str) -> None:
     selector = LabelSelector.parse(text)
     statement = (
         select(THINGS.c.id).where(label_selector_condition(THINGS.c.labels, selector)).order_by(THINGS.c.id)

@@ -9,7 +9,6 @@ from sqlalchemy import text
 
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.engine import Database as Engines
-from pilothouse_server.store.idle_connections import IdleConnections
 from tests.conftest import Database
 
 OPEN, IDLE = 6, 2
@@ -24,7 +23,7 @@ async def test_what_a_whole_period_did_not_need_is_closed(database: Database) ->
         pool_idle_connections=IDLE,
     )
     engines = Engines.connect(settings)
-    unneeded = IdleConnections(engines.app, IDLE)
+    unneeded = engines.app
 
     async def use(count: int) -> set[int]:
         """Backends of so many connections that are in use at once."""
@@ -37,20 +36,20 @@ async def test_what_a_whole_period_did_not_need_is_closed(database: Database) ->
         first = await use(OPEN)
         # What came back is used again, nothing is opened anew.
         assert await use(OPEN) == first
-        unneeded.begin()
+        unneeded.begin_period()
         await use(OPEN)
-        assert await unneeded.close_unneeded() == 0
-        unneeded.begin()
+        assert unneeded.close_unneeded() == 0
+        unneeded.begin_period()
         await asyncio.gather(use(1), use(1))
         assert await use(4) < first
-        assert await unneeded.close_unneeded() == 0
-        unneeded.begin()
+        assert unneeded.close_unneeded() == 0
+        unneeded.begin_period()
         await use(1)
-        assert await unneeded.close_unneeded() == OPEN - 1 - IDLE
-        unneeded.begin()
-        assert await unneeded.close_unneeded() == 1
+        assert unneeded.close_unneeded() == OPEN - 1 - IDLE
+        unneeded.begin_period()
+        assert unneeded.close_unneeded() == 1
         assert await use(IDLE) < first
-        unneeded.begin()
-        assert await unneeded.close_unneeded() == 0
+        unneeded.begin_period()
+        assert unneeded.close_unneeded() == 0
     finally:
         await engines.close()

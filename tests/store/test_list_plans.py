@@ -11,14 +11,15 @@ import asyncpg
 import orjson
 import pytest
 import pytest_asyncio
-from sqlalchemy.dialects import postgresql
 
 from pilothouse_server.config.repository import configs
 from pilothouse_server.containers.repository import containers
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.storage import repository
+from pilothouse_server.store import statements
 from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.conftest import Database, connection, new_database
 
@@ -27,7 +28,6 @@ ROWS = 10_000
 # Who reaches everything, and who reaches three namespaces of the twenty.
 EVERYTHING, SOME = 1, 2
 PAGE = PageRequest(key=b"k" * 32, page_size=50)
-_DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 _FILL = f"""
 INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1');
 INSERT INTO namespaces (id, name, kubernetes_name, cluster_name)
@@ -73,14 +73,14 @@ class Read(Asked):
         self._app = app
 
     async def execute(self, statement: Any) -> Any:
-        rows = await self._app.fetch(*rendered(statement))
-        return SimpleNamespace(all=lambda: [SimpleNamespace(_mapping=row, **row) for row in rows])
+        rows = await self._app.fetch(*rendered(statement), record_class=Row)
+        return SimpleNamespace(all=lambda: rows)
 
 
 def rendered(statement: Any) -> tuple[Any, ...]:
     """A statement as PostgreSQL gets it, and its parameters."""
-    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    return str(compiled), *(compiled.params[name] for name in compiled.positiontup)
+    ready = statements.ready(statement, {})
+    return ready.sql, *ready.arguments({})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

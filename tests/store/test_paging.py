@@ -33,11 +33,10 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
-from pilothouse_server.store.engine import asyncpg_url
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.paging import (
     OrderField,
     PageRequest,
@@ -47,7 +46,9 @@ from pilothouse_server.store.paging import (
     parse_order_by,
     read_in_pages,
 )
+from pilothouse_server.store.pool import Pool
 from tests.conftest import new_database
+from tests.store.pools import create_statements, pool_of
 from tests.waiting import patient
 
 THINGS = Table(
@@ -93,22 +94,19 @@ def thing(number: int, chance: random.Random) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def engine(postgres: EmbeddedPostgres) -> AsyncIterator[AsyncEngine]:
-    async with new_database(postgres) as database:
-        made = create_async_engine(asyncpg_url(database.admin_dsn))
+async def pool(postgres: EmbeddedPostgres) -> AsyncIterator[Pool]:
+    async with new_database(postgres) as database, pool_of(database.admin_dsn) as made:
         chance = random.Random(7)
-        try:
-            async with made.begin() as opened:
-                await opened.run_sync(THINGS.metadata.create_all)
-                await opened.execute(insert(THINGS), [thing(number, chance) for number in range(60)])
-            yield made
-        finally:
-            await made.dispose()
+        async with made.transaction() as opened:
+            for statement in create_statements(THINGS.metadata):
+                await opened.command(statement)
+            await opened.execute(insert(THINGS), [thing(number, chance) for number in range(60)])
+        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    async with engine.connect() as opened:
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    async with pool.connect() as opened:
         yield opened
 
 
@@ -116,14 +114,14 @@ def base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-async def one_page(connection: AsyncConnection, page: PageRequest) -> tuple[list[int], str]:
+async def one_page(connection: Connection, page: PageRequest) -> tuple[list[int], str]:
     order = parse_order_by(page.order_by, FIELDS, default="name", unique=THINGS.c.id)
     rows = (await connection.execute(paginate(select(THINGS.c.id), order, page))).all()
     shown, token = finish_page(rows, order, page)
     return [row.id for row in shown], token
 
 
-async def all_pages(connection: AsyncConnection, page: PageRequest) -> list[int]:
+async def all_pages(connection: Connection, page: PageRequest) -> list[int]:
     ids: list[int] = []
     while True:
         shown, token = await one_page(connection, page)
@@ -145,7 +143,7 @@ orders = st.lists(
 @settings(deadline=None, max_examples=150)
 @given(order_by=orders, page_size=st.integers(1, 61))
 async def test_pages_together_are_the_whole_list_in_order(
-    connection: AsyncConnection, order_by: str, page_size: int
+    connection: Connection, order_by: str, page_size: int
 ) -> None:
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
     columns = [item.column.desc() if item.descending else item.column for item in order.columns]
@@ -156,7 +154,7 @@ async def test_pages_together_are_the_whole_list_in_order(
 @settings(deadline=None, max_examples=100)
 @given(order_by=orders, page_size=st.integers(1, 61))
 async def test_a_page_that_is_found_before_it_is_read_is_the_same(
-    connection: AsyncConnection, order_by: str, page_size: int
+    connection: Connection, order_by: str, page_size: int
 ) -> None:
     page = replace(PAGE, order_by=order_by, page_size=page_size)
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
@@ -176,7 +174,7 @@ async def test_a_page_that_is_found_before_it_is_read_is_the_same(
 @settings(deadline=None, max_examples=100)
 @given(order_by=orders, most_rows=st.integers(1, 61), divisor=st.integers(1, 61))
 async def test_pages_read_one_after_the_other_are_the_whole_list(
-    connection: AsyncConnection, order_by: str, most_rows: int, divisor: int
+    connection: Connection, order_by: str, most_rows: int, divisor: int
 ) -> None:
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
     columns = [item.column.desc() if item.descending else item.column for item in order.columns]
@@ -191,14 +189,11 @@ async def test_pages_read_one_after_the_other_are_the_whole_list(
     "order_by",
     ["name", "create_time desc", "grade", "grade desc", "grade desc, name", "name, create_time desc"],
 )
-async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(
-    engine: AsyncEngine, order_by: str
-) -> None:
+async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(pool: Pool, order_by: str) -> None:
     chance = random.Random(order_by)
     numbers = itertools.count(1000)
-    async with engine.connect() as reader, engine.connect() as writer:
+    async with pool.connect() as reader, pool.connect() as writer:
         steady = set((await reader.execute(select(THINGS.c.id).where(THINGS.c.id < 1000))).scalars())
-        await reader.rollback()
         done, committed = asyncio.Event(), asyncio.Event()
         commits = 0
 
@@ -208,15 +203,15 @@ async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(
             while not done.is_set():
                 made = [thing(next(numbers), chance) for _ in range(3)]
                 fleeting += [row["id"] for row in made]
+                await writer.command("BEGIN")
                 await writer.execute(insert(THINGS), made)
                 gone = chance.sample(fleeting, len(fleeting) // 2)
                 fleeting = [number for number in fleeting if number not in gone]
                 await writer.execute(delete(THINGS).where(THINGS.c.id.in_(gone)))
-                await writer.commit()
+                await writer.command("COMMIT")
                 committed.set()
                 commits += 1
             await writer.execute(delete(THINGS).where(THINGS.c.id >= 1000))
-            await writer.commit()
 
         writing = asyncio.create_task(write())
         try:
@@ -226,7 +221,6 @@ async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(
                 while True:
                     committed.clear()
                     shown, token = await one_page(reader, page)
-                    await reader.rollback()
                     seen += shown
                     if not token:
                         break
@@ -240,25 +234,26 @@ async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(
     assert commits > 5
 
 
-async def test_counting_off_would_repeat_rows(engine: AsyncEngine) -> None:
+async def test_counting_off_would_repeat_rows(pool: Pool) -> None:
     """The control: under the same writer, OFFSET shows a row twice, so the test above can fail."""
-    async with engine.connect() as reader:
+    async with pool.connect() as reader:
+        await reader.command("BEGIN")
         statement = select(THINGS.c.id).order_by(THINGS.c.name, THINGS.c.id).limit(4)
         first = list((await reader.execute(statement)).scalars())
-        smallest = await reader.scalar(select(func.min(THINGS.c.name)))
+        smallest = (await reader.execute(select(func.min(THINGS.c.name)))).scalar_one()
         await reader.execute(insert(THINGS), [thing(-1, random.Random(1)) | {"name": smallest}])
         second = list((await reader.execute(statement.offset(4))).scalars())
         assert set(first) & set(second)
-        await reader.rollback()
+        await reader.command("ROLLBACK")
 
 
-async def test_the_page_size_may_change_on_the_way(connection: AsyncConnection) -> None:
+async def test_the_page_size_may_change_on_the_way(connection: Connection) -> None:
     first, token = await one_page(connection, replace(PAGE, page_size=3))
     rest = await all_pages(connection, replace(PAGE, page_size=50, page_token=token))
     assert first + rest == await all_pages(connection, PAGE)
 
 
-async def test_the_last_page_has_no_token(connection: AsyncConnection) -> None:
+async def test_the_last_page_has_no_token(connection: Connection) -> None:
     assert (await one_page(connection, replace(PAGE, page_size=60)))[1] == ""
     assert (await one_page(connection, replace(PAGE, page_size=59)))[1] != ""
 
@@ -286,9 +281,7 @@ def test_a_negative_page_size_is_refused() -> None:
         {"key": b"K" * 32},
     ],
 )
-async def test_a_token_serves_its_own_question_only(
-    connection: AsyncConnection, change: dict[str, Any]
-) -> None:
+async def test_a_token_serves_its_own_question_only(connection: Connection, change: dict[str, Any]) -> None:
     _, token = await one_page(connection, PAGE)
     await one_page(connection, replace(PAGE, page_token=token, page_size=50))
     with pytest.raises(InvalidArgument) as caught:
@@ -299,14 +292,14 @@ async def test_a_token_serves_its_own_question_only(
 
 @settings(deadline=None)
 @given(token=st.one_of(st.text(min_size=1), st.binary(min_size=1).map(base64url)))
-async def test_a_garbled_token_is_refused(connection: AsyncConnection, token: str) -> None:
+async def test_a_garbled_token_is_refused(connection: Connection, token: str) -> None:
     with pytest.raises(InvalidArgument, match="page_token"):
         await one_page(connection, replace(PAGE, page_token=token))
 
 
 @settings(deadline=None)
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
-async def test_a_flipped_bit_is_noticed(connection: AsyncConnection, place: int, bit: int) -> None:
+async def test_a_flipped_bit_is_noticed(connection: Connection, place: int, bit: int) -> None:
     _, token = await one_page(connection, PAGE)
     raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     raw[place % len(raw)] ^= 1 << bit
@@ -353,7 +346,7 @@ def test_wrong_orders_are_refused(text: str, words: str) -> None:
 
 
 async def test_an_order_column_wrongly_said_never_to_be_missing_is_noticed(
-    connection: AsyncConnection,
+    connection: Connection,
 ) -> None:
     order = parse_order_by(
         "grade desc", {"grade": OrderField(THINGS.c.grade)}, default="grade", unique=THINGS.c.id

@@ -5,9 +5,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import cast
-
-from sqlalchemy import QueuePool
 
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.engine import Database as Engines
@@ -31,12 +28,10 @@ async def test_the_pools_are_made_so(database: Database) -> None:
     engines = Engines.connect(Settings(database_url=database.app_dsn, replica_database_url=database.app_dsn))
     try:
         assert engines.replica is not None
-        assert engines.idle_connections == 10
-        for engine in (engines.app, engines.system, engines.replica):
-            pool = cast("QueuePool", engine.pool)
-            assert pool.size() == 100
-            # Beside those there are none.
-            assert pool._max_overflow == 0
-            assert timedelta(seconds=pool._recycle) == _HOUR
+        for pool in (engines.app, engines.system, engines.replica):
+            assert pool.limits.idle == 10
+            assert pool.limits.open == 100
+            assert timedelta(seconds=pool.limits.lifetime_seconds) == _HOUR
+            assert timedelta(seconds=pool.limits.idle_seconds) == 30 * _MINUTE
     finally:
         await engines.close()

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import func, insert, select, text, update
-from sqlalchemy.engine import Row
 
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.tables import CLUSTERS
@@ -19,6 +18,7 @@ from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 Lock = Literal["", "share", "update"]
@@ -159,7 +159,7 @@ async def _whole(transaction: ReadTransaction, name: str) -> Cluster:
     return found
 
 
-def _cluster(row: Row[Any]) -> Cluster:
+def _cluster(row: Row) -> Cluster:
     return Cluster(
         id=row.id,
         uid=str(row.uid),

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import Select, func, insert, select, text, update
-from sqlalchemy.engine import Row
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
@@ -31,6 +30,7 @@ from pilothouse_server.store.paging import (
     read_in_pages,
 )
 from pilothouse_server.store.references import USERS, reconciling
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition, NamespaceId
@@ -194,7 +194,7 @@ async def _whole(transaction: ReadTransaction, namespace_id: int) -> Namespace:
     return found
 
 
-def _namespace(row: Row[Any]) -> Namespace:
+def _namespace(row: Row) -> Namespace:
     return Namespace(
         id=NamespaceId(row.id),
         uid=str(row.uid),

@@ -44,6 +44,7 @@ def of_one_process(settings: Settings, listen: str) -> Settings:
         metrics_listen="",
         pool_open_connections=settings.pool_open_connections // settings.processes,
         pool_idle_connections=settings.pool_idle_connections // settings.processes,
+        pool_working_connections=max(1, settings.pool_working_connections // settings.processes),
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
-from sqlalchemy.engine import Row
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.storage.model import Observed, Volume
@@ -42,6 +41,7 @@ from pilothouse_server.store.references import (
     namespace_ref,
     reconciling,
 )
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
@@ -149,7 +149,7 @@ async def lock_named(transaction: Transaction, namespace_id: int, names: Collect
         .order_by(VOLUMES.c.id)
         .with_for_update(of=VOLUMES, key_share=True)
     )
-    ids = (await transaction.connection.execute(query)).scalars().all()
+    ids = (await transaction.connection.execute(query)).scalars()
     return await get_many(transaction, ids)
 
 
@@ -315,7 +315,7 @@ async def _stored(transaction: ReadTransaction, volume_id: int) -> Volume:
     return found
 
 
-def _volume(row: Row[Any]) -> Volume:
+def _volume(row: Row) -> Volume:
     return Volume(
         id=row.id,
         uid=str(row.uid),

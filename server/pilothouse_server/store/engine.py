@@ -1,60 +1,68 @@
-"""Connections to PostgreSQL: one engine for each database role, and the pool settings of the seed's § 6.2.
+"""Connections to PostgreSQL: one pool for each database role, with the settings of the seed's § 6.2.
 
 `app` serves requests under row-level security, `system` the feed, the reconciler and log-in, `maintenance`
 the periodic work. A `replica` may serve two heavy reads. All speak asyncpg, in UTC, with a statement
-timeout, and hide parameters from errors and logs, because parameters may hold what nobody should read.
+timeout. SQLAlchemy's engine is not used: see `statements` for what is left of it.
 
-A commit or rollback is never left half awaited: `grpc.aio` cancels a handler whenever its client goes away,
-and a cancelled commit would leave neither the caller nor the pool knowing what happened. `uncancelled`
-finishes it first.
+A commit is never left half awaited: `grpc.aio` cancels a handler whenever its client goes away, and a cancelled commit
+would leave neither the caller nor the pool knowing what happened. `uncancelled` finishes it first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import dataclasses
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from uuid import uuid4
+from itertools import count
+from typing import Any, Final
 
-from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+import asyncpg
+import msgspec
+from sqlalchemy.engine import make_url
 
 from pilothouse_server.settings import Settings
-from pilothouse_server.store.idle_connections import IdleConnections, ShrinkingPool
+from pilothouse_server.store.pool import Limits, Pool
+from pilothouse_server.store.results import Row
 
-T = TypeVar("T")
-
-
-def asyncpg_url(dsn: str) -> URL:
-    """A `postgresql://` DSN as SQLAlchemy takes it, with the driver named (2.1's default is another)."""
-    return make_url(dsn).set(drivername="postgresql+asyncpg")
+PERIOD_SECONDS: Final = 30.0
+_PROCESS: Final = secrets.token_hex(8)
+_numbers = count(1)
 
 
 def plain_dsn(dsn: str) -> str:
-    """The same DSN for asyncpg itself."""
+    """The DSN as asyncpg takes it, whatever driver it names."""
     return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+class _Driver(asyncpg.Connection):  # type: ignore[misc]
+    """asyncpg numbers what it prepares from 1 in each process.
+
+    A pooler in transaction mode shares server connections between processes: names must not repeat.
+    """
+
+    def _get_unique_id(self, prefix: str) -> str:
+        return f"__pilothouse_{prefix}_{_PROCESS}_{os.getpid():x}_{next(_numbers):x}__"
 
 
 @dataclass
 class Database:
-    """The engines of a server.
+    """The pools of a server.
 
     `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks need.
     """
 
-    app: AsyncEngine
-    system: AsyncEngine
-    maintenance: AsyncEngine
+    app: Pool
+    system: Pool
+    maintenance: Pool
     direct_dsn: str
-    replica: AsyncEngine | None = None
-    idle_connections: int = 10
+    replica: Pool | None = None
 
     @classmethod
     def connect(cls, settings: Settings) -> Database:
-        """Makes the engines; nothing is dialled yet.
+        """Makes the pools; nothing is dialled yet.
 
         A role without a DSN of its own uses `database_url` and takes its role on when it connects, which
         that login must be allowed to; with separate logins nothing is taken on.
@@ -62,103 +70,104 @@ class Database:
         shared = settings.database_url
         separate = bool(settings.system_database_url)
         system_dsn = settings.system_database_url or shared
-        opened = settings.pool_open_connections
+        app_role = "" if separate else "pilothouse_app"
+        limits = Limits(
+            open=settings.pool_open_connections,
+            working=settings.pool_working_connections,
+            idle=settings.pool_idle_connections,
+            waiting=settings.max_concurrent_calls,
+            lifetime_seconds=settings.pool_max_lifetime_seconds,
+            idle_seconds=settings.pool_max_idle_seconds,
+        )
+        # Each periodic job holds one connection for its lock while it works on another.
+        few = dataclasses.replace(limits, open=12, working=12)
+        timeout = settings.statement_timeout_seconds
         return cls(
-            app=_engine(shared, settings, "app", opened, role="" if separate else "pilothouse_app"),
-            system=_engine(
-                system_dsn, settings, "system", opened, role="" if separate else "pilothouse_system"
+            app=Pool(_opener(shared, settings, "app", timeout, app_role), limits),
+            system=Pool(
+                _opener(system_dsn, settings, "system", timeout, "" if separate else "pilothouse_system"),
+                limits,
             ),
-            maintenance=_engine(
-                settings.maintenance_database_url or shared,
-                settings,
-                "maintenance",
-                # Each periodic job holds one connection for its lock while it works on another.
-                12,
-                statement_timeout=0.0,
-                role="" if settings.maintenance_database_url else "pilothouse_maintenance",
+            maintenance=Pool(
+                _opener(
+                    settings.maintenance_database_url or shared,
+                    settings,
+                    "maintenance",
+                    0.0,
+                    "" if settings.maintenance_database_url else "pilothouse_maintenance",
+                ),
+                few,
             ),
             direct_dsn=plain_dsn(settings.direct_database_url or system_dsn),
             replica=(
-                _engine(
-                    settings.replica_database_url,
-                    settings,
-                    "replica",
-                    opened,
-                    role="" if separate else "pilothouse_app",
-                )
+                Pool(_opener(settings.replica_database_url, settings, "replica", timeout, app_role), limits)
                 if settings.replica_database_url
                 else None
             ),
-            idle_connections=min(settings.pool_idle_connections, opened),
         )
 
     async def close_unneeded(self) -> None:
         """Gives up connections that nobody needs, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for engine in (self.app, self.system, self.replica):
-                if engine is not None:
-                    group.create_task(IdleConnections(engine, self.idle_connections).run())
+        while True:
+            for pool in self._pools():
+                pool.begin_period()
+            await asyncio.sleep(PERIOD_SECONDS)
+            for pool in self._pools():
+                pool.close_unneeded()
 
     async def close(self) -> None:
         """Closes every pool."""
-        for engine in (self.app, self.system, self.maintenance, self.replica):
-            if engine is not None:
-                await engine.dispose()
+        await asyncio.gather(*(pool.close() for pool in self._pools()))
+
+    def _pools(self) -> Iterator[Pool]:
+        return (pool for pool in (self.app, self.system, self.maintenance, self.replica) if pool is not None)
 
 
-def _engine(
-    dsn: str,
-    settings: Settings,
-    name: str,
-    open_connections: int,
-    *,
-    statement_timeout: float | None = None,
-    role: str = "",
-) -> AsyncEngine:
-    seconds = settings.statement_timeout_seconds if statement_timeout is None else statement_timeout
-    engine = create_async_engine(
-        asyncpg_url(dsn),
-        poolclass=ShrinkingPool,
-        pool_size=open_connections,
-        max_overflow=0,
-        pool_recycle=int(settings.pool_max_lifetime_seconds),
-        pool_timeout=5.0,
-        pool_use_lifo=True,
-        hide_parameters=True,
-        isolation_level="READ COMMITTED",
-        connect_args={
-            "timeout": 5.0,
-            "command_timeout": (seconds + 5.0) if seconds else None,
-            # A pooler in transaction mode shares server connections: names must not repeat.
-            "prepared_statement_name_func": lambda: f"__pilothouse_{uuid4().hex}__",
-            "server_settings": {
-                "application_name": f"pilothouse-{name}",
-                "timezone": "UTC",
-                "statement_timeout": str(int(seconds * 1000)),
-                "idle_in_transaction_session_timeout": "60000",
-                "jit": "off",
-                **({"role": role} if role else {}),
-            },
+def _opener(
+    dsn: str, settings: Settings, name: str, statement_timeout: float, role: str
+) -> Callable[[], Awaitable[asyncpg.Connection]]:
+    """What opens a connection of a role. `statement_timeout` in seconds, 0 for none."""
+    options: dict[str, Any] = {
+        "dsn": plain_dsn(dsn),
+        "timeout": 5.0,
+        "command_timeout": (statement_timeout + 5.0) if statement_timeout else None,
+        "connection_class": _Driver,
+        "record_class": Row,
+        "statement_cache_size": 200 if settings.pool_prepared_statements else 0,
+        "max_cached_statement_lifetime": 0,
+        "max_cacheable_statement_size": 0,
+        "server_settings": {
+            "application_name": f"pilothouse-{name}",
+            "timezone": "UTC",
+            "statement_timeout": str(int(statement_timeout * 1000)),
+            "idle_in_transaction_session_timeout": "60000",
+            "jit": "off",
+            **({"role": role} if role else {}),
         },
+    }
+
+    async def open_session() -> asyncpg.Connection:
+        driver = await asyncpg.connect(**options)
+        try:
+            await _set_codecs(driver)
+        except BaseException:
+            driver.terminate()
+            raise
+        return driver
+
+    return open_session
+
+
+async def _set_codecs(driver: asyncpg.Connection) -> None:
+    """JSON comes as Python values, and goes as text that is JSON already: statements make it (see `statements`)."""
+    await driver.set_type_codec(
+        "json", schema="pg_catalog", format="binary", encoder=str.encode, decoder=msgspec.json.decode
     )
-    _drop_useless(engine, settings.pool_max_idle_seconds)
-    return engine
-
-
-def _drop_useless(engine: AsyncEngine, seconds: float) -> None:
-    """SQLAlchemy's pool has no idle time-out, and does not see that the server closed a connection.
-
-    One that was unused for `seconds`, or that the driver knows to be closed, is replaced when next asked for.
-    """
-
-    @event.listens_for(engine.sync_engine, "checkin")
-    def remember(_connection: Any, record: Any) -> None:
-        record.info["idle_since"] = time.monotonic()
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def check(connection: Any, record: Any, _proxy: Any) -> None:
-        idle_since = record.info.pop("idle_since", None)
-        if connection.driver_connection.is_closed():
-            raise DisconnectionError
-        if idle_since is not None and time.monotonic() - idle_since > seconds:
-            raise DisconnectionError
+    # The binary form of jsonb has a number of its version before the text.
+    await driver.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + value.encode(),
+        decoder=lambda value: msgspec.json.decode(memoryview(value)[1:]),
+    )

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 
 _constraints: dict[str, Callable[[], PilothouseError]] = {}
 
@@ -41,7 +40,13 @@ CONNECTION_LOST = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-_RETRY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+# The last: the schema changed under a statement that the connection had prepared.
+_RETRY = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.exceptions.InvalidCachedStatementError,
+)
 _SLOW = (asyncpg.QueryCanceledError, asyncio.TimeoutError)
 
 
@@ -50,12 +55,9 @@ def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None
     _constraints[name] = error
 
 
-def violated_constraint(error: DBAPIError) -> str:
-    """The name of the constraint or unique index that a statement broke; empty if it broke none."""
-    cause = _driver_error(error)
-    return (
-        (cause.constraint_name or "") if isinstance(cause, asyncpg.IntegrityConstraintViolationError) else ""
-    )
+def violated_constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:
+    """The name of the constraint or unique index that a statement broke."""
+    return error.constraint_name or ""
 
 
 def database_unavailable() -> Unavailable:
@@ -72,21 +74,16 @@ def translated() -> Iterator[None]:
         yield
     except PilothouseError:
         raise
-    except PoolTimeoutError:
+    except PoolBusyError:
         raise Unavailable(
             "all database connections are in use, try again", reason="DATABASE_BUSY", retry_after_seconds=1.0
         ) from None
-    except DBAPIError as error:
-        translation = _translate(error)
-        if translation is None:
-            raise
-        raise translation from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         translation = _meaning(error)
         if translation is None:
             raise
         raise translation from None
-    except (ConnectionError, TimeoutError):
+    except (PoolClosedError, ConnectionError, TimeoutError):
         raise database_unavailable() from None
 
 
@@ -102,13 +99,7 @@ def connecting() -> Iterator[None]:
         raise database_unavailable() from None
 
 
-def _translate(error: DBAPIError) -> PilothouseError | None:
-    translation = _meaning(_driver_error(error))
-    away = isinstance(error, InterfaceError | OperationalError) or error.connection_invalidated
-    return database_unavailable() if translation is None and away else translation
-
-
-def _meaning(cause: BaseException | None) -> PilothouseError | None:
+def _meaning(cause: Exception) -> PilothouseError | None:
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
         factory = _constraints.get(cause.constraint_name or "")
         return factory() if factory else None
@@ -127,13 +118,3 @@ def _meaning(cause: BaseException | None) -> PilothouseError | None:
             retry_after_seconds=5.0,
         )
     return database_unavailable() if isinstance(cause, _AWAY) else None
-
-
-def _driver_error(error: DBAPIError) -> BaseException | None:
-    """asyncpg's own exception, which SQLAlchemy's adapter keeps as the cause of its own."""
-    cause: BaseException | None = error.orig
-    while cause is not None and not isinstance(
-        cause, asyncpg.PostgresError | asyncpg.InterfaceError | OSError
-    ):
-        cause = cause.__cause__
-    return cause

@@ -24,9 +24,9 @@ import asyncpg
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.errors import CONNECTION_LOST
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
@@ -347,7 +347,7 @@ async def record_mark(transaction: ReadTransaction, sequence: int) -> bytes | No
     return None if found is None else bytes(found)
 
 
-async def _page(connection: AsyncConnection, after: int, upto: int, page: int) -> list[FeedEvent]:
+async def _page(connection: Connection, after: int, upto: int, page: int) -> list[FeedEvent]:
     rows: Sequence[Any] = (
         await connection.execute(_EVENTS, {"after": after, "upto": upto, "page": page})
     ).all()

@@ -96,7 +96,7 @@ async def _alone(unit: UnitOfWork, statement: Any, parameters: dict[str, Any]) -
     try:
         with translated():
             result = await (await unit.begin()).connection.execute(statement, parameters)
-            row = result.one() if result.returns_rows else None
+            row = result.one_or_none()
     except BaseException:
         await unit.rollback()
         raise

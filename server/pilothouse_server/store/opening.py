@@ -1,7 +1,8 @@
 """How a transaction is opened in somebody's name, and ended whatever happened in it.
 
-The caller's id is set with `set_config(…, true)` before anything else, for row-level security, and ends with the
-transaction, also behind a pooler.
+It begins and learns who acts in one message: the caller's id is set with `set_config(…, true)` before anything else,
+for row-level security, and ends with the transaction, also behind a pooler. What only reads is rolled back by the pool
+after its caller has gone on.
 """
 
 from __future__ import annotations
@@ -12,110 +13,63 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.errors import connecting, translated
-from pilothouse_server.tasks import uncancelled
+from pilothouse_server.store.pool import Pool
 
-_IDENTIFY = text(
-    "SELECT set_config('app.current_user_id', :user_id, true), "
-    "set_config('app.operation_id', :operation_id, true), transaction_timestamp() AS now"
+_NOW = text("SELECT transaction_timestamp()")
+# A simple query holds several statements and no parameters; what is put in are numbers of ours.
+_IDENTITY = (
+    "SELECT set_config('app.current_user_id', '{user_id}', true), "
+    "set_config('app.operation_id', '{operation_id}', true)"
 )
-_LOOK = (
-    "BEGIN READ ONLY; SELECT set_config('app.current_user_id', '{}', true), "
-    "set_config('app.operation_id', '', true)"
-)
+_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _IDENTITY
+_READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _IDENTITY
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + _IDENTITY
 
 
-async def identify(connection: AsyncConnection, user_id: int | None, operation_id: UUID | None) -> datetime:
-    """Say who acts, as a transaction's first statement; answers when it began, by the database's clock."""
-    row = await connection.execute(
-        _IDENTIFY,
-        {
-            "user_id": "" if user_id is None else str(user_id),
-            "operation_id": "" if operation_id is None else str(operation_id),
-        },
-    )
-    now: datetime = row.one().now
-    return now
+async def begin(connection: Connection, user_id: int | None, operation_id: UUID) -> datetime:
+    """Begins a transaction that writes; returns when it began, by the database's clock."""
+    await connection.command(_WRITE.format(user_id=_number(user_id), operation_id=operation_id))
+    return await _began(connection)
 
 
 @asynccontextmanager
 async def reading(
-    engine: AsyncEngine, user_id: int | None, *, snapshot: bool
-) -> AsyncIterator[tuple[AsyncConnection, datetime]]:
-    """A transaction that is rolled back at the end, and when it began; `snapshot` sees one moment throughout."""
-    with connecting():
-        connection = await engine.connect()
-    with translated():
-        try:
-            if snapshot:
-                await connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-            yield connection, await identify(connection, user_id, None)
-        finally:
-            await uncancelled(_end_reading(connection))
+    pool: Pool, user_id: int | None, *, snapshot: bool
+) -> AsyncIterator[tuple[Connection, datetime]]:
+    """A transaction that only reads, and when it began; `snapshot` sees one moment throughout."""
+    async with connected(pool) as connection:
+        statements = _SNAPSHOT if snapshot else _READ
+        await connection.command(statements.format(user_id=_number(user_id), operation_id=""))
+        yield connection, await _began(connection)
 
 
 @asynccontextmanager
-async def looking(engine: AsyncEngine, user_id: int) -> AsyncIterator[AsyncConnection]:
-    """The same for the many short reads: the transaction begins and learns who asks in one round trip.
-
-    The driver is told not to begin transactions of its own; a simple query holds several statements, and no
-    parameters, but the id is a number of ours.
-    """
-    with connecting():
-        connection = await engine.connect()
-    with translated():
-        try:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await _by_driver(connection, _LOOK.format(int(user_id)))
-            yield connection
-        finally:
-            await uncancelled(_end_looking(connection))
+async def looking(pool: Pool, user_id: int | None) -> AsyncIterator[Connection]:
+    """The same for the many short reads, which do not ask what time it is."""
+    async with connected(pool) as connection:
+        await connection.command(_READ.format(user_id=_number(user_id), operation_id=""))
+        yield connection
 
 
 @asynccontextmanager
-async def autocommitting(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def connected(pool: Pool) -> AsyncIterator[Connection]:
     """A connection in nobody's name, whose statements are each a transaction: no lock outlives its statement."""
     with connecting():
-        connection = await engine.connect()
-    with translated():
-        try:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection = await pool.take()
+    try:
+        with translated():
             yield connection
-        finally:
-            await uncancelled(connection.close())
-
-
-async def discard(connection: AsyncConnection) -> None:
-    """Rolls back and gives the connection back to the pool, whatever state it is in."""
-    try:
-        await connection.rollback()
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the connection must not be used again
-        await connection.invalidate()
     finally:
-        await connection.close()
+        pool.give(connection)
 
 
-async def _by_driver(connection: AsyncConnection, statements: str) -> None:
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
-    await driver.execute(statements)
+async def _began(connection: Connection) -> datetime:
+    now: datetime = (await connection.execute(_NOW)).scalar_one()
+    return now
 
 
-async def _end_looking(connection: AsyncConnection) -> None:
-    try:
-        await _by_driver(connection, "ROLLBACK")
-    except Exception:  # noqa: BLE001 - what was read was read; nobody else may go on in this transaction
-        await connection.invalidate()
-    finally:
-        await connection.close()
-
-
-async def _end_reading(connection: AsyncConnection) -> None:
-    try:
-        await connection.rollback()
-    finally:
-        await connection.close()
+def _number(user_id: int | None) -> str:
+    return "" if user_id is None else str(int(user_id))

@@ -37,10 +37,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, false, literal, or_, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, tuple_
 
 from pilothouse_server.errors import InvalidArgument, invalid
+from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.results import Row
 
 DEFAULT_PAGE_SIZE: Final = 50
 LARGEST_PAGE_SIZE: Final = 1000
@@ -51,7 +52,6 @@ _VERSION: Final = b"1"
 _TAG_BYTES: Final = 16
 _KEY_LABEL: Final = "page_key_"
 
-AnyRow = TypeVar("AnyRow", bound=Row[Any])
 _SelectType = TypeVar("_SelectType", bound=Select[Any])
 
 
@@ -175,14 +175,14 @@ def paginate_rows(
 
 
 async def read_in_pages(
-    connection: AsyncConnection,
+    connection: Connection,
     whole: Select[Any],
     keys: Select[Any],
     unique: ColumnElement[Any],
     order: OrderSpec,
     *,
     most_rows: int = 250,
-) -> AsyncIterator[Row[Any]]:
+) -> AsyncIterator[Row]:
     """Yield every row, read in pages of at most `most_rows`, the first of them small; see `paginate_rows`.
 
     Between two pages nothing is open but the connection's transaction. It decides whether all are of one moment.
@@ -196,7 +196,7 @@ async def read_in_pages(
             yield row
         if len(rows) < size:
             return
-        last = rows[-1]._mapping
+        last = rows[-1]
         size, after = most_rows, [last[f"{_KEY_LABEL}{index}"] for index in range(len(order.columns))]
 
 
@@ -229,18 +229,18 @@ def _labelled(order: OrderSpec) -> list[ColumnElement[Any]]:
     return [item.column.label(f"{_KEY_LABEL}{index}") for index, item in enumerate(order.columns)]
 
 
-def finish_page(rows: Sequence[AnyRow], order: OrderSpec, page: PageRequest) -> tuple[Sequence[AnyRow], str]:
+def finish_page(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> tuple[Sequence[Row], str]:
     """Return the rows of the page without the one too many, and the token of the next page, empty
     on the last.
     """
     return rows[: page.limit], next_token(rows, order, page)
 
 
-def next_token(rows: Sequence[Row[Any]], order: OrderSpec, page: PageRequest) -> str:
+def next_token(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> str:
     """Return the token of the page after the one that `paginate` asked for; empty where no row follows."""
     if len(rows) <= page.limit:
         return ""
-    last = rows[page.limit - 1]._mapping
+    last = rows[page.limit - 1]
     values = []
     for index, item in enumerate(order.columns):
         value = last[f"{_KEY_LABEL}{index}"]

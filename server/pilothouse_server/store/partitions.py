@@ -27,15 +27,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
+import asyncpg
 from sqlalchemy import TextClause, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.pool import Pool
 
 Bound = TypeVar("Bound", datetime, int)
 Result = TypeVar("Result")
@@ -56,6 +58,8 @@ _MAKE: dict[Spacing, TextClause] = {
     "day": text("SELECT create_daily_partitions(:table, CAST(:start AS date), 1)"),
     "revision": text("SELECT create_revision_partitions(:table, CAST(:start AS bigint), 1)"),
 }
+_HEAD = text("SELECT revision FROM stream_head")
+_NEWEST = text("SELECT created_at FROM events WHERE revision < :upper ORDER BY revision DESC LIMIT 1")
 _BY_TIME = text(
     "SELECT partition_name, CAST(lower_bound AS timestamptz), CAST(upper_bound AS timestamptz), detach_pending"
     " FROM partition_bounds(:table) ORDER BY 3, 1"
@@ -100,10 +104,8 @@ class Partitions:
     each step.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, owner: str = "pilothouse_owner", *, attempts: int = ATTEMPTS
-    ) -> None:
-        self._engine = engine
+    def __init__(self, pool: Pool, owner: str = "pilothouse_owner", *, attempts: int = ATTEMPTS) -> None:
+        self._pool = pool
         self._owner = owner
         self._attempts = attempts
 
@@ -160,13 +162,8 @@ class Partitions:
             if partition.upper is None:
                 break
             async with self._transaction() as connection:
-                head = await connection.scalar(text("SELECT revision FROM stream_head"))
-                newest = await connection.scalar(
-                    text(
-                        "SELECT created_at FROM events WHERE revision < :upper ORDER BY revision DESC LIMIT 1"
-                    ),
-                    {"upper": partition.upper},
-                )
+                head = (await connection.execute(_HEAD)).scalar_one_or_none()
+                newest = (await connection.execute(_NEWEST, {"upper": partition.upper})).scalar_one_or_none()
             if head is None or head < partition.upper or (newest is not None and newest >= moment):
                 break
             bound = partition.upper
@@ -182,8 +179,10 @@ class Partitions:
 
     async def _make_ahead(self, scheme: Scheme) -> int:
         async with self._transaction() as connection:
-            now = _utc(await connection.scalar(text("SELECT now()")))
-            revision = await connection.scalar(text("SELECT revision + 1 FROM stream_head"))
+            now = _utc((await connection.execute(text("SELECT now()"))).scalar_one())
+            revision = (
+                await connection.execute(text("SELECT revision + 1 FROM stream_head"))
+            ).scalar_one_or_none()
         assert now is not None
         present: list[Partition[Any]] = [
             *(
@@ -198,28 +197,26 @@ class Partitions:
                 continue
             value = start.date() if isinstance(start, datetime) else start
 
-            async def make(connection: AsyncConnection, value: object = value) -> int:
-                count = await connection.scalar(
-                    _MAKE[scheme.spacing], {"table": scheme.table, "start": value}
-                )
-                return int(count or 0)
+            async def make(connection: Connection, value: object = value) -> int:
+                parameters = {"table": scheme.table, "start": value}
+                return int((await connection.execute(_MAKE[scheme.spacing], parameters)).scalar_one() or 0)
 
             made += await self._step(make)
         return made
 
-    async def _list(self, table: str, query: TextClause) -> list[Any]:
+    async def _list(self, table: str, query: TextClause) -> Sequence[Any]:
         async with self._transaction() as connection:
-            return list((await connection.execute(query, {"table": table})).all())
+            return (await connection.execute(query, {"table": table})).all()
 
     async def _detached(self, table: str) -> list[str]:
         async with self._transaction() as connection:
-            rows = await connection.scalars(
+            rows = await connection.execute(
                 text("SELECT partition_name FROM detached_partitions(:table)"), {"table": table}
             )
-            return [str(name) for name in rows]
+            return [str(name) for name in rows.scalars()]
 
     async def _move_horizon(self, revision: int) -> None:
-        async def move(connection: AsyncConnection) -> None:
+        async def move(connection: Connection) -> None:
             await connection.execute(
                 text(
                     "UPDATE stream_head SET oldest_revision = least(greatest(oldest_revision, :revision), revision + 1)"
@@ -230,12 +227,12 @@ class Partitions:
         await self._step(move)
 
     async def _detach(self, table: str, name: str, to_be_dropped: list[str]) -> None:
-        async def mark(connection: AsyncConnection, partition: str) -> None:
-            await connection.exec_driver_sql(
+        async def mark(connection: Connection, partition: str) -> None:
+            await connection.command(
                 f"COMMENT ON TABLE public.{_quoted(partition)} IS 'Was a partition of {table}; to be dropped.'"
             )
 
-        async def detach(connection: AsyncConnection) -> None:
+        async def detach(connection: Connection) -> None:
             # Looked up at each attempt, because another replica may be at the same work.
             rows = await connection.execute(
                 text("SELECT partition_name, detach_pending FROM partition_bounds(:table)"), {"table": table}
@@ -245,12 +242,12 @@ class Partitions:
             for pending in (other for other, detach_pending in attached.items() if detach_pending):
                 if pending in to_be_dropped:
                     await mark(connection, pending)
-                await connection.exec_driver_sql(
+                await connection.command(
                     f"ALTER TABLE public.{table} DETACH PARTITION public.{_quoted(pending)} FINALIZE"
                 )
             if attached.get(name) is False:
                 await mark(connection, name)
-                await connection.exec_driver_sql(
+                await connection.command(
                     f"ALTER TABLE public.{table} DETACH PARTITION public.{_quoted(name)} CONCURRENTLY"
                 )
 
@@ -261,27 +258,27 @@ class Partitions:
         held for long.
         """
 
-        async def trim(connection: AsyncConnection) -> int:
+        async def trim(connection: Connection) -> int:
             result = await connection.execute(
                 text(
                     "DELETE FROM operations WHERE operation_id IN (SELECT operation_id FROM operations"
-                    " WHERE created_at < :before ORDER BY created_at LIMIT :batch)"
+                    " WHERE created_at < :before ORDER BY created_at LIMIT :batch) RETURNING operation_id"
                 ),
                 {"before": before, "batch": batch},
             )
-            return result.rowcount
+            return len(result.all())
 
         while await self._step(trim) == batch:
             continue
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(f"SET LOCAL ROLE {self._owner}")
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        async with self._pool.transaction() as connection:
+            await connection.command(f"SET LOCAL ROLE {self._owner}")
             yield connection
 
     async def _step(
-        self, work: Callable[[AsyncConnection], Awaitable[Result]], *, autocommit: bool = False
+        self, work: Callable[[Connection], Awaitable[Result]], *, autocommit: bool = False
     ) -> Result:
         """Run `work` under the lock timeout, again and again until it gets its locks."""
         for attempt in range(self._attempts):
@@ -292,32 +289,30 @@ class Partitions:
                 if autocommit:
                     return await self._alone(work)
                 async with self._transaction() as connection:
-                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
+                    await connection.command(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
                     return await work(connection)
-            except DBAPIError as error:
-                state = getattr(error.orig, "sqlstate", None)
-                if state not in _TRY_AGAIN and not (autocommit and state == _GONE):
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in _TRY_AGAIN and not (autocommit and error.sqlstate == _GONE):
                     raise
         raise PartitionBusyError(
             f"no lock within {self._attempts} attempts; it is tried again with the next call"
         )
 
-    async def _alone(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run `work` outside of a transaction, which DETACH CONCURRENTLY demands."""
-        async with self._engine.connect() as pooled:
-            connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
+        async with self._pool.connect() as connection:
             try:
-                await connection.exec_driver_sql(f"SET ROLE {self._owner}")
-                await connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
+                await connection.command(f"SET ROLE {self._owner}")
+                await connection.command(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
                 return await work(connection)
             finally:
                 # The connection keeps its role and time limit; a pool must not hand them on.
-                await connection.invalidate()
+                await self._pool.discard(connection)
 
 
-def _statement(sql: str) -> Callable[[AsyncConnection], Awaitable[None]]:
-    async def execute(connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql(sql)
+def _statement(sql: str) -> Callable[[Connection], Awaitable[None]]:
+    async def execute(connection: Connection) -> None:
+        await connection.command(sql)
 
     return execute
 

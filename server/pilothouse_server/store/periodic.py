@@ -73,14 +73,13 @@ class PeriodicWork:
 
     async def _once(self, periodic: Periodic) -> None:
         with connecting():
-            async with self._store.database.maintenance.connect() as connection:
+            async with self._store.database.maintenance.transaction() as connection:
                 taken = await connection.execute(
                     text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
                     {"name": f"periodic/{periodic.name}"},
                 )
                 if taken.scalar_one():
                     await periodic.job()
-                await connection.rollback()
 
 
 def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
@@ -121,7 +120,6 @@ _EXPIRED = (
 
 async def _as_owner(store: Store, statement: str) -> None:
     """Runs a statement as the owner, whom the maintenance role may become for a transaction."""
-    async with store.database.maintenance.connect() as connection:
-        await connection.execute(text("SET LOCAL ROLE pilothouse_owner"))
+    async with store.database.maintenance.transaction() as connection:
+        await connection.command("SET LOCAL ROLE pilothouse_owner")
         await connection.execute(text(statement))
-        await connection.commit()

@@ -22,9 +22,9 @@ from sqlalchemy import (
     table,
 )
 from sqlalchemy.dialects.postgresql import UUID
-from sqlalchemy.engine import Row
 from sqlalchemy.sql import visitors
 
+from pilothouse_server.store.results import Row
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 NAMESPACES = table(
@@ -47,7 +47,7 @@ IN_NAMESPACE = (
 )
 
 
-def namespace_ref(row: Row[Any]) -> NamespaceRef:
+def namespace_ref(row: Row) -> NamespaceRef:
     """Returns the namespace of a row that has `namespace_id` and `IN_NAMESPACE`."""
     return NamespaceRef(
         id=NamespaceId(row.namespace_id),

@@ -7,7 +7,7 @@ the feed has the pending rows numbered, in the order of their ids (see `feed` an
 `pending_changes`). A change without its record, or a record without its change, cannot be written: nothing else
 commits.
 
-    unit = UnitOfWork(store, engine, actor, operation_id)
+    unit = UnitOfWork(store, pool, actor, operation_id)
     transaction = await unit.begin()        # on first use
     ... repositories use transaction.connection, operations call transaction.emit(...)
     await unit.commit(audit=[record])       # or await unit.rollback()
@@ -18,6 +18,7 @@ it, also behind a pooler.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,13 +28,14 @@ from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import Executable, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, translated
+from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.tasks import uncancelled
 
@@ -80,7 +82,7 @@ class Event:
 class ReadTransaction:
     """An open transaction that only reads. Repositories alone touch `connection`."""
 
-    connection: AsyncConnection
+    connection: Connection
     _began: datetime | None = None
 
     @property
@@ -111,7 +113,7 @@ class Transaction(ReadTransaction):
         emitted = len(self.events)
         try:
             with translated():
-                async with self.connection.begin_nested():
+                async with self.connection.savepoint():
                     yield
         except BaseException:
             del self.events[emitted:]
@@ -144,20 +146,20 @@ class UnitOfWork:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        pool: Pool,
         actor: Actor,
         operation_id: UUID,
         renderers: Mapping[str, Renderer],
         method: str = "",
         on_committed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._engine = engine
+        self._pool = pool
         self._on_committed = on_committed
         self._method = method
         self._actor = actor
         self._operation_id = operation_id
         self._renderers = renderers
-        self._connection: AsyncConnection | None = None
+        self._connection: Connection | None = None
         self.transaction: Transaction | None = None
         self.committed = False
 
@@ -165,9 +167,9 @@ class UnitOfWork:
         """Opens the transaction, or answers the open one."""
         if self.transaction is None:
             with connecting():
-                self._connection = await self._engine.connect()
+                self._connection = await self._pool.take()
             with translated():
-                now = await opening.identify(self._connection, self._actor.user_id, self._operation_id)
+                now = await opening.begin(self._connection, self._actor.user_id, self._operation_id)
             self.transaction = Transaction(
                 self._connection, now, self._actor, self._operation_id, self._method
             )
@@ -196,18 +198,20 @@ class UnitOfWork:
             raise
         if pending:
             self._on_committed()
-        await self._close()
+        connection = self._forget()
+        if connection is not None:
+            self._pool.give(connection)
 
     async def _commit(self) -> None:
         assert self._connection is not None
-        await self._connection.commit()
+        await self._connection.command("COMMIT")
         self.committed = True
 
     async def rollback(self) -> None:
         """Ends the transaction, if one is open, without a trace."""
         connection = self._forget()
-        if connection is not None:
-            await uncancelled(opening.discard(connection))
+        if connection is not None and (ending := self._pool.give(connection)) is not None:
+            await asyncio.shield(ending)
 
     async def _put(
         self,
@@ -256,12 +260,7 @@ class UnitOfWork:
         }
         return described | rendered.place(event.entity) if rendered.kept_bytes else described
 
-    async def _close(self) -> None:
-        connection = self._forget()
-        if connection is not None:
-            await uncancelled(connection.close())
-
-    def _forget(self) -> AsyncConnection | None:
+    def _forget(self) -> Connection | None:
         connection, self._connection, self.transaction = self._connection, None, None
         return connection
 
@@ -308,12 +307,12 @@ class Store:
 
         `snapshot` sees one moment throughout, and knows what time it is there.
         """
-        engine = (self.database.replica or self.database.app) if replica else self.database.app
+        pool = (self.database.replica or self.database.app) if replica else self.database.app
         if snapshot:
-            async with opening.reading(engine, user_id, snapshot=True) as (connection, began):
+            async with opening.reading(pool, user_id, snapshot=True) as (connection, began):
                 yield ReadTransaction(connection, began)
         else:
-            async with opening.looking(engine, user_id) as connection:
+            async with opening.looking(pool, user_id) as connection:
                 yield ReadTransaction(connection)
 
     async def call(
@@ -324,7 +323,7 @@ class Store:
         Nothing sets the caller's identity but the statement: it calls a function that does so first, with its
         parameter `user_id`.
         """
-        async with opening.autocommitting(self.database.app) as connection:
+        async with opening.connected(self.database.app) as connection:
             found = await connection.execute(statement, {"user_id": user_id, **(parameters or {})})
             return found.all()
 
@@ -335,9 +334,9 @@ class Store:
             yield ReadTransaction(connection, began)
 
     @asynccontextmanager
-    async def system_call(self) -> AsyncIterator[AsyncConnection]:
+    async def system_call(self) -> AsyncIterator[Connection]:
         """A connection of the server itself on which each statement is a transaction of its own."""
-        async with opening.autocommitting(self.database.system) as connection:
+        async with opening.connected(self.database.system) as connection:
             yield connection
 
     @asynccontextmanager

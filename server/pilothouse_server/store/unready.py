@@ -39,6 +39,7 @@ ORDER BY r.id
 ON CONFLICT ON CONSTRAINT pk_rendered_messages DO UPDATE
 SET row_version = EXCLUDED.row_version, format = EXCLUDED.format, message = EXCLUDED.message
 WHERE (m.row_version, m.format) < (EXCLUDED.row_version, EXCLUDED.format)
+RETURNING m.resource_id
 """
 RENDERING_SECONDS = 300.0
 _BATCH_ROWS = 100
@@ -98,4 +99,4 @@ async def _keep(
         "messages": [message.kept for _, message in rendered],
     }
     async with store.system_call() as connection:
-        return int((await connection.execute(statement, parameters)).rowcount)
+        return len((await connection.execute(statement, parameters)).all())

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Select, Table, select
-from sqlalchemy.engine import Row
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.tables import CONFIG_MAPS, SECRETS
 from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import Condition
 
@@ -41,7 +41,7 @@ async def whole(transaction: ReadTransaction, kind: Kind, config_id: int) -> Con
     return value(kind, (await transaction.connection.execute(query)).one())
 
 
-def value(kind: Kind, row: Row[Any]) -> Config:
+def value(kind: Kind, row: Row) -> Config:
     """The value of a row of `selected(kind)`."""
     return _config_map(row) if kind == "config_map" else _secret(row)
 
@@ -56,7 +56,7 @@ def sizes_document(sizes: dict[str, int]) -> dict[str, dict[str, int]]:
     return {key: {"size_bytes": size} for key, size in sizes.items()}
 
 
-def _config_map(row: Row[Any]) -> ConfigMap:
+def _config_map(row: Row) -> ConfigMap:
     return ConfigMap(
         **_common(row),
         data=row.data,
@@ -64,7 +64,7 @@ def _config_map(row: Row[Any]) -> ConfigMap:
     )
 
 
-def _secret(row: Row[Any]) -> Secret:
+def _secret(row: Row) -> Secret:
     return Secret(
         **_common(row),
         type=row.type,
@@ -73,7 +73,7 @@ def _secret(row: Row[Any]) -> Secret:
     )
 
 
-def _common(row: Row[Any]) -> dict[str, Any]:
+def _common(row: Row) -> dict[str, Any]:
     return {
         "id": row.id,
         "uid": str(row.uid),

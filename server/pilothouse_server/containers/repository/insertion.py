@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
 import msgspec
 import orjson
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import IntegrityError
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, port_row
@@ -105,7 +105,7 @@ async def insert_container(
     }
     try:
         row = (await transaction.connection.execute(_INSERT, parameters)).one()
-    except IntegrityError as error:
+    except asyncpg.UniqueViolationError as error:
         if violated_constraint(error) == "uq_containers_name":
             raise already_exists("container", container.name) from None
         raise

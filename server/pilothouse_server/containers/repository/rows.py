@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import Select, func, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.engine import Row
 
 from pilothouse_server.containers.model import Container, ContainerSpec, EnvVar, Observed, Port, Resources
 from pilothouse_server.containers.repository.mounts import mounted_volumes, volumes_of
@@ -24,6 +23,7 @@ from pilothouse_server.containers.tables import (
     PORT_MAPPINGS,
 )
 from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
+from pilothouse_server.store.results import Row
 from pilothouse_server.values.resources import Condition, ContainerId
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -76,7 +76,7 @@ def _present(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def container_of(row: Row[Any]) -> Container:
+def container_of(row: Row) -> Container:
     """The value of a row of `WHOLE`."""
     spec = dict(row.spec)
     image = spec.pop("image")

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.engine import Row
 
 from pilothouse_server.access import Grant
 from pilothouse_server.errors import not_found
@@ -20,6 +19,7 @@ from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.references import NAMESPACES
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 register_constraint("fk_user_roles_role", lambda: not_found("role", "of this name"))
@@ -199,7 +199,7 @@ def held() -> Select[Any]:
     )
 
 
-def held_grants(rows: Iterable[Row[Any]]) -> tuple[Grant, ...]:
+def held_grants(rows: Iterable[Row]) -> tuple[Grant, ...]:
     """The grants in the rows of one user that `held` selects."""
     return tuple(
         Grant(
@@ -269,7 +269,7 @@ async def notify_changed(transaction: Transaction) -> None:
     await transaction.connection.execute(_NOTIFY)
 
 
-def _role_grant(row: Row[Any]) -> RoleGrant:
+def _role_grant(row: Row) -> RoleGrant:
     return RoleGrant(
         id=row.id,
         user_id=UserId(row.user_id),

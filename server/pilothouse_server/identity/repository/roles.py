@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.engine import Row
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.identity.model import Role, RoleId
@@ -16,6 +15,7 @@ from pilothouse_server.identity.tables import ROLES, USER_ROLES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 register_constraint("uq_roles_name", lambda: already_exists("role", "of this name"))
@@ -111,7 +111,7 @@ async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:
     return (await transaction.connection.execute(merged)).one_or_none() is not None
 
 
-def _role(row: Row[Any]) -> Role:
+def _role(row: Row) -> Role:
     return Role(
         id=RoleId(row.id),
         uid=str(row.uid),

@@ -8,13 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
-from sqlalchemy.engine import Row
 
 from pilothouse_server.access import Principal
 from pilothouse_server.identity.model import Session, UserId
 from pilothouse_server.identity.repository.grants import held, held_grants
 from pilothouse_server.identity.tables import SESSIONS, USERS
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _ORDERS = {"create_time": OrderField(SESSIONS.c.created_at)}
@@ -34,7 +34,7 @@ async def insert_session(transaction: Transaction, values: Mapping[str, Any]) ->
     await transaction.connection.execute(insert(SESSIONS).values(**values))
 
 
-async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row[Any] | None:
+async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row | None:
     """Uses up a refresh token: of two that come at once one gets the row, the other None."""
     statement = (
         update(SESSIONS)
@@ -42,7 +42,7 @@ async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row
         .values(rotated_at=func.clock_timestamp())
         .returning(SESSIONS)
     )
-    taken: Row[Any] | None = (await transaction.connection.execute(statement)).one_or_none()
+    taken: Row | None = (await transaction.connection.execute(statement)).one_or_none()
     return taken
 
 
@@ -53,10 +53,11 @@ async def set_replaced_by(transaction: Transaction, session_id: UUID, replaced_b
     )
 
 
-async def find_refresh_token(transaction: ReadTransaction, token_hash: bytes) -> Row[Any] | None:
+async def find_refresh_token(transaction: ReadTransaction, token_hash: bytes) -> Row | None:
     """The row of a refresh token, used up or not."""
     query = select(SESSIONS).where(SESSIONS.c.refresh_token_hash == token_hash)
-    return (await transaction.connection.execute(query)).one_or_none()
+    found: Row | None = (await transaction.connection.execute(query)).one_or_none()
+    return found
 
 
 async def revoke_family(transaction: Transaction, user_id: UserId, family_id: UUID) -> bool:
@@ -103,7 +104,7 @@ async def list_sessions(
 
 async def load_principal(
     transaction: ReadTransaction, access_token_hash: bytes
-) -> tuple[Principal, Row[Any]] | None:
+) -> tuple[Principal, Row] | None:
     """The caller that an access token belongs to, with the grants, and the session's row, in one query.
 
     None if the token is unknown, has expired, was renewed or revoked, or its user may not log in.
@@ -141,7 +142,7 @@ async def touch(transaction: Transaction, access_token_hashes: Collection[bytes]
     await transaction.connection.execute(statement)
 
 
-def _session(row: Row[Any]) -> Session:
+def _session(row: Row) -> Session:
     return Session(
         id=row.family_id,
         user_id=UserId(row.user_id),

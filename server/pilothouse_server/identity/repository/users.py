@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Select, func, insert, select, update
-from sqlalchemy.engine import Row
 
 from pilothouse_server.errors import AlreadyExists
 from pilothouse_server.identity.model import User, UserId
@@ -20,6 +19,7 @@ from pilothouse_server.identity.tables import USERS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email, normalise_username
 
@@ -222,7 +222,7 @@ async def _whole(transaction: ReadTransaction, user_id: int) -> User:
     return found
 
 
-def _user(row: Row[Any]) -> User:
+def _user(row: Row) -> User:
     return User(
         id=UserId(row.id),
         uid=str(row.uid),

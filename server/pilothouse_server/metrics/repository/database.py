@@ -22,7 +22,7 @@ from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 _AS_OWNER = (
-    "SET TRANSACTION READ ONLY",
+    "BEGIN READ ONLY",
     "SET LOCAL ROLE pilothouse_owner",
     "SET LOCAL statement_timeout = '20s'",
 )
@@ -69,10 +69,9 @@ async def as_owner(store: Store) -> AsyncIterator[ReadTransaction]:
     with translated():
         async with store.database.maintenance.connect() as connection:
             for statement in _AS_OWNER:
-                await connection.execute(text(statement))
+                await connection.command(statement)
             now = (await connection.execute(text("SELECT transaction_timestamp()"))).scalar_one()
             yield ReadTransaction(connection, now)
-            await connection.rollback()
 
 
 async def stats(transaction: ReadTransaction, table_name: str, most_queries: int) -> DatabaseStats:

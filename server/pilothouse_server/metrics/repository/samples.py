@@ -19,12 +19,9 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_server.errors import Aborted
 from pilothouse_server.metrics.model import Sample, StoredSample, Target, TimeRange
-from pilothouse_server.store.errors import database_unavailable
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.quantity import Quantity
 
@@ -182,38 +179,24 @@ async def insert(
     """
     connection = transaction.connection
     await connection.execute(_STAGE)
-    await _copy(connection, samples)
+    await connection.copy(
+        "staged_usage",
+        schema="pg_temp",
+        columns=_NAMES,
+        records=map(msgspec.structs.astuple, samples),
+    )
     statement, parameters = _CAREFUL if careful else _PLAIN, {}
     if again:
         times = [sample.timestamp for sample in samples]
         statement, parameters = _AGAIN, {"first": min(times), "last": max(times)}
     try:
         found = await connection.execute(statement, parameters)
-    except IntegrityError as error:
-        reason = {"23503": CONTAINER_GONE, "23514": NO_PARTITION}.get(
-            getattr(error.orig, "sqlstate", "") or ""
-        )
+    except asyncpg.IntegrityConstraintViolationError as error:
+        reason = {"23503": CONTAINER_GONE, "23514": NO_PARTITION}.get(error.sqlstate or "")
         if reason is None:
             raise
         raise Aborted("a sample of the batch cannot be stored", reason=reason) from None
     return int(found.one().stored)
-
-
-async def _copy(connection: AsyncConnection, samples: Sequence[Sample]) -> None:
-    raw = await connection.get_raw_connection()
-    driver = raw.driver_connection
-    assert driver is not None
-    try:
-        await driver.copy_records_to_table(
-            "staged_usage",
-            schema_name="pg_temp",
-            columns=_NAMES,
-            records=map(msgspec.structs.astuple, samples),
-        )
-    except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.QueryCanceledError, OSError):
-        # SQLAlchemy did not see the loss.
-        await connection.invalidate()
-        raise database_unavailable() from None
 
 
 async def time_range(transaction: ReadTransaction) -> TimeRange | None:

@@ -180,7 +180,7 @@ async def roll(
     """Writes the roll-ups of one bucket anew, of these containers or of all; days from hours."""
     range_ = {"from": bucket, "until": bucket + _LENGTH[rolled]}
     if ids is None:
-        ids = (await transaction.connection.execute(_IDS[rolled], range_)).scalars().all()
+        ids = (await transaction.connection.execute(_IDS[rolled], range_)).scalars()
     await transaction.connection.execute(_ROLL[rolled], range_ | {"ids": sorted(ids)})
 
 

@@ -17,12 +17,13 @@ from typing import Any, Literal
 
 import msgspec
 import orjson
-from sqlalchemy import CursorResult, text
+from sqlalchemy import text
 
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
+from pilothouse_server.store.results import Result
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
 Trigger = Literal["system", "kubernetes"]
@@ -181,7 +182,7 @@ async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequ
     return await _loaded(transaction, await transaction.connection.execute(_LOCK_FREE, keys))
 
 
-async def _loaded(transaction: Transaction, rows: CursorResult[Any]) -> list[Container]:
+async def _loaded(transaction: Transaction, rows: Result) -> list[Container]:
     ids = [row.id for row in rows]
     return await repository.get_many(transaction, ids) if ids else []
 

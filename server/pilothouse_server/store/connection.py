@@ -1,0 +1,162 @@
+"""A connection on loan from the pool: what repositories run their statements on.
+
+It is good until it is given back; whoever keeps it longer gets an error, not the transaction of the next user. It knows
+whether a statement was left unfinished (a cancelled call, a time-out), so that the pool does not lend the session to
+somebody else before it is clean (see `pool`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import Executable
+
+from pilothouse_server.store import statements
+from pilothouse_server.store.results import Result
+from pilothouse_server.store.statements import Parameters, StatementError
+
+_NOTHING: Final[Parameters] = {}
+
+
+@dataclass(slots=True, eq=False)
+class Loan:
+    """One use of a connection: by whom, and since when by the loop's clock."""
+
+    task: asyncio.Task[Any] | None
+    began: float
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One connection to PostgreSQL, for as long as it is open. Times are of the loop's clock."""
+
+    driver: asyncpg.Connection
+    born: float
+    idle_since: float = 0.0
+    loan: Loan | None = None
+
+
+class Connection:
+    """One session of PostgreSQL, for one user at a time.
+
+    Errors of PostgreSQL are raised as asyncpg has them, less every word that may hold a value; see `errors`.
+    """
+
+    __slots__ = ("_savepoints", "_session", "unfinished")
+
+    def __init__(self, session: Session) -> None:
+        self._session: Session | None = session
+        self._savepoints = 0
+        # Whether a statement was sent whose end was not seen.
+        self.unfinished = False
+
+    @property
+    def driver(self) -> asyncpg.Connection:
+        """The connection of asyncpg. Raises StatementError once it was given back."""
+        if self._session is None:
+            raise StatementError("the connection was given back already")
+        return self._session.driver
+
+    def detach(self) -> Session | None:
+        """Ends the use of the connection: returns its session, None where that was done before."""
+        session, self._session = self._session, None
+        return session
+
+    async def execute(
+        self, statement: Executable, parameters: Parameters | Sequence[Parameters] = _NOTHING
+    ) -> Result:
+        """Runs a statement; with a list of parameters once for each of them, without rows.
+
+        Raises:
+            asyncpg.PostgresError: PostgreSQL refused it. StatementError: the parameters do not fit.
+        """
+        if isinstance(parameters, Mapping):
+            ready = statements.ready(statement, parameters)
+            return Result(await self._fetch(ready.sql, ready.arguments(parameters)))
+        if parameters:
+            await self._execute_many(statement, parameters)
+        return Result([])
+
+    async def command(self, sql: str) -> str:
+        """Runs commands of ours that take no values and return no rows; returns the tag of the last one."""
+        self.unfinished = True
+        try:
+            tag: str = await self.driver.execute(sql)
+        except asyncpg.PostgresError as error:
+            self.unfinished = False
+            _make_discreet(error)
+            raise
+        self.unfinished = False
+        return tag
+
+    async def copy(
+        self, table: str, *, schema: str, columns: Sequence[str], records: Iterable[Sequence[Any]]
+    ) -> None:
+        """Adds rows to a table by COPY. Raises as `execute`."""
+        self.unfinished = True
+        try:
+            await self.driver.copy_records_to_table(
+                table, schema_name=schema, columns=columns, records=records
+            )
+        except asyncpg.PostgresError as error:
+            self.unfinished = False
+            _make_discreet(error)
+            raise
+        self.unfinished = False
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part of the transaction that stands or falls by itself: where the block raises, it is undone."""
+        self._savepoints += 1
+        name = f"part_{self._savepoints}"
+        await self.command(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            # With the connection the whole transaction is lost.
+            if not self.driver.is_closed():
+                await self.command(f"ROLLBACK TO SAVEPOINT {name}")
+            raise
+        await self.command(f"RELEASE SAVEPOINT {name}")
+
+    async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[Any]:
+        self.unfinished = True
+        try:
+            rows: list[Any] = await self.driver.fetch(sql, *arguments)
+        except asyncpg.PostgresError as error:
+            self.unfinished = False
+            _make_discreet(error)
+            raise
+        except asyncpg.DataError:
+            raise _misfit() from None
+        self.unfinished = False
+        return rows
+
+    async def _execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:
+        ready = statements.ready(statement, parameters[0], many=True)
+        self.unfinished = True
+        try:
+            await self.driver.executemany(ready.sql, [ready.arguments(each) for each in parameters])
+        except asyncpg.PostgresError as error:
+            self.unfinished = False
+            _make_discreet(error)
+            raise
+        except asyncpg.DataError:
+            raise _misfit() from None
+        self.unfinished = False
+
+
+def _make_discreet(error: asyncpg.PostgresError) -> None:
+    """Takes the words that may hold a value from an error: a row that was refused, a text that is no number."""
+    error.detail = error.hint = None
+    if (error.sqlstate or "").startswith("22"):
+        error.args = ("a value was refused",)
+
+
+def _misfit() -> StatementError:
+    return StatementError("a value of another type than the statement takes")

@@ -1,0 +1,321 @@
+"""The connections of one database role, few of them at work at a time.
+
+PostgreSQL does more with eight connections in use than with thirty, so a call beyond `working` waits here, in the order
+of arrival, and not in the database. A call that has kept its connection for longer than a short one needs it waits for
+something itself (a lock, a cluster, a long read): from then on it does not count, and the next one goes ahead, up to
+the number of connections that may be open. So nothing that is slow takes the place of what is fast; and a task that
+needs a second connection while it has one does not wait for others to give up theirs.
+
+Giving back takes no time of the caller and cannot be cancelled: what a session was left in (a transaction, a statement
+that was cut off) is ended by a task of the pool. A session is lent again only when it is seen to be outside of a
+transaction and to have nothing under way; one that cannot be brought there is closed.
+
+The connection that was used last is lent first. One that is too old, was unused for too long or was closed by the
+server is replaced when it is asked for. What a whole period did not need is closed, down to the number that is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from pilothouse_server.store.connection import Connection, Loan, Session
+from pilothouse_server.tasks import uncancelled
+
+# A call that has had its connection for so long does not count any more among those that work.
+SHORT_SECONDS: Final = 0.25
+# So long a call waits for a connection.
+WAIT_SECONDS: Final = 5.0
+# So long the end of a session may take, and of what it was left in.
+_END_SECONDS: Final = 5.0
+
+
+class PoolBusyError(Exception):
+    """No connection within the time, or too many calls that wait for one."""
+
+
+class PoolClosedError(Exception):
+    """The pool lends nothing any more: the server ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Connections: that may be `open`, that may be at work, that are kept `idle`; and calls that may wait for one.
+
+    A connection is replaced at the age of `lifetime_seconds`, and after `idle_seconds` without use.
+    """
+
+    open: int
+    working: int
+    idle: int
+    waiting: int
+    lifetime_seconds: float
+    idle_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A call that waits for its turn."""
+
+    task: asyncio.Task[Any] | None
+    turn: asyncio.Future[Loan]
+
+
+class Pool:
+    """Lends connections. `open_session` makes one; nothing is dialled before the first is asked for."""
+
+    def __init__(
+        self,
+        open_session: Callable[[], Awaitable[asyncpg.Connection]],
+        limits: Limits,
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self.limits = limits
+        self._open_session = open_session
+        self._wait_seconds = wait_seconds
+        self._idle: list[Session] = []
+        # Every loan, and of them those that count as working, oldest first; and how many each task has.
+        self._loans: set[Loan] = set()
+        self._working: dict[Loan, None] = {}
+        self._held: dict[asyncio.Task[Any] | None, int] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._ageing: asyncio.TimerHandle | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+        self._closed = False
+        # The fewest that were idle at once since the period began: so many were not needed.
+        self._fewest = 0
+
+    @property
+    def lent(self) -> int:
+        """Connections that are in use."""
+        return len(self._loans)
+
+    async def take(self) -> Connection:
+        """A connection, to be given back by `give`.
+
+        Raises:
+            PoolBusyError: none within the time. PoolClosedError. Of asyncpg and OSError: none can be opened.
+        """
+        task = asyncio.current_task()
+        loan = self._lend(task) if self._may_lend(task) else await self._turn(task)
+        try:
+            session = self._idle_session() or await self._new_session()
+        except BaseException:
+            self._end(loan)
+            raise
+        session.loan = loan
+        return Connection(session)
+
+    def give(self, connection: Connection) -> asyncio.Task[None] | None:
+        """Takes a connection back, whatever state it is in; one that was given back already is passed over.
+
+        Returns the task that brings it in order, if it is not; nobody has to wait for it.
+        """
+        session = connection.detach()
+        if session is None:
+            return None
+        if session.driver.is_closed() or not (connection.unfinished or session.driver.is_in_transaction()):
+            self._put_back(session)
+            return None
+        return self._spawn(self._clean(session))
+
+    async def discard(self, connection: Connection) -> None:
+        """Takes a connection back and closes it: nobody may use it after what was done with it."""
+        session = connection.detach()
+        if session is not None:
+            session.driver.terminate()
+            self._put_back(session)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        """A connection for the block, whose statements are each a transaction unless one is begun. Raises as `take`."""
+        connection = await self.take()
+        try:
+            yield connection
+        finally:
+            self.give(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction that is committed when the block ends well. Raises as `take`."""
+        async with self.connect() as connection:
+            await connection.command("BEGIN ISOLATION LEVEL READ COMMITTED")
+            yield connection
+            await uncancelled(connection.command("COMMIT"))
+
+    def begin_period(self) -> None:
+        """Begins the time after which `close_unneeded` says what was not needed in it."""
+        self._fewest = len(self._idle)
+
+    def close_unneeded(self) -> int:
+        """Ends the period; returns how many connections were too many, and are closed."""
+        surplus = max(0, min(self._fewest, len(self._idle)) - self.limits.idle)
+        # Those that were not used for the longest time come first.
+        unneeded, self._idle = self._idle[:surplus], self._idle[surplus:]
+        for session in unneeded:
+            self._retire(session)
+        return surplus
+
+    async def close(self) -> None:
+        """Lends nothing more, and closes what is not in use; what is, is closed when it is given back."""
+        self._closed = True
+        if self._ageing is not None:
+            self._ageing.cancel()
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.turn.done():
+                waiting.turn.set_exception(PoolClosedError())
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=_END_SECONDS)
+        while self._idle:
+            self._retire(self._idle.pop())
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=_END_SECONDS)
+
+    def _may_lend(self, task: asyncio.Task[Any] | None) -> bool:
+        if self._closed:
+            raise PoolClosedError
+        if len(self._loans) >= self.limits.open:
+            return False
+        return task in self._held or (len(self._working) < self.limits.working and not self._waiting)
+
+    def _lend(self, task: asyncio.Task[Any] | None) -> Loan:
+        loan = Loan(task, asyncio.get_running_loop().time())
+        self._loans.add(loan)
+        self._working[loan] = None
+        self._held[task] = self._held.get(task, 0) + 1
+        return loan
+
+    async def _turn(self, task: asyncio.Task[Any] | None) -> Loan:
+        if len(self._waiting) >= self.limits.waiting:
+            raise PoolBusyError
+        waiting = _Waiting(task, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._watch_ages()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                return await waiting.turn
+        except BaseException as error:
+            self._leave(waiting)
+            if isinstance(error, TimeoutError):
+                raise PoolBusyError from None
+            raise
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """Ends the wait of a call that does not take its turn, though it may have been given one."""
+        turn = waiting.turn
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._end(turn.result())
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(waiting)
+
+    def _end(self, loan: Loan) -> None:
+        self._loans.discard(loan)
+        self._working.pop(loan, None)
+        held = self._held.pop(loan.task, 0)
+        if held > 1:
+            self._held[loan.task] = held - 1
+        self._give_turns()
+
+    def _give_turns(self) -> None:
+        while (
+            self._waiting and len(self._working) < self.limits.working and len(self._loans) < self.limits.open
+        ):
+            waiting = self._waiting.popleft()
+            if not waiting.turn.done():
+                waiting.turn.set_result(self._lend(waiting.task))
+
+    def _watch_ages(self) -> None:
+        """Sees to it that the oldest loan stops counting as soon as it is no short one, while somebody waits."""
+        if self._ageing is None and self._waiting and self._working:
+            oldest = next(iter(self._working))
+            loop = asyncio.get_running_loop()
+            self._ageing = loop.call_at(oldest.began + SHORT_SECONDS, self._age)
+
+    def _age(self) -> None:
+        self._ageing = None
+        latest = asyncio.get_running_loop().time() - SHORT_SECONDS
+        for loan in [loan for loan in self._working if loan.began <= latest]:
+            del self._working[loan]
+        self._give_turns()
+        self._watch_ages()
+
+    def _idle_session(self) -> Session | None:
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            session = self._idle.pop()
+            self._fewest = min(self._fewest, len(self._idle))
+            if (
+                not session.driver.is_closed()
+                and now - session.born <= self.limits.lifetime_seconds
+                and now - session.idle_since <= self.limits.idle_seconds
+            ):
+                return session
+            self._retire(session)
+        return None
+
+    async def _new_session(self) -> Session:
+        driver = await self._open_session()
+        return Session(driver, asyncio.get_running_loop().time())
+
+    async def _clean(self, session: Session) -> None:
+        """Ends what the session was left in. Where that fails the session is closed, whatever it was."""
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                # It waits first for the end of a statement that was cut off.
+                await session.driver.execute("ROLLBACK")
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ):
+            session.driver.terminate()
+        except BaseException:
+            session.driver.terminate()
+            raise
+        finally:
+            self._put_back(session)
+
+    def _put_back(self, session: Session) -> None:
+        loan, session.loan = session.loan, None
+        if not session.driver.is_closed():
+            if self._closed or session.driver.is_in_transaction():
+                session.driver.terminate()
+            else:
+                session.idle_since = asyncio.get_running_loop().time()
+                self._idle.append(session)
+        if loan is not None:
+            self._end(loan)
+
+    def _retire(self, session: Session) -> None:
+        if not session.driver.is_closed():
+            self._spawn(_close(session.driver))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name="end of a database session")
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
+
+
+async def _close(driver: asyncpg.Connection) -> None:
+    try:
+        await driver.close(timeout=_END_SECONDS)
+    except (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ):
+        driver.terminate()

@@ -1,0 +1,67 @@
+"""Rows as repositories read them: by attribute, by position, or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import asyncpg
+
+
+class Row(asyncpg.Record):  # type: ignore[misc]
+    """One row. A column is an attribute, an item by its name or its position."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """The column `name`. Raises AttributeError."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"a row without the column {name}") from None
+
+
+class RowCountError(Exception):
+    """A statement returned another number of rows than it must: a fault of the program."""
+
+
+class Result:
+    """The rows of one statement, all of them."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def all(self) -> Sequence[Any]:
+        """Every row."""
+        return self._rows
+
+    def first(self) -> Any:
+        """The first row; None where there is none."""
+        return self._rows[0] if self._rows else None
+
+    def one(self) -> Any:
+        """The only row. Raises RowCountError."""
+        if len(self._rows) != 1:
+            raise RowCountError(f"{len(self._rows)} rows where there must be one")
+        return self._rows[0]
+
+    def one_or_none(self) -> Any:
+        """The only row; None where there is none. Raises RowCountError."""
+        return self.one() if self._rows else None
+
+    def scalar_one(self) -> Any:
+        """The first column of the only row. Raises RowCountError."""
+        return self.one()[0]
+
+    def scalar_one_or_none(self) -> Any:
+        """The same; None where there is no row."""
+        return self.one()[0] if self._rows else None
+
+    def scalars(self) -> list[Any]:
+        """The first column of every row."""
+        return [row[0] for row in self._rows]

@@ -1,0 +1,216 @@
+"""Statements of SQLAlchemy Core, each compiled once to what asyncpg runs: SQL with `$1`, and the order of its values.
+
+SQLAlchemy is the language in which queries are written, and its compiler is used; nothing of its engine runs here. A
+statement that is a constant of a module is found again by its identity. One that is put together for a call is found by
+the cache key of its form, which leaves out the values, so that a list with another filter value is not compiled anew.
+
+`column IN (values)` is rendered as `column = ANY (array)`: one text for every number of values, and so one prepared
+statement.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ARRAY, Executable, Float, LargeBinary, Numeric
+from sqlalchemy.dialects.postgresql.asyncpg import PGCompiler_asyncpg, PGDialect_asyncpg
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.types import TypeEngine
+
+# So many forms of statements are kept compiled, and so many statements are found by their identity.
+MOST_FORMS: Final = 1000
+MOST_STATEMENTS: Final = 4000
+
+Parameters = Mapping[str, Any]
+_Processor = Callable[[Any], Any]
+_REQUIRED: Final = object()
+
+
+class StatementError(Exception):
+    """A fault of the program: a statement that the store does not run, or values that do not fit it."""
+
+
+class _Compiler(PGCompiler_asyncpg):
+    """Renders IN of a list of values as a comparison with one array."""
+
+    def visit_in_op_binary(self, binary: Any, operator: Any, **options: Any) -> str:
+        return self._with_array(binary, "= ANY", options) or self._generate_generic_binary(
+            binary, " IN ", **options
+        )
+
+    def visit_not_in_op_binary(self, binary: Any, operator: Any, **options: Any) -> str:
+        return self._with_array(binary, "<> ALL", options) or str(
+            super().visit_not_in_op_binary(binary, operator, **options)  # type: ignore[no-untyped-call]
+        )
+
+    def _with_array(self, binary: Any, comparison: str, options: dict[str, Any]) -> str:
+        values = binary.right
+        if not isinstance(values, BindParameter) or not values.expanding or values.type._is_tuple_type:
+            return ""
+        # A clone is known as the same parameter, so that other values find their way to it.
+        array = values._clone(maintain_key=True)
+        array.expanding = False
+        array.type = ARRAY(values.type)
+        return f"{self.process(binary.left, **options)} {comparison} ({self.process(array, **options)})"
+
+
+class _Dialect(PGDialect_asyncpg):
+    statement_compiler = _Compiler
+    supports_statement_cache = True
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_DIALECT: Final = _Dialect(json_serializer=_json)  # type: ignore[no-untyped-call]
+
+
+class Form:
+    """One SQL text, with a place for each of its values, in the order of `$1`, `$2` …"""
+
+    __slots__ = ("keys", "plain", "processors", "required", "sources", "sql")
+
+    def __init__(self, compiled: SQLCompiler, extracted: Sequence[BindParameter[Any]]) -> None:
+        if compiled.literal_execute_params or compiled.post_compile_params:
+            raise StatementError("a statement whose text depends on its values")
+        if compiled.insert_prefetch or compiled.update_prefetch:
+            raise StatementError("a column with a default that is computed outside of the database")
+        for column in compiled._result_columns or ():
+            _check_result(column.type)
+        self.sql = str(compiled)
+        names = tuple(compiled.positiontup or ())
+        binds = [compiled.binds[name] for name in names]
+        # What a value that is given at execution is called.
+        self.keys = tuple(bind.key for bind in binds)
+        self.required = tuple(bool(bind.required) for bind in binds)
+        processors: Mapping[str, Any] = compiled._bind_processors
+        self.processors: tuple[_Processor | None, ...] = tuple(processors.get(name) for name in names)
+        self.plain = all(self.required) and not any(self.processors)
+        self.sources = _sources(compiled, binds, extracted)
+
+    def defaults(self, extracted: Sequence[BindParameter[Any]]) -> tuple[Any, ...]:
+        """The values that a statement of this form has within itself; `_REQUIRED` where it has none."""
+        return tuple(
+            _REQUIRED
+            if required
+            else (extracted[source] if isinstance(source, int) else source).effective_value
+            for required, source in zip(self.required, self.sources, strict=True)
+        )
+
+
+class Statement:
+    """A statement that is ready to be run: its form, and the values that it holds itself."""
+
+    __slots__ = ("_defaults", "_form", "_given", "sql")
+
+    def __init__(self, form: Form, defaults: tuple[Any, ...], given: Parameters | None) -> None:
+        self.sql = form.sql
+        self._form = form
+        self._defaults = defaults
+        # What `.params()` of the statement has set.
+        self._given = given
+
+    def arguments(self, parameters: Parameters) -> list[Any]:
+        """The values in the order of `$1`, `$2` …
+
+        Raises:
+            StatementError: one is missing.
+        """
+        form = self._form
+        if self._given:
+            parameters = {**self._given, **parameters}
+        try:
+            if form.plain:
+                return [parameters[key] for key in form.keys]
+            return [
+                value if processor is None else processor(value)
+                for value, processor in zip(self._values(parameters), form.processors, strict=True)
+            ]
+        except KeyError as error:
+            raise StatementError(f"the value {error.args[0]} is missing") from None
+
+    def _values(self, parameters: Parameters) -> list[Any]:
+        return [
+            parameters[key] if default is _REQUIRED or key in parameters else default
+            for key, default in zip(self._form.keys, self._defaults, strict=True)
+        ]
+
+
+_forms: OrderedDict[Any, Form] = OrderedDict()
+# By the identity of the statement; the weak reference tells whether it is still that one.
+_statements: dict[int, tuple[weakref.ref[Executable], Any, Statement]] = {}
+
+
+def ready(statement: Executable, parameters: Parameters, *, many: bool = False) -> Statement:
+    """The statement, compiled. `parameters` name the columns that an INSERT or UPDATE without values writes."""
+    columns = _columns(statement, parameters, many=many)
+    known = _statements.get(id(statement))
+    if known is not None and known[0]() is statement and known[1] == columns:
+        return known[2]
+    made = _made(statement, columns)
+    if len(_statements) >= MOST_STATEMENTS:
+        _statements.clear()
+    identity = id(statement)
+    _statements[identity] = (weakref.ref(statement, lambda _: _statements.pop(identity, None)), columns, made)
+    return made
+
+
+def _columns(statement: Executable, parameters: Parameters, *, many: bool) -> Any:
+    return (*parameters, many) if isinstance(statement, UpdateBase) else None
+
+
+def _made(statement: Any, columns: Any) -> Statement:
+    keys, many = (list(columns[:-1]), columns[-1]) if columns is not None else ([], False)
+    found = statement._generate_cache_key()
+    if found is None:
+        compiled = statement.compile(dialect=_DIALECT, column_keys=keys or None, for_executemany=many)
+        alone = Form(compiled, ())
+        return Statement(alone, alone.defaults(()), None)
+    shape, extracted, given = found
+    form: Form | None = _forms.get((shape, columns))
+    if form is None:
+        compiled = statement.compile(
+            dialect=_DIALECT, cache_key=found, column_keys=keys or None, for_executemany=many
+        )
+        form = _forms[shape, columns] = Form(compiled, extracted)
+        if len(_forms) > MOST_FORMS:
+            _forms.popitem(last=False)
+    else:
+        _forms.move_to_end((shape, columns))
+    return Statement(form, form.defaults(extracted), given)
+
+
+def _sources(
+    compiled: SQLCompiler, binds: Sequence[BindParameter[Any]], extracted: Sequence[BindParameter[Any]]
+) -> tuple[int | BindParameter[Any], ...]:
+    """Where each parameter's own value is: the place among those of the cache key, or the parameter itself."""
+    if compiled._cache_key_bind_match is None:
+        return tuple(binds)
+    matches = compiled._cache_key_bind_match[0]
+    places = {bind: place for place, each in enumerate(extracted) for bind in matches[each]}
+    return tuple(places.get(bind, bind) for bind in binds)
+
+
+def _check_result(type_: TypeEngine[Any]) -> None:
+    """Values come as the driver makes them. Raises StatementError where SQLAlchemy would make others of them."""
+    implementation = type_.dialect_impl(_DIALECT)
+    if isinstance(implementation, ARRAY):
+        return _check_result(implementation.item_type)
+    if isinstance(implementation, Float):
+        converted = implementation.asdecimal
+    elif isinstance(implementation, Numeric):
+        converted = not implementation.asdecimal
+    elif isinstance(implementation, LargeBinary):
+        converted = False
+    else:
+        converted = implementation.result_processor(_DIALECT, None) is not None
+    if converted:
+        raise StatementError(f"a result of the type {type_!r}, which is not as the driver gives it")
+    return None

@@ -1,0 +1,31 @@
+"""Pools of the server's own, on a database and in a role that a test names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import MetaData
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.engine import Database as Pools
+from pilothouse_server.store.pool import Pool
+
+
+@asynccontextmanager
+async def pool_of(dsn: str, **settings: Any) -> AsyncIterator[Pool]:
+    """The pool of the login that a DSN names, closed at the end of the block."""
+    pools = Pools.connect(Settings(database_url=dsn, system_database_url=dsn, **settings))
+    try:
+        yield pools.app
+    finally:
+        await pools.close()
+
+
+def create_statements(metadata: MetaData) -> Iterator[str]:
+    """The SQL that makes tables that refer to none."""
+    for table in metadata.tables.values():
+        yield str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
