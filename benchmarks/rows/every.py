@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.measure import Figure
 from benchmarks.rows import (
     clusters,
+    first_state,
     fresh,
     listing,
     reading,
@@ -49,6 +50,7 @@ ROWS: Mapping[str, Row] = {
     "10": Row("two server processes", standing.processes),
     "11": Row("memory and idle processor time", standing.memory),
     "12": Row("start", standing.start),
+    "13": Row("first state of a watch", first_state.first_state),
     "containers": Row("a hundred containers until they run", clusters.hundred_containers),
     "clone": Row("clone and make run, which installs all packages", fresh.make_run, usual=False),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -75,19 +76,17 @@ async def record_usage(world: World) -> AsyncIterator[Figure]:
 async def query_usage(world: World) -> AsyncIterator[Figure]:
     """Row 9: of all containers, and of one."""
     containers = world.scale.usage_containers
-    async with (
-        world.database(containers) as database,
-        world.product(database) as product,
-        world.children(("loads.usage", world.cores.asking), ("loads.usage", world.cores.serving)) as (
-            asker,
-            bare,
-        ),
-    ):
-        async with connected(database.superuser) as connection:
-            await population.usage(connection, _DAYS)
-            one = await _first_container(connection)
-            await _packed(connection)
-            await population.analyze(connection, "container_usage_days")
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(world.database(containers))
+        connection = await stack.enter_async_context(connected(database.superuser))
+        await population.usage(connection, _DAYS)
+        one = await _first_container(connection)
+        # It rolls up and packs what it finds as it starts.
+        product = await stack.enter_async_context(world.product(database))
+        children = world.children(("loads.usage", world.cores.asking), ("loads.usage", world.cores.serving))
+        asker, bare = await stack.enter_async_context(children)
+        await _packed(connection)
+        await population.analyze(connection, "container_usage_days")
         token = await product.token()
         for what, names, container_id in (
             (f"{containers:,} containers, all pages", {}, None),
@@ -130,7 +129,7 @@ class _Asked:
 
 
 async def _packed(connection: asyncpg.Connection) -> None:
-    """Waits for the product, which rolls up and packs by itself every minute."""
+    """Waits until the product has packed the days that are over."""
     for _ in range(_PACKING_SECONDS):
         if not await connection.fetchval(_UNPACKED):
             return

@@ -20,7 +20,7 @@ from pilothouse_server.metrics.repository.series import DAY, HOUR
 from pilothouse_server.store.unit_of_work import Store
 
 _DAYS_AT_ONCE: Final = 500
-_DAYS_A_RUN: Final = 20_000
+_DAYS_A_RUN: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,16 @@ SELECT container_id, CAST(extract(epoch FROM day) AS bigint) AS at, hours,
 FROM container_usage_days
 WHERE container_id = ANY (CAST(:ids AS bigint[])) AND day >= to_timestamp(:from) AND day < to_timestamp(:until)
 ORDER BY container_id, day""")
+# One stretch after the other by the index, at most a day each: the limit keeps them from being joined as a whole.
 _HOURS: Final = text(f"""
 SELECT w.container_id, {series.SHOWN.format(at="bucket")}
 FROM unnest(CAST(:ids AS bigint[]), CAST(:from AS bigint[]), CAST(:until AS bigint[]))
     AS w (container_id, lower, upper)
-JOIN container_usage_hourly AS h
-    ON h.container_id = w.container_id AND bucket >= to_timestamp(w.lower) AND bucket < to_timestamp(w.upper)
+CROSS JOIN LATERAL (
+    SELECT * FROM container_usage_hourly AS u
+    WHERE u.container_id = w.container_id AND u.bucket >= to_timestamp(w.lower) AND u.bucket < to_timestamp(w.upper)
+    ORDER BY u.bucket LIMIT 24
+) AS h
 ORDER BY w.container_id, bucket""")  # noqa: S608 - made of a constant
 # Locked before the hours are read: who writes one locks this row as well.
 _UNPACKED: Final = text("""

@@ -1,0 +1,56 @@
+"""Row 13: the first state of a watch over all containers, against the same containers as pages of a list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from benchmarks.measure import Figure, Run, compared, in_turns
+from benchmarks.world import World
+
+_PAGE_SIZE = 1_000
+
+
+async def first_state(world: World) -> AsyncIterator[Figure]:
+    """The whole of it, and how long until its first answer."""
+    containers = world.scale.containers[-1]
+    async with (
+        world.database(containers) as database,
+        world.product(database) as product,
+        world.children(("loads.first_state", world.cores.asking)) as (asker,),
+    ):
+        asked = {"address": product.address, "token": await product.token()}
+        firsts: list[float] = []
+        counts: set[float] = set()
+
+        async def watch() -> dict[str, float]:
+            found: dict[str, float] = await asker.ask("watch", **asked)
+            firsts.append(found["first"])
+            counts.add(found["calls"])
+            return found
+
+        async def pages() -> dict[str, float]:
+            found: dict[str, float] = await asker.ask("pages", page_size=_PAGE_SIZE, **asked)
+            counts.add(found["calls"])
+            return found
+
+        async def run_watch() -> Run:
+            return await world.metered(product.process_id, database, watch(), "seconds")
+
+        async def run_pages() -> Run:
+            return await world.metered(product.process_id, database, pages(), "seconds")
+
+        pairs = await in_turns(run_watch, run_pages, world.scale.runs, warm=world.scale.warm)
+        if len(counts) != 1:
+            raise RuntimeError(f"the watch and the list do not show the same containers: {counts}")
+        what = f"first state of {containers:,} containers"
+        yield compared(
+            "13",
+            f"WatchContainers, {what}",
+            "s",
+            pairs,
+            f"pages of {_PAGE_SIZE:,}",
+            ("≤", 1.5),
+            notes=("processor time of one container",),
+        )
+        first = sorted(firsts[-world.scale.runs :])[world.scale.runs // 2]
+        yield Figure("13", f"its first answer, {what}", "s", first, goal=("≤", 0.2), goal_of="value")
