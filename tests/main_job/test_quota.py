@@ -89,10 +89,10 @@ async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_
         await containers.create(namespace="tight", container=container("b", cpu="500m"))
 
 
-async def test_without_the_lock_two_creates_would_exceed_it(
+async def test_without_the_lock_two_updates_would_exceed_it(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The positive control: both count before either is stored."""
+    """The positive control for what works in a transaction, as updates do: both count before either is stored."""
     both = asyncio.Barrier(2)
     usage_of_quota = repository.usage_of_quota
 
@@ -107,11 +107,17 @@ async def test_without_the_lock_two_creates_would_exceed_it(
         return used
 
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await namespace(server, containers=1)
+        await namespace(server, cpu="300m")
+        for name in "ab":
+            await server.admin.containers.create(namespace="tight", container=container(name))
         monkeypatch.setattr(repository, "count_alone", nobody_waits)
         monkeypatch.setattr(repository, "usage_of_quota", counted)
-        create = server.admin.containers.create
-        await asyncio.gather(*(create(namespace="tight", container=container(name)) for name in "ab"))
+        update = server.admin.containers.update
+        twice = container_pb2.Container(replicas=2)
+        mask = field_mask_pb2.FieldMask(paths=["replicas"])
+        await asyncio.gather(
+            *(update(namespace="tight", name=name, container=twice, update_mask=mask) for name in "ab")
+        )
         monkeypatch.undo()
         used = await server.admin.namespaces.get_quota_usage(name="tight")
-        assert used.used.containers == 2
+        assert used.used.cpu == "400m"

@@ -12,12 +12,13 @@ import msgspec
 from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import repository, rules
-from pilothouse_server.containers.model import Container, MountedVolume
+from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
 from pilothouse_server.containers.privileges import (
     PRIVILEGED_PERMISSION,
     has_new_host_ports,
     refuse_privileges,
 )
+from pilothouse_server.containers.surroundings import Needs, Surroundings
 from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -48,6 +49,32 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
 async def check_references(
     transaction: Transaction, wanted: Container, stored: Container | None, may: May
 ) -> Container:
+    """The container as `settled` returns it, by what a transaction reads; raises as that does."""
+    needs, namespace_id = needs_of(wanted, stored), wanted.namespace_id
+    surroundings = Surroundings(
+        services=await repository.owners_of_services(
+            transaction, namespace_id, needs.services, leave_out=wanted.id or None
+        ),
+        config_maps=await repository.config_maps_there(transaction, namespace_id, needs.config_maps),
+        secrets=await repository.types_of_secrets(transaction, namespace_id, needs.secrets),
+        volumes=await repository.find_volumes(transaction, namespace_id, needs.volumes),
+    )
+    return settled(wanted, stored, surroundings, may)
+
+
+def needs_of(wanted: Container, stored: Container | None) -> Needs:
+    """Returns what must be looked for in the namespace."""
+    sources = {kind: _sources(wanted, kind) - _read_beside(stored, kind) for kind in ("config_map", "secret")}
+    mounted = {mount.volume for mount in wanted.all_mounts}
+    return Needs(
+        services=frozenset(port.service_name for port in wanted.ports if port.service_name),
+        config_maps=frozenset(sources["config_map"]),
+        secrets=frozenset(sources["secret"] | _pull_secrets(wanted, stored)),
+        volumes=frozenset(mounted - {item.name for item in wanted.spec.empty_dirs}),
+    )
+
+
+def settled(wanted: Container, stored: Container | None, surroundings: Surroundings, may: May) -> Container:
     """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
 
     Raises:
@@ -56,13 +83,18 @@ async def check_references(
         PermissionDenied: it runs something new over a folder of the node, or with rights over the node, and the caller
             may not.
     """
-    await _refuse_taken_services(transaction, wanted)
+    for service, owner in surroundings.services.items():
+        raise AlreadyExists(
+            f'service "{service}" already exists: it belongs to container "{owner}"',
+            reason="SERVICE_ALREADY_EXISTS",
+            metadata={"service": service, "container": owner},
+        )
     found = rules.Findings()
-    await _check_sources(transaction, wanted, stored, found)
-    await _check_pull_secrets(transaction, wanted, stored, found)
-    volumes = await _mounted_volumes(transaction, wanted, found)
+    _check_sources(wanted, stored, surroundings, found)
+    _check_pull_secrets(wanted, stored, surroundings.secrets, found)
+    _check_mounts(wanted, surroundings.volumes, found)
     found.raise_if_any()
-    wanted = _with_volumes(wanted, volumes)
+    wanted = _with_volumes(wanted, surroundings.volumes)
     _check_permissions(wanted, stored, may)
     return wanted
 
@@ -77,54 +109,52 @@ async def refuse_taken_name(transaction: Transaction, wanted: Container) -> None
         raise already_exists("container", wanted.name)
 
 
-async def _refuse_taken_services(transaction: Transaction, wanted: Container) -> None:
-    services = {port.service_name for port in wanted.ports if port.service_name}
-    taken = await repository.owners_of_services(
-        transaction, wanted.namespace_id, services, leave_out=wanted.id or None
-    )
-    for service, owner in taken.items():
-        raise AlreadyExists(
-            f'service "{service}" already exists: it belongs to container "{owner}"',
-            reason="SERVICE_ALREADY_EXISTS",
-            metadata={"service": service, "container": owner},
-        )
-
-
-async def _check_sources(
-    transaction: Transaction, wanted: Container, stored: Container | None, found: rules.Findings
-) -> None:
-    """Notes config maps and secrets that the environment reads and that are not there."""
+def _env_fields(wanted: Container) -> list[tuple[str, EnvVar]]:
+    """The variables of a container and of its init containers, with the fields that they stand in."""
     env = [(f"container.env[{i}]", item) for i, item in enumerate(wanted.env)]
     for number, init in enumerate(wanted.spec.init_containers):
         env += [(f"container.init_containers[{number}].env[{i}]", item) for i, item in enumerate(init.env)]
-    kinds: tuple[tuple[Kind, str], ...] = (("config_map", "config map"), ("secret", "secret"))
-    for kind, words in kinds:
-        needed = {item.source_name for _, item in env if item.value_from == kind and not item.optional}
-        needed -= _read_beside(stored, kind)
-        missing = await repository.missing_sources(transaction, wanted.namespace_id, kind, needed)
-        for field, item in env:
+    return env
+
+
+def _sources(wanted: Container, kind: Kind) -> set[str]:
+    """The config maps or secrets that the environment cannot do without."""
+    return {
+        item.source_name for _, item in _env_fields(wanted) if item.value_from == kind and not item.optional
+    }
+
+
+def _check_sources(
+    wanted: Container, stored: Container | None, surroundings: Surroundings, found: rules.Findings
+) -> None:
+    """Notes config maps and secrets that the environment reads and that are not there."""
+    kinds: tuple[tuple[Kind, str, Collection[str]], ...] = (
+        ("config_map", "config map", surroundings.config_maps),
+        ("secret", "secret", surroundings.secrets),
+    )
+    for kind, words, there in kinds:
+        missing = (_sources(wanted, kind) - _read_beside(stored, kind)).difference(there)
+        if not missing:
+            continue
+        for field, item in _env_fields(wanted):
             if item.value_from == kind and item.source_name in missing:
                 found.add(f"{field}.source_name", "exists", f'there is no {words} "{item.source_name}" here')
 
 
-async def _mounted_volumes(
-    transaction: Transaction, wanted: Container, found: rules.Findings
-) -> dict[str, MountedVolume]:
-    """Returns the volumes of the namespace that are mounted, by name; notes those that are not there."""
+def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: rules.Findings) -> None:
+    """Notes mounts of volumes that are not there."""
     mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(wanted.volume_mounts)]
     for number, init in enumerate(wanted.spec.init_containers):
         at = f"container.init_containers[{number}].volume_mounts"
         mounts += [(f"{at}[{i}]", item) for i, item in enumerate(init.volume_mounts)]
-    needed = {item.volume for _, item in mounts} - {item.name for item in wanted.spec.empty_dirs}
-    volumes = await repository.find_volumes(transaction, wanted.namespace_id, needed)
+    empty_dirs = {item.name for item in wanted.spec.empty_dirs}
     for field, mount in mounts:
-        if mount.volume in needed and mount.volume not in volumes:
+        if mount.volume not in empty_dirs and mount.volume not in volumes:
             found.add(
                 f"{field}.volume",
                 "exists",
                 f'"{mount.volume}" is neither an empty_dir nor a volume of the namespace',
             )
-    return volumes
 
 
 def _check_permissions(wanted: Container, stored: Container | None, may: May) -> None:
@@ -137,17 +167,20 @@ def _check_permissions(wanted: Container, stored: Container | None, may: May) ->
         refuse_privileges(wanted)
 
 
-async def _check_pull_secrets(
-    transaction: Transaction, wanted: Container, stored: Container | None, found: rules.Findings
+def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
+    return set(wanted.spec.image_pull_secrets) - _read_beside(stored, "secret")
+
+
+def _check_pull_secrets(
+    wanted: Container, stored: Container | None, types: Mapping[str, str], found: rules.Findings
 ) -> None:
     """Notes those that are not there, or that no registry is told of by."""
-    names = set(wanted.spec.image_pull_secrets) - _read_beside(stored, "secret")
-    types = await repository.types_of_secrets(transaction, wanted.namespace_id, names)
+    names = _pull_secrets(wanted, stored)
     for number, name in enumerate(wanted.spec.image_pull_secrets):
         field = f"container.image_pull_secrets[{number}]"
         if name in names and name not in types:
             found.add(field, "exists", f'there is no secret "{name}" here')
-        elif name in types and types[name] not in PULL_SECRET_TYPES:
+        elif name in names and types[name] not in PULL_SECRET_TYPES:
             found.add(
                 field,
                 "type",
@@ -202,25 +235,36 @@ async def check_quota(
     """Raises ResourceExhausted if a container's share (millicores, bytes) does not fit beside the
     others'.
     """
-    quota = namespace.quota
-    if quota == Quota():
+    if namespace.quota != Quota():
+        used = await repository.usage_of_quota(transaction, namespace.id, leave_out=leave_out)
+        refuse_exceeded_quota(namespace, used, share)
+
+
+def limits_of(quota: Quota) -> tuple[int, int, int] | None:
+    """Containers, millicores and bytes that a namespace may have, 0 for no limit; None where nothing is counted."""
+    return None if quota == Quota() else (quota.containers, _millicores(quota.cpu), _bytes(quota.memory))
+
+
+def refuse_exceeded_quota(namespace: Namespace, used: tuple[int, int, int], share: tuple[int, int]) -> None:
+    """Raises ResourceExhausted if a share (millicores, bytes) does not fit beside what is `used` (with containers)."""
+    allowed = limits_of(namespace.quota)
+    if allowed is None:
         return
-    count, cpu, memory = await repository.usage_of_quota(transaction, namespace.id, leave_out=leave_out)
-    limits: Sequence[tuple[str, int, int, int, Callable[[int], str]]] = (
-        ("containers", quota.containers, count, 1, str),
-        ("cpu", _millicores(quota.cpu), cpu, share[0], lambda n: Quantity.from_millicores(n).text),
-        ("memory", _bytes(quota.memory), memory, share[1], lambda n: Quantity.from_bytes(n).text),
+    units: Sequence[tuple[str, int, Callable[[int], str]]] = (
+        ("containers", 1, str),
+        ("cpu", share[0], lambda n: Quantity.from_millicores(n).text),
+        ("memory", share[1], lambda n: Quantity.from_bytes(n).text),
     )
-    for name, limit, used, asked, shown in limits:
-        if limit and asked and used + asked > limit:
+    for (name, asked, shown), limit, taken in zip(units, allowed, used, strict=True):
+        if limit and asked and taken + asked > limit:
             raise ResourceExhausted(
-                f'quota of namespace "{namespace.name}" exceeded: {name} {shown(used)} used, '
+                f'quota of namespace "{namespace.name}" exceeded: {name} {shown(taken)} used, '
                 f"{shown(asked)} asked, {shown(limit)} allowed",
                 reason="QUOTA_EXCEEDED",
                 metadata={
                     "resource": name,
                     "limit": shown(limit),
-                    "used": shown(used),
+                    "used": shown(taken),
                     "asked": shown(asked),
                 },
             )

@@ -2,7 +2,8 @@
 
 Every operation commits what is wanted, an event, and work for the reconciler; the cluster is never waited
 for. Quota holds under concurrent creates because who must not exceed one holds the namespace's counting lock from the
-count to the commit; where no quota is set creates do not wait for one another.
+count to the commit; where no quota is set creates do not wait for one another. A create reads by one statement and
+writes by another (`create_at_once`), unless it mounts volumes, is only validated, or is one of many that are imported.
 
     state      start      stop       pause      resume     restart
     running    nothing    stopped    paused     nothing    rolls
@@ -14,21 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
+from uuid import uuid4
 
 import msgspec
 
 from pilothouse_server.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
-from pilothouse_server.errors import (
-    FailedPrecondition,
-    PilothouseError,
-    not_found,
-)
+from pilothouse_server.containers.surroundings import Needs
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage.operations import mounts_changed
+from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity
@@ -84,6 +84,51 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
     return await add(transaction, namespace, wanted, may)
+
+
+def can_be_made_at_once(wanted: Container) -> bool:
+    """Whether `create_at_once` makes it: not what mounts volumes, whose own events show who mounts them."""
+    return not admission.needs_of(wanted, None).volumes
+
+
+async def create_at_once(draft: Draft, namespace_name: str, wanted: Container, *, may: May) -> Container:
+    """Drafts a container: what decides is read by one statement, and at the commit all is written by another.
+
+    Raises as `create`, in the same order; and first of all, where the request is a replay, Replayed or BeingServed.
+    """
+    try:
+        wanted = rules.checked(wanted)
+    except PilothouseError:
+        # A replay is answered whatever else is said of it.
+        await repository.admit(draft, "", "", Needs())
+        raise
+    needs = admission.needs_of(wanted, None)
+    admitted = await repository.admit(draft, namespace_name, wanted.name, needs)
+    if admitted is None:
+        raise not_found("namespace", namespace_name)
+    namespace = admitted.namespace
+    refuse_inactive_namespace(namespace)
+    wanted = msgspec.structs.replace(
+        wanted,
+        namespace_ref=namespace.ref,
+        kubernetes_name=wanted.kubernetes_name or wanted.name,
+    )
+    if admitted.name_taken:
+        raise already_exists("container", wanted.name)
+    wanted = admission.settled(wanted, None, admitted.surroundings, may)
+    share = rules.quota_share(wanted)
+    admission.refuse_exceeded_quota(namespace, admitted.used, share)
+    created = msgspec.structs.replace(
+        wanted,
+        id=admitted.container_id,
+        uid=str(uuid4()),
+        created_at=admitted.moment,
+        updated_at=admitted.moment,
+        created_by=draft.actor.username,
+    )
+    repository.write(draft, created, admitted, needs, share, admission.limits_of(namespace.quota))
+    draft.emit(event(created, "added"))
+    return created
 
 
 async def add(transaction: Transaction, namespace: Namespace, wanted: Container, may: May) -> Container:

@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call, waits_outside
+from pilothouse_server.rpc.call import Call, drafts, waits_outside
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -68,16 +68,16 @@ class ContainerService:
         self._connect = connect
         self._import_containers = import_containers
 
+    @drafts
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, call: Call
     ) -> pb.CreateContainerResponse:
         """Creates a container."""
-        created = await operations.create(
-            await call.transaction(),
-            request.namespace,
-            messages.CONTAINER.from_proto(request.container),
-            may=call.may(request.namespace),
-        )
+        wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
+        if call.validate_only or not operations.can_be_made_at_once(wanted):
+            created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
+        else:
+            created = await operations.create_at_once(call.draft(), request.namespace, wanted, may=may)
         return pb.CreateContainerResponse(container=await self._answer(call, created))
 
     async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:

@@ -22,6 +22,8 @@ from pilothouse_server.access import May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.settings import TrustedPeer
+from pilothouse_server.store import idempotency_keys
+from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -47,6 +49,7 @@ class Call:
 
     __slots__ = (
         "_actor",
+        "_draft",
         "_unit",
         "_write_as_system",
         "answer",
@@ -104,6 +107,7 @@ class Call:
         self.trailing_metadata: dict[str, str] = {}
         # What the handler has returned, where it was a message.
         self.answer: Message | None = None
+        self._draft: Draft | None = None
         self._unit: UnitOfWork | None = None
         self._actor: Actor | None = None
         self._write_as_system = False
@@ -125,9 +129,9 @@ class Call:
         return "" if self.request is None else self.rule.namespace_of(self.request)
 
     @property
-    def unit(self) -> UnitOfWork | None:
-        """The unit of work, once the handler has asked for its transaction."""
-        return self._unit
+    def unit(self) -> UnitOfWork | Draft | None:
+        """What is committed with the record, once the handler has asked for its transaction or its draft."""
+        return self._draft or self._unit
 
     @property
     def request_id(self) -> UUID | None:
@@ -135,6 +139,11 @@ class Call:
         if self.rule.has_request_id and self.request is not None and self.request.request_id:
             return UUID(self.request.request_id)
         return None
+
+    @property
+    def happens_once_by(self) -> UUID | None:
+        """The `request_id` under which the call is done once; None where it may be done again."""
+        return None if self.principal is None or self.validate_only else self.request_id
 
     @property
     def validate_only(self) -> bool:
@@ -145,7 +154,24 @@ class Call:
         """The one transaction of a mutation, opened on first use; the kernel commits it after the
         handler has answered.
         """
-        return await self.replay_transaction()
+        transaction = await self.replay_transaction()
+        if self.rule.drafts and (request_id := self.happens_once_by) is not None:
+            idempotency_keys.settle(await idempotency_keys.look(transaction, self.user_id, request_id))
+        return transaction
+
+    def draft(self) -> Draft:
+        """A change that the kernel sends by one statement after the handler has answered, in place of a transaction."""
+        assert self.rule.drafts, f"{self.method} does not say that it drafts"
+        actor = self.actor
+        self._draft = Draft(self.store, actor, self.operation_id, self.method, self.happens_once_by)
+        return self._draft
+
+    def begin_again(self) -> bool:
+        """Drops a draft that was outdated as it was sent, and returns whether there was one: then nothing is written,
+        and the handler may make another.
+        """
+        dropped, self._draft, self.answer = self._draft, None, None
+        return dropped is not None
 
     async def replay_transaction(self) -> Transaction:
         """The same, for the look at whether the call is a replay, and for the record alone."""
@@ -168,7 +194,7 @@ class Call:
 
     async def transaction_if_none(self) -> None:
         """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
-        if self._unit is None:
+        if self.unit is None:
             await self.replay_transaction()
 
     async def leave_transaction(self) -> None:
@@ -177,6 +203,7 @@ class Call:
         What `validate_only` wrote to try it out ends so, before a cluster is asked; its record is written by another
         transaction. So does a look that found the request being served.
         """
+        self._draft = None
         if self._unit is not None:
             unit, self._unit = self._unit, None
             await unit.rollback()
@@ -264,6 +291,12 @@ def waits_outside(handler: Handler) -> Handler:
     It begins without a transaction, so that none is held meanwhile; its `request_id` is claimed by a row instead.
     """
     handler.waits_outside = True  # type: ignore[attr-defined]
+    return handler
+
+
+def drafts(handler: Handler) -> Handler:
+    """Marks a mutation whose handler may make a draft, and looks for a replay with what it reads for that."""
+    handler.drafts = True  # type: ignore[attr-defined]
     return handler
 
 

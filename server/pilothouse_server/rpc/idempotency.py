@@ -5,7 +5,7 @@ Only a caller who may still make the call is answered: this is the innermost lay
 
 That it happens once is decided by the database: the answer's row has (user, request_id) as its primary key and is
 written with the change. Who comes while the first is still being served waits, and holds nothing meanwhile: first in
-the line of this process (`rpc.turns`), then, where another process serves it, by looking again and again, each time
+the line of this process (`store.turns`), then, where another process serves it, by looking again and again, each time
 with a connection for one statement. Who works in one transaction is known by its advisory lock; who waits for a
 cluster before it writes (`waits_outside`) by a row with its operation and its deadline, after which the replay is
 executed. A wait that would outlast the caller's own deadline ends as ABORTED with a time to try again.
@@ -29,10 +29,16 @@ from pilothouse_server.errors import InvalidArgument, Unavailable, Violation
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Proceed
-from pilothouse_server.rpc.turns import Turns
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
-from pilothouse_server.store.idempotency_keys import Look, StoredAnswer, being_served
+from pilothouse_server.store.idempotency_keys import (
+    BeingServed,
+    Look,
+    Replayed,
+    StoredAnswer,
+    being_served,
+)
+from pilothouse_server.store.turns import Turns
 from pilothouse_server.tasks import uncancelled
 
 # How long a replay waits for the first answer at most, and the part of its own time that it may use for that.
@@ -69,12 +75,32 @@ class IdempotencyKeeper:
         Raises:
             Aborted: the request is still being served; with a time after which to try again.
         """
-        request_id = _request_id(call)
+        request_id = call.happens_once_by
         if request_id is None:
             return await proceed()
-        stored = await self._stored(call, request_id)
-        if stored is None:
-            return await proceed()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _patience(call)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            await self._wait_in_line(call, (call.user_id, request_id), until - loop.time())
+            try:
+                if not call.rule.drafts:
+                    idempotency_keys.settle(await self._look(call, request_id))
+                    self._check_turn(call)
+                return await proceed()
+            except Replayed as found:
+                if call.rule.drafts:
+                    await call.leave_transaction()
+                return self._replay(call, found.answer)
+            except BeingServed:
+                # By another process.
+                await call.leave_transaction()
+            if loop.time() + pause > until:
+                raise being_served()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _replay(self, call: Call, stored: StoredAnswer) -> bytes:
         if stored.method != call.method or not hmac.compare_digest(stored.request_hmac, self._digest(call)):
             description = "was used for another request"
             raise InvalidArgument(
@@ -87,7 +113,7 @@ class IdempotencyKeeper:
 
     def row(self, call: Call, answer: bytes) -> Idempotency | None:
         """The row that answers a replay of this call; None where there is none to keep."""
-        request_id = _request_id(call)
+        request_id = call.happens_once_by
         if request_id is None or call.facts.metadata.get("replayed"):
             return None
         response = call.answer_message(answer)
@@ -114,24 +140,6 @@ class IdempotencyKeeper:
         finally:
             self._turns.give_back(serving.key, answered=answered)
 
-    async def _stored(self, call: Call, request_id: UUID) -> StoredAnswer | None:
-        """The answer that is there; None once this call alone serves the id."""
-        key = (call.user_id, request_id)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _patience(call)
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            await self._wait_in_line(call, key, until - loop.time())
-            look = await self._look(call, request_id)
-            if look.answer is not None or (look.ours and call.operation_id in self._serving):
-                return look.answer
-            # Another process serves it.
-            await call.leave_transaction()
-            if loop.time() + pause > until:
-                raise being_served()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
     async def _wait_in_line(self, call: Call, key: tuple[int, UUID], seconds: float) -> None:
         if call.operation_id in self._serving:
             return
@@ -140,6 +148,11 @@ class IdempotencyKeeper:
                 self._serving[call.operation_id] = _Serving(key)
         except TimeoutError:
             raise being_served() from None
+
+    def _check_turn(self, call: Call) -> None:
+        """Raises BeingServed for who was told of an answer that is not there: others may be told so, too."""
+        if call.operation_id not in self._serving:
+            raise BeingServed
 
     async def _look(self, call: Call, request_id: UUID) -> Look:
         if not call.rule.waits_outside:
@@ -165,10 +178,6 @@ class IdempotencyKeeper:
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)
         request.request_id = request_id
         return hmac.new(self._key, body, hashlib.sha256).digest()
-
-
-def _request_id(call: Call) -> UUID | None:
-    return None if call.principal is None or call.validate_only else call.request_id
 
 
 def _patience(call: Call) -> float:

@@ -45,6 +45,8 @@ class Rule:
     has_validate_only: bool
     # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
     waits_outside: bool = False
+    # Whether its handler looks for a replay itself, with what else decides: see `rpc.call.drafts`.
+    drafts: bool = False
 
     @property
     def public(self) -> bool:

@@ -93,8 +93,11 @@ def rules_and_handlers(
                 missing.append(f"{method.full_name} is declared but not served")
             else:
                 handlers[rule.method] = handler
-                if getattr(handler, "waits_outside", False):
-                    rules[rule.method] = replace(rule, waits_outside=True)
+                rules[rule.method] = replace(
+                    rule,
+                    waits_outside=getattr(handler, "waits_outside", False),
+                    drafts=getattr(handler, "drafts", False),
+                )
     if missing:
         raise DeclarationError(missing)
     return rules, handlers

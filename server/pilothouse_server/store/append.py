@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -51,6 +52,26 @@ def audit_rows(records: Sequence[AuditRecord]) -> tuple[str, list[bytes]]:
     rows = [audit_chain.canonical_json(record.as_row()) for record in records]
     # What is hashed is also what is sent: it is JSON, and encoded once.
     return (b"[" + b",".join(rows) + b"]").decode(), [audit_chain.record_hash(row) for row in rows]
+
+
+def parameters(
+    audit: Sequence[AuditRecord],
+    events: Sequence[Mapping[str, Any]],
+    messages: Sequence[bytes],
+    operation: Operation | None,
+    idempotency: Idempotency | None,
+    operation_id: UUID,
+) -> dict[str, Any]:
+    """The parameters of `STATEMENT`, which other functions that end with `put_changes` take under the same names."""
+    records, hashes = audit_rows(audit)
+    return {
+        "audit": records,
+        "hashes": hashes,
+        "events": orjson.dumps(events).decode(),
+        "messages": messages,
+        "operation": None if operation is None else orjson.dumps(operation).decode(),
+        "idempotency": None if idempotency is None else idempotency_json(idempotency, operation_id),
+    }
 
 
 def idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:

@@ -34,7 +34,7 @@ WITH claimed AS (
     SELECT :user_id, :request_id, :owner, clock_timestamp() + make_interval(secs => :seconds)
     WHERE NOT EXISTS (SELECT FROM idempotency_keys AS k WHERE k.user_id = :user_id AND k.request_id = :request_id)
     ON CONFLICT (user_id, request_id) DO UPDATE SET owner = EXCLUDED.owner, expires_at = EXCLUDED.expires_at
-    WHERE c.expires_at < clock_timestamp()
+    WHERE c.expires_at < clock_timestamp() OR c.owner = EXCLUDED.owner
     RETURNING owner)
 SELECT EXISTS (SELECT FROM claimed) AS ours, k.method, k.request_hmac, k.response
 FROM (SELECT) AS always
@@ -72,6 +72,30 @@ class Look:
 
     answer: StoredAnswer | None
     ours: bool
+
+
+class Replayed(Exception):
+    """The request was served before; the layer that keeps the ids returns this answer."""
+
+    def __init__(self, answer: StoredAnswer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class BeingServed(Exception):
+    """Another call serves the request; the layer that keeps the ids has this one try again."""
+
+
+def settle(found: Look) -> None:
+    """Returns where the request is the caller's to serve.
+
+    Raises:
+        Replayed, BeingServed: it is not.
+    """
+    if found.answer is not None:
+        raise Replayed(found.answer)
+    if not found.ours:
+        raise BeingServed
 
 
 async def look(transaction: ReadTransaction, user_id: int, request_id: UUID) -> Look:

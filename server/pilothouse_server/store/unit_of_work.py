@@ -26,7 +26,6 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-import orjson
 from sqlalchemy import Executable, text
 
 from pilothouse_server.store import append, opening
@@ -37,6 +36,7 @@ from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, translated
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.rendered import Rendered
+from pilothouse_server.store.turns import Turns
 from pilothouse_server.tasks import uncancelled
 
 Kind = Literal["added", "modified", "deleted"]
@@ -76,6 +76,30 @@ class Event:
     status: str
     labels_before: Mapping[str, str] | None = None
     status_before: str | None = None
+
+
+def described(
+    events: Sequence[Event], renderers: Mapping[str, Renderer], operation_id: UUID | None
+) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The events and their messages as `put_changes` takes them; `operation_id` is a caller's who caused them."""
+    documents, messages = [], []
+    for event in events:
+        rendered = renderers[event.resource_type](event.entity)
+        document = {
+            "resource_type": event.resource_type,
+            "resource_id": event.resource_id,
+            "namespace_id": event.namespace_id,
+            "resource_name": event.name,
+            "kind": event.kind,
+            "labels": dict(event.labels),
+            "status": event.status,
+            "labels_before": None if event.labels_before is None else dict(event.labels_before),
+            "status_before": event.status_before,
+            "operation_id": operation_id,
+        }
+        documents.append(document | rendered.place(event.entity) if rendered.kept_bytes else document)
+        messages.append(rendered.message)
+    return documents, messages
 
 
 @dataclass(slots=True)
@@ -223,42 +247,18 @@ class UnitOfWork:
         """Writes the pending row, if there is anything for it. Nothing may be written after it."""
         if not (audit or transaction.events or idempotency):
             return False
-        records, hashes = append.audit_rows(audit)
-        rendered = [self._renderers[event.resource_type](event.entity) for event in transaction.events]
+        caused_by = transaction.operation_id if self._actor.user_id is not None else None
         await transaction.connection.execute(
             append.STATEMENT,
-            {
-                "audit": records,
-                "hashes": hashes,
-                "events": orjson.dumps(
-                    [
-                        self._event(event, transaction, message)
-                        for event, message in zip(transaction.events, rendered, strict=True)
-                    ]
-                ).decode(),
-                "messages": [message.message for message in rendered],
-                "operation": None if operation is None else orjson.dumps(operation).decode(),
-                "idempotency": None
-                if idempotency is None
-                else append.idempotency_json(idempotency, self._operation_id),
-            },
+            append.parameters(
+                audit,
+                *described(transaction.events, self._renderers, caused_by),
+                operation,
+                idempotency,
+                self._operation_id,
+            ),
         )
         return True
-
-    def _event(self, event: Event, transaction: Transaction, rendered: Rendered) -> dict[str, Any]:
-        described: dict[str, Any] = {
-            "resource_type": event.resource_type,
-            "resource_id": event.resource_id,
-            "namespace_id": event.namespace_id,
-            "resource_name": event.name,
-            "kind": event.kind,
-            "labels": dict(event.labels),
-            "status": event.status,
-            "labels_before": None if event.labels_before is None else dict(event.labels_before),
-            "status_before": event.status_before,
-            "operation_id": str(transaction.operation_id) if self._actor.user_id is not None else None,
-        }
-        return described | rendered.place(event.entity) if rendered.kept_bytes else described
 
     def _forget(self) -> Connection | None:
         connection, self._connection, self.transaction = self._connection, None, None
@@ -276,6 +276,8 @@ class Store:
         self.renderers: dict[str, Renderer] = {}
         # Called after each commit that left something to be numbered.
         self.on_committed: Callable[[], None] = lambda: None
+        # In which those who would wait for one another in the database wait with nothing held.
+        self.turns = Turns()
 
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
         """A change asked for by a user, as the app role."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pilothouse_server.containers.repository.at_once import admit, write
 from pilothouse_server.containers.repository.containers import (
     count,
     count_alone,
@@ -28,13 +29,15 @@ from pilothouse_server.containers.repository.images import (
 from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.sources import (
-    missing_sources,
+    config_maps_there,
     types_of_secrets,
     users_of_source,
 )
 
 __all__ = [
     "add_history",
+    "admit",
+    "config_maps_there",
     "count",
     "count_alone",
     "count_users",
@@ -49,7 +52,6 @@ __all__ = [
     "list_history",
     "list_images",
     "list_pods",
-    "missing_sources",
     "name_taken",
     "owners_of_services",
     "register_image",
@@ -59,4 +61,5 @@ __all__ = [
     "update_container",
     "usage_of_quota",
     "users_of_source",
+    "write",
 ]

@@ -14,12 +14,9 @@ from pilothouse_server.config.model import Kind
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 # One that is being deleted is not there for what begins to use it.
-_THERE = {
-    kind: f"SELECT name FROM {table} WHERE namespace_id = :id AND name = ANY (:names) "  # noqa: S608
-    "AND deletion_requested_at IS NULL"
-    for kind, table in (("config_map", "config_maps"), ("secret", "secrets"))
-}
-
+_CONFIG_MAPS = text(
+    "SELECT name FROM config_maps WHERE namespace_id = :id AND name = ANY (:names) AND deletion_requested_at IS NULL"
+)
 _TYPES = text(
     "SELECT name, type FROM secrets WHERE namespace_id = :id AND name = ANY (:names) "
     "AND deletion_requested_at IS NULL"
@@ -42,16 +39,14 @@ _USERS = text(
 )
 
 
-async def missing_sources(
-    transaction: ReadTransaction, namespace_id: int, kind: Kind, names: Collection[str]
-) -> set[str]:
-    """Which of these config maps or secrets the namespace does not have."""
+async def config_maps_there(
+    transaction: ReadTransaction, namespace_id: int, names: Collection[str]
+) -> frozenset[str]:
+    """Which of these config maps the namespace has."""
     if not names:
-        return set()
-    rows = await transaction.connection.execute(
-        text(_THERE[kind]), {"id": namespace_id, "names": list(names)}
-    )
-    return set(names) - {row.name for row in rows}
+        return frozenset()
+    rows = await transaction.connection.execute(_CONFIG_MAPS, {"id": namespace_id, "names": list(names)})
+    return frozenset(row.name for row in rows)
 
 
 async def types_of_secrets(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.errors import PilothouseError, Unavailable
+from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -28,6 +28,9 @@ from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.errors import translated
 from pilothouse_server.tasks import uncancelled
 from pilothouse_server.values import names
+
+# How often a change is drafted that others outdate, before its caller is told to try again.
+_DRAFTS = 5
 
 
 class RecordWriter(Protocol):
@@ -69,17 +72,7 @@ class AuditLayer:
         try:
             # What a handler's statement breaks is reported by name, in the record as to the caller.
             with translated():
-                answer = await proceed()
-            if call.validate_only:
-                await call.leave_transaction()
-            await call.transaction_if_none()
-            assert call.unit is not None
-            record = _record(call, None, response=redaction.body(call.answer_message(answer)))
-            await call.unit.commit(
-                audit=[record],
-                operation=None if call.validate_only else _operation(call),
-                idempotency=self._idempotency.row(call, answer),
-            )
+                answer = await self._changed(call, proceed)
         except BaseException as error:
             if call.unit is not None:
                 if call.unit.committed:
@@ -92,6 +85,30 @@ class AuditLayer:
         finally:
             await self._idempotency.end(call)
         return answer
+
+    async def _changed(self, call: Call, proceed: Proceed) -> bytes:
+        """The answer, once the change is committed; a draft that was outdated is made anew, a few times."""
+        for attempts_left in reversed(range(_DRAFTS)):
+            answer = await proceed()
+            try:
+                await self._commit(call, answer)
+            except Aborted:
+                if not (attempts_left and call.begin_again()):
+                    raise
+            else:
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _commit(self, call: Call, answer: bytes) -> None:
+        if call.validate_only:
+            await call.leave_transaction()
+        await call.transaction_if_none()
+        assert call.unit is not None
+        await call.unit.commit(
+            audit=[_record(call, None, response=redaction.body(call.answer_message(answer)))],
+            operation=None if call.validate_only else _operation(call),
+            idempotency=self._idempotency.row(call, answer),
+        )
 
     async def _unary(self, call: Call, proceed: Proceed) -> bytes:
         try:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pilothouse_server.rpc.turns import Turns
+from pilothouse_server.store.turns import Turns
 from tests.waiting import patient, runs_out, within
 
 

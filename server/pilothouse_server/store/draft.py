@@ -1,0 +1,111 @@
+"""A change that is written by one statement: its transaction is one message, with the record in it.
+
+A unit of work holds a connection from its first statement to its commit, over many round trips. A draft holds none:
+what decides is read by single statements before, and all that the change is, with its record, its event and the row
+that answers a replay, is sent at the commit to one function of the database. That function takes the locks, refuses by
+a serialization failure (Aborted here) if what was read has changed since, and ends with `put_changes`; so, as in a unit
+of work, nothing is written without its record. Whoever made the draft begins again with a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Executable
+
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.store import append
+from pilothouse_server.store.append import Idempotency, Operation
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.unit_of_work import Actor, Event, Store, described
+from pilothouse_server.tasks import uncancelled
+
+# How long a draft waits in this process for others that would wait for each other's locks.
+_TURN_SECONDS = 20.0
+
+
+class Draft:
+    """One change of one caller; `request_id` is the id under which it happens once, if it has one."""
+
+    def __init__(
+        self, store: Store, actor: Actor, operation_id: UUID, method: str, request_id: UUID | None
+    ) -> None:
+        assert actor.user_id is not None, "a draft is written in the name of a caller"
+        self.actor = actor
+        self.user_id: int = actor.user_id
+        self.operation_id = operation_id
+        self.method = method
+        self.request_id = request_id
+        self.committed = False
+        self._store = store
+        self._events: list[Event] = []
+        self._statement: Executable | None = None
+        self._parameters: Mapping[str, Any] = {}
+        self._alone: Hashable | None = None
+
+    async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of one statement, a transaction of its own, which calls a function that takes `user_id`."""
+        return await self._store.call(self.user_id, statement, parameters)
+
+    def emit(self, event: Event) -> None:
+        """Adds an event of the change."""
+        self._events.append(event)
+
+    def write(
+        self, statement: Executable, parameters: Mapping[str, Any], *, alone: Hashable | None = None
+    ) -> None:
+        """Has the change written by this statement at the commit, with the parameters of `append.parameters` beside.
+
+        Those of one process that have the same `alone` are sent one after another: they would wait for a lock.
+        """
+        self._statement, self._parameters, self._alone = statement, parameters, alone
+
+    async def commit(
+        self,
+        *,
+        audit: Sequence[AuditRecord] = (),
+        operation: Operation | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> None:
+        """Sends the change.
+
+        Raises:
+            Aborted: what was read has changed since; nothing was written. Begin again.
+            Unavailable: the database went away; nothing was written unless the loss happened during the commit itself.
+        """
+        assert self._statement is not None, "a draft says what writes it"
+        events, messages = described(self._events, self._store.renderers, self.operation_id)
+        parameters = {
+            **self._parameters,
+            **append.parameters(audit, events, messages, operation, idempotency, self.operation_id),
+        }
+        async with self._turn():
+            await uncancelled(self._send(self._statement, parameters))
+        self._store.on_committed()
+
+    async def rollback(self) -> None:
+        """Nothing was written yet."""
+
+    async def _send(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
+        await self._store.call(self.user_id, statement, parameters)
+        self.committed = True
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._alone is None:
+            yield
+            return
+        turns = self._store.turns
+        try:
+            await turns.take(self._alone, _TURN_SECONDS)
+        except TimeoutError:
+            raise Unavailable(
+                "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
+            ) from None
+        try:
+            yield
+        finally:
+            turns.give_back(self._alone)

@@ -1,0 +1,277 @@
+"""A container is admitted by one statement and written by another: what changes between the two is not missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_server.errors import Aborted
+from pilothouse_server.store.draft import Draft
+from tests.conftest import Database, connection, number_changes
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
+
+_NAMESPACE = "UPDATE namespaces SET {} WHERE name = 'shared'"
+_NO_CHECK = """
+CREATE OR REPLACE FUNCTION refuse_outdated(p_what text) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN END $$
+"""
+
+
+def container(name: str = "web", **fields: Any) -> container_pb2.Container:
+    env = [
+        container_pb2.EnvVar(
+            name="A",
+            value_from=container_pb2.ENV_VALUE_FROM_CONFIG_MAP,
+            source_name="settings",
+            source_key="a",
+        )
+    ]
+    return container_pb2.Container(name=name, image="nginx:1.27", **({"env": env} | fields))
+
+
+def port(service: str) -> container_pb2.Port:
+    return container_pb2.Port(container_port=80, service_name=service)
+
+
+async def furnished(server: Server) -> None:
+    """A namespace with a quota of two containers, of which one is there, a config map and a secret."""
+    admin = server.admin
+    quota = namespace_pb2.ResourceQuota(containers=2)
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shared", resource_quota=quota))
+    await admin.config.create_config_map(
+        namespace="shared", config_map=config_pb2.ConfigMap(name="settings", data={"a": "b"})
+    )
+    await admin.containers.create(namespace="shared", container=container("first", ports=[port("first")]))
+
+
+class Meanwhile:
+    """What happens between admission and writing, the first `times`; counts how often a draft was sent."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[object]], times: int = 1
+    ) -> None:
+        self.sent = 0
+        self.parameters: list[Mapping[str, Any]] = []
+        send = Draft._send
+
+        async def after(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> None:
+            self.sent += 1
+            self.parameters.append(parameters)
+            if self.sent <= times:
+                await happens()
+            await send(draft, statement, parameters)
+
+        monkeypatch.setattr(Draft, "_send", after)
+
+
+async def outcome(server: Server, wanted: container_pb2.Container) -> str:
+    try:
+        await server.admin.containers.create(namespace="shared", container=wanted)
+    except PilothouseError as error:
+        return error.reason
+    return "created"
+
+
+def by_sql(database: Database, statement: str) -> Callable[[], Awaitable[object]]:
+    async def run() -> object:
+        async with connection(database.admin_dsn) as sql:
+            return await sql.execute(statement)
+
+    return run
+
+
+_ANOTHER = """
+WITH made AS (
+    INSERT INTO containers (name, namespace_id, image_id, kubernetes_name, spec)
+    SELECT '{name}', namespace_id, image_id, '{name}', spec FROM containers WHERE name = 'first'
+    RETURNING id, namespace_id)
+INSERT INTO port_mappings (container_id, namespace_id, container_port, service_name, service_port)
+SELECT id, namespace_id, 80, '{service}', 80 FROM made
+"""
+_CHANGES = {
+    "inactive": (_NAMESPACE.format("status = 'inactive'"), "NAMESPACE_INACTIVE"),
+    "deleted": (_NAMESPACE.format("deleted_at = now()"), "NAMESPACE_NOT_FOUND"),
+    "being deleted": (_NAMESPACE.format("deletion_requested_at = now()"), "NAMESPACE_TERMINATING"),
+    "less quota": (_NAMESPACE.format("""resource_quota = '{"containers": 1}'"""), "QUOTA_EXCEEDED"),
+    "more quota": (_NAMESPACE.format("""resource_quota = '{"containers": 9}'"""), "created"),
+    "quota used": (_ANOTHER.format(name="other", service="other"), "QUOTA_EXCEEDED"),
+    "name taken": (
+        _NAMESPACE.format("resource_quota = NULL") + ";" + _ANOTHER.format(name="web", service="other"),
+        "CONTAINER_ALREADY_EXISTS",
+    ),
+    "service taken": (
+        _NAMESPACE.format("resource_quota = NULL") + ";" + _ANOTHER.format(name="other", service="web"),
+        "SERVICE_ALREADY_EXISTS",
+    ),
+    "config map gone": ("UPDATE config_maps SET deletion_requested_at = now()", "INVALID_CONTAINER"),
+    "secret gone": ("DELETE FROM secrets", "INVALID_CONTAINER"),
+}
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    statement, expected = _CHANGES[change]
+    wanted = container(ports=[port("web")])
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        if change == "secret gone":
+            await server.admin.config.create_secret(
+                namespace="shared",
+                secret=config_pb2.Secret(
+                    name="pull", type="kubernetes.io/dockercfg", string_data={".dockercfg": "{}"}
+                ),
+            )
+            wanted.image_pull_secrets.append("pull")
+        meanwhile = Meanwhile(monkeypatch, by_sql(database, statement))
+        assert await outcome(server, wanted) == expected
+        # The second look decided, unless there is nothing to be refused.
+        assert meanwhile.sent == (2 if expected == "created" else 1)
+
+
+@pytest.mark.parametrize("change", ["quota used", "config map gone"])
+async def test_without_the_second_look_it_would_be_missed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The positive control."""
+    statement, _ = _CHANGES[change]
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        await by_sql(database, _NO_CHECK)()
+        Meanwhile(monkeypatch, by_sql(database, statement))
+        assert await outcome(server, container()) == "created"
+
+
+async def test_who_is_outdated_again_and_again_is_told_to_try_later(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = _NAMESPACE.format(
+        "resource_quota = jsonb_build_object('containers', (resource_quota ->> 'containers')::int + 1)"
+    )
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        meanwhile = Meanwhile(monkeypatch, by_sql(database, raised), times=5)
+        assert await outcome(server, container()) == "CONCURRENT_CHANGE"
+        assert meanwhile.sent == 5
+        assert await outcome(server, container()) == "created"
+        async with connection(database.admin_dsn) as sql:
+            await number_changes(sql)
+            codes = await sql.fetch(
+                "SELECT error_code FROM operation_logs WHERE resource_name = 'web' ORDER BY sequence"
+            )
+        assert [row["error_code"] for row in codes] == ["ABORTED", None]
+
+
+async def test_a_change_that_is_sent_is_written_in_its_callers_name_only(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        await server.user("stranger", {})
+        await server.user("other", {"": "admin"})
+        statements: list[Any] = []
+        send = Draft._send
+
+        async def keep(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> None:
+            statements.append((draft, statement, parameters))
+            await send(draft, statement, parameters)
+
+        monkeypatch.setattr(Draft, "_send", keep)
+        assert await outcome(server, container()) == "created"
+        draft, statement, sent = statements[0]
+        async with connection(database.admin_dsn) as sql:
+            ids = {row["username"]: row["id"] for row in await sql.fetch("SELECT username, id FROM users")}
+            await sql.execute("DELETE FROM containers WHERE name = 'web'; DELETE FROM idempotency_keys")
+            await sql.execute("DELETE FROM reconcile_work; DELETE FROM operations")
+        call = server.application.store.call
+        # Who does not reach the namespace does not find it.
+        with pytest.raises(Aborted):
+            await call(ids["stranger"], statement, sent)
+        # The record is another's.
+        with pytest.raises(asyncpg.InsufficientPrivilegeError) as refused:
+            await call(ids["other"], statement, sent)
+        assert "own name only" in str(refused.value)
+        # Nothing of it was written, and its own caller may.
+        async with connection(database.admin_dsn) as sql:
+            assert await sql.fetchval("SELECT count(*) FROM containers WHERE name = 'web'") == 0
+        await call(draft.user_id, statement, sent)
+
+
+async def test_two_servers_make_one_container_of_one_request_id(database: Database, tmp_path: Path) -> None:
+    async with (
+        running_server(database, tmp_path, with_cluster=False) as one,
+        running_server(database, tmp_path, with_cluster=False) as two,
+    ):
+        await furnished(one)
+        request = str(uuid4())
+        made = await asyncio.gather(
+            *(
+                server.admin.containers.create(namespace="shared", container=container(), request_id=request)
+                for server in (one, two) * 10
+            )
+        )
+        assert len({item.uid for item in made}) == 1
+        async with connection(database.admin_dsn) as sql:
+            await number_changes(sql)
+            assert (
+                await sql.fetchval(
+                    "SELECT count(*) FROM events WHERE resource_name = 'web' AND kind = 'added'"
+                )
+                == 1
+            )
+
+
+_BARRIER = 8_000_000
+
+
+async def race(database: Database, tmp_path: Path, *, locked: bool) -> list[str]:
+    """Two creates by two servers where there is room for one; without the lock both count before one is stored."""
+    async with (
+        running_server(database, tmp_path, with_cluster=False) as one,
+        running_server(database, tmp_path, with_cluster=False) as two,
+        connection(database.admin_dsn) as sql,
+    ):
+        await furnished(one)
+        if not locked:
+            source = await sql.fetchval("SELECT pg_get_functiondef('write_container'::regproc)")
+            lock = "PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || c.namespace_id, 0));"
+            assert lock in source
+            barrier = f"PERFORM pg_advisory_xact_lock_shared({_BARRIER});"
+            before = "INSERT INTO public.containers ("
+            await sql.execute(source.replace(lock, "").replace(before, f"{barrier} {before}", 1))
+        await sql.execute(f"SELECT pg_advisory_lock({_BARRIER})")
+
+        async def waiting() -> int:
+            found: int = await sql.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            )
+            return found
+
+        calls = [
+            asyncio.create_task(outcome(server, container(name)))
+            for server, name in ((one, "web-a"), (two, "web-b"))
+        ]
+        if not locked:
+            await poll_until(waiting, lambda count: count == 2)
+        await sql.execute(f"SELECT pg_advisory_unlock({_BARRIER})")
+        return sorted(await asyncio.gather(*calls))
+
+
+async def test_of_two_servers_one_fills_the_quota(database: Database, tmp_path: Path) -> None:
+    assert await race(database, tmp_path, locked=True) == ["QUOTA_EXCEEDED", "created"]
+
+
+async def test_without_the_lock_two_creates_would_exceed_it(database: Database, tmp_path: Path) -> None:
+    """The positive control."""
+    assert await race(database, tmp_path, locked=False) == ["created", "created"]
