@@ -11,6 +11,7 @@ from benchmarks.rows import (
     first_state,
     fresh,
     listing,
+    pace,
     reading,
     snapshots,
     standing,
@@ -51,6 +52,7 @@ ROWS: Mapping[str, Row] = {
     "11": Row("memory and idle processor time", standing.memory),
     "12": Row("start", standing.start),
     "13": Row("first state of a watch", first_state.first_state),
+    "14": Row("Deployments of containers that are made", pace.deployments),
     "containers": Row("a hundred containers until they run", clusters.hundred_containers),
     "clone": Row("clone and make run, which installs all packages", fresh.make_run, usual=False),
 }

@@ -33,6 +33,7 @@ from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.kubernetes import connection
+from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.messages import POINTS, watch_answer
 from pilothouse_server.metrics.operations import (
     ROLL_UP_SECONDS,
@@ -104,6 +105,11 @@ class Application:
             kubeconfigs,
             context=settings.kubeconfig_context,
             seconds=settings.cluster_timeout_seconds,
+            limits=Limits(
+                connections=settings.cluster_connections,
+                requests_per_second=settings.cluster_requests_per_second,
+                burst=int(2 * settings.cluster_requests_per_second) or 1,
+            ),
         )
         self.clusters = ClusterClients(self.cluster_access.connect)
         self.reconcilers: Reconcilers = {

@@ -139,7 +139,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kubeconfig_context: Annotated[str, "Its context to use; empty: the current one."] = ""
     cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
     usage_period_seconds: Annotated[float, "Time between two measurements of usage."] = 10.0
-    reconcile_workers: Annotated[int, "Objects of one cluster that each process reconciles at once."] = 8
+    cluster_requests_per_second: Annotated[
+        float, "Requests of each process to one cluster a second, in the long run; twice as many at once."
+    ] = 1000.0
+    cluster_connections: Annotated[int, "Connections of each process to one cluster's API server."] = 128
+    reconcile_workers: Annotated[
+        int,
+        "Objects of one cluster that each process reconciles at once; fewer than it has connections to it.",
+    ] = 64
 
     audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
     usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
@@ -239,6 +246,8 @@ def _checked(settings: Settings) -> Settings:
             "session_refresh_seconds",
             "max_message_bytes",
             "cluster_timeout_seconds",
+            "cluster_requests_per_second",
+            "cluster_connections",
             "event_ring_size",
             "watch_max_lag_events",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -32,14 +33,15 @@ async def test_two_servers_share_the_work_and_one_observes(
     def watch(worker: Worker, mine: set[Any]) -> None:
         reconcile = worker.reconcile
 
-        async def when_both_have_some(work: Work, leased_at: float | None = None) -> None:
-            if work.resource_type == "container":
-                mine.add(work.resource_id)
+        async def when_both_have_some(works: Sequence[Work], leased_at: float | None = None) -> None:
+            containers = {work.resource_id for work in works if work.resource_type == "container"}
+            if containers:
+                mine.update(containers)
                 if all(leased):
                     both.set()
                 # A server whose hands are full leaves the rest to the other; neither goes on before.
                 await both.wait()
-            await reconcile(work, leased_at)
+            await reconcile(works, leased_at)
 
         monkeypatch.setattr(worker, "reconcile", when_both_have_some)
 

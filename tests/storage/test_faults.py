@@ -131,8 +131,8 @@ async def die(here: World) -> None:
         here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=WITH_VOLUMES
     )
     (work,) = [each for each in await poll_until(leased, bool) if each.resource_type == "volume"]
-    with pytest.raises(Killed):
-        await worker.reconcile(work)
+    with pytest.RaisesGroup(Killed, flatten_subgroups=True):
+        await worker.reconcile([work])
 
 
 def sizes(here: World) -> list[str]:

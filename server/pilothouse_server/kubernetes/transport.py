@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from pilothouse_server.kubernetes.errors import (
     ClusterError,
@@ -220,7 +221,11 @@ class Transport:
             "proxy_headers": rest.proxy_headers,
         }
         arguments = {name: value for name, value in given.items() if value}
-        answer = await rest.pool_manager.request(method, url, headers=headers, timeout=timeout, **arguments)
+        # Names of objects are safe in a path, and the query is quoted: nothing is to be quoted again.
+        address = URL(url, encoded=True)
+        answer = await rest.pool_manager.request(
+            method, address, headers=headers, timeout=timeout, **arguments
+        )
         return cast("aiohttp.ClientResponse", answer)
 
     @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, select, text, update
+from sqlalchemy import ARRAY, BigInteger, Select, any_, bindparam, delete, func, select, text, update
 
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
@@ -74,6 +74,10 @@ _NAMED = (NAMESPACES.c.name == bindparam("namespace"), CONTAINERS.c.name == bind
 _IDENTIFIED = CONTAINERS.c.id == bindparam("container_id")
 _FIND = WHOLE.where(*_NAMED)
 _GET = WHOLE.where(_IDENTIFIED)
+# One statement however many there are, which is prepared once.
+_GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))).order_by(
+    CONTAINERS.c.id
+)
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
 # that was before the wait, or misses the row altogether.
 _LOCK = select(CONTAINERS.c.id).join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
@@ -138,8 +142,8 @@ async def get(
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Container]:
     """The containers with these ids, in the order of their ids; missing ones are left out."""
-    query = WHOLE.where(CONTAINERS.c.id.in_(ids)).order_by(CONTAINERS.c.id)
-    return [container_of(row) for row in (await transaction.connection.execute(query)).all()]
+    rows = (await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})).all()
+    return [container_of(row) for row in rows]
 
 
 async def list_containers(

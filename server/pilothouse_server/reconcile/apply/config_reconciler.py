@@ -23,7 +23,7 @@ from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
-    RowReconciler,
+    OneByOne,
     dealt_with,
     failed,
     is_refusal,
@@ -33,7 +33,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
 from pilothouse_server.reconcile.repository import config_status, namespace_status, work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _NAMESPACE_AGAIN_SECONDS = 0.2
@@ -54,7 +54,7 @@ class ConfigProgress(Progress, frozen=True):
     condition: Condition | None = None
 
 
-class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
+class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
     """Applies and deletes config maps, or secrets."""
 
     def __init__(self, kind: Kind, envelopes: Envelopes) -> None:
@@ -62,17 +62,16 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
         self._resource = objects.RESOURCES[kind]
         self._envelopes = envelopes
 
-    async def load(self, store: Store, work: Work) -> LoadedConfig | None:
+    async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedConfig | None:
         """Returns the config as it is wanted now; None where it is gone."""
-        async with store.system_read(snapshot=True) as transaction:
-            config = await config_status.find(transaction, self._kind, work.resource_id)
-            if config is None:
-                return None
-            sealed = None
-            if self._kind == "secret" and config.deletion_requested_at is None:
-                sealed = await config_status.find_sealed(transaction, config.id)
-            ready = await namespace_status.is_on_cluster(transaction, int(config.namespace_id))
-            return LoadedConfig(config, ready, sealed)
+        config = await config_status.find(transaction, self._kind, work.resource_id)
+        if config is None:
+            return None
+        sealed = None
+        if self._kind == "secret" and config.deletion_requested_at is None:
+            sealed = await config_status.find_sealed(transaction, config.id)
+        ready = await namespace_status.is_on_cluster(transaction, int(config.namespace_id))
+        return LoadedConfig(config, ready, sealed)
 
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
         """Applies the config to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
@@ -86,7 +85,7 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
             )
         return await self._apply(client, loaded)
 
-    async def lock(self, transaction: Transaction, resource_id: int) -> Config | None:
+    async def lock_one(self, transaction: Transaction, resource_id: int) -> Config | None:
         """Locks and returns the row; None where it is gone."""
         return await config_status.lock(transaction, self._kind, resource_id)
 
@@ -109,7 +108,7 @@ class ConfigReconciler(RowReconciler[Config, LoadedConfig, ConfigProgress]):
         await config_status.delete(transaction, self._kind, row)
         return Result(removed=True)
 
-    async def write_progress(
+    async def write_one(
         self, transaction: Transaction, row: Config, loaded: LoadedConfig, progress: ConfigProgress
     ) -> Result:
         """Writes whether the config is applied."""

@@ -9,6 +9,8 @@ start with one pod (the API's default) is made paused, scaled, and released by t
 
 An imported Deployment does not carry our label before the first apply, which must not touch its pods: that apply meets
 every difference as REPORT does.
+
+Most containers are new when they are acted on, and many at once; those cost as few requests as can be (`make`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
@@ -51,6 +53,35 @@ class ContainerProgress(Progress, frozen=True):
     deployment: Deployment | None = None
     conditions: tuple[Condition, ...] = ()
     adoption: Adoption | None = None
+
+
+async def make(client: LeasedClient, container: Container) -> ContainerProgress | None:
+    """Makes the objects of a container that nobody acted on before, without looking what there is of it.
+
+    That costs one request for the Deployment, and two for each Service. A Deployment of somebody else refuses ours,
+    because no other has our selector; a Service does not, so that its name is looked up. Returns None where anything is
+    otherwise than for a new container: `apply` finds out what. Raises ClusterError, LeaseLost.
+    """
+    namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
+    if container.spec.service_account:
+        return None
+    services = manifests.services(container)
+    for manifest in services:
+        if await client.find(SERVICES, namespace, manifest["metadata"]["name"]) is not None:
+            return None
+    try:
+        if wanted != 1:
+            await client.apply(DEPLOYMENTS, manifests.deployment(container, paused=True))
+            await replicas.set_scale(client, container, wanted)
+        deployment = await client.apply(DEPLOYMENTS, manifests.deployment(container, replicas_set=wanted))
+    except (Conflict, Invalid):
+        return None
+    if deployment.metadata.deletion_timestamp is not None or deployment.spec.replicas != wanted:
+        return None
+    for manifest in services:
+        await client.apply(SERVICES, manifest)
+    conditions = (Condition(APPLIED, "True", "Applied"), Drift(container, settled=False).condition())
+    return ContainerProgress(deployment=deployment, conditions=conditions)
 
 
 async def apply(client: LeasedClient, container: Container) -> ContainerProgress:

@@ -7,7 +7,9 @@ condition `Applied` with the cluster's words, and a status only where there is n
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import ClassVar
 
 import msgspec
 
@@ -29,7 +31,7 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
-from pilothouse_server.reconcile.queue.resource_reconciler import Result
+from pilothouse_server.reconcile.queue.resource_reconciler import Done, Result
 from pilothouse_server.reconcile.repository import (
     config_status,
     container_status,
@@ -38,7 +40,7 @@ from pilothouse_server.reconcile.repository import (
 )
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _NAMESPACE_AGAIN_SECONDS = 0.2
@@ -48,35 +50,47 @@ _CONFIGURATION_AGAIN_SECONDS = 0.1
 class LoadedContainer(msgspec.Struct, frozen=True):
     """`namespace_ready`: the namespace was applied to the cluster before.
 
-    `configuration_ready`: so were the config maps and secrets that it reads.
+    `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
+    that nothing of it can be on the cluster; see `container_actions.make`.
     """
 
     container: Container
     namespace_ready: bool
     service_account_shared: bool
     configuration_ready: bool = True
+    untouched: bool = False
 
 
 class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerProgress]):
     """Applies and deletes Deployments, Services and service accounts."""
 
-    async def load(self, store: Store, work: Work) -> LoadedContainer | None:
-        """Returns the container as it is wanted now; None where it is gone."""
-        async with store.system_read(snapshot=True) as transaction:
-            container = await container_status.find(transaction, work.resource_id)
-            if container is None:
-                return None
-            shared = bool(
-                container.spec.service_account
-            ) and await container_status.service_account_used_by_others(transaction, container)
-            return LoadedContainer(
+    at_once: ClassVar[int] = 32
+
+    async def load(
+        self, transaction: ReadTransaction, works: Sequence[Work]
+    ) -> Mapping[Work, LoadedContainer]:
+        """Returns the containers as they are wanted now, by one statement for each thing there is to know."""
+        found = await container_status.find_many(transaction, [work.resource_id for work in works])
+        namespaces = {int(container.namespace_id) for container in found.values()}
+        ready = await namespace_status.those_on_cluster(transaction, namespaces)
+        waiting_ids = await config_status.those_that_wait(transaction, found.values())
+        loaded = {}
+        for work in works:
+            if (container := found.get(work.resource_id)) is None:
+                continue
+            loaded[work] = LoadedContainer(
                 container,
-                namespace_ready=await namespace_status.is_on_cluster(
-                    transaction, int(container.namespace_id)
-                ),
-                service_account_shared=shared,
-                configuration_ready=not await config_status.waits_for_configs(transaction, container),
+                namespace_ready=int(container.namespace_id) in ready,
+                service_account_shared=container.deletion_requested_at is not None
+                and bool(container.spec.service_account)
+                and await container_status.service_account_used_by_others(transaction, container),
+                configuration_ready=work.resource_id not in waiting_ids,
+                # Epochs of a living resource never start again.
+                untouched=work.lease_epoch == 1
+                and container.observed_generation == 0
+                and not container.imported,
             )
+        return loaded
 
     async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
         """Applies the container to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
@@ -97,12 +111,19 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 conditions=(waiting("WaitingForConfiguration", "what it reads is not on the cluster yet"),),
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,
             )
-        return await container_actions.apply(client, container)
+        made = await container_actions.make(client, container) if loaded.untouched else None
+        return made or await container_actions.apply(client, container)
 
-    async def lock(self, transaction: Transaction, resource_id: int) -> Container | None:
-        """Locks and returns the row; None where it is gone."""
-        locked = await container_status.lock_ids(transaction, [resource_id])
-        return locked[0] if locked else None
+    async def lock(
+        self,
+        transaction: Transaction,
+        dones: Sequence[Done[LoadedContainer, ContainerProgress]],
+        *,
+        wait: bool,
+    ) -> Mapping[int, Container]:
+        """Locks rows in the order of their ids."""
+        found = {done.work.resource_id: done.loaded.container for done in dones}
+        return await container_status.lock_found(transaction, found, wait=wait)
 
     async def write_error(
         self,
@@ -129,23 +150,31 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         return Result(removed=True)
 
     async def write_progress(
-        self, transaction: Transaction, row: Container, loaded: LoadedContainer, progress: ContainerProgress
-    ) -> Result:
-        """Writes whether the container is applied, and adopts drift where its policy says so."""
-        again = progress.again_seconds
-        if row.deletion_requested_at is not None:
-            return Result(again_seconds=AGAIN_SECONDS if again is None else again)
-        change = _after_success(row, loaded, progress, transaction.now)
-        written = await container_status.write(transaction, [change], "system")
-        if progress.adoption is not None and row.generation == loaded.container.generation:
-            # Who asked for something meanwhile goes before; what others did is found again.
-            stored = written[0] if written else row
-            await drift_adoption.store(
-                transaction, stored, progress.adoption.wanted, progress.adoption.description
-            )
-        metadata = progress.deployment.metadata if progress.deployment else None
-        applied = (metadata.uid, metadata.generation) if metadata and metadata.uid else None
-        return Result(again_seconds=again, applied=applied)
+        self,
+        transaction: Transaction,
+        progresses: Sequence[tuple[Container, LoadedContainer, ContainerProgress]],
+    ) -> Sequence[Result]:
+        """Writes which containers are applied, and adopts drift where their policy says so."""
+        changes = [
+            _after_success(row, loaded, progress, transaction.now)
+            for row, loaded, progress in progresses
+            if row.deletion_requested_at is None
+        ]
+        written = {each.id: each for each in await container_status.write(transaction, changes, "system")}
+        results = []
+        for row, loaded, progress in progresses:
+            again = progress.again_seconds
+            if row.deletion_requested_at is not None:
+                results.append(Result(again_seconds=AGAIN_SECONDS if again is None else again))
+                continue
+            if progress.adoption is not None and row.generation == loaded.container.generation:
+                # Who asked for something meanwhile goes before; what others did is found again.
+                adoption, stored = progress.adoption, written.get(row.id, row)
+                await drift_adoption.store(transaction, stored, adoption.wanted, adoption.description)
+            metadata = progress.deployment.metadata if progress.deployment else None
+            applied = (metadata.uid, metadata.generation) if metadata and metadata.uid else None
+            results.append(Result(again_seconds=again, applied=applied))
+        return results
 
 
 def _after_success(

@@ -17,7 +17,7 @@ from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.namespaces.manifests import namespace_manifest, released_namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.apply.row_reconciler import (
-    RowReconciler,
+    OneByOne,
     dealt_with,
     failed,
     is_refusal,
@@ -26,7 +26,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
 from pilothouse_server.reconcile.repository import namespace_status
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 # A namespace takes seconds to end.
@@ -48,16 +48,15 @@ class NamespaceProgress(Progress, frozen=True):
     message: str = ""
 
 
-class NamespaceReconciler(RowReconciler[Namespace, LoadedNamespace, NamespaceProgress]):
+class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress]):
     """Applies, deletes or releases Kubernetes namespaces."""
 
-    async def load(self, store: Store, work: Work) -> LoadedNamespace | None:
+    async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedNamespace | None:
         """Returns the namespace as it is wanted now; None where it is gone."""
-        async with store.system_read(snapshot=True) as transaction:
-            namespace = await namespace_status.find(transaction, work.resource_id)
-            if namespace is None:
-                return None
-            return LoadedNamespace(namespace, await namespace_status.is_empty(transaction, int(namespace.id)))
+        namespace = await namespace_status.find(transaction, work.resource_id)
+        if namespace is None:
+            return None
+        return LoadedNamespace(namespace, await namespace_status.is_empty(transaction, int(namespace.id)))
 
     async def act(self, client: LeasedClient, loaded: LoadedNamespace) -> NamespaceProgress:
         """Applies the namespace, or deletes it once it is empty. Raises ClusterError, LeaseLost."""
@@ -71,7 +70,7 @@ class NamespaceReconciler(RowReconciler[Namespace, LoadedNamespace, NamespacePro
             )
         return await _delete(client, namespace)
 
-    async def lock(self, transaction: Transaction, resource_id: int) -> Namespace | None:
+    async def lock_one(self, transaction: Transaction, resource_id: int) -> Namespace | None:
         """Locks and returns a living namespace."""
         return await namespace_status.lock(transaction, resource_id)
 
@@ -99,7 +98,7 @@ class NamespaceReconciler(RowReconciler[Namespace, LoadedNamespace, NamespacePro
         await namespace_status.delete(transaction, row)
         return Result(removed=True)
 
-    async def write_progress(
+    async def write_one(
         self, transaction: Transaction, row: Namespace, loaded: LoadedNamespace, progress: NamespaceProgress
     ) -> Result:
         """Writes what the cluster shows of the namespace."""

@@ -1,6 +1,8 @@
-"""What the reconcilers of all types have in common: how an outcome is written back, and what a failure says.
+"""What the reconcilers of all types have in common: how outcomes are written back, and what a failure says.
 
-    row locked -> lease on the work held, or LeaseLost -> failure, end or progress written
+    rows locked -> leases on the work held -> failure, end or progress of each written
+
+Rows are locked in the order of their ids, and all of them before their work rows. Whose lease is lost is left alone.
 
 A refusal is an answer: the generation was dealt with, and `Applied` is False. What did not get through was not dealt
 with: `Applied` is Unknown.
@@ -9,15 +11,22 @@ with: `Applied` is Unknown.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict, Refused
-from pilothouse_server.reconcile.queue.leased_client import LeaseLost
-from pilothouse_server.reconcile.queue.resource_reconciler import Acted, Loaded, ResourceReconciler, Result
+from pilothouse_server.reconcile.queue.resource_reconciler import (
+    LOST,
+    Acted,
+    Done,
+    Loaded,
+    ResourceReconciler,
+    Result,
+)
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 # How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
@@ -31,24 +40,43 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
     """A reconciler whose resource is one row of the database."""
 
     async def write_back(
-        self, transaction: Transaction, work: Work, loaded: Loaded, outcome: Acted | ClusterError
-    ) -> Result:
-        """Writes what came of it, under the row's lock and the work's epoch. Raises LeaseLost."""
-        row = await self.lock(transaction, work.resource_id)
-        if not await work_queue.hold(transaction, work):
-            raise LeaseLost
-        if row is None:
-            return Result(removed=True)
-        if isinstance(outcome, ClusterError):
-            await self.write_error(transaction, row, loaded, outcome, work.attempts)
-            return Result()
-        if outcome.gone:
-            return await self.write_gone(transaction, row)
-        return await self.write_progress(transaction, row, loaded, outcome)
+        self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]]
+    ) -> Mapping[Work, Result]:
+        """Writes what came of each, under the rows' locks and the work's epochs."""
+        alone = len(dones) == 1
+        rows = await self.lock(transaction, dones, wait=alone)
+        taken = [done for done in dones if alone or done.work.resource_id in rows]
+        held = set(await work_queue.hold(transaction, [done.work for done in taken]))
+        results: dict[Work, Result] = {}
+        progresses: list[tuple[Row, Done[Loaded, Acted], Acted]] = []
+        for done in taken:
+            work, outcome, row = done.work, done.outcome, rows.get(done.work.resource_id)
+            if work not in held:
+                results[work] = LOST
+            elif row is None:
+                results[work] = Result(removed=True)
+            elif isinstance(outcome, ClusterError):
+                await self.write_error(transaction, row, done.loaded, outcome, work.attempts)
+                results[work] = Result()
+            elif outcome.gone:
+                results[work] = await self.write_gone(transaction, row)
+            else:
+                progresses.append((row, done, outcome))
+        written = await self.write_progress(
+            transaction, [(row, done.loaded, progress) for row, done, progress in progresses]
+        )
+        for (_, done, _), result in zip(progresses, written, strict=True):
+            results[done.work] = result
+        return results
 
     @abstractmethod
-    async def lock(self, transaction: Transaction, resource_id: int) -> Row | None:
-        """Locks and returns the row; None where it is gone."""
+    async def lock(
+        self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]], *, wait: bool
+    ) -> Mapping[int, Row]:
+        """Locks rows and returns them by id, without those that are gone.
+
+        Where it must not `wait`, those that somebody holds are left out, too.
+        """
 
     @abstractmethod
     async def write_error(
@@ -62,8 +90,47 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
 
     @abstractmethod
     async def write_progress(
-        self, transaction: Transaction, row: Row, loaded: Loaded, progress: Acted
-    ) -> Result:
+        self, transaction: Transaction, progresses: Sequence[tuple[Row, Loaded, Acted]]
+    ) -> Sequence[Result]:
+        """Writes how far `act` came with each, in the order that is given."""
+
+
+class OneByOne(RowReconciler[Row, Loaded, Acted]):
+    """A reconciler of a type of which there are few: each row in a transaction of its own."""
+
+    at_once: ClassVar[int] = 1
+
+    async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, Loaded]:
+        """Returns those that are not gone, as they are wanted now."""
+        loaded = {work: await self.load_one(transaction, work) for work in works}
+        return {work: each for work, each in loaded.items() if each is not None}
+
+    async def lock(
+        self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]], *, wait: bool
+    ) -> Mapping[int, Row]:
+        """Locks and returns the one row, however long that takes; empty where it is gone."""
+        assert wait, "one at a time is waited for"
+        rows = {
+            done.work.resource_id: await self.lock_one(transaction, done.work.resource_id) for done in dones
+        }
+        return {resource_id: row for resource_id, row in rows.items() if row is not None}
+
+    async def write_progress(
+        self, transaction: Transaction, progresses: Sequence[tuple[Row, Loaded, Acted]]
+    ) -> Sequence[Result]:
+        """Writes how far `act` came."""
+        return [await self.write_one(transaction, *progress) for progress in progresses]
+
+    @abstractmethod
+    async def load_one(self, transaction: ReadTransaction, work: Work) -> Loaded | None:
+        """Returns the resource as it is wanted now; None where it is gone."""
+
+    @abstractmethod
+    async def lock_one(self, transaction: Transaction, resource_id: int) -> Row | None:
+        """Locks and returns the row; None where it is gone."""
+
+    @abstractmethod
+    async def write_one(self, transaction: Transaction, row: Row, loaded: Loaded, progress: Acted) -> Result:
         """Writes how far `act` came."""
 
 

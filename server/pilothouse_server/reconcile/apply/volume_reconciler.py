@@ -29,7 +29,7 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
-    RowReconciler,
+    OneByOne,
     dealt_with,
     failed,
     is_refusal,
@@ -43,7 +43,7 @@ from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.storage import claims
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim
 from pilothouse_server.storage.model import Observed, Volume
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _NAMESPACE_AGAIN_SECONDS = 0.2
@@ -64,17 +64,16 @@ class VolumeProgress(Progress, frozen=True):
     condition: Condition | None = None
 
 
-class VolumeReconciler(RowReconciler[Volume, LoadedVolume, VolumeProgress]):
+class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
     """Applies, deletes and gives back PersistentVolumeClaims."""
 
-    async def load(self, store: Store, work: Work) -> LoadedVolume | None:
+    async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedVolume | None:
         """Returns the volume as it is wanted now; None where it is gone."""
-        async with store.system_read(snapshot=True) as transaction:
-            volume = await volume_status.find(transaction, work.resource_id)
-            if volume is None:
-                return None
-            ready = await namespace_status.is_on_cluster(transaction, int(volume.namespace_id))
-            return LoadedVolume(volume, ready)
+        volume = await volume_status.find(transaction, work.resource_id)
+        if volume is None:
+            return None
+        ready = await namespace_status.is_on_cluster(transaction, int(volume.namespace_id))
+        return LoadedVolume(volume, ready)
 
     async def act(self, client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
         """Applies the claim to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
@@ -89,7 +88,7 @@ class VolumeReconciler(RowReconciler[Volume, LoadedVolume, VolumeProgress]):
             )
         return await _apply(client, loaded)
 
-    async def lock(self, transaction: Transaction, resource_id: int) -> Volume | None:
+    async def lock_one(self, transaction: Transaction, resource_id: int) -> Volume | None:
         """Locks and returns the row; None where it is gone."""
         return await volume_status.lock_id(transaction, resource_id)
 
@@ -118,7 +117,7 @@ class VolumeReconciler(RowReconciler[Volume, LoadedVolume, VolumeProgress]):
         await volume_status.delete(transaction, row)
         return Result(removed=True)
 
-    async def write_progress(
+    async def write_one(
         self, transaction: Transaction, row: Volume, loaded: LoadedVolume, progress: VolumeProgress
     ) -> Result:
         """Writes whether the claim is applied."""

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 # After a write that failed because the database is away.
 _DATABASE_SECONDS = 1.0
+# A busy server writes what it observes seldom, and what changed meanwhile but once: as long as a write took, so many
+# times longer more is gathered, but not for longer than somebody waits who looks at a status.
+_OTHERS_SHARE, _MOST_GATHER_SECONDS = 3.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class StatusObserver(ClusterObserver):
     async def _write_loop(self) -> None:
         for informer in self.informers():
             await informer.synced.wait()
-        complete = False
+        complete, took = False, 0.0
         while True:
             try:
                 if not complete:
@@ -137,7 +141,9 @@ class StatusObserver(ClusterObserver):
                         for uid in await self.uids(transaction):
                             self.mark(uid)
                     complete = True
+                began = monotonic()
                 await self.write_due()
+                took = monotonic() - began
             except PilothouseError as error:
                 log.warning(
                     "observation cannot be written",
@@ -148,9 +154,9 @@ class StatusObserver(ClusterObserver):
                 await asyncio.sleep(_DATABASE_SECONDS)
                 complete = False
             self.synced.set()
-            await self._pause()
+            await self._pause(took)
 
-    async def _pause(self) -> None:
+    async def _pause(self, took: float) -> None:
         self._wake.clear()
         seconds = self.seconds_to_next()
         if seconds is None or seconds > 0:
@@ -159,4 +165,4 @@ class StatusObserver(ClusterObserver):
                     await self._wake.wait()
             except TimeoutError:
                 return
-        await asyncio.sleep(self._gather_seconds)
+        await asyncio.sleep(max(self._gather_seconds, min(took * _OTHERS_SHARE, _MOST_GATHER_SECONDS)))

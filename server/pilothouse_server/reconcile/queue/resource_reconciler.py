@@ -1,22 +1,23 @@
 """What the worker needs of a type of resource: load it, act on the cluster, write back what came of it.
 
-    load        the row as it is wanted now, in one snapshot of the database
-    act         outside any transaction: apply it to the cluster, or delete it there
-    write_back  in one transaction with the end of the lease on the work
+    load        rows as they are wanted now, many in one snapshot of the database
+    act         of one, outside any transaction: apply it to the cluster, or delete it there
+    write_back  many in one transaction with the ends of the leases on their work
 
 Killed between any two, a worker leaves its work to the next one, which starts again with `load`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 Loaded = TypeVar("Loaded")
 
@@ -31,28 +32,50 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 Acted = TypeVar("Acted", bound=Progress)
 
 
+class Done(msgspec.Struct, Generic[Loaded, Acted], frozen=True):
+    """Work that was acted on, and what came of it."""
+
+    work: Work
+    loaded: Loaded
+    outcome: Acted | ClusterError
+
+
 class Result(msgspec.Struct, frozen=True):
     """What `write_back` leaves for the queue.
 
     `again_seconds`: look again then; None at the next resync. `removed`: the resource is gone, and its work with it.
-    `applied`: uid and generation of the Deployment that our apply led to.
+    `applied`: uid and generation of the Deployment that our apply led to. `lost`: the lease is somebody else's, and
+    nothing was written.
     """
 
     again_seconds: float | None = None
     removed: bool = False
     applied: tuple[str, int] | None = None
+    lost: bool = False
+
+
+LOST = Result(lost=True)
 
 
 class ResourceReconciler(Protocol[Loaded, Acted]):
-    """The reconciliation of one type of resource. `Loaded` holds its row and whatever else `act` decides by."""
+    """The reconciliation of one type of resource. `Loaded` holds its row and whatever else `act` decides by.
 
-    async def load(self, store: Store, work: Work) -> Loaded | None:
-        """Returns the resource as it is wanted now; None where it is gone."""
+    `at_once`: how many are loaded, and written back, in one transaction.
+    """
+
+    at_once: ClassVar[int]
+
+    async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, Loaded]:
+        """Returns the resources as they are wanted now, in one snapshot; those that are gone are left out."""
 
     async def act(self, client: LeasedClient, loaded: Loaded) -> Acted:
         """Applies the resource to the cluster or deletes it there; may be repeated. Raises ClusterError, LeaseLost."""
 
     async def write_back(
-        self, transaction: Transaction, work: Work, loaded: Loaded, outcome: Acted | ClusterError
-    ) -> Result:
-        """Writes what came of it, under the resource's lock and the work's epoch. Raises LeaseLost."""
+        self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]]
+    ) -> Mapping[Work, Result]:
+        """Writes what came of each, under the resource's lock and the work's epoch.
+
+        Of one alone, the row is waited for. Of several, those whose row somebody holds are left out of the result, and
+        of the transaction: they are to be written one by one.
+        """

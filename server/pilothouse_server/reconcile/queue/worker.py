@@ -2,17 +2,21 @@
 
     lease (SKIP LOCKED, epoch) -> load -> act on the cluster, outside any transaction -> write back under the epoch
 
+What is due is leased and loaded many at once; each is acted on by itself; what is done is written back with whatever
+else is done by then. So a server that is busy with calls, where each step has to wait for its turn, takes few steps for
+much work. What fails in a batch is tried by itself, and the rest goes on.
+
 Each cluster has its own number of workers, so that one that is slow or away holds up no other. Every server runs this;
-the leases share the work. A lease is short, and renewed while the work is done. Killed anywhere, it runs out, and who
-leases the work next starts the same actions again, each of which may be repeated. A failure is due again after a pause
-that grows; a mutation makes it due at once.
+the leases share the work. A lease is short, and renewed while the work is in hand. Killed anywhere, it runs out, and
+who leases the work next starts the same actions again, each of which may be repeated. A failure is due again after a
+pause that grows; a mutation makes it due at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -25,25 +29,30 @@ from pilothouse_server.kubernetes.errors import ClusterError, Unreachable
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.backoff import after_error, backoff_seconds, is_passing_denial
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
-from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
-from pilothouse_server.reconcile.queue.resource_reconciler import Acted, Loaded, ResourceReconciler
+from pilothouse_server.reconcile.queue.held_leases import HeldLeases
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.queue.resource_reconciler import Done, Progress, ResourceReconciler, Result
+from pilothouse_server.reconcile.queue.together import MOST_GATHER_SECONDS, Together, is_away
 from pilothouse_server.reconcile.repository import work_queue
-from pilothouse_server.reconcile.repository.work_queue import Work
+from pilothouse_server.reconcile.repository.work_queue import Release, Work
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# The share of a lease after which nothing is begun any more: an answer takes time to arrive.
-_SAFE = 0.75
 _SHORTEST_PAUSE_SECONDS = 0.02
 # By type of resource; each has types of its own for what it loads and what its act returns.
-Reconcilers = Mapping[str, ResourceReconciler[Any, Any]]
+AnyReconciler = ResourceReconciler[Any, Any]
+Reconcilers = Mapping[str, AnyReconciler]
+_Done = Done[Any, Any]
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
     """Times in seconds. After about `resync_seconds` a resource is looked at although nothing happened."""
 
-    workers_per_cluster: int = 8
+    workers_per_cluster: int = 64
+    # While work is in hand: how long more is gathered before it is leased, and before it is written back. Where that
+    # itself takes longer, so does the gathering, which leaves the loop and the database to others half of the time.
+    gather_seconds: float = 0.03
     # What a mutation makes due is told at once, and when more is due is known: this is for what observers enqueue, and
     # for the work of a server that was killed.
     poll_seconds: float = 1.0
@@ -73,7 +82,9 @@ class Worker:
         self._settings = settings
         self._clock = clock
         self._busy: Counter[str] = Counter()
-        self._acting: dict[Work, LeasedClient] = {}
+        self._leases = HeldLeases(store, settings.lease_seconds, clock)
+        # By cluster and type: who waits for the one waits for nobody of another.
+        self._write_backs: dict[tuple[str, str], Together[Work, _Done, Result]] = {}
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -83,19 +94,16 @@ class Worker:
     async def run(self) -> None:
         """Works until cancelled. A database that is away is waited for."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._renew_leases(), name="renew leases")
+            group.create_task(self._leases.run(), name="renew leases")
             failures = 0
             while True:
                 self._wake.clear()
+                leased_at = self._clock()
                 try:
-                    leased_at = self._clock()
                     leased, next_seconds = await self._lease()
-                    for work in leased:
-                        self._busy[work.cluster_name] += 1
-                        group.create_task(
-                            self._do(work, leased_at),
-                            name=f"reconcile {work.resource_type} {work.resource_id}",
-                        )
+                    for cluster_name, works in leased.items():
+                        self._busy[cluster_name] += len(works)
+                        group.create_task(self.reconcile(works, leased_at), name=f"reconcile {cluster_name}")
                     failures = 0
                     pause = self._settings.poll_seconds
                     if next_seconds is not None:
@@ -104,23 +112,29 @@ class Worker:
                     failures += 1
                     log.warning("work cannot be leased", reason=error.reason)
                     pause = backoff_seconds(failures, self._settings.poll_seconds, 10.0)
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+                await self._pause(pause, self._clock() - leased_at)
 
-    async def _lease(self) -> tuple[list[Work], float | None]:
-        """Leases what is due; tells how long it is until more will be."""
+    async def _pause(self, seconds: float, took: float) -> None:
+        """Until there may be work, or `seconds` are over; who has work in hand gathers more, as leasing it `took`."""
+        if self._busy.total():
+            await asyncio.sleep(max(self._settings.gather_seconds, min(took, MOST_GATHER_SECONDS)))
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _lease(self) -> tuple[dict[str, list[Work]], float | None]:
+        """Leases what is due, by cluster; tells how long it is until more will be."""
         async with self._store.system_read() as transaction:
             due = await work_queue.due(transaction)
-        leased: list[Work] = []
+        leased: dict[str, list[Work]] = {}
         for cluster_name, waiting in due.waiting.items():
             free = self._settings.workers_per_cluster - self._busy[cluster_name]
             if free <= 0:
                 continue
             async with self._store.system_write("reconciler") as transaction:
-                leased += await work_queue.lease(
+                leased[cluster_name] = await work_queue.lease(
                     transaction,
                     cluster_name,
                     rows=min(free, waiting),
@@ -130,42 +144,55 @@ class Worker:
                 )
         return leased, due.next_seconds
 
-    async def _renew_leases(self) -> None:
-        """Most work is done before it would be renewed."""
-        seconds = self._settings.lease_seconds
-        before: set[Work] = set()
-        while True:
-            await asyncio.sleep(seconds / 4)
-            held = [work for work in self._acting if work in before]
-            before = set(self._acting)
-            if not held:
-                continue
-            asked = self._clock()
-            try:
-                async with self._store.system_write("reconciler") as transaction:
-                    renewed = await work_queue.renew(transaction, held, lease_seconds=seconds)
-            except PilothouseError as error:
-                log.warning("leases cannot be renewed", reason=error.reason)
-                continue
-            for work in renewed:
-                if (client := self._acting.get(work)) is not None:
-                    client.renewed(asked + seconds * _SAFE)
-
-    async def _do(self, work: Work, leased_at: float) -> None:
-        try:
-            await self.reconcile(work, leased_at)
-        finally:
-            self._busy[work.cluster_name] -= 1
-            # A worker is free; perhaps more work waits than could be leased.
-            self.wake()
-
-    async def reconcile(self, work: Work, leased_at: float | None = None) -> None:
-        """Reconciles one leased row, from its loading to its release; leased just now or at that time.
+    async def reconcile(self, works: Sequence[Work], leased_at: float | None = None) -> None:
+        """Reconciles leased rows of one cluster, from their loading to their release; leased just now or at that time.
 
         Logs what fails; raises nothing but cancellation.
         """
+        self._leases.add(works, self._clock() if leased_at is None else leased_at)
+        by_type: defaultdict[str, list[Work]] = defaultdict(list)
+        for work in works:
+            by_type[work.resource_type].append(work)
+        async with asyncio.TaskGroup() as group:
+            for resource_type, those in by_type.items():
+                most = self._reconcilers[resource_type].at_once
+                for first in range(0, len(those), most):
+                    group.create_task(self._load_and_go_on(group, those[first : first + most]))
+
+    async def _load_and_go_on(self, group: asyncio.TaskGroup, works: Sequence[Work]) -> None:
+        """Loads work of one type; each goes on by itself."""
+        reconciler = self._reconcilers[works[0].resource_type]
+        found = await self._load(reconciler, works)
+        for work in works:
+            group.create_task(
+                self._go_on(reconciler, work, found.get(work)),
+                name=f"reconcile {work.resource_type} {work.resource_id}",
+            )
+
+    async def _load(self, reconciler: AnyReconciler, works: Sequence[Work]) -> Mapping[Work, Any]:
+        """Returns what each is, or why it cannot be loaded; those that are gone are left out."""
         try:
-            await self._reconcile(work, self._clock() if leased_at is None else leased_at)
+            async with self._store.system_read(snapshot=True) as transaction:
+                return await reconciler.load(transaction, works)
+        except Exception as error:  # noqa: BLE001 - told to those whom it concerns
+            if len(works) == 1 or is_away(error):
+                return dict.fromkeys(works, error)
+        loaded: dict[Work, Any] = {}
+        for work in works:
+            loaded.update(await self._load(reconciler, [work]))
+        return loaded
+
+    async def _go_on(self, reconciler: AnyReconciler, work: Work, loaded: Any) -> None:
+        """Acts on what was loaded, and has it written back."""
+        try:
+            if isinstance(loaded, Exception):
+                raise loaded
+            if loaded is None:
+                await self._remove(work)
+            else:
+                together = self._together(reconciler, work)
+                with together.expected(work):
+                    await self._act_and_write(reconciler, work, loaded, together)
         except LeaseLost:
             log.warning("lease lost", resource_type=work.resource_type, resource_id=work.resource_id)
             await self._enqueue_again(work)
@@ -177,20 +204,20 @@ class Worker:
                 "reconciliation failed", resource_type=work.resource_type, resource_id=work.resource_id
             )
             await self._give_up(work)
+        finally:
+            self._leases.drop(work)
+            self._busy[work.cluster_name] -= 1
+            # A worker is free; perhaps more work waits than could be leased.
+            self.wake()
 
-    async def _reconcile(self, work: Work, leased_at: float) -> None:
-        await self._reconcile_with(self._reconcilers[work.resource_type], work, leased_at)
-
-    async def _reconcile_with(
-        self, reconciler: ResourceReconciler[Loaded, Acted], work: Work, leased_at: float
+    async def _act_and_write(
+        self, reconciler: AnyReconciler, work: Work, loaded: Any, together: Together[Work, _Done, Result]
     ) -> None:
-        loaded = await reconciler.load(self._store, work)
-        if loaded is None:
-            await self._remove(work)
-            return
-        outcome: Acted | ClusterError
+        outcome: Progress | ClusterError
         try:
-            outcome = await self._act(reconciler, work, loaded, leased_at)
+            async with asyncio.timeout(self._settings.act_seconds):
+                client = self._leases.client(work, await self._clients.client(work.cluster_name))
+                outcome = await reconciler.act(client, loaded)
         except TimeoutError:
             outcome = Unreachable(f"cluster {work.cluster_name!r} did not answer in time")
         except ClusterError as error:
@@ -198,53 +225,53 @@ class Worker:
             if is_passing_denial(error, work.attempts):
                 await self._try_again(work, error)
                 return
-        async with self._store.system_write("reconciler") as transaction:
-            result = await reconciler.write_back(transaction, work, loaded, outcome)
-            if result.removed:
-                await work_queue.remove(transaction, work.resource_type, work.resource_id)
-            elif isinstance(outcome, ClusterError):
-                attempts = work.attempts + 1
-                await work_queue.release(
-                    transaction,
-                    work,
-                    due_in_seconds=after_error(outcome, attempts),
-                    attempts=attempts,
-                    error=outcome.message,
-                )
-            else:
-                resync = backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds)
-                again = result.again_seconds
-                await work_queue.release(transaction, work, due_in_seconds=resync if again is None else again)
+        result = await together.write(work, Done(work, loaded, outcome))
+        if result.lost:
+            raise LeaseLost
         if result.applied is not None:
             self._applied_generations.record(*result.applied)
 
-    async def _act(
-        self, reconciler: ResourceReconciler[Loaded, Acted], work: Work, loaded: Loaded, leased_at: float
-    ) -> Acted:
-        ends = leased_at + self._settings.lease_seconds * _SAFE
-        async with asyncio.timeout(self._settings.act_seconds):
-            client = LeasedClient(await self._clients.client(work.cluster_name), ends)
-            self._acting[work] = client
-            try:
-                return await reconciler.act(client, loaded)
-            finally:
-                del self._acting[work]
+    def _together(self, reconciler: AnyReconciler, work: Work) -> Together[Work, _Done, Result]:
+        key = (work.cluster_name, work.resource_type)
+        if (found := self._write_backs.get(key)) is None:
+            found = self._write_backs[key] = Together(
+                lambda dones: self._write_back(reconciler, dones),
+                most=reconciler.at_once,
+                gather_seconds=self._settings.gather_seconds,
+            )
+        return found
+
+    async def _write_back(self, reconciler: AnyReconciler, dones: Sequence[_Done]) -> Mapping[Work, Result]:
+        async with self._store.system_write("reconciler") as transaction:
+            results = await reconciler.write_back(transaction, dones)
+            releases = []
+            for done in dones:
+                result = results.get(done.work)
+                if result is None or result.lost:
+                    continue
+                if result.removed:
+                    await work_queue.remove(transaction, done.work.resource_type, done.work.resource_id)
+                else:
+                    releases.append(self._release(done, result))
+            await work_queue.release(transaction, releases)
+        return results
+
+    def _release(self, done: _Done, result: Result) -> Release:
+        work, outcome = done.work, done.outcome
+        if isinstance(outcome, ClusterError):
+            return _after(work, outcome)
+        if result.again_seconds is not None:
+            return Release(work, result.again_seconds)
+        return Release(work, backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds))
 
     async def _try_again(self, work: Work, error: ClusterError) -> None:
         """Nothing is written of a failure that is likely to be over at the next attempt."""
-        attempts = work.attempts + 1
         async with self._store.system_write("reconciler") as transaction:
-            await work_queue.release(
-                transaction,
-                work,
-                due_in_seconds=after_error(error, attempts),
-                attempts=attempts,
-                error=error.message,
-            )
+            await work_queue.release(transaction, [_after(work, error)])
 
     async def _remove(self, work: Work) -> None:
         async with self._store.system_write("reconciler") as transaction:
-            if await work_queue.hold(transaction, work):
+            if await work_queue.hold(transaction, [work]):
                 await work_queue.remove(transaction, work.resource_type, work.resource_id)
 
     async def _enqueue_again(self, work: Work) -> None:
@@ -261,14 +288,15 @@ class Worker:
 
     async def _give_up(self, work: Work) -> None:
         attempts = work.attempts + 1
+        seconds = backoff_seconds(attempts, 2.0, 300.0)
+        given_up = Release(work, seconds, attempts, "internal error, see the server's log")
         try:
             async with self._store.system_write("reconciler") as transaction:
-                await work_queue.release(
-                    transaction,
-                    work,
-                    due_in_seconds=backoff_seconds(attempts, 2.0, 300.0),
-                    attempts=attempts,
-                    error="internal error, see the server's log",
-                )
+                await work_queue.release(transaction, [given_up])
         except PilothouseError as error:
             log.warning("work cannot be released", reason=error.reason, resource_id=work.resource_id)
+
+
+def _after(work: Work, error: ClusterError) -> Release:
+    attempts = work.attempts + 1
+    return Release(work, after_error(error, attempts), attempts, error.message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import text
 
@@ -16,23 +16,25 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 # Mostly nothing is pending, and then the rest is not looked at.
-_WAITS = text("""
+_WAIT = text("""
 WITH pending AS (
-    SELECT 'config_map' AS kind, name FROM config_maps
-    WHERE namespace_id = :namespace_id AND observed_generation < generation AND deletion_requested_at IS NULL
+    SELECT 'config_map' AS kind, namespace_id, name FROM config_maps
+    WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[]))
+      AND observed_generation < generation AND deletion_requested_at IS NULL
     UNION ALL
-    SELECT 'secret', name FROM secrets
-    WHERE namespace_id = :namespace_id AND observed_generation < generation AND deletion_requested_at IS NULL)
-SELECT 1 FROM pending AS p JOIN containers AS c ON c.id = :container_id
-WHERE EXISTS (SELECT FROM environment_variables AS e
-              WHERE e.container_id = c.id AND e.value_from = p.kind AND e.source_name = p.name)
+    SELECT 'secret', namespace_id, name FROM secrets
+    WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[]))
+      AND observed_generation < generation AND deletion_requested_at IS NULL)
+SELECT DISTINCT c.id FROM pending AS p JOIN containers AS c ON c.namespace_id = p.namespace_id
+WHERE c.id = ANY(CAST(:container_ids AS bigint[]))
+  AND (EXISTS (SELECT FROM environment_variables AS e
+               WHERE e.container_id = c.id AND e.value_from = p.kind AND e.source_name = p.name)
    OR jsonb_path_exists(c.spec, '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
                         jsonb_build_object('kind', p.kind, 'name', p.name))
    OR (p.kind = 'secret' AND jsonb_path_exists(c.spec, '$.image_pull_secrets[*] ? (@ == $name)',
                                                jsonb_build_object('name', p.name)))
    OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
-              WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name)
-LIMIT 1
+              WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name))
 """)
 
 
@@ -82,10 +84,13 @@ async def known_config_uids(transaction: ReadTransaction, uids: Sequence[str]) -
     return {row.uid for row in rows}
 
 
-async def waits_for_configs(transaction: ReadTransaction, container: Container) -> bool:
-    """Returns whether a config map or secret that the container reads has a generation that is not applied yet.
+async def those_that_wait(transaction: ReadTransaction, containers: Collection[Container]) -> set[int]:
+    """Returns the ids of those that read a config map or secret with a generation that is not applied yet.
 
-    Its pods would start with the former values, or not at all. One that the cluster refused is not waited for.
+    Their pods would start with the former values, or not at all. One that the cluster refused is not waited for.
     """
-    parameters = {"namespace_id": container.namespace_id, "container_id": container.id}
-    return (await transaction.connection.execute(_WAITS, parameters)).first() is not None
+    parameters = {
+        "namespace_ids": sorted({int(container.namespace_id) for container in containers}),
+        "container_ids": sorted(int(container.id) for container in containers),
+    }
+    return {row.id for row in await transaction.connection.execute(_WAIT, parameters)}

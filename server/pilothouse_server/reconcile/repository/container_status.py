@@ -12,7 +12,7 @@ All is set-based: one statement each for the rows, the history and the pods of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -64,8 +64,10 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 _LOCK_IDS = text(
-    "SELECT id FROM containers WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+    "SELECT id, row_version FROM containers "
+    "WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
 )
+_LOCK_FREE_IDS = text(f"{_LOCK_IDS.text} SKIP LOCKED")
 _LOCK_FREE = text("""
 SELECT c.id FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
 WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
@@ -162,14 +164,29 @@ WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' 
 """)
 
 
-async def find(transaction: ReadTransaction, container_id: int) -> Container | None:
-    """Returns the container; None where it is gone."""
-    return await repository.get(transaction, container_id)
+async def find_many(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, Container]:
+    """Returns containers by id, without those that are gone."""
+    return {int(each.id): each for each in await repository.get_many(transaction, ids)}
 
 
-async def lock_ids(transaction: Transaction, ids: Sequence[int]) -> list[Container]:
-    """Locks and returns containers, waiting for whoever holds them; missing ones are left out."""
-    return await _loaded(transaction, await transaction.connection.execute(_LOCK_IDS, {"ids": list(ids)}))
+async def lock_found(
+    transaction: Transaction, found: Mapping[int, Container], *, wait: bool
+) -> dict[int, Container]:
+    """Locks containers that were found before, and returns them by id as they are now.
+
+    Missing ones are left out, and those that somebody holds unless they are waited for. Most have not changed since,
+    and are not read again; what a container shows of its volumes may have, without a change of its own row.
+    """
+    statement = _LOCK_IDS if wait else _LOCK_FREE_IDS
+    locked = (await transaction.connection.execute(statement, {"ids": list(found)})).all()
+    same = {
+        row.id: found[row.id]
+        for row in locked
+        if found[row.id].row_version == row.row_version and not found[row.id].volumes
+    }
+    changed = [row.id for row in locked if row.id not in same]
+    read = await repository.get_many(transaction, changed) if changed else []
+    return same | {int(each.id): each for each in read}
 
 
 async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Container]:

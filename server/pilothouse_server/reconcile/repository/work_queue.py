@@ -10,8 +10,8 @@ Lock order, the same as in every mutation: the resource's row first, its work ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import text
@@ -31,6 +31,15 @@ class Work(msgspec.Struct, frozen=True):
     attempts: int
     lease_owner: str
     lease_epoch: int
+
+
+class Release(msgspec.Struct, frozen=True):
+    """The end of a lease: the row is due again in `due_in_seconds`, after so many failed `attempts`."""
+
+    work: Work
+    due_in_seconds: float
+    attempts: int = 0
+    error: str = ""
 
 
 # The last row tells when more is due; a lease that ends is such a time, too. By one time for both: what is not due for
@@ -77,20 +86,25 @@ RETURNING work.resource_type, work.resource_id
 """)
 
 _HOLD = text("""
-SELECT 1 FROM reconcile_work
-WHERE resource_type = :resource_type AND resource_id = :resource_id
-  AND lease_epoch = :lease_epoch AND lease_owner = :lease_owner FOR UPDATE
+SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
+JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), CAST(:owners AS text[]))
+  AS held_lease (resource_type, resource_id, lease_epoch, lease_owner)
+  USING (resource_type, resource_id, lease_epoch, lease_owner)
+ORDER BY work.resource_type, work.resource_id FOR UPDATE OF work
 """)
 
 # Work that was asked for during the lease is due before its end, and stays due.
 _RELEASE = text("""
-UPDATE reconcile_work
-SET due_at = LEAST(CASE WHEN due_at < leased_until THEN due_at END,
-                   clock_timestamp() + make_interval(secs => :seconds)),
-    lease_owner = NULL, leased_until = NULL, last_error = CAST(:error AS text), updated_at = clock_timestamp(),
-    attempts = CASE WHEN due_at < leased_until THEN 0 ELSE :attempts END
-WHERE resource_type = :resource_type AND resource_id = :resource_id
-  AND lease_epoch = :lease_epoch AND lease_owner = :lease_owner
+UPDATE reconcile_work AS work
+SET due_at = LEAST(CASE WHEN work.due_at < work.leased_until THEN work.due_at END,
+                   clock_timestamp() + make_interval(secs => done.seconds)),
+    lease_owner = NULL, leased_until = NULL, last_error = done.error, updated_at = clock_timestamp(),
+    attempts = CASE WHEN work.due_at < work.leased_until THEN 0 ELSE done.attempts END
+FROM unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), CAST(:owners AS text[]),
+            CAST(:seconds AS double precision[]), CAST(:attempts AS integer[]), CAST(:errors AS text[]))
+  AS done (resource_type, resource_id, lease_epoch, lease_owner, seconds, attempts, error)
+WHERE work.resource_type = done.resource_type AND work.resource_id = done.resource_id
+  AND work.lease_epoch = done.lease_epoch AND work.lease_owner = done.lease_owner
 """)
 
 _REMOVE = text(
@@ -156,32 +170,29 @@ async def lease(
 
 async def renew(transaction: Transaction, leased: Sequence[Work], *, lease_seconds: float) -> list[Work]:
     """Renews leases; returns the work whose lease was still held."""
+    rows = await transaction.connection.execute(_RENEW, {**_keys(leased), "lease_seconds": lease_seconds})
+    return _those(leased, rows)
+
+
+async def hold(transaction: Transaction, leased: Sequence[Work]) -> list[Work]:
+    """Locks work rows, in the order of their keys; returns the work whose lease is held.
+
+    Of the rest, nothing may be written.
+    """
+    return _those(leased, await transaction.connection.execute(_HOLD, _keys(leased)))
+
+
+async def release(transaction: Transaction, releases: Sequence[Release]) -> None:
+    """Ends leases; where more work came meanwhile, the row is due again at once. A lease that is lost is left alone."""
+    if not releases:
+        return
     parameters = {
-        "types": [work.resource_type for work in leased],
-        "ids": [work.resource_id for work in leased],
-        "epochs": [work.lease_epoch for work in leased],
-        "owners": [work.lease_owner for work in leased],
-        "lease_seconds": lease_seconds,
+        **_keys([release.work for release in releases]),
+        "seconds": [release.due_in_seconds for release in releases],
+        "attempts": [release.attempts for release in releases],
+        "errors": [release.error or None for release in releases],
     }
-    rows = await transaction.connection.execute(_RENEW, parameters)
-    renewed = {(row.resource_type, row.resource_id) for row in rows}
-    return [work for work in leased if (work.resource_type, work.resource_id) in renewed]
-
-
-async def hold(transaction: Transaction, work: Work) -> bool:
-    """Locks the work row. Returns False where the lease is lost: then nothing may be written."""
-    found = await transaction.connection.execute(_HOLD, _key(work))
-    return found.first() is not None
-
-
-async def release(
-    transaction: Transaction, work: Work, *, due_in_seconds: float, attempts: int = 0, error: str = ""
-) -> None:
-    """Ends the lease; the row is due again in `due_in_seconds`, or at once if more work came meanwhile."""
-    await transaction.connection.execute(
-        _RELEASE,
-        {**_key(work), "seconds": due_in_seconds, "attempts": attempts, "error": error or None},
-    )
+    await transaction.connection.execute(_RELEASE, parameters)
 
 
 async def remove(transaction: Transaction, resource_type: str, resource_id: int) -> None:
@@ -223,10 +234,15 @@ async def requeue_failed(transaction: Transaction, cluster_name: str) -> None:
     await transaction.connection.execute(_REQUEUE_FAILED, {"cluster_name": cluster_name})
 
 
-def _key(work: Work) -> dict[str, object]:
+def _keys(leased: Sequence[Work]) -> dict[str, object]:
     return {
-        "resource_type": work.resource_type,
-        "resource_id": work.resource_id,
-        "lease_epoch": work.lease_epoch,
-        "lease_owner": work.lease_owner,
+        "types": [work.resource_type for work in leased],
+        "ids": [work.resource_id for work in leased],
+        "epochs": [work.lease_epoch for work in leased],
+        "owners": [work.lease_owner for work in leased],
     }
+
+
+def _those(leased: Sequence[Work], rows: Iterable[Any]) -> list[Work]:
+    found = {(row.resource_type, row.resource_id) for row in rows}
+    return [work for work in leased if (work.resource_type, work.resource_id) in found]

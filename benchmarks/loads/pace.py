@@ -1,0 +1,79 @@
+"""Containers made through the API by so many callers, until the cluster shows a Deployment of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import grpc.aio
+
+from benchmarks.child import answering
+from benchmarks.loads import arrivals
+from pilothouse.container.v1 import container_pb2 as pb
+
+_LIMIT_SECONDS = 300.0
+_CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
+
+
+async def create(
+    address: str,
+    token: str,
+    kubeconfig: dict[str, Any],
+    namespaces: list[str],
+    count: int,
+    concurrency: int,
+    services: bool,
+) -> dict[str, float]:
+    """Seconds until all calls are `answered`, and until all Deployments are `there`; and how many `calls` it were."""
+    async with (
+        arrivals.session(kubeconfig) as cluster,
+        grpc.aio.insecure_channel(address) as channel,
+        asyncio.timeout(_LIMIT_SECONDS),
+    ):
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CREATE)
+        seen = asyncio.create_task(arrivals.arrived(cluster, await arrivals.version(cluster), count))
+        wanted = iter(range(count))
+        metadata = (("authorization", f"Bearer {token}"),)
+
+        async def one_caller(numbers: Iterator[int]) -> None:
+            for number in numbers:
+                namespace = namespaces[number % len(namespaces)]
+                await call(_request(namespace, f"made-{number}", services), metadata=metadata)
+
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(one_caller(wanted))
+        answered = time.monotonic()
+        return {"answered": answered - began, "there": await seen - began, "calls": count}
+
+
+def _request(namespace: str, name: str, services: bool) -> bytes:
+    container = pb.Container(
+        name=name,
+        image="nginx:1.27",
+        env=[
+            pb.EnvVar(name="FIRST", value="a value of some length"),
+            pb.EnvVar(name="SECOND", value="a value of some length"),
+        ],
+        ports=[pb.Port(name="http", container_port=8080)] if services else [],
+        resources=pb.Resources(
+            cpu_request="1m", cpu_limit="500m", memory_request="1Mi", memory_limit="256Mi"
+        ),
+        labels={"app": "made"},
+    )
+    return pb.CreateContainerRequest(
+        namespace=namespace, container=container, request_id=str(uuid4())
+    ).SerializeToString()
+
+
+def main() -> None:
+    """The process."""
+    answering({"create": create})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Row 14: containers made through the API until their Deployments exist, against a bare client that applies them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from statistics import median
+
+import orjson
+
+from benchmarks.measure import Figure, Pairs, Run, Series, compared
+from benchmarks.world import World
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient
+
+_CALLERS = 16
+_NAMESPACES = [f"pace-{number}" for number in range(_CALLERS)]
+# Room for the pods of all: a hundred to a node, as on real ones.
+_PODS_OF_A_NODE = 100
+# A thousand where five thousand pods are looked at, fewer in short runs.
+_SHARE = 5
+_GOAL = 1.5
+_POLL_SECONDS = 0.1
+_LIMIT_SECONDS = 60.0
+
+
+async def deployments(world: World) -> AsyncIterator[Figure]:
+    """Each run on a server and a cluster that are new: Deployments alone, then with a Service each."""
+    for services in (False, True):
+        yield await _measured(world, services)
+
+
+async def _measured(world: World, services: bool) -> Figure:
+    values, bases, answered = [], [], []
+    for number in range(world.scale.bring_ups):
+        bases.append(Run(await _bare(world, services)))
+        file = world.directory / f"kubeconfig_pace_{int(services)}_{number}.json"
+        run, seconds = await _product(world, services, file)
+        values.append(run)
+        answered.append(seconds)
+    also = ", a Service each" if services else ""
+    return compared(
+        "14",
+        f"{_count(world):,} containers made by {_CALLERS} callers{also}: until their Deployments exist",
+        "s",
+        Pairs(Series(tuple(values)), Series(tuple(bases))),
+        "bare client",
+        ("≤", _GOAL),
+        notes=(
+            f"medians of {world.scale.bring_ups}, each on a new cluster; the calls were answered after "
+            f"{median(answered):.1f} s",
+            "both wait for the simulated cluster, which shares a core with PostgreSQL and the one who asks",
+        ),
+    )
+
+
+async def _bare(world: World, services: bool) -> float:
+    async with world.children(
+        ("loads.cluster", world.cores.asking), ("baselines.applying", world.cores.serving)
+    ) as (cluster, bare):
+        kubeconfig = await cluster.ask("start", nodes=_nodes(world))
+        await bare.ask("prepare", kubeconfig=kubeconfig, namespaces=_NAMESPACES)
+        seconds: float = await bare.ask(
+            "apply",
+            kubeconfig=kubeconfig,
+            namespaces=_NAMESPACES,
+            count=_count(world),
+            concurrency=_CALLERS,
+            services=services,
+        )
+        return seconds
+
+
+async def _product(world: World, services: bool, file: Path) -> tuple[Run, float]:
+    """The run until the Deployments exist, and the seconds until the calls were answered."""
+    async with (
+        world.database(reconciled=True) as database,
+        world.children(("loads.cluster", world.cores.asking), ("loads.pace", world.cores.asking)) as (
+            cluster,
+            callers,
+        ),
+    ):
+        kubeconfig = await cluster.ask("start", nodes=_nodes(world))
+        await asyncio.to_thread(file.write_bytes, orjson.dumps(kubeconfig))
+        async with world.product(database, kubeconfig=file) as product:
+            client = await product.administrator()
+            try:
+                await _prepare(client)
+            finally:
+                await client.close()
+            made = asyncio.ensure_future(
+                callers.ask(
+                    "create",
+                    address=product.address,
+                    token=await product.token(),
+                    kubeconfig=kubeconfig,
+                    namespaces=_NAMESPACES,
+                    count=_count(world),
+                    concurrency=_CALLERS,
+                    services=services,
+                )
+            )
+            run = await world.metered(product.process_id, database, made, "there")
+            return run, made.result()["answered"]
+
+
+async def _prepare(client: AsyncClient) -> None:
+    """Makes the namespaces, and waits until the cluster has them."""
+    quota = namespace_pb2.ResourceQuota(containers=1_000_000)
+    for name in _NAMESPACES:
+        await client.namespaces.create(namespace=namespace_pb2.Namespace(name=name, resource_quota=quota))
+    async with asyncio.timeout(_LIMIT_SECONDS):
+        while True:
+            seen = [await client.namespaces.get(name=name) for name in _NAMESPACES]
+            if not any(namespace.reconciling for namespace in seen):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _count(world: World) -> int:
+    return world.scale.pods // _SHARE
+
+
+def _nodes(world: World) -> int:
+    return 1 + _count(world) // _PODS_OF_A_NODE

@@ -1,0 +1,109 @@
+"""What comes while something is being written is written next, all of it in one go.
+
+The first who comes writes what is there and the others wait; who waited longest writes next, with all that has come
+meanwhile. Where more are known to come, they are waited for, for a moment, or as long as the last write took: one by
+itself is written at once, and a server that has much else to do writes seldom, and much.
+
+One that cannot be written must not keep the others from it: where a write of several fails, each is written by itself,
+and so is each that a write of several leaves out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Generic, TypeVar
+
+from pilothouse_server.errors import Unavailable
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+Answer = TypeVar("Answer")
+
+MOST_GATHER_SECONDS = 0.25
+_AWAY = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY")
+
+
+def is_away(error: Exception) -> bool:
+    """Returns whether the database is away, so that others need not try."""
+    return isinstance(error, Unavailable) and error.reason in _AWAY
+
+
+class _Entry(Generic[Key, Item, Answer]):
+    __slots__ = ("answer", "error", "item", "key", "over")
+
+    def __init__(self, key: Key, item: Item) -> None:
+        self.key = key
+        self.item = item
+        self.over = False
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+
+
+class Together(Generic[Key, Item, Answer]):
+    """`write` gets at most `most` items and returns the answers by key; of several it may leave some out.
+
+    Who will have something to write says so by `expected`.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item]], Awaitable[Mapping[Key, Answer]]],
+        *,
+        most: int,
+        gather_seconds: float,
+    ) -> None:
+        self._write = write
+        self._most = most
+        self._gather_seconds = gather_seconds
+        self._took = 0.0
+        self._expected: set[Key] = set()
+        self._waiting: list[_Entry[Key, Item, Answer]] = []
+        self._turn = asyncio.Lock()
+
+    @contextmanager
+    def expected(self, key: Key) -> Iterator[None]:
+        """While in it, others wait for a moment for what this one may write."""
+        self._expected.add(key)
+        try:
+            yield
+        finally:
+            self._expected.discard(key)
+
+    async def write(self, key: Key, item: Item) -> Answer:
+        """Returns the answer once it is written. Raises what its writing raises."""
+        self._expected.discard(key)
+        entry: _Entry[Key, Item, Answer] = _Entry(key, item)
+        self._waiting.append(entry)
+        try:
+            async with self._turn:
+                if not entry.over:
+                    await self._write_some()
+        finally:
+            if not entry.over:
+                self._waiting.remove(entry)
+        if entry.error is not None:
+            raise entry.error
+        if entry.answer is not None:
+            return entry.answer
+        return (await self._write([item]))[key]
+
+    async def _write_some(self) -> None:
+        """The entry whose turn it is stands first: turns are given in the order of arrival."""
+        if self._expected and len(self._waiting) < self._most:
+            await asyncio.sleep(max(self._gather_seconds, min(self._took, MOST_GATHER_SECONDS)))
+        entries = self._waiting[: self._most]
+        began = monotonic()
+        try:
+            answers = await self._write([entry.item for entry in entries])
+        except Exception as error:  # noqa: BLE001 - told to those whom it concerns
+            together = len(entries) > 1 and not is_away(error)
+            for entry in entries:
+                entry.error = None if together else error
+            answers = {}
+        self._took = monotonic() - began
+        del self._waiting[: len(entries)]
+        for entry in entries:
+            entry.over, entry.answer = True, answers.get(entry.key)

@@ -1,0 +1,374 @@
+"""Much work at once: taken, loaded and written back in batches, of which no part can hold up or spoil another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pilothouse_server.clusters.operations import registration
+from pilothouse_server.containers.model import Container, Port
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import create as create_namespace
+from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
+from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler, LoadedContainer
+from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
+from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.resource_reconciler import Result
+from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
+from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.reconcile.repository.work_queue import Work
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.values.resources import NamespaceId
+from pilothouse_simulator.values.resources import DEPLOYMENTS as SIMULATED_DEPLOYMENTS
+from tests.reconcile.world import RECONCILERS, World
+from tests.waiting import poll_until, within
+
+SETTINGS = WorkerSettings(poll_seconds=0.02, lease_seconds=10.0)
+SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
+MANY = 6
+
+
+@asynccontextmanager
+async def working(
+    here: World, reconcilers: Reconcilers = RECONCILERS, settings: WorkerSettings = SETTINGS
+) -> AsyncIterator[None]:
+    """One worker, and nobody who observes."""
+    client = await here.connect("local")
+
+    async def connect(_: str) -> ClusterClient:
+        return client
+
+    clients = ClusterClients(connect)
+    worker = Worker(here.store, clients, AppliedGenerations(), settings, reconcilers=reconcilers)
+    running = asyncio.ensure_future(worker.run())
+    try:
+        yield
+    finally:
+        await cancel_and_wait(running)
+
+
+async def applied_namespace(here: World) -> None:
+    """A namespace that its cluster has."""
+    await here.namespace()
+    async with working(here):
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+
+
+async def make_many(here: World) -> list[Container]:
+    """So many containers whose work is due at once."""
+    return [await here.create(f"web-{number}") for number in range(MANY)]
+
+
+async def applied(here: World) -> set[str]:
+    """The names of the containers that were dealt with."""
+    return {
+        row["name"] for row in await here.rows("SELECT name FROM containers WHERE observed_generation > 0")
+    }
+
+
+class Sabotaged(ContainerReconciler):
+    """Fails where `where` says, whenever the container with this name is among those that it is given.
+
+    `batches`: how many it was given at once, by what it did with them.
+    """
+
+    def __init__(self, where: str, name: str) -> None:
+        self.where = where
+        self.name = name
+        self.batches: dict[str, list[int]] = {"load": [], "write": []}
+
+    async def load(
+        self, transaction: ReadTransaction, works: Sequence[Work]
+    ) -> Mapping[Work, LoadedContainer]:
+        self.batches["load"].append(len(works))
+        loaded = await super().load(transaction, works)
+        self._fail("load", [each.container for each in loaded.values()])
+        return loaded
+
+    async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
+        self._fail("act", [loaded.container])
+        return await super().act(client, loaded)
+
+    async def write_progress(
+        self,
+        transaction: Transaction,
+        progresses: Sequence[tuple[Container, LoadedContainer, ContainerProgress]],
+    ) -> Sequence[Result]:
+        self.batches["write"].append(len(progresses))
+        written = await super().write_progress(transaction, progresses)
+        self._fail("write", [row for row, _, _ in progresses])
+        return written
+
+    def _fail(self, where: str, containers: Sequence[Container]) -> None:
+        if where == self.where and any(container.name == self.name for container in containers):
+            raise RuntimeError("sabotaged")
+
+
+@pytest.mark.parametrize("where", ["load", "act", "write"])
+async def test_one_that_fails_does_not_hold_up_the_others_of_its_batch(here: World, where: str) -> None:
+    await applied_namespace(here)
+    await make_many(here)
+    sabotaged = Sabotaged(where, "web-3")
+
+    async def failed() -> list[dict[str, Any]]:
+        return await here.rows("SELECT resource_id, last_error FROM reconcile_work WHERE attempts > 0")
+
+    async with working(here, {"container": sabotaged, "namespace": NamespaceReconciler()}):
+        others = {f"web-{number}" for number in range(MANY)} - {"web-3"}
+        await poll_until(lambda: applied(here), lambda names: names == others)
+        (row,) = await poll_until(failed, bool)
+        assert row["last_error"] == "internal error, see the server's log"
+        # They did come together.
+        assert max(sabotaged.batches["load"]) == MANY
+        assert max(sabotaged.batches["write"]) > 1
+        # And it is done as soon as it can be.
+        sabotaged.where = ""
+        async with here.database.system() as sql:
+            await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp() WHERE attempts > 0")
+        await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+
+
+async def test_a_row_that_somebody_holds_is_waited_for_alone(here: World) -> None:
+    await applied_namespace(here)
+    held, *_ = await make_many(here)
+    async with here.database.system() as sql:
+        async with sql.transaction():
+            await sql.execute("SELECT FROM containers WHERE id = $1 FOR UPDATE", held.id)
+            async with working(here):
+                others = {f"web-{number}" for number in range(1, MANY)}
+                await poll_until(lambda: applied(here), lambda names: names == others)
+        async with working(here):
+            await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+
+
+async def test_of_a_batch_those_are_written_whose_lease_is_held(here: World) -> None:
+    """Another server leases one of them while it is applied: that one's status is the other's to write."""
+    await applied_namespace(here)
+    lost, *_ = await make_many(here)
+
+    class Robbed(ContainerReconciler):
+        async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
+            acted = await super().act(client, loaded)
+            if loaded.container.id == lost.id:
+                async with here.database.system() as sql:
+                    await sql.execute(
+                        "UPDATE reconcile_work SET lease_epoch = lease_epoch + 1, lease_owner = 'other', "
+                        "leased_until = clock_timestamp() + interval '1 hour' "
+                        "WHERE resource_type = 'container' AND resource_id = $1",
+                        lost.id,
+                    )
+            return acted
+
+    async with working(here, {"container": Robbed(), "namespace": NamespaceReconciler()}):
+        others = {f"web-{number}" for number in range(1, MANY)}
+        await poll_until(lambda: applied(here), lambda names: names == others)
+
+        async def asked_for_again() -> Any:
+            query = "SELECT * FROM reconcile_work WHERE lease_owner = 'other' AND due_at < leased_until"
+            return await here.rows(query)
+
+        # What it did to the cluster is looked at again by whoever has the work.
+        await poll_until(asked_for_again, bool)
+    assert await applied(here) == others
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of ours runs after this."""
+
+
+@pytest.mark.parametrize("where", ["load", "act"])
+async def test_killed_between_the_lease_of_a_batch_and_its_end_the_next_finishes(
+    here: World, where: str
+) -> None:
+    await applied_namespace(here)
+    await make_many(here)
+
+    class Dying(ContainerReconciler):
+        async def load(
+            self, transaction: ReadTransaction, works: Sequence[Work]
+        ) -> Mapping[Work, LoadedContainer]:
+            if where == "load":
+                raise Killed
+            return await super().load(transaction, works)
+
+        async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
+            if loaded.container.name == "web-3":
+                raise Killed
+            return await super().act(client, loaded)
+
+    async with here.store.system_write("test") as transaction:
+        works = await work_queue.lease(
+            transaction, "local", rows=MANY, owner="killed", lease_seconds=SHORT.lease_seconds
+        )
+    client = await here.connect("local")
+
+    async def connect(_: str) -> ClusterClient:
+        return client
+
+    reconcilers: Reconcilers = {"container": Dying()}
+    dying = Worker(here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=reconcilers)
+    with pytest.RaisesGroup(Killed, flatten_subgroups=True):
+        await dying.reconcile(works)
+    assert "web-3" not in await applied(here)
+    async with working(here, settings=SHORT):
+        await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+    rows = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
+    assert {row["lease_epoch"] for row in rows} <= {1, 2, 3}
+
+
+async def test_a_lease_is_kept_while_the_work_waits_to_be_loaded(here: World) -> None:
+    """A server that is busy with calls takes longer to load a batch than a lease lasts."""
+    await applied_namespace(here)
+    await make_many(here)
+
+    async def ends() -> Any:
+        query = "SELECT max(leased_until) AS ends FROM reconcile_work WHERE resource_type = 'container'"
+        return (await here.rows(query))[0]["ends"]
+
+    class Slow(ContainerReconciler):
+        async def load(
+            self, transaction: ReadTransaction, works: Sequence[Work]
+        ) -> Mapping[Work, LoadedContainer]:
+            first = await ends()
+            await poll_until(ends, lambda now: (now - first).total_seconds() > 1.0, what="renewals")
+            return await super().load(transaction, works)
+
+    slow: Reconcilers = {"container": Slow(), "namespace": NamespaceReconciler()}
+    async with working(here, slow, WorkerSettings(poll_seconds=0.02, lease_seconds=1.0)):
+        await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+    rows = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
+    assert {row["lease_epoch"] for row in rows} == {1}
+
+
+async def test_a_cluster_that_does_not_answer_costs_those_alone_who_ask_for_it(here: World) -> None:
+    await here.change(lambda tx: registration.put_configured(tx, "silent", here.cluster.url))
+    # More than the workers of one cluster.
+    wanted = [
+        Namespace(id=NamespaceId(0), uid="", name=name, kubernetes_name="", cluster_name="silent")
+        for name in ("silent-1", "silent-2", "silent-3")
+    ]
+    for each in wanted:
+        await here.change(partial(create_namespace, wanted=each, adopt=False, may_adopt=False))
+    client = await here.connect("local")
+    asked = asyncio.Event()
+
+    async def connect(name: str) -> ClusterClient:
+        if name == "silent":
+            asked.set()
+            await asyncio.Event().wait()
+        return client
+
+    few = WorkerSettings(poll_seconds=0.02, lease_seconds=10.0, workers_per_cluster=2)
+    clients = ClusterClients(connect)
+    worker = Worker(here.store, clients, AppliedGenerations(), few, reconcilers=RECONCILERS)
+    running = asyncio.ensure_future(worker.run())
+    try:
+        async with within(5.0):
+            await asked.wait()
+        await here.namespace()
+        await make_many(here)
+        await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+    finally:
+        await cancel_and_wait(running)
+        await clients.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "requests"),
+    [
+        ({}, ["PATCH deployments/web"]),
+        (
+            {"ports": (Port(container_port=80, service_name="web", service_port=80),)},
+            ["GET services/web", "PATCH deployments/web", "PATCH services/web"],
+        ),
+        ({"replicas": 3}, ["PATCH deployments/web", "PATCH deployments/web/scale", "PATCH deployments/web"]),
+    ],
+)
+async def test_a_new_container_costs_no_needless_requests(
+    here: World, fields: dict[str, Any], requests: list[str]
+) -> None:
+    await applied_namespace(here)
+    asked: list[str] = []
+    here.cluster.faults.on_request = lambda method, path: asked.append(
+        f"{method} {path.partition('/namespaces/shop/')[2].partition('?')[0]}"
+    )
+    await here.create(**fields)
+    async with working(here):
+        row = await here.until(lambda row: not row.reconciling)
+    assert asked == requests
+    assert {(each.type, each.status) for each in row.observed.conditions} >= {
+        ("Applied", "True"),
+        ("Drifted", "False"),
+    }
+
+
+@pytest.mark.parametrize("managed", [True, False])
+async def test_what_somebody_else_has_under_the_name_is_left_alone(here: World, managed: bool) -> None:
+    """Also where nobody is known to manage its fields, so that no apply would conflict."""
+    await applied_namespace(here)
+    client = await here.connect("local")
+    labels = {"app": "theirs"}
+    theirs = {
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "web", "image": "theirs:1"}]},
+            },
+        },
+    }
+    service = {"metadata": {"name": "api", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}}
+    await here.apply_as(
+        "them", "/apis/apps/v1/namespaces/shop/deployments/web", _document("apps/v1", "Deployment", theirs)
+    )
+    await here.apply_as("them", "/api/v1/namespaces/shop/services/api", _document("v1", "Service", service))
+    if not managed:
+        nobodys: dict[str, Any] = {"metadata": {"managedFields": [{}]}}
+        await client.merge_patch(DEPLOYMENTS, "shop", "web", nobodys)
+        await client.merge_patch(SERVICES, "shop", "api", nobodys)
+    before = [await client.read(DEPLOYMENTS, "shop", "web"), await client.read(SERVICES, "shop", "api")]
+    port = Port(container_port=80, service_name="api", service_port=80)
+    await here.create("web")
+    await here.create("api", ports=(port,))
+    async with working(here):
+        for name in ("web", "api"):
+            row = await here.until(lambda row: row.observed.reason == "NameTaken", name)
+            assert row.observed.status == "failed"
+    after = [await client.read(DEPLOYMENTS, "shop", "web"), await client.read(SERVICES, "shop", "api")]
+    assert [each["spec"] for each in after] == [each["spec"] for each in before]
+    assert [each["metadata"].get("labels") for each in after] == [None, None]
+    # Nothing of a container is made whose Service cannot be.
+    assert await client.find(DEPLOYMENTS, "shop", "api") is None
+
+
+def _document(version: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": version, "kind": kind, **body}
+
+
+async def test_work_is_done_while_more_and_more_is_asked_for(here: World) -> None:
+    """Sixteen callers go on until a Deployment is there; they give up after so many calls, and then it is late."""
+    most = 400
+    made = 0
+
+    async def one_caller() -> None:
+        nonlocal made
+        while made < most and not here.cluster.store.list(SIMULATED_DEPLOYMENTS, "shop"):
+            made += 1
+            await here.create(f"web-{made}")
+
+    async with here.reconciling():
+        await here.namespace()
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+        await asyncio.gather(*(one_caller() for _ in range(16)))
+        assert made < most
