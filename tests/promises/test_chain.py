@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
+import pytest
+
+from tests.conftest import connection, number_changes
 from tests.promises.chain import broken_links
 from tests.promises.requests import OWN
+from tests.promises.test_first_states import create, numbering_held
 from tests.promises.test_recorded_calls import GARBAGE
 from tests.promises.test_watches import write
 from tests.promises.world import World
@@ -47,3 +52,30 @@ async def test_the_chain_holds_and_every_alteration_is_found(world: World) -> No
             assert await broken_links(sql) != [], statement
             await undone.rollback()
         assert await broken_links(sql) == []
+
+
+async def test_an_alteration_before_the_numbering_is_found(world: World) -> None:
+    """The hash is made by the server, beside the record; the database only takes it on."""
+    async with connection(world.server.database.admin_dsn) as sql:
+        with numbering_held(world):
+            await create(world, "web")
+            altered = await sql.fetchval(
+                "UPDATE pending_changes SET records = ARRAY(SELECT jsonb_populate_record(r::pending_record_row, "
+                """'{"username": "admit"}')::pending_record FROM unnest(records) AS r) RETURNING id"""
+            )
+            assert altered is not None
+        await number_changes(sql)
+        assert [fault for fault in await broken_links(sql) if "record hash" in fault]
+
+
+async def test_what_is_removed_before_the_numbering_is_no_break_of_the_chain(world: World) -> None:
+    """What the chain cannot show: a record that never was in it. Nobody but the owner may remove one."""
+    async with connection(world.server.database.admin_dsn) as sql:
+        with numbering_held(world):
+            await create(world, "web")
+            await sql.execute("DELETE FROM pending_changes")
+        await number_changes(sql)
+        assert await broken_links(sql) == []
+    async with world.server.database.system() as system:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await system.execute("DELETE FROM pending_changes")
