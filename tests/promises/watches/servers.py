@@ -116,7 +116,7 @@ async def servers(
                 "PILOTHOUSE_KUBECONFIG": str(kubeconfig),
                 "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
                 "PILOTHOUSE_LISTEN": "127.0.0.1:0",
-                "PILOTHOUSE_POOL_OPEN_CONNECTIONS": "20",
+                "PILOTHOUSE_POOL_OPEN_CONNECTIONS": "8",
                 # The campaign outlives a session's usual access token.
                 "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
                 "PILOTHOUSE_RECONCILE_WORKERS": "1",

@@ -68,7 +68,7 @@ LOG: tuple[tuple[int, str, State, str], ...] = (
 
 
 def sound() -> Recording:
-    """Four watchers, of which the third begins at a state that shows a change which is not numbered yet."""
+    """Five watchers, of which the third begins at a state that shows a change which is not numbered yet."""
     log = [
         Logged(number, CONTAINER, change, what, operation, shown)
         for number, (change, what, shown, operation) in enumerate(LOG, 1)
@@ -92,6 +92,8 @@ def sound() -> Recording:
             "late", Wanted(), [Life(2, 8, {A2.uid: A2.digest, B1.uid: B1.digest}, Changes(everything[3:]))]
         ),
         Watch("stopped", STOPPED, [Life(0, 8, {}, Changes([seen(5, ADDED, A4)]))]),
+        # Its first life ended before it was told anything.
+        Watch("brief", FRONT, [Life(), Life(0, 8, {}, Changes(front))]),
     ]
     writes = [
         Written("create", 1, 2, A1.uid, 1, A1.digest, "m1", ("op1",)),
@@ -107,6 +109,7 @@ def sound() -> Recording:
     probes = [
         Probe(GOES_ON, 0, 0, 4, "OK", "", tuple(everything[4:6])),
         Probe(GOES_ON, 2, 0, 2, "OK", "", tuple(everything[3:]), whole=True),
+        Probe(GOES_ON, 4, 0, 0, "OK", "", tuple(front), whole=True),
         Probe(ANOTHERS_FILTER, 0, 0, 4, "INVALID_ARGUMENT", "RESUME_TOKEN"),
         Probe(ANOTHERS_CALLER, 0, 0, 4, "INVALID_ARGUMENT", "RESUME_TOKEN"),
         Probe(BELOW_THE_HORIZON, 0, 0, 1, "OUT_OF_RANGE", "WATCH_HORIZON"),
@@ -215,9 +218,9 @@ BROKEN: dict[str, tuple[str, Callable[[Recording], object]]] = {
         "tokens_hold",
         lambda r: _probed(r, 1, changes=r.probes[1].changes[:-1]),
     ),
-    "a token is of use to another filter": ("tokens_hold", lambda r: _probed(r, 2, code="OK", reason="")),
-    "a token is of use to another caller": ("tokens_hold", lambda r: _probed(r, 3, code="OK", reason="")),
-    "a gap below the horizon": ("tokens_hold", lambda r: _probed(r, 4, code="OK", reason="")),
+    "a token is of use to another filter": ("tokens_hold", lambda r: _probed(r, 3, code="OK", reason="")),
+    "a token is of use to another caller": ("tokens_hold", lambda r: _probed(r, 4, code="OK", reason="")),
+    "a gap below the horizon": ("tokens_hold", lambda r: _probed(r, 5, code="OK", reason="")),
 }
 
 

@@ -101,7 +101,9 @@ def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
     found: list[Seen] = []
     unjoined = []
     for uid in at_first.keys() | later.keys() | life.first.keys():
-        joined = _joined(life.first.get(uid), at_first.get(uid), later.get(uid, ()), begun_with.get(uid, 0))
+        joined = _joined(
+            life.first.get(uid), at_first.get(uid), later.get(uid, ()), life, begun_with.get(uid)
+        )
         if joined is None:
             unjoined.append(f"the first state at {life.began} shows {uid} as it was at no time")
         else:
@@ -110,11 +112,12 @@ def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
 
 
 def _joined(
-    first: int | None, at_first: int | None, following: Sequence[Due], begun_with: int
+    first: int | None, at_first: int | None, following: Sequence[Due], life: Life, begun_with: int | None
 ) -> Sequence[Due] | None:
     """What follows on the first state of one object; None where that state is not one of the object's.
 
-    Where an object was alike at two moments, the one counts after which the watcher's own account begins.
+    Where an object was alike at two moments, the one counts after which the watcher's own account of it begins, at the
+    revision `begun_with`; None: it was told nothing of it.
     """
     candidates = [0] if first == at_first else []
     candidates += [number for number, due in enumerate(following, 1) if due.left == first]
@@ -122,7 +125,9 @@ def _joined(
         return None
     for number in candidates:
         rest = following[number:]
-        if (rest[0].seen.revision if rest else 0) == begun_with:
+        next_one = rest[0].seen.revision if rest else None
+        untold = begun_with is None and (next_one is None or next_one > life.until)
+        if untold or (next_one is not None and next_one == begun_with):
             return rest
     return following[candidates[0] :]
 

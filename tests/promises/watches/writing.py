@@ -34,7 +34,7 @@ _NEXT_OF_MAP: dict[str, dict[str, int]] = {
     _GOING: {"": 19, "create map": 1},
 }
 # A share of the mutations is of config maps.
-_MAPS = 0.12
+_MAPS = 0.3
 _METHODS = {
     "create": "CreateContainer",
     "update": "UpdateContainer",
