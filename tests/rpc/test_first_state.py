@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted, Unavailable
-from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers
+from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 
 LIMITS = AheadLimits(answers=4, size_bytes=1_000, stalled_seconds=5.0, waiting_seconds=12.0)
@@ -157,3 +158,63 @@ async def test_a_failure_comes_after_what_was_read_before() -> None:
         assert await anext(answers) == b"\x01"
         with pytest.raises(Unavailable):
             await anext(answers)
+
+
+class Turns:
+    """First states that are read until they are ended."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._tasks: list[asyncio.Task[None]] = []
+        self.reading: list[str] = []
+
+    async def begin(self, *names: str) -> None:
+        """One each; the caller is the number that its name begins with."""
+        self._tasks += [asyncio.create_task(self._read(name), name=name) for name in names]
+        await pass_time(0.1)
+
+    async def end(self, *names: str) -> None:
+        """Ends those, wherever they are."""
+        await cancel_and_wait(*(task for task in self._tasks if task.get_name() in names))
+        await pass_time(0.1)
+
+    async def _read(self, name: str) -> None:
+        async with self._readers.turn(int(name[0])):
+            self.reading.append(name)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.reading.remove(name)
+
+
+@virtual_time
+async def test_few_are_read_at_once_and_no_caller_takes_every_turn() -> None:
+    turns = Turns(Readers(most=3, most_of_one=2))
+    await turns.begin("1a", "1b", "1c", "1d", "2a", "3a")
+    assert turns.reading == ["1a", "1b", "2a"]
+    # Whose turn it is next is not decided by who has turns already.
+    await turns.end("1a")
+    assert turns.reading == ["1b", "2a", "3a"]
+    await turns.end("1c", "2a")
+    assert turns.reading == ["1b", "3a", "1d"]
+    await turns.end("1b", "3a", "1d")
+    await turns.begin("1e", "1f", "2b")
+    assert turns.reading == ["1e", "1f", "2b"]
+    await turns.end("1e", "1f", "2b")
+
+
+@virtual_time
+async def test_who_waits_too_long_for_a_turn_is_told_to_come_again() -> None:
+    readers = Readers(most=1, most_of_one=1)
+    turns = Turns(readers)
+    await turns.begin("1a")
+    for caller in (1, 2):
+        with pytest.raises(Unavailable) as refused:
+            async with readers.turn(caller):
+                raise AssertionError("there was a turn")
+        assert refused.value.reason == "TOO_MANY_FIRST_STATES"
+    await turns.end("1a")
+    async with readers.turn(2):
+        pass
+    # Nobody is remembered for having waited.
+    assert readers._callers == {}

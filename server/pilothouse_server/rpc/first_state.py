@@ -8,20 +8,27 @@ A reader that takes less than is read fills the buffer. The task then waits for 
 no longer: each time until half of the buffer is taken, and a bounded time in all. After that the transaction ends, the
 buffer is emptied, and so does the watch end with SLOW_CONSUMER, as soon as its reader can be told. It has no token yet,
 so its client begins anew.
+
+So that readers that stall cannot hold all connections together, few first states are read at once (`Readers`), and of
+one caller half as many; the next waits for its turn, with nothing held.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from pilothouse_server.errors import Unavailable
 from pilothouse_server.rpc.call import too_slow
 from pilothouse_server.tasks import cancel_and_wait
 
 T = TypeVar("T")
+# So long one waits for its turn.
+TURN_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,45 @@ class AheadLimits:
     size_bytes: int = 4 << 20
     stalled_seconds: float = 5.0
     waiting_seconds: float = 60.0
+
+
+class Readers:
+    """Which first states are read at once in this process: `most` in all, and `most_of_one` caller."""
+
+    def __init__(self, most: int = 16, most_of_one: int = 8) -> None:
+        self._most_of_one = most_of_one
+        self._all = asyncio.Semaphore(most)
+        # Callers who read or wait: how many of theirs, and which of them may read.
+        self._callers: dict[int, tuple[int, asyncio.Semaphore]] = {}
+
+    @asynccontextmanager
+    async def turn(self, caller: int) -> AsyncIterator[None]:
+        """The time of reading one.
+
+        Raises:
+            Unavailable: the turn did not come in time.
+        """
+        count, own = self._callers.get(caller, (0, asyncio.Semaphore(self._most_of_one)))
+        self._callers[caller] = count + 1, own
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(TURN_SECONDS):
+                        await stack.enter_async_context(own)
+                        await stack.enter_async_context(self._all)
+                except TimeoutError:
+                    raise Unavailable(
+                        "too many watches begin at once, try again",
+                        reason="TOO_MANY_FIRST_STATES",
+                        retry_after_seconds=1.0,
+                    ) from None
+                yield
+        finally:
+            count = self._callers[caller][0] - 1
+            if count:
+                self._callers[caller] = count, own
+            else:
+                del self._callers[caller]
 
 
 class ReadAhead(Generic[T]):

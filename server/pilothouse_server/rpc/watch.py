@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -33,7 +33,7 @@ from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
 from pilothouse_server.rpc.encoding import varint
-from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers
 from pilothouse_server.store.feed import (
     MOST_PENDING_IDS,
     Feed,
@@ -108,6 +108,7 @@ class WatchServer:
     key: bytes
     namespace_id: NamespaceIdOf
     limits: WatchLimits = field(default_factory=WatchLimits)
+    readers: Readers = field(default_factory=Readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,9 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
 
     async def read(current: ReadAhead[_Begun]) -> _Begun:
         while True:
-            async with call.read(snapshot=True) as transaction:
+            # Who resumes reads no state.
+            turn = nullcontext() if request.resume_token else server.readers.turn(call.user_id)
+            async with turn, call.read(snapshot=True) as transaction:
                 begun = await _begin(server, call, watched, wanted, transaction, current)
             if begun is not None:
                 return begun
