@@ -90,3 +90,28 @@ CREATE POLICY {table}_access_policy ON {table} TO @app@ USING ({reach}) WITH CHE
 GRANT {privileges} ON {table} TO @app@;
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO @system@;
 """)
+
+
+def caller_function(name: str, arguments: str, columns: str, comment: str, query: str) -> None:
+    """Create a function that answers a read in one message: it says who asks, and returns the rows of `query`.
+
+    It is called in a transaction of its own, with which the identity ends, and runs as the role that calls it, under
+    row-level security. Every name in `query` is qualified. Its plan is kept.
+    """
+    types = ", ".join(argument.split()[1] for argument in arguments.split(", "))
+    run(f"""
+CREATE FUNCTION {name}(p_user_id bigint, {arguments}) RETURNS TABLE ({columns})
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        PERFORM set_config('app.current_user_id', p_user_id::text, true);
+        PERFORM set_config('app.reach', public.app_reach(), true);
+        RETURN QUERY
+{query.strip()};
+    END
+    $$;
+
+COMMENT ON FUNCTION {name}(bigint, {types}) IS '{comment}';
+
+GRANT EXECUTE ON FUNCTION {name}(bigint, {types}) TO @app@;
+""")

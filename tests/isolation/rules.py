@@ -52,6 +52,8 @@ RULES: dict[str, str] = {
         WHERE n.nspname = 'public' AND x.grantee = 0""",
     "a function's search path is not pinned to the system's": """
         SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+          -- The names in a body that was parsed when it was made mean what they meant then.
+          AND (p.prosecdef OR p.prosqlbody IS NULL)
           AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)""",
     "a function is not owned by the owner": """
         SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace

@@ -47,8 +47,10 @@ _BREAKS = {
         "GRANT USAGE ON SCHEMA public TO PUBLIC",
     ],
     "a function's search path is not pinned to the system's": [
-        "ALTER FUNCTION app_sees_all() RESET search_path",
-        "ALTER FUNCTION app_sees_all() SET search_path = public",
+        "ALTER FUNCTION app_reach() RESET search_path",
+        "ALTER FUNCTION app_reach() SET search_path = public",
+        "ALTER FUNCTION app_sees_all() SECURITY DEFINER",
+        "ALTER FUNCTION read_container(bigint, text, text, integer) RESET search_path",
     ],
     "a function is not owned by the owner": ["ALTER FUNCTION app_sees_all() OWNER TO pilothouse_maintenance"],
     "the log, the events or their head can be written by a role of request handling": [

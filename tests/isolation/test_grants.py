@@ -10,7 +10,15 @@ from tests.migrations.filling import user_of
 
 
 async def _reach(database: Database, user_id: int) -> tuple[bool, list[int]]:
+    """What is computed where it is asked for, and what is computed once and kept: the same."""
+    once = await _seen(database, user_id, "SELECT set_config('app.reach', app_reach(), true)")
+    assert await _seen(database, user_id, "SELECT") == once
+    return once
+
+
+async def _seen(database: Database, user_id: int, first: str) -> tuple[bool, list[int]]:
     async with database.app(user_id) as app:
+        await app.execute(first)
         row = await app.fetchrow("SELECT app_sees_all(), app_namespace_ids()")
         seen = sorted(row[0] for row in await app.fetch("SELECT namespace_id FROM containers"))
         assert row is not None

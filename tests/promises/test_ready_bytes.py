@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1.resource_pb2 import CHANGE_TYPE_SYNCED
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.store import unready
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.unready import render_anew
 from tests.conftest import Database, number_changes
 from tests.harness import Server, running_server
+from tests.promises.calling import Caller
 from tests.promises.ready import KINDS, look
-from tests.promises.requests import OWN
+from tests.promises.requests import OWN, REQUESTS, request_for, volume, workload
 from tests.promises.world import World
 from tests.waiting import poll_until
 
@@ -172,3 +176,146 @@ async def test_messages_go_with_their_rows(full_world: World) -> None:
         before = await sql.fetchval(count, "namespace")
         await full_world.must("DeleteNamespace", {"name": OWN, "cascade": True})
         assert await sql.fetchval(count, "namespace") == before
+
+
+_GETS = ("GetContainer", "GetVolume", "GetConfigMap", "GetSecret", "GetNamespace")
+_RUNNING = """
+UPDATE containers SET status = 'running', started_at = now() - interval '1 hour', stale_since = now() WHERE name = 'web'
+"""
+
+
+async def _answers(world: World, callers: Sequence[Caller]) -> list[Any]:
+    """What each caller gets of each kind of resource; the time since a start goes on between two calls."""
+    answers = []
+    for caller in callers:
+        for method in _GETS:
+            answer = await world.must(method, {**REQUESTS[method], **_NAMES.get(method, {})}, caller)
+            if method == "GetContainer":
+                assert 3600 <= answer.container.uptime.seconds < 7200
+                answer.container.uptime.Clear()
+            answers.append(answer)
+    return answers
+
+
+_NAMES = {method: {"name": "web"} for method in ("GetVolume", "GetConfigMap", "GetSecret")}
+
+
+async def test_an_answer_from_ready_bytes_is_the_one_that_is_rendered(full_world: World) -> None:
+    """Also for a caller who sees the name of who made it no longer."""
+    application = full_world.server.application
+    maker = await full_world.make_user("maker", {OWN: "admin"})
+    for method, field, make in (
+        ("CreateContainer", "container", workload),
+        ("CreateVolume", "volume", volume),
+    ):
+        await full_world.must(method, {"namespace": OWN, field: make("made")}, maker)
+    await full_world.must("AttachVolume", {**REQUESTS["AttachVolume"], "name": "web"})
+    callers = [full_world.admin, await full_world.make_user("viewer", {OWN: "viewer"})]
+    async with full_world.sql() as sql:
+        await sql.execute(_RUNNING)
+        await sql.execute("UPDATE clusters SET stale_since = now()")
+        await render_anew(application.store, application.watched)
+        ready = await _answers(full_world, callers)
+        await sql.execute("DELETE FROM rendered_messages")
+        assert await _answers(full_world, callers) == ready
+        assert ready[1].volume.mounted_by == ["web"]
+
+        async def makers() -> list[str]:
+            made = {"namespace": OWN, "name": "made"}
+            return [
+                (await full_world.must("GetContainer", made, callers[1])).container.created_by,
+                (await full_world.must("GetVolume", made, callers[1])).volume.created_by,
+            ]
+
+        for kept in (False, True):
+            if kept:
+                await render_anew(application.store, application.watched)
+            await sql.execute("UPDATE users SET deleted_at = NULL WHERE username = 'maker'")
+            await full_world.must("GrantRole", {"username": "maker", "role": "viewer", "namespace": OWN})
+            assert await makers() == ["maker", "maker"]
+            for role in ("admin", "viewer"):
+                await full_world.call("RevokeRole", {"username": "maker", "role": role, "namespace": OWN})
+            assert await makers() == ["", ""]
+
+
+_LISTS = ("ListContainers", "ListVolumes", "ListConfigMaps", "ListSecrets", "ListNamespaces")
+_WATCHES = ("WatchContainers", "WatchVolumes", "WatchConfigs", "WatchNamespaces")
+
+
+def _items(answer: Any) -> Sequence[Any]:
+    """The resources that a page, or one answer of a watch, holds."""
+    found: list[Any] = []
+    for field, value in answer.ListFields():
+        if field.message_type is not None:
+            found += value if field.is_repeated else [value]
+    return [next(iter(each.ListFields()))[1] if type(each).__name__ == "Config" else each for each in found]
+
+
+async def _lists(world: World, caller: Caller) -> list[Any]:
+    """Every page of every list, and the first state of every watch."""
+    answers = []
+    for method in _LISTS:
+        token = ""
+        while True:
+            page = {"pageSize": 2, "pageToken": token, "orderBy": "name desc"}
+            page |= {} if method == "ListNamespaces" else {"namespace": OWN}
+            answer = await world.must(method, page, caller)
+            answers.append(answer)
+            if not (token := answer.next_page_token):
+                break
+    for method in _WATCHES:
+        rule = world.rule(method)
+        where = {} if method == "WatchNamespaces" else {"namespace": OWN}
+        async with caller.watching(rule, request_for(rule, where)) as watched:
+            async for answer in watched:
+                if answer.change_type == CHANGE_TYPE_SYNCED:
+                    break
+                answers.append(answer)
+    for answer in answers:
+        for item in _items(answer):
+            if "uptime" in item.DESCRIPTOR.fields_by_name:
+                item.ClearField("uptime")
+    return answers
+
+
+async def test_lists_and_first_states_from_ready_bytes_are_what_is_rendered(full_world: World) -> None:
+    application = full_world.server.application
+    async with full_world.sql() as sql:
+        await sql.execute(_RUNNING)
+        # Some are ready, some are not.
+        mixed = await _lists(full_world, full_world.admin)
+        await render_anew(application.store, application.watched)
+        ready = await _lists(full_world, full_world.admin)
+        await sql.execute("DELETE FROM rendered_messages")
+        rendered = await _lists(full_world, full_world.admin)
+    assert len(rendered) > 30
+    assert mixed == rendered
+    assert ready == rendered
+
+
+async def test_answers_are_made_of_what_is_kept(full_world: World) -> None:
+    async with full_world.sql() as sql:
+        for name, (_, message) in KINDS.items():
+            await sql.execute(
+                "UPDATE rendered_messages SET message = $2 WHERE resource_type = $1",
+                name,
+                message(name="kept").SerializeToString(),
+            )
+    for method in _GETS:
+        answer = await full_world.must(method, {**REQUESTS[method], **_NAMES.get(method, {})})
+        (field,) = answer.ListFields()
+        assert field[1].name == "kept"
+    for answer in await _lists(full_world, full_world.admin):
+        for item in _items(answer):
+            assert item.name == "kept"
+
+
+async def test_what_another_server_writes_is_seen_at_once(full_world: World) -> None:
+    """One of the release before beside this one: it knows nothing of what is kept."""
+    async with full_world.sql() as sql:
+        for status in ("failed", "running", "stopped"):
+            await sql.execute("UPDATE containers SET status = $1 WHERE name = 'web'", status)
+            answer = await full_world.must("GetContainer", REQUESTS["GetContainer"])
+            assert answer.container.status == container_pb2.ContainerStatus.Value(
+                f"CONTAINER_STATUS_{status.upper()}"
+            )

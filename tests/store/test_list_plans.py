@@ -93,20 +93,24 @@ async def filled(postgres: EmbeddedPostgres, template_database: Database) -> Asy
         yield database
 
 
+async def _as_they_are(_transaction: ReadTransaction, rows: Sequence[Any], *_kind: str) -> Sequence[Any]:
+    return rows
+
+
 async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[int] | None) -> str:
     """Has a noun's list asked for, and returns the token of its next page."""
     transaction = cast(ReadTransaction, SimpleNamespace(connection=asked))
     narrowed: dict[str, Any] = {"namespace_id": None, "visible": visible}
     if noun == "subjects of usage":
         return (await series.subjects(transaction, page, container="", **narrowed))[1]
-    narrowed["selector"] = None
+    narrowed |= {"selector": None, "message_format": 1}
     with pytest.MonkeyPatch.context() as patch:
         # What becomes of the rows is not looked at here.
-        patch.setattr(containers, "container_of", lambda row: row)
-        patch.setattr(repository, "_volume", lambda row: row)
-        patch.setattr(configs, "value", lambda _kind, row: row)
+        patch.setattr(containers, "_ready", _as_they_are)
+        patch.setattr(repository, "_ready", _as_they_are)
+        patch.setattr(configs, "_ready", _as_they_are)
         if noun == "containers":
-            return (await containers.list_containers(transaction, page, **narrowed))[1]
+            return (await containers.list_ready(transaction, page, **narrowed))[1]
         if noun == "volumes":
             return (await repository.list_volumes(transaction, page, **narrowed))[1]
         return (await configs.list_page(transaction, "config_map", page, **narrowed))[1]

@@ -158,43 +158,14 @@ GRANT SELECT, INSERT, UPDATE, DELETE
 
 
 def _helper_functions() -> None:
+    define_user_id("CREATE FUNCTION")
     run("""
-CREATE FUNCTION app_user_id() RETURNS bigint
-    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    RETURN nullif(current_setting('app.current_user_id', true), '')::bigint;
-
 CREATE FUNCTION app_operation_id() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     RETURN nullif(current_setting('app.operation_id', true), '')::uuid;
-
-CREATE FUNCTION app_sees_all() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    SELECT EXISTS (
-        SELECT FROM public.user_roles AS g
-        JOIN public.users AS u ON u.id = g.user_id
-        JOIN public.roles AS r ON r.id = g.role_id
-        WHERE g.user_id = nullif(current_setting('app.current_user_id', true), '')::bigint
-          AND g.namespace_id IS NULL
-          AND (g.expires_at IS NULL OR g.expires_at > statement_timestamp())
-          AND u.status = 'active' AND u.deleted_at IS NULL
-          AND jsonb_array_length(r.permissions) > 0)
-    $$;
-
-CREATE FUNCTION app_namespace_ids() RETURNS bigint[]
-    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    SELECT coalesce(array_agg(DISTINCT g.namespace_id), '{}')
-    FROM public.user_roles AS g
-    JOIN public.users AS u ON u.id = g.user_id
-    JOIN public.roles AS r ON r.id = g.role_id
-    WHERE g.user_id = nullif(current_setting('app.current_user_id', true), '')::bigint
-      AND g.namespace_id IS NOT NULL
-      AND (g.expires_at IS NULL OR g.expires_at > statement_timestamp())
-      AND u.status = 'active' AND u.deleted_at IS NULL
-      AND jsonb_array_length(r.permissions) > 0
-    $$;
-
+""")
+    define_reach("CREATE FUNCTION")
+    run("""
 CREATE FUNCTION app_peer_ids() RETURNS bigint[]
     LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -223,6 +194,48 @@ COMMENT ON FUNCTION app_password_hash() IS
 GRANT EXECUTE ON FUNCTION app_user_id(), app_operation_id(), app_sees_all(), app_namespace_ids(), app_peer_ids()
     TO @app@, @system@;
 GRANT EXECUTE ON FUNCTION app_password_hash() TO @app@;
+""")
+
+
+def define_user_id(create: str) -> None:
+    """Defines the function as this release has it; a later migration comes back to it on its way down."""
+    run(f"""
+{create} app_user_id() RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    RETURN nullif(current_setting('app.current_user_id', true), '')::bigint;
+""")
+
+
+def define_reach(create: str) -> None:
+    """As `define_user_id`, of what a caller reaches."""
+    run(f"""
+{create} app_sees_all() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    SELECT EXISTS (
+        SELECT FROM public.user_roles AS g
+        JOIN public.users AS u ON u.id = g.user_id
+        JOIN public.roles AS r ON r.id = g.role_id
+        WHERE g.user_id = nullif(current_setting('app.current_user_id', true), '')::bigint
+          AND g.namespace_id IS NULL
+          AND (g.expires_at IS NULL OR g.expires_at > statement_timestamp())
+          AND u.status = 'active' AND u.deleted_at IS NULL
+          AND jsonb_array_length(r.permissions) > 0)
+    $$;
+
+{create} app_namespace_ids() RETURNS bigint[]
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    SELECT coalesce(array_agg(DISTINCT g.namespace_id), '{{}}')
+    FROM public.user_roles AS g
+    JOIN public.users AS u ON u.id = g.user_id
+    JOIN public.roles AS r ON r.id = g.role_id
+    WHERE g.user_id = nullif(current_setting('app.current_user_id', true), '')::bigint
+      AND g.namespace_id IS NOT NULL
+      AND (g.expires_at IS NULL OR g.expires_at > statement_timestamp())
+      AND u.status = 'active' AND u.deleted_at IS NULL
+      AND jsonb_array_length(r.permissions) > 0
+    $$;
 """)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_server.config.model import ConfigMap, Secret
+from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations.config_maps import SingleKeys
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import Converter, Differences
 from pilothouse_server.rpc.ready import ReadyMessages
+from pilothouse_server.values.ready import Ready
 
 # The values of a secret: given, and never shown again.
 _VALUES = ("data", "string_data")
@@ -40,6 +42,15 @@ READY_CONFIG_MAP: ReadyMessages[ConfigMap, pb.ConfigMap] = ReadyMessages(
 READY_SECRET: ReadyMessages[Secret, pb.Secret] = ReadyMessages(
     SECRET, ("created_by",), within=_EITHER["secret"]
 )
+READY: dict[Kind, ReadyMessages[Any, Any]] = {"config_map": READY_CONFIG_MAP, "secret": READY_SECRET}
+
+
+def parts(kind: Kind, item: Ready | Config) -> tuple[bytes, bytes]:
+    """Returns a serialised config map or secret in two parts, rendered only where nothing is kept."""
+    if isinstance(item, Ready):
+        assert item.message is not None
+        return item.message, READY[kind].message(created_by=item.created_by or "").SerializeToString()
+    return READY[kind].parts(item)
 
 
 def single_keys(request: pb.UpdateConfigMapRequest) -> SingleKeys:

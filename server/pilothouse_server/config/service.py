@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import cast
 
-from google.protobuf.message import Message
-
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config import messages
@@ -19,6 +17,7 @@ from pilothouse_server.errors import missing
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
@@ -26,6 +25,16 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 RESTART = "container.restart"
 _KINDS: tuple[Kind, ...] = ("config_map", "secret")
+
+_EITHER = {kind: AnswerField(pb.Config, kind) for kind in _KINDS}
+_GOT = {
+    "config_map": AnswerField(pb.GetConfigMapResponse, "config_map"),
+    "secret": AnswerField(pb.GetSecretResponse, "secret"),
+}
+_LISTED: dict[Kind, ListAnswer] = {
+    "config_map": ListAnswer(pb.ListConfigMapsResponse, "config_maps"),
+    "secret": ListAnswer(pb.ListSecretsResponse, "secrets"),
+}
 
 
 class ConfigService:
@@ -57,19 +66,20 @@ class ConfigService:
         )
         return pb.CreateConfigMapResponse(config_map=await self._config_map_answer(call, created))
 
-    async def GetConfigMap(self, request: pb.GetConfigMapRequest, call: Call) -> pb.GetConfigMapResponse:
+    async def GetConfigMap(
+        self, request: pb.GetConfigMapRequest, call: Call
+    ) -> pb.GetConfigMapResponse | bytes:
         """Returns one config map."""
+        ready = await self._ready("config_map", request, call)
+        if ready is not None:
+            return _GOT["config_map"].answer(*ready)
         async with call.read() as transaction:
             found = await config_maps.locate(transaction, request.namespace, request.name)
         return pb.GetConfigMapResponse(config_map=_described_config_map(call, found))
 
-    async def ListConfigMaps(
-        self, request: pb.ListConfigMapsRequest, call: Call
-    ) -> pb.ListConfigMapsResponse:
+    async def ListConfigMaps(self, request: pb.ListConfigMapsRequest, call: Call) -> bytes:
         """Lists config maps."""
-        found, token = await self._list("config_map", request, call)
-        shown = [messages.CONFIG_MAP.to_proto(cast("ConfigMap", item)) for item in found]
-        return pb.ListConfigMapsResponse(config_maps=shown, next_page_token=token)
+        return await self._list("config_map", request, call)
 
     async def UpdateConfigMap(
         self, request: pb.UpdateConfigMapRequest, call: Call
@@ -114,17 +124,18 @@ class ConfigService:
         )
         return pb.CreateSecretResponse(secret=await self._secret_answer(call, created))
 
-    async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse:
+    async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse | bytes:
         """Returns one secret, without its values."""
+        ready = await self._ready("secret", request, call)
+        if ready is not None:
+            return _GOT["secret"].answer(*ready)
         async with call.read() as transaction:
             found = await secrets.locate(transaction, request.namespace, request.name)
         return pb.GetSecretResponse(secret=_described_secret(call, found))
 
-    async def ListSecrets(self, request: pb.ListSecretsRequest, call: Call) -> pb.ListSecretsResponse:
+    async def ListSecrets(self, request: pb.ListSecretsRequest, call: Call) -> bytes:
         """Lists secrets, without their values."""
-        found, token = await self._list("secret", request, call)
-        shown = [messages.SECRET.to_proto(cast("Secret", item)) for item in found]
-        return pb.ListSecretsResponse(secrets=shown, next_page_token=token)
+        return await self._list("secret", request, call)
 
     async def UpdateSecret(self, request: pb.UpdateSecretRequest, call: Call) -> pb.UpdateSecretResponse:
         """Changes a secret."""
@@ -195,9 +206,21 @@ class ConfigService:
         keys = messages.encryption_keys(used.uses, used.active, self._envelopes.key_ids)
         return pb.RotateKeysResponse(rotated=rotated, remaining=remaining, key_id=key_id, keys=keys)
 
+    async def _ready(
+        self, kind: Kind, request: pb.GetConfigMapRequest | pb.GetSecretRequest, call: Call
+    ) -> tuple[bytes, bytes] | None:
+        """One that is serialised already; None where it has to be rendered, or is not there."""
+        found = await configs.find_ready(
+            call.store, call.user_id, kind, request.namespace, request.name, messages.READY[kind].format
+        )
+        if found is None or found.message is None:
+            return None
+        call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+        return messages.parts(kind, found)
+
     async def _list(
         self, kind: Kind, request: pb.ListConfigMapsRequest | pb.ListSecretsRequest, call: Call
-    ) -> tuple[list[Config], str]:
+    ) -> bytes:
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
         async with call.read() as transaction:
             found, token = await configs.list_page(
@@ -207,8 +230,9 @@ class ConfigService:
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
+                message_format=messages.READY[kind].format,
             )
-        return list(found), token
+        return _LISTED[kind].answer((messages.parts(kind, item) for item in found), token)
 
     async def _delete(
         self, kind: Kind, request: pb.DeleteConfigMapRequest | pb.DeleteSecretRequest, call: Call
@@ -223,26 +247,21 @@ class ConfigService:
         )
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
     for kind in _KINDS:
-        async for item in configs.stream(
+        async for item in configs.stream_ready(
             transaction,
             kind,
             namespace_id=wanted.namespace_id,
             name=wanted.name,
             selector=wanted.selector,
             visible=call.visible_namespaces(),
+            message_format=messages.READY[kind].format,
         ):
-            yield _config(item)
+            yield _EITHER[kind].answer(*messages.parts(kind, item))
 
 
 _WATCHED = Watched(frozenset(_KINDS), _resources)
-
-
-def _config(item: Config) -> pb.Config:
-    if isinstance(item, ConfigMap):
-        return pb.Config(config_map=messages.CONFIG_MAP.to_proto(item))
-    return pb.Config(secret=messages.SECRET.to_proto(cast("Secret", item)))
 
 
 def _described_config_map(call: Call, value: ConfigMap) -> pb.ConfigMap:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pilothouse_server.values.ready import Ready
 from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
@@ -303,6 +304,13 @@ class Container(Namespaced, Value, frozen=True):
     @property
     def reconciling(self) -> bool:
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+
+class ReadyContainer(Ready, frozen=True):
+    """A container that is not rendered; the time since its start goes on."""
+
+    status: Status
+    started_at: datetime | None
 
 
 class StatusChange(Value, frozen=True):

@@ -44,11 +44,13 @@ _STATUS_OF_STATE: dict[DesiredState, Status] = {
 }
 
 stream = repository.stream_containers
-list_page = repository.list_containers
 list_history = repository.list_history
 list_images = repository.list_images
 list_pods = repository.list_pods
 get_many = repository.get_many
+find_ready = repository.find_ready
+list_ready = repository.list_ready
+stream_ready = repository.stream_ready
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Container:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from google.protobuf.message import Message
-
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
@@ -25,6 +23,7 @@ from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, drafts, waits_outside
+from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -37,19 +36,23 @@ _PAUSE_MODE: dict[int, PauseMode] = {
 }
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
-    async for item in operations.stream(
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
+    async for item in operations.stream_ready(
         transaction,
         namespace_id=wanted.namespace_id,
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
         visible=call.visible_namespaces(),
+        message_format=messages.READY.format,
     ):
-        yield messages.CONTAINER.to_proto(item)
+        yield b"".join(messages.parts(item))
 
 
 _WATCHED = Watched("container", _resources, statuses=messages.STATUS.word)
+
+_CONTAINER = AnswerField(pb.GetContainerResponse, "container")
+_LIST = ListAnswer(pb.ListContainersResponse, "containers")
 
 # An import makes rows of other nouns too; `importing`, which may, stands above this noun.
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
@@ -80,8 +83,17 @@ class ContainerService:
             created = await operations.create_at_once(call.draft(), request.namespace, wanted, may=may)
         return pb.CreateContainerResponse(container=await self._answer(call, created))
 
-    async def GetContainer(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
+    async def GetContainer(
+        self, request: pb.GetContainerRequest, call: Call
+    ) -> pb.GetContainerResponse | bytes:
         """Returns one container; its events are asked for after the transaction has ended."""
+        if not request.include_events:
+            ready = await operations.find_ready(
+                call.store, call.user_id, request.namespace, request.name, messages.READY.format
+            )
+            if ready is not None and ready.message is not None:
+                call.describe(resource_id=ready.id, namespace_id=ready.namespace_id)
+                return _CONTAINER.answer(ready.message, messages.added_to(ready))
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
             pods = await operations.list_pods(transaction, found.id) if request.include_events else ()
@@ -94,22 +106,19 @@ class ContainerService:
             response.events_unavailable = found_events.unavailable
         return response
 
-    async def ListContainers(
-        self, request: pb.ListContainersRequest, call: Call
-    ) -> pb.ListContainersResponse:
+    async def ListContainers(self, request: pb.ListContainersRequest, call: Call) -> bytes:
         """Lists containers."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
         async with call.read() as transaction:
-            found, token = await operations.list_page(
+            found, token = await operations.list_ready(
                 transaction,
                 page,
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
+                message_format=messages.READY.format,
             )
-        return pb.ListContainersResponse(
-            containers=[messages.CONTAINER.to_proto(item) for item in found], next_page_token=token
-        )
+        return _LIST.answer(map(messages.parts, found), token)
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.namespaces import operations
-from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota
+from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota, ReadyNamespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import Converter, Differences, EnumWords
@@ -25,6 +25,14 @@ NAMESPACE: Converter[Namespace, pb.Namespace] = Converter(
 READY: ReadyMessages[Namespace, pb.Namespace] = ReadyMessages(NAMESPACE, ("created_by", "stale_since"))
 
 
+def added_to(ready: ReadyNamespace) -> bytes:
+    """Returns what is added to the part of a namespace that is kept."""
+    message = pb.Namespace(created_by=ready.created_by or "")
+    if ready.stale_since is not None:
+        message.stale_since.FromDatetime(ready.stale_since)
+    return message.SerializeToString()
+
+
 async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -> NamespaceId | None:
     """Returns the id of the namespace that a list or a watch names, and notes it in the record of the call.
 
@@ -38,3 +46,11 @@ async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -
     found = await operations.locate(transaction, name)
     call.describe(namespace_id=found.id)
     return found.id
+
+
+def parts(item: ReadyNamespace | Namespace) -> tuple[bytes, bytes]:
+    """Returns a serialised namespace in two parts, rendered only where nothing is kept."""
+    if isinstance(item, ReadyNamespace):
+        assert item.message is not None
+        return item.message, added_to(item)
+    return READY.parts(item)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from pilothouse_server.values.ready import Ready
 from pilothouse_server.values.resources import Condition, NamespaceId, NamespaceRef
 
 NamespaceStatus = Literal["active", "inactive"]
@@ -58,3 +59,9 @@ class Namespace(msgspec.Struct, frozen=True):
     def ref(self) -> NamespaceRef:
         """What a resource that lives in this namespace keeps of it."""
         return NamespaceRef(self.id, self.name, self.uid, self.cluster_name, self.kubernetes_name)
+
+
+class ReadyNamespace(Ready, frozen=True):
+    """A namespace that is not rendered, and since when its cluster has not been heard of."""
+
+    stale_since: datetime | None

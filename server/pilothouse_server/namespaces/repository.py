@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Select, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Select, func, insert, select, text, update
 
 from pilothouse_server.errors import already_exists
-from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.namespaces.model import Namespace, Quota, ReadyNamespace
 from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
@@ -30,8 +30,9 @@ from pilothouse_server.store.paging import (
     read_in_pages,
 )
 from pilothouse_server.store.references import USERS, reconciling
+from pilothouse_server.store.rendered import RENDERED, is_ready, with_unready
 from pilothouse_server.store.results import Row
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition, NamespaceId
 
@@ -78,6 +79,40 @@ def _namespaces() -> Select[Any]:
         )
         .where(NAMESPACES.c.deleted_at.is_(None))
     )
+
+
+_CALL = text(
+    "SELECT id, namespace_id, creator, message, stale_since FROM read_namespace(:user_id, :name, :format)"
+)
+
+
+def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
+    """What is answered of living namespaces without rendering them; the database function is this select, of a name."""
+    return (
+        select(
+            NAMESPACES.c.id,
+            NAMESPACES.c.id.label("namespace_id"),
+            USERS.c.username.label("creator"),
+            RENDERED.c.message,
+            CLUSTERS.c.stale_since,
+        )
+        .select_from(
+            NAMESPACES.outerjoin(USERS, USERS.c.id == NAMESPACES.c.created_by)
+            .outerjoin(CLUSTERS, CLUSTERS.c.name == NAMESPACES.c.cluster_name)
+            .outerjoin(RENDERED, is_ready("namespace", NAMESPACES, message_format))
+        )
+        .where(NAMESPACES.c.deleted_at.is_(None))
+    )
+
+
+async def find_ready(store: Store, user_id: int, name: str, message_format: int) -> ReadyNamespace | None:
+    """The living namespace of this name without rendering it, if the caller reaches it, in one round trip."""
+    rows = await store.call(user_id, _CALL, {"name": name, "format": message_format})
+    return _ready_namespace(rows[0]) if rows else None
+
+
+def _ready_namespace(row: Any) -> ReadyNamespace:
+    return ReadyNamespace(row.id, row.namespace_id, row.creator, row.message, row.stale_since)
 
 
 async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Namespace | None:
@@ -139,12 +174,13 @@ async def list_namespaces(
     page: PageRequest,
     selector: LabelSelector | None,
     visible: Collection[int] | None,
-) -> tuple[Sequence[Namespace], str]:
-    """One page of the namespaces among `visible` (None.
+    message_format: int,
+) -> tuple[Sequence[ReadyNamespace | Namespace], str]:
+    """One page of the namespaces among `visible` (None: all that the caller reaches), and the token of the next.
 
-    All that the caller reaches), and the token of the next.
+    They are not rendered; those are whole whose message is not kept in this format.
     """
-    query = _namespaces().where(compile_filter(page.filter, _FILTERS))
+    query = ready(message_format).where(compile_filter(page.filter, _FILTERS))
     if selector is not None:
         query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))
     if visible is not None:
@@ -152,13 +188,25 @@ async def list_namespaces(
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=NAMESPACES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, token = finish_page(rows, order, page)
-    return [_namespace(row) for row in rows], token
+    return await _ready(transaction, rows), token
+
+
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyNamespace | Namespace]:
+    return await with_unready(rows, _ready_namespace, lambda ids: get_many(transaction, ids))
 
 
 async def stream_namespaces(
-    transaction: ReadTransaction, *, name: str, status: str, selector: LabelSelector | None
-) -> AsyncIterator[Namespace]:
-    """Every namespace that matches and that the caller reaches, by name."""
+    transaction: ReadTransaction,
+    *,
+    name: str,
+    status: str,
+    selector: LabelSelector | None,
+    message_format: int,
+) -> AsyncIterator[ReadyNamespace | Namespace]:
+    """Every namespace that matches and that the caller reaches, by name.
+
+    They are not rendered; those are whole whose message is not kept in this format.
+    """
     keys = select().select_from(NAMESPACES).where(NAMESPACES.c.deleted_at.is_(None))
     if name:
         keys = keys.where(NAMESPACES.c.name == name)
@@ -166,9 +214,10 @@ async def stream_namespaces(
         keys = keys.where(NAMESPACES.c.status == status)
     if selector is not None:
         keys = keys.where(label_selector_condition(NAMESPACES.c.labels, selector))
-    whole = _namespaces()
+    whole = ready(message_format)
     async for row in read_in_pages(transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME):
-        yield _namespace(row)
+        for each in await _ready(transaction, [row]):
+            yield each
 
 
 async def on_cluster(transaction: Transaction, cluster_name: str) -> list[Namespace]:

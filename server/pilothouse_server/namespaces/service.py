@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from google.protobuf.message import Message
-
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.service import ClusterCalls
@@ -16,9 +14,13 @@ from pilothouse_server.namespaces.dry_run import check_on_cluster
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
+
+_NAMESPACE = AnswerField(pb.GetNamespaceResponse, "namespace")
+_LIST = ListAnswer(pb.ListNamespacesResponse, "namespaces")
 
 
 class NamespaceService(ClusterCalls):
@@ -52,25 +54,31 @@ class NamespaceService(ClusterCalls):
             await check_on_cluster(self._access.connect, created)
         return pb.CreateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(created))
 
-    async def GetNamespace(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
+    async def GetNamespace(
+        self, request: pb.GetNamespaceRequest, call: Call
+    ) -> pb.GetNamespaceResponse | bytes:
         """Returns one namespace."""
+        ready = await operations.find_ready(call.store, call.user_id, request.name, messages.READY.format)
+        if ready is not None and ready.message is not None:
+            call.describe(resource_id=ready.id, namespace_id=ready.namespace_id)
+            return _NAMESPACE.answer(ready.message, messages.added_to(ready))
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.name)
         _describe(call, found)
         return pb.GetNamespaceResponse(namespace=messages.NAMESPACE.to_proto(found))
 
-    async def ListNamespaces(
-        self, request: pb.ListNamespacesRequest, call: Call
-    ) -> pb.ListNamespacesResponse:
+    async def ListNamespaces(self, request: pb.ListNamespacesRequest, call: Call) -> bytes:
         """Lists namespaces."""
         page = wire.page_request(call, self._page_key, request.label_selector)
         async with call.read() as transaction:
             found, token = await operations.list_page(
-                transaction, page, wire.label_selector(request.label_selector), call.visible_namespaces()
+                transaction,
+                page,
+                wire.label_selector(request.label_selector),
+                call.visible_namespaces(),
+                messages.READY.format,
             )
-        return pb.ListNamespacesResponse(
-            namespaces=[messages.NAMESPACE.to_proto(item) for item in found], next_page_token=token
-        )
+        return _LIST.answer(map(messages.parts, found), token)
 
     async def UpdateNamespace(
         self, request: pb.UpdateNamespaceRequest, call: Call
@@ -122,12 +130,17 @@ class NamespaceService(ClusterCalls):
         )
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
+    visible = call.visible_namespaces()
     async for item in operations.stream(
-        transaction, name=wanted.name, status=wanted.status, selector=wanted.selector
+        transaction,
+        name=wanted.name,
+        status=wanted.status,
+        selector=wanted.selector,
+        message_format=messages.READY.format,
     ):
-        if call.caller.allows(call.rule.permission, item.name):
-            yield messages.NAMESPACE.to_proto(item)
+        if visible is None or item.id in visible:
+            yield b"".join(messages.parts(item))
 
 
 _WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word)

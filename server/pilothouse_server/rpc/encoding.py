@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from google.protobuf.message import Message
+
+from pilothouse_server.rpc.field_checks import descriptor_of
+
 
 def varint(value: int) -> bytes:
     """Returns a number that is not negative as protobuf writes it: as a value, a tag or a length."""
@@ -18,3 +24,29 @@ def varint(value: int) -> bytes:
 def embedded(number: int, *parts: bytes) -> bytes:
     """Returns a field that holds a message, or bytes or text, which `parts` make up one after the other."""
     return b"".join((varint(number << 3 | 2), varint(sum(map(len, parts))), *parts))
+
+
+class AnswerField:
+    """A field of an answer that holds a message, where that is serialised already."""
+
+    def __init__(self, answer: type[Message], field: str) -> None:
+        self._tag = varint(descriptor_of(answer).fields_by_name[field].number << 3 | 2)
+
+    def answer(self, *parts: bytes) -> bytes:
+        """Returns the field; the parts make up its message one after the other."""
+        return b"".join((self._tag, varint(sum(map(len, parts))), *parts))
+
+
+class ListAnswer:
+    """The answer of a list, where its resources are serialised already: `field` holds them."""
+
+    def __init__(self, answer: type[Message], field: str) -> None:
+        self._item = AnswerField(answer, field)
+        self._token = AnswerField(answer, "next_page_token")
+
+    def answer(self, items: Iterable[tuple[bytes, bytes]], token: str) -> bytes:
+        """Returns the answer; each item is a resource in two parts."""
+        fields = [self._item.answer(*parts) for parts in items]
+        if token:
+            fields.append(self._token.answer(token.encode()))
+        return b"".join(fields)

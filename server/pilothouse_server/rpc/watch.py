@@ -115,12 +115,12 @@ class WatchServer:
 class Watched:
     """What a noun says of its watch.
 
-    `resources` yields the resources that a watch begins with, as messages: those that its filter matches and its caller
-    sees. `statuses` are the words of the request's field `status`, where it has one.
+    `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
+    and its caller sees. `statuses` are the words of the request's field `status`, where it has one.
     """
 
     resource_type: str | frozenset[str]
-    resources: Callable[[ReadTransaction, WatchFilter, Call], AsyncIterator[Message]]
+    resources: Callable[[ReadTransaction, WatchFilter, Call], AsyncIterator[Message | bytes]]
     statuses: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -194,7 +194,7 @@ async def _begin(
         return None
     share = Share()
     async for entity in watched.resources(transaction, wanted, call):
-        await current.put(_added(entity.SerializeToString()))
+        await current.put(_added(entity if isinstance(entity, bytes) else entity.SerializeToString()))
         await share.used()
     return head, tokens, position
 

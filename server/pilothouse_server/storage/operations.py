@@ -35,8 +35,10 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 Check = Callable[[Volume], None]
 
 list_page = repository.list_volumes
-stream = repository.stream_volumes
 get_many = repository.get_many
+find_ready = repository.find_ready
+stream = repository.stream_volumes
+stream_ready = repository.stream_ready
 showing = repository.showing
 
 

@@ -9,11 +9,25 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from pilothouse_server.errors import already_exists
-from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.storage.model import Observed, ReadyVolume, Volume
 from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
@@ -41,8 +55,9 @@ from pilothouse_server.store.references import (
     namespace_ref,
     reconciling,
 )
+from pilothouse_server.store.rendered import RENDERED, is_ready, with_unready
 from pilothouse_server.store.results import Row
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
 
@@ -78,23 +93,26 @@ _BY_NAMESPACE = OrderSpec(
 )
 
 
-def _whole_volumes() -> Select[Any]:
-    mounted_by = (
+def _mounted_by() -> ScalarSelect[Any]:
+    return (
         select(
             func.coalesce(
                 func.array_agg(aggregate_order_by(CONTAINERS.c.name.distinct(), CONTAINERS.c.name)),
-                cast([], ARRAY(Text)),
+                cast(literal_column("'{}'"), ARRAY(Text)),
             )
         )
         .select_from(CONTAINER_VOLUMES.join(CONTAINERS, CONTAINERS.c.id == CONTAINER_VOLUMES.c.container_id))
         .where(CONTAINER_VOLUMES.c.volume_id == VOLUMES.c.id, CONTAINERS.c.deletion_requested_at.is_(None))
         .scalar_subquery()
     )
+
+
+def _whole_volumes() -> Select[Any]:
     return select(
         VOLUMES,
         *IN_NAMESPACE,
         USERS.c.username.label("creator"),
-        mounted_by.label("mounted_by"),
+        _mounted_by().label("mounted_by"),
     ).select_from(
         # An ended namespace holds nothing, so its rows need not be told apart here.
         VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
@@ -112,6 +130,39 @@ _GET = _WHOLE.where(_IDENTIFIED)
 _LOCK = select(VOLUMES.c.id).join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id)
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
+
+_CALL = text(
+    "SELECT id, namespace_id, creator, message, mounted_by "
+    "FROM read_volume(:user_id, :namespace, :name, :format)"
+)
+
+
+def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
+    """What is answered of volumes without rendering them; the database function is this select, of a name."""
+    return select(
+        VOLUMES.c.id,
+        VOLUMES.c.namespace_id,
+        USERS.c.username.label("creator"),
+        RENDERED.c.message,
+        _mounted_by().label("mounted_by"),
+    ).select_from(
+        VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id)
+        .outerjoin(USERS, USERS.c.id == VOLUMES.c.created_by)
+        .outerjoin(RENDERED, is_ready("volume", VOLUMES, message_format))
+    )
+
+
+async def find_ready(
+    store: Store, user_id: int, namespace: str, name: str, message_format: int
+) -> ReadyVolume | None:
+    """The volume of this name without rendering it, if the caller reaches it, in one round trip."""
+    named = {"namespace": namespace, "name": name, "format": message_format}
+    rows = await store.call(user_id, _CALL, named)
+    return _ready_volume(rows[0]) if rows else None
+
+
+def _ready_volume(row: Any) -> ReadyVolume:
+    return ReadyVolume(row.id, row.namespace_id, row.creator, row.message, row.mounted_by)
 
 
 async def find(
@@ -160,15 +211,23 @@ async def list_volumes(
     namespace_id: int | None,
     selector: LabelSelector | None,
     visible: Collection[int] | None,
-) -> tuple[Sequence[Volume], str]:
-    """One page of the volumes of one namespace or of those among `visible`, and the token of the next."""
+    message_format: int,
+) -> tuple[Sequence[ReadyVolume | Volume], str]:
+    """One page of the volumes of one namespace or of those among `visible`, and the token of the next.
+
+    They are not rendered; those are whole whose message is not kept in this format.
+    """
     keys = keys_of(VOLUMES, compile_filter(page.filter, _FILTERS))
     keys = _narrowed(keys, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
-    query = paginate_rows(_WHOLE, keys, VOLUMES.c.id, order, page)
+    query = paginate_rows(ready(message_format), keys, VOLUMES.c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
     rows, token = finish_page(rows, order, page)
-    return [_volume(row) for row in rows], token
+    return await _ready(transaction, rows), token
+
+
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyVolume | Volume]:
+    return await with_unready(rows, _ready_volume, lambda ids: get_many(transaction, ids))
 
 
 async def stream_volumes(
@@ -181,13 +240,42 @@ async def stream_volumes(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Volume]:
     """Every volume that matches, by namespace and name."""
+    keys = _matching(namespace_id, name, status, selector, visible)
+    async for row in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
+        yield _volume(row)
+
+
+async def stream_ready(
+    transaction: ReadTransaction,
+    *,
+    namespace_id: int | None,
+    name: str,
+    status: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+    message_format: int,
+) -> AsyncIterator[ReadyVolume | Volume]:
+    """The same without rendering; those are whole whose message is not kept in this format."""
+    keys = _matching(namespace_id, name, status, selector, visible)
+    whole = ready(message_format)
+    async for row in read_in_pages(transaction.connection, whole, keys, VOLUMES.c.id, _BY_NAMESPACE):
+        for each in await _ready(transaction, [row]):
+            yield each
+
+
+def _matching(
+    namespace_id: int | None,
+    name: str,
+    status: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> Select[Any]:
     keys = _narrowed(select().select_from(VOLUMES), namespace_id, selector, visible)
     if name:
         keys = keys.where(VOLUMES.c.name == name)
     if status:
         keys = keys.where(VOLUMES.c.status == status)
-    async for row in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
-        yield _volume(row)
+    return keys
 
 
 async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from google.protobuf.message import Message
-
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
@@ -15,6 +13,7 @@ from pilothouse_server.kubernetes.events import Subject
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.storage import messages, operations
@@ -24,6 +23,9 @@ from pilothouse_server.storage.mounter import Mounter, Remounted
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.volumes import VolumeMount
+
+_VOLUME = AnswerField(pb.GetVolumeResponse, "volume")
+_LIST = ListAnswer(pb.ListVolumesResponse, "volumes")
 
 
 class StorageService:
@@ -49,8 +51,15 @@ class StorageService:
         )
         return pb.CreateVolumeResponse(volume=await self._answer(call, created))
 
-    async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse:
+    async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse | bytes:
         """Returns one volume; the events of its claim are asked for after the transaction has ended."""
+        if not request.include_events:
+            ready = await operations.find_ready(
+                call.store, call.user_id, request.namespace, request.name, messages.READY.format
+            )
+            if ready is not None and ready.message is not None:
+                call.describe(resource_id=ready.id, namespace_id=ready.namespace_id)
+                return _VOLUME.answer(ready.message, messages.added_to(ready))
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
         response = pb.GetVolumeResponse(volume=_described(call, found))
@@ -63,7 +72,7 @@ class StorageService:
             response.events_unavailable = found_events.unavailable
         return response
 
-    async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> pb.ListVolumesResponse:
+    async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> bytes:
         """Lists volumes."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
         async with call.read() as transaction:
@@ -73,10 +82,9 @@ class StorageService:
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
+                message_format=messages.READY.format,
             )
-        return pb.ListVolumesResponse(
-            volumes=[messages.VOLUME.to_proto(item) for item in found], next_page_token=token
-        )
+        return _LIST.answer(map(messages.parts, found), token)
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes what is wanted of a volume."""
@@ -147,16 +155,17 @@ class StorageService:
         return watch(self._watches, call, _WATCHED)
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[Message]:
-    async for item in operations.stream(
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
+    async for item in operations.stream_ready(
         transaction,
         namespace_id=wanted.namespace_id,
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
         visible=call.visible_namespaces(),
+        message_format=messages.READY.format,
     ):
-        yield messages.VOLUME.to_proto(item)
+        yield b"".join(messages.parts(item))
 
 
 _WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word)

@@ -8,7 +8,33 @@ the part that is kept; a noun adds it when it is read.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Integer,
+    LargeBinary,
+    and_,
+    column,
+    literal_column,
+    table,
+)
+
+ReadyT = TypeVar("ReadyT")
+WholeT = TypeVar("WholeT", bound="Versioned")
+
+RENDERED = table(
+    "rendered_messages",
+    column("message", LargeBinary()),
+    column("resource_type"),
+    column("resource_id", BigInteger()),
+    column("row_version", BigInteger()),
+    column("format", Integer()),
+    schema="public",
+)
 
 
 class Versioned(Protocol):
@@ -47,3 +73,30 @@ class Rendered(NamedTuple):
     def kept(self) -> bytes:
         """The part that is kept."""
         return self.message[self.kept_at : self.kept_at + self.kept_bytes]
+
+
+def is_ready(
+    resource_type: str, rows: FromClause, message_format: int | ColumnElement[int]
+) -> ColumnElement[bool]:
+    """The condition under which `RENDERED` is the message of a row, in this format."""
+    return and_(
+        RENDERED.c.resource_type == literal_column(f"'{resource_type}'"),
+        RENDERED.c.resource_id == rows.c.id,
+        RENDERED.c.row_version == rows.c.row_version,
+        RENDERED.c.format == message_format,
+    )
+
+
+async def with_unready(
+    rows: Sequence[Any],
+    ready: Callable[[Any], ReadyT],
+    load: Callable[[list[int]], Awaitable[Sequence[WholeT]]],
+) -> list[ReadyT | WholeT]:
+    """The values of rows that have `id` and `message`, in their order; what has no message is loaded whole."""
+    unready = [row.id for row in rows if row.message is None]
+    if not unready:
+        return [ready(row) for row in rows]
+    whole = {item.id: item for item in await load(unready)}
+    # One that has gone since the rows were read is left out.
+    found = (whole.get(row.id) if row.message is None else ready(row) for row in rows)
+    return [each for each in found if each is not None]

@@ -50,6 +50,8 @@ WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
 list_page = repository.list_page
 stream = repository.stream
 get_many = repository.get_many
+find_ready = repository.find_ready
+stream_ready = repository.stream_ready
 
 
 async def locate(

@@ -9,11 +9,13 @@ from __future__ import annotations
 from pilothouse_server.config.repository.configs import (
     count,
     find,
+    find_ready,
     get,
     get_many,
     list_page,
     remove,
     stream,
+    stream_ready,
     write_observed,
 )
 from pilothouse_server.config.repository.writes import (
@@ -29,6 +31,7 @@ from pilothouse_server.config.repository.writes import (
 __all__ = [
     "count",
     "find",
+    "find_ready",
     "find_sealed",
     "get",
     "get_many",
@@ -39,6 +42,7 @@ __all__ = [
     "new_uid",
     "remove",
     "stream",
+    "stream_ready",
     "update_config_map",
     "update_secret",
     "write_observed",

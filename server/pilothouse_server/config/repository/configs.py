@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, Table, TextClause, delete, func, select, text, update
 
 from pilothouse_server.config.model import Config, Kind
-from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
+from pilothouse_server.config.repository.rows import TABLES, ready, selected, value, whole
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
@@ -28,8 +28,10 @@ from pilothouse_server.store.paging import (
     read_in_pages,
 )
 from pilothouse_server.store.references import NAMESPACES, USERS, keys_of, reconciling
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.rendered import with_unready
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.ready import Ready
 from pilothouse_server.values.resources import Condition
 
 
@@ -55,6 +57,27 @@ _ORDERS: dict[Kind, dict[str, OrderField]] = {
     kind: {"name": OrderField(table.c.name), "create_time": OrderField(table.c.created_at)}
     for kind, table in TABLES.items()
 }
+
+
+_CALLS: dict[Kind, TextClause] = {
+    kind: text(
+        f"SELECT id, namespace_id, creator, message FROM read_{kind}(:user_id, :namespace, :name, :format)"  # noqa: S608 - our own words
+    )
+    for kind in TABLES
+}
+
+
+async def find_ready(
+    store: Store, user_id: int, kind: Kind, namespace: str, name: str, message_format: int
+) -> Ready | None:
+    """The one of this name without rendering it, if the caller reaches it, in one round trip."""
+    named = {"namespace": namespace, "name": name, "format": message_format}
+    rows = await store.call(user_id, _CALLS[kind], named)
+    return _ready_config(rows[0]) if rows else None
+
+
+def _ready_config(row: Any) -> Ready:
+    return Ready(row.id, row.namespace_id, row.creator, row.message)
 
 
 async def find(
@@ -95,15 +118,23 @@ async def list_page(
     namespace_id: int | None,
     selector: LabelSelector | None,
     visible: Collection[int] | None,
-) -> tuple[Sequence[Config], str]:
-    """One page of those of one namespace or of those among `visible`, and the token of the next."""
+    message_format: int,
+) -> tuple[Sequence[Ready | Config], str]:
+    """One page of those of one namespace or of those among `visible`, and the token of the next.
+
+    They are not rendered; those are whole whose message is not kept in this format.
+    """
     keys = keys_of(TABLES[kind], compile_filter(page.filter, _FILTERS[kind]))
     keys = _narrowed(keys, kind, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
-    query = paginate_rows(selected(kind), keys, TABLES[kind].c.id, order, page)
+    query = paginate_rows(ready(kind, message_format), keys, TABLES[kind].c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
     rows, token = finish_page(rows, order, page)
-    return [value(kind, row) for row in rows], token
+    return await _ready(transaction, rows, kind), token
+
+
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any], kind: Kind) -> list[Ready | Config]:
+    return await with_unready(rows, _ready_config, lambda ids: get_many(transaction, ids, kind))
 
 
 async def stream(
@@ -116,15 +147,49 @@ async def stream(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Config]:
     """Every one that matches, by namespace and name."""
+    keys = _matching(kind, namespace_id, name, selector, visible)
+    async for row in _in_pages(transaction, selected(kind), keys, TABLES[kind]):
+        yield value(kind, row)
+
+
+async def stream_ready(
+    transaction: ReadTransaction,
+    kind: Kind,
+    *,
+    namespace_id: int | None,
+    name: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+    message_format: int,
+) -> AsyncIterator[Ready | Config]:
+    """The same without rendering; those are whole whose message is not kept in this format."""
+    keys = _matching(kind, namespace_id, name, selector, visible)
+    whole = ready(kind, message_format)
+    async for row in _in_pages(transaction, whole, keys, TABLES[kind]):
+        for each in await _ready(transaction, [row], kind):
+            yield each
+
+
+def _in_pages(
+    transaction: ReadTransaction, whole: Select[Any], keys: Select[Any], table: Table
+) -> AsyncIterator[Any]:
+    order = OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
+    # One may hold a mebibyte.
+    return read_in_pages(transaction.connection, whole, keys, table.c.id, order, most_rows=25)
+
+
+def _matching(
+    kind: Kind,
+    namespace_id: int | None,
+    name: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> Select[Any]:
     table = TABLES[kind]
     keys = _narrowed(select().select_from(table), kind, namespace_id, selector, visible)
     if name:
         keys = keys.where(table.c.name == name)
-    order = OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
-    connection = transaction.connection
-    # One may hold a mebibyte.
-    async for row in read_in_pages(connection, selected(kind), keys, table.c.id, order, most_rows=25):
-        yield value(kind, row)
+    return keys
 
 
 def _narrowed(

@@ -8,6 +8,8 @@ from pilothouse_server.containers.messages.container import (
     READY,
     STATUS,
     STATUS_CHANGE,
+    added_to,
+    parts,
 )
 from pilothouse_server.containers.messages.exec import check_start, exec_answers
 from pilothouse_server.containers.messages.logs import log_answer
@@ -18,7 +20,9 @@ __all__ = [
     "READY",
     "STATUS",
     "STATUS_CHANGE",
+    "added_to",
     "check_start",
     "exec_answers",
     "log_answer",
+    "parts",
 ]

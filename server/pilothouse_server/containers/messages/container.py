@@ -22,11 +22,14 @@ def _conditions(value: model.Container) -> tuple[Condition, ...]:
 
 
 def _uptime(value: model.Container) -> timedelta | None:
-    observed = value.observed
-    if observed.status != "running" or observed.started_at is None:
+    return _time_since(value.observed.status, value.observed.started_at)
+
+
+def _time_since(status: model.Status, started_at: datetime | None) -> timedelta | None:
+    if status != "running" or started_at is None:
         return None
     # The cluster says when it started: by a clock that may be ahead.
-    return max(timedelta(0), datetime.now(UTC) - observed.started_at)
+    return max(timedelta(0), datetime.now(UTC) - started_at)
 
 
 def _check_probes(message: pb.Container) -> None:
@@ -64,6 +67,25 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
 READY: ReadyMessages[model.Container, pb.Container] = ReadyMessages(
     CONTAINER, ("created_by", "uptime"), keeps=lambda value: not shows_volumes(value)
 )
+
+
+def parts(item: model.ReadyContainer | model.Container) -> tuple[bytes, bytes]:
+    """Returns a serialised container in two parts, rendered only where nothing is kept."""
+    if isinstance(item, model.ReadyContainer):
+        assert item.message is not None
+        return item.message, added_to(item)
+    return READY.parts(item)
+
+
+def added_to(ready: model.ReadyContainer) -> bytes:
+    """Returns what is added to the part of a container that is kept."""
+    message = pb.Container(created_by=ready.created_by or "")
+    uptime = _time_since(ready.status, ready.started_at)
+    if uptime is not None:
+        message.uptime.FromTimedelta(uptime)
+    return message.SerializeToString()
+
+
 STATUS_CHANGE = AnswerConverter(
     model.StatusChange,
     pb.StatusChange,

@@ -9,12 +9,13 @@ from pilothouse_server.containers.repository.containers import (
     find,
     get,
     get_many,
-    list_containers,
     list_pods,
+    list_ready,
     name_taken,
     owners_of_services,
     remove_all,
     stream_containers,
+    stream_ready,
     update_container,
     usage_of_quota,
 )
@@ -28,6 +29,7 @@ from pilothouse_server.containers.repository.images import (
 )
 from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
+from pilothouse_server.containers.repository.ready import find_ready
 from pilothouse_server.containers.repository.sources import (
     config_maps_there,
     types_of_secrets,
@@ -44,19 +46,21 @@ __all__ = [
     "delete_image",
     "find",
     "find_image",
+    "find_ready",
     "find_volumes",
     "get",
     "get_many",
     "insert_container",
-    "list_containers",
     "list_history",
     "list_images",
     "list_pods",
+    "list_ready",
     "name_taken",
     "owners_of_services",
     "register_image",
     "remove_all",
     "stream_containers",
+    "stream_ready",
     "types_of_secrets",
     "update_container",
     "usage_of_quota",

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, Select, any_, bindparam, delete, func, select, text, update
 
-from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.containers.model import Container, Pod, ReadyContainer
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
+from pilothouse_server.containers.repository.ready import ready, ready_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
@@ -38,6 +39,7 @@ from pilothouse_server.store.paging import (
     read_in_pages,
 )
 from pilothouse_server.store.references import NAMESPACES, USERS, is_about, keys_of, reconciling
+from pilothouse_server.store.rendered import with_unready
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -146,26 +148,43 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Con
     return [container_of(row) for row in rows]
 
 
-async def list_containers(
+async def list_ready(
     transaction: ReadTransaction,
     page: PageRequest,
     *,
     namespace_id: int | None,
     selector: LabelSelector | None,
     visible: Collection[int] | None,
-) -> tuple[Sequence[Container], str]:
-    """One page of the containers of one namespace or of those among `visible`, and the token of the
-    next.
+    message_format: int,
+) -> tuple[Sequence[ReadyContainer | Container], str]:
+    """One page of the containers of one namespace or of those among `visible`, and the token of the next.
+
+    They are not rendered; those are whole whose message is not kept in this format.
     """
+    rows, token = await _page(transaction, ready(message_format), page, namespace_id, selector, visible)
+    return await _ready(transaction, rows), token
+
+
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyContainer | Container]:
+    return await with_unready(rows, ready_container, lambda ids: get_many(transaction, ids))
+
+
+async def _page(
+    transaction: ReadTransaction,
+    whole: Select[Any],
+    page: PageRequest,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> tuple[Sequence[Any], str]:
     condition = compile_filter(page.filter, _FILTERS)
     keys = _narrowed(keys_of(CONTAINERS, condition), namespace_id, selector, visible)
     if is_about(condition, CONTAINER_IMAGES):
         keys = keys.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
-    query = paginate_rows(WHOLE, keys, CONTAINERS.c.id, order, page)
+    query = paginate_rows(whole, keys, CONTAINERS.c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
-    rows, token = finish_page(rows, order, page)
-    return [container_of(row) for row in rows], token
+    return finish_page(rows, order, page)
 
 
 async def stream_containers(
@@ -178,13 +197,42 @@ async def stream_containers(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Container]:
     """Every container that matches, by namespace and name."""
+    keys = _matching(namespace_id, name, status, selector, visible)
+    async for row in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
+        yield container_of(row)
+
+
+async def stream_ready(
+    transaction: ReadTransaction,
+    *,
+    namespace_id: int | None,
+    name: str,
+    status: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+    message_format: int,
+) -> AsyncIterator[ReadyContainer | Container]:
+    """The same without rendering; those are whole whose message is not kept in this format."""
+    keys = _matching(namespace_id, name, status, selector, visible)
+    whole = ready(message_format)
+    async for row in read_in_pages(transaction.connection, whole, keys, CONTAINERS.c.id, _BY_NAMESPACE):
+        for each in await _ready(transaction, [row]):
+            yield each
+
+
+def _matching(
+    namespace_id: int | None,
+    name: str,
+    status: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> Select[Any]:
     keys = _narrowed(select().select_from(CONTAINERS), namespace_id, selector, visible)
     if name:
         keys = keys.where(CONTAINERS.c.name == name)
     if status:
         keys = keys.where(CONTAINERS.c.status == status)
-    async for row in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
-        yield container_of(row)
+    return keys
 
 
 def _narrowed(

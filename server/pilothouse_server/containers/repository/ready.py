@@ -1,0 +1,48 @@
+"""Containers as they are answered without being rendered (see `store.rendered`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, select, text
+
+from pilothouse_server.containers.model import ReadyContainer
+from pilothouse_server.containers.tables import CONTAINERS
+from pilothouse_server.store.references import NAMESPACES, USERS
+from pilothouse_server.store.rendered import RENDERED, is_ready
+from pilothouse_server.store.unit_of_work import Store
+
+_CALL = text(
+    "SELECT id, namespace_id, creator, message, status, started_at "
+    "FROM read_container(:user_id, :namespace, :name, :format)"
+)
+
+
+def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
+    """What is answered of containers without rendering them; the database function is this select, of a name."""
+    return select(
+        CONTAINERS.c.id,
+        CONTAINERS.c.namespace_id,
+        USERS.c.username.label("creator"),
+        RENDERED.c.message,
+        CONTAINERS.c.status,
+        CONTAINERS.c.started_at,
+    ).select_from(
+        CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
+        .outerjoin(USERS, USERS.c.id == CONTAINERS.c.created_by)
+        .outerjoin(RENDERED, is_ready("container", CONTAINERS, message_format))
+    )
+
+
+async def find_ready(
+    store: Store, user_id: int, namespace: str, name: str, message_format: int
+) -> ReadyContainer | None:
+    """The container of this name, if the caller reaches it, in one round trip."""
+    named = {"namespace": namespace, "name": name, "format": message_format}
+    rows = await store.call(user_id, _CALL, named)
+    return ready_container(rows[0]) if rows else None
+
+
+def ready_container(row: Any) -> ReadyContainer:
+    """The value of a row of `ready`, which may have more columns."""
+    return ReadyContainer(row.id, row.namespace_id, row.creator, row.message, row.status, row.started_at)
