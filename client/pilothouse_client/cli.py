@@ -4,14 +4,18 @@ A verb is an object in a module of `pilothouse_client.commands`: a `typer.Typer`
 (one command). It is imported when it is called; where it is and what `--help` says of it stands in `VERBS`, so that
 help and completion are instant. Verbs of other distributions, and those of the server, join
 by the entry-point group `pilothouse.commands`: each entry's name is the verb, its object a function or a
-`typer.Typer`.
+`typer.Typer`. A verb that goes on for as long as a machine runs may take its plain command lines itself, by the group
+`pilothouse.programs`: typer's parsing loads pydantic, 8 MB that such a process would keep.
 """
 
 from __future__ import annotations
 
 import importlib
 import signal
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +25,7 @@ from pilothouse_client.commands import failures
 from pilothouse_client.commands.invocation import Invocation, current
 
 _ENTRY_POINT_GROUP = "pilothouse.commands"
+_PROGRAMS = "pilothouse.programs"
 _COMMANDS = "pilothouse_client.commands"
 # Completion is installed for the whole command.
 _ONCE_AT_THE_TOP = ("install_completion", "show_completion")
@@ -216,7 +221,20 @@ def _options(
 def main() -> None:
     """The entry point of the `pilothouse` command."""
     _end_when_told_to()
-    app()
+    if not _ran_as_program(sys.argv[1:]):
+        app()
+
+
+def _ran_as_program(words: Sequence[str]) -> bool:
+    """Whether the verb took the words that follow it, and has ended; if not, they are typer's to read."""
+    if not words or words[0] not in _SERVER_VERBS:
+        return False
+    try:
+        programs = [entry.load() for entry in entry_points(group=_PROGRAMS, name=words[0])]
+    except ImportError:
+        # The server is not installed, which typer's way says.
+        return False
+    return any(program(words[1:]) for program in programs)
 
 
 def _end_when_told_to() -> None:

@@ -6,7 +6,6 @@ import re
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError as DatabaseRefusedError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pilothouse_migrations.roles import async_dsn
@@ -24,6 +23,8 @@ async def ensure_database(admin_dsn: str, name: str) -> bool:
     """
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"database name must match {_NAME.pattern}, got {name!r}")
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     engine = create_async_engine(async_dsn(admin_dsn), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:

@@ -23,10 +23,14 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
+
+if TYPE_CHECKING:
+    # It brings the ORM, 7 MB, which who only needs the names does without.
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 DEFAULT_PREFIX = "pilothouse"
 _PREFIX_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -78,6 +82,11 @@ def async_dsn(dsn: str) -> str:
     return f"postgresql+asyncpg://{rest}"
 
 
+def driver_dsn(dsn: str) -> str:
+    """The same for asyncpg itself."""
+    return async_dsn(dsn).replace("+asyncpg", "", 1)
+
+
 async def ensure_roles(
     admin_dsn: str, passwords: Mapping[str, str] | None = None, *, prefix: str = DEFAULT_PREFIX
 ) -> RoleNames:
@@ -93,6 +102,8 @@ async def ensure_roles(
     unknown = set(passwords or {}) - set(names.logins())
     if unknown:
         raise ValueError(f"no login role is called {sorted(unknown)}")
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     engine = create_async_engine(async_dsn(admin_dsn), poolclass=NullPool, hide_parameters=True)
     try:
         async with engine.begin() as connection:

@@ -17,7 +17,8 @@ import functools
 import hashlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,11 +31,12 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from pilothouse_migrations import schema
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames
-from pilothouse_migrations.versions_gate import check_server_version
+from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, async_dsn
+from pilothouse_migrations.versions_gate import Asks, check_server_version
 
 ADVISORY_LOCK = "pilothouse migrations"
 _BOOKKEEPING = """
@@ -135,14 +137,35 @@ async def downgrade(dsn: str, revision: str, **options: Any) -> list[str]:
 
 async def status(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> list[MigrationStatus]:
     """What is applied, oldest first. Works as the maintenance login and as the system login."""
-    async with schema.connect(dsn) as connection:
-        await schema.take_owner(connection, prefix)
+    async with connect(dsn) as connection:
+        await schema.take_owner(_asked(connection), prefix)
         return await _read_status(connection)
 
 
+@asynccontextmanager
+async def connect(dsn: str) -> AsyncIterator[AsyncConnection]:
+    """A connection without a pool."""
+    engine = create_async_engine(async_dsn(dsn), poolclass=NullPool, hide_parameters=True)
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def _asked(connection: AsyncConnection) -> Asks:
+    """The connection as `schema` asks it."""
+
+    async def ask(statement: str) -> Sequence[Mapping[str, Any]]:
+        answer = await connection.exec_driver_sql(statement)
+        return answer.mappings().all() if answer.returns_rows else ()  # type: ignore[return-value]
+
+    return ask
+
+
 async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
-    applied = set(await schema.applied(connection, checksums()))
-    records = await schema.records(connection)
+    applied = set(await schema.applied(_asked(connection), checksums()))
+    records = await schema.records(_asked(connection))
     entries = []
     for script in _scripts():
         record = records.get(script.revision)
@@ -151,9 +174,9 @@ async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
                 version=script.revision,
                 summary=script.doc,
                 applied=script.revision in applied,
-                success=record.success if record else None,
-                applied_at=record.applied_at if record and script.revision in applied else None,
-                execution_time_ms=record.execution_time_ms if record else None,
+                success=record["success"] if record else None,
+                applied_at=record["applied_at"] if record and script.revision in applied else None,
+                execution_time_ms=record["execution_time_ms"] if record else None,
                 checksum=checksum(script.revision),
             )
         )
@@ -170,8 +193,8 @@ async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[s
     names = RoleNames(prefix)
     # Rendering installs an Alembic context of its own, so it must be over before a migration runs in another.
     checksums()
-    async with schema.connect(dsn) as connection:
-        await check_server_version(connection)
+    async with connect(dsn) as connection:
+        await check_server_version(_asked(connection))
         await connection.exec_driver_sql(f"SET ROLE {names.owner}")
         await connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
         await connection.execute(
@@ -180,7 +203,7 @@ async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[s
         await connection.exec_driver_sql(f"SET lock_timeout = {lock_timeout}")
         await connection.exec_driver_sql(f"SET statement_timeout = {statement_timeout}")
         await _keep_books(connection, names)
-        await schema.check_applied(connection, checksums())
+        await schema.check_applied(_asked(connection), checksums())
         # Alembic opens a transaction for each migration only if none is open when it begins.
         await connection.commit()
         recorder = _Recorder()
@@ -242,7 +265,7 @@ class _Recorder:
     async def record_failure(self, connection: AsyncConnection) -> None:
         """Record the migration that failed: the first that is not applied. A failed revert leaves its record."""
         elapsed = self._elapsed_milliseconds()
-        applied = await schema.applied(connection, checksums())
+        applied = await schema.applied(_asked(connection), checksums())
         pending = revisions()[len(applied) :]
         if not self._upgrading or not pending:
             return

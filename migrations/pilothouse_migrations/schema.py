@@ -1,7 +1,8 @@
-"""Whether a database's schema is this release's, asked without Alembic: a server does it at each start.
+"""Whether a database's schema is this release's, asked by the driver alone: a server does it at each start.
 
-Alembic and what it imports take 10 MB and half a second. What a migration would send is rendered by `runner`; its
-checksum is written down in `checksums.py`, and a test holds the two equal.
+Alembic and what it imports take 10 MB and half a second, SQLAlchemy's asynchronous engine, which brings its ORM, 7 MB
+more. What a migration would send is rendered by `runner`; its checksum is written down in `checksums.py`, and a test
+holds the two equal.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+import asyncpg
 
 from pilothouse_migrations.checksums import CHECKSUMS
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, async_dsn
-from pilothouse_migrations.versions_gate import check_server_version
+from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, driver_dsn
+from pilothouse_migrations.versions_gate import Asks, check_server_version
+
+_CONNECT_SECONDS = 60.0
 
 
 class MigrationError(Exception):
@@ -29,6 +30,10 @@ class ChecksumMismatchError(MigrationError):
 
 class UnknownRevisionError(MigrationError):
     """The database was migrated by a newer release. Install that release, or migrate down with it first."""
+
+
+class RefusedError(MigrationError):
+    """The database lets nobody in by this address, or answers by an error."""
 
 
 class PendingMigrationsError(MigrationError):
@@ -50,41 +55,43 @@ async def check(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> None:
 
 async def pending_migrations(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     """The migrations that are still to be applied, oldest first. Raises as `check`, but for those."""
-    async with connect(dsn) as connection:
-        await check_server_version(connection)
-        await take_owner(connection, prefix)
-        await check_applied(connection, CHECKSUMS)
-        done = await applied(connection, CHECKSUMS)
+    async with _asked(dsn) as database:
+        await check_server_version(database)
+        await take_owner(database, prefix)
+        await check_applied(database, CHECKSUMS)
+        done = await applied(database, CHECKSUMS)
     return list(CHECKSUMS)[len(done) :]
 
 
 @asynccontextmanager
-async def connect(dsn: str) -> AsyncIterator[AsyncConnection]:
-    """A connection without a pool."""
-    engine = create_async_engine(async_dsn(dsn), poolclass=NullPool, hide_parameters=True)
+async def _asked(dsn: str) -> AsyncIterator[Asks]:
+    """A connection of its own. Raises RefusedError; OSError where nobody answers."""
     try:
-        async with engine.connect() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
+        connection = await asyncpg.connect(driver_dsn(dsn), timeout=_CONNECT_SECONDS)
+        try:
+            yield connection.fetch
+        finally:
+            await connection.close(timeout=_CONNECT_SECONDS)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise RefusedError(f"the database refused: {error}") from None
 
 
-async def take_owner(connection: AsyncConnection, prefix: str) -> None:
+async def take_owner(database: Asks, prefix: str) -> None:
     """Become the owner where the login may; the system login stays itself and can read the record."""
     owner = RoleNames(prefix).owner
-    may = await connection.scalar(text("SELECT pg_has_role(:owner, 'MEMBER')"), {"owner": owner})
-    if may:
-        await connection.exec_driver_sql(f"SET ROLE {owner}")
+    if (await database(f"SELECT pg_has_role('{owner}', 'MEMBER') AS may"))[0]["may"]:
+        await database(f"SET ROLE {owner}")
 
 
-async def applied(connection: AsyncConnection, checksums: Mapping[str, str]) -> list[str]:
+async def applied(database: Asks, checksums: Mapping[str, str]) -> list[str]:
     """Versions that Alembic holds for applied, oldest first; `checksums` are the release's, in that order.
 
     Raises UnknownRevisionError.
     """
-    if await connection.scalar(text("SELECT to_regclass('public.alembic_version') IS NULL")):
+    if not await _has(database, "alembic_version"):
         return []
-    current = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    found = await database("SELECT version_num FROM alembic_version")
+    current = found[0]["version_num"] if found else None
     known = list(checksums)
     if current is not None and current not in known:
         raise UnknownRevisionError(
@@ -93,23 +100,28 @@ async def applied(connection: AsyncConnection, checksums: Mapping[str, str]) -> 
     return [] if current is None else known[: known.index(current) + 1]
 
 
-async def records(connection: AsyncConnection) -> dict[str, Any]:
+async def records(database: Asks) -> dict[str, Mapping[str, Any]]:
     """The rows of `schema_migrations` by version."""
-    if await connection.scalar(text("SELECT to_regclass('public.schema_migrations') IS NULL")):
+    if not await _has(database, "schema_migrations"):
         return {}
-    rows = await connection.execute(
-        text("SELECT version, applied_at, checksum, execution_time_ms, success FROM schema_migrations")
+    rows = await database(
+        "SELECT version, applied_at, checksum, execution_time_ms, success FROM schema_migrations"
     )
-    return {row.version: row for row in rows}
+    return {row["version"]: row for row in rows}
 
 
-async def check_applied(connection: AsyncConnection, checksums: Mapping[str, str]) -> None:
+async def _has(database: Asks, table: str) -> bool:
+    found = await database(f"SELECT to_regclass('public.{table}') IS NOT NULL AS found")
+    return bool(found[0]["found"])
+
+
+async def check_applied(database: Asks, checksums: Mapping[str, str]) -> None:
     """Raises ChecksumMismatchError unless what is applied is what the release has, and UnknownRevisionError."""
-    found_records = await records(connection)
-    for version in await applied(connection, checksums):
+    found_records = await records(database)
+    for version in await applied(database, checksums):
         record = found_records.get(version)
-        if record is None or record.checksum != checksums[version]:
-            found = "no record of it" if record is None else f"checksum {record.checksum[:12]}"
+        if record is None or record["checksum"] != checksums[version]:
+            found = "no record of it" if record is None else f"checksum {record['checksum'][:12]}"
             raise ChecksumMismatchError(
                 f"migration {version} was applied in another form: the database has {found}, this release has "
                 f"checksum {checksums[version][:12]}; never edit an applied migration, add a new one"

@@ -7,8 +7,11 @@ another role than the one that runs the statement (CVE-2024-10976). A server wit
 
 from __future__ import annotations
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+# Sends a statement without parameters and returns its rows.
+Asks = Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]]
 
 OLDEST_MAJOR = 15
 NEWEST_MAJOR = 18
@@ -46,15 +49,14 @@ def refusal(server_version_number: int) -> str | None:
     return None
 
 
-async def check_server_version(connection: AsyncConnection) -> None:
-    """Raise UnsupportedServerError unless `connection` leads to a server that is accepted, in UTF-8."""
-    row = (
-        await connection.execute(
-            text("SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')")
-        )
-    ).one()
-    reason = refusal(row[0])
-    if reason is None and row[1] != "UTF8":
-        reason = f"the database's encoding is {row[1]}; create it with ENCODING 'UTF8'."
+async def check_server_version(database: Asks) -> None:
+    """Raise UnsupportedServerError unless `database` is of a server that is accepted, in UTF-8."""
+    (row,) = await database(
+        "SELECT current_setting('server_version_num')::integer AS version,"
+        " current_setting('server_encoding') AS encoding"
+    )
+    reason = refusal(row["version"])
+    if reason is None and row["encoding"] != "UTF8":
+        reason = f"the database's encoding is {row['encoding']}; create it with ENCODING 'UTF8'."
     if reason is not None:
         raise UnsupportedServerError(reason)

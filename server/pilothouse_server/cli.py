@@ -7,13 +7,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-import yaml
 
 from pilothouse_server import log_lines
 from pilothouse_server.allocator import give_back_large_buffers
@@ -56,7 +55,30 @@ def _serve_until_ended(
     ] = None,
 ) -> None:
     """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables, listed below."""
-    settings = _settings() if processes is None else _settings(PROCESSES=str(processes))
+    _run_server(dev, "" if processes is None else str(processes))
+
+
+def serve_plainly(words: Sequence[str]) -> bool:
+    """Serves where the words are options of `serve` as they stand in its help, without typer; else returns False."""
+    rest, dev, processes = list(words), False, ""
+    while rest:
+        word = rest.pop(0)
+        if word == "--dev":
+            dev = True
+        elif word == "--processes" and rest and rest[0].isdecimal():
+            processes = rest.pop(0)
+        else:
+            return False
+    try:
+        _run_server(dev, processes)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    return True
+
+
+def _run_server(dev: bool, processes: str) -> None:
+    """Serves until it is told to end. `processes`, where given, goes before the setting."""
+    settings = _settings(PROCESSES=processes) if processes else _settings()
     log_lines.configure(settings.log_level, settings.log_format)
     give_back_large_buffers()
     if not dev and not settings.database_url:
@@ -245,6 +267,8 @@ def simulate_cluster(
 
 
 def _print_kubeconfig(kubeconfig: dict[str, Any]) -> None:
+    import yaml
+
     typer.echo(yaml.safe_dump(kubeconfig, sort_keys=False))
 
 
@@ -267,6 +291,8 @@ def _maintenance_url() -> str:
 def _kubeconfigs(settings: Settings) -> dict[str, Any]:
     if settings.kubeconfig is None:
         return {}
+    import yaml
+
     try:
         document = yaml.safe_load(settings.kubeconfig.read_text())
     except (OSError, yaml.YAMLError) as error:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from pilothouse_server.encryption import Binding, Envelopes, Sealed
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
@@ -123,6 +125,15 @@ def test_what_tokens_derive_from_survives_a_new_key(path: Path) -> None:
     assert after.derive("resume-token") == before.derive("resume-token")
     assert after.derive("resume-token") != after.derive("page-token")
     assert before.newest_key_id == list(after.key_encryption_keys)[1]
+
+
+@pytest.mark.parametrize("use", ["page-token", "resume-token", ""])
+def test_keys_are_derived_as_the_standard_says(use: str) -> None:
+    master = bytes(range(32))
+    standard = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"pilothouse/{use}".encode())
+    assert KeyRing([master]).derive(use) == standard.derive(master)
+    identifier = HKDF(algorithm=SHA256(), length=8, salt=None, info=b"pilothouse/key-encryption-key-id")
+    assert KeyRing([master]).newest_key_id == identifier.derive(master).hex()
 
 
 def test_a_key_file_that_another_process_makes_meanwhile_stays(

@@ -8,8 +8,10 @@ import socket
 import stat
 from pathlib import Path
 
+import psutil
 import pytest
 
+from pilothouse_server.cli import serve_plainly
 from tests.conftest import Database
 from tests.readme.served import Shell, serving
 
@@ -69,6 +71,44 @@ async def test_a_setting_that_cannot_be_used_is_named(
     said = await shell.run("pilothouse serve", succeeds=False)
     assert f"PILOTHOUSE_{name}" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--processes"], ["--processes", "x"], ["--processes=2"], ["--dev", "--nonsense"], ["more"]],
+)
+def test_what_is_not_plain_is_left_to_the_parser(words: list[str]) -> None:
+    assert not serve_plainly(words)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("pilothouse serve", 2, "PILOTHOUSE_DATABASE_URL must be set"),
+        ("pilothouse serve --processes 65", 2, "PILOTHOUSE_PROCESSES must be from 1 to 64"),
+        ("pilothouse serve --nonsense", 2, "nonsense"),
+    ],
+)
+async def test_a_line_that_cannot_be_served_is_told(tmp_path: Path, line: str, code: int, words: str) -> None:
+    said = await Shell("", tmp_path).run(f"{line} || test $? = {code}")
+    assert words in said
+    assert "Traceback" not in said
+
+
+async def test_a_server_loads_what_it_needs_and_no_more(database: Database, tmp_path: Path) -> None:
+    """Each of these takes megabytes: the parser of commands, what opens secrets, what speaks to clusters."""
+    async with serving("pilothouse serve", tmp_path, variables(database)) as address:
+        port = int(address.rpartition(":")[2])
+        (server,) = [
+            each.pid
+            for each in psutil.net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN and each.laddr.port == port
+        ]
+        loaded = " ".join(each.path for each in psutil.Process(server).memory_maps())
+    assert "cygrpc" in loaded, "libraries are seen"
+    assert [
+        name for name in ("pydantic_core", "aiohttp", "cryptography", "greenlet") if f"/{name}/" in loaded
+    ] == []
 
 
 async def test_the_data_folder_is_closed_to_others(tmp_path: Path) -> None:

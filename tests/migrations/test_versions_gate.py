@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from pilothouse_migrations import runner
-from pilothouse_migrations.roles import async_dsn
 from pilothouse_migrations.versions_gate import UnsupportedServerError, check_server_version, refusal
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection
@@ -38,10 +36,8 @@ def test_other_servers_are_refused_with_the_reason(number: int, found: str, reas
 
 
 async def test_the_server_in_use_is_accepted(database: Database) -> None:
-    engine = create_async_engine(async_dsn(database.system_dsn))
-    async with engine.connect() as opened:
-        await check_server_version(opened)
-    await engine.dispose()
+    async with connection(database.system_dsn) as opened:
+        await check_server_version(opened.fetch)
 
 
 async def test_a_database_in_another_encoding_is_refused(postgres: EmbeddedPostgres) -> None:

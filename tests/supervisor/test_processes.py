@@ -139,6 +139,8 @@ def test_the_pools_hold_for_all_processes_together() -> None:
         Settings(processes=3, pool_open_connections=100, pool_idle_connections=10, listen="a:0"), "a:1"
     )
     assert (settings.pool_open_connections, settings.pool_idle_connections) == (33, 3)
+    assert settings.pool_working_connections == 2
+    assert of_one_process(Settings(processes=9), "a:1").pool_working_connections == 1
     assert (settings.listen, settings.metrics_listen) == ("a:1", "")
 
 

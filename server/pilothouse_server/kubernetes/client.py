@@ -21,11 +21,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal
 
-import aiohttp
 import msgspec
 
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import (
     AccessReview,
     KubernetesObject,

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import yaml
 
 from pilothouse_server.kubernetes import connection, expiry
 from pilothouse_server.kubernetes.errors import CredentialsRefused
@@ -81,6 +80,8 @@ def from_kubeconfig(text: str, context: str = "") -> Credentials:
 
     Raises CredentialsRefused, naming the entry that is missing, malformed, refused or expired.
     """
+    import yaml
+
     try:
         document = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

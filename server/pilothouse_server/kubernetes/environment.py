@@ -8,10 +8,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import aiohttp
-from aiohttp.helpers import get_env_proxy_for_url, netrc_from_env
-from yarl import URL
-
 
 def session_options(server: str, *, has_proxy: bool, has_token: bool) -> dict[str, Any]:
     """Returns arguments of an `aiohttp.ClientSession` that is to talk to `server` only, for what `trust_env` would do.
@@ -19,6 +15,10 @@ def session_options(server: str, *, has_proxy: bool, has_token: bool) -> dict[st
     A proxy of the kubeconfig's own goes before that of the environment, and a token before the password in `.netrc`.
     Reads files: not for the event loop's thread.
     """
+    import aiohttp
+    from aiohttp.helpers import get_env_proxy_for_url, netrc_from_env
+    from yarl import URL
+
     url = URL(server)
     options: dict[str, Any] = {"trust_env": False}
     if not has_proxy:

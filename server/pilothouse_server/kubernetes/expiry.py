@@ -10,12 +10,14 @@ import base64
 import binascii
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cryptography import x509
 
 from pilothouse_server.kubernetes.errors import CredentialsRefused
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 CLIENT_CERTIFICATE = "client-certificate-data"
 AUTHORITY = "certificate-authority-data"
@@ -72,6 +74,9 @@ def token_expires_at(token: str) -> datetime | None:
 
 
 def _certificates(text: object, what: str) -> list[x509.Certificate]:
+    # Loaded with the first certificate: 8 MB, as in `encryption`.
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(base64.b64decode(str(text), validate=True))
     except (binascii.Error, ValueError):

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 import msgspec
-import yaml
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -124,6 +123,8 @@ def manifest(rights: Iterable[Right] = RIGHTS, *, name: str = "pilothouse") -> s
             "subjects": [{"kind": "ServiceAccount", **account}],
         },
     ]
+    import yaml
+
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 

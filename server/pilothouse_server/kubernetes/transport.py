@@ -16,7 +16,6 @@ from io import BytesIO
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 from yarl import URL
 
@@ -31,6 +30,7 @@ from pilothouse_server.kubernetes.errors import (
     from_response,
     from_status,
 )
+from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.rate_limit import RateLimit
 
