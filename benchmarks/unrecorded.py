@@ -1,9 +1,10 @@
 """`pilothouse serve` that keeps no audit records and no events: the other arm of row 3, and of nothing else.
 
 It replaces functions in its own process before the command begins: those that make a record of a call and the bodies in
-it, the one that turns records into what the database takes, with their hashes, the one by which a change has an event,
-and the one by which a commit has the sequencer called. In its database a trigger (`NOTHING_PENDING`) keeps rows of
-`pending_changes` away that hold nothing. The product has no such switch.
+it, the one that turns records into what the database takes, with their hashes, those by which a change has an event
+(with it goes the message that reads answer with), and the one by which a commit has the sequencer called. In its
+database a trigger (`NOTHING_PENDING`) keeps rows of `pending_changes` away that hold nothing. The product has no such
+switch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pilothouse_client.cli import main as command
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.interceptors import audit
 from pilothouse_server.store import append
+from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.unit_of_work import Transaction
 
@@ -36,7 +38,7 @@ def _no_body(_message: object) -> dict[str, Any]:
     return {}
 
 
-def _no_event(_transaction: Transaction, _event: object) -> None:
+def _no_event(_change: Transaction | Draft, _event: object) -> None:
     return None
 
 
@@ -48,6 +50,7 @@ def main() -> None:
     """The command."""
     for owner, name, replacement in (
         (Transaction, "emit", _no_event),
+        (Draft, "emit", _no_event),
         (Feed, "committed", _nothing_to_number),
         (audit, "_record", _no_record),
         (redaction, "body", _no_body),
