@@ -75,8 +75,20 @@ COMMENT ON COLUMN container_images.created_at IS
 CREATE INDEX idx_container_images_name_tag ON container_images (name, tag);
 CREATE INDEX idx_container_images_repository ON container_images (repository);
 CREATE INDEX idx_container_images_status ON container_images (status);
+""")
+    define_register_image("CREATE FUNCTION")
+    run("""
+COMMENT ON FUNCTION register_image(text, text, text, text) IS
+    'The id of an image reference, registered if it is new.';
 
-CREATE FUNCTION register_image(p_repository text, p_name text, p_tag text, p_digest text) RETURNS bigint
+GRANT EXECUTE ON FUNCTION register_image(text, text, text, text) TO @app@, @system@;
+""")
+
+
+def define_register_image(create: str) -> None:
+    """Defines the function as this release has it; a later migration comes back to it on its way down."""
+    run(f"""
+{create} register_image(p_repository text, p_name text, p_tag text, p_digest text) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -96,11 +108,6 @@ CREATE FUNCTION register_image(p_repository text, p_name text, p_tag text, p_dig
         RETURN v_id;
     END
     $$;
-
-COMMENT ON FUNCTION register_image(text, text, text, text) IS
-    'The id of an image reference, registered if it is new.';
-
-GRANT EXECUTE ON FUNCTION register_image(text, text, text, text) TO @app@, @system@;
 """)
 
 

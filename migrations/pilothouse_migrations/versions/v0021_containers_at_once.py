@@ -19,15 +19,8 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
-    _admit()
-    _write()
-    run("GRANT USAGE ON SEQUENCE containers_id_seq TO @app@;")
-
-
-def _admit() -> None:
-    run("""
-CREATE FUNCTION admit_container(
+_ADMIT = """
+@create@ admit_container(
     p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[],
     p_secrets text[],
     OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea,
@@ -36,11 +29,11 @@ CREATE FUNCTION admit_container(
     OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric,
     OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text,
     OUT container_id bigint, OUT moment timestamptz)
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp@settings@
     AS $$
     BEGIN
         PERFORM set_config('app.current_user_id', p_user_id::text, true), set_config('app.operation_id', '', true);
-        moment := transaction_timestamp();
+@reach@        moment := transaction_timestamp();
         IF p_request_id IS NOT NULL THEN
             -- Free, or held by the transaction that serves the request: nothing is waited for.
             ours := pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || p_request_id, 0));
@@ -84,34 +77,14 @@ CREATE FUNCTION admit_container(
         container_id := nextval('public.containers_id_seq');
     END
     $$;
-
-COMMENT ON FUNCTION admit_container(bigint, uuid, text, text, text[], text[], text[]) IS
-    'What decides whether a container may be made, as the caller sees it, with an id for it and the time.';
-
-GRANT EXECUTE ON FUNCTION admit_container(bigint, uuid, text, text, text[], text[], text[]) TO @app@;
-""")
-
-
-def _write() -> None:
-    run("""
-CREATE FUNCTION refuse_outdated(p_what text) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        RAISE EXCEPTION '% changed since it was read', p_what USING ERRCODE = 'serialization_failure';
-    END
-    $$;
-
-COMMENT ON FUNCTION refuse_outdated(text) IS 'Ends a transaction whose caller must look again.';
-
-GRANT EXECUTE ON FUNCTION refuse_outdated(text) TO @app@;
-
-CREATE FUNCTION write_container(
+"""
+_WRITE = """
+@create@ write_container(
     p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb,
     p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[],
     p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb)
     RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp@settings@
     AS $$
     DECLARE
         c public.containers;
@@ -120,7 +93,7 @@ CREATE FUNCTION write_container(
     BEGIN
         PERFORM set_config('app.current_user_id', p_user_id::text, true),
             set_config('app.operation_id', p_operation_id::text, true);
-        c := jsonb_populate_record(NULL::public.containers, p_container);
+@reach@        c := jsonb_populate_record(NULL::public.containers, p_container);
         -- The locks, in their order: the request, the namespace, what counts against its quota.
         -- Whether it was served meanwhile is decided by the primary key of its row.
         IF NOT pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || (p_idempotency ->> 'request_id'), 0)) THEN
@@ -216,7 +189,41 @@ CREATE FUNCTION write_container(
         PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);
     END
     $$;
+"""
 
+
+def upgrade() -> None:
+    _admit()
+    _write()
+    run("GRANT USAGE ON SEQUENCE containers_id_seq TO @app@;")
+
+
+def _admit() -> None:
+    define_admit("CREATE FUNCTION")
+    run("""
+COMMENT ON FUNCTION admit_container(bigint, uuid, text, text, text[], text[], text[]) IS
+    'What decides whether a container may be made, as the caller sees it, with an id for it and the time.';
+
+GRANT EXECUTE ON FUNCTION admit_container(bigint, uuid, text, text, text[], text[], text[]) TO @app@;
+""")
+
+
+def _write() -> None:
+    run("""
+CREATE FUNCTION refuse_outdated(p_what text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        RAISE EXCEPTION '% changed since it was read', p_what USING ERRCODE = 'serialization_failure';
+    END
+    $$;
+
+COMMENT ON FUNCTION refuse_outdated(text) IS 'Ends a transaction whose caller must look again.';
+
+GRANT EXECUTE ON FUNCTION refuse_outdated(text) TO @app@;
+""")
+    define_write("CREATE FUNCTION")
+    run("""
 COMMENT ON FUNCTION write_container(bigint, uuid, jsonb, jsonb, jsonb, jsonb, numeric[], text[], text[], text[], jsonb,
     bytea[], jsonb, bytea[], jsonb, jsonb) IS
     'Makes a container that was admitted, with all that belongs to the change; refuses what is outdated.';
@@ -224,6 +231,20 @@ COMMENT ON FUNCTION write_container(bigint, uuid, jsonb, jsonb, jsonb, jsonb, nu
 GRANT EXECUTE ON FUNCTION write_container(bigint, uuid, jsonb, jsonb, jsonb, jsonb, numeric[], text[], text[], text[],
     jsonb, bytea[], jsonb, bytea[], jsonb, jsonb) TO @app@;
 """)
+
+
+def define_admit(create: str, settings: str = "", reach: str = "") -> None:
+    """Defines the function as this release has it; later migrations change its settings and how it knows the reach."""
+    run(_filled(_ADMIT, create, settings, reach))
+
+
+def define_write(create: str, settings: str = "", reach: str = "") -> None:
+    """As `define_admit`."""
+    run(_filled(_WRITE, create, settings, reach))
+
+
+def _filled(text: str, create: str, settings: str, reach: str) -> str:
+    return text.replace("@create@", create).replace("@settings@", settings).replace("@reach@", reach)
 
 
 def downgrade() -> None:

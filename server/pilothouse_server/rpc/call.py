@@ -50,6 +50,7 @@ class Call:
     __slots__ = (
         "_actor",
         "_draft",
+        "_request_id",
         "_unit",
         "_write_as_system",
         "answer",
@@ -108,6 +109,7 @@ class Call:
         # What the handler has returned, where it was a message.
         self.answer: Message | None = None
         self._draft: Draft | None = None
+        self._request_id: UUID | None = None
         self._unit: UnitOfWork | None = None
         self._actor: Actor | None = None
         self._write_as_system = False
@@ -136,9 +138,12 @@ class Call:
     @property
     def request_id(self) -> UUID | None:
         """The request's `request_id`, if the method has one and it is given."""
-        if self.rule.has_request_id and self.request is not None and self.request.request_id:
-            return UUID(self.request.request_id)
-        return None
+        given = self.rule.has_request_id and self.request is not None and self.request.request_id
+        if not given:
+            return None
+        if self._request_id is None:
+            self._request_id = UUID(given)
+        return self._request_id
 
     @property
     def happens_once_by(self) -> UUID | None:

@@ -58,33 +58,35 @@ async def admit(draft: Draft, namespace: str, name: str, needs: Needs) -> Admiss
         },
     )
     row = rows[0]
-    answer = None if row.method is None else StoredAnswer(row.method, row.request_hmac, row.response)
-    idempotency_keys.settle(Look(answer, row.ours))
-    return None if row.namespace_id is None else _admission(namespace, row)
+    answer = (
+        None if row["method"] is None else StoredAnswer(row["method"], row["request_hmac"], row["response"])
+    )
+    idempotency_keys.settle(Look(answer, row["ours"]))
+    return None if row["namespace_id"] is None else _admission(namespace, row)
 
 
 def _admission(namespace: str, row: Any) -> Admission:
     return Admission(
         namespace=Namespace(
-            id=NamespaceId(row.namespace_id),
-            uid=str(row.namespace_uid),
+            id=NamespaceId(row["namespace_id"]),
+            uid=str(row["namespace_uid"]),
             name=namespace,
-            kubernetes_name=row.kubernetes_name,
-            cluster_name=row.cluster_name,
-            status=row.status,
-            quota=Quota() if row.quota is None else msgspec.json.decode(row.quota, type=Quota),
-            deletion_requested_at=row.deletion_requested_at,
+            kubernetes_name=row["kubernetes_name"],
+            cluster_name=row["cluster_name"],
+            status=row["status"],
+            quota=Quota() if row["quota"] is None else msgspec.json.decode(row["quota"], type=Quota),
+            deletion_requested_at=row["deletion_requested_at"],
         ),
-        quota=row.quota,
-        used=(row.used_containers or 0, int(row.used_cpu or 0), int(row.used_memory or 0)),
-        name_taken=row.name_taken,
+        quota=row["quota"],
+        used=(row["used_containers"] or 0, int(row["used_cpu"] or 0), int(row["used_memory"] or 0)),
+        name_taken=row["name_taken"],
         surroundings=Surroundings(
-            services=_object(row.services),
-            config_maps=frozenset(row.config_maps or ()),
-            secrets=_object(row.secrets),
+            services=_object(row["services"]),
+            config_maps=frozenset(row["config_maps"] or ()),
+            secrets=_object(row["secrets"]),
         ),
-        container_id=ContainerId(row.container_id),
-        moment=row.moment,
+        container_id=ContainerId(row["container_id"]),
+        moment=row["moment"],
     )
 
 

@@ -1,0 +1,60 @@
+"""Callers of `admit_container`, one after another on one connection, see what is theirs."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.conftest import Database, connection
+from tests.migrations.filling import ADMINISTRATOR, TENANTS, user_of
+
+_USERS = (*(user_of(tenant) for tenant in TENANTS), ADMINISTRATOR, 999)
+
+
+@pytest.mark.parametrize("plans", ["auto", "force_generic_plan", "force_custom_plan"])
+async def test_calls_of_many_users_on_one_connection_see_what_is_theirs(apart: Database, plans: str) -> None:
+    """Function and statement are prepared once; what they return goes by the caller of each call."""
+    assert await wrongly_admitted(apart, plans) == []
+
+
+async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, int]]:
+    """User and namespace of each call that was told of a namespace wrongly, or not told of one."""
+    source = random.Random(11)
+    wrong = []
+    async with connection(database.admin_dsn) as sql:
+        namespaces = {row["id"]: row["name"] for row in await sql.fetch("SELECT id, name FROM namespaces")}
+    async with connection(database.app_dsn) as app:
+        await app.execute(f"SET plan_cache_mode = {plans}")
+        admit = await app.prepare(
+            "SELECT namespace_id FROM admit_container($1, NULL, $2, 'new', '{}', '{}', '{}')"
+        )
+        for _ in range(300):
+            user_id, tenant = source.choice(_USERS), source.choice(TENANTS)
+            found = await admit.fetchval(user_id, namespaces[tenant])
+            reached = user_id in (ADMINISTRATOR, user_of(tenant))
+            if found != (tenant if reached else None):
+                wrong.append((user_id, tenant))
+    return wrong
+
+
+async def test_a_reach_that_stays_with_the_connection_would_be_found(apart: Database) -> None:
+    """The positive control: the reach is set for the session, once, and not compared with the user."""
+    async with connection(apart.admin_dsn) as sql:
+        admit = await sql.fetchval("SELECT pg_get_functiondef('admit_container'::regproc)")
+        known = await sql.fetchval("SELECT pg_get_functiondef('app_known_reach'::regproc)")
+        kept = "set_config('app.reach', public.app_reach(), true)"
+        assert kept in admit
+        try:
+            await sql.execute(
+                admit.replace(
+                    kept,
+                    "set_config('app.reach', coalesce(nullif(current_setting('app.reach', true), ''),"
+                    " public.app_reach()), false)",
+                )
+            )
+            await sql.execute(known.partition("RETURN CASE")[0] + "RETURN current_setting('app.reach', true)")
+            assert await wrongly_admitted(apart, "auto")
+        finally:
+            await sql.execute(admit)
+            await sql.execute(known)
