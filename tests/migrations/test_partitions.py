@@ -27,6 +27,7 @@ from tests.identity.server import settings_of
 from tests.migrations.filling import fill
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+LATER = LONG_AGO + timedelta(days=10)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -226,6 +227,24 @@ async def test_usage_is_dropped_by_the_day(database: Database, partitions: Parti
         assert await partitions.drop_older(USAGE, first.upper - timedelta(seconds=1)) == []
         assert await partitions.drop_older(USAGE, first.upper) == [first.name]
         assert await owner.fetchval("SELECT count(*) FROM container_resource_usage") == 2
+
+
+async def test_one_that_cannot_be_dropped_does_not_keep_the_others(
+    database: Database, partitions: Partitions
+) -> None:
+    async with database.owner() as owner:
+        await owner.execute("SELECT create_daily_partitions('container_resource_usage', '2020-01-01', 2)")
+        made = await partitions.by_time(USAGE.table)
+        old = [each.name for each in made if each.upper is not None and each.upper <= LATER]
+        assert len(old) > 1
+        # Somebody's view stands on the first.
+        await owner.execute(f"CREATE VIEW kept AS SELECT * FROM {old[0]}")
+    with pytest.raises(asyncpg.DependentObjectsStillExistError):
+        await partitions.drop_older(USAGE, LATER)
+    async with database.owner() as owner:
+        assert await _names(owner) & set(old) == {old[0]}
+        await owner.execute("DROP VIEW kept")
+    assert await partitions.drop_older(USAGE, LATER) == [old[0]]
 
 
 async def test_the_horizon_moves_before_events_are_dropped(

@@ -4,7 +4,8 @@ One task writes what has gathered, in one transaction a batch, so that a thousan
 the stream head's lock a thousand times. A read's record is handed over and forgotten (at most a second of
 them is lost on a kill); where the call must not be answered without its record, `write` waits until the
 batch that holds it is committed. The queue has a bound: a read that finds it full is lost, a call that must
-be recorded fails. What is not written is counted in `lost`, and exported as a metric.
+be recorded fails. While the database is away the records of reads stay in the queue, in their order, and are written
+when it is back. What is not written is counted in `lost`, and exported as a metric.
 
 A batch that the database refuses is written again record by record, so that one which cannot be stored does
 not take others with it; one that met another change (a deadlock) is written again as it is. A batch that has
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 LOST = Counter("pilothouse_audit_records_lost_total", "Audit records that could not be written.")
 
 _BATCH = 256
+# Between two attempts while the database is away.
+_AWAY_SECONDS = 0.5
 _GATHER_SECONDS = 0.1
 _ATTEMPTS = 5
 
@@ -46,6 +49,8 @@ class AuditWriter:
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._closing = False
+        # Whether the last batch found no database.
+        self._away = False
         self.lost = 0
 
     def submit(self, record: AuditRecord) -> None:
@@ -81,6 +86,8 @@ class AuditWriter:
                 except TimeoutError:
                     pass
             await self._flush()
+            if self._away:
+                await asyncio.sleep(_AWAY_SECONDS)
 
     async def close(self) -> None:
         """Writes what is left; called when no call is in flight any more."""
@@ -113,13 +120,16 @@ class AuditWriter:
                 await self._keep(batch, attempts - 1)
             else:
                 self._give_up(batch, error)
+        except Unavailable as error:
+            self._postpone(batch, error)
         except Exception as error:  # noqa: BLE001 - the writer outlives every batch; its calls are told
-            if len(batch) == 1 or isinstance(error, Unavailable):
+            if len(batch) == 1:
                 self._give_up(batch, error)
                 return
             for one in batch:
                 await self._keep([one])
         else:
+            self._away = False
             for _, done in batch:
                 if done is not None and not done.done():
                     done.set_result(None)
@@ -133,7 +143,20 @@ class AuditWriter:
             raise
         await unit.commit(audit=records)
 
+    def _postpone(self, batch: list[_Waiting], error: Unavailable) -> None:
+        """Calls are told that their record cannot be written; those of reads are written later, if there is a later."""
+        calls = [each for each in batch if each[1] is not None]
+        reads = [each for each in batch if each[1] is None]
+        room = 0 if self._closing else max(0, self._capacity - len(self._waiting))
+        self._give_up([*calls, *reads[room:]], error)
+        self._waiting.extendleft(reversed(reads[:room]))
+        self._away = True
+        if self._waiting:
+            self._wake.set()
+
     def _give_up(self, batch: list[_Waiting], error: Exception) -> None:
+        if not batch:
+            return
         log.error("audit records not written", count=len(batch), error=type(error).__name__)
         for _, done in batch:
             self._count_lost()

@@ -129,7 +129,8 @@ class Partitions:
         """Drop the partitions of `AUDIT_LOG` or `USAGE` that hold nothing at or after `before`.
 
         Returns the names of what was dropped, oldest first, with what an earlier call left behind.
-        Operations older than the log that is left are deleted with it. Raises PartitionBusyError.
+        Operations older than the log that is left are deleted with it. One that cannot be dropped does not keep the
+        others: its error is raised once they are gone, PartitionBusyError or what PostgreSQL says of it.
         """
         old = [partition for partition in await self.by_time(scheme.table) if _ends_by(partition, before)]
         dropped = await self._drop(scheme.table, [partition.name for partition in old])
@@ -142,8 +143,8 @@ class Partitions:
     async def drop_events_below(self, revision: int) -> list[str]:
         """Drop the partitions of events that hold nothing at or above `revision`; the horizon moves first.
 
-        Returns the names of what was dropped, oldest first, with what an earlier call left behind. Raises
-        PartitionBusyError.
+        Returns the names of what was dropped, oldest first, with what an earlier call left behind. Raises as
+        `drop_older`.
         """
         old = [
             partition for partition in await self.by_revision(EVENTS.table) if _ends_by(partition, revision)
@@ -170,11 +171,21 @@ class Partitions:
         return bound
 
     async def _drop(self, table: str, names: list[str]) -> list[str]:
+        failures: list[Exception] = []
+
+        async def alone(step: Awaitable[object]) -> None:
+            try:
+                await step
+            except (PartitionBusyError, asyncpg.PostgresError) as error:
+                failures.append(error)
+
         for name in names:
-            await self._detach(table, name, names)
+            await alone(self._detach(table, name, names))
         detached = await self._detached(table)
         for name in detached:
-            await self._step(_statement(f"DROP TABLE IF EXISTS public.{_quoted(name)}"))
+            await alone(self._step(_statement(f"DROP TABLE IF EXISTS public.{_quoted(name)}")))
+        if failures:
+            raise failures[0]
         return [*(name for name in detached if name not in names), *names]
 
     async def _make_ahead(self, scheme: Scheme) -> int:

@@ -2,7 +2,8 @@
 removed.
 
 Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is
-left to it. All jobs are such that doing them twice changes nothing.
+left to it. All jobs are such that doing them twice changes nothing. Each stands alone: one that fails, however, is
+logged, counted, and tried again after its period, and keeps no other from its work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from prometheus_client import Counter
 from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 Job = Callable[[], Awaitable[object]]
 
 MAKE_PARTITIONS = "make partitions ahead"
+FAILED = Counter("pilothouse_periodic_failures_total", "Runs of periodic work that failed.", ("job",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,15 @@ class PeriodicWork:
         while True:
             try:
                 await self._once(periodic)
-            except PilothouseError as error:
-                log.warning("periodic work failed", job=periodic.name, reason=error.reason)
             except PartitionBusyError as error:
+                FAILED.labels(periodic.name).inc()
                 log.warning("periodic work waits for a lock", job=periodic.name, error=str(error))
+            except PilothouseError as error:
+                FAILED.labels(periodic.name).inc()
+                log.warning("periodic work failed", job=periodic.name, reason=error.reason)
+            except Exception as error:  # noqa: BLE001 - a job that fails must not end the others
+                FAILED.labels(periodic.name).inc()
+                log.error("periodic work failed", job=periodic.name, error=type(error).__name__)
             wanted = self._wanted[periodic.name]
             try:
                 async with asyncio.timeout(periodic.period_seconds):
@@ -86,12 +94,17 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
     """What every database needs."""
     partitions = Partitions(store.database.maintenance)
 
-    async def drop_old() -> None:
-        now = datetime.now(UTC)
-        await partitions.drop_older(AUDIT_LOG, now - timedelta(days=31 * settings.audit_retention_months))
-        await partitions.drop_older(USAGE, now - timedelta(days=settings.usage_retention_days))
-        revision = await partitions.events_before(now - timedelta(hours=settings.event_retention_hours))
-        await partitions.drop_events_below(revision)
+    async def drop_records() -> None:
+        kept = timedelta(days=31 * settings.audit_retention_months)
+        await partitions.drop_older(AUDIT_LOG, datetime.now(UTC) - kept)
+
+    async def drop_usage() -> None:
+        kept = timedelta(days=settings.usage_retention_days)
+        await partitions.drop_older(USAGE, datetime.now(UTC) - kept)
+
+    async def drop_events() -> None:
+        kept = timedelta(hours=settings.event_retention_hours)
+        await partitions.drop_events_below(await partitions.events_before(datetime.now(UTC) - kept))
 
     async def refresh() -> None:
         await _as_owner(store, "SELECT refresh_container_summary()")
@@ -103,7 +116,9 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
 
     return [
         Periodic(MAKE_PARTITIONS, 600.0, partitions.make_ahead),
-        Periodic("drop old partitions", 3600.0, drop_old),
+        Periodic("drop old partitions of the log", 3600.0, drop_records),
+        Periodic("drop old partitions of usage", 3600.0, drop_usage),
+        Periodic("drop old partitions of events", 3600.0, drop_events),
         Periodic("refresh the container summary", 3600.0, refresh),
         Periodic("remove what has expired", 300.0, expire),
     ]
