@@ -316,7 +316,7 @@ class _Changes:
         if change is None:
             return None
         self._call.resume_token = self._token()
-        return _serialised(change, event, self._call.resume_token)
+        return _ANSWERS.answer(change, event, self._call.resume_token)
 
     def _shown_already(self, event: FeedEvent) -> bool:
         """Whether the first state showed the change of this event. All events of one change follow each other."""
@@ -328,7 +328,7 @@ class _Changes:
         return bool(self._passing)
 
     def _token(self) -> str:
-        return self._tokens.token(Position(self._revision, self._mark, self._skipped))
+        return self._tokens.token_at(self._revision, self._mark, self._skipped)
 
 
 def _sight_text(visible: frozenset[int] | None) -> str:
@@ -362,11 +362,34 @@ def _added(message: bytes) -> bytes:
     return b"".join((b"\x08", varint(resource.CHANGE_TYPE_ADDED), b"\x12", varint(len(message)), message))
 
 
-def _serialised(change: int, event: FeedEvent, token: str) -> bytes:
-    """An answer from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string).
+class _Answers:
+    """Answers from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string).
 
-    `declarations.WATCH_ANSWER` says so too, and is checked at start.
+    `declarations.WATCH_ANSWER` says so too, and is checked at start. All but the token is the same for every watcher
+    that is shown the same change, and most are shown it at about the same time.
     """
+
+    def __init__(self, kept: int = 256) -> None:
+        self._kept = kept
+        self._ready: dict[tuple[int, int], tuple[FeedEvent, bytes]] = {}
+
+    def answer(self, change: int, event: FeedEvent, token: str) -> bytes:
+        """Returns the answer with the token of one watcher."""
+        key = (event.revision, change)
+        found = self._ready.get(key)
+        if found is None or found[0] is not event:
+            if len(self._ready) >= self._kept:
+                self._ready.clear()
+            found = self._ready[key] = (event, _without_token(change, event))
+        encoded = token.encode()
+        return b"".join((found[1], varint(len(encoded)), encoded))
+
+
+_ANSWERS = _Answers()
+
+
+def _without_token(change: int, event: FeedEvent) -> bytes:
+    """An answer up to the length of its token."""
     return b"".join(
         (
             b"\x08",
@@ -377,8 +400,6 @@ def _serialised(change: int, event: FeedEvent, token: str) -> bytes:
             b"\x18",
             varint(event.revision),
             b"\x22",
-            varint(len(token)),
-            token.encode(),
         )
     )
 

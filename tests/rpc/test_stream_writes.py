@@ -1,0 +1,70 @@
+"""Answers of a stream: put together from what all its watchers share, and written within a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.rpc import pipeline
+from pilothouse_server.rpc.pipeline import WRITE_TIMEOUT_SECONDS
+from pilothouse_server.rpc.watch import _Answers
+from pilothouse_server.store.feed import FeedEvent
+from tests.virtual_time import pass_time, virtual_time
+
+ADDED, MODIFIED = resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED
+
+
+def event(revision: int, name: str) -> FeedEvent:
+    message = pb.Container(name=name).SerializeToString()
+    return FeedEvent(revision, "container", 1, name, "modified", message, {}, "running", {}, "running")
+
+
+def shown(answer: bytes) -> tuple[int, str, int, str]:
+    read = pb.WatchContainersResponse.FromString(answer)
+    return read.change_type, read.container.name, read.revision, read.resume_token
+
+
+def test_each_watcher_has_its_own_token_and_kind_of_change() -> None:
+    answers = _Answers(kept=2)
+    events = [event(revision, f"web-{revision}") for revision in range(1, 6)]
+    for each in events:
+        for change in (ADDED, MODIFIED):
+            for token in ("one", "another" * 30):
+                expected = (change, each.name, each.revision, token)
+                assert shown(answers.answer(change, each, token)) == expected
+
+
+def test_an_event_of_another_history_is_not_taken_for_one_of_the_same_revision() -> None:
+    answers = _Answers()
+    assert shown(answers.answer(MODIFIED, event(7, "before"), "t"))[1] == "before"
+    assert shown(answers.answer(MODIFIED, event(7, "after"), "t"))[1] == "after"
+
+
+@virtual_time
+async def test_a_stream_that_lasts_is_ended_by_one_answer_that_takes_too_long() -> None:
+    limit = asyncio.timeout(None)
+    writing = pipeline._Writing(limit)
+    written = 0
+
+    async def write(*times: float) -> None:
+        nonlocal written
+        for seconds in times:
+            writing.began()
+            await pass_time(seconds)
+            writing.ended()
+            written += 1
+            # Nothing is written for longer than that, and then again.
+            await pass_time(45.0)
+
+    async def writes() -> None:
+        async with limit:
+            await write(20.0, 1.0, 29.0, 29.0, WRITE_TIMEOUT_SECONDS + 1.0)
+
+    with pytest.raises(TimeoutError):
+        await writes()
+    writing.close()
+    assert written == 4
+    assert limit.expired()
