@@ -75,6 +75,12 @@ def function_of(stack: Sequence[Frame]) -> str:
     return f"{_short(file)} {function}"
 
 
+def functions_of(stack: Sequence[Frame]) -> set[str]:
+    """All frames of a stack that are of a layer of the product itself, as text."""
+    found = ((file, function) for file, function in stack if "pilothouse_server/" in file and _layer(file))
+    return {f"{_short(file)} {function}" for file, function in found}
+
+
 def _short(file: str) -> str:
     for begin in ("pilothouse_server/", "site-packages/"):
         if begin in file:

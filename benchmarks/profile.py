@@ -39,6 +39,7 @@ _WARM_SECONDS = 1.5
 _ECHO_SECONDS = 1.5
 _STATEMENTS = 12
 _FUNCTIONS = 20
+_CUMULATIVE = 40
 _WIDTH = 100
 
 _TOP_STATEMENTS = """
@@ -154,6 +155,7 @@ async def _on(world: World, row: str, seconds: float, containers: int) -> None:
     _print_layers(measured)
     _print_statements(measured.calls, statements)
     _print_functions(measured)
+    _print_cumulative(measured)
 
 
 async def _measured(world: World, product: Product, file: Path, load: Load, seconds: float) -> Measured:
@@ -237,6 +239,17 @@ def _print_functions(measured: Measured) -> None:
     total, main = counts.total(), _main(measured)
     print("\nfunctions that cost most by themselves, with the C that they call, in µs a call")
     for name, count in counts.most_common(_FUNCTIONS):
+        print(f"{main * count / total:10,.0f}  {name}")
+
+
+def _print_cumulative(measured: Measured) -> None:
+    counts: Counter[str] = Counter()
+    for each in measured.samples.stacks:
+        for function in layers.functions_of(each.stack):
+            counts[function] += each.count
+    total, main = sum(each.count for each in measured.samples.stacks), _main(measured)
+    print("\nfunctions of the product, with all that they call and wait through, in µs a call")
+    for name, count in counts.most_common(_CUMULATIVE):
         print(f"{main * count / total:10,.0f}  {name}")
 
 

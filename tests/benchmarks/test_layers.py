@@ -50,3 +50,8 @@ def test_the_innermost_layer_decides(stack: list[Frame], layer: str, asked_by: s
 def test_a_function_is_named_by_its_place_in_the_server() -> None:
     assert layers.function_of([_JSON, _AUDIT, *_LOOP]) == "rpc/interceptors/audit.py AuditLayer._unary"
     assert layers.function_of(_LOOP) == "asyncio/events.py Handle._run"
+
+
+def test_what_calls_is_named_too() -> None:
+    found = layers.functions_of([_ASYNCPG, _UNIT, _AUDIT, _AUDIT, *_LOOP])
+    assert found == {"store/unit_of_work.py Store.read", "rpc/interceptors/audit.py AuditLayer._unary"}
