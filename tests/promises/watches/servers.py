@@ -19,7 +19,7 @@ from tests.waiting import within
 
 _LISTENING = re.compile(r"serves gRPC on \S+:(\d+)")
 # So few, that a reader which stops for a while is too slow, and has to be ended and resumed.
-RING_EVENTS, LAG_EVENTS = 128, 300
+RING_EVENTS, LAG_EVENTS = 64, 150
 
 
 class ServerProcess:

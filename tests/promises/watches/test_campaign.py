@@ -19,7 +19,6 @@ def uneventful(recording: Recording) -> list[str]:
     wanted = {
         "a kill": counts["fault: kill_a_server"],
         "a stream that was cut": counts["a stream ended: UNAVAILABLE"],
-        "a reader that was too slow": counts["a stream ended: RESOURCE_EXHAUSTED SLOW_CONSUMER"],
         "a mutation that was asked for again": counts["asked again, and answered"],
         "a token below the horizon": sum(probe.how == "below" for probe in recording.probes),
         "a deletion": sum(event.what == "deleted" for event in recording.log),
@@ -40,3 +39,5 @@ async def test_watches_lose_nothing(database: Database, tmp_path: Path) -> None:
     recording = await campaign(database, tmp_path, Size(mutations=100_000, faults=200))
     assert violations(recording) == {}
     assert uneventful(recording) == []
+    # Most are cut before they are too slow: in a short campaign all of them may be.
+    assert recording.counts["a stream ended: RESOURCE_EXHAUSTED SLOW_CONSUMER"]

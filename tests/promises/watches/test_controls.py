@@ -24,7 +24,7 @@ FOUND_BY = {
     "below_the_horizon_goes_on": "tokens_hold",
 }
 # A reader that falls behind the ring takes some doing.
-_LONGER = {"who_is_behind_skips": 1_200}
+_LONGER = {"who_is_behind_skips": 900}
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES)

@@ -36,7 +36,7 @@ _KINDS = {
     resource.CHANGE_TYPE_DELETED: DELETED,
 }
 # A slow reader reads so much, then waits until so many more mutations were acknowledged.
-_READ_THEN_WAIT, _WAIT_FOR_MUTATIONS = (100, 400), 700
+_READ_THEN_WAIT, _WAIT_FOR_MUTATIONS = (40, 160), 300
 # Others leave by themselves after so many answers at least, and at most after a share of the campaign, so that there
 # are tokens and first states of all kinds of moments.
 _LEAVES_AFTER, _LEAVES_AFTER_SHARE = (40, 800), 0.1
