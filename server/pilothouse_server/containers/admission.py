@@ -119,9 +119,10 @@ def _env_fields(wanted: Container) -> list[tuple[str, EnvVar]]:
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
     """The config maps or secrets that the environment cannot do without."""
-    return {
-        item.source_name for _, item in _env_fields(wanted) if item.value_from == kind and not item.optional
-    }
+    names = {item.source_name for item in wanted.env if item.value_from == kind and not item.optional}
+    for init in wanted.spec.init_containers:
+        names |= {item.source_name for item in init.env if item.value_from == kind and not item.optional}
+    return names
 
 
 def _check_sources(

@@ -90,7 +90,8 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
 
 def can_be_made_at_once(wanted: Container) -> bool:
     """Whether `create_at_once` makes it: not what mounts volumes, whose own events show who mounts them."""
-    return not admission.needs_of(wanted, None).volumes
+    empty_dirs = {item.name for item in wanted.spec.empty_dirs}
+    return all(mount.volume in empty_dirs for mount in wanted.all_mounts)
 
 
 async def create_at_once(draft: Draft, namespace_name: str, wanted: Container, *, may: May) -> Container:

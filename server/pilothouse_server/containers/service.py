@@ -326,7 +326,7 @@ class ContainerService:
 
 def _described(call: Call, container: Container) -> pb.Container:
     call.describe(resource_id=container.id, namespace_id=container.namespace_id)
-    return messages.CONTAINER.to_proto(container)
+    return messages.READY.rendered_message(container)
 
 
 async def _containers_of(

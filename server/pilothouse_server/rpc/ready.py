@@ -56,15 +56,28 @@ class ReadyMessages(Generic[ValueT, MessageT]):
         self._move = [(name, _mover(fields[name])) for name in added]
         self._tag = b"" if within is None else varint(within.number << 3 | 2)
         self._keeps = keeps
+        self._last: tuple[ValueT, Rendered] | None = None
         self.format = rendering * _MOST_FIELDS + _count_fields(descriptor_of(converter.message))
 
     def render(self, value: ValueT) -> Rendered:
-        """Returns a resource as its event holds it, and which part of that is kept."""
+        """Returns a resource as its event holds it, and which part of that is kept.
+
+        The value that was rendered last is not rendered again: a mutation's answer and its event show the same one.
+        """
+        if self._last is not None and self._last[0] is value:
+            return self._last[1]
         kept, added = self.parts(value)
         head = self._tag and self._tag + varint(len(kept) + len(added))
-        return Rendered(
+        rendered = Rendered(
             b"".join((head, kept, added)), self.format, len(head), len(kept) if self._keeps(value) else 0
         )
+        self._last = value, rendered
+        return rendered
+
+    def rendered_message(self, value: ValueT) -> MessageT:
+        """Returns the message of a resource, read from what its event holds, where that is the message itself."""
+        assert not self._tag, "the event's message holds another one"
+        return self.message.FromString(self.render(value).message)
 
     def parts(self, value: ValueT) -> tuple[bytes, bytes]:
         """Returns what is kept of a resource, and what is added."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pilothouse_server.values import InvalidValueError
 
@@ -57,7 +58,13 @@ class Quantity:
         Raises:
             InvalidValueError: not a quantity, too large, or negative without `allow_negative`.
         """
-        match = _GRAMMAR.fullmatch(text) if len(text) <= LONGEST_TEXT else None
+        if len(text) > LONGEST_TEXT:
+            raise InvalidValueError(_RULE)
+        return _parsed(text, allow_negative)
+
+    @classmethod
+    def _read(cls, text: str, allow_negative: bool) -> Quantity:
+        match = _GRAMMAR.fullmatch(text)
         if match is None:
             raise InvalidValueError(_RULE)
         whole, fraction = match["whole"], match["fraction"] or ""
@@ -181,3 +188,9 @@ def _scaled(digits: int, ten_exponent: int) -> int:
     if nanos > LARGEST * NANOS:
         raise InvalidValueError("must not be above 2^63-1")
     return nanos
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str, allow_negative: bool) -> Quantity:
+    """The quantity of a text. The same few are read several times with each call; texts are short, and values fixed."""
+    return Quantity._read(text, allow_negative)
