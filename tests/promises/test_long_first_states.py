@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc.aio
@@ -11,10 +11,12 @@ import pytest
 from google.rpc import error_details_pb2
 
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository import containers
 from pilothouse_server.rpc import watch
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
 from pilothouse_server.store.paging import read_in_pages
+from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.promises.calling import Caller, Outcome, failed, token_of
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import World
@@ -45,23 +47,26 @@ async def held(world: World) -> int:
         return int(await sql.fetchval(_HELD))
 
 
-class Held:
-    """Rows that are read up to one of them, and on when it is said."""
+# The rows of the first page.
+FIRST_PAGE = 50
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+
+class Held:
+    """Pages of rows of which the first is read, and the others when it is said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached = asyncio.Event()
         self.goes_on = asyncio.Event()
         self.read = 0
 
-        async def rows(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
-            async for row in read_in_pages(*arguments, **named):
-                if self.read == after:
-                    self.reached.set()
-                    await self.goes_on.wait()
-                self.read += 1
-                yield row
+        async def pages(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            async for rows in read_in_pages(*arguments, **named):
+                self.read += len(rows)
+                yield rows
+                self.reached.set()
+                await self.goes_on.wait()
 
-        monkeypatch.setattr(containers, "read_in_pages", rows)
+        monkeypatch.setattr(containers, "read_in_pages", pages)
 
 
 def stream_of(world: World, caller: Caller | None = None) -> Any:
@@ -74,15 +79,15 @@ async def test_the_first_answers_come_before_the_last_rows_are_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(world, 300)
-    reading = Held(monkeypatch, after=100)
+    reading = Held(monkeypatch)
     names = []
     async with within(20), stream_of(world) as stream:
         async for answer in stream:
             if answer.change_type == SYNCED:
                 break
             names.append(answer.container.name)
-            if len(names) == 100:
-                assert reading.read == 100
+            if len(names) == FIRST_PAGE:
+                assert reading.read == FIRST_PAGE
                 reading.goes_on.set()
     assert names == [f"web-{number:05}" for number in range(1, 301)]
 
@@ -92,7 +97,7 @@ async def test_the_state_is_of_one_moment_however_long_it_is_read(
 ) -> None:
     await fill(world, 300)
     before = {item.name: item.etag for item in await listed(world)}
-    reading = Held(monkeypatch, after=100)
+    reading = Held(monkeypatch)
     state: dict[str, str] = {}
     changes: list[tuple[int, str]] = []
     async with within(30), stream_of(world) as stream:
@@ -149,11 +154,34 @@ async def listed(world: World) -> list[Any]:
     return list((await world.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers)
 
 
+async def test_rows_without_a_message_are_read_by_the_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade, when no message is kept beside a row yet."""
+    await fill(world, 300)
+    read: list[int] = []
+    get_many = containers.get_many
+
+    async def counted(transaction: ReadTransaction, ids: Sequence[int]) -> list[Container]:
+        read.append(len(ids))
+        return await get_many(transaction, ids)
+
+    monkeypatch.setattr(containers, "get_many", counted)
+    names = []
+    async with within(20), stream_of(world) as stream:
+        async for answer in stream:
+            if answer.change_type == SYNCED:
+                break
+            names.append(answer.container.name)
+    assert names == [f"web-{number:05}" for number in range(1, 301)]
+    assert read == [FIRST_PAGE, 250]
+
+
 async def test_who_leaves_in_the_middle_gives_the_connection_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(world, 300)
-    reading = Held(monkeypatch, after=100)
+    reading = Held(monkeypatch)
     async with within(20), stream_of(world) as stream:
         await anext(aiter(stream))
         await reading.reached.wait()

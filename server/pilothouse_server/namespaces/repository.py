@@ -215,8 +215,8 @@ async def stream_namespaces(
     if selector is not None:
         keys = keys.where(label_selector_condition(NAMESPACES.c.labels, selector))
     whole = ready(message_format)
-    async for row in read_in_pages(transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME):
-        for each in await _ready(transaction, [row]):
+    async for rows in read_in_pages(transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME):
+        for each in await _ready(transaction, rows):
             yield each
 
 

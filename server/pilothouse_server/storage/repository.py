@@ -241,8 +241,9 @@ async def stream_volumes(
 ) -> AsyncIterator[Volume]:
     """Every volume that matches, by namespace and name."""
     keys = _matching(namespace_id, name, status, selector, visible)
-    async for row in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
-        yield _volume(row)
+    async for rows in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
+        for row in rows:
+            yield _volume(row)
 
 
 async def stream_ready(
@@ -258,8 +259,8 @@ async def stream_ready(
     """The same without rendering; those are whole whose message is not kept in this format."""
     keys = _matching(namespace_id, name, status, selector, visible)
     whole = ready(message_format)
-    async for row in read_in_pages(transaction.connection, whole, keys, VOLUMES.c.id, _BY_NAMESPACE):
-        for each in await _ready(transaction, [row]):
+    async for rows in read_in_pages(transaction.connection, whole, keys, VOLUMES.c.id, _BY_NAMESPACE):
+        for each in await _ready(transaction, rows):
             yield each
 
 

@@ -182,8 +182,8 @@ async def read_in_pages(
     order: OrderSpec,
     *,
     most_rows: int = 250,
-) -> AsyncIterator[Row]:
-    """Yield every row, read in pages of at most `most_rows`, the first of them small; see `paginate_rows`.
+) -> AsyncIterator[Sequence[Row]]:
+    """Yield every row, in pages of at most `most_rows`, the first of them small; see `paginate_rows`.
 
     Between two pages nothing is open but the connection's transaction. It decides whether all are of one moment.
     """
@@ -192,8 +192,8 @@ async def read_in_pages(
         paged = keys if after is None else keys.where(_after(order, after))
         query = _whole_rows(whole, _ordered(paged, order).limit(size), unique, order)
         rows = (await connection.execute(query)).all()
-        for row in rows:
-            yield row
+        if rows:
+            yield rows
         if len(rows) < size:
             return
         last = rows[-1]

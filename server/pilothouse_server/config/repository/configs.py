@@ -148,8 +148,9 @@ async def stream(
 ) -> AsyncIterator[Config]:
     """Every one that matches, by namespace and name."""
     keys = _matching(kind, namespace_id, name, selector, visible)
-    async for row in _in_pages(transaction, selected(kind), keys, TABLES[kind]):
-        yield value(kind, row)
+    async for rows in _in_pages(transaction, selected(kind), keys, TABLES[kind]):
+        for row in rows:
+            yield value(kind, row)
 
 
 async def stream_ready(
@@ -165,14 +166,14 @@ async def stream_ready(
     """The same without rendering; those are whole whose message is not kept in this format."""
     keys = _matching(kind, namespace_id, name, selector, visible)
     whole = ready(kind, message_format)
-    async for row in _in_pages(transaction, whole, keys, TABLES[kind]):
-        for each in await _ready(transaction, [row], kind):
+    async for rows in _in_pages(transaction, whole, keys, TABLES[kind]):
+        for each in await _ready(transaction, rows, kind):
             yield each
 
 
 def _in_pages(
     transaction: ReadTransaction, whole: Select[Any], keys: Select[Any], table: Table
-) -> AsyncIterator[Any]:
+) -> AsyncIterator[Sequence[Any]]:
     order = OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
     # One may hold a mebibyte.
     return read_in_pages(transaction.connection, whole, keys, table.c.id, order, most_rows=25)

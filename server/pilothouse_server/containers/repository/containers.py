@@ -198,8 +198,9 @@ async def stream_containers(
 ) -> AsyncIterator[Container]:
     """Every container that matches, by namespace and name."""
     keys = _matching(namespace_id, name, status, selector, visible)
-    async for row in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
-        yield container_of(row)
+    async for rows in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
+        for row in rows:
+            yield container_of(row)
 
 
 async def stream_ready(
@@ -215,8 +216,8 @@ async def stream_ready(
     """The same without rendering; those are whole whose message is not kept in this format."""
     keys = _matching(namespace_id, name, status, selector, visible)
     whole = ready(message_format)
-    async for row in read_in_pages(transaction.connection, whole, keys, CONTAINERS.c.id, _BY_NAMESPACE):
-        for each in await _ready(transaction, [row]):
+    async for rows in read_in_pages(transaction.connection, whole, keys, CONTAINERS.c.id, _BY_NAMESPACE):
+        for each in await _ready(transaction, rows):
             yield each
 
 
