@@ -18,6 +18,9 @@ from uuid import UUID
 # Whether the caller holds a permission, where the caller of a function knows the namespace.
 May = Callable[[str], bool]
 
+# So many answers whether something is allowed are kept for each principal.
+_MOST_ANSWERS = 1000
+
 
 def permission_matches(held: str, wanted: str) -> bool:
     """Whether the permission `held` of a role covers `wanted`, which may itself be a form such as
@@ -62,6 +65,8 @@ class Principal:
     session_id: UUID | None = None
     # Permission -> namespaces; a watch asks for every event. Only where no grant expires.
     _namespaces: dict[str, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
+    # (Permission, namespace) -> whether it is held; likewise.
+    _allowed: dict[tuple[str, str | None], bool] = field(default_factory=dict, repr=False, compare=False)
 
     def allows(self, permission: str, namespace: str | None = None) -> bool:
         """Whether `permission` is held in `namespace`; None asks about all namespaces at once.
@@ -69,11 +74,18 @@ class Principal:
         Grants that expire between loading and asking are left out at once, so a cached principal never
         outlives them.
         """
-        return any(
+        known = self._allowed.get((permission, namespace))
+        if known is not None:
+            return known
+        living = self.living_grants()
+        allowed = any(
             grant.holds(permission)
-            for grant in self.living_grants()
+            for grant in living
             if grant.namespace is None or (namespace is not None and grant.namespace == namespace)
         )
+        if living is self.grants and len(self._allowed) < _MOST_ANSWERS:
+            self._allowed[permission, namespace] = allowed
+        return allowed
 
     def allows_somewhere(self, permission: str) -> bool:
         """Whether any grant, wherever it reaches, holds `permission`."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 # structlog takes these where it finds them, rich for tracebacks that we do not show so, greenlet for a module that we
@@ -19,6 +21,9 @@ import structlog  # noqa: E402
 for _name in _unwanted:
     del sys.modules[_name]
 
+# Returns what each log line of the present task says beside its own facts, such as which call it serves.
+SCOPE: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("SCOPE", default=None)
+
 _QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
 
 
@@ -26,7 +31,7 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
     """Sets logging up for the process; `log_format` is `text` or `json`. Each line says its number among several."""
     shared: list[Any] = [
         *([] if process is None else [lambda _logger, _method, event: {**event, "process": process}]),
-        structlog.contextvars.merge_contextvars,
+        _with_scope,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -56,3 +61,8 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    scope = SCOPE.get()
+    return event if scope is None else {**scope(), **event}

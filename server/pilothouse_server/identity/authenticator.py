@@ -29,7 +29,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import PilothouseError, Unauthenticated
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.repository import grants, sessions
-from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
 
@@ -69,12 +69,12 @@ class TokenAuthenticator:
             raise Unauthenticated(
                 'a token is needed: send the metadata "authorization: Bearer <token>"', reason="NO_TOKEN"
             )
-        if not tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
-            raise _invalid_token()
         token_hash = tokens.token_hash(token)
         kept = self._kept.get(token_hash)
         if kept is not None and kept[0] > self._clock():
             return kept[1]
+        if not tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
+            raise _invalid_token()
         loading = self._loading.get(token_hash)
         if loading is None:
             loading = asyncio.create_task(self._load(token_hash), name="load principal")
@@ -89,8 +89,8 @@ class TokenAuthenticator:
         Raises:
             Unavailable: the database is away.
         """
-        async with self._store.system_read() as transaction:
-            return await grants.find_namespace(transaction, name)
+        async with self._store.system_call() as connection:
+            return await grants.find_namespace(ReadTransaction(connection), name)
 
     def invalidate(self) -> None:
         """Forgets every principal: grants, roles, users or sessions have changed."""
@@ -104,12 +104,12 @@ class TokenAuthenticator:
 
     async def _load(self, token_hash: bytes) -> Principal:
         started = self._clock()
-        async with self._store.system_read() as transaction:
-            found = await sessions.load_principal(transaction, token_hash)
-            now = transaction.now
+        async with self._store.system_call() as connection:
+            found = await sessions.load_principal(ReadTransaction(connection), token_hash)
         if found is None:
             raise _invalid_token()
         principal, session = found
+        now = session.now
         # After `invalidate` this task is no longer the one for the token: what it read may be what was just changed.
         if self._loading.get(token_hash) is asyncio.current_task():
             lives = (session.access_expires_at - now).total_seconds()

@@ -114,6 +114,11 @@ class Call:
         self._actor: Actor | None = None
         self._write_as_system = False
 
+    def log_fields(self) -> dict[str, str]:
+        """What each log line of the call says of it."""
+        fields = {"operation_id": str(self.operation_id), "method": self.method}
+        return fields if self.principal is None else {**fields, "username": self.principal.username}
+
     @property
     def user_id(self) -> int:
         """Id of the caller; only where a log-in is needed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from google.protobuf.message import Message
 
@@ -21,13 +22,24 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+def duration(length: timedelta) -> bytes:
+    """Returns a `google.protobuf.Duration` that is not negative."""
+    seconds, nanoseconds = length.days * 86_400 + length.seconds, length.microseconds * 1000
+    return b"".join(
+        (
+            b"\x08" + varint(seconds) if seconds else b"",
+            b"\x10" + varint(nanoseconds) if nanoseconds else b"",
+        )
+    )
+
+
 def embedded(number: int, *parts: bytes) -> bytes:
     """Returns a field that holds a message, or bytes or text, which `parts` make up one after the other."""
     return b"".join((varint(number << 3 | 2), varint(sum(map(len, parts))), *parts))
 
 
 class AnswerField:
-    """A field of an answer that holds a message, where that is serialised already."""
+    """A field that holds a message or text, where that is serialised already."""
 
     def __init__(self, answer: type[Message], field: str) -> None:
         self._tag = varint(descriptor_of(answer).fields_by_name[field].number << 3 | 2)

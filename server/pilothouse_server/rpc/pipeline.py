@@ -5,7 +5,7 @@ metadata, so the caller is authenticated there, and a call without a valid token
 a byte of its body (it gets a handler that never reads). Then the layers run, outermost first, the same for
 every shape:
 
-    telemetry → errors → operation → authentication → audit → authorization → validation → handler
+    telemetry → errors → operation → audit → authorization → validation → handler
 
 A layer is an async function `(call, proceed)`; `proceed()` runs the rest and returns the serialised answer
 of a unary response. Streams write their answers through `call.send`, so a layer sees a stream as one

@@ -27,6 +27,8 @@ _IDENTITY = (
 _WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _IDENTITY
 _READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _IDENTITY
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + _IDENTITY
+# What only reads computes the caller's reach once, for all its statements; what writes may change it on its way.
+_REACH = "; SELECT set_config('app.reach', app_reach(), true)"
 
 
 async def begin(connection: Connection, user_id: int | None, operation_id: UUID) -> datetime:
@@ -42,7 +44,7 @@ async def reading(
     """A transaction that only reads, and when it began; `snapshot` sees one moment throughout."""
     async with connected(pool) as connection:
         statements = _SNAPSHOT if snapshot else _READ
-        await connection.command(statements.format(user_id=_number(user_id), operation_id=""))
+        await connection.command(_opened(statements, user_id))
         yield connection, await _began(connection)
 
 
@@ -50,7 +52,7 @@ async def reading(
 async def looking(pool: Pool, user_id: int | None) -> AsyncIterator[Connection]:
     """The same for the many short reads, which do not ask what time it is."""
     async with connected(pool) as connection:
-        await connection.command(_READ.format(user_id=_number(user_id), operation_id=""))
+        await connection.command(_opened(_READ, user_id))
         yield connection
 
 
@@ -69,6 +71,11 @@ async def connected(pool: Pool) -> AsyncIterator[Connection]:
 async def _began(connection: Connection) -> datetime:
     now: datetime = (await connection.execute(_NOW)).scalar_one()
     return now
+
+
+def _opened(statements: str, user_id: int | None) -> str:
+    opened = statements.format(user_id=_number(user_id), operation_id="")
+    return opened if user_id is None else opened + _REACH
 
 
 def _number(user_id: int | None) -> str:

@@ -325,9 +325,15 @@ class Store:
         Nothing sets the caller's identity but the statement: it calls a function that does so first, with its
         parameter `user_id`.
         """
-        async with opening.connected(self.database.app) as connection:
-            found = await connection.execute(statement, {"user_id": user_id, **(parameters or {})})
-            return found.all()
+        pool = self.database.app
+        with connecting():
+            connection = await pool.take()
+        try:
+            with translated():
+                found = await connection.execute(statement, {"user_id": user_id, **(parameters or {})})
+        finally:
+            pool.give(connection)
+        return found.all()
 
     @asynccontextmanager
     async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:

@@ -10,6 +10,7 @@ from pilothouse_server.containers.volume_attachment import shows_volumes, volume
 from pilothouse_server.errors import invalid
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
+from pilothouse_server.rpc.encoding import AnswerField, duration
 from pilothouse_server.rpc.ready import ReadyMessages
 from pilothouse_server.values.resources import Condition
 
@@ -69,6 +70,9 @@ READY: ReadyMessages[model.Container, pb.Container] = ReadyMessages(
 )
 
 
+_CREATED_BY, _UPTIME = AnswerField(pb.Container, "created_by"), AnswerField(pb.Container, "uptime")
+
+
 def parts(item: model.ReadyContainer | model.Container) -> tuple[bytes, bytes]:
     """Returns a serialised container in two parts, rendered only where nothing is kept."""
     if isinstance(item, model.ReadyContainer):
@@ -79,11 +83,9 @@ def parts(item: model.ReadyContainer | model.Container) -> tuple[bytes, bytes]:
 
 def added_to(ready: model.ReadyContainer) -> bytes:
     """Returns what is added to the part of a container that is kept."""
-    message = pb.Container(created_by=ready.created_by or "")
+    added = _CREATED_BY.answer(ready.created_by.encode()) if ready.created_by else b""
     uptime = _time_since(ready.status, ready.started_at)
-    if uptime is not None:
-        message.uptime.FromTimedelta(uptime)
-    return message.SerializeToString()
+    return added if uptime is None else added + _UPTIME.answer(duration(uptime))
 
 
 STATUS_CHANGE = AnswerConverter(

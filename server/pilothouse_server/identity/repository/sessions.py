@@ -105,13 +105,20 @@ async def list_sessions(
 async def load_principal(
     transaction: ReadTransaction, access_token_hash: bytes
 ) -> tuple[Principal, Row] | None:
-    """The caller that an access token belongs to, with the grants, and the session's row, in one query.
+    """The caller that an access token belongs to, with the grants, and the session's row and when it was read (`now`).
+
+    It is one query, and needs no transaction around it.
 
     None if the token is unknown, has expired, was renewed or revoked, or its user may not log in.
     """
     query = (
         held()
-        .add_columns(SESSIONS.c.family_id, SESSIONS.c.access_expires_at, SESSIONS.c.last_used_at)
+        .add_columns(
+            SESSIONS.c.family_id,
+            SESSIONS.c.access_expires_at,
+            SESSIONS.c.last_used_at,
+            func.now().label("now"),
+        )
         .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
         .where(
             SESSIONS.c.access_token_hash == access_token_hash,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
-from pilothouse_server.rpc.interceptors.authentication import authentication
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.interceptors.errors import errors
 from pilothouse_server.rpc.interceptors.operation import operation
@@ -18,4 +17,4 @@ def standard_layers(audit: AuditLayer, authorization: AuthorizationLayer) -> tup
     Unary calls and streams take this one list, so their order cannot differ. A replay is answered last of
     all: the caller must still be allowed to ask.
     """
-    return (telemetry, errors, operation, authentication, audit, authorization, validation, audit.replay)
+    return (telemetry, errors, operation, audit, authorization, validation, audit.replay)

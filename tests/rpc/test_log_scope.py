@@ -1,0 +1,64 @@
+"""Each log line of a call says which call, and whose."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import cast
+from uuid import UUID
+
+import pytest
+import structlog
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse_server import log_lines
+from pilothouse_server.access import Principal
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.interceptors.operation import operation
+from pilothouse_server.rpc.method_rules import load
+from pilothouse_server.store.unit_of_work import Store
+
+METHOD = "/pilothouse.container.v1.ContainerService/GetContainer"
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Reads the lines that were logged, as JSON."""
+    written = io.StringIO()
+    root = logging.getLogger()
+    before, handlers, level = structlog.get_config(), root.handlers[:], root.level
+    monkeypatch.setattr(sys, "stderr", written)
+    log_lines.configure("INFO", "json")
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("username", ["", "somebody"])
+async def test_lines_of_a_call_name_it_and_others_do_not(
+    lines: Callable[[], list[dict[str, str]]], username: str
+) -> None:
+    rules = load([container_pb2.DESCRIPTOR.services_by_name["ContainerService"]])
+    call = Call(rules[METHOD], cast("Store", None), {})
+    call.principal = Principal(7, username, ()) if username else None
+
+    async def proceed() -> bytes:
+        structlog.get_logger("test").info("within", method="its own")
+        logging.getLogger("pilothouse.test").warning("of a library")
+        return b"answer"
+
+    structlog.get_logger("test").info("before")
+    assert await operation(call, proceed) == b"answer"
+    structlog.get_logger("test").info("after")
+    before, within, library, after = lines()
+    assert UUID(within["operation_id"]) == call.operation_id
+    assert within["method"] == "its own"
+    assert (library["method"], library["operation_id"]) == (METHOD, within["operation_id"])
+    for line in (within, library):
+        assert line.get("username", "") == username
+    for line in (before, after):
+        assert not {"operation_id", "method", "username"} & line.keys()
