@@ -90,11 +90,12 @@ def _reads() -> None:
         "id bigint, namespace_id bigint, creator varchar, message bytea, status varchar, started_at timestamptz",
         "What a read of a container answers, where its message is kept in this format.",
         """
-SELECT public.containers.id, public.containers.namespace_id, public.users.username AS creator,
-    public.rendered_messages.message, public.containers.status, public.containers.started_at
+SELECT public.containers.id, public.containers.namespace_id, (SELECT public.users.username
+FROM public.users
+WHERE public.containers.created_by = public.users.id) AS creator, public.rendered_messages.message,
+    public.containers.status, public.containers.started_at
 FROM public.containers
 JOIN public.namespaces ON public.containers.namespace_id = public.namespaces.id
-LEFT OUTER JOIN public.users ON public.containers.created_by = public.users.id
 LEFT OUTER JOIN public.rendered_messages ON public.rendered_messages.resource_type = 'container' AND
     public.containers.id = public.rendered_messages.resource_id AND public.containers.row_version =
     public.rendered_messages.row_version AND public.rendered_messages.format = p_format
@@ -107,16 +108,17 @@ WHERE public.namespaces.name = p_namespace AND public.containers.name = p_name
         "id bigint, namespace_id bigint, creator varchar, message bytea, mounted_by varchar[]",
         "What a read of a volume answers, where its message is kept in this format.",
         """
-SELECT public.volumes.id, public.volumes.namespace_id, public.users.username AS creator,
-    public.rendered_messages.message, (SELECT coalesce(array_agg(DISTINCT public.containers.name ORDER BY
-    public.containers.name), CAST('{}' AS TEXT[])) AS coalesce_1
+SELECT public.volumes.id, public.volumes.namespace_id, (SELECT public.users.username
+FROM public.users
+WHERE public.volumes.created_by = public.users.id) AS creator, public.rendered_messages.message, (SELECT
+    coalesce(array_agg(DISTINCT public.containers.name ORDER BY public.containers.name), CAST('{}' AS TEXT[]))
+    AS coalesce_1
 FROM public.container_volumes
 JOIN public.containers ON public.containers.id = public.container_volumes.container_id
 WHERE public.volumes.id = public.container_volumes.volume_id AND public.containers.deletion_requested_at IS
     NULL) AS mounted_by
 FROM public.volumes
 JOIN public.namespaces ON public.volumes.namespace_id = public.namespaces.id
-LEFT OUTER JOIN public.users ON public.volumes.created_by = public.users.id
 LEFT OUTER JOIN public.rendered_messages ON public.rendered_messages.resource_type = 'volume' AND
     public.volumes.id = public.rendered_messages.resource_id AND public.volumes.row_version =
     public.rendered_messages.row_version AND public.rendered_messages.format = p_format
@@ -129,11 +131,11 @@ WHERE public.namespaces.name = p_namespace AND public.volumes.name = p_name
         "id bigint, namespace_id bigint, creator varchar, message bytea",
         "What a read of a config map answers, where its message is kept in this format.",
         """
-SELECT public.config_maps.id, public.config_maps.namespace_id, public.users.username AS creator,
-    public.rendered_messages.message
+SELECT public.config_maps.id, public.config_maps.namespace_id, (SELECT public.users.username
+FROM public.users
+WHERE public.config_maps.created_by = public.users.id) AS creator, public.rendered_messages.message
 FROM public.config_maps
 JOIN public.namespaces ON public.config_maps.namespace_id = public.namespaces.id
-LEFT OUTER JOIN public.users ON public.config_maps.created_by = public.users.id
 LEFT OUTER JOIN public.rendered_messages ON public.rendered_messages.resource_type = 'config_map' AND
     public.config_maps.id = public.rendered_messages.resource_id AND public.config_maps.row_version =
     public.rendered_messages.row_version AND public.rendered_messages.format = p_format
@@ -146,11 +148,11 @@ WHERE public.namespaces.name = p_namespace AND public.config_maps.name = p_name
         "id bigint, namespace_id bigint, creator varchar, message bytea",
         "What a read of a secret answers, where its message is kept in this format.",
         """
-SELECT public.secrets.id, public.secrets.namespace_id, public.users.username AS creator,
-    public.rendered_messages.message
+SELECT public.secrets.id, public.secrets.namespace_id, (SELECT public.users.username
+FROM public.users
+WHERE public.secrets.created_by = public.users.id) AS creator, public.rendered_messages.message
 FROM public.secrets
 JOIN public.namespaces ON public.secrets.namespace_id = public.namespaces.id
-LEFT OUTER JOIN public.users ON public.secrets.created_by = public.users.id
 LEFT OUTER JOIN public.rendered_messages ON public.rendered_messages.resource_type = 'secret' AND
     public.secrets.id = public.rendered_messages.resource_id AND public.secrets.row_version =
     public.rendered_messages.row_version AND public.rendered_messages.format = p_format

@@ -51,6 +51,7 @@ from pilothouse_server.store.references import (
     IN_NAMESPACE,
     NAMESPACES,
     USERS,
+    creator,
     keys_of,
     namespace_ref,
     reconciling,
@@ -142,13 +143,13 @@ def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
     return select(
         VOLUMES.c.id,
         VOLUMES.c.namespace_id,
-        USERS.c.username.label("creator"),
+        creator(VOLUMES.c.created_by),
         RENDERED.c.message,
         _mounted_by().label("mounted_by"),
     ).select_from(
-        VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id)
-        .outerjoin(USERS, USERS.c.id == VOLUMES.c.created_by)
-        .outerjoin(RENDERED, is_ready("volume", VOLUMES, message_format))
+        VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
+            RENDERED, is_ready("volume", VOLUMES, message_format)
+        )
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, Table, select
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.tables import CONFIG_MAPS, SECRETS
-from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, creator, namespace_ref
 from pilothouse_server.store.rendered import RENDERED, is_ready
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -40,11 +40,11 @@ def ready(kind: Kind, message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of a kind without rendering it; the database functions are this select, of a name."""
     table = TABLES[kind]
     return select(
-        table.c.id, table.c.namespace_id, USERS.c.username.label("creator"), RENDERED.c.message
+        table.c.id, table.c.namespace_id, creator(table.c.created_by), RENDERED.c.message
     ).select_from(
-        table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id)
-        .outerjoin(USERS, USERS.c.id == table.c.created_by)
-        .outerjoin(RENDERED, is_ready(kind, table, message_format))
+        table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
+            RENDERED, is_ready(kind, table, message_format)
+        )
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, select, text
 
 from pilothouse_server.containers.model import ReadyContainer
 from pilothouse_server.containers.tables import CONTAINERS
-from pilothouse_server.store.references import NAMESPACES, USERS
+from pilothouse_server.store.references import NAMESPACES, creator
 from pilothouse_server.store.rendered import RENDERED, is_ready
 from pilothouse_server.store.unit_of_work import Store
 
@@ -23,14 +23,14 @@ def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
     return select(
         CONTAINERS.c.id,
         CONTAINERS.c.namespace_id,
-        USERS.c.username.label("creator"),
+        creator(CONTAINERS.c.created_by),
         RENDERED.c.message,
         CONTAINERS.c.status,
         CONTAINERS.c.started_at,
     ).select_from(
-        CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
-        .outerjoin(USERS, USERS.c.id == CONTAINERS.c.created_by)
-        .outerjoin(RENDERED, is_ready("container", CONTAINERS, message_format))
+        CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id).outerjoin(
+            RENDERED, is_ready("container", CONTAINERS, message_format)
+        )
     )
 
 
