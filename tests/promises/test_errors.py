@@ -111,7 +111,7 @@ async def test_an_unforeseen_exception_leaks_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, server_log: io.StringIO, error: Exception
 ) -> None:
     monkeypatch.setattr(operations, "locate", _fails_with(error))
-    monkeypatch.setattr(operations, "create", _fails_with(error))
+    monkeypatch.setattr(operations, "create_at_once", _fails_with(error))
     for name, fields in (
         ("GetContainer", {"namespace": OWN, "name": "web"}),
         ("CreateContainer", {"namespace": OWN, "container": workload("web")}),
