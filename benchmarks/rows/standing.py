@@ -142,19 +142,22 @@ async def _idle(
     watchers = world.scale.idle_watchers
     await asyncio.sleep(_SETTLE_SECONDS)
     alone = proportional_bytes(process_id)
-    percent = await _percent(world, process_id)
+    counts = method == WATCH
+    percent = await _percent(world, process_id) if counts else 0.0
     await watches.ask(
         "open", address=address, method=method, request=_REQUEST, watchers=watchers, token=token
     )
     await asyncio.sleep(_SETTLE_SECONDS)
     watched = proportional_bytes(process_id)
-    watched_percent = await _percent(world, process_id)
+    watched_percent = await _percent(world, process_id) if counts else 0.0
     await watches.ask("close")
     return _Idle(alone / 1e6, (watched - alone) / watchers / 1e3, percent, watched_percent)
 
 
 async def _percent(world: World, process_id: int) -> float:
     """What the process and PostgreSQL use of a core, in percent."""
+    # What is done once after a start, or after watches are opened, is not what an idle server does.
+    await asyncio.sleep(world.scale.idle_seconds / 2)
     postmaster = world.postgres.process_id
     assert postmaster is not None
     before, began = processor.seconds(process_id) + processor.seconds(postmaster), time.monotonic()
