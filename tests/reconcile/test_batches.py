@@ -138,6 +138,23 @@ async def test_one_that_fails_does_not_hold_up_the_others_of_its_batch(here: Wor
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
 
 
+async def test_work_of_a_type_that_this_release_does_not_know_is_left_to_others(here: World) -> None:
+    await applied_namespace(here)
+    await make_many(here)
+    async with here.database.system() as sql:
+        await sql.execute(
+            "UPDATE reconcile_work SET due_at = clock_timestamp() WHERE resource_type = 'namespace'"
+        )
+
+    async def given_up() -> list[dict[str, Any]]:
+        return await here.rows("SELECT resource_type FROM reconcile_work WHERE attempts > 0")
+
+    async with working(here, {"container": ContainerReconciler()}):
+        await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+        found = await poll_until(given_up, bool)
+    assert [row["resource_type"] for row in found] == ["namespace"]
+
+
 async def test_a_row_that_somebody_holds_is_waited_for_alone(here: World) -> None:
     await applied_namespace(here)
     held, *_ = await make_many(here)
