@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
@@ -239,7 +240,8 @@ class _Writing:
 
 def _layered(layer: Layer, inner: Runner) -> Runner:
     def run(call: Call) -> Awaitable[bytes]:
-        return layer(call, lambda: inner(call))
+        # Smaller than a closure: an open stream holds one for each layer.
+        return layer(call, partial(inner, call))
 
     return run
 

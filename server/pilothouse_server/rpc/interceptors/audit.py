@@ -125,11 +125,7 @@ class AuditLayer:
 
     async def _stream(self, call: Call, proceed: Proceed) -> bytes:
         await self._locate(call)
-        opened = _record(call, None, opened=True)
-        if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
-            await self._writer.write(opened)
-        else:
-            self._writer.submit(opened)
+        await self._record_opening(call)
         try:
             answer = await proceed()
         except BaseException as error:
@@ -137,6 +133,14 @@ class AuditLayer:
             raise
         self._writer.submit(_record(call, None))
         return answer
+
+    async def _record_opening(self, call: Call) -> None:
+        # A method of its own: the stream would hold the record as long as it lasts.
+        opened = _record(call, None, opened=True)
+        if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
+            await self._writer.write(opened)
+        else:
+            self._writer.submit(opened)
 
     async def _record_failure(self, call: Call, error: BaseException) -> None:
         """A refused or failed call is not answered before its record is kept; one whose client has
