@@ -84,7 +84,7 @@ async def cancelled_at(work: Coroutine[Any, Any, None], step: int) -> bool:
 
 async def read(pool: Pool) -> None:
     """A read in somebody's name."""
-    async with opening.looking(pool, FOREIGN) as connection:
+    async with opening.Looking(pool, FOREIGN) as connection:
         await connection.execute(_SLOW, {"number": 1})
         await connection.execute(text("SELECT generate_series(1, 3000)"))
 
@@ -113,7 +113,7 @@ async def write(pool: Pool) -> None:
 
 async def call(pool: Pool) -> None:
     """A statement that is a transaction of its own."""
-    async with opening.connected(pool) as connection:
+    async with opening.Connected(pool) as connection:
         await connection.execute(_SLOW, {"number": 1})
 
 

@@ -332,7 +332,7 @@ async def _located_for_move(transaction: Transaction, namespace: str, name: str)
 async def restart_locked(transaction: Transaction, stored: Container) -> Container:
     """Wants every pod of a locked container replaced."""
     wanted = msgspec.structs.replace(
-        stored, spec=msgspec.structs.replace(stored.spec, restarted_at=transaction.now)
+        stored, spec=msgspec.structs.replace(stored.spec, restarted_at=await transaction.moment())
     )
     written = await _write(transaction, stored, wanted)
     restarting = msgspec.structs.replace(

@@ -154,7 +154,7 @@ async def delete(
         transaction,
         stored,
         {
-            "deletion_requested_at": transaction.now,
+            "deletion_requested_at": await transaction.moment(),
             "phase": "Terminating",
             "generation": stored.generation + 1,
         },

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, select, text, update
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota, ReadyNamespace
@@ -81,6 +81,14 @@ def _namespaces() -> Select[Any]:
     )
 
 
+_GET = _namespaces().where(NAMESPACES.c.id == bindparam("namespace_id"))
+_NAMED = _namespaces().where(NAMESPACES.c.name == bindparam("name"))
+_FIND: dict[Lock, Select[Any]] = {
+    "": _NAMED,
+    "share": _NAMED.with_for_update(read=True, of=NAMESPACES),
+    # NO KEY UPDATE: rows that refer to the namespace may be added meanwhile, as their foreign keys need.
+    "update": _NAMED.with_for_update(key_share=True, of=NAMESPACES),
+}
 _CALL = text(
     "SELECT id, namespace_id, creator, message, stale_since FROM read_namespace(:user_id, :name, :format)"
 )
@@ -119,18 +127,13 @@ async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Name
     """The living namespace of this name, if the caller reaches it; `lock` holds its row until the
     transaction ends.
     """
-    query = _namespaces().where(NAMESPACES.c.name == name)
-    if lock:
-        # NO KEY UPDATE: rows that refer to the namespace may be added meanwhile, as their foreign keys need.
-        query = query.with_for_update(read=lock == "share", key_share=lock == "update", of=NAMESPACES)
-    row = (await transaction.connection.execute(query)).one_or_none()
+    row = (await transaction.connection.execute(_FIND[lock], {"name": name})).one_or_none()
     return None if row is None else _namespace(row)
 
 
 async def get(transaction: ReadTransaction, namespace_id: int) -> Namespace | None:
     """The living namespace with this id."""
-    query = _namespaces().where(NAMESPACES.c.id == namespace_id)
-    row = (await transaction.connection.execute(query)).one_or_none()
+    row = (await transaction.connection.execute(_GET, {"namespace_id": namespace_id})).one_or_none()
     return None if row is None else _namespace(row)
 
 

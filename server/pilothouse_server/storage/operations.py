@@ -223,7 +223,7 @@ async def _delete(transaction: Transaction, stored: Volume) -> Volume:
         await repository.delete_volume(transaction, stored.id)
         gone = msgspec.structs.replace(
             stored,
-            deletion_requested_at=transaction.now,
+            deletion_requested_at=await transaction.moment(),
             observed=msgspec.structs.replace(stored.observed, status="deleted"),
         )
         transaction.emit(event(gone, "deleted", stored))

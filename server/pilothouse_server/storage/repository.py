@@ -327,7 +327,12 @@ async def replace_claim(transaction: Transaction, stored: Volume, wanted: Volume
 
 async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
     """Marks a claim that the transaction has locked."""
-    values = {"deletion_requested_at": transaction.now, "status": "deleted", "reason": None, "message": None}
+    values = {
+        "deletion_requested_at": await transaction.moment(),
+        "status": "deleted",
+        "reason": None,
+        "message": None,
+    }
     return await _update(transaction, stored, values)
 
 

@@ -8,19 +8,53 @@ somebody else before it is clean (see `pool`).
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import Executable
 
 from pilothouse_server.store import statements
-from pilothouse_server.store.results import Result
-from pilothouse_server.store.statements import Parameters, StatementError
+from pilothouse_server.store.results import Result, Row, row_class
+from pilothouse_server.store.statements import Form, Parameters, StatementError
 
 _NOTHING: Final[Parameters] = {}
+_PROCESS: Final = secrets.token_hex(8)
+_numbers = count(1)
+
+
+class Driver(asyncpg.Connection):  # type: ignore[misc]
+    """The connection of asyncpg, with names of its own and a shorter way to what is prepared."""
+
+    def _get_unique_id(self, prefix: str) -> str:
+        # asyncpg numbers what it prepares from 1 in each process. A pooler in transaction mode shares its connections
+        # between processes, so that names must not repeat.
+        return f"__pilothouse_{prefix}_{_PROCESS}_{os.getpid():x}_{next(_numbers):x}__"
+
+    async def run(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> list[Any]:
+        """The same as `fetch`. What is prepared already goes to the protocol at once."""
+        prepared = self._stmt_cache.get((sql, record_class, False))
+        if prepared is not None and not self._query_loggers:
+            self._check_open()
+            try:
+                found: list[Any] = await self._protocol.bind_execute(prepared, arguments, "", 0, False, None)
+            except (
+                asyncpg.exceptions.InvalidCachedStatementError,
+                asyncpg.exceptions.OutdatedSchemaCacheError,
+            ):
+                # The schema changed. Within a transaction nothing can be repeated.
+                await self.reload_schema_state()
+                if self.is_in_transaction():
+                    raise
+            else:
+                return found
+        rows: list[Any] = await self.fetch(sql, *arguments, record_class=record_class)
+        return rows
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +69,7 @@ class Loan:
 class Session:
     """One connection to PostgreSQL, for as long as it is open. Times are of the loop's clock."""
 
-    driver: asyncpg.Connection
+    driver: Driver
     born: float
     idle_since: float = 0.0
     loan: Loan | None = None
@@ -56,7 +90,7 @@ class Connection:
         self.unfinished = False
 
     @property
-    def driver(self) -> asyncpg.Connection:
+    def driver(self) -> Driver:
         """The connection of asyncpg. Raises StatementError once it was given back."""
         if self._session is None:
             raise StatementError("the connection was given back already")
@@ -77,7 +111,7 @@ class Connection:
         """
         if isinstance(parameters, Mapping):
             ready = statements.ready(statement, parameters)
-            return Result(await self._fetch(ready.sql, ready.arguments(parameters)))
+            return Result(await self._fetch(ready.form, ready.arguments(parameters)))
         if parameters:
             await self._execute_many(statement, parameters)
         return Result([])
@@ -124,10 +158,10 @@ class Connection:
             raise
         await self.command(f"RELEASE SAVEPOINT {name}")
 
-    async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[Any]:
+    async def _fetch(self, form: Form, arguments: list[Any]) -> list[Any]:
         self.unfinished = True
         try:
-            rows: list[Any] = await self.driver.fetch(sql, *arguments)
+            rows: list[Any] = await self.driver.run(form.sql, arguments, form.record_class)
         except asyncpg.PostgresError as error:
             self.unfinished = False
             _make_discreet(error)
@@ -135,6 +169,8 @@ class Connection:
         except asyncpg.DataError:
             raise _misfit() from None
         self.unfinished = False
+        if rows and form.record_class is Row:
+            form.record_class = row_class(tuple(rows[0].keys()))
         return rows
 
     async def _execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:

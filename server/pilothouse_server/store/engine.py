@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Final
 
 import asyncpg
@@ -24,27 +21,17 @@ import msgspec
 from sqlalchemy.engine import make_url
 
 from pilothouse_server.settings import Settings
+from pilothouse_server.store.connection import Driver
 from pilothouse_server.store.pool import Limits, Pool
 from pilothouse_server.store.results import Row
 
 PERIOD_SECONDS: Final = 30.0
-_PROCESS: Final = secrets.token_hex(8)
-_numbers = count(1)
+_decode = msgspec.json.Decoder().decode
 
 
 def plain_dsn(dsn: str) -> str:
     """The DSN as asyncpg takes it, whatever driver it names."""
     return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-class _Driver(asyncpg.Connection):  # type: ignore[misc]
-    """asyncpg numbers what it prepares from 1 in each process.
-
-    A pooler in transaction mode shares server connections between processes: names must not repeat.
-    """
-
-    def _get_unique_id(self, prefix: str) -> str:
-        return f"__pilothouse_{prefix}_{_PROCESS}_{os.getpid():x}_{next(_numbers):x}__"
 
 
 @dataclass
@@ -125,13 +112,13 @@ class Database:
 
 def _opener(
     dsn: str, settings: Settings, name: str, statement_timeout: float, role: str
-) -> Callable[[], Awaitable[asyncpg.Connection]]:
+) -> Callable[[], Awaitable[Driver]]:
     """What opens a connection of a role. `statement_timeout` in seconds, 0 for none."""
     options: dict[str, Any] = {
         "dsn": plain_dsn(dsn),
         "timeout": 5.0,
         "command_timeout": (statement_timeout + 5.0) if statement_timeout else None,
-        "connection_class": _Driver,
+        "connection_class": Driver,
         "record_class": Row,
         "statement_cache_size": 200 if settings.pool_prepared_statements else 0,
         "max_cached_statement_lifetime": 0,
@@ -146,8 +133,8 @@ def _opener(
         },
     }
 
-    async def open_session() -> asyncpg.Connection:
-        driver = await asyncpg.connect(**options)
+    async def open_session() -> Driver:
+        driver: Driver = await asyncpg.connect(**options)
         try:
             await _set_codecs(driver)
         except BaseException:
@@ -158,10 +145,10 @@ def _opener(
     return open_session
 
 
-async def _set_codecs(driver: asyncpg.Connection) -> None:
+async def _set_codecs(driver: Driver) -> None:
     """JSON comes as Python values, and goes as text that is JSON already: statements make it (see `statements`)."""
     await driver.set_type_codec(
-        "json", schema="pg_catalog", format="binary", encoder=str.encode, decoder=msgspec.json.decode
+        "json", schema="pg_catalog", format="binary", encoder=str.encode, decoder=_decode
     )
     # The binary form of jsonb has a number of its version before the text.
     await driver.set_type_codec(
@@ -169,5 +156,5 @@ async def _set_codecs(driver: asyncpg.Connection) -> None:
         schema="pg_catalog",
         format="binary",
         encoder=lambda value: b"\x01" + value.encode(),
-        decoder=lambda value: msgspec.json.decode(memoryview(value)[1:]),
+        decoder=lambda value: _decode(value[1:]),
     )

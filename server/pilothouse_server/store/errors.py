@@ -9,8 +9,8 @@ Everything else stays as it is and leaves the server as INTERNAL without its wor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import asyncpg
 
@@ -36,6 +36,12 @@ _AWAY = (
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+_OF_THE_DATABASE = (
+    PoolBusyError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -67,39 +73,47 @@ def database_unavailable() -> Unavailable:
     )
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class _Translated:
+    """What raises domain errors in place of those in `also` and the driver's."""
+
+    __slots__ = ("_also",)
+
+    def __init__(self, *also: type[BaseException]) -> None:
+        self._also = also
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, self._also):
+            raise database_unavailable() from None
+        if isinstance(error, _OF_THE_DATABASE):
+            translation = _meaning(error)
+            if translation is not None:
+                raise translation from None
+
+
+_translated = _Translated(PoolClosedError, ConnectionError, TimeoutError)
+_connecting = _Translated(PoolClosedError, OSError)
+
+
+def translated() -> AbstractContextManager[None]:
     """Raises domain errors in place of the driver's, with no trace of the driver's words."""
-    try:
-        yield
-    except PilothouseError:
-        raise
-    except PoolBusyError:
-        raise Unavailable(
-            "all database connections are in use, try again", reason="DATABASE_BUSY", retry_after_seconds=1.0
-        ) from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        translation = _meaning(error)
-        if translation is None:
-            raise
-        raise translation from None
-    except (PoolClosedError, ConnectionError, TimeoutError):
-        raise database_unavailable() from None
+    return _translated
 
 
-@contextmanager
-def connecting() -> Iterator[None]:
+def connecting() -> AbstractContextManager[None]:
     """The same around the taking of a connection, where the system's own errors mean the database too: a socket
     that is not there, a name that is not known.
     """
-    try:
-        with translated():
-            yield
-    except OSError:
-        raise database_unavailable() from None
+    return _connecting
 
 
-def _meaning(cause: Exception) -> PilothouseError | None:
+def _meaning(cause: BaseException) -> PilothouseError | None:
+    if isinstance(cause, PoolBusyError):
+        return Unavailable(
+            "all database connections are in use, try again", reason="DATABASE_BUSY", retry_after_seconds=1.0
+        )
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
         factory = _constraints.get(cause.constraint_name or "")
         return factory() if factory else None

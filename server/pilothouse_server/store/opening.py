@@ -31,10 +31,15 @@ _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + _IDENTITY
 _REACH = "; SELECT set_config('app.reach', app_reach(), true)"
 
 
-async def begin(connection: Connection, user_id: int | None, operation_id: UUID) -> datetime:
-    """Begins a transaction that writes; returns when it began, by the database's clock."""
+async def begin(connection: Connection, user_id: int | None, operation_id: UUID) -> None:
+    """Begins a transaction that writes."""
     await connection.command(_WRITE.format(user_id=_number(user_id), operation_id=operation_id))
-    return await _began(connection)
+
+
+async def began(connection: Connection) -> datetime:
+    """When the transaction began, by the database's clock."""
+    now: datetime = (await connection.execute(_NOW)).scalar_one()
+    return now
 
 
 @asynccontextmanager
@@ -42,35 +47,49 @@ async def reading(
     pool: Pool, user_id: int | None, *, snapshot: bool
 ) -> AsyncIterator[tuple[Connection, datetime]]:
     """A transaction that only reads, and when it began; `snapshot` sees one moment throughout."""
-    async with connected(pool) as connection:
+    async with Connected(pool) as connection:
         statements = _SNAPSHOT if snapshot else _READ
         await connection.command(_opened(statements, user_id))
-        yield connection, await _began(connection)
+        yield connection, await began(connection)
 
 
-@asynccontextmanager
-async def looking(pool: Pool, user_id: int | None) -> AsyncIterator[Connection]:
-    """The same for the many short reads, which do not ask what time it is."""
-    async with connected(pool) as connection:
-        await connection.command(_opened(_READ, user_id))
-        yield connection
-
-
-@asynccontextmanager
-async def connected(pool: Pool) -> AsyncIterator[Connection]:
+class Connected:
     """A connection in nobody's name, whose statements are each a transaction: no lock outlives its statement."""
-    with connecting():
-        connection = await pool.take()
-    try:
-        with translated():
-            yield connection
-    finally:
-        pool.give(connection)
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        with connecting():
+            self._connection = await self._pool.take()
+        return self._connection
+
+    async def __aexit__(self, type_: object, error: BaseException | None, traceback: object) -> None:
+        assert self._connection is not None
+        self._pool.give(self._connection)
+        translated().__exit__(None, error, None)
 
 
-async def _began(connection: Connection) -> datetime:
-    now: datetime = (await connection.execute(_NOW)).scalar_one()
-    return now
+class Looking(Connected):
+    """A transaction for the many short reads, which do not ask what time it is."""
+
+    __slots__ = ("_user_id",)
+
+    def __init__(self, pool: Pool, user_id: int | None) -> None:
+        super().__init__(pool)
+        self._user_id = user_id
+
+    async def __aenter__(self) -> Connection:
+        connection = await super().__aenter__()
+        try:
+            await connection.command(_opened(_READ, self._user_id))
+        except BaseException as error:
+            await self.__aexit__(None, error, None)
+            raise
+        return connection
 
 
 def _opened(statements: str, user_id: int | None) -> str:

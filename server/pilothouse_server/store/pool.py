@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from pilothouse_server.store.connection import Connection, Loan, Session
+from pilothouse_server.store.connection import Connection, Driver, Loan, Session
 from pilothouse_server.tasks import uncancelled
 
 # A call that has had its connection for so long does not count any more among those that work.
@@ -65,6 +65,7 @@ class _Waiting:
     """A call that waits for its turn."""
 
     task: asyncio.Task[Any] | None
+    since: float
     turn: asyncio.Future[Loan]
 
 
@@ -73,7 +74,7 @@ class Pool:
 
     def __init__(
         self,
-        open_session: Callable[[], Awaitable[asyncpg.Connection]],
+        open_session: Callable[[], Awaitable[Driver]],
         limits: Limits,
         *,
         wait_seconds: float = WAIT_SECONDS,
@@ -88,6 +89,7 @@ class Pool:
         self._held: dict[asyncio.Task[Any] | None, int] = {}
         self._waiting: deque[_Waiting] = deque()
         self._ageing: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
         # The fewest that were idle at once since the period began: so many were not needed.
@@ -167,8 +169,9 @@ class Pool:
     async def close(self) -> None:
         """Lends nothing more, and closes what is not in use; what is, is closed when it is given back."""
         self._closed = True
-        if self._ageing is not None:
-            self._ageing.cancel()
+        for timer in (self._ageing, self._expiry):
+            if timer is not None:
+                timer.cancel()
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.turn.done():
@@ -197,16 +200,16 @@ class Pool:
     async def _turn(self, task: asyncio.Task[Any] | None) -> Loan:
         if len(self._waiting) >= self.limits.waiting:
             raise PoolBusyError
-        waiting = _Waiting(task, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(task, loop.time(), loop.create_future())
         self._waiting.append(waiting)
         self._watch_ages()
+        if self._expiry is None:
+            self._expiry = loop.call_at(waiting.since + self._wait_seconds, self._expire)
         try:
-            async with asyncio.timeout(self._wait_seconds):
-                return await waiting.turn
-        except BaseException as error:
+            return await waiting.turn
+        except BaseException:
             self._leave(waiting)
-            if isinstance(error, TimeoutError):
-                raise PoolBusyError from None
             raise
 
     def _leave(self, waiting: _Waiting) -> None:
@@ -232,6 +235,17 @@ class Pool:
             waiting = self._waiting.popleft()
             if not waiting.turn.done():
                 waiting.turn.set_result(self._lend(waiting.task))
+
+    def _expire(self) -> None:
+        """Ends the wait of those who have waited for too long, and looks again when the next one will have."""
+        loop = asyncio.get_running_loop()
+        self._expiry = None
+        while self._waiting and self._waiting[0].since + self._wait_seconds <= loop.time():
+            turn = self._waiting.popleft().turn
+            if not turn.done():
+                turn.set_exception(PoolBusyError())
+        if self._waiting:
+            self._expiry = loop.call_at(self._waiting[0].since + self._wait_seconds, self._expire)
 
     def _watch_ages(self) -> None:
         """Sees to it that the oldest loan stops counting as soon as it is no short one, while somebody waits."""
@@ -269,9 +283,8 @@ class Pool:
     async def _clean(self, session: Session) -> None:
         """Ends what the session was left in. Where that fails the session is closed, whatever it was."""
         try:
-            async with asyncio.timeout(_END_SECONDS):
-                # It waits first for the end of a statement that was cut off.
-                await session.driver.execute("ROLLBACK")
+            # It waits first for the end of a statement that was cut off.
+            await session.driver.execute("ROLLBACK", timeout=_END_SECONDS)
         except (
             OSError,
             TimeoutError,
@@ -308,7 +321,7 @@ class Pool:
         return task
 
 
-async def _close(driver: asyncpg.Connection) -> None:
+async def _close(driver: Driver) -> None:
     try:
         await driver.close(timeout=_END_SECONDS)
     except (

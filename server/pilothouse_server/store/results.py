@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -19,6 +21,13 @@ class Row(asyncpg.Record):  # type: ignore[misc]
             return self[name]
         except KeyError:
             raise AttributeError(f"a row without the column {name}") from None
+
+
+@functools.lru_cache(maxsize=1000)
+def row_class(columns: tuple[str, ...]) -> type[Row]:
+    """The class of rows with these columns: what is read as an attribute needs no search."""
+    read = {name: property(itemgetter(place)) for place, name in enumerate(columns) if not hasattr(Row, name)}
+    return type("Row", (Row,), {"__slots__": (), **read})
 
 
 class RowCountError(Exception):

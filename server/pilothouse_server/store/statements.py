@@ -23,6 +23,8 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.types import TypeEngine
 
+from pilothouse_server.store.results import Row
+
 # So many forms of statements are kept compiled, and so many statements are found by their identity.
 MOST_FORMS: Final = 1000
 MOST_STATEMENTS: Final = 4000
@@ -75,7 +77,7 @@ _DIALECT: Final = _Dialect(json_serializer=_json)  # type: ignore[no-untyped-cal
 class Form:
     """One SQL text, with a place for each of its values, in the order of `$1`, `$2` …"""
 
-    __slots__ = ("keys", "plain", "processors", "required", "sources", "sql")
+    __slots__ = ("keys", "plain", "processors", "record_class", "required", "sources", "sql")
 
     def __init__(self, compiled: SQLCompiler, extracted: Sequence[BindParameter[Any]]) -> None:
         if compiled.literal_execute_params or compiled.post_compile_params:
@@ -85,6 +87,8 @@ class Form:
         for column in compiled._result_columns or ():
             _check_result(column.type)
         self.sql = str(compiled)
+        # That of the columns, once they were seen.
+        self.record_class: type[Row] = Row
         names = tuple(compiled.positiontup or ())
         binds = [compiled.binds[name] for name in names]
         # What a value that is given at execution is called.
@@ -108,11 +112,11 @@ class Form:
 class Statement:
     """A statement that is ready to be run: its form, and the values that it holds itself."""
 
-    __slots__ = ("_defaults", "_form", "_given", "sql")
+    __slots__ = ("_defaults", "_given", "form", "sql")
 
     def __init__(self, form: Form, defaults: tuple[Any, ...], given: Parameters | None) -> None:
         self.sql = form.sql
-        self._form = form
+        self.form = form
         self._defaults = defaults
         # What `.params()` of the statement has set.
         self._given = given
@@ -123,7 +127,7 @@ class Statement:
         Raises:
             StatementError: one is missing.
         """
-        form = self._form
+        form = self.form
         if self._given:
             parameters = {**self._given, **parameters}
         try:
@@ -139,7 +143,7 @@ class Statement:
     def _values(self, parameters: Parameters) -> list[Any]:
         return [
             parameters[key] if default is _REQUIRED or key in parameters else default
-            for key, default in zip(self._form.keys, self._defaults, strict=True)
+            for key, default in zip(self.form.keys, self._defaults, strict=True)
         ]
 
 
@@ -170,14 +174,14 @@ def _made(statement: Any, columns: Any) -> Statement:
     keys, many = (list(columns[:-1]), columns[-1]) if columns is not None else ([], False)
     found = statement._generate_cache_key()
     if found is None:
-        compiled = statement.compile(dialect=_DIALECT, column_keys=keys or None, for_executemany=many)
+        compiled = statement.compile(dialect=_DIALECT, column_keys=keys, for_executemany=many)
         alone = Form(compiled, ())
         return Statement(alone, alone.defaults(()), None)
     shape, extracted, given = found
     form: Form | None = _forms.get((shape, columns))
     if form is None:
         compiled = statement.compile(
-            dialect=_DIALECT, cache_key=found, column_keys=keys or None, for_executemany=many
+            dialect=_DIALECT, cache_key=found, column_keys=keys, for_executemany=many
         )
         form = _forms[shape, columns] = Form(compiled, extracted)
         if len(_forms) > MOST_FORMS:

@@ -111,8 +111,14 @@ class ReadTransaction:
 
     @property
     def now(self) -> datetime:
-        """When it began, by the database's clock; short reads do not ask for it."""
-        assert self._began is not None, "only writes and snapshots know the time"
+        """When it began, by the database's clock; short reads and calls do not ask for it (see `moment`)."""
+        assert self._began is not None, "only snapshots and what the server does itself know the time"
+        return self._began
+
+    async def moment(self) -> datetime:
+        """The same, asked for where it is not known."""
+        if self._began is None:
+            self._began = await opening.began(self.connection)
         return self._began
 
 
@@ -176,8 +182,12 @@ class UnitOfWork:
         renderers: Mapping[str, Renderer],
         method: str = "",
         on_committed: Callable[[], None] = lambda: None,
+        *,
+        timed: bool = True,
     ) -> None:
         self._pool = pool
+        # Whether the transaction knows from its beginning what time it is.
+        self._timed = timed
         self._on_committed = on_committed
         self._method = method
         self._actor = actor
@@ -193,7 +203,8 @@ class UnitOfWork:
             with connecting():
                 self._connection = await self._pool.take()
             with translated():
-                now = await opening.begin(self._connection, self._actor.user_id, self._operation_id)
+                await opening.begin(self._connection, self._actor.user_id, self._operation_id)
+                now = await opening.began(self._connection) if self._timed else None
             self.transaction = Transaction(
                 self._connection, now, self._actor, self._operation_id, self._method
             )
@@ -282,7 +293,13 @@ class Store:
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
         """A change asked for by a user, as the app role."""
         return UnitOfWork(
-            self.database.app, actor, operation_id, self.renderers, method, lambda: self.on_committed()
+            self.database.app,
+            actor,
+            operation_id,
+            self.renderers,
+            method,
+            lambda: self.on_committed(),
+            timed=False,
         )
 
     def system_unit(
@@ -314,7 +331,7 @@ class Store:
             async with opening.reading(pool, user_id, snapshot=True) as (connection, began):
                 yield ReadTransaction(connection, began)
         else:
-            async with opening.looking(pool, user_id) as connection:
+            async with opening.Looking(pool, user_id) as connection:
                 yield ReadTransaction(connection)
 
     async def call(
@@ -325,15 +342,9 @@ class Store:
         Nothing sets the caller's identity but the statement: it calls a function that does so first, with its
         parameter `user_id`.
         """
-        pool = self.database.app
-        with connecting():
-            connection = await pool.take()
-        try:
-            with translated():
-                found = await connection.execute(statement, {"user_id": user_id, **(parameters or {})})
-        finally:
-            pool.give(connection)
-        return found.all()
+        async with opening.Connected(self.database.app) as connection:
+            found = await connection.execute(statement, {"user_id": user_id, **(parameters or {})})
+            return found.all()
 
     @asynccontextmanager
     async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:
@@ -344,7 +355,7 @@ class Store:
     @asynccontextmanager
     async def system_call(self) -> AsyncIterator[Connection]:
         """A connection of the server itself on which each statement is a transaction of its own."""
-        async with opening.connected(self.database.system) as connection:
+        async with opening.Connected(self.database.system) as connection:
             yield connection
 
     @asynccontextmanager

@@ -50,7 +50,7 @@ async def update_secret(
 
 async def mark_for_deletion(transaction: Transaction, kind: Kind, stored: Config) -> Config:
     """Marks one that the transaction has locked."""
-    return await _update(transaction, kind, stored, {"deletion_requested_at": transaction.now})
+    return await _update(transaction, kind, stored, {"deletion_requested_at": await transaction.moment()})
 
 
 async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | None:

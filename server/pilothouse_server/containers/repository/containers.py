@@ -280,7 +280,7 @@ async def update_container(
     if generation is not None:
         values["generation"] = generation
     if deleting:
-        values["deletion_requested_at"] = transaction.now
+        values["deletion_requested_at"] = await transaction.moment()
     await transaction.connection.execute(
         update(CONTAINERS).where(CONTAINERS.c.id == stored.id).values(values)
     )

@@ -31,7 +31,7 @@ async def grant(
         PermissionDenied: ESCALATION, the role holds what the caller does not hold there for as long.
         FailedPrecondition: LAST_ADMINISTRATOR, where the last one for good would get an end.
     """
-    if expires_at is not None and expires_at <= transaction.now:
+    if expires_at is not None and expires_at <= await transaction.moment():
         raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
     namespace_id = await _namespace_id(transaction, namespace)
     if namespace_id is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from pilothouse_server.access import Grant
@@ -257,10 +257,16 @@ async def administrators(transaction: ReadTransaction) -> list[AdministratorGran
     ]
 
 
+_NAMESPACE_ID = select(NAMESPACES.c.id).where(
+    NAMESPACES.c.name == bindparam("name"), NAMESPACES.c.deleted_at.is_(None)
+)
+
+
 async def find_namespace(transaction: ReadTransaction, name: str) -> int | None:
     """The id of a living namespace that the caller reaches."""
-    query = select(NAMESPACES.c.id).where(NAMESPACES.c.name == name, NAMESPACES.c.deleted_at.is_(None))
-    found: int | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    found: int | None = (
+        await transaction.connection.execute(_NAMESPACE_ID, {"name": name})
+    ).scalar_one_or_none()
     return found
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
 from pilothouse_server.access import Principal
 from pilothouse_server.identity.model import Session, UserId
@@ -17,6 +17,23 @@ from pilothouse_server.store.paging import OrderField, PageRequest, finish_page,
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
+_PRINCIPAL = (
+    held()
+    .add_columns(
+        SESSIONS.c.family_id,
+        SESSIONS.c.access_expires_at,
+        SESSIONS.c.last_used_at,
+        func.now().label("now"),
+    )
+    .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
+    .where(
+        SESSIONS.c.access_token_hash == bindparam("token_hash"),
+        SESSIONS.c.revoked_at.is_(None),
+        SESSIONS.c.rotated_at.is_(None),
+        SESSIONS.c.access_expires_at > func.now(),
+        USERS.c.status == "active",
+    )
+)
 _ORDERS = {"create_time": OrderField(SESSIONS.c.created_at)}
 
 
@@ -111,24 +128,7 @@ async def load_principal(
 
     None if the token is unknown, has expired, was renewed or revoked, or its user may not log in.
     """
-    query = (
-        held()
-        .add_columns(
-            SESSIONS.c.family_id,
-            SESSIONS.c.access_expires_at,
-            SESSIONS.c.last_used_at,
-            func.now().label("now"),
-        )
-        .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
-        .where(
-            SESSIONS.c.access_token_hash == access_token_hash,
-            SESSIONS.c.revoked_at.is_(None),
-            SESSIONS.c.rotated_at.is_(None),
-            SESSIONS.c.access_expires_at > func.now(),
-            USERS.c.status == "active",
-        )
-    )
-    rows = (await transaction.connection.execute(query)).all()
+    rows = (await transaction.connection.execute(_PRINCIPAL, {"token_hash": access_token_hash})).all()
     if not rows:
         return None
     first = rows[0]
