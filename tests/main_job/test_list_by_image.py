@@ -27,9 +27,9 @@ async def test_a_filter_by_image_finds_its_containers(database: Database, tmp_pa
             return [item.name async for item in found]
 
         assert await listed("") == ["a", "b", "c"]
-        assert await listed('image = "nginx"') == ["a", "b"]
-        assert await listed('name != "a" AND image = "nginx"') == ["b"]
-        assert await listed('image != "nginx"') == ["c"]
+        assert await listed('image.name = "nginx"') == ["a", "b"]
+        assert await listed('name != "a" AND image.name = "nginx"') == ["b"]
+        assert await listed('image.name != "nginx"') == ["c"]
 
 
 def test_a_read_without_that_filter_does_not_join_images() -> None:

@@ -112,8 +112,7 @@ async def test_images_are_found_whole_and_by_their_parts(database: Database, tmp
         assert await found("image.tag = 1.27") == ["own", "web"]
         assert await found('image.repository = "" AND image.name = nginx') == ["old", "web"]
         assert await found('image.digest = ""') == ["old", "own", "web"]
-        assert await found('reason = ""') == [
-            each.name async for each in server.admin.containers.list(namespace="shop") if not each.reason
-        ]
+        assert await found('display_name = ""') == ["old", "own", "web"]
+        assert await found('display_name != ""') == []
         (old,) = [each async for each in server.admin.containers.list_images(filter='image = "nginx:1.26"')]
         assert (old.image, old.tag) == ("nginx:1.26", "1.26")

@@ -156,7 +156,7 @@ async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Ser
     shell = await given(server, tmp_path)
     before = pods(server)
     await shell.succeed("containers", "pause", "web", *WHERE, "--mode", "hold_rollout", "--wait")
-    assert (await seen(server)).reason == ""
+    await poll_until(lambda: seen(server), lambda found: found.reason == "")
     kept = await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
     assert "RolloutHeld" in kept
     assert pods(server) == before
