@@ -22,6 +22,8 @@ from pilothouse_server.processes.link import Failed, Orders, Serving
 from pilothouse_server.processes.metrics import figures_of_this_process
 from pilothouse_server.tasks import cancel_and_wait
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> int:
     """Serves until SIGTERM, or until the supervisor is gone."""
@@ -31,7 +33,7 @@ def main() -> int:
 
 async def _run(supervisor: socket.socket) -> int:
     stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     reader, writer = await asyncio.open_connection(sock=supervisor, limit=link.LINE_BYTES)
     orders = link.orders_of(await reader.readline())
@@ -43,6 +45,9 @@ async def _run(supervisor: socket.socket) -> int:
         return await _serve(orders, reader, writer, stopping)
     finally:
         writer.close()
+        # It ends already; a signal that came while the loop is closed would be told as a fault of the handler.
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _serve(
