@@ -149,7 +149,7 @@ async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) 
     await poll_until(none)
     await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "2", "--wait")
     assert len(pods(server)) == 2
-    assert (await seen(server)).ready_replicas == 2
+    await poll_until(lambda: seen(server), lambda found: found.ready_replicas == 2)
 
 
 async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Server, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ async def test_a_container_waits_for_its_claim_and_recovers_by_itself(place: Pla
     assert "unbound immediate PersistentVolumeClaims" in waiting.message
     make_class(place)
     await place.running()
-    assert (await place.get()).status == BOUND
+    await place.volume(lambda each: each.status == BOUND)
 
 
 async def test_a_claim_grows_where_its_class_allows_it(place: Place) -> None:

@@ -123,7 +123,7 @@ async def test_apply_brings_volumes_between_configuration_and_containers(
     assert [line.split()[0].split("/")[0] for line in applied.out.splitlines()[:5]] == [
         "configmap", "volume", "volume", "volume", "container",
     ]  # fmt: skip
-    assert (await place.get()).status == pb.VOLUME_STATUS_BOUND
+    await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND)
     again = await command("apply", "-f", "-", stdin=MANIFEST.encode())
     assert again.code == 0, again.err
     assert "5 unchanged" in again.out

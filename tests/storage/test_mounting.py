@@ -56,7 +56,7 @@ async def test_every_type_is_in_the_pods(place: Place) -> None:
         "settings-files": {"configMap": {"name": "settings", "defaultMode": 420}},
         "shared": {"persistentVolumeClaim": {"claimName": "shared", "readOnly": True}},
     }
-    assert (await place.get()).status == pb.VOLUME_STATUS_BOUND
+    await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND)
 
 
 async def test_attaching_replaces_the_pods_and_says_so(place: Place) -> None:

@@ -32,9 +32,9 @@ log = structlog.get_logger(__name__)
 
 # After a write that failed because the database is away.
 _DATABASE_SECONDS = 1.0
-# A busy server writes what it observes seldom, and what changed meanwhile but once: as long as a write took, so many
-# times longer more is gathered, but not for longer than somebody waits who looks at a status.
-_OTHERS_SHARE, _MOST_GATHER_SECONDS = 3.0, 0.5
+# A busy server writes what it observes more seldom, and what changed meanwhile but once: for as long as a write took,
+# more is gathered, but not for longer than somebody waits who looks at a status.
+_OTHERS_SHARE, _MOST_GATHER_SECONDS = 1.0, 0.2
 
 
 @dataclass(frozen=True)
