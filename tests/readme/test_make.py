@@ -192,4 +192,4 @@ def test_what_ci_does_is_what_the_readme_says() -> None:
     for command in BY_CI:
         make, *targets = command.split()
         for target in targets:
-            assert f"{make} {target}" in lines
+            assert any(line == f"{make} {target}" or line.startswith(f"{make} {target} ") for line in lines)
