@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 DEFAULT_PREFIX = "pilothouse"
+# What a session of request handling has where nobody says otherwise. Servers say so when they connect, but a
+# transaction pooler does not pass that on; and who logs in by hand should not hold a lock for ever either.
+SESSION_DEFAULTS: Mapping[str, str] = {
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",
+}
 _PREFIX_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -183,5 +190,10 @@ async def _prepare_database(connection: AsyncConnection, names: RoleNames) -> No
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f"GRANT CREATE, USAGE ON SCHEMA public TO {names.owner}",
         f"GRANT USAGE ON SCHEMA public TO {logins}",
+        *(
+            f"ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}'"
+            for role in (names.app, names.system)
+            for name, value in SESSION_DEFAULTS.items()
+        ),
     ):
         await connection.exec_driver_sql(statement)

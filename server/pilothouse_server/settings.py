@@ -86,7 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, "The same as pilothouse_maintenance, for migrations and partitions; empty: DATABASE_URL."
     ] = ""
     direct_database_url: Annotated[
-        str, "The same past a transaction pooler, for LISTEN; empty: as pilothouse_system."
+        str,
+        "SYSTEM_DATABASE_URL past the transaction pooler that it leads to, for LISTEN; empty: there is no pooler.",
     ] = ""
     replica_database_url: Annotated[
         str, "A read replica, for ListOperations and QueryUsage; empty: none."
@@ -262,6 +263,13 @@ def _checked(settings: Settings) -> Settings:
     if settings.principal_cache_seconds > 1.0:
         problems.append(
             f"{PREFIX}PRINCIPAL_CACHE_SECONDS must be at most 1: a revoked grant must stop working within 1 s"
+        )
+    if settings.direct_database_url and not (
+        settings.system_database_url and settings.maintenance_database_url
+    ):
+        problems.append(
+            f"{PREFIX}DIRECT_DATABASE_URL says that {PREFIX}DATABASE_URL is a transaction pooler, which forgets a role"
+            f" that is taken on: {PREFIX}SYSTEM_DATABASE_URL and {PREFIX}MAINTENANCE_DATABASE_URL are needed, too"
         )
     if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
         problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")

@@ -87,6 +87,11 @@ def test_what_is_not_plain_is_left_to_the_parser(words: list[str]) -> None:
         ("pilothouse serve", 2, "PILOTHOUSE_DATABASE_URL must be set"),
         ("pilothouse serve --processes 65", 2, "PILOTHOUSE_PROCESSES must be from 1 to 64"),
         ("pilothouse serve --nonsense", 2, "nonsense"),
+        (
+            "PILOTHOUSE_DIRECT_DATABASE_URL=postgresql://a@127.0.0.1/b pilothouse serve",
+            2,
+            "PILOTHOUSE_SYSTEM_DATABASE_URL and PILOTHOUSE_MAINTENANCE_DATABASE_URL are needed",
+        ),
     ],
 )
 async def test_a_line_that_cannot_be_served_is_told(tmp_path: Path, line: str, code: int, words: str) -> None:

@@ -123,14 +123,7 @@ def _opener(
         "statement_cache_size": 200 if settings.pool_prepared_statements else 0,
         "max_cached_statement_lifetime": 0,
         "max_cacheable_statement_size": 0,
-        "server_settings": {
-            "application_name": f"pilothouse-{name}",
-            "timezone": "UTC",
-            "statement_timeout": str(int(statement_timeout * 1000)),
-            "idle_in_transaction_session_timeout": "60000",
-            "jit": "off",
-            **({"role": role} if role else {}),
-        },
+        "server_settings": _session_settings(settings, name, statement_timeout, role),
     }
 
     async def open_session() -> Driver:
@@ -143,6 +136,21 @@ def _opener(
         return driver
 
     return open_session
+
+
+def _session_settings(settings: Settings, name: str, statement_timeout: float, role: str) -> dict[str, str]:
+    """What a session begins with. A transaction pooler refuses most of it, or forgets it after the first transaction:
+    behind one, the defaults of the roles hold (see `pilothouse_migrations.roles`)."""
+    kept = {"application_name": f"pilothouse-{name}", "timezone": "UTC"}
+    if settings.direct_database_url:
+        return kept
+    return {
+        **kept,
+        "statement_timeout": str(int(statement_timeout * 1000)),
+        "idle_in_transaction_session_timeout": "60000",
+        "jit": "off",
+        **({"role": role} if role else {}),
+    }
 
 
 async def _set_codecs(driver: Driver) -> None:
