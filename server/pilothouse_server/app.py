@@ -62,7 +62,9 @@ from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, address_refused, trusted_peers
 from pilothouse_server.storage.noun import storage_noun
+from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
+from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.periodic import MAKE_PARTITIONS, Periodic, PeriodicWork, standard_jobs
@@ -95,7 +97,9 @@ class Application:
         self._keys = KeyRing.load(settings.key_file, create=settings.secret_key_file is None)
         self.envelopes = Envelopes(self._keys)
         self.hub = Hub(settings.event_ring_size)
-        self.feed = Feed(self.store, self.hub)
+        self.feed = Feed(
+            self.store, self.hub, Continuity(self.store, settings.data_dir / continuity.FILE_NAME)
+        )
         self.audit_writer = AuditWriter(self.store)
         self.usage = UsageStore(self.store)
         self.usage_stream = UsageStream(self.store, watch_answer)
@@ -174,6 +178,16 @@ class Application:
         jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
+
+        def begin_anew() -> None:
+            """What this server knew was of a database that went back since."""
+            self.authenticator.invalidate()
+            self.usage_stream.begin_anew()
+            self.reconciler.begin_anew()
+            for job in (MAKE_PARTITIONS, rolling_up.name):
+                periodic.run_now(job)
+
+        self.feed.on_new_history = begin_anew
         self._supervisor.start("periodic work", periodic.run)
         await self.feed.started()
         if port is None:

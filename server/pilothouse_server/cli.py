@@ -216,6 +216,22 @@ def migrate_status() -> None:
         typer.echo(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
 
 
+@migrate.command("new-history")
+def migrate_new_history(
+    reason: Annotated[
+        str, typer.Option(help="Why; it stands in the audit log.")
+    ] = "an administrator asked for it",
+) -> None:
+    """Begin a new history of events, after a database was put back where no server could notice it.
+
+    Resume tokens of watches from before are refused from then on, running watches end and their clients begin anew;
+    the servers may run meanwhile. It changes nothing else, and stands in the audit log.
+    """
+    from pilothouse_migrations.histories import begin_new_history
+
+    typer.echo(f"history {_run(begin_new_history(_maintenance_url(), reason))} begins")
+
+
 def simulate_cluster(
     port: Annotated[int, typer.Option(help="0: a free one.")] = 0,
     nodes: Annotated[int, typer.Option(min=1, max=1000)] = 3,

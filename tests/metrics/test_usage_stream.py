@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from pilothouse_server.errors import Unavailable
 from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
 from pilothouse_server.tasks import cancel_and_wait
@@ -246,3 +247,38 @@ async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStre
         assert await anext(answers) == []
         assert await told(answers) == [("web", START + timedelta(seconds=2))]
         assert since_first.passed() >= 0.3
+
+
+async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> None:
+    """Ids are given anew, lower than those that were read."""
+    box = await world.box()
+    first_id = "SELECT setval(pg_get_serial_sequence('container_resource_usage', 'id'), $1, false)"
+    insert = (
+        "INSERT INTO container_resource_usage (container_id, namespace_id, timestamp) VALUES ($1, $2, $3)"
+    )
+    now = datetime.now(UTC)
+    async with running(world, poll_seconds=0.05) as stream, world.database.owner() as owner:
+        await owner.execute(first_id, 1000)
+        async with (
+            stream.watching() as position,
+            aclosing(stream.follow(position, (), EVERYTHING)) as answers,
+        ):
+            await world.usage.store([box.sample(now)])
+            assert await told(answers) == [(box.name, now)]
+            await owner.execute("DELETE FROM container_resource_usage")
+            await owner.execute(first_id, 1)
+            stream.begin_anew()
+            async with within(10):
+                with pytest.raises(Unavailable):
+                    await anext(answers)
+            async with aclosing(stream.follow(position, (), EVERYTHING)) as again:
+                # Not announced: the poll alone finds it, by its id.
+                later = now + timedelta(seconds=1)
+                await poll_until(lambda: settled(stream), what="the place is that of the database")
+                await owner.execute(insert, box.id, box.namespace_id, later)
+                assert await told(again) == [(box.name, later)]
+
+
+async def settled(stream: UsageStream) -> bool:
+    """Whether it reads from the beginning of a table that is empty."""
+    return stream._next_id == 1

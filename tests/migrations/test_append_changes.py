@@ -13,8 +13,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from tests.conftest import Database, connection
+from tests.conftest import Database, connection, number_changes
 from tests.migrations.filling import ADMINISTRATOR, user_of
+from tests.promises.chain import broken_links
 from tests.waiting import patient, poll_until
 
 WRITERS = 16
@@ -396,4 +397,40 @@ async def test_a_new_history_has_a_new_name_and_the_same_numbers(database: Datab
         assert after["history_id"] == name != before["history_id"]
         assert after["first_revision"] == before["last_revision"] + 1
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await system.execute("SELECT begin_new_history()")
+            async with database.app() as app:
+                await app.execute("SELECT begin_new_history()")
+
+
+async def test_a_new_history_ends_leases_and_stands_in_the_log(database: Database) -> None:
+    async with database.system() as system, database.owner() as owner:
+        before = (await _append(system, events=[_event()]))["history_id"]
+        await system.execute(
+            "INSERT INTO leases (name, owner, epoch, expires_at) VALUES ('a', 'somebody', 7, now() + '1 hour')"
+        )
+        await system.execute(
+            "INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, lease_owner, lease_epoch, "
+            "leased_until, due_at) VALUES ('namespace', 1, 'c', 'somebody', 3, now() + '1 hour', now() + '1 hour')"
+        )
+        words = 'the "reason" \\ of\tit, ä'
+        name = await system.fetchval("SELECT begin_new_history($1, 'seen', $2)", words, before)
+        # The second server that found the same history broken is given the new one.
+        assert await system.fetchval("SELECT begin_new_history('again', '', $1)", before) == name != before
+        await number_changes(system)
+        lease = await owner.fetchrow("SELECT owner, epoch, expires_at <= now() AS free FROM leases")
+        assert tuple(lease or ()) == (None, 8, True)
+        work = await owner.fetchrow(
+            "SELECT lease_owner, lease_epoch, leased_until, due_at <= now() FROM reconcile_work"
+        )
+        assert tuple(work or ()) == (None, 4, None, True)
+        assert await broken_links(owner) == []
+        rows = await owner.fetch("SELECT metadata FROM operation_logs")
+        assert [row["metadata"] for row in rows] == [
+            {
+                "history": str(name),
+                "history_before": str(before),
+                "reason": words,
+                "revision": 1,
+                "seen": "seen",
+                "sequence": 0,
+            }
+        ]

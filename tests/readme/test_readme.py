@@ -201,6 +201,10 @@ async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path
         shell.address = address
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
         assert "admin" in await shell.run("pilothouse whoami")
+        # While the server runs.
+        assert "begins" in await shell.run('pilothouse migrate new-history --reason "restored a snapshot"')
+        listed = "pilothouse audit list --filter 'resource_type = \"database\"'"
+        assert "system" in await shell.run(listed)
         # Where the server has its data folder.
         shell.directory_of_files = tmp_path
         for line, said in KEYS:

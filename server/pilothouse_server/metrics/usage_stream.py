@@ -21,7 +21,7 @@ from typing import Final
 
 import structlog
 
-from pilothouse_server.errors import PilothouseError
+from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.repository import notifications, samples
 from pilothouse_server.store.errors import database_unavailable
@@ -92,6 +92,16 @@ class UsageStream:
         # The id to read from: of what follows on what was read, and of what was announced since.
         self._next_id: int | None = None
         self._announced_id: int | None = None
+        # Raised where the database is not the one that was known: its ids are given anew.
+        self._database = 0
+        self._read_database = 0
+
+    def begin_anew(self) -> None:
+        """Reads from the database's newest sample on, and ends what watches: ids and containers may be others."""
+        self._database += 1
+        self._newest.clear()
+        self._positions.wake()
+        self._hint.set()
 
     async def run(self) -> None:
         """Reads and publishes while somebody watches, until cancelled; a database that is away is waited for."""
@@ -139,7 +149,11 @@ class UsageStream:
     ) -> AsyncGenerator[Sequence[PublishedSample], None]:
         """What is stored after `position`, as it becomes known: of each container the newest sample; nothing as
         a sign of life every ten seconds. `shown` is what the watcher has been told already.
+
+        Raises:
+            Unavailable: the database went back; who watches begins anew.
         """
+        database = self._database
         loop = asyncio.get_running_loop()
         told: dict[int, datetime] = {sample.container_id: sample.timestamp for sample in shown}
         last_answer = loop.time()
@@ -150,6 +164,10 @@ class UsageStream:
                 await asyncio.sleep(min(next_look, sign_due) - loop.time())
             else:
                 await self._positions.beyond(position, sign_due - loop.time())
+            if self._database != database:
+                raise Unavailable(
+                    "the database went back to an earlier state: watch anew", reason="WATCH_CHANGED"
+                )
             now = loop.time()
             found: list[PublishedSample] = []
             if now >= next_look and self._positions.newest > position:
@@ -212,6 +230,8 @@ class UsageStream:
 
     async def _catch_up(self) -> None:
         announced, self._announced_id = self._announced_id, None
+        if self._read_database != self._database:
+            self._read_database, self._next_id, announced = self._database, None, None
         try:
             async with self._store.system_read() as transaction:
                 if self._next_id is None:

@@ -77,6 +77,7 @@ class Reconciler:
         self._applied_generations = AppliedGenerations()
         # Unique to the process: a server that is started again must not take its own old lease for held.
         self._owner = uuid4().hex
+        self._anew = False
         self.worker = Worker(
             store, clients, self._applied_generations, settings.worker, reconcilers=reconcilers
         )
@@ -84,6 +85,10 @@ class Reconciler:
     def wake(self) -> None:
         """Looks for work now: something was committed."""
         self.worker.wake()
+
+    def begin_anew(self) -> None:
+        """Has every cluster connected to and observed anew: the database is not the one that was known."""
+        self._anew = True
 
     async def run(self) -> None:
         """Reconciles and observes until cancelled."""
@@ -102,6 +107,8 @@ class Reconciler:
             except PilothouseError as error:
                 log.warning("clusters cannot be read", reason=error.reason)
             else:
+                if self._anew:
+                    self._anew, connected = False, dict.fromkeys(connected, "")
                 for name in [name for name in tasks if versions.get(name) != connected[name]]:
                     # Gone, or to be reached in another way: whoever holds the old client must let go of it.
                     await cancel_and_wait(tasks.pop(name))

@@ -27,6 +27,7 @@ from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.errors import CONNECTION_LOST
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 CHANGES_CHANNEL = "pilothouse_changes"
 GRANTS_CHANNEL = "pilothouse_grants"
 PARTITIONS_CHANNEL = "pilothouse_partitions"
+HISTORY_CHANNEL = "pilothouse_history"
 POLL_SECONDS = 0.25
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
@@ -120,6 +122,7 @@ class _Pass:
 
     events: list[FeedEvent]
     revision: int
+    mark: bytes
     audit_sequence: int
     history: str
     more: bool
@@ -152,14 +155,17 @@ class Feed:
     `run` is its task; `on_grants_changed` and `on_changes` are told of what they say.
     """
 
-    def __init__(self, store: Store, hub: EventSink) -> None:
+    def __init__(self, store: Store, hub: EventSink, continuity: Continuity | None = None) -> None:
         self._store = store
         self.hub = hub
+        self._continuity = continuity or Continuity(store)
         self.on_grants_changed: Callable[[], None] = lambda: None
         # Told whenever something was committed that others may have to act on.
         self.on_changes: Callable[[], None] = lambda: None
         # Told when the partitions of events are half used up.
         self.on_partitions_wanted: Callable[[], None] = lambda: None
+        # Told when the database's history became another one while this server ran.
+        self.on_new_history: Callable[[], None] = lambda: None
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
         self._passes_begun = 0
@@ -172,6 +178,7 @@ class Feed:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="feed listener")
             group.create_task(self._poll(), name="feed poll")
+            group.create_task(self._continuity.keep(), name="feed place")
 
     async def started(self) -> None:
         """Returns once the hub stands at the head of the events."""
@@ -219,6 +226,7 @@ class Feed:
             except PilothouseError as error:
                 log.warning("changes cannot be numbered or read", reason=error.reason)
                 self._failure = error
+                self._continuity.doubt()
                 await self._measure_pending()
             self._passes_done = number
             done, self._pass_done = self._pass_done, asyncio.Event()
@@ -232,8 +240,16 @@ class Feed:
     async def _catch_up(self) -> bool:
         """One pass; returns whether more was pending than it took."""
         found = await self._sequence()
+        if not await self._continuity.goes_on(
+            found.history, found.revision, found.mark, found.audit_sequence
+        ):
+            return True
         if found.history != self.hub.history:
+            known = bool(self.hub.history)
             self.hub.begin(found.revision, found.audit_sequence, found.history)
+            if known:
+                log.warning("a new history of events began", history=found.history)
+                self.on_new_history()
             return found.more
         before = self.hub.newest
         if found.events and found.events[0].revision == before + 1:
@@ -258,7 +274,12 @@ class Feed:
             SET_ASIDE.inc(head.aside)
             log.error("changes could not be numbered and were set aside", count=head.aside)
         return _Pass(
-            [_event(row) for row in numbered], head.revision, head.audit_sequence, head.history, head.more
+            [_event(row) for row in numbered],
+            head.revision,
+            bytes(head.mark),
+            head.audit_sequence,
+            head.history,
+            head.more,
         )
 
     async def _measure_pending(self) -> None:
@@ -291,6 +312,8 @@ class Feed:
             await connection.add_listener(CHANGES_CHANNEL, self._changed)
             await connection.add_listener(GRANTS_CHANNEL, self._granted)
             await connection.add_listener(PARTITIONS_CHANNEL, self._partitions_wanted)
+            await connection.add_listener(HISTORY_CHANNEL, self._history_began)
+            self._continuity.doubt()
             self._hint.set()
             while not gone.is_set():
                 try:
@@ -308,6 +331,9 @@ class Feed:
 
     def _granted(self, *_arguments: Any) -> None:
         self.on_grants_changed()
+
+    def _history_began(self, *_arguments: Any) -> None:
+        self._hint.set()
 
     def _partitions_wanted(self, *_arguments: Any) -> None:
         self.on_partitions_wanted()

@@ -92,6 +92,8 @@ class Pool:
         self._expiry: asyncio.TimerHandle | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Connections that were opened since the beginning: by a new one another database may answer.
+        self.opened = 0
         # The fewest that were idle at once since the period began: so many were not needed.
         self._fewest = 0
 
@@ -278,6 +280,7 @@ class Pool:
 
     async def _new_session(self) -> Session:
         driver = await self._open_session()
+        self.opened += 1
         return Session(driver, asyncio.get_running_loop().time())
 
     async def _clean(self, session: Session) -> None:

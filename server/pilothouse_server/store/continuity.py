@@ -1,0 +1,221 @@
+"""Whether the database goes on from where this server knew it; where it went back, a new history begins.
+
+A database goes back by a restored dump or snapshot, or where a standby that had not got everything takes over. Then it
+gives revisions and sequences anew to other events and records, and who goes on from a number of before misses what
+stands there now. What shows it is the stream's head: one below that which was seen before, or other marks at the place
+that was seen. A copy that lost nothing has head and marks, and goes on. Another identifier of the system, another
+timeline or database are hints, and stand in the record.
+
+What was seen last is kept in a file of the data folder, so that it is known after a restart. It is written a second
+after it changed, in no hurry: an older place is as true, and loses one second of what could be noticed. Whoever holds a
+resume token notices the rest by its mark.
+
+Each pass of the feed compares its head, which costs nothing. The marks are looked up at the start, after failures and
+lost listeners, and whenever the pool has opened a connection: by an open one nobody gets to another database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import text
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.store.errors import database_unavailable
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+FILE_NAME = "database-position.json"
+_KEEP_SECONDS = 1.0
+_WENT_BACK = "the database went back"
+_LOOK = text(
+    "SELECT h.history_id::text AS history, h.revision, h.audit_sequence AS sequence, h.event_mark AS mark, "
+    "record_mark(h.audit_sequence) AS record_mark, event_mark(:revision) AS mark_there, "
+    "record_mark(:sequence) AS record_mark_there, pg_is_in_recovery() AS standby, "
+    "format('system %s, timeline %s, database %s', (SELECT system_identifier FROM pg_control_system()), "
+    "(SELECT timeline_id FROM pg_control_checkpoint()), "
+    "(SELECT oid FROM pg_database WHERE datname = current_database())) AS identity "
+    "FROM stream_head AS h WHERE h.id = 1"
+)
+_BEGIN = text("SELECT begin_new_history(:reason, :seen, CAST(:expected AS uuid))::text")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the stream stood: newest event and record with their marks in hex, and in which database.
+
+    `marked_sequence` is the record that `record_mark` is of, at or before the newest.
+    """
+
+    history: str
+    revision: int
+    mark: str
+    sequence: int
+    marked_sequence: int
+    record_mark: str
+    identity: str = ""
+
+    def broken_by(self, there: Any) -> str:
+        """What shows that the database is not the one of this place any more; '' where nothing does.
+
+        `there` is a row of the look at the database, in the same history.
+        """
+        if there.revision < self.revision:
+            return f"revision {there.revision} after {self.revision}"
+        if there.sequence < self.sequence:
+            return f"record {there.sequence} after {self.sequence}"
+        if there.mark_there is not None and there.mark_there.hex() != self.mark:
+            return f"another event at revision {self.revision}"
+        if there.record_mark_there is not None and there.record_mark_there.hex() != self.record_mark:
+            return f"another record at {self.marked_sequence}"
+        return ""
+
+
+class Continuity:
+    """What one server knows of where its database stood. `path` is its file; None: it is not kept over a restart."""
+
+    def __init__(self, store: Store, path: Path | None = None) -> None:
+        self._store = store
+        self._path = path
+        self._known: Place | None = None
+        self._read = False
+        self._doubtful = True
+        self._opened = -1
+        self._moved = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Has the marks looked up with the next pass: it may be another database that answers."""
+        self._doubtful = True
+
+    async def goes_on(self, history: str, revision: int, mark: bytes, sequence: int) -> bool:
+        """Whether the head that a pass found goes on from what was known.
+
+        Where it does not, a new history has been begun, and the pass is to be made again.
+
+        Raises:
+            Unavailable: the database is away, or is a standby that is behind.
+        """
+        if not self._read:
+            self._known, self._read = self._load(), True
+        known = self._known
+        opened = self._store.database.system.opened
+        if (
+            self._doubtful
+            or opened != self._opened
+            or known is None
+            or history != known.history
+            or revision < known.revision
+            or sequence < known.sequence
+        ):
+            if not await self._look():
+                return False
+            self._doubtful, self._opened = False, opened
+        elif revision > known.revision or sequence > known.sequence:
+            self._known = msgspec.structs.replace(
+                known, revision=revision, mark=mark.hex(), sequence=sequence
+            )
+            self._moved.set()
+        return True
+
+    async def keep(self) -> None:
+        """Writes down what is known whenever it has changed, until cancelled, and once more then."""
+        if self._path is None:
+            return
+        try:
+            while True:
+                await self._moved.wait()
+                await asyncio.sleep(_KEEP_SECONDS)
+                self._moved.clear()
+                await self._mark_record()
+                self._write()
+        finally:
+            self._write()
+
+    async def _look(self) -> bool:
+        """Looks the place up that is known, and takes the database's; False where a new history was begun instead."""
+        known = self._known
+        there = await self._there(known)
+        if known is not None and there.history == known.history and (fault := known.broken_by(there)):
+            if there.standby:
+                # It cannot be written, and may come to what is known.
+                raise database_unavailable()
+            await self._begin(known, f"{fault}; {known.identity} before, {there.identity} now")
+            return False
+        self._take(there)
+        return True
+
+    async def _there(self, known: Place | None) -> Any:
+        async with self._store.system_call() as connection:
+            found = await connection.execute(
+                _LOOK,
+                {"revision": known.revision, "sequence": known.marked_sequence}
+                if known is not None
+                else {"revision": -1, "sequence": -1},
+            )
+            return found.one()
+
+    def _take(self, there: Any) -> None:
+        self._known = Place(
+            there.history,
+            there.revision,
+            there.mark.hex(),
+            there.sequence,
+            there.sequence,
+            (there.record_mark or b"").hex(),
+            there.identity,
+        )
+        self._moved.set()
+
+    async def _begin(self, known: Place, seen: str) -> None:
+        async with self._store.system_call() as connection:
+            begun = await connection.execute(
+                _BEGIN, {"reason": _WENT_BACK, "seen": seen, "expected": known.history}
+            )
+            history = begun.scalar_one()
+        self._known = None
+        log.warning("the database went back: a new history of events begins", history=history, seen=seen)
+
+    async def _mark_record(self) -> None:
+        """Brings the mark of the newest record up to date; one that is older is as true."""
+        known = self._known
+        if known is None or known.marked_sequence == known.sequence:
+            return
+        try:
+            there = await self._there(known)
+        except PilothouseError:
+            return
+        # What went back meanwhile is for the next pass of the feed to find.
+        if self._known is not None and there.history == self._known.history and not known.broken_by(there):
+            self._known = msgspec.structs.replace(
+                self._known, marked_sequence=there.sequence, record_mark=(there.record_mark or b"").hex()
+            )
+
+    def _load(self) -> Place | None:
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Place)
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("the last place in the database is not known", error=type(error).__name__)
+            return None
+
+    def _write(self) -> None:
+        """Writes the file, or leaves it: a folder that cannot be written costs what would be noticed, not the server.
+
+        It is a few hundred bytes that nobody waits for, and not flushed: the file is old or new, never half of both.
+        """
+        if self._path is None or self._known is None:
+            return
+        unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished.write_bytes(msgspec.json.encode(self._known))
+            os.replace(unfinished, self._path)
+        except OSError as error:
+            log.warning("the place in the database cannot be kept", error=type(error).__name__)
+            self._path = None
