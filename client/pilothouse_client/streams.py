@@ -3,7 +3,8 @@
 A watch remembers the resume token of the last answer it handed out. When the stream is cut it opens another
 one, with that token, and the consumer notices nothing: no gap and no duplicate. Where that is impossible the
 consumer gets `ChangeKind.RESTARTED`: forget what you know, the current state follows. That happens when
-the token is older than what the server keeps (OUT_OF_RANGE), or when the cut came before SYNCED, that is
+the token is older than what the server keeps, the database went back to an earlier state, or what the caller may see
+has changed, be it that another namespace has the name now (OUT_OF_RANGE), or when the cut came before SYNCED, that is
 before there was any token.
 
 One that has not begun fails like any other call: once the time that a read may take is over, or the attempts of the
@@ -49,12 +50,13 @@ class ChangeKind(enum.Enum):
 class Change(Generic[Resource]):
     """One answer of a watch. `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is
     the commit order, 0 for the current state. With `resume_token` another watch goes on after this answer;
-    empty before SYNCED."""
+    empty before SYNCED. `reason` says of RESTARTED why it is."""
 
     kind: ChangeKind
     resource: Resource
     revision: int = 0
     resume_token: str = ""
+    reason: str = ""
 
 
 class _Reopening(Generic[TransportT, Request, Response]):
@@ -204,8 +206,10 @@ class WatchStream(
         """Returns the next change. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
         try:
             answer: Any = await self._read()
-        except _Restart:
-            return Change(ChangeKind.RESTARTED, self._resource_of(self._method.response()))
+        except _Restart as restart:
+            return Change(
+                ChangeKind.RESTARTED, self._resource_of(self._method.response()), reason=str(restart)
+            )
         self._delivered = True
         if answer.resume_token:
             self._resume_token = self._set_token(answer.resume_token)
@@ -216,11 +220,11 @@ class WatchStream(
     async def _recover(self, error: PilothouseError) -> None:
         if error.code is grpc.StatusCode.OUT_OF_RANGE and self._resume_token:
             self._resume_token = self._set_token("")
-            raise _Restart
+            raise _Restart(error.message)
         await super()._recover(error)
         if self._delivered and not self._resume_token:
             self._delivered = False
-            raise _Restart
+            raise _Restart("the stream was cut before the watch was in step")
 
     def _set_token(self, token: str) -> str:
         setattr(self._request, "resume_token", token)  # noqa: B010 - not a field of every message
@@ -228,7 +232,7 @@ class WatchStream(
 
 
 class _Restart(Exception):
-    """The watch begins anew."""
+    """The watch begins anew; its text says why."""
 
 
 def _kind_of(change_type: int) -> ChangeKind:

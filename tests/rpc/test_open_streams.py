@@ -13,7 +13,13 @@ import pytest
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Grant, Principal
-from pilothouse_server.errors import PermissionDenied, PilothouseError, Unauthenticated, Unavailable
+from pilothouse_server.errors import (
+    NotFound,
+    PermissionDenied,
+    PilothouseError,
+    Unauthenticated,
+    Unavailable,
+)
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.tasks import cancel_and_wait
@@ -33,6 +39,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self.answers: dict[str, Principal | Exception] = {}
+        self.namespaces = {"shop": 1, "mill": 2}
         self.asked: Counter[str] = Counter()
 
     async def authenticate(self, token: str) -> Principal:
@@ -42,6 +49,9 @@ class Tokens:
             raise answer
         return answer
 
+    async def namespace_id(self, name: str) -> int | None:
+        return self.namespaces.get(name)
+
 
 class Streams:
     """Streams that last until the layer ends them."""
@@ -50,6 +60,8 @@ class Streams:
         self.tokens = Tokens()
         self.layer = AuthorizationLayer(self.tokens, recheck_seconds=0.02)
         self.tasks: list[asyncio.Task[bytes]] = []
+        # Streams, by their token, whose caller turned out to hold other grants.
+        self.renewed: Counter[str] = Counter()
 
     async def open(self, token: str, namespace: str, *, shape: str = "unary_stream") -> asyncio.Task[bytes]:
         began = asyncio.Event()
@@ -75,6 +87,7 @@ class Streams:
             namespace=namespace,
             token=token,
             resume_token="",
+            on_renewed=lambda: self.renewed.update([token]),
         )
         task = asyncio.ensure_future(self.layer(cast("Call", call), proceed))
         self.tasks.append(task)
@@ -176,3 +189,28 @@ async def test_nothing_is_looked_at_once_the_last_stream_has_ended() -> None:
         await poll_until(timers, lambda running: not running, what="the end of the timer")
         await opened.open("kept", "shop")
         await opened.looked("kept", 1)
+
+
+async def test_who_holds_other_grants_is_looked_at_anew() -> None:
+    async with streams() as opened:
+        opened.tokens.answers = {"changed": principal("shop", "mill"), "kept": principal("shop", "mill")}
+        for token in ("changed", "changed", "kept"):
+            await opened.open(token, "shop")
+        await opened.looked("kept", 2)
+        assert not opened.renewed
+        opened.tokens.answers["changed"] = principal("shop")
+        await opened.looked("changed", 3)
+        assert opened.renewed == {"changed": 2}
+
+
+async def test_a_stream_whose_namespace_is_gone_has_time_to_say_so() -> None:
+    async with streams() as opened:
+        opened.tokens.answers = {"tenant": principal("shop"), "revoked": principal("mill")}
+        stream, other = await opened.open("tenant", "shop"), await opened.open("revoked", "mill")
+        del opened.tokens.namespaces["shop"]
+        opened.tokens.answers = {"tenant": principal(), "revoked": principal()}
+        assert (await reason(other)).reason == "PERMISSION_REVOKED"
+        asked = opened.tokens.asked["tenant"]
+        error = await reason(stream)
+        assert (type(error), error.reason) == (NotFound, "NAMESPACE_NOT_FOUND")
+        assert opened.tokens.asked["tenant"] >= min(asked + 1, 3)

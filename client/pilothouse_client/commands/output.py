@@ -138,7 +138,7 @@ def show_changes(changes: Iterable[Change[Any]], columns: Columns, form: Format)
             table.flush()
         elif change.kind is ChangeKind.RESTARTED:
             table.flush()
-            typer.echo("the watch was too far behind and begins anew; the current state follows", err=True)
+            typer.echo(f"the watch begins anew, and the current state follows: {change.reason}", err=True)
         elif change.kind is not ChangeKind.BOOKMARK:
             table.add(change)
         sys.stdout.flush()

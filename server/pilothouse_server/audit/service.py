@@ -10,6 +10,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.audit import messages, operations
 from pilothouse_server.audit.operations import Sight
+from pilothouse_server.errors import NotFound, not_found
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -75,26 +76,25 @@ class AuditService:
         under the lock that is held until the commit.
         """
         await self._watches.feed.settled()
-        records = self._watches.hub.records
+        hub = self._watches.hub
+        records = hub.records
         async with call.read(snapshot=True) as transaction:
             head = await stream_head(transaction)
-            sight = await _sight(
-                call,
-                transaction,
-                request.namespace,
-                username=request.username,
-                action=request.action,
-                resource_type=request.resource_type,
-            )
-        tokens = resume_token.issuer(
-            self._watches.key,
-            user_id=call.user_id,
-            method=call.method,
-            filter_text="\x00".join(
-                (str(sight.namespace_id), request.username, request.action, request.resource_type)
-            ),
-            history=head.history,
-        )
+            try:
+                sight = await _sight(
+                    call,
+                    transaction,
+                    request.namespace,
+                    username=request.username,
+                    action=request.action,
+                    resource_type=request.resource_type,
+                )
+            except NotFound:
+                if request.resume_token:
+                    gone = self._tokens(call, "", "")
+                    gone.read(request.resume_token, oldest_revision=await _oldest(call))
+                raise
+        tokens = self._tokens(call, head.history, str(sight.namespace_id or ""))
         if request.resume_token:
             position, mark = await self._resumed(request.resume_token, call, tokens, head)
         else:
@@ -104,12 +104,20 @@ class AuditService:
         loop = asyncio.get_running_loop()
         last_sent = loop.time()
         while True:
-            if not await records.beyond(position, max(0.0, last_sent + period - loop.time())):
+            behind = await records.beyond(position, max(0.0, last_sent + period - loop.time()))
+            if hub.history != head.history:
+                raise resume_token.changed(await _oldest(call))
+            if not behind:
+                if loop.time() < last_sent + period:
+                    continue
+                async with call.read() as transaction:
+                    await _check_namespace(call, transaction, sight.namespace_id)
                 yield _answer(resource.CHANGE_TYPE_BOOKMARK, tokens, Position(position, mark))
                 last_sent = loop.time()
                 continue
             newest = records.newest
             async with call.read() as transaction:
+                await _check_namespace(call, transaction, sight.namespace_id)
                 sight = Sight(
                     call.user_id,
                     call.visible_namespaces(),
@@ -133,6 +141,19 @@ class AuditService:
                 )
                 last_sent = loop.time()
 
+    def _tokens(self, call: Call, history: str, namespace_id: str) -> resume_token.TokenIssuer:
+        request = call.request
+        return resume_token.issuer(
+            self._watches.key,
+            user_id=call.user_id,
+            method=call.method,
+            filter_text="\x00".join(
+                (request.namespace, request.username, request.action, request.resource_type)
+            ),
+            history=history,
+            sight=namespace_id,
+        )
+
     async def _resumed(
         self, token: str, call: Call, tokens: resume_token.TokenIssuer, head: StreamHead
     ) -> tuple[int, bytes]:
@@ -146,6 +167,25 @@ class AuditService:
         if mark is not None and mark != position.mark:
             raise resume_token.changed(oldest)
         return position.revision, position.mark
+
+
+async def _oldest(call: Call) -> int:
+    """The oldest record that is kept."""
+    async with call.store.system_read() as transaction:
+        return await operations.oldest_sequence(transaction)
+
+
+async def _check_namespace(call: Call, transaction: ReadTransaction, namespace_id: int | None) -> None:
+    """Raises NotFound where the namespace that is watched is gone, though there may be another of its name."""
+    if namespace_id is None:
+        return
+    try:
+        if await named_namespace(call, transaction, call.namespace) == namespace_id:
+            return
+    except NotFound:
+        pass
+    call.complete = True
+    raise not_found("namespace", call.namespace)
 
 
 async def _sight(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_server.errors import not_found
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.operations import Recorder, UsageStore
@@ -103,6 +104,8 @@ class MetricsService:
             for part in _parts(newest) or [()]:
                 yield pb.WatchUsageResponse(samples=map(messages.USAGE_SAMPLE.to_proto, part))
             async for found in self._stream.follow(position, newest, interest):
+                if not found and interest.namespace_id is not None:
+                    await _check_namespace(call, interest.namespace_id)
                 for samples in _parts(found) or [()]:
                     yield b"".join(item.answer for item in samples)
 
@@ -159,6 +162,13 @@ class MetricsService:
         """Returns the sizes of tables."""
         found = await operations.table_sizes(call.store, include_partitions=request.include_partitions)
         return pb.GetTableSizesResponse(table_sizes=[messages.TABLE_SIZE.to_proto(item) for item in found])
+
+
+async def _check_namespace(call: Call, namespace_id: int) -> None:
+    """Raises NotFound where the namespace that is watched is gone, though there may be another of its name."""
+    async with call.read() as transaction:
+        if await named_namespace(call, transaction, call.namespace) != namespace_id:
+            raise not_found("namespace", call.namespace)
 
 
 async def _gathered(

@@ -61,6 +61,7 @@ class Call:
         "facts",
         "handler_reached",
         "method",
+        "on_renewed",
         "operation_id",
         "parse_error",
         "principal",
@@ -105,6 +106,8 @@ class Call:
         self.handler_reached = False
         # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
         self.complete = False
+        # Called when the caller of a stream, looked up again, turns out to hold other grants.
+        self.on_renewed: Callable[[], None] = lambda: None
         self.trailing_metadata: dict[str, str] = {}
         # What the handler has returned, where it was a message.
         self.answer: Message | None = None

@@ -11,8 +11,11 @@ what it has shown is no longer the state that the caller would be shown. The sna
 of a bounded buffer (see `first_state`); a reader that stalls holds its connection for seconds and no longer. The
 resource inside an answer was serialised once, at commit: an answer is put together from ready bytes.
 
+A watch of a namespace ends with it: what it held is told as DELETED, and then comes NOT_FOUND. Its tokens are then of
+no use, nor for another namespace of the same name.
+
 Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): watch anew without a
-token.
+token. NOT_FOUND: the namespace is gone; there is nothing to resume.
 INVALID_ARGUMENT (RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume
 with the `resume_token` of its metadata; without one, as before SYNCED, watch anew. UNAVAILABLE (SHUTTING_DOWN): resume
 on another replica.
@@ -29,6 +32,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.errors import NotFound, not_found
 from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
@@ -136,6 +140,8 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     request = call.request
     wanted = await _filter(server, call, watched)
     visible = call.visible_namespaces()
+    # Who waits for changes looks at once at what the caller may see then.
+    call.on_renewed = server.hub.wake
 
     async def read(current: ReadAhead[_Begun]) -> _Begun:
         while True:
@@ -176,14 +182,11 @@ async def _begin(
     None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
     """
     head = await stream_head(transaction)
-    tokens = resume_token.issuer(
-        server.key,
-        user_id=call.user_id,
-        method=call.method,
-        filter_text=wanted.text,
-        history=head.history,
-        sight="" if wanted.namespace_id is not None else _sight_text(call.visible_namespaces()),
-    )
+    if not await _is_there(server, call, wanted, transaction):
+        if call.request.resume_token:
+            raise resume_token.changed(head.oldest_revision)
+        raise not_found("namespace", call.namespace)
+    tokens = _issuer(server, call, wanted.text, head.history, _sight_text(wanted, call.visible_namespaces()))
     if call.request.resume_token:
         position = tokens.read(call.request.resume_token, oldest_revision=head.oldest_revision)
         await _check_position(transaction, position, head)
@@ -212,26 +215,60 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
 
 
 async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFilter:
-    """What the request asks for."""
+    """What the request asks for.
+
+    Raises NotFound for a namespace that is not there; OutOfRange where a token says that there was one.
+    """
     request = call.request
     fields = request.DESCRIPTOR.fields_by_name
     namespace_id, status = None, ""
-    bound: list[str] = []
-    if "namespace" in fields:
-        async with call.read() as transaction:
-            namespace_id = await server.namespace_id(call, transaction, request.namespace)
-        bound.append(str(namespace_id))
-    bound += (request.name, request.label_selector)
+    bound: list[str] = [request.name, request.label_selector]
     if "status" in fields:
         status = watched.statuses[request.status] if request.status else ""
         bound.append(status)
+    if "namespace" in fields:
+        bound.append(request.namespace)
+    text = "\x00".join(bound)
+    if "namespace" in fields:
+        try:
+            async with call.read() as transaction:
+                namespace_id = await server.namespace_id(call, transaction, request.namespace)
+        except NotFound:
+            if request.resume_token:
+                oldest = await server.feed.horizon()
+                # Any token of this watch is of a history that is over for it; others are refused as ever.
+                _issuer(server, call, text, "", "").read(request.resume_token, oldest_revision=oldest)
+            raise
     return WatchFilter(
         watched.resource_type,
         namespace_id=namespace_id,
         name=request.name,
         selector=wire.label_selector(request.label_selector),
         status=status,
-        text="\x00".join(bound),
+        text=text,
+    )
+
+
+async def _is_there(
+    server: WatchServer, call: Call, wanted: WatchFilter, transaction: ReadTransaction
+) -> bool:
+    """Whether the watch's namespace is there at the moment at which it begins: its end would not be told any more."""
+    if wanted.namespace_id is None:
+        return True
+    try:
+        return await server.namespace_id(call, transaction, call.namespace) == wanted.namespace_id
+    except NotFound:
+        return False
+
+
+def _issuer(server: WatchServer, call: Call, text: str, history: str, sight: str) -> TokenIssuer:
+    return resume_token.issuer(
+        server.key,
+        user_id=call.user_id,
+        method=call.method,
+        filter_text=text,
+        history=history,
+        sight=sight,
     )
 
 
@@ -314,9 +351,20 @@ class _Changes:
             return None
         change = _change(event, self._wanted, sight)
         if change is None:
+            self._end_with_namespace(event)
             return None
         self._call.resume_token = self._token()
         return _ANSWERS.answer(change, event, self._call.resume_token)
+
+    def _end_with_namespace(self, event: FeedEvent) -> None:
+        """Raises NotFound where the watch's namespace is gone: all that it held was told before."""
+        if (
+            event.kind == "deleted"
+            and event.resource_type == "namespace"
+            and event.namespace_id == self._wanted.namespace_id is not None
+        ):
+            self._call.complete = True
+            raise not_found("namespace", self._call.namespace)
 
     def _shown_already(self, event: FeedEvent) -> bool:
         """Whether the first state showed the change of this event. All events of one change follow each other."""
@@ -331,7 +379,10 @@ class _Changes:
         return self._tokens.token_at(self._revision, self._mark, self._skipped)
 
 
-def _sight_text(visible: frozenset[int] | None) -> str:
+def _sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
+    """What the caller is shown of: one namespace, not another of its name, or all that it sees, which may change."""
+    if wanted.namespace_id is not None:
+        return f"namespace {wanted.namespace_id}"
     return "all" if visible is None else ",".join(map(str, sorted(visible)))
 
 

@@ -75,6 +75,10 @@ class Hub:
         self._events.wake()
         self.records.wake()
 
+    def wake(self) -> None:
+        """Lets every watcher look again: what its caller may see has changed."""
+        self._events.wake()
+
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
         """Adds events that follow on what was published, up to `newest`."""
         if events and self._ring and events[0].revision != self._ring[-1].revision + 1:

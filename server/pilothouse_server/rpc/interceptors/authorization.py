@@ -4,8 +4,9 @@ A method with a namespace asks for its permission there: a caller who does not r
 NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
 PERMISSION_DENIED. While streams are open their tokens and grants are looked at again every two seconds, once for
 all streams of a token, and a stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in
-knows already what is there. It also ends when the server drains: at once where its client can resume it elsewhere, and
-near the end of the grace where it runs both ways, which nobody can resume.
+knows already what is there; with NOT_FOUND where the namespace itself is gone, and the grants with it, which a watch
+tells by itself after what went before. It also ends when the server drains: at once where its client can resume it
+elsewhere, and near the end of the grace where it runs both ways, which nobody can resume.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import (
     NotFound,
     PermissionDenied,
+    PilothouseError,
     Unavailable,
     invalid,
     missing,
@@ -37,12 +39,21 @@ RECHECK_SECONDS = 2.0
 _AT_ONCE = 4
 
 
+class Lookup(Authenticator, Protocol):
+    """What the layer asks the database."""
+
+    async def namespace_id(self, name: str) -> int | None:
+        """The id of a living namespace, whoever reaches it. Raises Unavailable."""
+
+
 @dataclass(eq=False, slots=True)
 class _OpenStream:
     """`ended` becomes the reason for which the stream must end."""
 
     call: Call
     ended: asyncio.Future[Exception]
+    # Whether its namespace was found to be gone.
+    gone: bool = False
 
     def end(self, reason: Exception) -> None:
         if not self.ended.done():
@@ -52,7 +63,7 @@ class _OpenStream:
 class AuthorizationLayer:
     """The layer. `drain` ends the open streams."""
 
-    def __init__(self, authenticator: Authenticator, *, recheck_seconds: float = RECHECK_SECONDS) -> None:
+    def __init__(self, authenticator: Lookup, *, recheck_seconds: float = RECHECK_SECONDS) -> None:
         self._authenticator = authenticator
         self._recheck_seconds = recheck_seconds
         self._open: set[_OpenStream] = set()
@@ -92,7 +103,7 @@ class AuthorizationLayer:
             either: list[asyncio.Future[Any]] = [stream.ended, work]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                if isinstance(work.exception(), NotFound) and call.resume_token:
+                if isinstance(work.exception(), NotFound) and call.resume_token and not call.complete:
                     # A stream that has begun and looks again finds nothing any more once the right to it is gone. The
                     # next look at the grants tells whether that is why.
                     await asyncio.wait([stream.ended], timeout=1.5 * self._recheck_seconds)
@@ -142,8 +153,40 @@ class AuthorizationLayer:
                 for stream in streams:
                     stream.end(error)
                 continue
+            before, changed = None, True
             for stream in streams:
-                _renew(stream, principal)
+                # As a rule all have the same from the last look.
+                if stream.call.principal is not before:
+                    before = stream.call.principal
+                    changed = before != principal
+                await self._renew(stream, principal)
+                if changed:
+                    stream.call.on_renewed()
+
+    async def _renew(self, stream: _OpenStream, principal: Principal) -> None:
+        """Lets the stream go on as what its caller is now, or ends it."""
+        call = stream.call
+        try:
+            authorize(call.rule, principal, call.namespace)
+        except NotFound as error:
+            if await self._is_there(call.namespace):
+                stream.end(revoked(call.rule.permission, call.namespace))
+            elif stream.gone:
+                stream.end(error)
+            else:
+                # It goes on as it was until the next look, so that it can tell the end itself.
+                stream.gone = True
+                return
+        except PermissionDenied:
+            stream.end(revoked(call.rule.permission, call.namespace))
+        call.principal = principal
+
+    async def _is_there(self, namespace: str) -> bool:
+        try:
+            return await self._authenticator.namespace_id(namespace) is not None
+        except PilothouseError:
+            # Then the grants count, as they were read.
+            return True
 
     def _drain(self, stream: _OpenStream) -> None:
         """Ends the stream, or has it ended when the server no longer waits for it."""
@@ -165,16 +208,6 @@ def _broken_off() -> Unavailable:
         "and another server cannot go on with it",
         reason="SHUTTING_DOWN",
     )
-
-
-def _renew(stream: _OpenStream, principal: Principal) -> None:
-    """Lets the stream go on as what its caller is now, or ends it."""
-    call = stream.call
-    call.principal = principal
-    try:
-        authorize(call.rule, principal, call.namespace)
-    except (NotFound, PermissionDenied):
-        stream.end(revoked(call.rule.permission, call.namespace))
 
 
 def authorize(rule: Rule, principal: Principal, namespace: str) -> None:

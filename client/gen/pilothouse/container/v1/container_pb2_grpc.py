@@ -239,7 +239,10 @@ class ContainerServiceServicer:
         a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED on each answer carries a token; with it
         a later call, on any replica, goes on exactly after that answer: no gap, no duplicate.
         A container that stops matching the filter is DELETED. Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`):
-        the token is older than what is kept, or of another history: watch anew without it. INVALID_ARGUMENT (reason RESUME_TOKEN): the token is another
+        the token is older than what is kept: watch anew without it. OUT_OF_RANGE (reason WATCH_CHANGED): so do where the database
+        went back to an earlier state, where the caller may see other namespaces now, and where the token is of a namespace that is gone,
+        though there may be another of its name. NOT_FOUND: the namespace is gone; what it held was told as DELETED before.
+        INVALID_ARGUMENT (reason RESUME_TOKEN): the token is another
         caller's or another filter's. RESOURCE_EXHAUSTED (reason SLOW_CONSUMER, with `resume_token`): read faster, resume with it.
         UNAUTHENTICATED or PERMISSION_DENIED when the session or the grant ends. UNAVAILABLE (reason SHUTTING_DOWN): resume on another replica.
         """
