@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from pilothouse_server import event_loop
 from pilothouse_server.event_loop import cooperatively
 
 ITEMS = 10
@@ -48,3 +49,10 @@ async def test_others_run_between_the_items() -> None:
 
 async def test_the_checker_sees_work_that_holds_the_loop() -> None:
     assert await turns_of_others(in_turns=False) == 0
+
+
+def test_a_tick_is_at_or_before_a_moment_and_shared() -> None:
+    moments = [1000.0 + step / 64 for step in range(64)]
+    ticks = [event_loop.tick_before(moment) for moment in moments]
+    assert all(0 <= moment - tick < 0.25 for moment, tick in zip(moments, ticks, strict=True))
+    assert len(set(ticks)) == 4

@@ -1,4 +1,6 @@
-"""Cooperative work on the event loop: a long loop gives it away every few milliseconds, so that others run."""
+"""Work on the event loop beside others: a long loop gives it away every few milliseconds, so that others run, and what
+many do now and then they do in the same turn.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _SHARE_SECONDS = 0.004
+_TICK_SECONDS = 0.25
 
 
 class Share:
@@ -30,3 +33,11 @@ async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
     for item in items:
         await share.used()
         yield item
+
+
+def tick_before(time: float) -> float:
+    """Returns the last moment, `time` included, of those that all share: four a second, by the loop's clock.
+
+    Hundreds of streams that each say something now and then cost half as much where they say it together.
+    """
+    return time // _TICK_SECONDS * _TICK_SECONDS

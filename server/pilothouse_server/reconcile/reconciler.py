@@ -38,7 +38,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import cluster_status
 from pilothouse_server.reconcile.repository.leases import Lease
-from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
@@ -101,8 +101,8 @@ class Reconciler:
         connected: dict[str, str] = {}
         while True:
             try:
-                async with self._store.system_read() as transaction:
-                    versions = await cluster_status.versions(transaction)
+                async with self._store.system_call() as connection:
+                    versions = await cluster_status.versions(ReadTransaction(connection))
                 await deregistration.finish(self._store)
             except PilothouseError as error:
                 log.warning("clusters cannot be read", reason=error.reason)

@@ -33,7 +33,7 @@ from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import NotFound, not_found
-from pilothouse_server.event_loop import Share
+from pilothouse_server.event_loop import Share, tick_before
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
 from pilothouse_server.rpc.encoding import varint
@@ -306,7 +306,7 @@ class _Changes:
         loop = asyncio.get_running_loop()
         last_sent = loop.time()
         while True:
-            due = last_sent + period_seconds
+            due = tick_before(last_sent + period_seconds)
             behind = await self._server.hub.beyond(self._revision, max(0.0, due - loop.time()))
             if self._server.hub.history != self._head.history:
                 raise resume_token.changed(await self._server.feed.horizon())

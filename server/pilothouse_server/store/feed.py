@@ -8,7 +8,8 @@ server numbered is read from the table. A revision that can be seen has no unsee
 
 NOTIFY is only a hint to look at once; the feed looks several times a second anyway, on another connection, so a
 listener that died silently costs a quarter of a second and no event, and what a killed server left pending is numbered
-by the next look of another. The same listener hears of changed grants (`pilothouse_grants`), by which cached
+by the next look of another. A look that nobody hinted at finds nothing as a rule, so it is one plain read, and the
+sequencer is called for what it finds. The same listener hears of changed grants (`pilothouse_grants`), by which cached
 principals are dropped early.
 """
 
@@ -56,6 +57,12 @@ _EVENTS = text(
 _SEQUENCE = text(
     f"SELECT {_COLUMNS}, audit_sequence, history_id::text AS history, more, aside, oldest_seconds "  # noqa: S608
     "FROM sequence_changes()"
+)
+# Whether something is pending, and where the stream stands, by one snapshot.
+_LOOK = text(
+    "SELECT revision, audit_sequence, history_id::text AS history, "
+    "EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending "
+    "FROM stream_head AS h WHERE id = 1"
 )
 _PENDING = text("SELECT pending_event_ids(:most)")
 _OLDEST_SECONDS = text(
@@ -215,13 +222,15 @@ class Feed:
         self._hint.set()
 
     async def _poll(self) -> None:
+        hinted = True
         while True:
             self._hint.clear()
             self._passes_begun += 1
             number, self._failure = self._passes_begun, None
             try:
-                while await self._catch_up():
-                    pass
+                if hinted or await self._finds_some():
+                    while await self._catch_up():
+                        pass
                 self._started.set()
             except PilothouseError as error:
                 log.warning("changes cannot be numbered or read", reason=error.reason)
@@ -236,6 +245,17 @@ class Feed:
                     await self._hint.wait()
             except TimeoutError:
                 pass
+            hinted = self._hint.is_set() or self._failure is not None
+
+    async def _finds_some(self) -> bool:
+        """Returns whether something is pending, or in the stream and not in the hub."""
+        async with self._store.system_call() as connection:
+            found: Any = (await connection.execute(_LOOK)).one()
+        if found.pending or found.history != self.hub.history or found.revision != self.hub.newest:
+            return True
+        PENDING_SECONDS.set(0)
+        self.hub.audited(found.audit_sequence)
+        return False
 
     async def _catch_up(self) -> bool:
         """One pass; returns whether more was pending than it took."""

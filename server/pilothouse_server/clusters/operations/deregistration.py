@@ -18,7 +18,7 @@ from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.operations.registration import Check
 from pilothouse_server.errors import FailedPrecondition
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
 Objects = Literal["refuse", "orphan", "delete"]
 
@@ -62,8 +62,8 @@ async def deregister(
 
 async def finish(store: Store) -> None:
     """Ends the clusters that were only waiting for their namespaces to go."""
-    async with store.system_read() as transaction:
-        names = await repository.deregistered(transaction)
+    async with store.system_call() as connection:
+        names = await repository.deregistered(ReadTransaction(connection))
     for name in names:
         async with store.system_write("reconciler") as transaction:
             stored = await repository.find(transaction, name, "update")

@@ -155,12 +155,12 @@ class AuthorizationLayer:
                 continue
             before, changed = None, True
             for stream in streams:
-                # As a rule all have the same from the last look.
+                # As a rule all have the same from the last look, and nothing has changed since.
                 if stream.call.principal is not before:
                     before = stream.call.principal
                     changed = before != principal
-                await self._renew(stream, principal)
                 if changed:
+                    await self._renew(stream, principal)
                     stream.call.on_renewed()
 
     async def _renew(self, stream: _OpenStream, principal: Principal) -> None:
