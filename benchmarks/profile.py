@@ -45,7 +45,7 @@ _WIDTH = 100
 _TOP_STATEMENTS = """
 SELECT s.calls, s.total_exec_time * 1000 AS microseconds, s.rows, r.rolname AS role,
        regexp_replace(s.query, '\\s+', ' ', 'g') AS query
-FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid
+FROM pilothouse_statistics.pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid
 WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND r.rolname <> 'postgres'
 ORDER BY s.total_exec_time DESC
 """
@@ -143,8 +143,7 @@ async def _on(world: World, row: str, seconds: float, containers: int) -> None:
         echo_cost = (processor.seconds(bare.process_id) - before) / echoed["calls"] * 1e6
         await load(_WARM_SECONDS)
         async with connected(database.superuser) as connection:
-            await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            await connection.execute("SELECT pg_stat_statements_reset()")
+            await connection.execute("SELECT pilothouse_statistics.pg_stat_statements_reset()")
             measured = await _measured(world, product, file, load, seconds)
             statements = await connection.fetch(_TOP_STATEMENTS)
     what = "GetContainer" if row == "1" else "CreateContainer"

@@ -62,6 +62,7 @@ _SERVER_VERBS = {
     "backup": "Back up the database (needs the server).",
     "restore": "Restore a backup (needs the server).",
     "keys": "Key-encryption keys (needs the server).",
+    "database": "Look after the database (needs the server).",
 }
 
 

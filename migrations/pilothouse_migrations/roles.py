@@ -12,6 +12,9 @@ role                   is                           may
 `<prefix>_system`      login of feed, reconciler …  the same tables by policies of its own
 `<prefix>_maintenance` login of migrations, backup  SET ROLE owner, nothing by itself
 ====================== ============================ =============================================================
+
+Where the library pg_stat_statements is there, its extension is made in a schema of its own (`STATISTICS_SCHEMA`), which
+the owner alone may use: what a statement was says something of everybody.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ SESSION_DEFAULTS: Mapping[str, str] = {
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
 }
+STATISTICS_SCHEMA = "pilothouse_statistics"
 _PREFIX_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -123,6 +127,7 @@ async def ensure_roles(
             for short, password in (passwords or {}).items():
                 await _set_password(connection, names.logins()[short], password)
             await _prepare_database(connection, names)
+            await _count_statements(connection, names)
     finally:
         await engine.dispose()
     return names
@@ -197,3 +202,38 @@ async def _prepare_database(connection: AsyncConnection, names: RoleNames) -> No
         ),
     ):
         await connection.exec_driver_sql(statement)
+
+
+async def _count_statements(connection: AsyncConnection, names: RoleNames) -> None:
+    """Sets up pg_stat_statements and lets the owner read all statistics, as far as this login may.
+
+    A managed server may allow neither; then slow statements are not told, and everything else works.
+    """
+    await connection.execute(
+        text(f"""
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements' AND installed_version IS NULL) THEN
+        CREATE SCHEMA IF NOT EXISTS {STATISTICS_SCHEMA};
+        CREATE EXTENSION pg_stat_statements SCHEMA {STATISTICS_SCHEMA};
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR unique_violation OR duplicate_object THEN NULL;
+END $$""")
+    )
+    await connection.execute(
+        text(f"""
+DO $$ BEGIN
+    IF to_regnamespace('{STATISTICS_SCHEMA}') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA {STATISTICS_SCHEMA} TO {names.owner};
+    END IF;
+    IF NOT pg_has_role('{names.owner}', 'pg_read_all_stats', 'USAGE') THEN
+        -- The owner is made NOINHERIT, which PostgreSQL 15 knows of a role as a whole only.
+        IF current_setting('server_version_num')::integer >= 160000 THEN
+            EXECUTE 'GRANT pg_read_all_stats TO {names.owner} WITH INHERIT TRUE';
+        ELSE
+            ALTER ROLE {names.owner} INHERIT;
+            GRANT pg_read_all_stats TO {names.owner};
+        END IF;
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR unique_violation THEN NULL;
+END $$""")
+    )

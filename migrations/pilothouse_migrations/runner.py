@@ -38,7 +38,6 @@ from pilothouse_migrations import schema
 from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, async_dsn
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
-ADVISORY_LOCK = "pilothouse migrations"
 _BOOKKEEPING = """
 CREATE TABLE IF NOT EXISTS alembic_version (
     version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
@@ -198,7 +197,7 @@ async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[s
         await connection.exec_driver_sql(f"SET ROLE {names.owner}")
         await connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
         await connection.execute(
-            text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": ADVISORY_LOCK}
+            text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": schema.ADVISORY_LOCK}
         )
         await connection.exec_driver_sql(f"SET lock_timeout = {lock_timeout}")
         await connection.exec_driver_sql(f"SET statement_timeout = {statement_timeout}")

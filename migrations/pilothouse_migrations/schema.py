@@ -17,6 +17,8 @@ from pilothouse_migrations.checksums import CHECKSUMS
 from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, driver_dsn
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
+# Who changes a schema holds it, so that one at a time does.
+ADVISORY_LOCK = "pilothouse migrations"
 _CONNECT_SECONDS = 60.0
 
 

@@ -37,6 +37,7 @@ from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.messages import POINTS, watch_answer
 from pilothouse_server.metrics.operations import (
     ROLL_UP_SECONDS,
+    DatabaseGauges,
     UsageStore,
     roll_up_and_pack,
 )
@@ -175,7 +176,7 @@ class Application:
         rendering = Periodic(
             "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
         )
-        jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering]
+        jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
@@ -189,6 +190,9 @@ class Application:
 
         self.feed.on_new_history = begin_anew
         self._supervisor.start("periodic work", periodic.run)
+        # The figures of one process among others are asked for by the supervisor.
+        if self.settings.metrics_listen or self.settings.processes > 1:
+            self._supervisor.start("gauges of the database", DatabaseGauges(self.store).run)
         await self.feed.started()
         if port is None:
             port = self._server.bind()
@@ -267,6 +271,26 @@ class Application:
             Noun(service=AuditService(watches, page_key)),
             Noun(service=MetricsService(self.usage, self.usage_stream, page_key)),
         ]
+
+    def _backups(self) -> list[Periodic]:
+        """The backups that are made on schedule, if any are."""
+        settings = self.settings
+        if settings.backup_dir is None:
+            return []
+        from pilothouse_server.backup.making import Plan
+        from pilothouse_server.backup.schedule import LOOK_SECONDS, Schedule, back_up_if_due
+
+        schedule = Schedule(
+            plan=Plan(
+                dsn=settings.maintenance_database_url or settings.database_url,
+                folder=settings.backup_dir,
+                key_file=settings.backup_key_file,
+                seconds=settings.backup_timeout_seconds,
+            ),
+            period=timedelta(hours=settings.backup_period_hours),
+            kept=timedelta(days=settings.backup_retention_days),
+        )
+        return [Periodic("back up", LOOK_SECONDS, lambda: back_up_if_due(schedule))]
 
     async def _register_clusters(self) -> None:
         async with self.store.system_write("configuration") as transaction:

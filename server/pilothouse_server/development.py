@@ -28,6 +28,13 @@ from pilothouse_server.tasks import cancel_and_wait
 DATABASE = "pilothouse"
 
 
+def running_database(settings: Settings) -> str:
+    """The URL, as the maintenance login, of the database that a server with these settings runs; "" where none does."""
+    postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+    there = (postgres.socket_directory / f".s.PGSQL.{postgres.port}").exists()
+    return postgres.dsn(DATABASE, RoleNames().maintenance) if there else ""
+
+
 class Development:
     """The surroundings of a server on one machine. `start` returns the settings that reach them.
 

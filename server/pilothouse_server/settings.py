@@ -156,6 +156,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 24
     idempotency_retention_hours: Annotated[int, "How long a request_id is recognised."] = 24
 
+    backup_dir: Annotated[
+        Path | None, "Folder that backups are made in on schedule; empty: none are made."
+    ] = None
+    backup_period_hours: Annotated[float, "Time between two of them."] = 24.0
+    backup_retention_days: Annotated[float, "How long they are kept; the newest is kept longer."] = 7.0
+    backup_key_file: Annotated[
+        Path | None, "File of the key that backups are encrypted under; empty: they are not encrypted."
+    ] = None
+    backup_timeout_seconds: Annotated[float, "Time after which a backup is given up."] = 6 * 3600.0
+    care_period_hours: Annotated[
+        float, "Time between two rounds of ANALYZE and VACUUM over all tables; 0: none."
+    ] = 24.0
+    reindex_bloat_percent: Annotated[
+        float, "Share of an index that is empty at which a round builds it anew; 0: never."
+    ] = 50.0
+
     secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
 
     @property
@@ -251,6 +267,9 @@ def _checked(settings: Settings) -> Settings:
             "cluster_connections",
             "event_ring_size",
             "watch_max_lag_events",
+            "backup_period_hours",
+            "backup_retention_days",
+            "backup_timeout_seconds",
         )
         if getattr(settings, name) <= 0
     ]
@@ -260,6 +279,11 @@ def _checked(settings: Settings) -> Settings:
         problems.append(
             f"{PREFIX}POOL_OPEN_CONNECTIONS must be at least {PREFIX}PROCESSES: the processes share them"
         )
+    problems += [
+        f"{PREFIX}{name.upper()} must not be less than 0"
+        for name in ("care_period_hours", "reindex_bloat_percent")
+        if getattr(settings, name) < 0
+    ]
     if settings.principal_cache_seconds > 1.0:
         problems.append(
             f"{PREFIX}PRINCIPAL_CACHE_SECONDS must be at most 1: a revoked grant must stop working within 1 s"

@@ -30,7 +30,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
-from pilothouse_migrations.roles import ensure_roles
+from pilothouse_migrations.roles import STATISTICS_SCHEMA, ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
@@ -118,7 +118,7 @@ async def everything(database: Database, postgres: EmbeddedPostgres, log: Path) 
     """All that was written, by where: logs, statistics, and every table with every row as text."""
     places = {"server log": log.read_bytes(), "postgresql log": postgres.log_path.read_bytes()}
     async with connection(database.admin_dsn) as admin:
-        statements = await admin.fetch("SELECT query FROM pg_stat_statements")
+        statements = await admin.fetch(f"SELECT query FROM {STATISTICS_SCHEMA}.pg_stat_statements")
         places["pg_stat_statements"] = "\n".join(row["query"] for row in statements).encode()
         tables = await admin.fetch(
             "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
@@ -227,8 +227,6 @@ async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path)
         database = addresses(postgres, NAME)
         await ensure_roles(database.admin_dsn)
         await runner.upgrade(database.maintenance_dsn)
-        async with connection(database.admin_dsn) as admin:
-            await admin.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         async with SimulatedCluster(speed=10) as cluster:
             sent, places, address = await _everything_sent(postgres, database, cluster, tmp_path)
     finally:

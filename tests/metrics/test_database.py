@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
+from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import PilothouseError
-from tests.conftest import connection
+from pilothouse_server.metrics.operations import DatabaseGauges
+from tests.conftest import Database, connection
+from tests.harness import running_server
 from tests.metrics.served import Served
 
 
@@ -33,10 +40,6 @@ async def test_columns_of_every_table_are_answered_where_none_is_named(served: S
 
 
 async def test_slow_statements_are_told_where_they_are_counted(served: Served) -> None:
-    before = await served.admin.metrics.get_database_stats()
-    assert (before.slow_queries_available, len(before.slow_queries)) == (False, 0)
-    async with connection(served.server.database.admin_dsn) as admin:
-        await admin.execute("CREATE EXTENSION pg_stat_statements")
     await served.rows("SELECT count(*) FROM containers WHERE name = 'nothing'")
     stats = await served.admin.metrics.get_database_stats(slow_query_limit=100)
     assert stats.slow_queries_available
@@ -44,8 +47,71 @@ async def test_slow_statements_are_told_where_they_are_counted(served: Served) -
     times = [item.total_duration.ToTimedelta() for item in stats.slow_queries]
     assert times == sorted(times, reverse=True)
     assert all(item.calls > 0 and item.query for item in stats.slow_queries)
+    # Those of the other roles, too.
+    assert not [item.query for item in stats.slow_queries if item.query.startswith("<insufficient")]
     few = await served.admin.metrics.get_database_stats(slow_query_limit=1)
     assert len(few.slow_queries) == 1
+
+
+async def test_slow_statements_are_not_told_where_nobody_counts_them(
+    database: Database, tmp_path: Path
+) -> None:
+    async with connection(database.admin_dsn) as admin:
+        await admin.execute("DROP EXTENSION pg_stat_statements")
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        stats = await server.admin.metrics.get_database_stats()
+    assert (stats.slow_queries_available, len(stats.slow_queries)) == (False, 0)
+
+
+async def test_bloat_is_told_by_table(served: Served) -> None:
+    async with connection(served.server.database.admin_dsn) as admin:
+        await admin.execute(
+            "CREATE TABLE worn (id bigint CONSTRAINT pk_worn PRIMARY KEY);"
+            "ALTER TABLE worn OWNER TO pilothouse_owner;"
+            "INSERT INTO worn SELECT generate_series(1, 20000)"
+        )
+        await admin.execute("DELETE FROM worn WHERE id % 10 > 0")
+        await admin.execute("VACUUM (ANALYZE) worn")
+    stats = await served.admin.metrics.get_database_stats()
+    names = [item.table_name for item in stats.table_bloat]
+    assert len(names) == len(set(names))
+    assert {"operation_logs", "events", "containers"} < set(names)
+    assert not [name for name in names if name.startswith("operation_logs_")]
+    worn = stats.table_bloat[names.index("worn")]
+    assert 0.8 < worn.table_bloat_bytes / worn.table_bytes < 0.95
+    assert 0.5 < worn.index_bloat_bytes / worn.index_bytes < 0.95
+
+
+async def test_growth_is_told_by_partition(served: Served) -> None:
+    await served.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="grown"))
+    await served.rows("SELECT 1")
+    stats = await served.admin.metrics.get_database_stats()
+    parts = {item.table_name: item for item in stats.partition_growth}
+    log, events = parts["operation_logs"], parts["events"]
+    assert log.partition_name.startswith("operation_logs_y")
+    assert log.range_start < datetime.now(UTC).isoformat(sep=" ") < log.range_end
+    assert (events.range_start, events.range_end) == ("0", "1000000")
+    for part in (log, events):
+        assert part.total_bytes > 0
+        assert part.bytes_per_day > 0
+    # The month has been running for some days at most; the events began minutes ago, which counts as an hour.
+    assert events.bytes_per_day == events.total_bytes * 24
+    assert log.bytes_per_day <= log.total_bytes * 24
+
+
+async def test_the_state_of_the_database_is_in_the_metrics(served: Served) -> None:
+    await DatabaseGauges(served.server.application.store).look()
+    shown = REGISTRY.get_sample_value
+    assert (shown("pilothouse_database_bytes") or 0) > 1 << 20
+    assert (shown("pilothouse_database_max_connections") or 0) > 0
+    samples = {
+        (sample.name, *sample.labels.values()) for metric in REGISTRY.collect() for sample in metric.samples
+    }
+    assert ("pilothouse_database_bloat_bytes", "containers", "index") in samples
+    used = {name[1] for name in samples if name[0] == "pilothouse_database_connections"}
+    assert {"pilothouse_system", "pilothouse_maintenance"} <= used
+    grown = {name[1] for name in samples if name[0] == "pilothouse_database_partition_growth_bytes_per_day"}
+    assert "operation_logs" in grown
 
 
 async def test_the_sizes_of_tables_are_answered_largest_first(served: Served) -> None:

@@ -8,7 +8,7 @@ import base64
 import asyncpg
 import pytest
 
-from pilothouse_migrations.roles import RoleNames, async_dsn, ensure_roles, scram_verifier
+from pilothouse_migrations.roles import STATISTICS_SCHEMA, RoleNames, async_dsn, ensure_roles, scram_verifier
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.conftest import ROLES, Database, connection, new_database
 
@@ -68,6 +68,40 @@ async def test_roles_with_another_prefix_can_be_made_at_once_by_several(postgres
             assert await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'fleet\\_%'") == 4
     async with connection(postgres.dsn()) as admin:
         await admin.execute("DROP ROLE fleet_owner, fleet_app, fleet_system, fleet_maintenance")
+
+
+async def test_statements_are_counted_where_the_owner_alone_reads_them(database: Database) -> None:
+    count = (
+        f"SELECT count(*) FROM {STATISTICS_SCHEMA}.pg_stat_statements WHERE query NOT LIKE '<insufficient%'"
+    )
+    async with database.owner() as owner:
+        assert await owner.fetchval(count) > 0
+        # Those of other roles are read, too.
+        users = f"SELECT count(DISTINCT userid) FROM {STATISTICS_SCHEMA}.pg_stat_statements WHERE query <> ''"
+        assert await owner.fetchval(users) > 1
+    for login in (database.app_dsn, database.system_dsn, database.maintenance_dsn):
+        async with connection(login) as opened:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await opened.fetchval(count)
+
+
+async def test_roles_are_made_where_this_login_may_set_up_no_statistics(postgres: EmbeddedPostgres) -> None:
+    async with new_database(postgres) as made, connection(postgres.dsn()) as admin:
+        await admin.execute("CREATE ROLE lesser LOGIN CREATEROLE BYPASSRLS")
+        await admin.execute(f"ALTER DATABASE {made.name} OWNER TO lesser")
+        try:
+            await ensure_roles(postgres.dsn(made.name, "lesser"), prefix="small")
+            async with connection(made.admin_dsn) as opened:
+                assert (
+                    await opened.fetchval("SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'")
+                    == 0
+                )
+        finally:
+            async with connection(made.admin_dsn) as opened:
+                await opened.execute("DROP OWNED BY small_owner, small_app, small_system, small_maintenance")
+            await admin.execute("DROP ROLE small_owner, small_app, small_system, small_maintenance")
+            await admin.execute(f"ALTER DATABASE {made.name} OWNER TO postgres")
+            await admin.execute("DROP ROLE lesser")
 
 
 async def test_the_verifier_is_the_one_postgresql_computes(postgres: EmbeddedPostgres) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import REGISTRY
 
@@ -39,6 +40,33 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
         await cancel_and_wait(work)
         await pools.close()
     assert (counted("failing"), counted("working")) == (runs["failing"], 0)
+
+
+async def test_a_job_with_a_delay_waits_unless_it_is_wanted(database: Database) -> None:
+    runs: Counter[str] = Counter()
+
+    def job(name: str) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            runs[name] += 1
+
+        return run
+
+    async def seen() -> Counter[str]:
+        return runs
+
+    pools = Pools.connect(settings_of(database))
+    periodic = PeriodicWork(
+        Store(pools), [Periodic("at once", 0.01, job("at once")), Periodic("later", 3600, job("later"), 3600)]
+    )
+    work = asyncio.create_task(periodic.run())
+    try:
+        await poll_until(seen, lambda runs: runs["at once"] >= 5)
+        assert runs["later"] == 0
+        periodic.run_now("later")
+        await poll_until(seen, lambda runs: runs["later"] == 1)
+    finally:
+        await cancel_and_wait(work)
+        await pools.close()
 
 
 def counted(job: str) -> float:

@@ -228,6 +228,28 @@ class ColumnStatistics(msgspec.Struct, frozen=True):
     correlation: float | None
 
 
+class TableBloat(msgspec.Struct, frozen=True):
+    """How much of a table and of its B-tree indexes is empty, in bytes, as estimated."""
+
+    table_name: str
+    table_bytes: int
+    table_bloat_bytes: int
+    index_bytes: int
+    index_bloat_bytes: int
+
+
+class PartitionGrowth(msgspec.Struct, frozen=True):
+    """How a partition has grown. Its range is of times or of revisions."""
+
+    table_name: str
+    partition_name: str
+    range_start: str
+    range_end: str
+    total_bytes: int
+    estimated_rows: int
+    bytes_per_day: float
+
+
 class DatabaseStats(msgspec.Struct, frozen=True):
     """The state of the database. `slow_queries` is None where the extension that counts them cannot be read."""
 
@@ -243,6 +265,8 @@ class DatabaseStats(msgspec.Struct, frozen=True):
     stats_reset_at: datetime | None
     slow_queries: tuple[SlowQuery, ...] | None
     column_statistics: tuple[ColumnStatistics, ...]
+    table_bloat: tuple[TableBloat, ...]
+    partition_growth: tuple[PartitionGrowth, ...]
 
 
 class TableSize(msgspec.Struct, frozen=True):

@@ -1,5 +1,5 @@
-"""Work that returns by the clock: partitions made ahead and dropped, the summary refreshed, expired rows
-removed.
+"""Work that returns by the clock: partitions made ahead and dropped, the summary refreshed, tables analysed and
+vacuumed, expired rows removed.
 
 Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is
 left to it. All jobs are such that doing them twice changes nothing. Each stands alone: one that fails, however, is
@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.settings import Settings
+from pilothouse_server.store.care import Care
 from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.partitions import AUDIT_LOG, USAGE, PartitionBusyError, Partitions
 from pilothouse_server.store.unit_of_work import Store
@@ -28,16 +29,21 @@ log = structlog.get_logger(__name__)
 Job = Callable[[], Awaitable[object]]
 
 MAKE_PARTITIONS = "make partitions ahead"
+CARE = "analyse, vacuum and reindex"
+# Each look finds what is due since; the first comes when a start is over.
+_CARE_LOOK_SECONDS = 3600.0
+_CARE_DELAY_SECONDS = 900.0
 FAILED = Counter("pilothouse_periodic_failures_total", "Runs of periodic work that failed.", ("job",))
 
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job, its name, and the seconds between two runs."""
+    """A job, its name, the seconds between two runs, and those from the start to the first one."""
 
     name: str
     period_seconds: float
     job: Job
+    delay_seconds: float = 0.0
 
 
 class PeriodicWork:
@@ -59,6 +65,7 @@ class PeriodicWork:
                 group.create_task(self._repeat(job), name=job.name)
 
     async def _repeat(self, periodic: Periodic) -> None:
+        await self._pause(periodic.name, periodic.delay_seconds)
         while True:
             try:
                 await self._once(periodic)
@@ -71,17 +78,24 @@ class PeriodicWork:
             except Exception as error:  # noqa: BLE001 - a job that fails must not end the others
                 FAILED.labels(periodic.name).inc()
                 log.error("periodic work failed", job=periodic.name, error=type(error).__name__)
-            wanted = self._wanted[periodic.name]
+            await self._pause(periodic.name, periodic.period_seconds)
+
+    async def _pause(self, name: str, seconds: float) -> None:
+        """Returns after so many seconds, or when the job is wanted at once."""
+        wanted = self._wanted[name]
+        if seconds > 0:
             try:
-                async with asyncio.timeout(periodic.period_seconds):
+                async with asyncio.timeout(seconds):
                     await wanted.wait()
             except TimeoutError:
                 pass
-            wanted.clear()
+        wanted.clear()
 
     async def _once(self, periodic: Periodic) -> None:
         with connecting():
             async with self._store.database.maintenance.transaction() as connection:
+                # A job may take hours, in which this connection only holds the lock.
+                await connection.command("SET LOCAL idle_in_transaction_session_timeout = 0")
                 taken = await connection.execute(
                     text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
                     {"name": f"periodic/{periodic.name}"},
@@ -109,12 +123,20 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
     async def refresh() -> None:
         await _as_owner(store, "SELECT refresh_container_summary()")
 
+    async def care() -> None:
+        period = timedelta(hours=settings.care_period_hours)
+        await Care(store.database.maintenance).round(period, settings.reindex_bloat_percent)
+
     async def expire() -> None:
         async with store.system_write("periodic") as transaction:
             for statement in _EXPIRED:
                 await transaction.connection.execute(text(statement))
 
+    caring = (
+        [Periodic(CARE, _CARE_LOOK_SECONDS, care, _CARE_DELAY_SECONDS)] if settings.care_period_hours else []
+    )
     return [
+        *caring,
         Periodic(MAKE_PARTITIONS, 600.0, partitions.make_ahead),
         Periodic("drop old partitions of the log", 3600.0, drop_records),
         Periodic("drop old partitions of usage", 3600.0, drop_usage),

@@ -1,6 +1,7 @@
 """The rules of usage: what is stored, rolled up, recorded from outside, and asked for."""
 
 from pilothouse_server.metrics.operations.database import database_stats, table_sizes
+from pilothouse_server.metrics.operations.gauges import DatabaseGauges
 from pilothouse_server.metrics.operations.packing import Rendering, pack_days, roll_up_and_pack
 from pilothouse_server.metrics.operations.queries import (
     TopBy,
@@ -17,6 +18,7 @@ from pilothouse_server.metrics.operations.storing import UsageStore
 
 __all__ = [
     "ROLL_UP_SECONDS",
+    "DatabaseGauges",
     "Recorder",
     "Recording",
     "Refusal",

@@ -15,9 +15,12 @@ from pilothouse_server.metrics.model import (
     ColumnStatistics,
     Connections,
     DatabaseStats,
+    PartitionGrowth,
     SlowQuery,
+    TableBloat,
     TableSize,
 )
+from pilothouse_server.store.care import BLOAT
 from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
@@ -63,6 +66,33 @@ ORDER BY t.total_bytes DESC, t.tablename
 """)
 
 
+_GROWTH = text("""
+WITH bounds AS (
+    SELECT 'operation_logs' AS table_name, b.* FROM partition_bounds('operation_logs') AS b
+    UNION ALL SELECT 'container_resource_usage', b.* FROM partition_bounds('container_resource_usage') AS b
+), parts AS (
+    SELECT table_name, partition_name, lower_bound, upper_bound,
+           CAST(lower_bound AS timestamptz) AS first_at, least(CAST(upper_bound AS timestamptz), now()) AS last_at
+    FROM bounds WHERE CAST(lower_bound AS timestamptz) <= now()
+    UNION ALL
+    SELECT 'events', b.partition_name, b.lower_bound, b.upper_bound, f.created_at, l.created_at
+    FROM partition_bounds('events') AS b
+    CROSS JOIN LATERAL (SELECT e.created_at FROM events AS e WHERE e.revision >= CAST(b.lower_bound AS bigint)
+                          AND e.revision < CAST(b.upper_bound AS bigint) ORDER BY e.revision LIMIT 1) AS f
+    CROSS JOIN LATERAL (SELECT e.created_at FROM events AS e WHERE e.revision >= CAST(b.lower_bound AS bigint)
+                          AND e.revision < CAST(b.upper_bound AS bigint) ORDER BY e.revision DESC LIMIT 1) AS l
+)
+SELECT p.table_name, p.partition_name, p.lower_bound, p.upper_bound, s.bytes,
+       CAST(greatest(c.reltuples, 0) AS bigint),
+       s.bytes * 86400.0 / greatest(CAST(extract(epoch FROM p.last_at - p.first_at) AS float8), 3600.0)
+FROM parts AS p
+JOIN pg_class AS c ON c.relname = p.partition_name AND c.relnamespace = CAST('public' AS regnamespace)
+CROSS JOIN LATERAL (SELECT pg_total_relation_size(c.oid) AS bytes) AS s
+WHERE pg_relation_size(c.oid) > 0
+ORDER BY p.table_name, p.first_at, p.partition_name
+""")
+
+
 @asynccontextmanager
 async def as_owner(store: Store) -> AsyncIterator[ReadTransaction]:
     """A read by the maintenance login that has become the owner. Raises Unavailable."""
@@ -78,13 +108,12 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
     """The state of the database; columns of one table, or of all where `table_name` is ''."""
     connection = transaction.connection
     found = (await connection.execute(_DATABASE)).one()
-    connections = (await connection.execute(_CONNECTIONS)).all()
     columns = (await connection.execute(_COLUMNS, {"table_name": table_name})).all()
     return DatabaseStats(
         server_version=found.server_version,
         database_bytes=found.database_bytes,
         max_connections=found.max_connections,
-        connections=tuple(Connections(*row) for row in connections),
+        connections=await connections(transaction),
         cache_hit_ratio=found.cache_hit_ratio,
         committed_transactions=found.xact_commit,
         rolled_back_transactions=found.xact_rollback,
@@ -93,7 +122,34 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
         stats_reset_at=found.stats_reset,
         slow_queries=await _slow_queries(transaction, most_queries),
         column_statistics=tuple(ColumnStatistics(*row) for row in columns),
+        table_bloat=await table_bloat(transaction),
+        partition_growth=await partition_growth(transaction),
     )
+
+
+async def table_bloat(transaction: ReadTransaction) -> tuple[TableBloat, ...]:
+    """How much of each table and its indexes is empty, most first."""
+    found: dict[str, list[int]] = {}
+    for row in await transaction.connection.execute(BLOAT):
+        sums = found.setdefault(row.root_name, [0, 0, 0, 0])
+        at = 2 if row.is_index else 0
+        sums[at] += row.bytes
+        sums[at + 1] += row.bloat_bytes or 0
+    tables = [TableBloat(name, *sums) for name, sums in found.items()]
+    return tuple(
+        sorted(tables, key=lambda each: (-each.table_bloat_bytes - each.index_bloat_bytes, each.table_name))
+    )
+
+
+async def partition_growth(transaction: ReadTransaction) -> tuple[PartitionGrowth, ...]:
+    """How each partition has grown, by table and time."""
+    rows = await transaction.connection.execute(_GROWTH)
+    return tuple(PartitionGrowth(*row) for row in rows)
+
+
+async def connections(transaction: ReadTransaction) -> tuple[Connections, ...]:
+    """The connections to this database, most first."""
+    return tuple(Connections(*row) for row in await transaction.connection.execute(_CONNECTIONS))
 
 
 async def _slow_queries(transaction: ReadTransaction, most: int) -> tuple[SlowQuery, ...] | None:

@@ -1036,6 +1036,92 @@ class ColumnStatistics(_message.Message):
 Global___ColumnStatistics: _TypeAlias = ColumnStatistics  # noqa: Y015
 
 @_typing.final
+class TableBloat(_message.Message):
+    """How much of a table and its indexes is empty, by an estimate from the planner's statistics; those of a partitioned table
+    are of its partitions together.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_NAME_FIELD_NUMBER: _builtins.int
+    TABLE_BYTES_FIELD_NUMBER: _builtins.int
+    TABLE_BLOAT_BYTES_FIELD_NUMBER: _builtins.int
+    INDEX_BYTES_FIELD_NUMBER: _builtins.int
+    INDEX_BLOAT_BYTES_FIELD_NUMBER: _builtins.int
+    table_name: _builtins.str
+    """Table."""
+    table_bytes: _builtins.int
+    """Bytes of the table."""
+    table_bloat_bytes: _builtins.int
+    """Of them empty; 0 where it was never analysed."""
+    index_bytes: _builtins.int
+    """Bytes of its B-tree indexes."""
+    index_bloat_bytes: _builtins.int
+    """Of them empty; 0 where it was never analysed."""
+    def __init__(
+        self,
+        *,
+        table_name: _builtins.str = ...,
+        table_bytes: _builtins.int = ...,
+        table_bloat_bytes: _builtins.int = ...,
+        index_bytes: _builtins.int = ...,
+        index_bloat_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_bloat_bytes", b"index_bloat_bytes", "index_bytes", b"index_bytes", "table_bloat_bytes", b"table_bloat_bytes", "table_bytes", b"table_bytes", "table_name", b"table_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableBloat: _TypeAlias = TableBloat  # noqa: Y015
+
+@_typing.final
+class PartitionGrowth(_message.Message):
+    """How a partition has grown. Those that nothing was written to yet are left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_NAME_FIELD_NUMBER: _builtins.int
+    PARTITION_NAME_FIELD_NUMBER: _builtins.int
+    RANGE_START_FIELD_NUMBER: _builtins.int
+    RANGE_END_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    ESTIMATED_ROWS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_DAY_FIELD_NUMBER: _builtins.int
+    table_name: _builtins.str
+    """Table that it is part of."""
+    partition_name: _builtins.str
+    """Partition."""
+    range_start: _builtins.str
+    """First value that it holds: a time, or a revision of events."""
+    range_end: _builtins.str
+    """First value that it does not hold."""
+    total_bytes: _builtins.int
+    """Bytes with indexes."""
+    estimated_rows: _builtins.int
+    """Rows, as the planner believes."""
+    bytes_per_day: _builtins.float
+    """Bytes that it has grown a day, from its first row to its last possible one or now."""
+    def __init__(
+        self,
+        *,
+        table_name: _builtins.str = ...,
+        partition_name: _builtins.str = ...,
+        range_start: _builtins.str = ...,
+        range_end: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+        estimated_rows: _builtins.int = ...,
+        bytes_per_day: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_day", b"bytes_per_day", "estimated_rows", b"estimated_rows", "partition_name", b"partition_name", "range_end", b"range_end", "range_start", b"range_start", "table_name", b"table_name", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionGrowth: _TypeAlias = PartitionGrowth  # noqa: Y015
+
+@_typing.final
 class GetDatabaseStatsResponse(_message.Message):
     """The state of the database."""
 
@@ -1054,6 +1140,8 @@ class GetDatabaseStatsResponse(_message.Message):
     SLOW_QUERIES_AVAILABLE_FIELD_NUMBER: _builtins.int
     SLOW_QUERIES_FIELD_NUMBER: _builtins.int
     COLUMN_STATISTICS_FIELD_NUMBER: _builtins.int
+    TABLE_BLOAT_FIELD_NUMBER: _builtins.int
+    PARTITION_GROWTH_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """PostgreSQL's version."""
     database_bytes: _builtins.int
@@ -1088,6 +1176,14 @@ class GetDatabaseStatsResponse(_message.Message):
     def column_statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStatistics]:
         """By table and column; tables that were never analysed have none."""
 
+    @_builtins.property
+    def table_bloat(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableBloat]:
+        """Most empty first."""
+
+    @_builtins.property
+    def partition_growth(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionGrowth]:
+        """By table, oldest first."""
+
     def __init__(
         self,
         *,
@@ -1104,10 +1200,12 @@ class GetDatabaseStatsResponse(_message.Message):
         slow_queries_available: _builtins.bool = ...,
         slow_queries: _abc.Iterable[Global___SlowQuery] | None = ...,
         column_statistics: _abc.Iterable[Global___ColumnStatistics] | None = ...,
+        table_bloat: _abc.Iterable[Global___TableBloat] | None = ...,
+        partition_growth: _abc.Iterable[Global___PartitionGrowth] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "stats_reset_time", b"stats_reset_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "column_statistics", b"column_statistics", "committed_transactions", b"committed_transactions", "connections", b"connections", "database_bytes", b"database_bytes", "deadlocks", b"deadlocks", "max_connections", b"max_connections", "rolled_back_transactions", b"rolled_back_transactions", "server_version", b"server_version", "slow_queries", b"slow_queries", "slow_queries_available", b"slow_queries_available", "stats_reset_time", b"stats_reset_time", "temporary_bytes", b"temporary_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "column_statistics", b"column_statistics", "committed_transactions", b"committed_transactions", "connections", b"connections", "database_bytes", b"database_bytes", "deadlocks", b"deadlocks", "max_connections", b"max_connections", "partition_growth", b"partition_growth", "rolled_back_transactions", b"rolled_back_transactions", "server_version", b"server_version", "slow_queries", b"slow_queries", "slow_queries_available", b"slow_queries_available", "stats_reset_time", b"stats_reset_time", "table_bloat", b"table_bloat", "temporary_bytes", b"temporary_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_hit_ratio: _TypeAlias = _typing.Literal["cache_hit_ratio"]  # noqa: Y015
     _WhichOneofArgType__cache_hit_ratio: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio"]  # noqa: Y015

@@ -1,0 +1,15 @@
+"""What a backup or a restore is refused for. Nothing is written, or what was written is removed again."""
+
+from __future__ import annotations
+
+from pilothouse_server.errors import FailedPrecondition
+
+
+def refused(message: str, reason: str) -> FailedPrecondition:
+    """Returns the error for a state that forbids it; `reason` is UPPER_SNAKE, without BACKUP_."""
+    return FailedPrecondition(message, reason=f"BACKUP_{reason}")
+
+
+def unreadable(path: object, error: OSError) -> FailedPrecondition:
+    """Returns the error for a file that the system does not let us read or write."""
+    return refused(f"{path}: {(error.strerror or 'cannot be used').lower()}", "FILE_UNUSABLE")

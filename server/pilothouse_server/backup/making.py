@@ -1,0 +1,192 @@
+"""Making a backup: space looked at, dumped from one snapshot into a folder with a temporary name, summed, renamed.
+
+Whatever goes wrong on the way, the temporary folder is removed and nothing bears the name of a backup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pilothouse_server.backup import manifests, programs, repository
+from pilothouse_server.backup.failures import refused, unreadable
+from pilothouse_server.backup.manifests import Backup, File, HashingWriter, Manifest
+from pilothouse_server.backup.programs import Programs, Run
+from pilothouse_server.backup.repository import OWNER, Facts
+from pilothouse_server.backup.sealing import BackupKeys, Sealer, Writer
+
+_BLOCK: Final = 1 << 20
+# What is left free beside what the dump may take.
+_RESERVE_BYTES: Final = 16 << 20
+DEFAULT_SECONDS: Final = 6 * 3600.0
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this process may still write there."""
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is backed up, where to, and how.
+
+    `dsn` is of the maintenance login. `key_file` encrypts; without it nothing is encrypted, and `master_key_file`
+    cannot be taken along. `seconds` is how long all of it may take.
+    """
+
+    dsn: str
+    folder: Path
+    key_file: Path | None = None
+    master_key_file: Path | None = None
+    seconds: float = DEFAULT_SECONDS
+    free: Callable[[Path], int] = free_bytes
+    programs_in: Sequence[Path] | None = None
+
+
+async def make(plan: Plan) -> Backup:
+    """Makes a backup; returns it complete, under its own name and on the disk.
+
+    Raises:
+        FailedPrecondition: the message says what forbids it: no space, no key, no program that is new enough, another
+            backup under way, a program that failed, no end within the time.
+        Unavailable: the database does not answer.
+    """
+    keys = None if plan.key_file is None else BackupKeys.load(plan.key_file)
+    if keys is None and plan.master_key_file is not None:
+        raise refused(
+            "the master keys are backed up encrypted only: name a key file of the backup", "KEYS_IN_THE_CLEAR"
+        )
+    _make_folder(plan.folder)
+    moment = datetime.now(UTC).replace(microsecond=0)
+    name = manifests.name_at(moment, plan.folder)
+    begun = manifests.unfinished(plan.folder, name)
+    try:
+        begun.mkdir(mode=0o700)
+        async with asyncio.timeout(plan.seconds):
+            written = await _write(plan, keys, begun, moment)
+        await asyncio.to_thread(_keep, begun, plan.folder / name)
+    except TimeoutError:
+        raise refused(f"the backup did not end within {plan.seconds:.0f} s", "TOO_SLOW") from None
+    except OSError as error:
+        raise unreadable(plan.folder, error) from None
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+    return Backup(plan.folder / name, written)
+
+
+async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datetime) -> Manifest:
+    async with AsyncExitStack() as stack:
+        facts = await stack.enter_async_context(repository.snapshot(plan.dsn))
+        found = await programs.find(facts.server_version_number, plan.programs_in)
+        _check_space(plan, facts)
+        run = await stack.enter_async_context(_pg_dump(found, plan.dsn, facts))
+        files = dict([await _keep_output(run, begun, keys)])
+        await run.ended()
+    if keys is not None and plan.master_key_file is not None:
+        name = manifests.MASTER_KEYS
+        data = await asyncio.to_thread(_bytes_of, plan.master_key_file)
+        with (begun / (name + manifests.SEALED)).open("xb") as file:
+            target = HashingWriter(file)
+            sealer = Sealer(keys, name, target)
+            sealer.write(data)
+            sealer.finish()
+        files[name + manifests.SEALED] = target.summed()
+    made = Manifest(
+        format=manifests.FORMAT,
+        created_at=moment,
+        database=facts.database,
+        database_bytes=facts.database_bytes,
+        schema_version=facts.schema_version,
+        server_version_number=facts.server_version_number,
+        history_id=facts.history_id,
+        revision=facts.revision,
+        audit_sequence=facts.audit_sequence,
+        audit_head=facts.audit_head,
+        master_key_ids=facts.master_key_ids,
+        encrypted_under=keys.newest_id if keys is not None else "",
+        files=files,
+    )
+    manifests.write(begun, made)
+    return made
+
+
+def _pg_dump(found: Programs, dsn: str, facts: Facts) -> AbstractAsyncContextManager[Run]:
+    words = [
+        "--format=custom",
+        f"--role={OWNER}",
+        f"--snapshot={facts.snapshot}",
+        "--no-password",
+        "--lock-wait-timeout=60s",
+        # What others keep in the same database is not ours to read.
+        *(f"--exclude-schema={name}" for name in facts.other_schemas),
+    ]
+    return programs.running(found, "pg_dump", words, database=dsn, writes=True)
+
+
+async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None) -> tuple[str, File]:
+    """Writes what a program prints into a file, encrypted where there is a key; returns the file's name and sums."""
+    name = manifests.DUMP if keys is None else manifests.DUMP + manifests.SEALED
+    assert run.process.stdout is not None
+    with (begun / name).open("xb") as file:
+        target = HashingWriter(file)
+        sealer = None if keys is None else Sealer(keys, manifests.DUMP, target)
+        into: Writer = target if sealer is None else sealer
+        while block := await run.process.stdout.read(_BLOCK):
+            await asyncio.to_thread(into.write, block)
+        if sealer is not None:
+            sealer.finish()
+    return name, target.summed()
+
+
+def _check_space(plan: Plan, facts: Facts) -> None:
+    needed = facts.table_bytes + _RESERVE_BYTES
+    free = plan.free(plan.folder)
+    if free < needed:
+        raise refused(
+            f"{plan.folder} has {_mebibytes(free)} free, and the backup may take {_mebibytes(needed)}: make room, "
+            "or name another folder",
+            "NO_SPACE",
+        )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _keep(begun: Path, path: Path) -> None:
+    """Brings all of it to the disk, then gives it its name."""
+    for file in begun.iterdir():
+        file.chmod(0o600)
+        _flush(file)
+    _flush(begun)
+    begun.rename(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

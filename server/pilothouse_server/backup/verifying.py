@@ -1,0 +1,169 @@
+"""Reading a backup back: every byte of it compared with its manifest, and decrypted where it is encrypted.
+
+pg_restore then reads the whole of the dump as it would to restore it, and what it writes is thrown away: a dump of the
+right bytes that no pg_restore here can read is noticed too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pilothouse_migrations.checksums import CHECKSUMS
+from pilothouse_server.backup import manifests, programs
+from pilothouse_server.backup.failures import refused, unreadable
+from pilothouse_server.backup.manifests import Backup
+from pilothouse_server.backup.programs import Programs, Run
+from pilothouse_server.backup.sealing import BackupKeys, opened
+from pilothouse_server.tasks import cancel_and_wait
+
+_BLOCK: Final = 1 << 20
+_OF_THE_SERVER: Final = re.compile(rb"\d+; \d+ \d+ ((COMMENT|ACL) - )?(EXTENSION|SCHEMA) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A backup of which every byte is as it was written, and what reads it."""
+
+    backup: Backup
+    keys: BackupKeys | None
+    found: Programs
+
+
+async def verify(path: Path, key_file: Path | None) -> Verified:
+    """Verifies a backup; nothing is written.
+
+    Raises:
+        FailedPrecondition: it was changed, cut off or made by a newer release, or the key file is not its own. The
+        message
+            says which file, or which key.
+    """
+    backup = manifests.read(path)
+    if backup.manifest.schema_version not in CHECKSUMS:
+        raise refused(
+            f"{path} was made at migration {backup.manifest.schema_version}, which this release does not know (its "
+            f"newest is {list(CHECKSUMS)[-1]}): use the release that made it, or a newer one",
+            "NEWER_SCHEMA",
+        )
+    keys = _keys(backup, key_file)
+    await asyncio.to_thread(manifests.check_files, backup)
+    if backup.find(manifests.DUMP) is None:
+        raise refused(f"{path} holds no dump", "DAMAGED")
+    found = await programs.find(backup.manifest.server_version_number)
+    verified = Verified(backup, keys, found)
+    await asyncio.to_thread(_open_others, verified)
+    async for _ in script(verified):
+        pass
+    return verified
+
+
+def _keys(backup: Backup, key_file: Path | None) -> BackupKeys | None:
+    if not backup.manifest.encrypted_under:
+        return None
+    if key_file is None:
+        raise refused(
+            f"{backup.path} is encrypted under the key {backup.manifest.encrypted_under}: name its key file",
+            "WRONG_KEY",
+        )
+    keys = BackupKeys.load(key_file)
+    keys.find(bytes.fromhex(backup.manifest.encrypted_under))
+    return keys
+
+
+def _open_others(verified: Verified) -> None:
+    """Opens what is sealed beside the dump."""
+    for name in verified.backup.manifest.files:
+        plain = name.removesuffix(manifests.SEALED)
+        if plain != manifests.DUMP:
+            for _ in plain_bytes(verified, plain):
+                pass
+
+
+def plain_bytes(verified: Verified, plain: str) -> Iterator[bytes]:
+    """A file of the backup, decrypted, a piece at a time. Raises FailedPrecondition, at the latest at its end."""
+    name = verified.backup.find(plain)
+    if name is None:
+        raise refused(f"{verified.backup.path} holds no {plain}", "NOT_THERE")
+    path = verified.backup.path / name
+    if name == plain:
+        sha256 = hashlib.sha256()
+        for block in manifests.blocks(path):
+            sha256.update(block)
+            yield block
+        if sha256.hexdigest() != verified.backup.manifest.files[name].sha256:
+            raise refused(f"{path} was changed while it was read", "DAMAGED")
+        return
+    try:
+        with path.open("rb") as file:
+            assert verified.keys is not None
+            yield from opened(file, verified.keys, plain)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+async def script(verified: Verified) -> AsyncGenerator[bytes, None]:
+    """The SQL of the dump, a piece at a time, as pg_restore writes it. The end is only reached where all of it was read
+    and was right. Raises FailedPrecondition.
+    """
+    with tempfile.TemporaryDirectory(prefix="pilothouse-restore-") as folder:
+        chosen = Path(folder, "list")
+        await asyncio.to_thread(chosen.write_bytes, _ours(await _contents(verified)))
+        words = ["--file=-", "--no-owner", "--exit-on-error", f"--use-list={chosen}"]
+        async with programs.running(verified.found, "pg_restore", words, reads=True, writes=True) as run:
+            feeding = asyncio.create_task(_feed(run, verified))
+            try:
+                assert run.process.stdout is not None
+                while block := await run.process.stdout.read(_BLOCK):
+                    yield block
+                await feeding
+                await run.ended()
+            finally:
+                await cancel_and_wait(feeding)
+
+
+async def _contents(verified: Verified) -> bytes:
+    """The list of what the dump holds, which stands at its beginning."""
+    async with programs.running(verified.found, "pg_restore", ["--list"], reads=True, writes=True) as run:
+        feeding = asyncio.create_task(_feed(run, verified))
+        try:
+            assert run.process.stdout is not None
+            listed = await run.process.stdout.read(-1)
+            if feeding.done():
+                await feeding
+            await run.ended()
+        finally:
+            await cancel_and_wait(feeding)
+    return listed
+
+
+def _ours(listed: bytes) -> bytes:
+    """The list without schemas and extensions, which belong to the database server: the restored database has its
+    own."""
+    return b"\n".join(line for line in listed.splitlines() if not _OF_THE_SERVER.match(line)) + b"\n"
+
+
+async def _feed(run: Run, verified: Verified) -> None:
+    """Hands the dump to pg_restore."""
+    to = run.process.stdin
+    assert to is not None
+    pieces = plain_bytes(verified, manifests.DUMP)
+    ended_early = False
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            if ended_early:
+                continue
+            try:
+                to.write(piece)
+                await to.drain()
+            except ConnectionError:
+                # Why is said by its end. What is left is read all the same, to its last byte.
+                ended_early = True
+    finally:
+        # Also where something is wrong: else it would wait for the rest.
+        to.close()

@@ -1,0 +1,74 @@
+"""The state of the database as Prometheus sees it: size, connections, bloat, growth by partition.
+
+Read once a minute, by servers that serve metrics only. What a look does not find any more is not shown any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+from prometheus_client import Gauge
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.metrics.model import DatabaseStats
+from pilothouse_server.metrics.operations.database import database_stats
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+PERIOD_SECONDS: Final = 60.0
+_NO_TABLE: Final = "-"  # no table is called so: its columns are of no use here
+
+_SIZE = Gauge("pilothouse_database_bytes", "Bytes of the database on disk.")
+_MOST = Gauge("pilothouse_database_max_connections", "Connections that PostgreSQL allows.")
+_CONNECTIONS = Gauge(
+    "pilothouse_database_connections", "Connections to the database.", ("role", "application", "state")
+)
+_BLOAT = Gauge(
+    "pilothouse_database_bloat_bytes", "Bytes of tables and indexes that are empty.", ("table", "kind")
+)
+_PARTITION = Gauge(
+    "pilothouse_database_partition_bytes", "Bytes of a partition with indexes.", ("table", "partition")
+)
+_GROWTH = Gauge(
+    "pilothouse_database_partition_growth_bytes_per_day",
+    "Bytes that a partition has grown a day.",
+    ("table", "partition"),
+)
+
+
+class DatabaseGauges:
+    """Keeps the gauges of one database."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self) -> None:
+        """Looks again and again until cancelled; a look that fails leaves the gauges as they are."""
+        while True:
+            try:
+                await self.look()
+            except PilothouseError as error:
+                log.warning("the state of the database cannot be read", reason=error.reason)
+            await asyncio.sleep(PERIOD_SECONDS)
+
+    async def look(self) -> None:
+        """Reads the state of the database and shows it. Raises Unavailable."""
+        _show(await database_stats(self._store, _NO_TABLE, 1))
+
+
+def _show(stats: DatabaseStats) -> None:
+    for gauge in (_CONNECTIONS, _BLOAT, _PARTITION, _GROWTH):
+        gauge.clear()
+    _SIZE.set(stats.database_bytes)
+    _MOST.set(stats.max_connections)
+    for each in stats.connections:
+        _CONNECTIONS.labels(each.role_name, each.application_name, each.state).set(each.count)
+    for table in stats.table_bloat:
+        _BLOAT.labels(table.table_name, "table").set(table.table_bloat_bytes)
+        _BLOAT.labels(table.table_name, "index").set(table.index_bloat_bytes)
+    for part in stats.partition_growth:
+        _PARTITION.labels(part.table_name, part.partition_name).set(part.total_bytes)
+        _GROWTH.labels(part.table_name, part.partition_name).set(part.bytes_per_day)

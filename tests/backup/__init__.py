@@ -1,0 +1,1 @@
+"""Backups: made, refused, restored, made on schedule."""

@@ -1,0 +1,226 @@
+"""A backup that is not as it was made, and a restore that must not be, are refused with nothing written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.backup import making, manifests, programs, verifying
+from pilothouse_server.backup.manifests import MANIFEST, SUMS, Backup
+from pilothouse_server.backup.sealing import make_key_file
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.errors import FailedPrecondition, Unavailable
+from tests.backup.copies import back_up, copied, empty_database, flip, objects_in, restore
+from tests.conftest import Database, connection
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def plain(apart: Database, tmp_path_factory: pytest.TempPathFactory) -> Backup:
+    """A backup that is not encrypted."""
+    return await back_up(apart, tmp_path_factory.mktemp("plain"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "backup.key"
+    make_key_file(path)
+    return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def encrypted(apart: Database, key_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Backup:
+    """One that is, with a file of master keys."""
+    folder = tmp_path_factory.mktemp("encrypted")
+    master = folder / "master.key"
+    master.write_text("5a" * 32 + "\n")
+    return await back_up(apart, folder, key_file=key_file, master_key_file=master)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def target(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """An empty database, into which nothing may get."""
+    async with empty_database(postgres) as made:
+        yield made
+        assert await objects_in(made) == 0
+
+
+async def reason_of(path: Path, target: Database, key_file: Path | None = None) -> str:
+    """Why a restore is refused."""
+    with pytest.raises(FailedPrecondition) as refused:
+        await restore(path, target, key_file=key_file)
+    return refused.value.reason
+
+
+def positions(file: Path) -> set[int]:
+    """Where bits are flipped: everywhere in what is small, and all over what is large."""
+    size = file.stat().st_size
+    return set(range(size)) if size < 4096 else {*range(0, size, size // 60), size - 1}
+
+
+async def test_a_flipped_bit_anywhere_is_found(
+    plain: Backup, encrypted: Backup, key_file: Path, tmp_path: Path
+) -> None:
+    for backup in (plain, encrypted):
+        files = sorted(path.name for path in backup.path.iterdir())
+        assert {MANIFEST, SUMS} < set(files)
+        spoiled = copied(backup.path, tmp_path)
+        for name in files:
+            for at in positions(spoiled / name):
+                flip(spoiled / name, at, at % 8)
+                with pytest.raises(FailedPrecondition) as refused:
+                    manifests.check_files(manifests.read(spoiled))
+                assert refused.value.reason in ("BACKUP_DAMAGED", "BACKUP_NEWER_FORMAT"), (name, at)
+                flip(spoiled / name, at, at % 8)
+        # As it was again: what was found was the flips.
+        await verifying.verify(spoiled, key_file if backup is encrypted else None)
+
+
+async def test_nothing_is_restored_of_a_damaged_one(
+    plain: Backup, encrypted: Backup, key_file: Path, target: Database, tmp_path: Path
+) -> None:
+    for backup, key in ((plain, None), (encrypted, key_file)):
+        spoiled = copied(backup.path, tmp_path)
+        (dump,) = spoiled.glob("database.dump*")
+        flip(dump, dump.stat().st_size // 2)
+        assert await reason_of(spoiled, target, key) == "BACKUP_DAMAGED"
+        dump.write_bytes(dump.read_bytes()[:-1])
+        assert await reason_of(spoiled, target, key) == "BACKUP_DAMAGED"
+        dump.unlink()
+        assert await reason_of(spoiled, target, key) == "BACKUP_FILE_UNUSABLE"
+
+
+def signed_anew(path: Path, **changes: object) -> None:
+    """Changes the manifest and makes the sums fit, as nobody but somebody malicious or another release does."""
+    made = manifests.read(path).manifest
+    files = {
+        name: manifests.File(len(data), hashlib.sha256(data).hexdigest())
+        for name in made.files
+        for data in [(path / name).read_bytes()]
+    }
+    manifests.write(path, msgspec.structs.replace(made, **{"files": files, **changes}))
+
+
+async def test_a_dump_that_was_cut_and_summed_anew_leaves_nothing(
+    plain: Backup, encrypted: Backup, key_file: Path, target: Database, tmp_path: Path
+) -> None:
+    """The sums fit, so it is pg_restore, and the encryption, that find it."""
+    for backup, key, expected in (
+        (plain, None, "BACKUP_PROGRAM_FAILED"),
+        (encrypted, key_file, "BACKUP_DAMAGED"),
+    ):
+        spoiled = copied(backup.path, tmp_path)
+        (dump,) = spoiled.glob("database.dump*")
+        dump.write_bytes(dump.read_bytes()[: 3 * dump.stat().st_size // 4])
+        signed_anew(spoiled)
+        assert await reason_of(spoiled, target, key) == expected
+
+
+async def test_a_head_that_is_not_the_dumps_is_refused_at_the_end_of_it(
+    plain: Backup, target: Database, tmp_path: Path
+) -> None:
+    """All of the dump is in the transaction by then, and none of it stays."""
+    spoiled = copied(plain.path, tmp_path)
+    signed_anew(spoiled, audit_head="5a" * 32)
+    with pytest.raises(FailedPrecondition, match="the head of the restored log is not the one") as refused:
+        await restore(spoiled, target)
+    assert refused.value.reason == "BACKUP_PROGRAM_FAILED"
+
+
+async def test_newer_ones_are_refused(plain: Backup, target: Database, tmp_path: Path) -> None:
+    for changes, expected in (
+        ({"schema_version": "9999"}, "BACKUP_NEWER_SCHEMA"),
+        ({"format": 2}, "BACKUP_NEWER_FORMAT"),
+        ({"server_version_number": 990000}, "BACKUP_PROGRAMS_TOO_OLD"),
+    ):
+        spoiled = copied(plain.path, tmp_path / expected)
+        signed_anew(spoiled, **changes)
+        assert await reason_of(spoiled, target) == expected
+
+
+async def test_another_key_or_none_is_refused(encrypted: Backup, target: Database, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    make_key_file(other)
+    assert await reason_of(encrypted.path, target, other) == "BACKUP_WRONG_KEY"
+    assert await reason_of(encrypted.path, target) == "BACKUP_WRONG_KEY"
+
+
+async def test_a_database_that_is_not_empty_stays_as_it_is(plain: Backup, postgres: EmbeddedPostgres) -> None:
+    async with empty_database(postgres) as filled:
+        async with connection(filled.admin_dsn) as admin:
+            await admin.execute("CREATE TABLE somebodys (id int)")
+        assert await reason_of(plain.path, filled) == "BACKUP_TARGET_NOT_EMPTY"
+        assert await objects_in(filled) == 1
+
+
+async def test_a_full_disk_leaves_no_backup(
+    apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        await back_up(apart, tmp_path, free=lambda _: 1 << 20)
+    assert refused.value.reason == "BACKUP_NO_SPACE"
+    assert "1 MiB free" in refused.value.message
+    assert list(tmp_path.iterdir()) == []
+
+    def full(writer: object, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # It was free when it was looked at, and somebody else took it.
+    monkeypatch.setattr(manifests.HashingWriter, "write", full)
+    with pytest.raises(FailedPrecondition, match="no space left on device"):
+        await back_up(apart, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_master_keys_are_never_in_the_clear(apart: Database, encrypted: Backup, tmp_path: Path) -> None:
+    master = tmp_path / "master.key"
+    master.write_text("ab" * 32 + "\n")
+    with pytest.raises(FailedPrecondition) as refused:
+        await back_up(apart, tmp_path / "backups", master_key_file=master)
+    assert refused.value.reason == "BACKUP_KEYS_IN_THE_CLEAR"
+    assert not (tmp_path / "backups").exists()
+    assert all(b"5a" * 32 not in path.read_bytes() for path in encrypted.path.iterdir())
+
+
+async def test_one_backup_at_a_time_is_made(apart: Database, tmp_path: Path) -> None:
+    async with connection(apart.maintenance_dsn) as other:
+        await other.execute("SELECT pg_advisory_lock(hashtextextended('pilothouse/backup', 0))")
+        with pytest.raises(FailedPrecondition) as refused:
+            await back_up(apart, tmp_path)
+    assert refused.value.reason == "BACKUP_RUNS_ALREADY"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_cannot_be_backed_up_is_said(
+    apart: Database, bare_database: Database, tmp_path: Path
+) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        await back_up(bare_database, tmp_path)
+    assert refused.value.reason == "BACKUP_NO_SCHEMA"
+    with pytest.raises(FailedPrecondition) as refused:
+        await making.make(making.Plan(dsn=apart.app_dsn, folder=tmp_path))
+    assert refused.value.reason == "BACKUP_NOT_THE_OWNER"
+    with pytest.raises(Unavailable):
+        await making.make(making.Plan(dsn="postgresql://nobody@127.0.0.1:1/nothing", folder=tmp_path))
+    with pytest.raises(FailedPrecondition) as refused:
+        await back_up(apart, tmp_path, seconds=0.0)
+    assert refused.value.reason == "BACKUP_TOO_SLOW"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_programs_that_are_too_old_are_named(apart: Database, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in programs.NAMES:
+        (old / name).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 14.3'\n")
+        (old / name).chmod(0o755)
+    with pytest.raises(FailedPrecondition) as refused:
+        await back_up(apart, tmp_path / "backups", programs_in=[old, tmp_path])
+    assert refused.value.reason == "BACKUP_PROGRAMS_TOO_OLD"
+    assert f"there are: 14 in {old}" in refused.value.message
+    assert list((tmp_path / "backups").iterdir()) == []

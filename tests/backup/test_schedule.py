@@ -1,0 +1,100 @@
+"""Backups on schedule: when one is due, and which are removed."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pilothouse_server.backup import manifests
+from pilothouse_server.backup.making import Plan
+from pilothouse_server.backup.manifests import Backup, Manifest
+from pilothouse_server.backup.schedule import Schedule, back_up_if_due
+from tests.conftest import Database
+from tests.harness import running_server
+from tests.waiting import poll_until
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def made_at(folder: Path, moment: datetime) -> Path:
+    """A backup of that time, with nothing in it."""
+    path = folder / manifests.name_at(moment, folder)
+    path.mkdir(parents=True)
+    made = Manifest(
+        format=manifests.FORMAT,
+        created_at=moment,
+        database="pilothouse",
+        database_bytes=0,
+        schema_version="0001",
+        server_version_number=180000,
+        history_id="",
+        revision=0,
+        audit_sequence=0,
+        audit_head="",
+        master_key_ids=(),
+        encrypted_under="",
+        files={},
+    )
+    manifests.write(path, made)
+    return path
+
+
+def schedule(database: Database, folder: Path, now: datetime = NOW) -> Schedule:
+    return Schedule(
+        plan=Plan(dsn=database.maintenance_dsn, folder=folder),
+        period=timedelta(days=1),
+        kept=timedelta(days=7),
+        now=lambda: now,
+    )
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+async def test_one_is_made_when_the_newest_is_older_than_the_period(apart: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    recent = made_at(folder, NOW - timedelta(hours=23))
+    assert await back_up_if_due(schedule(apart, folder)) is None
+    assert names(folder) == {recent.name}
+    made = await back_up_if_due(schedule(apart, folder, NOW + timedelta(hours=2)))
+    assert made is not None
+    assert names(folder) == {recent.name, made.path.name}
+    assert await back_up_if_due(schedule(apart, folder)) is None
+
+
+async def test_old_ones_go_and_what_is_not_understood_stays(apart: Database, tmp_path: Path) -> None:
+    old, older = (made_at(tmp_path, NOW - timedelta(days=days)) for days in (8, 30))
+    kept = made_at(tmp_path, NOW - timedelta(days=6))
+    strange = made_at(tmp_path, NOW - timedelta(days=20))
+    (strange / manifests.MANIFEST).write_text("{}")
+    somebodys = tmp_path / "notes"
+    somebodys.mkdir()
+    begun, running = (manifests.unfinished(tmp_path, f"pilothouse-2020010{day}T000000Z") for day in (1, 2))
+    begun.mkdir()
+    running.mkdir()
+    os.utime(begun, (0, 0))
+    made = await back_up_if_due(schedule(apart, tmp_path))
+    assert made is not None
+    assert not any(path.exists() for path in (old, older, begun))
+    assert names(tmp_path) == {made.path.name, kept.name, strange.name, somebodys.name, running.name}
+    assert manifests.found_in(tmp_path)[0] == strange
+
+
+async def test_the_newest_stays_however_old_it_is(apart: Database, tmp_path: Path) -> None:
+    made = await back_up_if_due(schedule(apart, tmp_path, NOW + timedelta(days=400)))
+    assert made is not None
+    assert names(tmp_path) == {made.path.name}
+
+
+async def test_a_server_backs_up_by_itself(database: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+
+    async def found() -> list[Backup | Path]:
+        return manifests.found_in(folder) if folder.is_dir() else []
+
+    async with running_server(database, tmp_path / "data", with_cluster=False, backup_dir=folder):
+        (made,) = await poll_until(found, seconds=20, what="a backup")
+    assert isinstance(made, Backup)
+    manifests.check_files(made)

@@ -1,0 +1,112 @@
+"""The care of tables: what is due is done, what is not is left, and what fails keeps no other from its turn."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.errors import FailedPrecondition, NotFound
+from pilothouse_server.store import care
+from pilothouse_server.store.care import Care
+from pilothouse_server.store.engine import Database as Pools
+from tests.conftest import Database, connection
+from tests.identity.server import settings_of
+from tests.waiting import poll_until
+
+DAY = timedelta(days=1)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def caring(database: Database) -> AsyncIterator[Care]:
+    pools = Pools.connect(settings_of(database))
+    yield Care(pools.maintenance)
+    await pools.close()
+
+
+async def statistics(admin: asyncpg.Connection, table: str) -> asyncpg.Record:
+    return await admin.fetchrow(
+        "SELECT n_dead_tup, last_vacuum, last_analyze FROM pg_stat_all_tables WHERE relname = $1", table
+    )
+
+
+async def test_a_round_does_what_is_due_and_no_more(database: Database, caring: Care) -> None:
+    async with connection(database.admin_dsn) as admin:
+        await admin.execute("CREATE TABLE worn (id int); ALTER TABLE worn OWNER TO pilothouse_owner")
+        await admin.execute("INSERT INTO worn SELECT generate_series(1, 1000)")
+        await admin.execute("DELETE FROM worn WHERE id > 10")
+
+        async def dead() -> int:
+            return int((await statistics(admin, "worn"))["n_dead_tup"])
+
+        await poll_until(dead, what="the dead rows are counted")
+        done = await caring.round(DAY, 0)
+        assert {'ANALYZE public."containers"', 'ANALYZE public."operation_logs"'} <= set(done)
+        assert 'VACUUM (ANALYZE) public."worn"' in done
+        # A partition is analysed with its table.
+        assert not [each for each in done if "operation_logs_y" in each]
+        assert await dead() == 0
+        logs = await statistics(admin, "operation_logs")
+        assert logs["last_analyze"] is not None
+        assert await caring.round(DAY, 0) == []
+        assert 'ANALYZE public."containers"' in await caring.round(timedelta(0), 0)
+
+
+async def test_an_index_that_is_largely_empty_is_built_anew(
+    database: Database, caring: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(care, "SMALLEST_INDEX_BYTES", 100_000)
+    async with connection(database.admin_dsn) as admin:
+        for name in ("worn", "packed"):
+            await admin.execute(
+                f"CREATE TABLE {name} (id bigint CONSTRAINT pk_{name} PRIMARY KEY);"
+                f"ALTER TABLE {name} OWNER TO pilothouse_owner;"
+                f"INSERT INTO {name} SELECT generate_series(1, 20000)"
+            )
+        await admin.execute("DELETE FROM worn WHERE id % 10 > 0")
+        await admin.execute("CREATE INDEX left_ccnew ON worn (id)")
+        await admin.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_ccnew'::regclass"
+        )
+        await caring.vacuum(["worn", "packed"])
+        before = await admin.fetchval("SELECT pg_relation_size('pk_worn')")
+        assert await caring.reindex(bloat_percent=95) == [
+            'DROP INDEX CONCURRENTLY IF EXISTS public."left_ccnew"'
+        ]
+        assert await caring.reindex(bloat_percent=50) == ['REINDEX INDEX CONCURRENTLY public."pk_worn"']
+        assert await admin.fetchval("SELECT pg_relation_size('pk_worn')") < before / 5
+        assert await admin.fetchval("SELECT to_regclass('left_ccnew')") is None
+        assert await caring.reindex(bloat_percent=50) == []
+
+
+async def test_tables_are_named_or_refused(caring: Care, database: Database) -> None:
+    assert await caring.analyze(["containers"]) == ['ANALYZE public."containers"']
+    assert await caring.reindex(["containers", "events"]) == [
+        'REINDEX TABLE CONCURRENTLY public."containers"',
+        'REINDEX TABLE CONCURRENTLY public."events"',
+    ]
+    with pytest.raises(NotFound) as refused:
+        await caring.vacuum(["containers", 'no"such'])
+    assert refused.value.reason == "TABLE_NOT_FOUND"
+    # The connection that became the owner is not handed on.
+    assert await caring.analyze([]) != []
+
+
+async def test_a_table_that_is_locked_keeps_no_other(
+    database: Database, caring: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(care, "LOCK_TIMEOUT_MILLISECONDS", 50)
+    async with connection(database.admin_dsn) as admin, admin.transaction():
+        await admin.execute("LOCK TABLE containers IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(FailedPrecondition) as refused:
+            await caring.vacuum(["containers", "volumes"])
+    assert refused.value.reason == "DATABASE_CARE_FAILED"
+    assert '1 of 2 statements failed, the first of them VACUUM (ANALYZE) public."containers"' in str(
+        refused.value
+    )
+    async with connection(database.admin_dsn) as admin:
+        assert (await statistics(admin, "volumes"))["last_vacuum"] is not None
+        assert (await statistics(admin, "containers"))["last_vacuum"] is None
