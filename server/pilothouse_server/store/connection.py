@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -19,7 +19,7 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy import Executable
 
-from pilothouse_server.store import statements
+from pilothouse_server.store import array_types, statements
 from pilothouse_server.store.results import Result, Row, row_class
 from pilothouse_server.store.statements import Form, Parameters, StatementError
 
@@ -35,6 +35,9 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
         # asyncpg numbers what it prepares from 1 in each process. A pooler in transaction mode shares its connections
         # between processes, so that names must not repeat.
         return f"__pilothouse_{prefix}_{_PROCESS}_{os.getpid():x}_{next(_numbers):x}__"
+
+    async def _introspect_types(self, typeoids: Collection[int], timeout: float | None) -> Any:
+        return array_types.known(typeoids) or await super()._introspect_types(typeoids, timeout)
 
     async def run(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> list[Any]:
         """The same as `fetch`. What is prepared already goes to the protocol at once."""

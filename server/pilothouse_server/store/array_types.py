@@ -1,0 +1,62 @@
+"""The arrays of PostgreSQL's own types, as asyncpg would ask the database for them.
+
+asyncpg knows those types, but not their arrays: it asks for them on each connection anew, by a statement whose plan
+costs PostgreSQL ten milliseconds and more. Their numbers are fixed in PostgreSQL's sources and the same on every
+server, so a new connection need not ask. A test compares them with what the database says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+# Name of a type -> the number of its array, and its own.
+ARRAYS: Final[Mapping[str, tuple[int, int]]] = {
+    "bool": (1000, 16),
+    "bytea": (1001, 17),
+    "int2": (1005, 21),
+    "int4": (1007, 23),
+    "text": (1009, 25),
+    "varchar": (1015, 1043),
+    "int8": (1016, 20),
+    "float4": (1021, 700),
+    "float8": (1022, 701),
+    "date": (1182, 1082),
+    "timestamptz": (1185, 1184),
+    "numeric": (1231, 1700),
+    "uuid": (2951, 2950),
+}
+
+
+class Known:
+    """Stands for the statement that would have been run: nothing was prepared that has to be prepared again."""
+
+    name = "known"
+
+
+def _row(name: str, number: int, element: int) -> dict[str, Any]:
+    return {
+        "oid": number,
+        "ns": "pg_catalog",
+        "name": f"_{name}",
+        "kind": b"b",
+        "basetype": None,
+        "elemtype": element,
+        "elemdelim": ",",
+        "range_subtype": None,
+        "attrtypoids": None,
+        "attrnames": None,
+        "depth": 1,
+        "basetype_name": None,
+        "elemtype_name": name,
+        "range_subtype_name": None,
+    }
+
+
+_ROWS: Final = {number: _row(name, number, element) for name, (number, element) in ARRAYS.items()}
+
+
+def known(numbers: Collection[int]) -> tuple[list[dict[str, Any]], Known] | None:
+    """Returns what the database would say of these types; None where it must be asked."""
+    rows = [_ROWS[number] for number in numbers if number in _ROWS]
+    return (rows, Known()) if len(rows) == len(numbers) else None
