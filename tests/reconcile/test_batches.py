@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers.model import Container, Port
@@ -22,11 +23,11 @@ from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReco
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
-from pilothouse_server.reconcile.queue.resource_reconciler import Result
+from pilothouse_server.reconcile.queue.resource_reconciler import Done, Result
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator.values.resources import DEPLOYMENTS as SIMULATED_DEPLOYMENTS
@@ -99,12 +100,21 @@ class Sabotaged(ContainerReconciler):
         self._fail("act", [loaded.container])
         return await super().act(client, loaded)
 
+    async def write_at_once(
+        self,
+        store: Store,
+        dones: Sequence[Done[LoadedContainer, ContainerProgress]],
+        resync: Callable[[], float],
+    ) -> Mapping[Work, Result]:
+        self.batches["write"].append(len(dones))
+        self._fail("write", [done.loaded.container for done in dones])
+        return await super().write_at_once(store, dones, resync)
+
     async def write_progress(
         self,
         transaction: Transaction,
         progresses: Sequence[tuple[Container, LoadedContainer, ContainerProgress]],
     ) -> Sequence[Result]:
-        self.batches["write"].append(len(progresses))
         written = await super().write_progress(transaction, progresses)
         self._fail("write", [row for row, _, _ in progresses])
         return written
@@ -199,6 +209,48 @@ async def test_of_a_batch_those_are_written_whose_lease_is_held(here: World) -> 
     assert await applied(here) == others
 
 
+async def test_what_was_written_since_it_was_loaded_is_kept(here: World) -> None:
+    """Of one somebody writes the row while it is applied; the others are written as they were loaded, all at once."""
+    await applied_namespace(here)
+    touched, *_ = await make_many(here)
+    anew: set[str] = set()
+
+    class Touching(ContainerReconciler):
+        async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
+            acted = await super().act(client, loaded)
+            if loaded.container.id == touched.id:
+                await here.change(
+                    lambda transaction: transaction.connection.execute(
+                        text("UPDATE containers SET restart_count = 7 WHERE id = :id"), {"id": touched.id}
+                    )
+                )
+            return acted
+
+        async def write_progress(
+            self,
+            transaction: Transaction,
+            progresses: Sequence[tuple[Container, LoadedContainer, ContainerProgress]],
+        ) -> Sequence[Result]:
+            anew.update(row.name for row, _, _ in progresses)
+            return await super().write_progress(transaction, progresses)
+
+    async with working(here, {"container": Touching(), "namespace": NamespaceReconciler()}):
+        await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
+    assert anew == {touched.name}
+    row = await here.seen(touched.name)
+    assert row is not None
+    assert row.observed.restart_count == 7
+    told = await here.rows("SELECT resource_name, kind FROM events WHERE resource_type = 'container'")
+    expected = [(f"web-{number}", kind) for number in range(MANY) for kind in ("added", "modified")]
+    assert sorted((each["resource_name"], each["kind"]) for each in told) == expected
+    due = await here.rows(
+        "SELECT count(DISTINCT due_at) AS times, min(due_at) > now() + interval '10 minutes' AS later, "
+        "count(lease_owner) AS leased FROM reconcile_work WHERE resource_type = 'container'"
+    )
+    # None of them is looked at again with all others.
+    assert due == [{"times": MANY, "later": True, "leased": 0}]
+
+
 class Killed(BaseException):
     """The process is gone: nothing of ours runs after this."""
 
@@ -223,9 +275,9 @@ async def test_killed_between_the_lease_of_a_batch_and_its_end_the_next_finishes
                 raise Killed
             return await super().act(client, loaded)
 
-    async with here.store.system_write("test") as transaction:
-        works = await work_queue.lease(
-            transaction, "local", rows=MANY, owner="killed", lease_seconds=SHORT.lease_seconds
+    async with here.store.system_call() as connection:
+        leased = await work_queue.lease(
+            connection, owner="killed", lease_seconds=SHORT.lease_seconds, most=MANY
         )
     client = await here.connect("local")
 
@@ -235,7 +287,7 @@ async def test_killed_between_the_lease_of_a_batch_and_its_end_the_next_finishes
     reconcilers: Reconcilers = {"container": Dying()}
     dying = Worker(here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=reconcilers)
     with pytest.RaisesGroup(Killed, flatten_subgroups=True):
-        await dying.reconcile(works)
+        await dying.reconcile(leased.works)
     assert "web-3" not in await applied(here)
     async with working(here, settings=SHORT):
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)

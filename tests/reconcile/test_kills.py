@@ -66,9 +66,10 @@ class DyingClient:
 
 
 async def leased(here: World, settings: WorkerSettings = SHORT) -> list[work_queue.Work]:
-    async with here.store.system_write("test") as transaction:
+    async with here.store.system_call() as connection:
         seconds = settings.lease_seconds
-        return await work_queue.lease(transaction, "local", rows=10, owner="test", lease_seconds=seconds)
+        found = await work_queue.lease(connection, owner="test", lease_seconds=seconds, most=10)
+        return found.works
 
 
 async def die_at(here: World, step: int) -> bool:

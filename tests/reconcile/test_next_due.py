@@ -43,6 +43,6 @@ async def test_what_somebody_else_holds_is_asked_for_no_more_often(here: World) 
         await sql.execute(
             "UPDATE reconcile_work SET leased_until = clock_timestamp() + interval '1 hour', lease_owner = 'other'"
         )
-    async with here.store.system_read() as transaction:
-        found = await work_queue.due(transaction)
-    assert (found.waiting, found.next_seconds) == ({}, None)
+    async with here.store.system_call() as connection:
+        found = await work_queue.lease(connection, owner="test", lease_seconds=1.0, most=10)
+    assert (found.works, found.next_seconds) == ([], None)

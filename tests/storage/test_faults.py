@@ -122,10 +122,11 @@ async def die(here: World) -> None:
         return DyingClient(client)
 
     async def leased() -> list[work_queue.Work]:
-        async with here.store.system_write("test") as transaction:
-            return await work_queue.lease(
-                transaction, "local", rows=10, owner="dying", lease_seconds=SHORT.lease_seconds
+        async with here.store.system_call() as connection:
+            found = await work_queue.lease(
+                connection, owner="dying", lease_seconds=SHORT.lease_seconds, most=10
             )
+            return found.works
 
     worker = Worker(
         here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=WITH_VOLUMES

@@ -35,6 +35,7 @@ NAMESPACES = table(
     column("kubernetes_name", String(63)),
     column("uid", UUID()),
     column("deleted_at", DateTime(timezone=True)),
+    column("observed_generation", BigInteger()),
     schema="public",
 )
 USERS = table("users", column("id", BigInteger()), column("username", String(50)), schema="public")

@@ -353,6 +353,12 @@ class Store:
             yield ReadTransaction(connection, began)
 
     @asynccontextmanager
+    async def system_look(self) -> AsyncIterator[ReadTransaction]:
+        """A read of the server itself, each statement of which is a transaction of its own, and one message."""
+        async with self.system_call() as connection:
+            yield ReadTransaction(connection)
+
+    @asynccontextmanager
     async def system_call(self) -> AsyncIterator[Connection]:
         """A connection of the server itself on which each statement is a transaction of its own."""
         async with opening.Connected(self.database.system) as connection:

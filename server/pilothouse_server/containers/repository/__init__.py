@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pilothouse_server.containers.repository.at_once import admit, write
 from pilothouse_server.containers.repository.containers import (
+    PlacedContainer,
     count,
     count_alone,
     find,
     get,
     get_many,
+    get_many_placed,
     list_pods,
     list_ready,
     name_taken,
@@ -37,6 +39,7 @@ from pilothouse_server.containers.repository.sources import (
 )
 
 __all__ = [
+    "PlacedContainer",
     "add_history",
     "admit",
     "config_maps_there",
@@ -50,6 +53,7 @@ __all__ = [
     "find_volumes",
     "get",
     "get_many",
+    "get_many_placed",
     "insert_container",
     "list_history",
     "list_images",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, BigInteger, Select, any_, bindparam, delete, func, select, text, update
+from sqlalchemy import ARRAY, BigInteger, Select, and_, any_, bindparam, delete, func, select, text, update
 
 from pilothouse_server.containers.model import Container, Pod, ReadyContainer
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
@@ -43,6 +44,15 @@ from pilothouse_server.store.rendered import with_unready
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 
+
+class PlacedContainer(NamedTuple):
+    """A container, whether its namespace was applied to its cluster before, and when that was so by the database."""
+
+    container: Container
+    namespace_applied: bool
+    read_at: datetime
+
+
 register_constraint("uq_containers_name", lambda: already_exists("container", "of this name"))
 
 _STATUSES = {
@@ -79,6 +89,10 @@ _GET = WHOLE.where(_IDENTIFIED)
 # One statement however many there are, which is prepared once.
 _GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))).order_by(
     CONTAINERS.c.id
+)
+_GET_MANY_PLACED = _GET_MANY.add_columns(
+    and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
+    func.statement_timestamp().label("read_at"),
 )
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
 # that was before the wait, or misses the row altogether.
@@ -146,6 +160,12 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Con
     """The containers with these ids, in the order of their ids; missing ones are left out."""
     rows = (await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})).all()
     return [container_of(row) for row in rows]
+
+
+async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> list[PlacedContainer]:
+    """The same, each with what its cluster has of its namespace."""
+    rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
+    return [PlacedContainer(container_of(row), row.namespace_applied, row.read_at) for row in rows]
 
 
 async def list_ready(

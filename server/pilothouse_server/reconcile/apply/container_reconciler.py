@@ -7,8 +7,9 @@ condition `Applied` with the cluster's words, and a status only where there is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from time import monotonic
 from typing import ClassVar
 
 import msgspec
@@ -31,16 +32,17 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
-from pilothouse_server.reconcile.queue.resource_reconciler import Done, Result
+from pilothouse_server.reconcile.queue.resource_reconciler import LOST, Done, Result
 from pilothouse_server.reconcile.repository import (
+    applied_containers,
     config_status,
     container_status,
-    namespace_status,
     work_queue,
 )
+from pilothouse_server.reconcile.repository.applied_containers import Applied
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition
 
 _NAMESPACE_AGAIN_SECONDS = 0.2
@@ -51,36 +53,50 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     """`namespace_ready`: the namespace was applied to the cluster before.
 
     `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
-    that nothing of it can be on the cluster; see `container_actions.make`.
+    that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
+    database and by our monotonic one.
     """
 
     container: Container
     namespace_ready: bool
     service_account_shared: bool
+    read: tuple[datetime, float]
     configuration_ready: bool = True
     untouched: bool = False
+
+    @property
+    def now(self) -> datetime:
+        """The time by the clock of the database, without asking for it."""
+        at, since = self.read
+        return at + timedelta(seconds=monotonic() - since)
 
 
 class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerProgress]):
     """Applies and deletes Deployments, Services and service accounts."""
 
     at_once: ClassVar[int] = 32
+    # What is looked up after the containers are read may be newer than they are, which does no harm: whatever changes
+    # makes their work due again.
+    in_snapshot: ClassVar[bool] = False
 
     async def load(
         self, transaction: ReadTransaction, works: Sequence[Work]
     ) -> Mapping[Work, LoadedContainer]:
         """Returns the containers as they are wanted now, by one statement for each thing there is to know."""
-        found = await container_status.find_many(transaction, [work.resource_id for work in works])
-        namespaces = {int(container.namespace_id) for container in found.values()}
-        ready = await namespace_status.those_on_cluster(transaction, namespaces)
-        waiting_ids = await config_status.those_that_wait(transaction, found.values())
+        found = await container_status.find_placed(transaction, [work.resource_id for work in works])
+        waiting_ids = await config_status.those_that_wait(
+            transaction, [each.container for each in found.values()]
+        )
+        since = monotonic()
         loaded = {}
         for work in works:
-            if (container := found.get(work.resource_id)) is None:
+            if work.resource_id not in found:
                 continue
+            container, namespace_ready, read_at = found[work.resource_id]
             loaded[work] = LoadedContainer(
                 container,
-                namespace_ready=int(container.namespace_id) in ready,
+                namespace_ready=namespace_ready,
+                read=(read_at, since),
                 service_account_shared=container.deletion_requested_at is not None
                 and bool(container.spec.service_account)
                 and await container_status.service_account_used_by_others(transaction, container),
@@ -113,6 +129,38 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             )
         made = await container_actions.make(client, container) if loaded.untouched else None
         return made or await container_actions.apply(client, container)
+
+    async def write_at_once(
+        self,
+        store: Store,
+        dones: Sequence[Done[LoadedContainer, ContainerProgress]],
+        resync: Callable[[], float],
+    ) -> Mapping[Work, Result]:
+        """Writes those that are simply applied, and that nobody has written since they were loaded."""
+        simple = [
+            (done, done.outcome)
+            for done in dones
+            if isinstance(done.outcome, ContainerProgress) and _follows_from_loaded(done.loaded, done.outcome)
+        ]
+        if not simple:
+            return {}
+        now = max(done.loaded.now for done, _ in simple)
+        found = await applied_containers.write(
+            store,
+            [
+                Applied(
+                    done.work, _after_success(done.loaded.container, done.loaded, progress, now), resync()
+                )
+                for done, progress in simple
+            ],
+            now,
+        )
+        written = {
+            done.work: Result(applied=_applied_generation(progress))
+            for done, progress in simple
+            if done.work.resource_id in found.written
+        }
+        return written | {done.work: LOST for done, _ in simple if done.work.resource_id in found.lost}
 
     async def lock(
         self,
@@ -171,10 +219,26 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 # Who asked for something meanwhile goes before; what others did is found again.
                 adoption, stored = progress.adoption, written.get(row.id, row)
                 await drift_adoption.store(transaction, stored, adoption.wanted, adoption.description)
-            metadata = progress.deployment.metadata if progress.deployment else None
-            applied = (metadata.uid, metadata.generation) if metadata and metadata.uid else None
-            results.append(Result(again_seconds=again, applied=applied))
+            results.append(Result(again_seconds=again, applied=_applied_generation(progress)))
         return results
+
+
+def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -> bool:
+    """Returns whether what is to be written follows from what was loaded, while the row is the same."""
+    container = loaded.container
+    return (
+        not progress.gone
+        and progress.again_seconds is None
+        and progress.adoption is None
+        and container.deletion_requested_at is None
+        # What it shows of its volumes may change without a change of its own row.
+        and not container.volumes
+    )
+
+
+def _applied_generation(progress: ContainerProgress) -> tuple[str, int] | None:
+    metadata = progress.deployment.metadata if progress.deployment else None
+    return (metadata.uid, metadata.generation) if metadata and metadata.uid else None
 
 
 def _after_success(

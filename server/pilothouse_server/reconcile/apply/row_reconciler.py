@@ -11,7 +11,7 @@ with: `Applied` is Unknown.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse_server.kubernetes.conditions import APPLIED
@@ -26,7 +26,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import (
 )
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition
 
 # How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
@@ -38,6 +38,14 @@ Row = TypeVar("Row")
 
 class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acted]):
     """A reconciler whose resource is one row of the database."""
+
+    in_snapshot: ClassVar[bool] = True
+
+    async def write_at_once(
+        self, store: Store, dones: Sequence[Done[Loaded, Acted]], resync: Callable[[], float]
+    ) -> Mapping[Work, Result]:
+        """Writes none."""
+        return {}
 
     async def write_back(
         self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]]

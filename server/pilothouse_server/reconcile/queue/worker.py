@@ -40,6 +40,8 @@ from pilothouse_server.store.unit_of_work import Store
 log = structlog.get_logger(__name__)
 
 _SHORTEST_PAUSE_SECONDS = 0.02
+# In hand are so many times the workers of a cluster, of which the most part waits to be loaded or written back.
+_MOST_IN_HAND = 4
 # By type of resource; each has types of its own for what it loads and what its act returns.
 AnyReconciler = ResourceReconciler[Any, Any]
 Reconcilers = Mapping[str, AnyReconciler]
@@ -81,10 +83,14 @@ class Worker:
         self._applied_generations = applied_generations
         self._settings = settings
         self._clock = clock
-        self._busy: Counter[str] = Counter()
+        # What is leased; and of that, what was not acted on yet.
+        self._in_hand: set[Work] = set()
+        self._acting: set[Work] = set()
         self._leases = HeldLeases(store, settings.lease_seconds, clock)
         # By cluster and type: who waits for the one waits for nobody of another.
         self._write_backs: dict[tuple[str, str], Together[Work, _Done, Result]] = {}
+        # Whether the last lease took as much of a cluster as it may have: then there may be more.
+        self._more = False
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -102,7 +108,7 @@ class Worker:
                 try:
                     leased, next_seconds = await self._lease()
                     for cluster_name, works in leased.items():
-                        self._busy[cluster_name] += len(works)
+                        self._take_in_hand(works)
                         group.create_task(self.reconcile(works, leased_at), name=f"reconcile {cluster_name}")
                     failures = 0
                     pause = self._settings.poll_seconds
@@ -116,7 +122,7 @@ class Worker:
 
     async def _pause(self, seconds: float, took: float) -> None:
         """Until there may be work, or `seconds` are over; who has work in hand gathers more, as leasing it `took`."""
-        if self._busy.total():
+        if self._in_hand:
             await asyncio.sleep(max(self._settings.gather_seconds, min(took, MOST_GATHER_SECONDS)))
         try:
             async with asyncio.timeout(seconds):
@@ -126,29 +132,42 @@ class Worker:
 
     async def _lease(self) -> tuple[dict[str, list[Work]], float | None]:
         """Leases what is due, by cluster; tells how long it is until more will be."""
-        async with self._store.system_read() as transaction:
-            due = await work_queue.due(transaction)
-        leased: dict[str, list[Work]] = {}
-        for cluster_name, waiting in due.waiting.items():
-            free = self._settings.workers_per_cluster - self._busy[cluster_name]
-            if free <= 0:
-                continue
-            async with self._store.system_write("reconciler") as transaction:
-                leased[cluster_name] = await work_queue.lease(
-                    transaction,
-                    cluster_name,
-                    rows=min(free, waiting),
-                    # Unique to the lease: a row that was removed and made again starts its epochs anew.
-                    owner=uuid4().hex,
-                    lease_seconds=self._settings.lease_seconds,
-                )
-        return leased, due.next_seconds
+        most = self._settings.workers_per_cluster
+        free = self._free(most)
+        async with self._store.system_call() as connection:
+            leased = await work_queue.lease(
+                connection,
+                # Unique to the lease: a row that was removed and made again starts its epochs anew.
+                owner=uuid4().hex,
+                lease_seconds=self._settings.lease_seconds,
+                most=most,
+                free=free,
+            )
+        by_cluster: defaultdict[str, list[Work]] = defaultdict(list)
+        for work in leased.works:
+            by_cluster[work.cluster_name].append(work)
+        self._more = any(len(by_cluster[name]) >= free.get(name, most) for name in {*free, *by_cluster})
+        return by_cluster, leased.next_seconds
+
+    def _free(self, most: int) -> dict[str, int]:
+        """Returns how much more may be leased of each cluster of which work is in hand."""
+        in_hand = Counter(work.cluster_name for work in self._in_hand)
+        acting = Counter(work.cluster_name for work in self._acting)
+        return {
+            name: max(0, min(most - acting[name], _MOST_IN_HAND * most - held))
+            for name, held in in_hand.items()
+        }
+
+    def _take_in_hand(self, works: Sequence[Work]) -> None:
+        self._in_hand.update(works)
+        self._acting.update(works)
 
     async def reconcile(self, works: Sequence[Work], leased_at: float | None = None) -> None:
         """Reconciles leased rows of one cluster, from their loading to their release; leased just now or at that time.
 
         Logs what fails; raises nothing but cancellation.
         """
+        self._take_in_hand(works)
         self._leases.add(works, self._clock() if leased_at is None else leased_at)
         by_type: defaultdict[str, list[Work]] = defaultdict(list)
         for work in works:
@@ -173,8 +192,10 @@ class Worker:
 
     async def _load(self, reconciler: AnyReconciler, works: Sequence[Work]) -> Mapping[Work, Any]:
         """Returns what each is, or why it cannot be loaded; those that are gone are left out."""
+        store = self._store
+        reading = store.system_read(snapshot=True) if reconciler.in_snapshot else store.system_look()
         try:
-            async with self._store.system_read(snapshot=True) as transaction:
+            async with reading as transaction:
                 return await reconciler.load(transaction, works)
         except Exception as error:  # noqa: BLE001 - told to those whom it concerns
             if len(works) == 1 or is_away(error):
@@ -211,8 +232,9 @@ class Worker:
             await self._give_up(work)
         finally:
             self._leases.drop(work)
-            self._busy[work.cluster_name] -= 1
-            # A worker is free; perhaps more work waits than could be leased.
+            self._in_hand.discard(work)
+            self._acted(work)
+            # It may be due again already.
             self.wake()
 
     async def _act_and_write(
@@ -230,11 +252,18 @@ class Worker:
             if is_passing_denial(error, work.attempts):
                 await self._try_again(work, error)
                 return
+        self._acted(work)
         result = await together.write(work, Done(work, loaded, outcome))
         if result.lost:
             raise LeaseLost
         if result.applied is not None:
             self._applied_generations.record(*result.applied)
+
+    def _acted(self, work: Work) -> None:
+        """A worker is free; perhaps more work waits than could be leased."""
+        self._acting.discard(work)
+        if self._more:
+            self.wake()
 
     def _together(self, reconciler: AnyReconciler, work: Work) -> Together[Work, _Done, Result]:
         key = (work.cluster_name, work.resource_type)
@@ -247,6 +276,11 @@ class Worker:
         return found
 
     async def _write_back(self, reconciler: AnyReconciler, dones: Sequence[_Done]) -> Mapping[Work, Result]:
+        written = dict(await reconciler.write_at_once(self._store, dones, self._resync_seconds))
+        rest = [done for done in dones if done.work not in written]
+        return {**written, **await self._write_rest(reconciler, rest)} if rest else written
+
+    async def _write_rest(self, reconciler: AnyReconciler, dones: Sequence[_Done]) -> Mapping[Work, Result]:
         async with self._store.system_write("reconciler") as transaction:
             results = await reconciler.write_back(transaction, dones)
             releases = []
@@ -267,7 +301,10 @@ class Worker:
             return _after(work, outcome)
         if result.again_seconds is not None:
             return Release(work, result.again_seconds)
-        return Release(work, backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds))
+        return Release(work, self._resync_seconds())
+
+    def _resync_seconds(self) -> float:
+        return backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds)
 
     async def _try_again(self, work: Work, error: ClusterError) -> None:
         """Nothing is written of a failure that is likely to be over at the next attempt."""

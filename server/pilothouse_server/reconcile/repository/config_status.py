@@ -9,6 +9,7 @@ from sqlalchemy import text
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import configs
+from pilothouse_server.containers import admission
 from pilothouse_server.containers.model import Container
 from pilothouse_server.encryption import Sealed
 from pilothouse_server.kubernetes.conditions import set_condition
@@ -89,8 +90,17 @@ async def those_that_wait(transaction: ReadTransaction, containers: Collection[C
 
     Their pods would start with the former values, or not at all. One that the cluster refused is not waited for.
     """
+    reading = [container for container in containers if _reads_any(container)]
+    if not reading:
+        return set()
     parameters = {
-        "namespace_ids": sorted({int(container.namespace_id) for container in containers}),
-        "container_ids": sorted(int(container.id) for container in containers),
+        "namespace_ids": sorted({int(container.namespace_id) for container in reading}),
+        "container_ids": sorted(int(container.id) for container in reading),
     }
     return {row.id for row in await transaction.connection.execute(_WAIT, parameters)}
+
+
+def _reads_any(container: Container) -> bool:
+    """Returns whether it may read a config map or secret; most containers do not, and are not looked for."""
+    needs = admission.needs_of(container, None)
+    return bool(needs.config_maps or needs.secrets or needs.volumes)

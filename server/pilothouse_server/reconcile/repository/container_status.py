@@ -13,6 +13,7 @@ All is set-based: one statement each for the rows, the history and the pods of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ from sqlalchemy import text
 
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Container, Observed
+from pilothouse_server.containers.repository import PlacedContainer
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.store.results import Result
@@ -164,9 +166,9 @@ WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' 
 """)
 
 
-async def find_many(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, Container]:
+async def find_placed(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, PlacedContainer]:
     """Returns containers by id, without those that are gone."""
-    return {int(each.id): each for each in await repository.get_many(transaction, ids)}
+    return {int(each.container.id): each for each in await repository.get_many_placed(transaction, ids)}
 
 
 async def lock_found(
@@ -208,28 +210,23 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
     """Writes what differs, with history and events. Returns the containers that changed, as they are now."""
     changes = list(changes)
     significant = [change for change in changes if change.significant]
-    written = [_written(change, transaction) for change in significant]
+    after = [written(change, transaction.now) for change in significant]
     if significant:
-        await transaction.connection.execute(_WRITE, {"rows": _json(map(_row, significant))})
-        history = [
-            _history_row(change, trigger)
-            for change in significant
-            if change.observed.status != change.container.observed.status or _tells_more(change)
-        ]
-        if history:
-            await transaction.connection.execute(_HISTORY, {"rows": _json(history)})
-    if warnings := [row for change in changes for row in _warning_rows(change)]:
-        await transaction.connection.execute(_WARNINGS, {"rows": _json(warnings)})
+        await transaction.connection.execute(_WRITE, {"rows": as_json(map(observed_row, significant))})
+        if history := history_rows(significant, trigger):
+            await transaction.connection.execute(_HISTORY, {"rows": as_json(history)})
+    if warnings := [each for change in changes for each in _warning_rows(change)]:
+        await transaction.connection.execute(_WARNINGS, {"rows": as_json(warnings)})
     await _write_pods(transaction, [change for change in changes if change.pods is not None])
-    for change, container in zip(significant, written, strict=True):
-        transaction.emit(_event(container, "modified", before=change.container))
-    return written
+    for change, container in zip(significant, after, strict=True):
+        transaction.emit(event(container, "modified", before=change.container))
+    return after
 
 
 async def delete(transaction: Transaction, container: Container) -> None:
     """Removes a container's row for good, with its tombstone event."""
     await transaction.connection.execute(_DELETE, {"id": container.id})
-    transaction.emit(_event(container, "deleted", before=container))
+    transaction.emit(event(container, "deleted", before=container))
 
 
 async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[str, int]:
@@ -280,15 +277,16 @@ async def _write_pods(transaction: Transaction, changes: list[Change]) -> None:
     )
     if owned:
         rows = [_pod_row(container, pod) for container, pod in owned]
-        await transaction.connection.execute(_PODS_SEEN, {"rows": _json(rows)})
+        await transaction.connection.execute(_PODS_SEEN, {"rows": as_json(rows)})
 
 
-def _written(change: Change, transaction: Transaction) -> Container:
+def written(change: Change, now: datetime) -> Container:
+    """Returns the container as it will be once the change is written."""
     return msgspec.structs.replace(
         change.container,
         observed=change.observed,
         observed_generation=change.observed_generation,
-        updated_at=transaction.now,
+        updated_at=now,
         row_version=change.container.row_version + 1,
     )
 
@@ -302,7 +300,8 @@ def _tells_more(change: Change) -> bool:
     return now != before and not {now, before} <= PULL_REASONS
 
 
-def _row(change: Change) -> dict[str, Any]:
+def observed_row(change: Change) -> dict[str, Any]:
+    """Returns the columns of what is observed, by name."""
     observed = change.observed
     return {
         "id": change.container.id,
@@ -311,6 +310,15 @@ def _row(change: Change) -> dict[str, Any]:
         **{name: getattr(observed, name) for name in observed.__struct_fields__},
         "conditions": msgspec.to_builtins(observed.conditions),
     }
+
+
+def history_rows(changes: Iterable[Change], trigger: Trigger) -> list[dict[str, Any]]:
+    """Returns the lines of the history of those whose status differs, or says why."""
+    return [
+        _history_row(change, trigger)
+        for change in changes
+        if change.observed.status != change.container.observed.status or _tells_more(change)
+    ]
 
 
 def _history_row(change: Change, trigger: Trigger) -> dict[str, Any]:
@@ -350,7 +358,8 @@ def _pod_row(container: Container, pod: PodObservation) -> dict[str, Any]:
     }
 
 
-def _event(container: Container, kind: Literal["modified", "deleted"], *, before: Container) -> Event:
+def event(container: Container, kind: Literal["modified", "deleted"], *, before: Container) -> Event:
+    """Returns the event of a change."""
     return Event(
         resource_type="container",
         resource_id=container.id,
@@ -365,5 +374,6 @@ def _event(container: Container, kind: Literal["modified", "deleted"], *, before
     )
 
 
-def _json(rows: Iterable[dict[str, Any]]) -> str:
+def as_json(rows: Iterable[dict[str, Any]]) -> str:
+    """Returns rows as the statements take them."""
     return orjson.dumps(list(rows)).decode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import msgspec
 import orjson
 from sqlalchemy import text
@@ -13,11 +11,6 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _LOCK = text("SELECT 1 FROM namespaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
-
-_ON_CLUSTER = text(
-    "SELECT id FROM namespaces "
-    "WHERE id = ANY(CAST(:ids AS bigint[])) AND deleted_at IS NULL AND observed_generation > 0"
-)
 
 _WRITE = text("""
 UPDATE namespaces
@@ -57,12 +50,6 @@ async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool
     """Returns whether the namespace was applied to its cluster before."""
     namespace = await repository.get(transaction, namespace_id)
     return namespace is not None and namespace.observed_generation > 0
-
-
-async def those_on_cluster(transaction: ReadTransaction, namespace_ids: Collection[int]) -> set[int]:
-    """Returns those of these namespaces that were applied to their cluster before."""
-    found = await transaction.connection.execute(_ON_CLUSTER, {"ids": sorted(namespace_ids)})
-    return {row.id for row in found}
 
 
 async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:

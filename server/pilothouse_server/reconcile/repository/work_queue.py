@@ -10,15 +10,19 @@ Lock order, the same as in every mutation: the resource's row first, its work ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 from sqlalchemy import text
 
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.unit_of_work import Transaction
 
 ResourceType = Literal["container", "namespace", "config_map", "secret", "volume"]
+
+
+_NOBODY: Final[Mapping[str, int]] = {}
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -42,32 +46,10 @@ class Release(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-# The last row tells when more is due; a lease that ends is such a time, too. By one time for both: what is not due for
-# the one is for the other.
-_DUE = text("""
-SELECT cluster_name, count(*) AS waiting, min(due_at) AS longest, NULL AS next_seconds FROM reconcile_work
-WHERE due_at <= statement_timestamp() AND (leased_until IS NULL OR leased_until <= statement_timestamp())
-GROUP BY cluster_name
-UNION ALL
-SELECT NULL, NULL, NULL, CAST(EXTRACT(epoch FROM min(due_at) - statement_timestamp()) AS double precision)
-FROM reconcile_work WHERE due_at > statement_timestamp()
-ORDER BY longest NULLS LAST
-""")
-
-_LEASE = text("""
-WITH due AS (
-    SELECT resource_type, resource_id FROM reconcile_work
-    WHERE cluster_name = :cluster_name AND due_at <= clock_timestamp()
-      AND (leased_until IS NULL OR leased_until <= clock_timestamp())
-    ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED)
-UPDATE reconcile_work AS work
-SET lease_owner = :owner, lease_epoch = work.lease_epoch + 1,
-    leased_until = statement_timestamp() + make_interval(secs => :lease_seconds),
-    due_at = statement_timestamp() + make_interval(secs => :lease_seconds), updated_at = clock_timestamp()
-FROM due WHERE work.resource_type = due.resource_type AND work.resource_id = due.resource_id
-RETURNING work.resource_type, work.resource_id, work.cluster_name, work.namespace_id, work.attempts,
-    work.lease_owner, work.lease_epoch
-""")
+# The last row tells when more is due, as far as it is known; a lease that ends is such a time, too.
+_LEASE = text(
+    "SELECT * FROM lease_work(:owner, :lease_seconds, :most, CAST(:clusters AS text[]), CAST(:free AS integer[]))"
+)
 
 # Rows that a mutation or the writing back has locked are left for the next round: the order of locks stays as it is.
 _RENEW = text("""
@@ -143,29 +125,29 @@ WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
 """)
 
 
-class Due(msgspec.Struct, frozen=True):
-    """`waiting`: the clusters with due work, longest waiting first, and how many rows wait.
+class Leased(msgspec.Struct, frozen=True):
+    """What was leased, and in how many seconds more will be due: None where nothing is known to be."""
 
-    `next_seconds`: until more is due; None where nothing is.
-    """
-
-    waiting: dict[str, int]
+    works: list[Work]
     next_seconds: float | None
 
 
-async def due(transaction: ReadTransaction) -> Due:
-    """What is due now, and when more will be."""
-    *waiting, last = (await transaction.connection.execute(_DUE)).all()
-    return Due({row.cluster_name: row.waiting for row in waiting}, last.next_seconds)
-
-
 async def lease(
-    transaction: Transaction, cluster_name: str, *, rows: int, owner: str, lease_seconds: float
-) -> list[Work]:
-    """Leases up to `rows` due rows of a cluster that nobody else holds."""
-    parameters = {"cluster_name": cluster_name, "rows": rows, "owner": owner, "lease_seconds": lease_seconds}
-    leased = await transaction.connection.execute(_LEASE, parameters)
-    return [Work(*row) for row in leased]
+    connection: Connection, *, owner: str, lease_seconds: float, most: int, free: Mapping[str, int] = _NOBODY
+) -> Leased:
+    """Leases due work that nobody else holds, what waited longest first; a transaction of its own.
+
+    Up to `most` rows of a cluster, or as many as are `free` where that is said. `owner` must be unique to the lease.
+    """
+    parameters = {
+        "owner": owner,
+        "lease_seconds": lease_seconds,
+        "most": most,
+        "clusters": list(free),
+        "free": list(free.values()),
+    }
+    *leased, last = (await connection.execute(_LEASE, parameters)).all()
+    return Leased([Work(*row[:7]) for row in leased], last.next_seconds)
 
 
 async def renew(transaction: Transaction, leased: Sequence[Work], *, lease_seconds: float) -> list[Work]:

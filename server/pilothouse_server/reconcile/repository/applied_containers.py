@@ -1,0 +1,77 @@
+"""What came of applying containers, written in one message with the ends of their leases.
+
+What is written was computed from the rows as they were loaded. So only those are written that nobody has written since
+(`row_version`), that nobody holds, and whose lease is held; the database function `write_applied` sees to it under the
+locks. The rest is left to who can compute it anew from the rows as they are (`container_status`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import uuid4
+
+import msgspec
+from sqlalchemy import text
+
+from pilothouse_server.reconcile.repository import container_status
+from pilothouse_server.reconcile.repository.container_status import Change
+from pilothouse_server.reconcile.repository.work_queue import Work
+from pilothouse_server.store import append
+from pilothouse_server.store.unit_of_work import Store, described
+
+_WRITE = text(
+    "SELECT * FROM write_applied(CAST(:ids AS bigint[]), CAST(:row_versions AS bigint[]), CAST(:owners AS text[]), "
+    "CAST(:epochs AS bigint[]), CAST(:seconds AS double precision[]), CAST(CAST(:rows AS text) AS jsonb), "
+    "CAST(CAST(:history AS text) AS jsonb), CAST(CAST(:events AS text) AS jsonb), CAST(:messages AS bytea[]))"
+)
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A container that was applied, as it was loaded, and what is to be written of it; looked at again in so long."""
+
+    work: Work
+    change: Change
+    due_in_seconds: float
+
+
+class Written(msgspec.Struct, frozen=True):
+    """Ids of the containers that were written, and of those whose lease is somebody else's: they were not."""
+
+    written: frozenset[int]
+    lost: frozenset[int]
+
+
+async def write(store: Store, applied: Sequence[Applied], now: datetime) -> Written:
+    """Writes those that are as they were loaded, with their events, and ends their leases. `now`: by the database."""
+    significant = [each.change for each in applied if each.change.significant]
+    events = [
+        container_status.event(container_status.written(change, now), "modified", before=change.container)
+        for change in significant
+    ]
+    documents, messages = described(events, store.renderers, None)
+    put = append.parameters((), documents, messages, None, None, uuid4())
+    history = container_status.history_rows(significant, "system")
+    async with store.system_call() as connection:
+        found = await connection.execute(
+            _WRITE,
+            {
+                "ids": [each.work.resource_id for each in applied],
+                "row_versions": [each.change.container.row_version for each in applied],
+                "owners": [each.work.lease_owner for each in applied],
+                "epochs": [each.work.lease_epoch for each in applied],
+                "seconds": [each.due_in_seconds for each in applied],
+                "rows": container_status.as_json(
+                    {**container_status.observed_row(change), "updated_at": now} for change in significant
+                ),
+                "history": container_status.as_json(history),
+                "events": put["events"],
+                "messages": put["messages"],
+            },
+        )
+    if significant:
+        store.on_committed()
+    rows = found.all()
+    return Written(
+        frozenset(row.id for row in rows if not row.lost), frozenset(row.id for row in rows if row.lost)
+    )
