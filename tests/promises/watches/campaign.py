@@ -32,8 +32,10 @@ async def campaign(database: Database, directory: Path, size: Size) -> Recording
                 await asyncio.gather(*writers)
                 made.progress.end()
                 await breaking
-                await ending.settle(made, followers)
+                # One follower ends by itself from here on, and is to.
                 failing.cancel()
+                await ending.end_namespace(made, followers)
+                await ending.settle(made, followers)
             await cancel_and_wait(*following)
             await ending.read_log(made)
             await ending.read_lists(made)

@@ -16,9 +16,16 @@ from pilothouse.container.v1 import container_pb2 as container
 from tests.conftest import connection, number_changes
 from tests.promises.calling import Caller, Outcome, failed
 from tests.promises.watches import told, watching
-from tests.promises.watches.ground import NAMESPACES, Ground
+from tests.promises.watches.ground import BRIEF, NAMESPACES, Ground
 from tests.promises.watches.recording import CONFIG, CONTAINER, Logged, Probe, Seen, State, Wanted
-from tests.promises.watches.validators import ANOTHERS_CALLER, ANOTHERS_FILTER, BELOW_THE_HORIZON, GOES_ON
+from tests.promises.watches.validators import (
+    ANOTHERS_CALLER,
+    ANOTHERS_FILTER,
+    BELOW_THE_HORIZON,
+    GOES_ON,
+    OF_ANOTHER_HISTORY,
+    OF_THE_GONE,
+)
 from tests.promises.watches.watching import Follower, Given
 from tests.waiting import poll_until, within
 
@@ -31,6 +38,28 @@ _KINDS = {"container": CONTAINER, "config_map": CONFIG, "secret": CONFIG}
 _PAGE = 5000
 # So many answers are compared of each token that is tried, and so many tokens of a watcher.
 _COMPARED, _TRIED = 40, 3
+
+
+async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
+    """Deletes a namespace; returns once its watchers have been told of a moment after its end, or have ended."""
+    ground.recording.gone.add(BRIEF)
+    async with ground.callers() as callers, connection(ground.database.admin_dsn) as sql:
+        outcome, _, _ = await ground.certainly(callers, "DeleteNamespace", {"name": BRIEF, "cascade": True})
+        assert outcome.code == "OK", outcome.message
+
+        async def gone() -> int | None:
+            await number_changes(sql)
+            ends = "SELECT max(revision) FROM events WHERE resource_name = $1 AND kind = 'deleted'"
+            found: int | None = await sql.fetchval(f"{ends} AND resource_type = 'namespace'", BRIEF)
+            return found
+
+        end = await poll_until(gone, seconds=60, what="the namespace is gone")
+
+        async def behind() -> list[str]:
+            own = [each for each in followers if each.kind.wanted.namespace == BRIEF]
+            return [each.watch.name for each in own if not each.watch.ended and each.position <= (end or 0)]
+
+        await poll_until(behind, lambda found: not found, seconds=60, what="its watchers beyond its end")
 
 
 async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
@@ -52,7 +81,7 @@ async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
 
         async def behind() -> list[str]:
             newest = await head()
-            return [each.watch.name for each in followers if each.position < newest]
+            return [each.watch.name for each in followers if not each.watch.ended and each.position < newest]
 
         await poll_until(behind, lambda found: not found, seconds=60, what="all watchers at the head")
 
@@ -113,7 +142,9 @@ async def read_lists(ground: Ground) -> None:
 
 
 async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
-    """Tries tokens: at each server, with another filter, as another user; then below a horizon that is moved up."""
+    """Tries tokens: at each server, with another filter, as another user; below a horizon that is moved up; at last
+    in a new history.
+    """
     choose = random.Random(f"probes {ground.size.seed}")
     async with ground.callers() as admins, ground.callers("tenant") as tenants:
         probes = []
@@ -121,13 +152,19 @@ async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
             own, others = (tenants, admins) if follower.kind.user else (admins, tenants)
             wanted = follower.kind.wanted
             other = wanted._replace(label=("tier", "sideways"))
+            how = OF_THE_GONE if wanted.namespace in ground.recording.gone else GOES_ON
             for given in choose.sample(follower.tokens, min(_TRIED, len(follower.tokens))):
-                probes += [_Trial(number, caller, GOES_ON, wanted, given) for caller in own]
+                probes += [_Trial(number, caller, how, wanted, given) for caller in own]
                 probes.append(_Trial(number, own[0], ANOTHERS_FILTER, other, given))
-                if wanted.namespace != NAMESPACES[-1]:
+                if wanted.namespace in ("", *NAMESPACES[:-1]):
                     probes.append(_Trial(number, others[0], ANOTHERS_CALLER, wanted, given))
         await _try_all(ground, probes)
-        await _try_all(ground, await _below(ground, followers, admins, choose))
+        below = await _below(ground, followers, admins, choose)
+        await _try_all(ground, below)
+        async with connection(ground.database.admin_dsn) as sql:
+            await sql.execute("SELECT begin_new_history()")
+        kept = [trial for trial in below if trial.how == GOES_ON]
+        await _try_all(ground, [trial._replace(how=OF_ANOTHER_HISTORY) for trial in kept])
 
 
 async def _below(
@@ -149,7 +186,7 @@ async def _below(
             given,
         )
         for number, follower in enumerate(followers)
-        if not follower.kind.user
+        if not follower.kind.user and not follower.watch.ended
         for given in choose.sample(follower.tokens, min(_TRIED, len(follower.tokens)))
     ]
 

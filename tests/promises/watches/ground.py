@@ -33,6 +33,8 @@ CALL_SECONDS, SILENT_SECONDS = 5.0, 4.0
 # The way to the cluster, there and back: reconcilers and observers share the machine, and are to take little of it.
 CLUSTER_DELAY_SECONDS = 0.025
 NAMESPACES = ("north", "south", "west")
+# Nobody writes there, and at the end it is deleted.
+BRIEF = "brief"
 _CHANNEL = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -184,8 +186,11 @@ async def _furnish(made: Ground, channel: grpc.aio.Channel) -> None:
     stranger = Caller(channel)
     made.token = (await must(stranger, "Login", {"username": "admin", "password": PASSWORD})).access_token
     admin = Caller(channel, made.token)
-    for namespace in NAMESPACES:
+    for namespace in (*NAMESPACES, BRIEF):
         await must(admin, "CreateNamespace", {"namespace": {"name": namespace}})
+    for name in ("one", "two"):
+        fields = {"namespace": BRIEF, "container": {"name": name, "image": "nginx:1.27"}}
+        await must(admin, "CreateContainer", fields)
     tenant = {"username": "tenant", "email": "tenant@example.org"}
     await must(admin, "CreateUser", {"user": tenant, "password": PASSWORD})
     for namespace in NAMESPACES[:2]:

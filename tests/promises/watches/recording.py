@@ -117,12 +117,16 @@ class Life:
 
 @dataclass
 class Watch:
-    """One watcher: its filter and its lives. `faults` are answers that no watch may give, as they came."""
+    """One watcher: its filter and its lives. `faults` are answers that no watch may give, as they came.
+
+    `ended` is with what the server ended it for good.
+    """
 
     name: str
     wanted: Wanted
     lives: list[Life] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    ended: str = ""
 
 
 class Written(NamedTuple):
@@ -175,7 +179,7 @@ class Probe(NamedTuple):
 class Recording:
     """Everything. `final` are the lists of each server at the end, by kind, as all that there is.
 
-    `stranded` are committed changes that were not numbered, or were set aside.
+    `stranded` are committed changes that were not numbered, or were set aside. `gone` are namespaces that were deleted.
     """
 
     writes: list[Written] = field(default_factory=list)
@@ -184,5 +188,6 @@ class Recording:
     final: list[Mapping[str, Mapping[str, State]]] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     stranded: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
     # What happened, by its name: faults by kind, ends of streams by reason, refusals.
     counts: Counter[str] = field(default_factory=Counter)

@@ -15,6 +15,7 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_client.cli import main as command
 from pilothouse_server.rpc import watch
 from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
 
 
@@ -103,6 +104,25 @@ def below_the_horizon_goes_on() -> None:
     watch._Changes._events = over_the_gap  # type: ignore[method-assign]
 
 
+def a_namespace_ends_in_silence() -> None:
+    """A watch whose namespace is gone stays open, and says nothing any more."""
+
+    def silent(self: watch._Changes, event: FeedEvent) -> None:
+        return
+
+    watch._Changes._end_with_namespace = silent  # type: ignore[method-assign]
+
+
+def another_history_goes_on() -> None:
+    """Tokens hold, whatever history they are of. Two checks forbid it."""
+    make = resume_token.issuer
+
+    def timeless(key: bytes, **values: Any) -> resume_token.TokenIssuer:
+        return make(key, **{**values, "history": ""})
+
+    resume_token.issuer = timeless
+
+
 SABOTAGES = {
     made.__name__: made
     for made in (
@@ -112,6 +132,8 @@ SABOTAGES = {
         leaving_is_not_told,
         who_is_behind_skips,
         below_the_horizon_goes_on,
+        a_namespace_ends_in_silence,
+        another_history_goes_on,
     )
 }
 

@@ -21,6 +21,8 @@ def uneventful(recording: Recording) -> list[str]:
         "a stream that was cut": counts["a stream ended: UNAVAILABLE"],
         "a mutation that was asked for again": counts["asked again, and answered"],
         "a token below the horizon": sum(probe.how == "below" for probe in recording.probes),
+        "a token of a namespace that is gone": sum(probe.how == "gone" for probe in recording.probes),
+        "a token of another history": sum(probe.how == "history" for probe in recording.probes),
         "a deletion": sum(event.what == "deleted" for event in recording.log),
         "a transaction of several events": sum(bool(write.restarted) for write in recording.writes),
     }

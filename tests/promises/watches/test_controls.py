@@ -22,6 +22,8 @@ FOUND_BY = {
     "leaving_is_not_told": "no_loss",
     "who_is_behind_skips": "no_loss",
     "below_the_horizon_goes_on": "tokens_hold",
+    "a_namespace_ends_in_silence": "watches_end_with_their_namespace",
+    "another_history_goes_on": "tokens_hold",
 }
 # A reader that falls behind the ring takes some doing.
 _LONGER = {"who_is_behind_skips": 900}

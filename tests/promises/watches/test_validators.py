@@ -28,6 +28,8 @@ from tests.promises.watches.validators import (
     ANOTHERS_FILTER,
     BELOW_THE_HORIZON,
     GOES_ON,
+    OF_ANOTHER_HISTORY,
+    OF_THE_GONE,
     VALIDATORS,
     violations,
 )
@@ -68,7 +70,9 @@ LOG: tuple[tuple[int, str, State, str], ...] = (
 
 
 def sound() -> Recording:
-    """Five watchers, of which the third begins at a state that shows a change which is not numbered yet."""
+    """Six watchers. The third begins at a state that shows a change which is not numbered yet, the last one's namespace
+    is deleted.
+    """
     log = [
         Logged(number, CONTAINER, change, what, operation, shown)
         for number, (change, what, shown, operation) in enumerate(LOG, 1)
@@ -94,6 +98,7 @@ def sound() -> Recording:
         Watch("stopped", STOPPED, [Life(0, 8, {}, Changes([seen(5, ADDED, A4)]))]),
         # Its first life ended before it was told anything.
         Watch("brief", FRONT, [Life(), Life(0, 8, {}, Changes(front))]),
+        Watch("gone", Wanted(namespace="away"), [Life(0, 8)], ended="NOT_FOUND NAMESPACE_NOT_FOUND"),
     ]
     writes = [
         Written("create", 1, 2, A1.uid, 1, A1.digest, "m1", ("op1",)),
@@ -113,8 +118,11 @@ def sound() -> Recording:
         Probe(ANOTHERS_FILTER, 0, 0, 4, "INVALID_ARGUMENT", "RESUME_TOKEN"),
         Probe(ANOTHERS_CALLER, 0, 0, 4, "INVALID_ARGUMENT", "RESUME_TOKEN"),
         Probe(BELOW_THE_HORIZON, 0, 0, 1, "OUT_OF_RANGE", "WATCH_HORIZON"),
+        Probe(OF_THE_GONE, 5, 0, 1, "OUT_OF_RANGE", "WATCH_CHANGED"),
+        Probe(OF_ANOTHER_HISTORY, 0, 0, 4, "OUT_OF_RANGE", "WATCH_CHANGED"),
     ]
-    return Recording(writes, watches, log, [listed, {CONTAINER: dict(listed[CONTAINER])}], probes)
+    alike = {CONTAINER: dict(listed[CONTAINER])}
+    return Recording(writes, watches, log, [listed, alike], probes, gone={"away"})
 
 
 def test_a_sound_recording_is_accepted() -> None:
@@ -221,6 +229,12 @@ BROKEN: dict[str, tuple[str, Callable[[Recording], object]]] = {
     "a token is of use to another filter": ("tokens_hold", lambda r: _probed(r, 3, code="OK", reason="")),
     "a token is of use to another caller": ("tokens_hold", lambda r: _probed(r, 4, code="OK", reason="")),
     "a gap below the horizon": ("tokens_hold", lambda r: _probed(r, 5, code="OK", reason="")),
+    "a token of what is gone goes on": ("tokens_hold", lambda r: _probed(r, 6, code="OK", reason="")),
+    "a token of another history goes on": ("tokens_hold", lambda r: _probed(r, 7, code="OK", reason="")),
+    "a watch of what is gone stays open": (
+        "watches_end_with_their_namespace",
+        lambda r: setattr(r.watches[5], "ended", ""),
+    ),
 }
 
 

@@ -361,16 +361,22 @@ def answers_are_well_formed(recording: Recording) -> list[str]:
 
 # What a token that is tried must come to, by how it is tried.
 GOES_ON, ANOTHERS_FILTER, ANOTHERS_CALLER, BELOW_THE_HORIZON = "goes on", "filter", "caller", "below"
+OF_THE_GONE, OF_ANOTHER_HISTORY = "gone", "history"
 _VERDICTS = {
     GOES_ON: ("OK", ""),
     ANOTHERS_FILTER: ("INVALID_ARGUMENT", "RESUME_TOKEN"),
     ANOTHERS_CALLER: ("INVALID_ARGUMENT", "RESUME_TOKEN"),
     BELOW_THE_HORIZON: ("OUT_OF_RANGE", "WATCH_HORIZON"),
+    OF_THE_GONE: ("OUT_OF_RANGE", "WATCH_CHANGED"),
+    OF_ANOTHER_HISTORY: ("OUT_OF_RANGE", "WATCH_CHANGED"),
 }
 
 
 def tokens_hold(recording: Recording) -> list[str]:
-    """A token goes on at any server, exactly after its answer; it is of no use to others, nor below the horizon."""
+    """A token goes on at any server, exactly after its answer.
+
+    It is of no use to others, below the horizon, in another history, or where its namespace is gone.
+    """
     found = []
     # Of each life that a token was given in.
     dues: dict[tuple[int, int], list[Seen]] = {}
@@ -390,6 +396,18 @@ def tokens_hold(recording: Recording) -> list[str]:
     return _some(found)
 
 
+def watches_end_with_their_namespace(recording: Recording) -> list[str]:
+    """A watch of a namespace that is deleted ends with NOT_FOUND, and no other one does."""
+    found = []
+    for watch in recording.watches:
+        due = "NOT_FOUND NAMESPACE_NOT_FOUND" if watch.wanted.namespace in recording.gone else ""
+        if watch.ended != due:
+            found.append(
+                f"{watch.name} ended with {watch.ended or 'nothing'}, where {due or 'nothing'} was due"
+            )
+    return found
+
+
 VALIDATORS: tuple[Callable[[Recording], list[str]], ...] = (
     no_loss,
     nothing_twice,
@@ -406,6 +424,7 @@ VALIDATORS: tuple[Callable[[Recording], list[str]], ...] = (
     all_converge,
     answers_are_well_formed,
     tokens_hold,
+    watches_end_with_their_namespace,
 )
 
 

@@ -16,7 +16,7 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.resource.v1 import resource_pb2 as resource
 from tests.promises.calling import Caller, Outcome, failed
 from tests.promises.watches import told
-from tests.promises.watches.ground import NAMESPACES, NARROW, SILENT_SECONDS, Ground
+from tests.promises.watches.ground import BRIEF, NAMESPACES, NARROW, SILENT_SECONDS, Ground
 from tests.promises.watches.recording import (
     ADDED,
     CONFIG,
@@ -112,8 +112,9 @@ def seen(answer: Any) -> Seen | None:
 
 
 def followers(ground: Ground) -> list[Follower]:
-    """The watchers of a campaign."""
-    made = [Follower(ground, number, kind) for number, kind in enumerate(WATCHERS[: ground.size.watchers])]
+    """The watchers of a campaign, and one of the namespace that is deleted at its end."""
+    kinds = [*WATCHERS[: ground.size.watchers], Kind(Wanted(namespace=BRIEF))]
+    made = [Follower(ground, number, kind) for number, kind in enumerate(kinds)]
     ground.recording.watches = [follower.watch for follower in made]
     return made
 
@@ -141,7 +142,7 @@ class Follower:
         self._left = 0
 
     async def run(self) -> None:
-        """Follows until cancelled."""
+        """Follows until cancelled, or until its namespace is gone."""
         counts = self._ground.recording.counts
         where = self._choose.randrange(len(self._ground.servers))
         progress = self._ground.progress
@@ -153,6 +154,9 @@ class Follower:
                 outcome = await self._follow(callers[where])
                 why = f"{outcome.code} {outcome.reason}".rstrip()
                 counts[f"a stream ended: {why}"] += 1
+                if self.kind.wanted.namespace in self._ground.recording.gone and outcome.code == "NOT_FOUND":
+                    self.watch.ended = why
+                    return
                 self._take_end(outcome)
                 if self.kind.always_elsewhere or outcome.code not in ("OK", "RESOURCE_EXHAUSTED"):
                     where = (where + 1) % len(callers)
@@ -183,7 +187,7 @@ class Follower:
                     async for answer in stream:
                         self._take(answer)
                         self._left -= 1
-                        if self._token and self._left < 0:
+                        if self._token and self._left < 0 and self.kind.wanted.namespace != BRIEF:
                             return Outcome("OK")
                         if self.kind.slow:
                             patience.reschedule(None)
