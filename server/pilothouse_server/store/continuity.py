@@ -92,6 +92,15 @@ class Continuity:
         """Has the marks looked up with the next pass: it may be another database that answers."""
         self._doubtful = True
 
+    def is_in_doubt(self, revision: int, sequence: int) -> bool:
+        """Whether a head of the known history calls for a look at the marks."""
+        known = self._known
+        return (
+            self._doubtful
+            or self._opened != self._store.database.system.opened
+            or (known is not None and (revision < known.revision or sequence < known.sequence))
+        )
+
     async def goes_on(self, history: str, revision: int, mark: bytes, sequence: int) -> bool:
         """Whether the head that a pass found goes on from what was known.
 
@@ -103,15 +112,8 @@ class Continuity:
         if not self._read:
             self._known, self._read = self._load(), True
         known = self._known
-        opened = self._store.database.system.opened
-        if (
-            self._doubtful
-            or opened != self._opened
-            or known is None
-            or history != known.history
-            or revision < known.revision
-            or sequence < known.sequence
-        ):
+        if known is None or history != known.history or self.is_in_doubt(revision, sequence):
+            opened = self._store.database.system.opened
             if not await self._look():
                 return False
             self._doubtful, self._opened = False, opened

@@ -251,7 +251,12 @@ class Feed:
         """Returns whether something is pending, or in the stream and not in the hub."""
         async with self._store.system_call() as connection:
             found: Any = (await connection.execute(_LOOK)).one()
-        if found.pending or found.history != self.hub.history or found.revision != self.hub.newest:
+        if (
+            found.pending
+            or found.history != self.hub.history
+            or found.revision != self.hub.newest
+            or self._continuity.is_in_doubt(found.revision, found.audit_sequence)
+        ):
             return True
         PENDING_SECONDS.set(0)
         self.hub.audited(found.audit_sequence)

@@ -1,0 +1,120 @@
+"""What shows a server that the database went back, each by itself; and what shows it nothing, as it should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pilothouse_server.store.continuity import FILE_NAME, Continuity
+from pilothouse_server.store.engine import Database as Engines
+from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.watch.hub import Hub
+from tests.conftest import Database, number_changes
+from tests.harness import settings_for
+from tests.migrations.test_append_changes import _append, _event, _record
+from tests.waiting import poll_until
+
+BACK = {
+    "a lower revision": "UPDATE stream_head SET revision = revision - 1",
+    "a lower sequence": "UPDATE stream_head SET audit_sequence = audit_sequence - 1",
+    "another event": "UPDATE stream_head SET event_mark = 'another!'",
+    "another event, passed": "UPDATE stream_head SET revision = revision + 1; "
+    "UPDATE events SET mark = 'another!' WHERE revision = 2",
+    "another record": "UPDATE stream_head SET audit_chain_hash = sha256('another')",
+}
+ONWARD = {
+    "nothing": "SELECT 1",
+    "more": "UPDATE stream_head SET revision = revision + 1, audit_sequence = audit_sequence + 1",
+    "an event that is not kept": "UPDATE stream_head SET revision = revision + 1; "
+    "DELETE FROM events WHERE revision = 2",
+}
+
+
+@asynccontextmanager
+async def opened(database: Database, directory: Path) -> AsyncIterator[Store]:
+    """Two events and two records, and a server's way to them."""
+    async with database.system() as system:
+        for number in range(2):
+            await _append(system, audit=[_record(number)], events=[_event(number)])
+    store = Store(Engines.connect(settings_for(database, directory)))
+    try:
+        yield store
+    finally:
+        await store.database.close()
+
+
+async def history(database: Database) -> str:
+    async with database.owner() as owner:
+        return str(await owner.fetchval("SELECT history_id FROM stream_head"))
+
+
+@asynccontextmanager
+async def running(store: Store, directory: Path) -> AsyncIterator[Feed]:
+    """The feed of a server whose data folder it is, once it stands at the head."""
+    feed = Feed(store, Hub(16), Continuity(store, directory / FILE_NAME))
+    task = asyncio.create_task(feed.run())
+    try:
+        await asyncio.wait_for(feed.started(), None)
+        yield feed
+    finally:
+        await cancel_and_wait(task)
+
+
+@pytest.mark.parametrize("change", [*BACK, *ONWARD])
+async def test_a_server_that_starts_again(database: Database, tmp_path: Path, change: str) -> None:
+    async with opened(database, tmp_path) as store:
+        async with running(store, tmp_path):
+            before = await history(database)
+        async with database.owner() as owner:
+            await owner.execute({**BACK, **ONWARD}[change])
+        # Two servers that knew the same: the second one takes the history that the first one began.
+        (tmp_path / "second").mkdir()
+        (tmp_path / "second" / FILE_NAME).write_bytes((tmp_path / FILE_NAME).read_bytes())
+        async with running(store, tmp_path) as one, running(store, tmp_path / "second") as other:
+            now = await history(database)
+            assert (now != before) is (change in BACK)
+            assert one.hub.history == other.hub.history == now
+            async with database.system() as system:
+                await number_changes(system)
+                records = "SELECT count(*) FROM operation_logs WHERE resource_type = 'database'"
+                assert await system.fetchval(records) == (1 if change in BACK else 0)
+
+
+@pytest.mark.parametrize("change", ["a lower revision", "a lower sequence"])
+async def test_a_server_that_runs(database: Database, tmp_path: Path, change: str) -> None:
+    """Its connections stay open, so nothing hints at another database but the head itself."""
+    async with opened(database, tmp_path) as store, running(store, tmp_path) as feed:
+        before = await history(database)
+        told = asyncio.Event()
+        feed.on_new_history = told.set
+        async with database.owner() as owner:
+            await owner.execute(BACK[change])
+
+        async def another() -> bool:
+            return feed.hub.history != before
+
+        await poll_until(another)
+        assert told.is_set()
+        assert feed.hub.history == await history(database)
+
+
+@pytest.mark.parametrize("unreadable", [True, False])
+async def test_a_folder_that_is_of_no_use_stops_nothing(
+    database: Database, tmp_path: Path, *, unreadable: bool
+) -> None:
+    place = tmp_path / "folder"
+    if unreadable:
+        place.mkdir()
+        (place / FILE_NAME).write_bytes(b"{")
+    else:
+        place.write_text("a file")
+    async with opened(database, tmp_path) as store:
+        async with running(store, place) as feed:
+            assert feed.hub.history == await history(database)
+        assert (place / FILE_NAME).exists() is unreadable
