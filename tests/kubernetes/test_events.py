@@ -74,6 +74,15 @@ def test_a_volume_that_is_not_attached_is_the_cause_of_what_is_not_mounted() -> 
     assert explanation([attach, mount], "p", started=True) is None
 
 
+def test_what_explains_nothing_is_no_reason_however_new_it_is() -> None:
+    """A node with too many name servers warns of it for each of its pods, also for those in good order."""
+    mount = event("FailedMount", 0)
+    resolver = event("DNSConfigForming", 5, message="Nameserver limits were exceeded")
+    assert explanation([mount, resolver], "p", started=False) == ("FailedMount", mount.message)
+    assert explanation([resolver], "p", started=False) is None
+    assert [each.reason for each in warnings([mount, resolver], ["p"], beside="", now=NOW)] == ["FailedMount"]
+
+
 def test_a_readiness_probe_that_fails_is_the_reason() -> None:
     running = [p for p in recorded.pods("05-pod-readiness-failing") if p.status.phase == "Running"]
     unready = next(p for p in running if p.metadata.deletion_timestamp is None)

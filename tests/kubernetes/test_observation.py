@@ -73,7 +73,7 @@ def changes(observations: list[Observation]) -> list[Status]:
         ("05-pod-volume-configmap-missing", "pending", "ContainerCreating"),
         ("05-pod-crashloop", "crash_loop_back_off", "CrashLoopBackOff"),
         ("05-pod-oomkilled", "crash_loop_back_off", "CrashLoopBackOff"),
-        ("05-pod-start-error", "pending", "RunContainerError"),
+        ("05-pod-start-error", "crash_loop_back_off", "CrashLoopBackOff"),
         ("05-pod-init-failing", "crash_loop_back_off", "CrashLoopBackOff"),
         ("05-pod-node-evicted", "failed", "Evicted"),
         ("05-pod-deadline-exceeded", "failed", "DeadlineExceeded"),
@@ -148,6 +148,51 @@ def test_a_crash_loop_that_settles_is_running_and_asks_to_be_looked_at_again() -
     late = observe(looping, deployment(), (), [up], now=started.started_at + timedelta(seconds=11))
     assert (early.observed.status, early.recheck_seconds) == ("crash_loop_back_off", 6.0)
     assert (late.observed.status, late.recheck_seconds) == ("running", None)
+
+
+def test_a_program_that_is_not_there_is_in_a_crash_loop_and_does_not_flap() -> None:
+    """Between two back-offs stands the next attempt, `RunContainerError`."""
+    alive = [
+        observation
+        for observation in seen("05-pod-start-error")
+        if not any(pod.deleting for pod in observation.pods)
+    ]
+    assert changes(alive) == ["pending", "crash_loop_back_off"]
+    assert {o.observed.reason for o in alive if o.observed.status != "pending"} == {"CrashLoopBackOff"}
+    assert "no such file" in alive[-1].observed.message
+
+
+def killed_by_its_probe(**status: Any) -> Pod:
+    """The recorded pod whose liveness probe has failed, as it starts again."""
+    again = next(
+        pod for pod in recorded.pods("05-pod-liveness-failing") if observe_pod(pod, "main").restart_count == 1
+    )
+    main = msgspec.structs.replace(again.status.container_statuses[0], ready=False, **status)
+    unready = tuple(
+        msgspec.structs.replace(each, status="False") if each.type == "Ready" else each
+        for each in again.status.conditions
+    )
+    return msgspec.structs.replace(
+        again,
+        status=msgspec.structs.replace(again.status, conditions=unready, container_statuses=(main,)),
+    )
+
+
+def test_who_was_killed_by_a_probe_is_not_said_to_have_completed() -> None:
+    events = recorded.events("05-pod-liveness-failing")
+    told = observe(container(), deployment(), (), [killed_by_its_probe()], events, now=NOW).observed
+    assert (told.status, told.reason) == ("pending", "Unhealthy")
+    assert told.message == "Liveness probe failed; the container was killed"
+    back_off = ContainerState(waiting=Waiting(reason="CrashLoopBackOff", message="back-off 10s"))
+    pod = killed_by_its_probe(state=back_off)
+    told = observe(container(), deployment(), (), [pod], events, now=NOW).observed
+    assert (told.status, told.reason) == ("crash_loop_back_off", "CrashLoopBackOff")
+    assert "Liveness probe failed" in told.message
+    # A kill before it began, and one of another pod, do not explain this end.
+    late = [msgspec.structs.replace(e, last_timestamp=NOW - timedelta(days=1)) for e in events]
+    for others in (late, recorded.events("05-pod-readiness-failing")):
+        told = observe(container(), deployment(), (), [pod], others, now=NOW).observed
+        assert "last exit: Completed, exit code 0" in told.message
 
 
 def looping(exit_code: int, *, init: bool = False) -> Pod:
@@ -235,6 +280,25 @@ def test_running_needs_every_replica() -> None:
     assert two_of_three.message == "2 of 3 replicas are ready"
     all_three = observe(container(replicas=3), deployment(3), (), [*pods, ready_pod("c")], now=NOW).observed
     assert (all_three.status, all_three.ready_replicas) == ("running", 3)
+
+
+def test_running_needs_every_replica_that_was_asked_for_before_the_cluster_shows_it() -> None:
+    one = Observed(status="running", ready_replicas=1)
+    asked = container(replicas=3, generation=2, observed_generation=1, observed=one)
+    seen = observe(asked, deployment(1), (), [ready_pod("a")], now=NOW).observed
+    assert (seen.status, seen.message) == ("pending", "1 of 3 replicas are ready")
+    # Applied, but the watch still shows what was before.
+    newer = Condition("RolledOut", "False", "RollingOut", made_from="d/2")
+    applied = container(
+        replicas=3,
+        generation=2,
+        observed_generation=2,
+        observed=msgspec.structs.replace(one, conditions=(newer,)),
+    )
+    assert observe(applied, deployment(1), (), [ready_pod("a")], now=NOW).observed.status == "pending"
+    # What others set and we leave is what is wanted.
+    left = container(replicas=3, generation=2, observed_generation=2, observed=one)
+    assert observe(left, deployment(1), (), [ready_pod("a")], now=NOW).observed.status == "running"
 
 
 def test_the_shown_pod_is_of_the_newest_replica_set_and_stays() -> None:

@@ -182,6 +182,11 @@ def test_a_held_rollout_says_so_only_while_something_is_kept_back() -> None:
     assert look(deployment(updated=1, paused=True), NEW, subject=held)[0].reason == ""
     scaled = look(deployment(3, updated=1, replicas=1, paused=True), NEW, subject=held)
     assert scaled[1].reason == "RollingOut"
+    # Others may hold it, too, and are not the caller who resumes it.
+    others = with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"})
+    observed, rolled_out = look(others, OLD)
+    assert (observed.status, observed.reason) == ("running", "RolloutPaused")
+    assert "others" in rolled_out.message
 
 
 def test_no_replicas_are_rolled_out_and_what_shall_not_run_has_no_rollout() -> None:

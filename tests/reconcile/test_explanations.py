@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse_server.containers.model import ContainerSpec, Exec, Probe, Probes
 from pilothouse_server.kubernetes.events import list_events
 from pilothouse_server.reconcile.observe import explanations
 from tests.reconcile.world import World
@@ -50,6 +51,24 @@ async def test_a_crash_loop_is_recorded_once_though_it_goes_on(here: World) -> N
         await here.until(lambda row: row.observed.restart_count >= 3)
     assert await lines(here, "web", "BackOff") == 1
     assert await lines(here, "web", "CrashLoopBackOff") == 1
+
+
+async def test_a_program_that_is_not_there_and_one_that_its_probe_kills_are_told_as_such(here: World) -> None:
+    dead = Probe(Exec(("false",)), period_seconds=1, failure_threshold=1)
+    async with here.reconciling():
+        await here.namespace()
+        await here.create("absent", spec=ContainerSpec(command=("/nosuch",)))
+        await here.create("dead", spec=ContainerSpec(probes=Probes(liveness=dead)))
+        row = await here.until(lambda row: row.observed.restart_count >= 3, "absent")
+        assert "no such file" in row.observed.message
+        row = await here.until(lambda row: "Liveness probe failed" in row.observed.message, "dead")
+        assert (row.observed.status, row.observed.reason) == ("crash_loop_back_off", "CrashLoopBackOff")
+    history = await here.rows(
+        "SELECT h.current_status FROM container_status_history AS h JOIN containers AS c ON c.id = h.container_id "
+        "WHERE c.name = 'absent' AND h.previous_status IS DISTINCT FROM h.current_status ORDER BY h.id"
+    )
+    statuses = [line["current_status"] for line in history]
+    assert statuses.count("crash_loop_back_off") == 1, statuses
 
 
 async def test_an_evicted_pod_is_recorded_though_its_successor_runs_already(here: World) -> None:

@@ -56,6 +56,19 @@ async def test_from_a_row_to_running_and_away(here: World) -> None:
     assert await here.rows("SELECT FROM reconcile_work WHERE resource_type = 'container'") == []
 
 
+async def test_a_scale_up_is_not_running_before_all_are_ready(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        asked = await here.update(replicas=3)
+        assert (asked.observed.status, asked.observed.message) == ("pending", "1 of 3 replicas are ready")
+        await here.until(lambda row: row.observed.status == "running" and row.observed.ready_replicas == 3)
+    history = await here.rows("SELECT current_status AS status FROM container_status_history ORDER BY id")
+    # It did not seem to run between.
+    assert [line["status"] for line in history].count("running") == 2, history
+
+
 async def test_stop_and_start_remember_the_replicas(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():

@@ -9,8 +9,9 @@ Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all
 * failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
-* running: as many pods are ready as are wanted, of whatever template. While the newest is not rolled out the reason
-  says so, as the condition `RolledOut` does (`rollout`).
+* running: as many pods are ready as are wanted, of whatever template. What was asked for last counts, also before the
+  cluster shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does
+  (`rollout`).
 
 Pods on their way out do not count. Conditions keep their time of transition while their status stays.
 """
@@ -27,6 +28,7 @@ from pilothouse_server.containers.rollout import (
     HELD_MESSAGE,
     ROLLING_OUT,
     ROLLOUT_HELD,
+    is_outrun,
     newest_of,
     observe_rollout,
     reason_of,
@@ -49,6 +51,7 @@ AVAILABLE = "Available"
 PROGRESSING = "Progressing"
 REPLICA_FAILURE = "ReplicaFailure"
 SUSPENDED = "Suspended"
+REPLICAS_NOT_READY = "ReplicasNotReady"
 AUTOSCALED = "Autoscaled"
 # Conditions that the reconciler sets; an observation carries them over.
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
@@ -166,10 +169,28 @@ def _status(
             if container.replicas == 0
             else ("pending", "Scaling", "", None)
         )
-    if ready >= deployment.spec.replicas:
+    if ready >= _needed(container, deployment):
         refused = _refusal(container)
         return "running", *(refused or ("", "")), None
     return "pending", *_why_pending(container, deployment, living, ready), None
+
+
+def until_all_ready(observed: Observed, needed: int) -> Observed:
+    """Returns what is shown from the moment on that so many replicas are needed, until the cluster has been seen."""
+    if observed.status != "running" or observed.ready_replicas >= needed:
+        return observed
+    reason, message = _not_all_ready(observed.ready_replicas, needed)
+    return msgspec.structs.replace(observed, status="pending", reason=reason, message=message)
+
+
+def _not_all_ready(ready: int, needed: int) -> tuple[str, str]:
+    return REPLICAS_NOT_READY, f"{ready} of {needed} replicas are ready"
+
+
+def _needed(container: Container, deployment: Deployment) -> int:
+    """Returns how many replicas must be ready: those of the cluster, or those that it will have in a moment."""
+    settled = container.observed_generation >= container.generation and not is_outrun(container, deployment)
+    return deployment.spec.replicas if settled else max(deployment.spec.replicas, container.wanted_replicas)
 
 
 def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
@@ -240,7 +261,7 @@ def _why_pending(
     progressing = _find(deployment.status.conditions, PROGRESSING)
     if progressing and progressing.status == "False":
         return progressing.reason, progressing.message
-    return "ReplicasNotReady", f"{ready} of {deployment.spec.replicas} replicas are ready"
+    return _not_all_ready(ready, _needed(container, deployment))
 
 
 def _conditions(
@@ -281,7 +302,7 @@ def _conditions(
 def _explained_before(container: Container, status: Status, reason: str) -> tuple[str, str] | None:
     """Returns what events told, while there are none: they are not asked for again yet, or too old for the cluster."""
     before = container.observed
-    silent = reason in ORDINARY or reason in ("ContainersNotReady", "ReplicasNotReady", ROLLING_OUT)
+    silent = reason in ORDINARY or reason in ("ContainersNotReady", REPLICAS_NOT_READY, ROLLING_OUT)
     if not silent or before.status != status or before.reason not in TOLD_BY_EVENTS:
         return None
     return before.reason, before.message

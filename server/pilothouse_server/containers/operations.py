@@ -22,6 +22,7 @@ import msgspec
 from pilothouse_server.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
+from pilothouse_server.containers.observation import until_all_ready
 from pilothouse_server.containers.surroundings import Needs
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace, Quota
@@ -380,6 +381,10 @@ async def _write(
         status = _STATUS_OF_STATE[wanted.desired_state]
         wanted = msgspec.structs.replace(
             wanted, observed=msgspec.structs.replace(wanted.observed, status=status, reason="", message="")
+        )
+    elif wanted.replicas > stored.replicas:
+        wanted = msgspec.structs.replace(
+            wanted, observed=until_all_ready(wanted.observed, wanted.wanted_replicas)
         )
     written = await repository.update_container(
         transaction, stored, wanted, image_id=image_id, quota=quota, generation=stored.generation + 1

@@ -7,7 +7,7 @@ template do not matter, nor do pods that are ending.
 
 The condition is False while that is not so. Its reason: `ProgressDeadlineExceeded` where the cluster has given up,
 else the cluster's where it makes no pods, else that of the newest pods (ImagePullBackOff, Unschedulable ...), else
-`RolloutHeld` or `RollingOut`.
+`RolloutHeld`, `RolloutPaused` (by others) or `RollingOut`.
 
 Two write it: the worker from the answer to its apply, in the write that says that a generation was dealt with, and
 the observer from its watches, which lag behind. An older view must not call a generation rolled out that it has not
@@ -30,6 +30,8 @@ ROLLING_OUT = "RollingOut"
 ROLLOUT_HELD = "RolloutHeld"
 DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 HELD_MESSAGE = "changes are kept back until it is resumed"
+ROLLOUT_PAUSED = "RolloutPaused"
+PAUSED_MESSAGE = "others have paused the Deployment on the cluster"
 
 REVISION = "deployment.kubernetes.io/revision"
 
@@ -61,6 +63,12 @@ def applied_rollout(container: Container, deployment: Deployment) -> Condition |
     if before is not None and before.made_from == _state(deployment) and container.desired_state == "running":
         return before
     return observe_rollout(container, deployment)
+
+
+def is_outrun(container: Container, deployment: Deployment) -> bool:
+    """Returns whether a newer state of the Deployment is known than the one that is given."""
+    before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
+    return before is not None and _is_newer(before.made_from, deployment)
 
 
 def reason_of(
@@ -114,8 +122,10 @@ def _observed(
     )
     if state.updated_replicas >= wanted and older <= 0 and state.available_replicas >= state.updated_replicas:
         return Condition(ROLLED_OUT, "True", ROLLED_OUT)
-    if deployment.spec.paused and container.hold_rollout and state.replicas > state.updated_replicas:
-        return _not_yet(ROLLOUT_HELD, HELD_MESSAGE)
+    if deployment.spec.paused and state.replicas > state.updated_replicas:
+        if container.hold_rollout:
+            return _not_yet(ROLLOUT_HELD, HELD_MESSAGE)
+        return _not_yet(ROLLOUT_PAUSED, PAUSED_MESSAGE)
     why = _of_newest(pods, newest if _is_of(newest, deployment) else None)
     if late := _find(state.conditions, "Progressing", "False"):
         message = f"{late.message} {why[0]}: {why[1]}" if why else late.message

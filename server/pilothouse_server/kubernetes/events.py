@@ -12,6 +12,7 @@ those of the uid that spoke last are of interest; pods are known by their uid.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -26,10 +27,26 @@ MESSAGE_LIMIT = 4096
 WARNING = "Warning"
 _AT_ONCE = 8
 _BEGIN = datetime.min.replace(tzinfo=UTC)
+UNHEALTHY = "Unhealthy"
+# What keeps a pod that has a node from starting.
+_OBSTACLES = frozenset({
+    "FailedAttachVolume", "FailedMapVolume", "FailedMount", "FailedCreatePodContainer", "FailedCreatePodSandBox",
+    "FailedPodSandBoxStatus", "FailedPrepareDynamicResources", "FailedSync", "NetworkNotReady", "NodeNotReady",
+})  # fmt: skip
 # Reasons of a status that only events explain.
-TOLD_BY_EVENTS = frozenset({"FailedAttachVolume", "FailedMount", "FailedCreatePodSandBox", "Unhealthy"})
-# What a container's state says in the same words.
-_STATED = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull"})
+TOLD_BY_EVENTS = _OBSTACLES | {UNHEALTHY}
+# Warnings that the history holds. Others are about the node or hold for pods in good order, too: too many name servers,
+# variables whose names a shell cannot read. They say nothing of what becomes of the container.
+_EXPLAINING = TOLD_BY_EVENTS | {
+    "BackOff", "DeadlineExceeded", "Evicted", "ExceededGracePeriod", "FailedBinding", "FailedCreate", "FailedKillPod",
+    "FailedPostStartHook", "FailedPreStopHook", "FailedScheduling", "FailedToRetrieveImagePullSecret",
+    "FailedValidation", "FileSystemResizeFailed", "NodeAffinity", "OOMKilling", "Preempting", "ProvisioningFailed",
+    "UnexpectedAdmissionError", "VolumeResizeFailed",
+}  # fmt: skip
+# As a kubelet says that it kills; the back-off and the restart follow.
+_KILLED = re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe")
+# Its times are whole seconds.
+_SECOND = timedelta(seconds=1)
 # What ends what a warning says of a pod.
 _ENDED_BY = {
     "FailedScheduling": "Scheduled",
@@ -114,7 +131,8 @@ def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[st
     """Returns reason and message of the warning that says why a pod is not ready; None where none does.
 
     A pod that has `started` is not ready for what its probes find; what stood in its way before is over. Of one that
-    has not, a volume that cannot be attached is the cause and all later complaints of the kubelet are its effects.
+    has not, a volume that cannot be attached is the cause and all later complaints of the kubelet are its effects. What
+    is no obstacle explains nothing, however new it is.
     """
     mine = sorted(
         (event for event in events if event.involved_object.uid == uid),
@@ -122,15 +140,51 @@ def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[st
         reverse=True,
     )
     if started:
-        found = next((event for event in mine if event.reason == "Unhealthy"), None)
+        found = next((event for event in mine if event.reason == UNHEALTHY), None)
     else:
         attaching = next(
             (e for e in mine if e.reason in ("FailedAttachVolume", "SuccessfulAttachVolume")), None
         )
-        found = next((event for event in mine if event.type == WARNING), None)
+        found = next((event for event in mine if event.type == WARNING and event.reason in _OBSTACLES), None)
         if attaching is not None and attaching.type == WARNING:
             found = attaching
     return (found.reason, found.message.strip()) if found is not None else None
+
+
+def failed_probe(
+    events: Iterable[Event], uid: str, container: str, began: datetime | None, ended: datetime
+) -> str | None:
+    """Returns what a probe found for which a container of a pod was killed between two moments; None where none was."""
+    mine = [event for event in events if event.involved_object.uid == uid and event.time is not None]
+    kill = next(
+        (
+            found
+            for event in mine
+            if (found := _KILLED.match(event.message)) is not None
+            and found["container"] == container
+            and (began or _BEGIN) <= (event.time or _BEGIN) <= ended + _SECOND
+        ),
+        None,
+    )
+    if kill is None:
+        return None
+    words = f"{kill['probe'].capitalize()} probe failed"
+    told = max(
+        (
+            e
+            for e in mine
+            if e.reason == UNHEALTHY and e.message.startswith(words) and _is_about(e, container)
+        ),
+        key=lambda event: event.time or _BEGIN,
+        default=None,
+    )
+    detail = told.message.removeprefix(words).strip(": \n") if told is not None else ""
+    return f"{words}{f': {detail}' if detail else ''}; the container was killed"
+
+
+def _is_about(event: Event, container: str) -> bool:
+    path = event.involved_object.field_path
+    return not path or path.endswith(f"{{{container}}}")
 
 
 def warnings(
@@ -138,7 +192,8 @@ def warnings(
 ) -> tuple[Warned, ...]:
     """Returns the newest warning of each reason about objects of these uids, by reason: what the history shall hold.
 
-    Left out is `beside`, the reason that the status itself has, what a state says in the same words, and what is over.
+    Left out is `beside`, the reason that the status itself has, what a state says in the same words, what is over, and
+    what explains nothing.
     """
     uids, found = set(uids), dict[str, Event]()
     mine = [event for event in events if event.involved_object.uid in uids]
@@ -151,7 +206,7 @@ def warnings(
         ended = last.get((event.involved_object.uid, _ENDED_BY.get(event.reason, "")))
         if (
             event.type == WARNING
-            and event.reason not in _STATED | {beside, ""}
+            and event.reason in _EXPLAINING - {beside}
             and now - time < _FRESH
             and (ended is None or ended < time)
         ):

@@ -84,10 +84,15 @@ class PodTemplate(KubernetesObject, frozen=True, rename="camel"):
     """Only its metadata is read."""
 
 
+class LabelSelector(Partial, frozen=True, rename="camel"):
+    match_labels: dict[str, str] | None = None
+
+
 class DeploymentSpec(Partial, frozen=True, rename="camel"):
     # The API defaults it to 1; a written 0 is sent as 0.
     replicas: int = 1
     paused: bool = False
+    selector: LabelSelector = LabelSelector()
     template: PodTemplate = PodTemplate()
 
 
@@ -104,14 +109,25 @@ class Deployment(KubernetesObject, frozen=True, rename="camel"):
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentState = DeploymentState()
 
+    @property
+    def selected(self) -> dict[str, str]:
+        """The labels of the pods that are its own."""
+        return self.spec.selector.match_labels or {}
+
 
 class ServiceSpec(Partial, frozen=True, rename="camel"):
     type: str = ""
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
+    selector: dict[str, str] | None = None
 
 
 class Service(KubernetesObject, frozen=True, rename="camel"):
     spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def selected(self) -> dict[str, str]:
+        """The labels of the pods that it leads to."""
+        return self.spec.selector or {}
 
     @property
     def headless(self) -> bool:
@@ -213,6 +229,8 @@ class ObjectReference(Partial, frozen=True, rename="camel"):
     namespace: str = ""
     name: str = ""
     uid: str = ""
+    # Which part of it: `spec.containers{main}`.
+    field_path: str = ""
 
 
 class EventSeries(Partial, frozen=True, rename="camel"):

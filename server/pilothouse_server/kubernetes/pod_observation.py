@@ -5,6 +5,9 @@ own `status.reason` (Evicted, DeadlineExceeded) -> an init container that waits 
 `state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> a node that is lost ->
 events (a volume that cannot be attached or mounted, and what a probe finds, are in events only). A deletion in
 progress overrides them all. A pod in good order has no reason.
+
+A program that a probe has killed ends as one that was asked to: `Completed`, exit code 0. That it was killed, and why,
+stands in events only, and is put in the place of that end.
 """
 
 from __future__ import annotations
@@ -14,8 +17,15 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.kubernetes.events import explanation
-from pilothouse_server.kubernetes.objects import ContainerStatus, Event, ObjectCondition, Pod, Terminated
+from pilothouse_server.kubernetes.events import UNHEALTHY, explanation, failed_probe
+from pilothouse_server.kubernetes.objects import (
+    ContainerState,
+    ContainerStatus,
+    Event,
+    ObjectCondition,
+    Pod,
+    Terminated,
+)
 
 CRASH_LOOP = "CrashLoopBackOff"
 NODE_NOT_READY = "NodeNotReady"
@@ -23,6 +33,11 @@ NODE_NOT_READY = "NodeNotReady"
 Reason = tuple[str, str]
 # Reasons to wait that are the ordinary way to a running pod.
 ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
+START_ERROR = "StartError"
+# An attempt to start that failed. The back-off follows within seconds, and such attempts come between two of them.
+_FAILED_ATTEMPTS = frozenset({"RunContainerError", START_ERROR, "PostStartHookError"})
+# Ends of which the exit code says nothing.
+_EXPLAINED_ENDS = frozenset({START_ERROR, UNHEALTHY})
 
 
 class PodObservation(msgspec.Struct, frozen=True, gc=False):
@@ -111,11 +126,12 @@ def waits_without_saying_why(pod: Pod) -> bool:
 
 def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> Reason:
     """Returns why a pod is not ready: the first that says something, in the order of this module's docstring."""
-    status = pod.status
+    status, events = pod.status, tuple(events)
+    containers = tuple(_with_probes(each, pod.metadata.uid, events) for each in status.container_statuses)
     found = (
         ((status.reason, status.message) if status.reason else None)
         or _of_init_containers(status.init_container_statuses)
-        or _of_containers(status.container_statuses, ready=ready)
+        or _of_containers(containers, ready=ready)
         or _of_scheduling(status.conditions)
         or _of_node(pod)
     )
@@ -138,6 +154,25 @@ def _of_containers(statuses: Iterable[ContainerStatus], *, ready: bool) -> Reaso
     return next((found for find in finders for status in statuses if (found := find(status))), None)
 
 
+def _with_probes(container: ContainerStatus, uid: str, events: tuple[Event, ...]) -> ContainerStatus:
+    """Returns the status with the probe's words for the ends that a probe brought about."""
+    if not events:
+        return container
+
+    def told(state: ContainerState) -> ContainerState:
+        ended = state.terminated
+        if ended is None or ended.finished_at is None:
+            return state
+        why = failed_probe(events, uid, container.name, ended.started_at, ended.finished_at)
+        if why is None:
+            return state
+        return ContainerState(terminated=msgspec.structs.replace(ended, reason=UNHEALTHY, message=why))
+
+    return msgspec.structs.replace(
+        container, state=told(container.state), last_state=told(container.last_state)
+    )
+
+
 def _of_scheduling(conditions: Iterable[ObjectCondition]) -> Reason | None:
     scheduled = next((each for each in conditions if each.type == "PodScheduled"), None)
     if scheduled is None or scheduled.status != "False":
@@ -155,8 +190,10 @@ def _waiting(container: ContainerStatus) -> Reason | None:
     waiting = container.state.waiting
     if waiting is None or waiting.reason in ORDINARY:
         return None
-    message = waiting.message
-    if last := container.last_state.terminated:
+    message, last = waiting.message, container.last_state.terminated
+    if last and container.restart_count > 0 and waiting.reason in _FAILED_ATTEMPTS:
+        return CRASH_LOOP, _ended_again(container, last)
+    if last:
         message = f"{message}; last exit: {_exit(last)}" if message else f"last exit: {_exit(last)}"
     return waiting.reason, message
 
@@ -168,7 +205,7 @@ def _terminated(container: ContainerStatus) -> Reason | None:
     # Restarted once and ended again: the back-off that follows within moments is shown now, or the status would flap.
     # It follows a program that ends well, too: it is to run always.
     if container.restart_count > 0 and not container.ready and container.last_state.terminated:
-        return CRASH_LOOP, f"container {container.name} ended again; last exit: {_exit(ended)}"
+        return CRASH_LOOP, _ended_again(container, ended)
     return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
 
 
@@ -191,8 +228,13 @@ def _node_lost(pod: Pod) -> bool:
     return bool(pod.spec.node_name) and ready is not None and ready.status == "False" and not ready.reason
 
 
+def _ended_again(container: ContainerStatus, ended: Terminated) -> str:
+    return f"container {container.name} ended again; last exit: {_exit(ended)}"
+
+
 def _exit(ended: Terminated) -> str:
-    return f"{ended.reason or 'Terminated'}, exit code {ended.exit_code}"
+    words = f"{ended.reason or 'Terminated'}, exit code {ended.exit_code}"
+    return f"{words}: {ended.message}" if ended.reason in _EXPLAINED_ENDS and ended.message else words
 
 
 def _unready(

@@ -15,7 +15,7 @@ from typing import ClassVar
 import msgspec
 
 from pilothouse_server.containers.model import Container, Observed
-from pilothouse_server.containers.observation import observe
+from pilothouse_server.containers.observation import observe, until_all_ready
 from pilothouse_server.containers.rollout import applied_rollout
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
@@ -266,6 +266,7 @@ def _with_rollout(
     container: Container, observed: Observed, deployment: Deployment, now: datetime
 ) -> Observed:
     """Shown with the generation that was dealt with, or that would seem rolled out until the observer sees it."""
+    observed = until_all_ready(observed, deployment.spec.replicas)
     rollout = applied_rollout(container, deployment)
     if rollout is None:
         return observed
