@@ -56,6 +56,30 @@ def test_what_is_taken_out_leaves_nothing_empty_and_the_object_alone() -> None:
     assert "env" not in without["spec"]["containers"][0]
 
 
+def test_a_field_is_a_managers_where_its_apply_holds_it() -> None:
+    fields: dict[str, Any] = {
+        "f:spec": {
+            "f:paused": {},
+            "f:template": {"f:spec": {"f:containers": {'k:{"name":"main"}': {".": {}, "f:image": {}}}}},
+        }
+    }
+    entries = [{"manager": "us", "operation": "Apply", "fieldsV1": fields}]
+    entries.append({"manager": "us", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}})
+    containers = [{"name": "other", "image": "a"}, {"name": "main", "image": "b", "tty": True}]
+    spec = {"paused": True, "replicas": 1, "template": {"spec": {"containers": containers}}}
+    live = {"metadata": {"managedFields": entries}, "spec": spec}
+    of_main = '.spec.template.spec.containers[name="main"]'
+    assert all(field_paths.is_owned(live, path, "us") for path in (".spec.paused", f"{of_main}.image"))
+    others = (
+        ".spec.replicas",
+        f"{of_main}.tty",
+        '.spec.template.spec.containers[name="other"].image',
+        ".spec.x",
+    )
+    assert not any(field_paths.is_owned(live, path, "us") for path in others)
+    assert not field_paths.is_owned(live, ".spec.paused", "them")
+
+
 def test_only_what_is_said_is_compared() -> None:
     said = {
         "spec": {

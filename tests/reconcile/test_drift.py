@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers.model import Container, EnvVar, Port, Resources
+from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.client import ClusterClient, Page
@@ -20,6 +21,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
     ScaleTarget,
 )
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.values.resources import Condition
 from tests.kubernetes.containers import replicas_of
 from tests.reconcile.world import World
@@ -158,11 +160,74 @@ async def test_a_person_scales(here: World, policy: Any) -> None:
             assert row.generation > before.generation
             assert drifted(row).status == "False"
         else:
-            row = await here.until(lambda row: drifted(row).status == "True")
-            assert row.replicas == 1
+            kept = "True" if policy == "report" else "False"
+            row = await here.until(lambda row: "replicas" in drifted(row).message)
+            assert (row.replicas, drifted(row).status) == (1, kept)
             assert ".spec.replicas (3 in place of 1) by 'meddler'" in drifted(row).message
-        await here.until(lambda row: row.observed.ready_replicas == 3)
-        assert await replicas_of(client) == 3
+        left = 1 if policy == "repair" else 3
+        await here.until(lambda row: row.observed.ready_replicas == left)
+        assert await replicas_of(client) == left
+
+
+@pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
+async def test_a_rollout_that_others_hold_or_release(here: World, policy: Any) -> None:
+    client = await here.connect("local")
+
+    async def image_and_paused() -> tuple[str, bool]:
+        spec = (await client.read(DEPLOYMENTS, "shop", "web"))["spec"]
+        return spec["template"]["spec"]["containers"][0]["image"], bool(spec.get("paused"))
+
+    async with here.reconciling():
+        before = await running(here, drift_policy=policy)
+        # As `kubectl rollout pause` does.
+        await here.meddle({"spec": {"paused": True}})
+        if policy == "adopt":
+            row = await here.until(lambda row: row.hold_rollout and not row.reconciling)
+            assert row.generation > before.generation
+            await here.until(lambda row: any(c.type == "RolloutHeld" for c in row.observed.conditions))
+            # `resume` undoes it.
+            await here.move(resume_container)
+            await here.until(lambda row: not row.hold_rollout and not row.reconciling)
+        else:
+            row = await here.until(lambda row: "paused" in drifted(row).message)
+            assert "Deployment web .spec.paused by 'meddler'" in drifted(row).message
+            assert drifted(row).status == ("True" if policy == "report" else "False")
+            assert not row.hold_rollout
+        await here.update(image="nginx:1.28")
+        await poll_until(image_and_paused, lambda found: found == ("nginx:1.28", policy == "report"))
+
+
+@pytest.mark.parametrize("policy", ["repair", "report"])
+async def test_a_label_that_finds_our_objects_again_is_put_back(here: World, policy: Any) -> None:
+    client = await here.connect("local")
+    ports = (Port(container_port=80, service_name="web", service_port=80),)
+    service = "/api/v1/namespaces/shop/services/web"
+
+    async def labels(uid: str, taken: Any) -> None:
+        for path in ("/apis/apps/v1/namespaces/shop/deployments/web", service):
+            await here.patch_as("meddler", path, {"metadata": {"labels": {CONTAINER_UID: taken}}})
+        for resource in (DEPLOYMENTS, SERVICES):
+
+            async def label(resource: Resource[Any] = resource) -> str:
+                found = await client.get(resource, "shop", "web")
+                return str(found.metadata.label(CONTAINER_UID))
+
+            await poll_until(label, lambda found: found == uid)
+
+    async with here.reconciling():
+        row = await running(here, drift_policy=policy, ports=ports)
+        deployment = await client.get(DEPLOYMENTS, "shop", "web")
+        for taken in (None, "somebodys"):
+            await labels(row.uid, taken)
+            row = await here.running()
+            assert {c.type: c.status for c in row.observed.conditions}["Applied"] == "True"
+        again = await client.get(DEPLOYMENTS, "shop", "web")
+        assert again.metadata.uid == deployment.metadata.uid
+        # Nor are they left behind where their label is gone when they are deleted.
+        await here.patch_as("meddler", service, {"metadata": {"labels": {CONTAINER_UID: None}}})
+        await here.delete()
+        await poll_until(lambda: client.find(SERVICES, "shop", "web"), lambda found: found is None)
+        await poll_until(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
 
 
 @pytest.mark.parametrize(("policy", "left"), [("repair", 0), ("adopt", 0), ("report", 2)])
@@ -206,6 +271,34 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         assert await replicas_of(client) == 4
         # Nor was it gone meanwhile.
         assert next(c for c in row.observed.conditions if c.type == "Autoscaled").status == "True"
+
+
+async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
+    client = await here.connect("local")
+    spec = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        "maxReplicas": 5,
+    }
+    metadata = {"name": "scaler", "namespace": "shop"}
+    kind = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler"}
+    path = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/scaler"
+
+    def autoscaled(row: Container) -> str:
+        return {c.type: c.status for c in row.observed.conditions}.get("Autoscaled", "")
+
+    async with here.reconciling():
+        await running(here)
+        await here.apply_as("somebody", path, {**kind, "metadata": metadata, "spec": spec})
+        await here.meddle({"spec": {"replicas": 3}})
+        await here.until(lambda row: row.replicas == 3 and autoscaled(row) == "True")
+        there = await client.get(HORIZONTAL_POD_AUTOSCALERS, "shop", "scaler")
+        await client.delete(HORIZONTAL_POD_AUTOSCALERS, "shop", "scaler", uid=there.metadata.uid)
+        row = await here.until(lambda row: autoscaled(row) == "False")
+        # Its number stays what is wanted, and is held from now on.
+        assert row.replicas == 3
+        await here.meddle({"spec": {"replicas": 1}})
+        await here.until(lambda row: "replicas" in drifted(row).message)
+        await poll_until(lambda: replicas_of(client), lambda found: found == 3)
 
 
 def _autoscaled(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

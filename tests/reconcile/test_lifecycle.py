@@ -158,11 +158,11 @@ async def test_services_follow_the_ports(here: World) -> None:
         assert [port["port"] for port in service["spec"]["ports"]] == [8080]
 
 
-async def test_an_autoscaler_is_not_fought(here: World) -> None:
+async def test_who_scales_is_not_fought_where_it_is_merely_reported(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
-        await here.create()
+        await here.create(drift_policy="report")
         await here.running()
         await client.set_scale(DEPLOYMENTS, "shop", "web", 4)
         await here.until(lambda row: row.observed.ready_replicas == 4)

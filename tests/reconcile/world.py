@@ -56,6 +56,7 @@ QUICK = ReconcilerSettings(
     health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
     sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
     usage_period_seconds=0.3,
+    autoscalers_period_seconds=0.3,
     clusters_period_seconds=0.1,
     lease_seconds=3.0,
 )
@@ -206,8 +207,11 @@ class World:
 
     async def meddle(self, patch: dict[str, Any], name: str = "web") -> None:
         """Somebody else patches a Deployment of ours."""
-        path = f"/apis/apps/v1/namespaces/shop/deployments/{name}"
-        await self._patch("meddler", path, patch, "application/strategic-merge-patch+json")
+        await self.patch_as("meddler", f"/apis/apps/v1/namespaces/shop/deployments/{name}", patch)
+
+    async def patch_as(self, manager: str, path: str, patch: dict[str, Any]) -> None:
+        """Somebody else patches an object, as kubectl does."""
+        await self._patch(manager, path, patch, "application/strategic-merge-patch+json")
 
     async def end_pod(self, name: str, reason: str, message: str) -> None:
         """The kubelet ends a pod for good, as when its node is short of something."""

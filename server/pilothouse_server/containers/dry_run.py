@@ -17,19 +17,30 @@ from pilothouse_server.kubernetes.objects import (
     SERVICE_ACCOUNTS,
     SERVICES,
     Deployment,
-    KubernetesObject,
     Manifest,
+    Service,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.namespaces.dry_run import refuse_taken_name
+from pilothouse_server.namespaces.model import Namespace
 
 
-async def check_on_cluster(connect: Connect, container: Container) -> None:
+async def check_on_cluster(connect: Connect, container: Container, home: Namespace | None = None) -> None:
     """Have the container's cluster try it out, or its deletion if it is being deleted, and change nothing.
 
-    Raises as `tried`.
+    `home`: its namespace, to be looked at too: nothing is made where the Kubernetes namespace is somebody's. Raises as
+    `tried`.
     """
-    dry_run = dry_run_container if container.deletion_requested_at is None else dry_run_container_deletion
-    await tried(connect, container.cluster_name, lambda client: dry_run(client, container))
+
+    async def trial(client: ClusterClient) -> None:
+        if container.deletion_requested_at is None:
+            if home is not None:
+                await refuse_taken_name(client, home)
+            await dry_run_container(client, container)
+        else:
+            await dry_run_container_deletion(client, container)
+
+    await tried(connect, container.cluster_name, trial)
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:
@@ -62,7 +73,7 @@ async def dry_run_container_deletion(client: ClusterClient, container: Container
     for service in (await client.list(SERVICES, where, label_selector=selector)).items:
         await dry_run_deletion(client, SERVICES, service)
     found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
-    if found is not None and found.metadata.label(CONTAINER_UID) == container.uid:
+    if found is not None and manifests.is_ours(container, found):
         await dry_run_deletion(client, DEPLOYMENTS, found)
 
 
@@ -83,10 +94,10 @@ async def _dry_run_scale(client: ClusterClient, container: Container, found: Dep
         await client.set_scale(DEPLOYMENTS, *where, wanted, dry_run=True)
 
 
-def _check_ours(container: Container, kind: str, found: KubernetesObject | None) -> None:
+def _check_ours(container: Container, kind: str, found: Deployment | Service | None) -> None:
     if found is None or container.spec.taken_over is not None:
         return
-    if found.metadata.label(CONTAINER_UID) != container.uid:
+    if not manifests.is_ours(container, found):
         raise Conflict(
             f"{kind} {found.metadata.namespace}/{found.metadata.name} exists and does not belong to this container",
             status_reason=NAME_TAKEN,

@@ -23,7 +23,7 @@ from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT, key_of
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.containers.pod_manifests import pod_spec
-from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.objects import Deployment, Manifest, Service
 from pilothouse_server.kubernetes.ownership import (
     CONTAINER_UID,
     DOMAIN,
@@ -91,8 +91,8 @@ def deployment(
             "spec": pod_spec(container),
         },
     }
-    if container.hold_rollout if paused is None else paused:
-        spec[PAUSED] = True
+    # Said also where it is false: a field that we leave out is others' to set.
+    spec[PAUSED] = container.hold_rollout if paused is None else paused
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -136,6 +136,15 @@ def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
         },
         "spec": spec,
     }
+
+
+def is_ours(container: Container, found: Deployment | Service) -> bool:
+    """Returns whether a Deployment or a Service was made for the container.
+
+    Others may take our label away. What a Deployment selects cannot be changed, and no other selects pods of this uid.
+    """
+    own = {CONTAINER_UID: container.uid}
+    return found.metadata.label(CONTAINER_UID) == container.uid or found.selected == own
 
 
 def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:

@@ -26,8 +26,9 @@ from pilothouse_server.values.image_reference import ImageReference
 
 ADOPTED = "Adopted"
 # The part of a container that is taken over; all else is as stored.
-_FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec")
+_FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec", "hold_rollout")
 _POD = ".spec.template.spec"
+_PAUSED = f".spec.{manifests.PAUSED}"
 _METADATA = re.compile(r"(?:\.spec\.template)?\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
 
 
@@ -41,8 +42,9 @@ def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Contain
 
 def is_adopted(container: Container, live: Manifest, path: str) -> bool:
     """Whether what is wanted says the same of a field as the cluster does."""
-    said = field_paths.value_at(manifests.deployment(container), path)
-    return bool(said == field_paths.value_at(live, path))
+    said, there = (field_paths.value_at(each, path) for each in (manifests.deployment(container), live))
+    # The API does not write what is false.
+    return said == there if path != _PAUSED else bool(said) == bool(there)
 
 
 async def store(transaction: Transaction, stored: Container, there: Container, words: str) -> Container:
@@ -76,6 +78,8 @@ async def store(transaction: Transaction, stored: Container, there: Container, w
 def _adopt(container: Container, there: Container, live: Manifest, path: str) -> Container:
     if found := _METADATA.fullmatch(path):
         return _adopt_key(container, live, path, found["map"], found["key"])
+    if path == _PAUSED:
+        return msgspec.structs.replace(container, hold_rollout=there.hold_rollout)
     if not path.startswith(_POD):
         return container
     value = adoptable(path.removeprefix(_POD), container.spec.pod_container_name)

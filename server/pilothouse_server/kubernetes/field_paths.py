@@ -59,6 +59,39 @@ def value_at(document: Any, path: str) -> Any:
     return document
 
 
+def is_owned(live: Manifest, path: str, manager: str) -> bool:
+    """Whether a manager has applied a field of an object as it is now, perhaps beside others."""
+    steps = find(live, path)
+    if steps is None:
+        return False
+    return any(
+        _holds(entry.get("fieldsV1") or {}, live, steps)
+        for entry in live["metadata"].get("managedFields") or ()
+        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply")
+    )
+
+
+def _holds(fields: Any, document: Any, steps: list[Step]) -> bool:
+    """Whether a set of fields, as `managedFields` writes it, has what the steps lead to."""
+    for step in steps:
+        document = document[step]
+        if isinstance(step, str):
+            fields = fields.get(f"f:{step}")
+        else:
+            fields = next((inner for key, inner in fields.items() if _is_item(key, document)), None)
+        if fields is None:
+            return False
+    return True
+
+
+def _is_item(key: str, item: Any) -> bool:
+    """Whether a key of a list, `k:{"name":"main"}`, is an item's."""
+    if not key.startswith("k:") or not isinstance(item, dict):
+        return False
+    identity: dict[str, Any] = msgspec.json.decode(key[2:])
+    return all(item.get(name) == value for name, value in identity.items())
+
+
 def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
     """A copy that says nothing of these fields. What is empty afterwards goes too: it would be a statement."""
     left = deepcopy(manifest)

@@ -10,7 +10,11 @@ from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
 from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
-from pilothouse_server.namespaces.manifests import namespace_manifest, released_namespace_manifest
+from pilothouse_server.namespaces.manifests import (
+    namespace_manifest,
+    released_namespace_manifest,
+    taken_words,
+)
 from pilothouse_server.namespaces.model import Namespace
 
 
@@ -41,14 +45,17 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
 
 async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:
     """Returns the Kubernetes namespace as it would be, whole."""
-    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
-    ours = found is None or found.metadata.label(NAMESPACE_UID) == namespace.uid
-    if not ours and not namespace.adopted:
-        raise Conflict(
-            f"the Kubernetes namespace {namespace.kubernetes_name} exists and is not managed by Pilothouse",
-            status_reason=NAME_TAKEN,
-        )
+    await refuse_taken_name(client, namespace)
     return await client.dry_run(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
+
+
+async def refuse_taken_name(client: ClusterClient, namespace: Namespace) -> None:
+    """Raises Conflict `NameTaken` where the Kubernetes namespace is somebody's, and is not to be taken over."""
+    if namespace.adopted:
+        return
+    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    if found is not None and found.metadata.label(NAMESPACE_UID) != namespace.uid:
+        raise Conflict(taken_words(namespace), status_reason=NAME_TAKEN)
 
 
 async def dry_run_namespace_deletion(client: ClusterClient, namespace: Namespace) -> None:

@@ -37,3 +37,11 @@ def namespace_manifest(value: Namespace) -> Manifest:
 def released_namespace_manifest(value: Namespace) -> Manifest:
     """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
+
+
+def taken_words(value: Namespace) -> str:
+    """What is said where the Kubernetes namespace is somebody's."""
+    return (
+        f"the Kubernetes namespace {value.kubernetes_name} exists and is not managed by Pilothouse; "
+        "an administrator may take it over by asking for its adoption"
+    )

@@ -17,6 +17,7 @@ from pilothouse_server.clusters.operations import deregistration
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.reconcile.observe.autoscalers import Autoscalers
 from pilothouse_server.reconcile.observe.claim_observer import ClaimObserver, ClaimObserverSettings
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import (
@@ -54,6 +55,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
     usage_period_seconds: float = 10.0
+    autoscalers_period_seconds: float = 60.0
     clusters_period_seconds: float = 2.0
     lease_seconds: float = LEASE_SECONDS
 
@@ -154,6 +156,8 @@ class Reconciler:
             for observer in observers:
                 group.create_task(observer.run(), name=f"observe {observer.subject} of {name}")
             group.create_task(Sweep(containers, settings.sweep).run(), name=f"sweep {name}")
+            autoscalers = Autoscalers(cluster, settings.autoscalers_period_seconds)
+            group.create_task(autoscalers.run(), name=f"autoscalers of {name}")
             if self._usage_sink is not None:
                 usage = UsageCollector(containers, self._usage_sink, settings.usage_period_seconds)
                 group.create_task(usage.run(), name=f"usage {name}")

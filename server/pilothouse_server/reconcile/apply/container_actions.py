@@ -110,7 +110,7 @@ async def apply(client: LeasedClient, container: Container) -> ContainerProgress
 def _drift(container: Container, deployment: Deployment | None) -> Drift:
     settled = container.observed_generation >= container.generation
     if container.imported and deployment is not None:
-        if not _is_ours(container, deployment):
+        if deployment.metadata.label(CONTAINER_UID) != container.uid:
             return Drift(container, policy="report", settled=True)
         # As imported: nobody has asked for anything since.
         settled = settled or container.generation == 1
@@ -123,10 +123,18 @@ async def delete(
     """Deletes the container's objects; `gone` once there is none. Raises ClusterError, LeaseLost."""
     namespace = container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
-    for service in await client.list(SERVICES, namespace, selector):
-        await client.delete(SERVICES, namespace, service.metadata.name, uid=service.metadata.uid)
+    services = {
+        service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)
+    }
+    for manifest in manifests.services(container):
+        name = manifest["metadata"]["name"]
+        found = None if name in services else await client.find(SERVICES, namespace, name)
+        if found is not None and manifests.is_ours(container, found):
+            services[name] = found
+    for name, service in services.items():
+        await client.delete(SERVICES, namespace, name, uid=service.metadata.uid)
     deployment = await client.find(DEPLOYMENTS, namespace, container.kubernetes_name)
-    if deployment is not None and _is_ours(container, deployment):
+    if deployment is not None and manifests.is_ours(container, deployment):
         if deployment.metadata.deletion_timestamp is None:
             await client.delete(
                 DEPLOYMENTS, namespace, container.kubernetes_name, uid=deployment.metadata.uid
@@ -224,10 +232,6 @@ def _checked(candidate: Container) -> Container | None:
         return None
 
 
-def _is_ours(container: Container, found: KubernetesObject) -> bool:
-    return found.metadata.label(CONTAINER_UID) == container.uid
-
-
 def _is_imported(container: Container, found: KubernetesObject) -> bool:
     """Returns whether it is the very Deployment that was imported, and nobody's yet."""
     taken_over = container.spec.taken_over
@@ -242,8 +246,8 @@ def _check_service_ours(container: Container, found: Service) -> None:
         _check_ours(container, "Service", found)
 
 
-def _check_ours(container: Container, kind: str, found: KubernetesObject) -> None:
-    if not _is_ours(container, found) and not _is_imported(container, found):
+def _check_ours(container: Container, kind: str, found: Deployment | Service) -> None:
+    if not manifests.is_ours(container, found) and not _is_imported(container, found):
         where = f"{container.kubernetes_namespace}/{found.metadata.name}"
         raise Conflict(
             f"{kind} {where} exists and does not belong to this container", status_reason=NAME_TAKEN

@@ -8,11 +8,15 @@ word, so where nothing new is asked for, a dry run is compared with what is ther
     REPORT  applies the rest, and says whose the others are
     ADOPT   as REPORT; what the model can express becomes what is wanted
 
-A field that is left to others is left out of the apply. It is not given up by that: who set it owns it already.
+A field that is left to others is left out of the apply. It is not given up by that: who set it owns it already. What
+was adopted is ours as well as theirs, and the caller's to change. Keys of the platform's own are left to nobody: by
+them it finds its objects again.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -21,7 +25,7 @@ from pilothouse_server.containers.model import Container, DriftPolicy
 from pilothouse_server.containers.observation import DRIFTED
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
-from pilothouse_server.kubernetes.errors import Conflict
+from pilothouse_server.kubernetes.errors import Conflict, FieldConflict
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 from pilothouse_server.kubernetes.ownership import DOMAIN
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -29,6 +33,7 @@ from pilothouse_server.values.resources import Condition
 
 REPAIRED = "Repaired"
 ADOPTED = "Adopted"
+_PLATFORMS = re.compile(rf"\.(labels|annotations)\.{re.escape(DOMAIN)}/")
 # The API returns all conflicts at once, but others go on writing.
 ROUNDS = 3
 
@@ -70,7 +75,7 @@ class Drift:
         except Conflict as conflict:
             if not conflict.fields:
                 raise
-            self.repaired += _differences(manifest, conflict)
+            self.repaired += _differences(manifest, conflict.fields)
             return await client.apply(resource, manifest, force=True)
 
     def condition(self) -> Condition:
@@ -99,32 +104,51 @@ class Drift:
     async def _apply_the_rest(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
     ) -> T:
-        ours, after = await self._without_contested(client, resource, manifest)
+        ours, after, force = await self._without_contested(client, resource, manifest)
         if self.settled and present:
             metadata = manifest["metadata"]
             before = await client.read(resource, metadata.get("namespace"), metadata["name"])
             changed = [
-                path for path in field_paths.differing(ours, before, after) if f"{DOMAIN}/" not in path
+                path for path in field_paths.differing(ours, before, after) if not _PLATFORMS.search(path)
             ]
             manager = last_foreign_manager(before)
             self.kept += [Difference(manifest["kind"], metadata["name"], path, manager) for path in changed]
             ours = field_paths.without(ours, changed)
-        return await client.apply(resource, ours)
+        return await client.apply(resource, ours, force=force)
 
     async def _without_contested(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
-    ) -> tuple[Manifest, Manifest]:
-        """Returns the manifest without others' fields, and what the object would be by it."""
-        ours = manifest
+    ) -> tuple[Manifest, Manifest, bool]:
+        """Returns the manifest without others' fields, what the object would be by it, and whether to force it."""
+        ours, force = manifest, False
         for _ in range(ROUNDS):
             try:
-                return ours, await client.dry_run(resource, ours)
+                return ours, await client.dry_run(resource, ours, force=force), force
             except Conflict as conflict:
                 if not conflict.fields:
                     raise
-                self.kept += _differences(manifest, conflict)
-                ours = field_paths.without(ours, [field.field for field in conflict.fields])
-        return ours, await client.dry_run(resource, ours)
+                ours_too = await self._owned(client, resource, manifest, conflict)
+                theirs = [field for field in conflict.fields if field.field not in ours_too]
+                force = not theirs
+                self.kept += _differences(manifest, theirs)
+                ours = field_paths.without(ours, [field.field for field in theirs])
+        return ours, await client.dry_run(resource, ours, force=force), force
+
+    async def _owned(
+        self, client: LeasedClient, resource: Resource[Any], manifest: Manifest, conflict: Conflict
+    ) -> set[str]:
+        """Returns the contested fields that are ours: of the platform's own keys all, and what we share with others.
+
+        Whoever changes a field takes it from us. One that we still own is as we applied it, so that it is not drift but
+        the caller who wants it otherwise now.
+        """
+        paths = {field.field for field in conflict.fields}
+        owned = {path for path in paths if _PLATFORMS.search(path)}
+        if not self.settled and owned != paths:
+            metadata = manifest["metadata"]
+            live = await client.read(resource, metadata.get("namespace"), metadata["name"])
+            owned |= {path for path in paths if field_paths.is_owned(live, path, FIELD_MANAGER)}
+        return owned
 
 
 def last_foreign_manager(live: Manifest) -> str:
@@ -147,9 +171,9 @@ def manager_of_replicas(live: Manifest) -> str:
     return "somebody unknown"
 
 
-def _differences(manifest: Manifest, conflict: Conflict) -> list[Difference]:
+def _differences(manifest: Manifest, fields: Iterable[FieldConflict]) -> list[Difference]:
     kind, name = manifest["kind"], manifest["metadata"]["name"]
-    return [Difference(kind, name, field.field, repr(field.manager)) for field in conflict.fields]
+    return [Difference(kind, name, field.field, repr(field.manager)) for field in fields]
 
 
 def _described(differences: list[Difference]) -> str:

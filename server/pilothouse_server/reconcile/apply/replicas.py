@@ -5,9 +5,9 @@ the annotation `replicas-set` on the Deployment remembers; so an autoscaler is n
 the annotation is: killed in between it is set again, the other way round it would never be.
 
 A HorizontalPodAutoscaler that targets the Deployment owns the number: its count becomes what is wanted. It does not
-act on zero, so stopping and starting remain ours. Where nobody of that kind is to be seen and the number is another
-than ours, ADOPT takes it over and the other policies leave it and say so: other programs scale too. Only a container
-that shall have no pods is held at zero, unless it merely reports.
+act on zero, so stopping and starting remain ours. Where there is none and the number is another than ours, somebody
+else has set it: REPAIR sets ours again, ADOPT takes theirs over, REPORT leaves it and says so. Where the cluster does
+not let us look for one, REPAIR leaves it too, or it might fight an autoscaler.
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
     wanted, live = container.wanted_replicas, present.spec.replicas
     asked = present.metadata.annotation(manifests.REPLICAS_SET) != str(wanted)
     if live == wanted:
-        return Replicas()
+        return await _as_wanted(client, container)
     if wanted == 0:
         if asked or drift.policy != "report":
             return Replicas(scale=0)
-        await _record(client, container, live, drift)
+        drift.kept.append(await _difference(client, container, live))
         return Replicas()
-    if live > 0 and (autoscaler := await find_autoscaler(client, container)) is not None:
+    autoscaler, denied = None, False
+    if live > 0:
+        try:
+            autoscaler = await find_autoscaler(client, container)
+        except Forbidden:
+            denied = True
+    if autoscaler is not None:
         message = f"{live} replicas, set by HorizontalPodAutoscaler {autoscaler}"
         return Replicas(
             adopt=live, condition=Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message)
@@ -54,16 +60,34 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
         return Replicas(scale=wanted, condition=condition)
     if drift.policy == "adopt":
         return Replicas(adopt=live, condition=condition)
-    await _record(client, container, live, drift)
+    difference = await _difference(client, container, live)
+    if drift.policy == "repair" and not denied:
+        drift.repaired.append(difference)
+        return Replicas(scale=wanted, condition=condition)
+    drift.kept.append(difference)
     return Replicas(condition=condition)
 
 
+async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
+    """Says so where an autoscaler that was seen before is gone; one that came since shows itself by its number."""
+    if container.wanted_replicas == 0 or not is_autoscaled(container):
+        return Replicas()
+    try:
+        autoscaler = await find_autoscaler(client, container)
+    except Forbidden:
+        return Replicas()
+    return Replicas(condition=None if autoscaler is not None else _no_longer(container))
+
+
 async def find_autoscaler(client: LeasedClient, container: Container) -> str | None:
-    """Returns the name of the HorizontalPodAutoscaler that targets the container's Deployment, or None."""
+    """Returns the name of the HorizontalPodAutoscaler that targets the container's Deployment, or None.
+
+    Raises Forbidden where the cluster does not let us look.
+    """
     try:
         found = await client.list(HORIZONTAL_POD_AUTOSCALERS, container.kubernetes_namespace, "")
-    except (NotFound, Forbidden):
-        # The cluster has no such API, or does not let us look: then the number itself must show it.
+    except NotFound:
+        # The cluster has no such API.
         return None
     for autoscaler in found:
         target = autoscaler.spec.scale_target_ref
@@ -77,13 +101,16 @@ async def set_scale(client: LeasedClient, container: Container, replicas: int) -
     await client.set_scale(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name, replicas)
 
 
-async def _record(client: LeasedClient, container: Container, live: int, drift: Drift) -> None:
+async def _difference(client: LeasedClient, container: Container, live: int) -> Difference:
     whole = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
     field = f".spec.replicas ({live} in place of {container.wanted_replicas})"
-    drift.kept.append(Difference("Deployment", container.kubernetes_name, field, manager_of_replicas(whole)))
+    return Difference("Deployment", container.kubernetes_name, field, manager_of_replicas(whole))
+
+
+def is_autoscaled(container: Container) -> bool:
+    """Returns whether an autoscaler was seen that is not known to be gone."""
+    return any(c.type == AUTOSCALED and c.status == "True" for c in container.observed.conditions)
 
 
 def _no_longer(container: Container) -> Condition | None:
-    if not any(condition.type == AUTOSCALED for condition in container.observed.conditions):
-        return None
-    return Condition(AUTOSCALED, "False", "NoAutoscaler")
+    return Condition(AUTOSCALED, "False", "NoAutoscaler") if is_autoscaled(container) else None

@@ -48,9 +48,9 @@ class LeasedClient:
         """Reads one object whole. Raises NotFound."""
         return await self._client.read(resource, namespace, name)
 
-    async def dry_run(self, resource: Resource[Any], manifest: Manifest) -> Manifest:
+    async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
         """Returns what the object would be after `apply`, whole."""
-        return await self._client.dry_run(resource, manifest)
+        return await self._client.dry_run(resource, manifest, force=force)
 
     async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
         """Applies by server-side apply."""

@@ -154,6 +154,14 @@ SELECT c.uid::text AS uid FROM containers AS c JOIN namespaces AS n ON n.id = c.
 WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 """)
 
+# Those being deleted have work of their own.
+_AUTOSCALED = text("""
+SELECT c.id, n.kubernetes_name AS namespace, c.kubernetes_name AS name
+FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+WHERE n.cluster_name = :cluster_name AND c.deletion_requested_at IS NULL
+  AND c.conditions @> '[{"type": "Autoscaled", "status": "True"}]'
+""")
+
 _ACCOUNTS = text("""
 SELECT DISTINCT n.kubernetes_name, c.spec ->> 'service_account' AS account
 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
@@ -245,6 +253,12 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
     """Returns those of `uids` (which must be UUIDs) that are containers of this cluster."""
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return {row.uid for row in await transaction.connection.execute(_KNOWN_THERE, keys)}
+
+
+async def autoscaled(transaction: ReadTransaction, cluster_name: str) -> dict[int, tuple[str, str]]:
+    """Returns id → Kubernetes namespace and name of every container of a cluster that an autoscaler was seen for."""
+    rows = await transaction.connection.execute(_AUTOSCALED, {"cluster_name": cluster_name})
+    return {row.id: (row.namespace, row.name) for row in rows}
 
 
 async def service_accounts(transaction: ReadTransaction, cluster_name: str) -> set[tuple[str, str]]:

@@ -1,0 +1,60 @@
+"""Looks now and then whether the autoscalers of one cluster are still there.
+
+An autoscaler that comes shows itself by the number that it sets. One that goes shows nothing: the number stays, and the
+container would be said to be autoscaled for good. Autoscalers are not watched, for few containers have one; where
+none has, the cluster is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, NotFound
+from pilothouse_server.kubernetes.objects import HORIZONTAL_POD_AUTOSCALERS
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
+from pilothouse_server.reconcile.repository import container_status, work_queue
+
+log = structlog.get_logger(__name__)
+
+
+class Autoscalers:
+    """The look at one cluster's autoscalers. `run` until cancelled; raises LeaseLost."""
+
+    def __init__(self, cluster: LeasedCluster, period_seconds: float) -> None:
+        self._cluster = cluster
+        self._period_seconds = period_seconds
+
+    async def run(self) -> None:
+        """Looks every so many seconds until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (ClusterError, PilothouseError) as error:
+                log.info("autoscalers cannot be read", cluster=self._cluster.name, message=str(error))
+            await asyncio.sleep(self._period_seconds)
+
+    async def look(self) -> None:
+        """Has the containers reconciled whose autoscaler is gone. Raises ClusterError, PilothouseError, LeaseLost."""
+        cluster = self._cluster
+        async with cluster.store.system_read() as transaction:
+            autoscaled = await container_status.autoscaled(transaction, cluster.name)
+        if not autoscaled:
+            return
+        try:
+            listed = (await cluster.client.list(HORIZONTAL_POD_AUTOSCALERS)).items
+        except NotFound:
+            # The cluster has no such API any more.
+            listed = ()
+        except Forbidden:
+            return
+        targets = {
+            (each.metadata.namespace, each.spec.scale_target_ref.name)
+            for each in listed
+            if each.spec.scale_target_ref.kind == "Deployment"
+        }
+        if gone := [identity for identity, place in autoscaled.items() if place not in targets]:
+            async with cluster.transaction() as transaction:
+                await work_queue.requeue_containers(transaction, sorted(gone))
