@@ -105,7 +105,18 @@ async def test_watches_that_live_on_silently_are_taken_up_when_they_end() -> Non
 
 
 @virtual_time
-async def test_a_watch_that_is_silent_for_ever_is_given_up_after_the_time_of_bookmarks() -> None:
+async def test_a_watch_of_a_server_too_busy_for_bookmarks_is_not_cut() -> None:
+    async with _connected() as (cluster, client):
+        cluster.faults.too_busy_for_bookmarks = True
+        async with _following(client) as followed:
+            await pass_time(600)
+            assert followed.failures == []
+            version = _create(cluster, "after")
+            await followed.until_known("after", version, 5)
+
+
+@virtual_time
+async def test_a_watch_that_is_silent_for_ever_is_given_up_once_it_should_have_ended() -> None:
     async with _connected() as (cluster, client), _following(client) as followed:
         cluster.faults.storage_stalled = True
         version = _create(cluster, "meanwhile")

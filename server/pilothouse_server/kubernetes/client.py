@@ -9,7 +9,8 @@ Traps of the API that this module knows:
   * an apply with a wrong type is answered 500 without reason (see `errors`);
   * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line without its
     end is dropped: the watch is resumed from the version before it;
-  * a stopped server leaves watches open and silent for a minute, so silence longer than a bookmark's period ends them.
+  * a stopped server leaves watches open and silent for a minute, and a busy one sends no bookmarks for longer, so that
+    silence says nothing until the server should have ended the watch; it is asked to do so within two minutes.
 """
 
 from __future__ import annotations

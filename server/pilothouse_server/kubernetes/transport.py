@@ -53,9 +53,10 @@ class Limits(msgspec.Struct, frozen=True):
     list_seconds: float = 60.0
     # The server is asked to end a watch after a random time between one and two of these, so that they
     # spread out.
-    watch_seconds: int = 240
-    # Bookmarks come about every minute.
-    watch_idle_seconds: float = 80.0
+    watch_seconds: int = 60
+    # Bookmarks come about every minute from an idle server, and when it suits it from a busy one; no silence below the
+    # end that was asked for says that the connection is dead.
+    watch_idle_seconds: float = 140.0
     connections: int = 64
     # Logs and programs that callers follow, which last: apart from the others, so that they never wait for one.
     streams: int = 1000

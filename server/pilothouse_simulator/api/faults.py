@@ -28,6 +28,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "refuse_connections": bool,
     "storage_stalled": bool,
     "storage_stopped": bool,
+    "too_busy_for_bookmarks": bool,
 }
 
 
@@ -48,7 +49,8 @@ class FaultPlan:
     `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
     with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
     belongs to code 429. `webhooks` refuse writes (see `webhooks`). `storage_stalled` lets the storage behind the
-    server not answer, `storage_stopped` neither, and what was on its way to it is lost. `on_request` is told method and
+    server not answer, `storage_stopped` neither, and what was on its way to it is lost. `too_busy_for_bookmarks` keeps
+    watches silent where nothing changes, until their time is over. `on_request` is told method and
     path of each request before anything else. `restart` (kill, seconds away) is given by the server. Requests to
     `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
     """
@@ -57,6 +59,7 @@ class FaultPlan:
     error_rate: float = 0.0
     error_code: int = 500
     refuse_connections: bool = False
+    too_busy_for_bookmarks: bool = False
     retry_after_seconds: int = 1
     randomness: random.Random = field(default_factory=random.Random)
     restart: Callable[[bool, float], None] | None = None
@@ -118,7 +121,7 @@ class FaultPlan:
     def clear(self) -> None:
         """Back to a healthy cluster."""
         self.latency_seconds = self.error_rate = 0.0
-        self.refuse_connections = self.storage_stalled = False
+        self.refuse_connections = self.storage_stalled = self.too_busy_for_bookmarks = False
         self._failures.clear()
         self.webhooks.clear()
         self._lost_answers = 0
@@ -180,5 +183,6 @@ class FaultPlan:
             "answers_to_lose": self._lost_answers,
             "storage_stalled": self.storage_stalled,
             "storage_stopped": self.storage_stopped,
+            "too_busy_for_bookmarks": self.too_busy_for_bookmarks,
             "webhooks": [asdict(webhook) for webhook in self.webhooks],
         }

@@ -228,6 +228,8 @@ class WatchStream:
         """When bookmarks are due, in simulated seconds since the beginning."""
         if not self._options.bookmarks or duration <= _BEFORE_END_SECONDS[0]:
             return
+        if self._context.faults.too_busy_for_bookmarks:
+            return
         if self._options.send_initial_events:
             yield _AFTER_LIST_SECONDS
         before_end = [duration - seconds for seconds in _BEFORE_END_SECONDS]
