@@ -1,4 +1,4 @@
-"""Waits until a cluster has done what was asked for a container.
+"""Waits until a cluster has done what was asked for a container or a namespace.
 
 Mutations answer before the cluster has followed, so waiting means watching. What decides is `judge`: a
 container has arrived when the generation asked for is applied, its status is the wanted one and, where it shall
@@ -11,12 +11,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1.namespace_pb2 import Cluster, Namespace
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.client import Nouns
-from pilothouse_client.errors import DeadlineExceededError
+from pilothouse_client.errors import DeadlineExceededError, NotFoundError
 from pilothouse_client.streams import ChangeKind
 from pilothouse_client.transport import BlockingTransport
 
@@ -32,11 +34,11 @@ class Goal(enum.Enum):
 
 
 class WaitError(Exception):
-    """The container did not get there. `container` is its last known state."""
+    """The resource did not get there. `container` is the last known state of a container."""
 
-    def __init__(self, message: str, container: pb.Container) -> None:
+    def __init__(self, message: str, last: pb.Container | Namespace | Cluster) -> None:
         super().__init__(message)
-        self.container = container
+        self.container = last if isinstance(last, pb.Container) else None
 
 
 class Outcome(enum.Enum):
@@ -60,6 +62,7 @@ _STATUS_OF_GOAL = {
     Goal.PAUSED: pb.CONTAINER_STATUS_PAUSED,
 }
 FALSE = resource_pb2.CONDITION_STATUS_FALSE
+_FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 2.0
 _BROKEN = (pb.CONTAINER_STATUS_FAILED, pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
 
 
@@ -127,7 +130,7 @@ def _wants_no_pods(container: pb.Container) -> bool:
 
 
 def _condition(
-    container: pb.Container, type_: str, status: resource_pb2.ConditionStatus.ValueType
+    container: pb.Container | Namespace, type_: str, status: resource_pb2.ConditionStatus.ValueType
 ) -> resource_pb2.Condition | None:
     return next((c for c in container.conditions if c.type == type_ and c.status == status), None)
 
@@ -169,6 +172,75 @@ def wait_for(
     except DeadlineExceededError:
         raise WaitError(_too_late(last, goal, timeout), last) from None
     raise WaitError(f"{asked.name}: the watch was closed", last)
+
+
+def judge_namespace(asked: Namespace, seen: Namespace) -> Verdict:
+    """Returns whether a namespace is on its cluster as the call that returned `asked` wants it."""
+    follows = not seen.reconciling and seen.observed_generation >= asked.generation
+    refusal = _condition(seen, "Applied", FALSE)
+    if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
+        return Verdict(Outcome.FAILED, f"{refusal.reason}: {refusal.message}")
+    return Verdict(Outcome.ARRIVED if follows and refusal is None else Outcome.WAITING)
+
+
+def wait_for_namespace(
+    client: Nouns[BlockingTransport], asked: Namespace, *, gone: bool, timeout: float
+) -> Namespace:
+    """Watches until the namespace that a mutation returned is on its cluster, or `gone` from there; returns its last
+    state.
+
+    Raises WaitError if the cluster refuses it, it is deleted meanwhile, or `timeout` seconds pass.
+    """
+    last, present = asked, False
+    try:
+        with client.with_options(timeout=timeout).namespaces.watch(name=asked.name) as watch:
+            for change in watch:
+                namespace = change.resource
+                if change.kind is ChangeKind.RESTARTED:
+                    present = False
+                elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED) and namespace.uid == asked.uid:
+                    present, last = True, namespace
+                    verdict = Verdict(Outcome.WAITING) if gone else judge_namespace(asked, namespace)
+                    if verdict.outcome is Outcome.ARRIVED:
+                        return namespace
+                    if verdict.outcome is Outcome.FAILED:
+                        raise WaitError(f"{asked.name}: {verdict.why}", namespace)
+                elif (change.kind is ChangeKind.SYNCED and not present) or (
+                    change.kind is ChangeKind.DELETED and namespace.uid == asked.uid
+                ):
+                    if gone:
+                        return last
+                    raise WaitError(f"{asked.name} was deleted meanwhile", last)
+    except DeadlineExceededError:
+        detail = ": ".join(filter(None, (last.reason, last.message)))
+        what = "is not gone" if gone else "is not on its cluster"
+        raise WaitError(
+            f"{asked.name} {what} after {timeout:g} s{': ' + detail if detail else ''}", last
+        ) from None
+    raise WaitError(f"{asked.name}: the watch was closed", last)
+
+
+def wait_until_deregistered(client: Nouns[BlockingTransport], asked: Cluster, *, timeout: float) -> Cluster:
+    """Returns the last state of a cluster once it is forgotten, as it is when the last of its namespaces has gone.
+
+    Clusters cannot be watched, so it is looked for again and again. Raises WaitError after `timeout` seconds.
+    """
+    last, pause, end = asked, _FIRST_LOOK_SECONDS, monotonic() + timeout
+    while True:
+        try:
+            seen = client.namespaces.get_cluster(name=asked.name)
+        except NotFoundError:
+            return last
+        if seen.uid != asked.uid:
+            return last
+        last = seen
+        if monotonic() + pause >= end:
+            why = ": ".join(filter(None, (last.reason, last.message)))
+            raise WaitError(
+                f"{asked.name} is not deregistered after {timeout:g} s{f': {why}' if why else ''}", last
+            )
+        sleep(pause)
+        pause = min(_MOST_LOOK_SECONDS, 2 * pause)
 
 
 def _gone(last: pb.Container, goal: Goal) -> pb.Container:

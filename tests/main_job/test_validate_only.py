@@ -160,7 +160,8 @@ async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(ser
     )
 
     async def being_tried_out() -> bool:
-        return any("/deployments/first" in path for path in asked)
+        # The namespace is looked at first.
+        return "/api/v1/namespaces/demo" in asked
 
     async def transactions() -> int:
         async with connection(server.database.admin_dsn) as sql:

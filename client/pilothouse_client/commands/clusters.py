@@ -28,6 +28,8 @@ from pilothouse_client.commands.options import (
     OrderBy,
     Output,
     ValidateOnly,
+    Wait,
+    WaitSeconds,
     Yes,
     check_changes,
     confirm,
@@ -37,6 +39,7 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import Column, show, show_all
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.retry import RetryPolicy
+from pilothouse_client.waiting import wait_until_deregistered
 
 app = typer.Typer(no_args_is_help=True, help="The Kubernetes clusters.", rich_markup_mode=None)
 COLUMNS: list[Column[Any]] = [
@@ -144,6 +147,8 @@ def deregister(
         ),
     ] = "",
     etag: Etag = "",
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
     validate_only: ValidateOnly = False,
     yes: Yes = False,
     output: Output = Format.TABLE,
@@ -163,7 +168,10 @@ def deregister(
             etag=etag,
             validate_only=validate_only,
         )
-    show(answer.cluster, COLUMNS, output)
+        cluster = answer.cluster
+        if wait and not validate_only:
+            cluster = wait_until_deregistered(client, cluster, timeout=wait_timeout)
+    show(cluster, COLUMNS, output)
 
 
 @app.command("rbac")

@@ -18,6 +18,8 @@ from pilothouse_client.commands.options import (
     Output,
     Selector,
     ValidateOnly,
+    Wait,
+    WaitSeconds,
     Watch,
     Yes,
     check_changes,
@@ -29,6 +31,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
 from pilothouse_client.commands.values import enum_label, labels, moment, size
+from pilothouse_client.waiting import wait_for_namespace
 
 app = typer.Typer(no_args_is_help=True, help="Units of tenancy, with quotas.", rich_markup_mode=None)
 COLUMNS: list[Column[Any]] = [
@@ -115,6 +118,8 @@ def create(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -128,6 +133,8 @@ def create(
     namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
     with connect() as client:
         made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
+        if wait and not validate_only:
+            made = wait_for_namespace(client, made, gone=False, timeout=wait_timeout)
     show(made, COLUMNS, output)
 
 
@@ -168,7 +175,12 @@ def update(
     quota_containers: _QuotaContainers = None,
     quota_cpu: _QuotaCpu = None,
     quota_memory: _QuotaMemory = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
+    ] = False,
     etag: Etag = "",
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -179,7 +191,8 @@ def update(
         "memory": quota_memory,
     }
     namespace, paths = _namespace(name, display_name, description, status, label, quota)
-    check_changes(paths)
+    if not adopt:
+        check_changes(paths)
     with connect() as client:
         if "resource_quota" in paths:
             # The mask names the quota as a whole: what is not given must be as it was when it was read.
@@ -193,8 +206,11 @@ def update(
             namespace=namespace,
             update_mask=FieldMask(paths=paths),
             etag=etag,
+            adopt=adopt,
             validate_only=validate_only,
         )
+        if wait and not validate_only:
+            changed = wait_for_namespace(client, changed, gone=False, timeout=wait_timeout)
     show(changed, COLUMNS, output)
 
 
@@ -203,6 +219,8 @@ def delete(
     name: _Name,
     cascade: Annotated[bool, typer.Option("--cascade", help="Delete what it holds, too.")] = False,
     etag: Etag = "",
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
     validate_only: ValidateOnly = False,
     yes: Yes = False,
     output: Output = Format.TABLE,
@@ -212,6 +230,8 @@ def delete(
         confirm(f"Delete the namespace {name}{' and all it holds' if cascade else ''}?", yes)
     with connect() as client:
         gone = client.namespaces.delete(name=name, cascade=cascade, etag=etag, validate_only=validate_only)
+        if wait and not validate_only:
+            gone = wait_for_namespace(client, gone, gone=True, timeout=wait_timeout)
     show(gone, COLUMNS, output)
 
 

@@ -152,7 +152,8 @@ def _status(
 ) -> tuple[Status, str, str, float | None]:
     living = [pod for pod in pods if pod.living]
     if container.desired_state != "running":
-        return container.desired_state, *_winding_down(deployment, pods), None
+        nothing_applied = _refusal(container) if deployment is None else None
+        return container.desired_state, *(nothing_applied or _winding_down(deployment, pods)), None
     if deployment is None:
         return _not_there(container)
     if looping := next((pod for pod in pods if pod.crash_looping), None):

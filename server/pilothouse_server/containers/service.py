@@ -21,6 +21,7 @@ from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, drafts, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
@@ -292,8 +293,9 @@ class ContainerService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described(call, container)
         if call.validate_only:
+            home = await locate_namespace(await call.transaction(), container.namespace)
             await call.leave_transaction()
-            await check_on_cluster(self._connect, container)
+            await check_on_cluster(self._connect, container, home)
         return shown
 
     async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:

@@ -24,6 +24,7 @@ from pilothouse_server.errors import (
     not_found,
 )
 from pilothouse_server.identity.operations import grants
+from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.namespaces import repository
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.model import Namespace, Quota
@@ -72,12 +73,8 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
             reason="RESERVED_NAME",
         )
     _check_labels(wanted.labels)
-    if adopt and not may_adopt:
-        raise PermissionDenied(
-            "taking over a Kubernetes namespace needs every permission over every namespace",
-            reason="PERMISSION_DENIED",
-            metadata={"permission": "*"},
-        )
+    if adopt:
+        _check_adoption(may=may_adopt)
     await locate_for_namespace(transaction, cluster_name)
     if await repository.find(transaction, wanted.name) is not None:
         raise already_exists("namespace", wanted.name)
@@ -106,24 +103,36 @@ async def change(
     wanted: Namespace,
     paths: Sequence[str],
     check: Callable[[Namespace], None],
+    *,
+    adopt: bool = False,
+    may_adopt: bool = False,
 ) -> Namespace:
     """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+
+    `adopt`: a Kubernetes namespace that is somebody's is taken over; one that was applied is ours already.
 
     Raises:
         NotFound: the namespace.
         FailedPrecondition: it is being deleted.
+        PermissionDenied: `adopt` without every permission over every namespace.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
     refuse_deleting(stored)
     values = _changed_values(stored, wanted, paths)
+    if adopt:
+        _check_adoption(may=may_adopt)
+        if not stored.adopted and not is_applied(stored):
+            values["adopted"] = True
     if not values:
         return stored
     if "labels" in values:
         _check_labels(wanted.labels)
+    followed = bool(values.keys() & {"labels", "adopted"})
+    if followed:
         values["generation"] = stored.generation + 1
     changed = await repository.update_namespace(transaction, stored, values)
-    await _changed(transaction, changed, "modified", stored, enqueue="labels" in values)
+    await _changed(transaction, changed, "modified", stored, enqueue=followed)
     return changed
 
 
@@ -161,6 +170,11 @@ async def delete(
     )
     await _changed(transaction, marked, "modified", stored)
     return marked
+
+
+def is_applied(namespace: Namespace) -> bool:
+    """Whether the Kubernetes namespace is there and ours, as far as is known."""
+    return any(each.type == APPLIED and each.status == "True" for each in namespace.conditions)
 
 
 def refuse_deleting(namespace: Namespace) -> None:
@@ -263,6 +277,15 @@ async def _changed(
     transaction.emit(event(namespace, kind, before))
     if enqueue:
         await transaction.enqueue("namespace", namespace.id, namespace.cluster_name, namespace.id)
+
+
+def _check_adoption(*, may: bool) -> None:
+    if not may:
+        raise PermissionDenied(
+            "taking over a Kubernetes namespace needs every permission over every namespace",
+            reason="PERMISSION_DENIED",
+            metadata={"permission": "*"},
+        )
 
 
 def _changed_values(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> dict[str, Any]:

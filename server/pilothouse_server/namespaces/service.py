@@ -84,6 +84,9 @@ class NamespaceService(ClusterCalls):
         self, request: pb.UpdateNamespaceRequest, call: Call
     ) -> pb.UpdateNamespaceResponse:
         """Changes a namespace."""
+        for field in ("namespace", "update_mask"):
+            if not request.adopt and not request.HasField(field):
+                raise missing(field)
         paths = check_update_mask(pb.Namespace, request.update_mask, messages.NAMESPACE.updatable)
         changed = await operations.change(
             await call.transaction(),
@@ -91,6 +94,8 @@ class NamespaceService(ClusterCalls):
             messages.NAMESPACE.from_proto(request.namespace),
             paths,
             wire.etag_check(request.etag or request.namespace.etag),
+            adopt=request.adopt,
+            may_adopt=call.caller.allows("*"),
         )
         _describe(call, changed)
         if call.validate_only:

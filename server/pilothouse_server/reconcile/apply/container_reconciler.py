@@ -37,6 +37,7 @@ from pilothouse_server.reconcile.repository import (
     applied_containers,
     config_status,
     container_status,
+    namespace_status,
     work_queue,
 )
 from pilothouse_server.reconcile.repository.applied_containers import Applied
@@ -46,11 +47,13 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 from pilothouse_server.values.resources import Condition
 
 _NAMESPACE_AGAIN_SECONDS = 0.2
+_REFUSED_NAMESPACE_AGAIN_SECONDS = 5.0
 _CONFIGURATION_AGAIN_SECONDS = 0.1
 
 
 class LoadedContainer(msgspec.Struct, frozen=True):
-    """`namespace_ready`: the namespace was applied to the cluster before.
+    """`namespace_ready`: the namespace was applied to the cluster before. `namespace_refusal`: why one never will be
+    as things are.
 
     `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
     that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
@@ -63,6 +66,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     read: tuple[datetime, float]
     configuration_ready: bool = True
     untouched: bool = False
+    namespace_refusal: Condition | None = None
 
     @property
     def now(self) -> datetime:
@@ -88,6 +92,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             transaction, [each.container for each in found.values()]
         )
         since = monotonic()
+        not_ready = {
+            int(each.container.namespace_id) for each in found.values() if not each.namespace_applied
+        }
+        refusals = await namespace_status.refusals(transaction, not_ready)
         loaded = {}
         for work in works:
             if work.resource_id not in found:
@@ -105,6 +113,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 untouched=work.lease_epoch == 1
                 and container.observed_generation == 0
                 and not container.imported,
+                namespace_refusal=refusals.get(int(container.namespace_id)),
             )
         return loaded
 
@@ -114,6 +123,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         if container.deletion_requested_at is not None:
             return await container_actions.delete(
                 client, container, keep_service_account=loaded.service_account_shared
+            )
+        if loaded.namespace_refusal is not None:
+            return ContainerProgress(
+                conditions=(loaded.namespace_refusal,), again_seconds=_REFUSED_NAMESPACE_AGAIN_SECONDS
             )
         if not loaded.namespace_ready:
             # Its own work makes it; the container follows as soon as it is there.

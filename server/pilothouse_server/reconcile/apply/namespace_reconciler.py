@@ -14,7 +14,11 @@ from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Confli
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
-from pilothouse_server.namespaces.manifests import namespace_manifest, released_namespace_manifest
+from pilothouse_server.namespaces.manifests import (
+    namespace_manifest,
+    released_namespace_manifest,
+    taken_words,
+)
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
@@ -117,11 +121,7 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
             # Deleted behind our back: it must end before it can be made anew.
             return _terminating(found)
         if not _is_ours(namespace, found) and not namespace.adopted:
-            raise Conflict(
-                f"the Kubernetes namespace {namespace.kubernetes_name} exists and is not managed by Pilothouse; "
-                "an administrator may take it over by asking for its adoption",
-                status_reason=NAME_TAKEN,
-            )
+            raise Conflict(taken_words(namespace), status_reason=NAME_TAKEN)
     applied = await client.apply(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
     return NamespaceProgress(phase=applied.status.phase or "Active")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 import orjson
 from sqlalchemy import text
 
+from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.namespaces import operations, repository
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import Condition
 
 _LOCK = text("SELECT 1 FROM namespaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 
@@ -50,6 +54,19 @@ async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool
     """Returns whether the namespace was applied to its cluster before."""
     namespace = await repository.get(transaction, namespace_id)
     return namespace is not None and namespace.observed_generation > 0
+
+
+async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int]) -> dict[int, Condition]:
+    """Returns the condition that says why a namespace is not on its cluster, of those that the cluster refuses."""
+    if not namespace_ids:
+        return {}
+    namespaces = await repository.get_many(transaction, sorted(namespace_ids))
+    return {
+        int(namespace.id): condition
+        for namespace in namespaces
+        for condition in namespace.conditions
+        if condition.type == APPLIED and condition.status == "False"
+    }
 
 
 async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:

@@ -598,6 +598,7 @@ class UpdateNamespaceRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    ADOPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
@@ -606,13 +607,17 @@ class UpdateNamespaceRequest(_message.Message):
     """UUID; a replay answers the first response."""
     validate_only: _builtins.bool
     """Check everything, also on the cluster; write nothing but the audit record."""
+    adopt: _builtins.bool
+    """Take over the Kubernetes namespace that has its name and is not ours (condition `Applied` is False with the reason
+    NameTaken); needs every permission over every namespace. Of one that is ours nothing changes.
+    """
     @_builtins.property
     def namespace(self) -> Global___Namespace:
-        """The new values."""
+        """The new values; required unless `adopt` is set."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`; required."""
+        """`display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`; required unless `adopt` is set."""
 
     def __init__(
         self,
@@ -623,10 +628,11 @@ class UpdateNamespaceRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        adopt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt", b"adopt", "etag", b"etag", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -134,7 +134,8 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNamespace(self, request, context):
-        """Changes a namespace. A quota below what is used is taken, and refuses only what comes after.
+        """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
+        `adopt` without every permission over every namespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,9 @@ class NamespaceServiceStub:
     Order: `name` (default), `create_time`.
     """
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]
-    """Changes a namespace. A quota below what is used is taken, and refuses only what comes after."""
+    """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
+    `adopt` without every permission over every namespace.
+    """
     DeleteNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]
     """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
     is set. It is listed, with `delete_time` set, until the cluster's objects are gone.
@@ -101,7 +103,9 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     Order: `name` (default), `create_time`.
     """
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
-    """Changes a namespace. A quota below what is used is taken, and refuses only what comes after."""
+    """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
+    `adopt` without every permission over every namespace.
+    """
     DeleteNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]  # type: ignore[assignment]
     """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
     is set. It is listed, with `delete_time` set, until the cluster's objects are gone.
@@ -176,7 +180,9 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.UpdateNamespaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.UpdateNamespaceResponse, _abc.Awaitable[_namespace_pb2.UpdateNamespaceResponse]]:
-        """Changes a namespace. A quota below what is used is taken, and refuses only what comes after."""
+        """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
+        `adopt` without every permission over every namespace.
+        """
 
     @_abc_1.abstractmethod
     def DeleteNamespace(
