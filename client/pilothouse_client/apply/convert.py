@@ -1,7 +1,8 @@
 """Sorts documents by kind and converts each.
 
 Deployments, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the
-platform; a `v1` List stands for its items. Every other kind is reported by name.
+platform; a `v1` List stands for its items. The Namespace that is applied to is there, or nothing could be applied; what
+is wanted of it is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ CONFIG_MAP = ("v1", "ConfigMap")
 SECRET = ("v1", "Secret")
 CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
+NAMESPACE = ("v1", "Namespace")
 _SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
@@ -41,6 +43,9 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
             identity = (root.text("apiVersion", required=True), root.text("kind", required=True))
             if not all(identity):
                 _read_all(root)
+                continue
+            if identity == NAMESPACE:
+                _check_namespace(root, namespace)
                 continue
             if identity not in _SUPPORTED:
                 reporter.unusable(root.place, "", _unsupported_kind(*identity))
@@ -75,6 +80,16 @@ def _convert_one(identity: tuple[str, str], root: Fields, namespace: str, manife
         manifest.configs.append(convert_secret(root, namespace))
     # Written by the cluster; no part of what is wanted.
     root.item("status")
+
+
+def _check_namespace(root: Fields, namespace: str) -> None:
+    with root.part("metadata", required=True) as stated:
+        name = stated.text("name", required=True)
+        if name and name != namespace:
+            message = f"cannot be represented: another namespace than {namespace!r}, which is applied to"
+            root.reporter.unusable(stated.place_of("name"), stated.path_of("name"), message)
+        _read_all(stated)
+    _read_all(root)
 
 
 def _unsupported_kind(version: str, kind: str) -> str:

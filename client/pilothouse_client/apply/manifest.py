@@ -165,8 +165,9 @@ def metadata(fields: Fields, namespace: str) -> Metadata:
     stated = fields.text("namespace")
     if stated and stated != namespace:
         message = f"expected {namespace!r}, which is applied to, or nothing; found {stated!r}"
-        fields.reporter.invalid(fields.place_of("namespace"), fields.path_of("namespace"), message)
+        place, path = fields.place_of("namespace"), fields.path_of("namespace")
+        fields.reporter.invalid(place, path, message, group=f"namespace {stated}")
     annotations = fields.text_map("annotations")
-    for key in _FOREIGN_ANNOTATIONS:
+    for key in FOREIGN_ANNOTATIONS:
         annotations.pop(key, None)
     return Metadata(fields.text("name"), fields.text_map("labels"), annotations, exported)

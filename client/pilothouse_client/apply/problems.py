@@ -9,7 +9,8 @@ platform.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,13 +43,17 @@ class Reach(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault: `subject` is `kind/name` (empty if the text cannot be read), `path` the field within it."""
+    """One fault: `subject` is `kind/name` (empty if the text cannot be read), `path` the field within it.
+
+    Those of one `group` have one cause, and are told in one line.
+    """
 
     place: Place
     subject: str
     path: str
     message: str
     reach: Reach = Reach.INVALID
+    group: str = ""
 
     def __str__(self) -> str:
         if not self.subject:
@@ -69,8 +74,21 @@ class Problems:
 
     @property
     def all(self) -> tuple[Problem, ...]:
-        """By place."""
-        return tuple(sorted(self._found, key=lambda problem: problem.place))
+        """By place; of each group the first, with the number of the others."""
+        found = sorted(self._found, key=lambda problem: problem.place)
+        sizes = Counter(problem.group for problem in found)
+        told: set[str] = set()
+        shown = []
+        for problem in found:
+            if problem.group in told:
+                continue
+            if problem.group:
+                told.add(problem.group)
+                if others := sizes[problem.group] - 1:
+                    objects = "one more object" if others == 1 else f"{others} more objects"
+                    problem = replace(problem, message=f"{problem.message}; the same in {objects}")
+            shown.append(problem)
+        return tuple(shown)
 
     def refused(self, skip_unsupported: bool) -> tuple[Problem, ...]:
         """Those that keep the input from being applied."""
@@ -89,9 +107,9 @@ class Reporter:
         self.subject = subject
         self.usable = True
 
-    def invalid(self, place: Place, path: str, message: str) -> None:
+    def invalid(self, place: Place, path: str, message: str, *, group: str = "") -> None:
         """The input is wrong in itself."""
-        self._add(place, path, message, Reach.INVALID)
+        self._add(place, path, message, Reach.INVALID, group)
 
     def unsupported(self, place: Place, path: str, message: str = "cannot be represented") -> None:
         """One field has no place on the platform."""
@@ -101,6 +119,6 @@ class Reporter:
         """The document as a whole has no place on the platform."""
         self._add(place, path, message, Reach.DOCUMENT)
 
-    def _add(self, place: Place, path: str, message: str, reach: Reach) -> None:
+    def _add(self, place: Place, path: str, message: str, reach: Reach, group: str = "") -> None:
         self.usable = self.usable and reach is Reach.FIELD
-        self._problems.add(Problem(place, self.subject, path, message, reach))
+        self._problems.add(Problem(place, self.subject, path, message, reach, group))
