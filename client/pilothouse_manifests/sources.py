@@ -17,6 +17,18 @@ from typing import Any, Protocol, Self
 INT32_MAXIMUM = 2**31 - 1
 INT64_MAXIMUM = 2**63 - 1
 NOT_REPRESENTED = "cannot be represented"
+# What the cluster or kubectl writes, and `kubectl get -o yaml` shows. It says nothing of what is wanted, so it is
+# passed over, as kubectl does; on the pods these annotations would only mislead.
+FOREIGN_ANNOTATIONS = (
+    "deployment.kubernetes.io/revision",
+    "endpoints.kubernetes.io/last-change-trigger-time",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "pv.kubernetes.io/bind-completed",
+    "pv.kubernetes.io/bound-by-controller",
+    "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/selected-node",
+)
 
 _SAYS_NOTHING: tuple[Any, ...] = (None, "", {}, [])
 

@@ -24,6 +24,7 @@ from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
+from pilothouse_server.containers.service_annotations import FreeKeys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
@@ -256,8 +257,9 @@ class Application:
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
         connect = self.clusters.client
+        free = FreeKeys(self.settings.service_annotations)
         in_namespaces = [
-            containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes)),
+            containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, free), free),
             storage_noun(watches, page_key, connect, Mounter()),
             config_noun(watches, page_key, connect, self.envelopes, ConfigReaders()),
         ]

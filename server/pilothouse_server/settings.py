@@ -149,6 +149,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Objects of one cluster that each process reconciles at once; fewer than it has connections to it.",
     ] = 64
 
+    service_annotations: Annotated[
+        str,
+        "Keys of annotations of Services that every caller may set, separated by commas; PREFIX/* stands for all of a"
+        " prefix. Others need the permission container.privileged.",
+    ] = "prometheus.io/*"
+
     audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
     usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
     event_retention_hours: Annotated[

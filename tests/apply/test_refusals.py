@@ -99,10 +99,6 @@ NOT = "cannot be represented"
             "expected Deployment of apps/v1",
         ),
         (
-            WEB + "---\n" + SERVICE.replace("{name: web}", "{name: web, annotations: {a: b}}"),
-            f"web.yaml:21: service/web: metadata.annotations[a]: {NOT}",
-        ),
-        (
             WEB + "---\n" + SERVICE.replace("{name: web}", "{name: web, labels: {team: red}}"),
             f"web.yaml:21: service/web: metadata.labels[team]: {NOT}: "
             "services carry the labels of container/web, which lacks it",
@@ -333,3 +329,28 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ("job/settings", ""),
     ]
     assert len(problems.refused(skip_unsupported=False)) == 5
+
+
+def test_annotations_of_a_service_stand_with_its_ports() -> None:
+    annotations = "metadata: {name: web, annotations: {prometheus.io/scrape: 'true'}}"
+    (made,) = wanted(WEB, SERVICE.replace("metadata: {name: web}", annotations))
+    assert dict(made.container.ports[0].service_annotations) == {"prometheus.io/scrape": "true"}
+
+
+def test_the_namespace_that_is_applied_to_is_taken_as_there() -> None:
+    text = "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}, labels: {{team: a}}}}\nspec: {{finalizers: [a]}}\n"
+    (made,) = wanted(text.format(NAMESPACE) + "---\n" + WEB)
+    assert made.name == "web"
+    assert found(text.format("other")) == [
+        "web.yaml:3: namespace/other: metadata.name: cannot be represented: another namespace than "
+        f"{NAMESPACE!r}, which is applied to"
+    ]
+
+
+def test_another_namespace_everywhere_is_one_problem() -> None:
+    text = WEB.replace("name: web\n", "name: web\n  namespace: other\n", 1)
+    more = [text.replace("name: web\n", f"name: web-{number}\n", 1) for number in range(2)]
+    assert found("---\n".join([text, *more])) == [
+        f"web.yaml:5: deployment/web: metadata.namespace: expected {NAMESPACE!r}, which is applied to, or nothing; "
+        "found 'other'; the same in 2 more objects"
+    ]

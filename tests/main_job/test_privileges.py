@@ -10,6 +10,7 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy
 from tests.waiting import poll_until
@@ -75,6 +76,57 @@ async def test_only_an_administrator_makes_one(server: Server, developer: AsyncC
         namespace="demo", container=container("web", security_context=usual, ports=ports)
     )
     assert not await developer.identity.check_permission(permission="container.privileged", namespace="demo")
+
+
+async def test_annotations_of_services_are_free_or_a_privilege(
+    server: Server, developer: AsyncClient
+) -> None:
+    def web(name: str, **annotations: str) -> pb.Container:
+        keys = {key.replace("__", "/").replace("_", "."): text for key, text in annotations.items()}
+        return container(name, ports=[pb.Port(container_port=80, service_annotations=keys)])
+
+    free, guarded = web("free", prometheus_io__port="80"), web("web", cloud_example__public="true")
+    await developer.containers.create(namespace="demo", container=free)
+    told = await refused(developer.containers.create(namespace="demo", container=guarded))
+    assert told.metadata["field"] == "container.ports[0].service_annotations"
+    assert '"cloud.example/public"' in told.message
+    mask = FieldMask(paths=["ports"])
+    wanted = web("free", cloud_example__public="true")
+    await refused(
+        developer.containers.update(namespace="demo", name="free", container=wanted, update_mask=mask)
+    )
+    # What it has already stays, whoever changes it; another value is another thing.
+    await server.admin.containers.create(namespace="demo", container=guarded)
+    wanted = web("web", cloud_example__public="true", prometheus_io__scrape="true")
+    changed = await developer.containers.update(
+        namespace="demo", name="web", container=wanted, update_mask=mask
+    )
+    assert len(changed.ports[0].service_annotations) == 2
+    wanted = web("web", cloud_example__public="false")
+    await refused(
+        developer.containers.update(namespace="demo", name="web", container=wanted, update_mask=mask)
+    )
+    assert server.cluster is not None
+
+    async def stands_on_the_service() -> bool:
+        assert server.cluster is not None
+        found = server.cluster.store.get(resources.SERVICES, "demo", "web")
+        return found is not None and found["metadata"].get("annotations") == dict(
+            changed.ports[0].service_annotations
+        )
+
+    await poll_until(stands_on_the_service)
+    # Two ports of one Service that differ, and none for a port without a Service.
+    served = pb.Port(
+        name="http", container_port=80, service_name="bad", service_annotations={"prometheus.io/port": "80"}
+    )
+    bare = pb.Port(container_port=81, service_type=pb.SERVICE_TYPE_NONE)
+    bare.service_annotations["prometheus.io/port"] = "81"
+    for second in (pb.Port(name="more", container_port=81, service_name="bad"), bare):
+        ports = [served, second]
+        with pytest.raises(PilothouseError) as wrong:
+            await developer.containers.create(namespace="demo", container=container("bad", ports=ports))
+        assert wrong.value.violations[0].field == "container.ports[1].service_annotations"
 
 
 async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, developer: AsyncClient) -> None:

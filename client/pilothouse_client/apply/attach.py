@@ -220,6 +220,7 @@ def _ports(
                     node_port=port.node_port,
                     service_type=service.service_type,
                     app_protocol=port.app_protocol,
+                    service_annotations=service.annotations,
                 )
             )
     for port_before in kept:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.fields import Fields
+from pilothouse_client.apply.fields import Fields, texts_of
 from pilothouse_client.apply.manifest import Account, Service, ServicePort, metadata
 from pilothouse_client.apply.messages import protocol_of
 from pilothouse_manifests.reading import read
@@ -34,8 +34,6 @@ def convert_service(root: Fields, namespace: str) -> Service:
             stated.invalid(
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
-        for entry in own.annotations.values():
-            root.reporter.unsupported(entry.place, entry.path)
     with root.part("spec", required=True) as spec:
         service_type = _service_type(spec, own.exported)
         selector = spec.words("selector")
@@ -46,7 +44,16 @@ def convert_service(root: Fields, namespace: str) -> Service:
         if spec.present and not spec.has("ports"):
             spec.unusable("ports", "cannot be represented: a service without ports")
     _check_names(ports, root)
-    return Service(root.place, root.reporter, own.name, service_type, selector, own.labels, ports)
+    return Service(
+        place=root.place,
+        reporter=root.reporter,
+        name=own.name,
+        service_type=service_type,
+        selector=selector,
+        labels=own.labels,
+        annotations=texts_of(own.annotations),
+        ports=ports,
+    )
 
 
 def _service_type(spec: Fields, exported: bool) -> pb.ServiceType.ValueType:

@@ -15,6 +15,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.fields import Fields, TextEntry
 from pilothouse_client.apply.problems import Place, Reporter
+from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Service:
     service_type: pb.ServiceType.ValueType
     selector: dict[str, str]
     labels: dict[str, TextEntry]
+    annotations: dict[str, str]
     ports: list[ServicePort]
 
 
@@ -124,17 +126,6 @@ class Manifest:
         return [*self.claims, *(volume for workload in self.workloads for volume in workload.volumes)]
 
 
-# What the cluster or kubectl writes, and `kubectl get -o yaml` shows. It says nothing of what is wanted, so it is
-# passed over, as kubectl does; on the pods these annotations would only mislead.
-_FOREIGN_ANNOTATIONS = (
-    "deployment.kubernetes.io/revision",
-    "kubectl.kubernetes.io/last-applied-configuration",
-    "pv.kubernetes.io/bind-completed",
-    "pv.kubernetes.io/bound-by-controller",
-    "volume.beta.kubernetes.io/storage-provisioner",
-    "volume.kubernetes.io/storage-provisioner",
-    "volume.kubernetes.io/selected-node",
-)
 _SET_BY_SERVER = (
     "creationTimestamp",
     "deletionGracePeriodSeconds",

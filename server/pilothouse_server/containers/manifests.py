@@ -127,13 +127,16 @@ def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "name": name,
-            "namespace": container.kubernetes_namespace,
-            "labels": object_labels(container)
-            if found is None
-            else {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid},
-        },
+        "metadata": without_empty(
+            {
+                "name": name,
+                "namespace": container.kubernetes_namespace,
+                "labels": object_labels(container)
+                if found is None
+                else {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid},
+                "annotations": dict(ports[0].service_annotations),
+            }
+        ),
         "spec": spec,
     }
 

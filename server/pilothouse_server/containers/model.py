@@ -39,9 +39,9 @@ class EnvVar(Value, frozen=True):
 
 
 class Port(Value, frozen=True):
-    """One row of `port_mappings`.
+    """One row of `port_mappings`, and its Service's annotations, which the document keeps.
 
-    `service_type == "None"`: no Service, `service_name` and `service_port` are unset.
+    `service_type == "None"`: no Service, `service_name`, `service_port` and `service_annotations` are unset.
     """
 
     container_port: int
@@ -53,6 +53,7 @@ class Port(Value, frozen=True):
     node_port: int | None = None
     service_type: ServiceType = "ClusterIP"
     app_protocol: str = ""
+    service_annotations: dict[str, str] = {}
 
 
 class MountedVolume(Value, frozen=True):

@@ -234,17 +234,7 @@ def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:
     )
     found.unique(field, ((i, (p.container_port, p.protocol)) for i, p in bare), "the port without a service")
     found.unique(field, ((i, (p.service_name, p.name)) for i, p in served if p.name), "the port name")
-    types: dict[str, str] = {}
-    ports_of: dict[str, int] = {}
-    for index, port in served:
-        ports_of[port.service_name] = ports_of.get(port.service_name, 0) + 1
-        if types.setdefault(port.service_name, port.service_type) != port.service_type:
-            found.add(
-                f"{field}[{index}].service_type", "agree", "the ports of one service must have the same type"
-            )
-    for index, port in served:
-        if ports_of[port.service_name] > 1 and not port.name:
-            found.add(f"{field}[{index}].name", "required", "must be set where a service has several ports")
+    _check_services(found, field, served)
     names: dict[str, tuple[int, str]] = {}
     for index, port in enumerate(ports):
         if (
@@ -255,9 +245,29 @@ def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:
     return ports
 
 
+def _check_services(found: Findings, field: str, served: Sequence[tuple[int, Port]]) -> None:
+    """Notes ports that do not go together in one Service."""
+    first_of: dict[str, Port] = {}
+    ports_of: dict[str, int] = {}
+    for index, port in served:
+        ports_of[port.service_name] = ports_of.get(port.service_name, 0) + 1
+        first = first_of.setdefault(port.service_name, port)
+        if first.service_type != port.service_type:
+            found.add(
+                f"{field}[{index}].service_type", "agree", "the ports of one service must have the same type"
+            )
+        at = f"{field}[{index}].service_annotations"
+        if first.service_annotations != port.service_annotations:
+            found.add(at, "agree", "the ports of one service must have the same annotations")
+        _check_keys(found, at, port.service_annotations)
+    for index, port in served:
+        if ports_of[port.service_name] > 1 and not port.name:
+            found.add(f"{field}[{index}].name", "required", "must be set where a service has several ports")
+
+
 def _completed_port(found: Findings, field: str, port: Port, container: str) -> Port:
     if port.service_type == "None":
-        for name in ("service_name", "service_port", "node_port"):
+        for name in ("service_name", "service_port", "node_port", "service_annotations"):
             if getattr(port, name):
                 found.add(f"{field}.{name}", "unused", "must be unset for a port without a service")
         return port

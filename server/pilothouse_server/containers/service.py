@@ -17,6 +17,7 @@ from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
+from pilothouse_server.containers.service_annotations import FreeKeys, refuse_annotations
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
@@ -65,12 +66,18 @@ class ContainerService:
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ContainerService"]
 
     def __init__(
-        self, watches: WatchServer, page_key: bytes, connect: Connect, import_containers: ImportContainers
+        self,
+        watches: WatchServer,
+        page_key: bytes,
+        connect: Connect,
+        import_containers: ImportContainers,
+        free: FreeKeys,
     ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
         self._import_containers = import_containers
+        self._free = free
 
     @drafts
     async def CreateContainer(
@@ -78,6 +85,7 @@ class ContainerService:
     ) -> pb.CreateContainerResponse:
         """Creates a container."""
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
+        refuse_annotations(wanted, None, self._free, may)
         if call.validate_only or not operations.can_be_made_at_once(wanted):
             created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
         else:
@@ -126,13 +134,20 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes what is wanted of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
+        merge, may = messages.CONTAINER.merger(request.container, paths), call.may(request.namespace)
+
+        def merged(stored: Container) -> Container:
+            wanted = merge(stored)
+            refuse_annotations(wanted, stored, self._free, may)
+            return wanted
+
         changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
-            messages.CONTAINER.merger(request.container, paths),
+            merged,
             wire.etag_check(request.etag or request.container.etag),
-            may=call.may(request.namespace),
+            may=may,
         )
         return pb.UpdateContainerResponse(container=await self._answer(call, changed))
 

@@ -15,7 +15,7 @@ import msgspec
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
-from pilothouse_manifests.sources import ObjectSource
+from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, ObjectSource
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
@@ -241,6 +241,8 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
     kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
     if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
         raise ValueError(f"a Service of type {kind} cannot be represented")
+    stated = _theirs(metadata.get("annotations"))
+    annotations = {key: text for key, text in stated.items() if key not in FOREIGN_ANNOTATIONS}
     ports, target_ports = [], {}
     for entry in spec.get("ports") or ():
         # What a dry run of our apply leaves as it is need not be understood here.
@@ -255,6 +257,7 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
             "container_port": container_port,
             "service_name": metadata["name"],
             "service_type": kind,
+            "service_annotations": annotations,
         }
         ports.append(msgspec.convert(described, Port))
     if not ports:

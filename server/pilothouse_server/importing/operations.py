@@ -21,8 +21,16 @@ import msgspec
 
 from pilothouse_server.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
-from pilothouse_server.containers import admission, manifests, operations, repository, rules
+from pilothouse_server.containers import (
+    admission,
+    manifests,
+    operations,
+    repository,
+    rules,
+    service_annotations,
+)
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.service_annotations import FreeKeys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies
@@ -103,6 +111,14 @@ async def create(
                 candidate = _refused(candidate, _words(error))
         taken.append(candidate)
     return taken
+
+
+def without_guarded(candidate: Candidate, free: FreeKeys) -> Candidate:
+    """Returns the candidate without annotations of Services that only few may set; they stay there, as others'."""
+    if candidate.container is None:
+        return candidate
+    container = service_annotations.without_guarded(candidate.container, free)
+    return msgspec.structs.replace(candidate, container=container)
 
 
 def record(taken: Sequence[Candidate]) -> dict[str, Any]:

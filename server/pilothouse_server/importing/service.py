@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
+from pilothouse_server.containers.service_annotations import FreeKeys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -14,7 +16,8 @@ from pilothouse_server.rpc.call import Call
 class ImportHandler:
     """Serves `ContainerService.ImportContainers`."""
 
-    def __init__(self, connect: Connect, envelopes: Envelopes) -> None:
+    def __init__(self, connect: Connect, envelopes: Envelopes, free: FreeKeys) -> None:
+        self._free = free
         self._connect = connect
         self._envelopes = envelopes
 
@@ -29,6 +32,8 @@ class ImportHandler:
         candidates = await operations.discover(
             self._connect, namespace, request.names, request.label_selector, existing, may
         )
+        if not may(PRIVILEGED_PERMISSION):
+            candidates = [operations.without_guarded(candidate, self._free) for candidate in candidates]
         taken = await operations.create(
             await call.transaction(), request.namespace, candidates, self._envelopes, may
         )

@@ -42,6 +42,12 @@ def _document(container: Container) -> dict[str, Any]:
     document["image"] = container.image
     if container.volume_mounts:
         document["volume_mounts"] = msgspec.to_builtins(container.volume_mounts)
+    # Of the Service, not of a port: each is kept once.
+    annotations = {
+        port.service_name: port.service_annotations for port in container.ports if port.service_annotations
+    }
+    if annotations:
+        document["service_annotations"] = annotations
     return document
 
 

@@ -1,8 +1,8 @@
 """A container as one row: the select that reads it whole, and the value made of it.
 
-The document `containers.spec` is `ContainerSpec` with the volume mounts and the image, as it was asked for,
-beside it: the row of `container_images` that `image_id` names learns a digest from the nodes, which must
-not change what is wanted. Environment, ports and volumes are rows of their own and come as JSON aggregates, so a
+The document `containers.spec` is `ContainerSpec` with the volume mounts, the annotations of Services and the image, as
+it was asked for, beside it: the row of `container_images` that `image_id` names learns a digest from the nodes, which
+must not change what is wanted. Environment, ports and volumes are rows of their own and come as JSON aggregates, so a
 container costs one statement.
 """
 
@@ -76,11 +76,18 @@ def _present(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
+def _port(item: Mapping[str, Any], annotations: Mapping[str, dict[str, str]]) -> Port:
+    port = msgspec.convert(_present(item), Port)
+    found = annotations.get(port.service_name)
+    return msgspec.structs.replace(port, service_annotations=found) if found else port
+
+
 def container_of(row: Row) -> Container:
     """The value of a row of `WHOLE`."""
     spec = dict(row.spec)
     image = spec.pop("image")
     mounts = msgspec.convert(spec.pop("volume_mounts", ()), tuple[VolumeMount, ...])
+    annotations: Mapping[str, dict[str, str]] = spec.pop("service_annotations", {})
     return Container(
         id=ContainerId(row.id),
         uid=str(row.uid),
@@ -90,7 +97,7 @@ def container_of(row: Row) -> Container:
         image=image,
         display_name=row.display_name or "",
         env=tuple(msgspec.convert(_present(item), EnvVar) for item in row.env or ()),
-        ports=tuple(msgspec.convert(_present(item), Port) for item in row.ports or ()),
+        ports=tuple(_port(item, annotations) for item in row.ports or ()),
         volume_mounts=mounts,
         volumes=volumes_of(row.mounted_volumes),
         resources=Resources(

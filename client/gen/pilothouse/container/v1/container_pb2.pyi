@@ -287,6 +287,26 @@ class Port(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ServiceAnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CONTAINER_PORT_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
@@ -296,6 +316,7 @@ class Port(_message.Message):
     NODE_PORT_FIELD_NUMBER: _builtins.int
     SERVICE_TYPE_FIELD_NUMBER: _builtins.int
     APP_PROTOCOL_FIELD_NUMBER: _builtins.int
+    SERVICE_ANNOTATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """IANA service name, at most 15 characters; also the name of the service's port."""
     container_port: _builtins.int
@@ -316,6 +337,13 @@ class Port(_message.Message):
     """Default CLUSTER_IP; the ports of one Service must agree."""
     app_protocol: _builtins.str
     """Hint for proxies, such as `http`, `kubernetes.io/h2c`."""
+    @_builtins.property
+    def service_annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Annotations of the Service, by which load balancers, Prometheus or external-dns are told what to do with it; the ports of
+        one Service must agree. Keys that the server's setting SERVICE_ANNOTATIONS does not name need the permission
+        `container.privileged`; keys of `pilothouse.dev` are refused.
+        """
+
     def __init__(
         self,
         *,
@@ -328,10 +356,11 @@ class Port(_message.Message):
         node_port: _builtins.int = ...,
         service_type: Global___ServiceType.ValueType = ...,
         app_protocol: _builtins.str = ...,
+        service_annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_protocol", b"app_protocol", "container_port", b"container_port", "host_port", b"host_port", "name", b"name", "node_port", b"node_port", "protocol", b"protocol", "service_name", b"service_name", "service_port", b"service_port", "service_type", b"service_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_protocol", b"app_protocol", "container_port", b"container_port", "host_port", b"host_port", "name", b"name", "node_port", b"node_port", "protocol", b"protocol", "service_annotations", b"service_annotations", "service_name", b"service_name", "service_port", b"service_port", "service_type", b"service_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
