@@ -172,6 +172,7 @@ class Application:
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
+        self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)
         rolling_up = Periodic("roll up usage", ROLL_UP_SECONDS, lambda: roll_up_and_pack(self.store, POINTS))
         rendering = Periodic(

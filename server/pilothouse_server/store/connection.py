@@ -66,6 +66,7 @@ class Loan:
 
     task: asyncio.Task[Any] | None
     began: float
+    connection: Connection | None = None
 
 
 @dataclass(slots=True, eq=False)

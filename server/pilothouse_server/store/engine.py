@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.connection import Driver
+from pilothouse_server.store.lost_sessions import LostSessions, watch_over
 from pilothouse_server.store.pool import Limits, Pool
 from pilothouse_server.store.results import Row
 
@@ -38,7 +39,7 @@ def plain_dsn(dsn: str) -> str:
 class Database:
     """The pools of a server.
 
-    `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks need.
+    `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks need; `pooled` says that there is one.
     """
 
     app: Pool
@@ -46,6 +47,7 @@ class Database:
     maintenance: Pool
     direct_dsn: str
     replica: Pool | None = None
+    pooled: bool = False
 
     @classmethod
     def connect(cls, settings: Settings) -> Database:
@@ -86,6 +88,7 @@ class Database:
                 few,
             ),
             direct_dsn=plain_dsn(settings.direct_database_url or system_dsn),
+            pooled=bool(settings.direct_database_url),
             replica=(
                 Pool(_opener(settings.replica_database_url, settings, "replica", timeout, app_role), limits)
                 if settings.replica_database_url
@@ -101,6 +104,11 @@ class Database:
             await asyncio.sleep(PERIOD_SECONDS)
             for pool in self._pools():
                 pool.close_unneeded()
+
+    async def end_lost_sessions(self) -> None:
+        """Ends the sessions of a server that is gone, until cancelled."""
+        pools = (pool for pool in self._pools() if pool is not self.maintenance)
+        await watch_over(*(LostSessions(pool, direct=not self.pooled) for pool in pools))
 
     async def close(self) -> None:
         """Closes every pool."""

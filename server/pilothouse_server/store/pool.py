@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -116,7 +116,8 @@ class Pool:
             self._end(loan)
             raise
         session.loan = loan
-        return Connection(session)
+        loan.connection = connection = Connection(session)
+        return connection
 
     def give(self, connection: Connection) -> asyncio.Task[None] | None:
         """Takes a connection back, whatever state it is in; one that was given back already is passed over.
@@ -154,6 +155,25 @@ class Pool:
             await connection.command("BEGIN ISOLATION LEVEL READ COMMITTED")
             yield connection
             await uncancelled(connection.command("COMMIT"))
+
+    @property
+    def waiting_for_answers(self) -> Iterator[Connection]:
+        """The connections in use whose statement PostgreSQL has not answered yet."""
+        return (
+            loan.connection
+            for loan in self._loans
+            if loan.connection is not None and loan.connection.unfinished
+        )
+
+    def sessions(self) -> dict[int, Driver]:
+        """The open sessions that are idle or wait for an answer, by the process that serves each."""
+        waiting = (connection.driver for connection in self.waiting_for_answers)
+        idle = (session.driver for session in self._idle)
+        return {driver.get_server_pid(): driver for driver in (*waiting, *idle) if not driver.is_closed()}
+
+    async def open_session(self) -> Driver:
+        """A session beside those of the pool, which the caller closes. Raises what asyncpg does, and OSError."""
+        return await self._open_session()
 
     def begin_period(self) -> None:
         """Begins the time after which `close_unneeded` says what was not needed in it."""
@@ -223,6 +243,7 @@ class Pool:
             self._waiting.remove(waiting)
 
     def _end(self, loan: Loan) -> None:
+        loan.connection = None
         self._loans.discard(loan)
         self._working.pop(loan, None)
         held = self._held.pop(loan.task, 0)

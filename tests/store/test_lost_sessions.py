@@ -1,0 +1,112 @@
+"""Sessions of a PostgreSQL server that is gone without a word are ended, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.store.connection import Driver
+from pilothouse_server.store.lost_sessions import FIRST_LOOKS, LostSessions
+from pilothouse_server.store.pool import Limits, Pool
+from pilothouse_server.tasks import cancel_and_wait
+from tests.conftest import Database
+from tests.waiting import poll_until
+
+LIMITS = Limits(open=4, working=4, idle=4, waiting=10, lifetime_seconds=3600, idle_seconds=3600)
+
+
+class Opener:
+    """Opens sessions, until nobody answers any more; `elsewhere` is where new ones lead then."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.fails: BaseException | None = None
+
+    async def __call__(self) -> Driver:
+        if self.fails is not None:
+            raise self.fails
+        driver: Driver = await asyncpg.connect(self.dsn, connection_class=Driver)
+        return driver
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def opener(database: Database) -> Opener:
+    return Opener(database.app_dsn)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pool(opener: Opener) -> AsyncIterator[Pool]:
+    made = Pool(opener, LIMITS)
+    yield made
+    await made.close()
+
+
+async def _sleeping(pool: Pool) -> asyncio.Task[str]:
+    """A statement that is under way, and a session beside it that is idle."""
+
+    async def long() -> str:
+        async with pool.connect() as connection, pool.connect():
+            return await connection.command("SELECT pg_sleep(600)")
+
+    task = asyncio.create_task(long())
+
+    async def waits() -> bool:
+        return any(True for _ in pool.waiting_for_answers)
+
+    await poll_until(waits, what="the statement is under way")
+    return task
+
+
+def _asked_after(watch: LostSessions) -> int:
+    looks = 1
+    while not watch.is_to_ask():
+        looks += 1
+    return looks
+
+
+@pytest.mark.parametrize("answer", [None, asyncpg.TooManyConnectionsError("sorry")])
+async def test_a_long_statement_is_left_alone(pool: Pool, opener: Opener, answer: Exception | None) -> None:
+    """Also where PostgreSQL has no place for who asks."""
+    sleeping = await _sleeping(pool)
+    watch = LostSessions(pool, direct=True)
+    # It is asked about seldom.
+    assert [_asked_after(watch) for _ in range(3)] == [FIRST_LOOKS, 2, 4]
+    opener.fails = answer
+    assert await watch.end_lost() == 0
+    assert not sleeping.done()
+    await cancel_and_wait(sleeping)
+
+
+async def test_short_statements_ask_nothing(pool: Pool) -> None:
+    watch = LostSessions(pool, direct=True)
+    for _ in range(2 * FIRST_LOOKS):
+        async with pool.connect() as connection:
+            await connection.command("SELECT 1")
+            # A connection in use that waits for no answer is nothing to ask about.
+            assert not watch.is_to_ask()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_where_nobody_answers_all_are_ended(pool: Pool, opener: Opener, *, direct: bool) -> None:
+    sleeping = await _sleeping(pool)
+    opener.fails = TimeoutError()
+    assert await LostSessions(pool, direct=direct).end_lost() >= 1
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await sleeping
+
+
+async def test_sessions_that_the_server_does_not_know_are_ended(
+    pool: Pool, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server answers under the address: it has no such processes."""
+    sleeping = await _sleeping(pool)
+    monkeypatch.setattr(Driver, "get_server_pid", lambda self: 4_000_000 + id(self) % 1000)
+    # Behind a pooler the numbers mean nothing.
+    assert await LostSessions(pool, direct=False).end_lost() == 0
+    assert await LostSessions(pool, direct=True).end_lost() >= 1
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await sleeping
