@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,9 +74,11 @@ async def test_a_registered_cluster_is_used_and_its_credentials_are_not_shown(
     found = await has_status(serving, "second", pb.CLUSTER_STATUS_HEALTHY)
     assert (found.display_name, dict(found.labels)) == ("Second", {"region": "north"})
     listed = [
-        each.name async for each in serving.admin.namespaces.list_clusters(filter='labels.region = "north"')
+        (each.name, each.leader)
+        async for each in serving.admin.namespaces.list_clusters(filter='labels.region = "north"')
     ]
-    assert listed == ["second"]
+    # This process is the server.
+    assert listed == [("second", found.leader)] == [("second", f"{socket.gethostname()}:{os.getpid()}")]
     async with serving.database.owner() as sql:
         for table in ("clusters", "operation_logs", "idempotency_keys", "operations"):
             rows = await sql.fetch(f"SELECT t::text AS row, to_jsonb(t)::text AS json FROM {table} AS t")

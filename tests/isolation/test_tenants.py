@@ -22,6 +22,7 @@ _SHARED = {
     "namespaces",
     "pending_changes",
     "pending_incidents",
+    "periodic_jobs",
     "roles",
     "stream_head",
     "users",
@@ -229,6 +230,7 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
         "schema_migrations",
         "pending_changes",
         "pending_incidents",
+        "periodic_jobs",
     ],
 )
 async def test_the_servers_own_tables_are_closed_to_requests(apart: Database, table: str) -> None:

@@ -28,6 +28,7 @@ _NOT_FILTERED = {
         "termination_grace_seconds": "a number within the document of the pod's fields",
     },
     "ListImages": {"container_count": "it is counted for each caller; a page shows it"},
+    "ListClusters": {"leader": "it is no column of the row: who watches it at this moment"},
     "ListVolumes": {"medium": "a choice within the document of an emptyDir's fields"},
     "ListOperations": {
         "resource_uid": "no record holds one yet",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,12 +11,16 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
+from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import PilothouseError
 from pilothouse_server.metrics.operations import DatabaseGauges
+from pilothouse_server.store.periodic import Periodic, PeriodicWork
+from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.harness import running_server
 from tests.metrics.served import Served
+from tests.waiting import poll_until
 
 
 async def test_the_state_of_the_database_is_answered(served: Served) -> None:
@@ -112,6 +118,28 @@ async def test_the_state_of_the_database_is_in_the_metrics(served: Served) -> No
     assert {"pilothouse_system", "pilothouse_maintenance"} <= used
     grown = {name[1] for name in samples if name[0] == "pilothouse_database_partition_growth_bytes_per_day"}
     assert "operation_logs" in grown
+
+
+async def test_periodic_work_that_fails_is_shown(served: Served) -> None:
+    async def failing() -> None:
+        raise ValueError("not foreseen")
+
+    async def found() -> Sequence[pb.PeriodicJob]:
+        jobs = (await served.admin.metrics.get_database_stats()).periodic_jobs
+        return [job for job in jobs if job.name == "always fails" and job.failures > 1]
+
+    work = PeriodicWork(served.server.application.store, [Periodic("always fails", 0.01, failing)])
+    running = asyncio.create_task(work.run())
+    try:
+        (job,) = await poll_until(found)
+    finally:
+        await cancel_and_wait(running)
+    assert job.last_failure == "ValueError"
+    assert job.failing_since.ToNanoseconds() < job.last_failure_time.ToNanoseconds()
+    assert not job.HasField("last_success_time")
+    # The server's own go well.
+    own = [job for job in (await served.admin.metrics.get_database_stats()).periodic_jobs if not job.failures]
+    assert "make partitions ahead" in {job.name for job in own if job.HasField("last_success_time")}
 
 
 async def test_the_sizes_of_tables_are_answered_largest_first(served: Served) -> None:

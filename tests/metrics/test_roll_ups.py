@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import messages
 from pilothouse_server.metrics.model import Point, Sample, Steps
-from pilothouse_server.metrics.operations import pack_days, roll_up, usage
+from pilothouse_server.metrics.operations import pack_days, roll_up, roll_ups, usage
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.store.paging import PageRequest
 from tests.metrics.world import DAY, HOUR, Box, World, hours_ago, midnight
@@ -285,3 +285,22 @@ def test_the_second_aggregation_knows_a_counter_that_begins_anew() -> None:
         for index, value in zip(itertools.count(), values)
     ]
     assert expected(samples, start, 3600)[1, int(start.timestamp())]["rx"] == 50 + 30 + 10
+
+
+class Ahead:
+    """A clock that is three hours ahead."""
+
+    @staticmethod
+    def now(zone: tzinfo) -> datetime:
+        return datetime.now(zone) + 3 * HOUR
+
+
+async def test_a_clock_that_is_ahead_rolls_up_no_hour_before_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.empty()
+    box = await world.box(name="early")
+    await world.usage.write([box.sample(datetime.now(UTC))])
+    monkeypatch.setattr(roll_ups, "datetime", Ahead)
+    assert await roll_up(world.store) == 0
+    assert await world.rows("SELECT 1 FROM container_usage_hourly") == []

@@ -33,6 +33,7 @@ _SHARED: dict[str, str] = {
     "container_images": "INSERT INTO container_images (id, name, tag, size_bytes) VALUES (9, 'unused', '1', 7)",
     "login_throttles": "INSERT INTO login_throttles (account_hash, failures) VALUES ('\\x01', 2)",
     "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
+    "periodic_jobs": "INSERT INTO periodic_jobs (name, failures, failing_since) VALUES ('drop', 1, now())",
     "audit_seals": """INSERT INTO audit_seals (sequence, chain_hash, record_count)
         VALUES (1, decode(repeat('ab', 32), 'hex'), 1)""",
 }

@@ -253,26 +253,40 @@ async def test_the_horizon_moves_before_events_are_dropped(
     async with database.owner() as owner:
         await owner.execute("UPDATE stream_head SET revision = 1500000")
         assert await partitions.drop_events_below(999_999) == []
-        assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 0
+        assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 999_999
         assert await partitions.drop_events_below(1_400_000) == ["events_r0"]
-        assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 1_000_000
+        assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 1_400_000
+        # It never goes back.
+        assert await partitions.drop_events_below(1_000_000) == []
+        assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 1_400_000
         assert [one.lower for one in await partitions.by_revision(EVENTS.table)] == [1_000_000, 2_000_000]
 
 
-async def test_events_are_old_by_their_time_and_only_if_their_partition_is_full(
+async def test_events_are_dropped_by_their_time_also_of_the_partition_that_is_written(
     database: Database, partitions: Partitions
 ) -> None:
     async with database.owner() as owner:
-        insert = """INSERT INTO events (revision, resource_type, resource_id, resource_name, kind, message, created_at)
-            VALUES ($1, 'x', 1, 'x', 'added', '', $2)"""
-        await owner.execute(insert, 10, LONG_AGO)
-        await owner.execute("UPDATE stream_head SET revision = 10")
-        assert await partitions.events_before(LONG_AGO + timedelta(days=1)) == 0
-        await owner.execute(insert, 1_000_010, LONG_AGO + timedelta(days=2))
-        await owner.execute("UPDATE stream_head SET revision = 1000010")
-        assert await partitions.events_before(LONG_AGO) == 0
-        assert await partitions.events_before(LONG_AGO + timedelta(days=1)) == 1_000_000
-        assert await partitions.events_before(LONG_AGO + timedelta(days=9)) == 1_000_000
+        # One of a clock that was two years ahead says nothing of its age.
+        times = [timedelta(0), timedelta(days=1), timedelta(days=730), timedelta(days=2), timedelta(days=3)]
+        await owner.executemany(
+            """INSERT INTO events (revision, resource_type, resource_id, resource_name, kind, message, created_at)
+            VALUES ($1, 'x', 1, 'x', 'added', '', $2)""",
+            [(number, datetime.now(UTC) - timedelta(days=5) + ago) for number, ago in enumerate(times, 10)],
+        )
+        await owner.execute("UPDATE stream_head SET revision = 14")
+
+        async def kept_since(days: float) -> list[int]:
+            first = await partitions.first_event_since(datetime.now(UTC) - timedelta(days=days))
+            assert await partitions.drop_events_below(first) == []
+            assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == first
+            return [row[0] for row in await owner.fetch("SELECT revision FROM events ORDER BY 1")]
+
+        assert await kept_since(6) == [10, 11, 12, 13, 14]
+        assert await kept_since(4.5) == [11, 12, 13, 14]
+        assert await kept_since(3.5) == [13, 14]
+        # Nothing is younger: the next one is the first that is kept.
+        assert await kept_since(1) == []
+        assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 15
 
 
 async def test_unknown_tables_have_no_partitions(partitions: Partitions) -> None:

@@ -115,6 +115,28 @@ async def test_a_user_without_operations_has_none(tenants: Database) -> None:
         assert rows["alpha"]["avg_duration_ms"] == 5
 
 
+async def test_the_end_of_a_watch_is_no_failure(tenants: Database) -> None:
+    ends = [
+        ("watch", "STREAM", 499, "CANCELLED"),
+        ("watch", "STREAM", 504, "DEADLINE_EXCEEDED"),
+        ("logs", "STREAM", 499, "CANCELLED"),
+        # These are.
+        ("watch", "STREAM", 400, "OUT_OF_RANGE"),
+        ("record", "STREAM", 504, "DEADLINE_EXCEEDED"),
+        ("create", "UNARY", 499, "CANCELLED"),
+    ]
+    async with tenants.owner() as owner:
+        await owner.executemany(
+            "INSERT INTO operation_logs (user_id, username, action, resource_type, request_method, status_code,"
+            " error_code, sequence, record_hash, chain_hash)"
+            " SELECT id, username, $1, 'container', $2, $3, $4, $5, sha256(''), sha256('')"
+            " FROM users WHERE username = 'alpha'",
+            [(*end, 100 + number) for number, end in enumerate(ends)],
+        )
+        row = await owner.fetchrow("SELECT * FROM user_operation_stats WHERE username = 'alpha'")
+        assert (row["total_operations"], row["successful_operations"], row["failed_operations"]) == (7, 1, 3)
+
+
 async def test_details_show_the_newest_sample(tenants: Database) -> None:
     async with tenants.owner() as owner:
         await owner.execute(

@@ -1,13 +1,21 @@
-"""A lease that is lost while the work under it winds up slowly: whoever leads can still be cancelled."""
+"""Who leads: whoever can do the work, whatever the clock of the database was, and can always be cancelled."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
-from pilothouse_server.reconcile.queue.leadership import lead
-from pilothouse_server.reconcile.repository.leases import Lease
+from structlog.testing import capture_logs
+
+from pilothouse_server.reconcile.queue.leadership import CannotLead, StandingBack, lead
+from pilothouse_server.reconcile.repository import leases
+from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.tasks import cancel_and_wait
 from tests.reconcile.world import World
-from tests.waiting import within
+from tests.waiting import Stopwatch, within
+
+NAME = "observe/local"
 
 LEASE_SECONDS = 0.5
 # Far beyond what ending takes, so that only a leader that goes on for ever runs into it.
@@ -34,7 +42,7 @@ class SlowToEnd:
 
 async def test_a_leader_cancelled_while_a_lost_lease_is_wound_up_ends(here: World) -> None:
     work = SlowToEnd()
-    leading = asyncio.create_task(lead(here.store, "observe/local", "this", work, seconds=LEASE_SECONDS))
+    leading = asyncio.create_task(lead(here.store, NAME, "this", work, seconds=LEASE_SECONDS))
     async with within(LIMIT_SECONDS):
         await work.began.wait()
         async with here.database.system() as sql:
@@ -48,3 +56,141 @@ async def test_a_leader_cancelled_while_a_lost_lease_is_wound_up_ends(here: Worl
         await asyncio.wait([leading])
     assert leading.cancelled()
     assert work.ended.is_set()
+
+
+async def held_by(here: World, owner: str | None, ahead: str) -> None:
+    """The lease as somebody has left it, with an end so far ahead."""
+    async with here.database.system() as sql:
+        await sql.execute(
+            "INSERT INTO leases (name, owner, epoch, expires_at)"
+            f" VALUES ($1, $2, 7, clock_timestamp() + interval '{ahead}')",
+            NAME,
+            owner,
+        )
+
+
+async def leads(here: World, *, seconds: float = LEASE_SECONDS) -> Lease:
+    """The lease once it is ours."""
+    taken: asyncio.Queue[Lease] = asyncio.Queue()
+
+    async def work(lease: Lease) -> None:
+        taken.put_nowait(lease)
+        await asyncio.Event().wait()
+
+    leading = asyncio.create_task(lead(here.store, NAME, "this", work, seconds=seconds))
+    try:
+        async with within(LIMIT_SECONDS):
+            return await taken.get()
+    finally:
+        await cancel_and_wait(leading)
+
+
+async def test_a_lease_that_nobody_owns_is_free_whatever_its_end(here: World) -> None:
+    await held_by(here, None, "2 years")
+    # Of a length that no look can wait for.
+    assert (await leads(here, seconds=3600.0)).epoch == 8
+
+
+async def test_a_lease_that_ends_in_two_years_is_taken_for_expired_and_that_is_told(here: World) -> None:
+    await held_by(here, "dead", "2 years")
+    with capture_logs() as logs:
+        assert (await leads(here)).epoch == 8
+    (told,) = [line for line in logs if "taken for expired" in line["event"]]
+    assert (told["log_level"], told["lease"]) == ("warning", NAME)
+    assert told["ahead_seconds"] > 365 * 86400
+
+
+async def test_a_lease_that_was_renewed_since_it_was_seen_is_left_to_its_holder(here: World) -> None:
+    await held_by(here, "alive", "2 years")
+
+    async def see(transaction: Transaction) -> SeenLease | None:
+        return await leases.see(transaction, NAME)
+
+    async def take(owner: str, unrenewed: SeenLease | None = None) -> Lease | None:
+        taken: Lease | None = await here.change(
+            lambda tx: leases.take(tx, NAME, owner, 3600.0, unrenewed=unrenewed)
+        )
+        return taken
+
+    before = await here.change(see)
+    assert await take("alive") == Lease(NAME, "alive", 7)
+    assert await take("this", before) is None
+    assert await take("this", await here.change(see)) == Lease(NAME, "this", 8)
+
+
+async def test_who_cannot_lead_lets_go_and_another_leads_until_it_can(here: World) -> None:
+    able = asyncio.Event()
+    left = asyncio.Event()
+    held: dict[str, asyncio.Event] = {"unable": asyncio.Event(), "other": asyncio.Event()}
+
+    async def unable(_lease: Lease) -> None:
+        held["unable"].set()
+        if not able.is_set():
+            raise CannotLead("no kubeconfig")
+        await asyncio.Event().wait()
+
+    async def other(_lease: Lease) -> None:
+        held["other"].set()
+        await asyncio.Event().wait()
+
+    async def can_lead() -> bool:
+        return able.is_set()
+
+    async def led(by_another: bool) -> None:
+        if by_another:
+            left.set()
+
+    back = StandingBack(can_lead, led, look_seconds=0.02)
+    with capture_logs() as logs:
+        first = asyncio.create_task(
+            lead(here.store, NAME, "unable", unable, seconds=LEASE_SECONDS, standing_back=back)
+        )
+        try:
+            async with within(LIMIT_SECONDS):
+                await held["unable"].wait()
+                second = asyncio.create_task(lead(here.store, NAME, "other", other, seconds=LEASE_SECONDS))
+                await held["other"].wait()
+                await left.wait()
+                held["unable"].clear()
+                # The other goes; here the work can be done by now.
+                able.set()
+                await cancel_and_wait(second)
+                await held["unable"].wait()
+        finally:
+            await cancel_and_wait(first, second)
+    (told,) = [line for line in logs if "let go" in line["event"]]
+    assert (told["lease"], told["why"]) == (NAME, "no kubeconfig")
+
+
+async def test_a_lease_whose_work_nobody_can_do_does_not_fly_round(here: World) -> None:
+    taken: list[str] = []
+    enough = asyncio.Event()
+
+    def unable(owner: str) -> Callable[[Lease], Awaitable[None]]:
+        async def work(_lease: Lease) -> None:
+            taken.append(owner)
+            if len(taken) == 5:
+                enough.set()
+            raise CannotLead("nobody reaches it")
+
+        return work
+
+    async def cannot() -> bool:
+        return False
+
+    back = StandingBack(cannot, look_seconds=0.02, free_seconds=0.5)
+    watch = Stopwatch()
+    leading = [
+        asyncio.create_task(
+            lead(here.store, NAME, owner, unable(owner), seconds=LEASE_SECONDS, standing_back=back)
+        )
+        for owner in ("one", "two", "three")
+    ]
+    try:
+        async with within(LIMIT_SECONDS):
+            await enough.wait()
+    finally:
+        await cancel_and_wait(*leading)
+    # Each tried once, one after another, and then one of them after each time that nobody held it.
+    assert set(taken[:3]) == {"one", "two", "three"}
+    assert watch.passed() >= 2 * 0.5

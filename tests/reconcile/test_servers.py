@@ -11,6 +11,8 @@ import pytest
 
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.containers.operations import stop as stop_container
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
@@ -74,6 +76,36 @@ async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> N
     async with here.reconciling():
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "stopped"
+
+
+async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_does(here: World) -> None:
+    """The first has no credentials for it, as a replica without a kubeconfig, and takes the lease first."""
+
+    async def without_credentials(name: str) -> ClusterClient:
+        raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
+
+    async def held() -> list[dict[str, Any]]:
+        return await here.rows("SELECT owner, epoch FROM leases WHERE owner IS NOT NULL")
+
+    async def status() -> str:
+        return str((await here.rows("SELECT status FROM clusters"))[0]["status"])
+
+    async with here.reconciling(connect=without_credentials) as first:
+        await poll_until(status, lambda found: found == "unauthorized")
+        async with here.reconciling() as second:
+            await poll_until(status, lambda found: found == "healthy")
+            ours = await held()
+            await here.namespace()
+            await asyncio.gather(*(here.create(f"web-{number}") for number in range(6)))
+            for number in range(6):
+                await here.running(f"web-{number}")
+            # It takes neither the lease back nor any work while the other is there.
+            assert await held() == ours
+            assert first.leaves("local")
+            assert not second.leaves("local")
+        # Alone, it has to do with what there is.
+        await poll_until(status, lambda found: found == "unauthorized")
+        assert not first.leaves("local")
 
 
 async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from pilothouse_server.clusters.operations import registration
+from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.operations import change as change_container
 from pilothouse_server.containers.operations import create as create_container
@@ -107,9 +108,11 @@ class World:
             await client.close()
 
     @asynccontextmanager
-    async def reconciling(self, settings: ReconcilerSettings = QUICK) -> AsyncIterator[Reconciler]:
-        """A running reconciler; at the end it is gone without a word, as if killed."""
-        clients = ClusterClients(self.connect)
+    async def reconciling(
+        self, settings: ReconcilerSettings = QUICK, connect: Connect | None = None
+    ) -> AsyncIterator[Reconciler]:
+        """A running reconciler, with other clients if given; at the end it is gone without a word, as if killed."""
+        clients = ClusterClients(connect or self.connect)
         reconciler = Reconciler(self.store, clients, self.samples, settings, reconcilers=RECONCILERS)
         running = asyncio.ensure_future(reconciler.run())
         try:
@@ -212,6 +215,11 @@ class World:
     async def patch_as(self, manager: str, path: str, patch: dict[str, Any]) -> None:
         """Somebody else patches an object, as kubectl does."""
         await self._patch(manager, path, patch, "application/strategic-merge-patch+json")
+
+    async def relabel_namespace(self, labels: dict[str, str | None], name: str = "shop") -> None:
+        """Somebody else sets labels of a Kubernetes namespace of ours; None takes one away."""
+        patch = {"metadata": {"labels": labels}}
+        await self._patch("meddler", f"/api/v1/namespaces/{name}", patch, "application/merge-patch+json")
 
     async def end_pod(self, name: str, reason: str, message: str) -> None:
         """The kubelet ends a pod for good, as when its node is short of something."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, tzinfo
 
+import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
+from pilothouse_server.store import periodic, periodic_runs
 from pilothouse_server.store.engine import Database as Pools
-from pilothouse_server.store.periodic import Periodic, PeriodicWork
+from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
@@ -40,6 +44,63 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
         await cancel_and_wait(work)
         await pools.close()
     assert (counted("failing"), counted("working")) == (runs["failing"], 0)
+    async with database.system() as sql:
+        noted = await sql.fetch("SELECT * FROM periodic_jobs ORDER BY name")
+    failed, well = (dict(row) for row in noted)
+    assert failed["failures"] >= 3
+    assert failed["failing_since"] < failed.pop("last_failure_at")
+    assert (failed["name"], failed["last_failure"], failed["last_success_at"]) == (
+        "failing",
+        "ValueError",
+        None,
+    )
+    assert (well["name"], well["failures"], well["failing_since"], well["last_failure"]) == (
+        "working",
+        0,
+        None,
+        None,
+    )
+
+
+async def test_a_job_that_works_again_fails_no_more(database: Database) -> None:
+    pools = Pools.connect(settings_of(database))
+    store = Store(pools)
+    try:
+        for failure in ("FIRST", "SECOND", ""):
+            await periodic_runs.note(store, "job", failure)
+        async with database.system() as sql:
+            row = await sql.fetchrow("SELECT * FROM periodic_jobs")
+        assert (row["failures"], row["failing_since"], row["last_failure"]) == (0, None, "SECOND")
+        assert row["last_success_at"] > row["last_failure_at"]
+    finally:
+        await pools.close()
+
+
+class Ahead:
+    """A clock that is two years ahead."""
+
+    @staticmethod
+    def now(zone: tzinfo) -> datetime:
+        return datetime.now(zone) + timedelta(days=730)
+
+
+async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = Pools.connect(settings_of(database))
+    store = Store(pools)
+    monkeypatch.setattr(periodic, "datetime", Ahead)
+    try:
+        async with database.owner() as owner:
+            before = await owner.fetch("SELECT relname FROM pg_class ORDER BY 1")
+            with capture_logs() as logs:
+                for job in standard_jobs(store, settings_of(database)):
+                    if job.name.startswith("drop"):
+                        await job.job()
+            assert await owner.fetch("SELECT relname FROM pg_class ORDER BY 1") == before
+    finally:
+        await pools.close()
+    assert {line["event"] for line in logs} == {"the clocks of this server and of the database differ"}
 
 
 async def test_a_job_with_a_delay_waits_unless_it_is_wanted(database: Database) -> None:

@@ -47,6 +47,7 @@ COLUMNS: list[Column[Any]] = [
     Column("STATUS", lambda cluster: enum_label(cluster, "status")),
     Column("VERSION", lambda cluster: cluster.version),
     Column("API SERVER", lambda cluster: cluster.api_server),
+    Column("LEADER", lambda cluster: cluster.leader or "-"),
     Column("LAST SEEN", lambda cluster: moment(cluster.last_seen_time)),
     Column("MESSAGE", lambda cluster: cluster.message),
 ]

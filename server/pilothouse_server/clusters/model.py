@@ -11,7 +11,7 @@ ClusterStatus = Literal["pending", "healthy", "unreachable", "unauthorized", "de
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """`credentials_expires_at` is known for stored credentials that say it."""
+    """`credentials_expires_at` is known for stored credentials that say it; `leader` is the server that watches it."""
 
     id: int
     uid: str
@@ -26,6 +26,7 @@ class Cluster(msgspec.Struct, frozen=True):
     last_seen_at: datetime | None = None
     stale_since: datetime | None = None
     credentials_expires_at: datetime | None = None
+    leader: str = ""
     resource_version: int = 1
     created_at: datetime | None = None
     updated_at: datetime | None = None

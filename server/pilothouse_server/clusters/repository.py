@@ -68,6 +68,13 @@ _DEREGISTERED = text(
 )
 
 
+# The name of the server stands before the slash (see `reconcile.reconciler`).
+_LEADERS = text(
+    "SELECT substr(name, 9) AS cluster, split_part(owner, '/', 1) AS server FROM leases "
+    "WHERE name LIKE 'observe/%' AND owner IS NOT NULL AND expires_at > clock_timestamp()"
+)
+
+
 async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Cluster | None:
     """The registered cluster of this name; `lock` holds its row until the transaction ends."""
     query = select(*_SHOWN).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
@@ -146,6 +153,11 @@ async def count_held(transaction: ReadTransaction, name: str) -> dict[str, int]:
 async def end(transaction: Transaction, cluster: Cluster) -> None:
     """Ends a row that the transaction has locked; its credentials are gone with it."""
     await transaction.connection.execute(_END, {"id": cluster.id, "user_id": transaction.actor.user_id})
+
+
+async def leaders(transaction: ReadTransaction) -> dict[str, str]:
+    """The servers that watch clusters, by the clusters' names. For the system role."""
+    return {row.cluster: row.server for row in await transaction.connection.execute(_LEADERS)}
 
 
 async def deregistered(transaction: ReadTransaction) -> list[str]:

@@ -46,8 +46,9 @@ class ClusterCalls:
     async def GetCluster(self, request: pb.GetClusterRequest, call: Call) -> pb.GetClusterResponse:
         """Returns one cluster."""
         async with call.read() as transaction:
-            found = await registration.locate(transaction, request.name)
-        call.describe(resource_id=found.id)
+            located = await registration.locate(transaction, request.name)
+        call.describe(resource_id=located.id)
+        (found,) = await registration.with_leaders(call.store, [located])
         return pb.GetClusterResponse(cluster=messages.CLUSTER.to_proto(found))
 
     async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> pb.ListClustersResponse:
@@ -55,6 +56,7 @@ class ClusterCalls:
         page = wire.page_request(call, self._page_key)
         async with call.read() as transaction:
             found, token = await registration.list_page(transaction, page)
+        found = await registration.with_leaders(call.store, found)
         return pb.ListClustersResponse(
             clusters=[messages.CLUSTER.to_proto(item) for item in found], next_page_token=token
         )

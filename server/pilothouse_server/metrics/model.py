@@ -68,12 +68,13 @@ class StoredSample(msgspec.Struct, frozen=True):
 
 class Stored(msgspec.Struct, frozen=True):
     """What became of a batch: `gone` belonged to no container that is there, `out_of_range` to no time for which
-    samples are kept.
+    samples are kept; `repeated` were stored before.
     """
 
     stored: int = 0
     gone: int = 0
     out_of_range: int = 0
+    repeated: int = 0
 
 
 class TimeRange(msgspec.Struct, frozen=True):
@@ -250,6 +251,17 @@ class PartitionGrowth(msgspec.Struct, frozen=True):
     bytes_per_day: float
 
 
+class PeriodicJob(msgspec.Struct, frozen=True):
+    """How the runs of a periodic job ended. `failures`: in a row, since `failing_since`; `last_failure` is a reason."""
+
+    name: str
+    failures: int
+    failing_since: datetime | None
+    last_failure_at: datetime | None
+    last_failure: str
+    last_success_at: datetime | None
+
+
 class DatabaseStats(msgspec.Struct, frozen=True):
     """The state of the database. `slow_queries` is None where the extension that counts them cannot be read."""
 
@@ -267,6 +279,7 @@ class DatabaseStats(msgspec.Struct, frozen=True):
     column_statistics: tuple[ColumnStatistics, ...]
     table_bloat: tuple[TableBloat, ...]
     partition_growth: tuple[PartitionGrowth, ...]
+    periodic_jobs: tuple[PeriodicJob, ...]
 
 
 class TableSize(msgspec.Struct, frozen=True):

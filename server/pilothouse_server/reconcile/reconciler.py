@@ -8,6 +8,8 @@ seconds. What fails in one cluster's task stays there.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from uuid import uuid4
 
 import msgspec
@@ -34,7 +36,13 @@ from pilothouse_server.reconcile.observe.usage import UsageCollector, UsageSink
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.backoff import after_error
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
-from pilothouse_server.reconcile.queue.leadership import LEASE_SECONDS, lead
+from pilothouse_server.reconcile.queue.leadership import (
+    FREE_SECONDS,
+    LEASE_SECONDS,
+    CannotLead,
+    StandingBack,
+    lead,
+)
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import cluster_status
@@ -58,6 +66,8 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     autoscalers_period_seconds: float = 60.0
     clusters_period_seconds: float = 2.0
     lease_seconds: float = LEASE_SECONDS
+    # A cluster that no server reaches is tried by one of them so often.
+    free_seconds: float = FREE_SECONDS
 
 
 class Reconciler:
@@ -77,8 +87,9 @@ class Reconciler:
         self._usage_sink = usage_sink
         self._settings = settings
         self._applied_generations = AppliedGenerations()
-        # Unique to the process: a server that is started again must not take its own old lease for held.
-        self._owner = uuid4().hex
+        # Unique to the process: a server that is started again must not take its own old lease for held. What stands
+        # before the slash is how `clusters list` calls the leader.
+        self._owner = f"{socket.gethostname()[:50]}:{os.getpid()}/{uuid4().hex}"
         self._anew = False
         self.worker = Worker(
             store, clients, self._applied_generations, settings.worker, reconcilers=reconcilers
@@ -91,6 +102,10 @@ class Reconciler:
     def begin_anew(self) -> None:
         """Has every cluster connected to and observed anew: the database is not the one that was known."""
         self._anew = True
+
+    def leaves(self, cluster_name: str) -> bool:
+        """Returns whether the work of a cluster is left to another server, because it is not reached from here."""
+        return cluster_name in self._clients.left()
 
     async def run(self) -> None:
         """Reconciles and observes until cancelled."""
@@ -123,16 +138,29 @@ class Reconciler:
             await asyncio.sleep(self._settings.clusters_period_seconds)
 
     async def _candidate(self, name: str) -> None:
+        settings = self._settings
         await lead(
             self._store,
             f"observe/{name}",
             self._owner,
             lambda lease: self._care_for(name, lease),
-            seconds=self._settings.lease_seconds,
+            seconds=settings.lease_seconds,
+            standing_back=StandingBack(
+                can_lead=lambda: self._clients.is_reached(name, settings.health.answer_seconds),
+                led_elsewhere=lambda elsewhere: self._led_elsewhere(name, elsewhere=elsewhere),
+                look_seconds=settings.health.probe_seconds,
+                free_seconds=settings.free_seconds,
+            ),
         )
 
+    async def _led_elsewhere(self, name: str, *, elsewhere: bool) -> None:
+        self._clients.led_elsewhere(name, elsewhere=elsewhere)
+        if self.leaves(name):
+            # Nothing else asks the cluster any more whether it is reached again.
+            await self._clients.is_reached(name, self._settings.health.answer_seconds)
+
     async def _care_for(self, name: str, lease: Lease) -> None:
-        """Everything that one server does for a cluster. Raises LeaseLost."""
+        """Everything that one server does for a cluster. Raises LeaseLost, CannotLead."""
         health = Health(self._store, self._clients, name, lease, self._settings.health)
         try:
             async with asyncio.TaskGroup() as group:
@@ -141,6 +169,8 @@ class Reconciler:
         except BaseExceptionGroup as failed:
             if failed.subgroup(LeaseLost) is not None:
                 raise LeaseLost from None
+            if (unable := failed.subgroup(CannotLead)) is not None:
+                raise CannotLead(str(unable.exceptions[0])) from None
             raise
 
     async def _observe(self, name: str, lease: Lease) -> None:

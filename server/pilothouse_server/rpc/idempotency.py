@@ -31,6 +31,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Proceed
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
+from pilothouse_server.store.far_ahead import LONGEST_CLAIM_SECONDS
 from pilothouse_server.store.idempotency_keys import (
     BeingServed,
     Look,
@@ -159,7 +160,7 @@ class IdempotencyKeeper:
             return await idempotency_keys.look(await call.replay_transaction(), call.user_id, request_id)
         remaining = call.time_remaining()
         unit = call.store.unit_of_work(call.actor, call.operation_id, call.method)
-        seconds = _CLAIM_SECONDS if remaining is None else remaining
+        seconds = _CLAIM_SECONDS if remaining is None else min(remaining, LONGEST_CLAIM_SECONDS)
         look = await idempotency_keys.claim(unit, call.user_id, request_id, call.operation_id, seconds)
         if call.operation_id in self._serving:
             self._serving[call.operation_id].claimed = look.ours

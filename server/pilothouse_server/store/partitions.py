@@ -59,7 +59,18 @@ _MAKE: dict[Spacing, TextClause] = {
     "revision": text("SELECT create_revision_partitions(:table, CAST(:start AS bigint), 1)"),
 }
 _HEAD = text("SELECT revision FROM stream_head")
-_NEWEST = text("SELECT created_at FROM events WHERE revision < :upper ORDER BY revision DESC LIMIT 1")
+# In the order of revisions, so that it reads what is deleted then. A time ahead is of a clock that was wrong: it says
+# nothing of its event's age, which is that of those around it.
+_FIRST_SINCE = text(
+    "SELECT revision FROM events "
+    "WHERE created_at >= :moment AND created_at <= clock_timestamp() + interval '5 minutes' "
+    "ORDER BY revision LIMIT 1"
+)
+_LAST_BEFORE = text("SELECT revision FROM events WHERE created_at < :moment ORDER BY revision DESC LIMIT 1")
+_DELETE_EVENTS = text(
+    "DELETE FROM events WHERE revision = ANY (ARRAY("
+    "SELECT revision FROM events WHERE revision < :revision ORDER BY revision LIMIT :batch)) RETURNING revision"
+)
 _BY_TIME = text(
     "SELECT partition_name, CAST(lower_bound AS timestamptz), CAST(upper_bound AS timestamptz), detach_pending"
     " FROM partition_bounds(:table) ORDER BY 3, 1"
@@ -141,34 +152,36 @@ class Partitions:
         return dropped
 
     async def drop_events_below(self, revision: int) -> list[str]:
-        """Drop the partitions of events that hold nothing at or above `revision`; the horizon moves first.
+        """Drops the events below `revision`; the horizon moves there first.
 
-        Returns the names of what was dropped, oldest first, with what an earlier call left behind. Raises as
+        Partitions that hold nothing else are dropped, and of the next one the rows are deleted, a batch a transaction.
+        Returns the names of the partitions, oldest first, with what an earlier call left behind. Raises as
         `drop_older`.
         """
         old = [
             partition for partition in await self.by_revision(EVENTS.table) if _ends_by(partition, revision)
         ]
-        if old and old[-1].upper is not None:
-            await self._move_horizon(old[-1].upper)
-        return await self._drop(EVENTS.table, [partition.name for partition in old])
+        await self._move_horizon(revision)
+        dropped = await self._drop(EVENTS.table, [partition.name for partition in old])
+        await self._delete_events_below(revision)
+        return dropped
 
-    async def events_before(self, moment: datetime) -> int:
-        """The highest bound such that every event below it is older than `moment`, for `drop_events_below`.
+    async def first_event_since(self, moment: datetime) -> int:
+        """The revision below which every event is older than `moment`, for `drop_events_below`."""
+        async with self._transaction() as connection:
+            first = (await connection.execute(_FIRST_SINCE, {"moment": moment})).scalar_one_or_none()
+            if first is None:
+                last = (await connection.execute(_LAST_BEFORE, {"moment": moment})).scalar_one_or_none()
+                first = 0 if last is None else last + 1
+        return int(first)
 
-        Only partitions that are full count, so the one being written is never dropped.
-        """
-        bound = 0
-        for partition in await self.by_revision(EVENTS.table):
-            if partition.upper is None:
-                break
-            async with self._transaction() as connection:
-                head = (await connection.execute(_HEAD)).scalar_one_or_none()
-                newest = (await connection.execute(_NEWEST, {"upper": partition.upper})).scalar_one_or_none()
-            if head is None or head < partition.upper or (newest is not None and newest >= moment):
-                break
-            bound = partition.upper
-        return bound
+    async def _delete_events_below(self, revision: int, batch: int = 5_000) -> None:
+        async def delete(connection: Connection) -> int:
+            deleted = await connection.execute(_DELETE_EVENTS, {"revision": revision, "batch": batch})
+            return len(deleted.all())
+
+        while await self._step(delete) == batch:
+            continue
 
     async def _drop(self, table: str, names: list[str]) -> list[str]:
         failures: list[Exception] = []
@@ -230,7 +243,8 @@ class Partitions:
         async def move(connection: Connection) -> None:
             await connection.execute(
                 text(
-                    "UPDATE stream_head SET oldest_revision = least(greatest(oldest_revision, :revision), revision + 1)"
+                    "UPDATE stream_head SET oldest_revision = least(:revision, revision + 1) "
+                    "WHERE oldest_revision < least(:revision, revision + 1)"
                 ),
                 {"revision": revision},
             )

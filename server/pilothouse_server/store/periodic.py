@@ -3,7 +3,7 @@ vacuumed, expired rows removed.
 
 Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is
 left to it. All jobs are such that doing them twice changes nothing. Each stands alone: one that fails, however, is
-logged, counted, and tried again after its period, and keeps no other from its work.
+logged, counted, noted for `GetDatabaseStats`, and tried again after its period, and keeps no other from its work.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.settings import Settings
+from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
 from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.partitions import AUDIT_LOG, USAGE, PartitionBusyError, Partitions
@@ -33,6 +34,7 @@ CARE = "analyse, vacuum and reindex"
 # Each look finds what is due since; the first comes when a start is over.
 _CARE_LOOK_SECONDS = 3600.0
 _CARE_DELAY_SECONDS = 900.0
+_CLOCKS_APART_SECONDS = 60.0
 FAILED = Counter("pilothouse_periodic_failures_total", "Runs of periodic work that failed.", ("job",))
 
 
@@ -67,17 +69,7 @@ class PeriodicWork:
     async def _repeat(self, periodic: Periodic) -> None:
         await self._pause(periodic.name, periodic.delay_seconds)
         while True:
-            try:
-                await self._once(periodic)
-            except PartitionBusyError as error:
-                FAILED.labels(periodic.name).inc()
-                log.warning("periodic work waits for a lock", job=periodic.name, error=str(error))
-            except PilothouseError as error:
-                FAILED.labels(periodic.name).inc()
-                log.warning("periodic work failed", job=periodic.name, reason=error.reason)
-            except Exception as error:  # noqa: BLE001 - a job that fails must not end the others
-                FAILED.labels(periodic.name).inc()
-                log.error("periodic work failed", job=periodic.name, error=type(error).__name__)
+            await self._once(periodic)
             await self._pause(periodic.name, periodic.period_seconds)
 
     async def _pause(self, name: str, seconds: float) -> None:
@@ -92,6 +84,30 @@ class PeriodicWork:
         wanted.clear()
 
     async def _once(self, periodic: Periodic) -> None:
+        """Runs the job unless another server is at it; what it fails by is counted, logged and noted."""
+        try:
+            if not await self._run_alone(periodic):
+                return
+        except PartitionBusyError as error:
+            failure = "PARTITION_BUSY"
+            log.warning("periodic work waits for a lock", job=periodic.name, error=str(error))
+        except PilothouseError as error:
+            failure = error.reason
+            log.warning("periodic work failed", job=periodic.name, reason=failure)
+        except Exception as error:  # noqa: BLE001 - a job that fails must not end the others
+            failure = type(error).__name__
+            log.error("periodic work failed", job=periodic.name, error=failure)
+        else:
+            failure = ""
+        if failure:
+            FAILED.labels(periodic.name).inc()
+        try:
+            await periodic_runs.note(self._store, periodic.name, failure)
+        except PilothouseError as error:
+            log.warning("a run of periodic work cannot be noted", job=periodic.name, reason=error.reason)
+
+    async def _run_alone(self, periodic: Periodic) -> bool:
+        """Runs the job; False where another server is at it."""
         with connecting():
             async with self._store.database.maintenance.transaction() as connection:
                 # A job may take hours, in which this connection only holds the lock.
@@ -100,8 +116,10 @@ class PeriodicWork:
                     text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
                     {"name": f"periodic/{periodic.name}"},
                 )
-                if taken.scalar_one():
-                    await periodic.job()
+                if not taken.scalar_one():
+                    return False
+                await periodic.job()
+                return True
 
 
 def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
@@ -110,15 +128,17 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
 
     async def drop_records() -> None:
         kept = timedelta(days=31 * settings.audit_retention_months)
-        await partitions.drop_older(AUDIT_LOG, datetime.now(UTC) - kept)
+        await partitions.drop_older(AUDIT_LOG, await earlier_now(store) - kept)
 
     async def drop_usage() -> None:
         kept = timedelta(days=settings.usage_retention_days)
-        await partitions.drop_older(USAGE, datetime.now(UTC) - kept)
+        await partitions.drop_older(USAGE, await earlier_now(store) - kept)
 
     async def drop_events() -> None:
         kept = timedelta(hours=settings.event_retention_hours)
-        await partitions.drop_events_below(await partitions.events_before(datetime.now(UTC) - kept))
+        await partitions.drop_events_below(
+            await partitions.first_event_since(await earlier_now(store) - kept)
+        )
 
     async def refresh() -> None:
         await _as_owner(store, "SELECT refresh_container_summary()")
@@ -140,9 +160,10 @@ def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
         Periodic(MAKE_PARTITIONS, 600.0, partitions.make_ahead),
         Periodic("drop old partitions of the log", 3600.0, drop_records),
         Periodic("drop old partitions of usage", 3600.0, drop_usage),
-        Periodic("drop old partitions of events", 3600.0, drop_events),
+        Periodic("drop old events", 600.0, drop_events),
         Periodic("refresh the container summary", 3600.0, refresh),
         Periodic("remove what has expired", 300.0, expire),
+        Periodic("mend times far ahead", far_ahead.MENDING_SECONDS, lambda: far_ahead.mend(store, settings)),
     ]
 
 
@@ -153,6 +174,19 @@ _EXPIRED = (
     "DELETE FROM login_throttles WHERE updated_at < now() - interval '1 day' "
     "AND (locked_until IS NULL OR locked_until < now())",
 )
+
+
+async def earlier_now(store: Store) -> datetime:
+    """The time by this server's clock or the database's, whichever is behind: by one that is ahead, what is to be kept
+    would be dropped. Raises Unavailable.
+    """
+    async with store.system_read() as transaction:
+        theirs = await transaction.moment()
+    ours = datetime.now(UTC)
+    apart = abs((ours - theirs).total_seconds())
+    if apart > _CLOCKS_APART_SECONDS:
+        log.warning("the clocks of this server and of the database differ", seconds=round(apart))
+    return min(ours, theirs)
 
 
 async def _as_owner(store: Store, statement: str) -> None:

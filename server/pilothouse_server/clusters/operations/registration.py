@@ -7,7 +7,7 @@ row: the table and the row's uid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.paging import PageRequest
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
 Check = Callable[[Cluster], None]
 
@@ -64,6 +64,13 @@ async def refuse_taken(transaction: ReadTransaction, name: str) -> None:
 async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
     """One page of clusters, and the token of the next."""
     return await repository.list_clusters(transaction, page)
+
+
+async def with_leaders(store: Store, clusters: Iterable[Cluster]) -> list[Cluster]:
+    """The clusters, with the servers that watch them. Raises Unavailable."""
+    async with store.system_read() as transaction:
+        leaders = await repository.leaders(transaction)
+    return [msgspec.structs.replace(cluster, leader=leaders.get(cluster.name, "")) for cluster in clusters]
 
 
 async def put_configured(transaction: Transaction, name: str, api_server: str) -> Cluster:

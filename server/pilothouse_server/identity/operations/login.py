@@ -1,10 +1,11 @@
 """Log-in and renewal of sessions: the two calls that need no token, so they write as the system role.
 
 Guessing. One counter an account, in the database, found by a hash of the account's normal form, so neither
-case nor Unicode form nor another replica gives a fresh one; unknown accounts have one too. It is locked
-while the password is verified, so guesses at one account come one by one and none can slip past the limit
-together, while a program may log in with the right password as often as it likes. After `FREE_FAILURES`
-failures each further one locks the account for twice as long, up to `LONGEST_LOCK`.
+case nor Unicode form nor another replica gives a fresh one; unknown accounts have one too. A password is verified
+without a connection, and what came of it is settled under the counter's lock: guesses at one account are counted one
+by one, and where the counter is over its limit by then the answer is that, whether the password was right or not. So
+none can slip past the limit together, while a program may log in with the right password as often as it likes. After
+`FREE_FAILURES` failures each further one locks the account for twice as long, up to `LONGEST_LOCK`.
 
 Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash
 verified.
@@ -31,12 +32,13 @@ from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.repository import grants, sessions, throttles, users
 from pilothouse_server.identity.repository.users import Credentials
 from pilothouse_server.settings import Settings
+from pilothouse_server.store.far_ahead import LONGEST_LOCK_SECONDS
 from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
 from pilothouse_server.values.names import normalise_username
 
 FREE_FAILURES: Final = 5
 FIRST_LOCK: Final = timedelta(seconds=30)
-LONGEST_LOCK: Final = timedelta(minutes=15)
+LONGEST_LOCK: Final = timedelta(seconds=LONGEST_LOCK_SECONDS)
 # Failures that lie further back are forgotten.
 FAILURES_COUNT_FOR: Final = timedelta(days=1)
 
@@ -68,11 +70,17 @@ class Logins:
             Unauthenticated: unknown user, wrong password, or a user who may not log in; it is not said which.
             ResourceExhausted: LOGIN_THROTTLED after too many failures, LOGIN_BUSY where too many log in at once.
         """
+        account_hash = _account_hash(username)
+        rehashed: str | None = None
+        async with self._passwords.turn():
+            matched = await self._match(account_hash, username, password)
+            if matched is not None and self._passwords.needs_rehash(matched.password_hash):
+                rehashed = await self._passwords.hash_in_turn(password)
         issued: tuple[User, IssuedTokens] | None = None
-        async with self._passwords.turn(), self._store.system_write("login") as transaction:
-            checked = await self._check(transaction, username, password)
+        async with self._store.system_write("login") as transaction:
+            checked = await self._settle(transaction, account_hash, matched)
             if isinstance(checked, Credentials):
-                issued = await self._begin_session(transaction, checked, password, origin)
+                issued = await self._begin_session(transaction, checked, rehashed, origin)
         if isinstance(checked, PilothouseError):
             raise checked
         if issued is None:
@@ -86,8 +94,11 @@ class Logins:
             PermissionDenied: WRONG_PASSWORD.
             ResourceExhausted: as `log_in`.
         """
-        async with self._passwords.turn(), self._store.system_write("login") as transaction:
-            checked = await self._check(transaction, username, password)
+        account_hash = _account_hash(username)
+        async with self._passwords.turn():
+            matched = await self._match(account_hash, username, password)
+        async with self._store.system_write("login") as transaction:
+            checked = await self._settle(transaction, account_hash, matched)
         if isinstance(checked, Unauthenticated):
             raise PermissionDenied("the current password is wrong", reason="WRONG_PASSWORD")
         if isinstance(checked, PilothouseError):
@@ -109,19 +120,30 @@ class Logins:
             raise renewed
         return renewed
 
-    async def _check(
-        self, transaction: Transaction, username: str, password: str
+    async def _match(self, account_hash: bytes, username: str, password: str) -> Credentials | None:
+        """The credentials if they are right; only within a turn.
+
+        Raises:
+            ResourceExhausted: the account is locked; nothing was verified.
+        """
+        async with self._store.system_read() as transaction:
+            locked_for = await throttles.locked_for(transaction, account_hash)
+            stored = await users.credentials(transaction, username)
+        if locked_for is not None:
+            raise _throttled(locked_for)
+        matches = await self._passwords.verify(None if stored is None else stored.password_hash, password)
+        return stored if stored is not None and matches and stored.user.status == "active" else None
+
+    async def _settle(
+        self, transaction: Transaction, account_hash: bytes, matched: Credentials | None
     ) -> Credentials | Unauthenticated | ResourceExhausted:
-        """The credentials if they are right; else the error, to be raised once the counted failure is committed."""
-        account_hash = hashlib.sha256(normalise_username(username).encode()).digest()
+        """What matched, where that counts; else the error, to be raised once the counted failure is committed."""
         throttle = await throttles.lock(transaction, account_hash)
         if throttle.locked_until is not None and throttle.locked_until > throttle.now:
             return _throttled(throttle.locked_until - throttle.now)
-        stored = await users.credentials(transaction, username)
-        matches = await self._passwords.verify(None if stored is None else stored.password_hash, password)
-        if stored is not None and matches and stored.user.status == "active":
+        if matched is not None:
             await throttles.clear(transaction, account_hash)
-            return stored
+            return matched
         old = throttle.now - throttle.updated_at > FAILURES_COUNT_FOR
         failures = 1 if old else throttle.failures + 1
         await throttles.count_failure(
@@ -130,11 +152,8 @@ class Logins:
         return _refused()
 
     async def _begin_session(
-        self, transaction: Transaction, checked: Credentials, password: str, origin: Origin
+        self, transaction: Transaction, checked: Credentials, rehashed: str | None, origin: Origin
     ) -> tuple[User, IssuedTokens] | None:
-        rehashed = None
-        if self._passwords.needs_rehash(checked.password_hash):
-            rehashed = await self._passwords.hash_in_turn(password)
         if not await users.logged_in(transaction, checked, rehashed):
             return None
         user = await users.get(transaction, checked.user.id)
@@ -215,6 +234,10 @@ class Logins:
             },
         )
         return issued
+
+
+def _account_hash(username: str) -> bytes:
+    return hashlib.sha256(normalise_username(username).encode()).digest()
 
 
 def _locked_until(failures: int, now: datetime) -> datetime | None:

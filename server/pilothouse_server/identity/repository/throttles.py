@@ -4,13 +4,13 @@ user or not."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pilothouse_server.identity.tables import LOGIN_THROTTLES
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,17 @@ class Throttle:
     locked_until: datetime | None
     updated_at: datetime
     now: datetime
+
+
+async def locked_for(transaction: ReadTransaction, account_hash: bytes) -> timedelta | None:
+    """For how long an account is still locked, by a look that waits for nobody; None where it is not."""
+    remaining = LOGIN_THROTTLES.c.locked_until - func.clock_timestamp()
+    query = select(remaining).where(
+        LOGIN_THROTTLES.c.account_hash == account_hash,
+        LOGIN_THROTTLES.c.locked_until > func.clock_timestamp(),
+    )
+    found: timedelta | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    return found
 
 
 async def lock(transaction: Transaction, account_hash: bytes) -> Throttle:

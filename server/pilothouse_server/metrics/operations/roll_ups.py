@@ -30,9 +30,14 @@ SETTLING_SECONDS: Final = 120
 async def roll_up(store: Store, now: datetime | None = None) -> int:
     """Rolls up every hour and day that has ended; answers how many buckets were written.
 
-    `now` is the time to take for now (tests). Raises Unavailable; what was written until then stays.
+    `now` is the time to take for now (tests), else the earlier one by the clocks of the database and of this server:
+    by one that is ahead, hours would be rolled up that have not ended. Raises Unavailable; what was written until then
+    stays.
     """
-    settled = int((now or datetime.now(UTC)).timestamp()) - SETTLING_SECONDS
+    if now is None:
+        async with store.system_read() as transaction:
+            now = min(await transaction.moment(), datetime.now(UTC))
+    settled = int(now.timestamp()) - SETTLING_SECONDS
     return await _roll_up(store, "hour", settled - settled % HOUR) + await _roll_up(
         store, "day", settled - settled % DAY
     )

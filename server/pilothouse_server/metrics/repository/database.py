@@ -16,6 +16,7 @@ from pilothouse_server.metrics.model import (
     Connections,
     DatabaseStats,
     PartitionGrowth,
+    PeriodicJob,
     SlowQuery,
     TableBloat,
     TableSize,
@@ -45,6 +46,10 @@ GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3
 _COLUMNS = text("""
 SELECT tablename, column_name, CAST(n_distinct AS float8) AS n_distinct, CAST(correlation AS float8) AS correlation
 FROM database_stats WHERE :table_name = '' OR tablename = :table_name ORDER BY tablename, column_name
+""")
+_PERIODIC_JOBS = text("""
+SELECT name, failures, failing_since, last_failure_at, coalesce(last_failure, ''), last_success_at
+FROM periodic_jobs ORDER BY name
 """)
 # The view can be read by all, but fails where its library was not loaded when the server started; that shows in a
 # setting of the library. `to_regclass`, because the conditions are checked in any order, also for other extensions.
@@ -109,6 +114,7 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
     connection = transaction.connection
     found = (await connection.execute(_DATABASE)).one()
     columns = (await connection.execute(_COLUMNS, {"table_name": table_name})).all()
+    jobs = (await connection.execute(_PERIODIC_JOBS)).all()
     return DatabaseStats(
         server_version=found.server_version,
         database_bytes=found.database_bytes,
@@ -124,6 +130,7 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
         column_statistics=tuple(ColumnStatistics(*row) for row in columns),
         table_bloat=await table_bloat(transaction),
         partition_growth=await partition_growth(transaction),
+        periodic_jobs=tuple(PeriodicJob(*row) for row in jobs),
     )
 
 

@@ -8,6 +8,8 @@ A cluster that failed twice in a row is unreachable (or refuses our credentials)
 what is known of them is only what was known then. They are marked in small transactions, each with its events, so
 that no lock is held for long. When the cluster answers again the marks are taken back and all work that was waiting
 for it is due at once.
+
+A server from which it was not reached three times in a row lets go of the cluster: another one may reach it.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.objects import NAMESPACES
-from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
-from pilothouse_server.reconcile.queue.leadership import under_lease
+from pilothouse_server.reconcile.queue.cluster_clients import FAILURES, ClusterClients, is_out_of_reach
+from pilothouse_server.reconcile.queue.leadership import CannotLead, under_lease
 from pilothouse_server.reconcile.repository import cluster_status, volume_status, work_queue
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
@@ -44,17 +46,18 @@ STORED = "kube-system"
 
 
 class HealthSettings(msgspec.Struct, frozen=True):
-    """Times in seconds. `failures`: in a row, before a cluster counts as away."""
+    """Times in seconds. Failures in a row: `failures` before a cluster counts as away, `let_go` before it is let go."""
 
     probe_seconds: float = 5.0
     answer_seconds: float = 5.0
     failures: int = 2
+    let_go: int = FAILURES
     last_seen_seconds: float = 30.0
     batch: int = 200
 
 
 class Health:
-    """The health of one cluster under one lease. `run` until cancelled; raises LeaseLost."""
+    """The health of one cluster under one lease. `run` until cancelled; raises LeaseLost and CannotLead."""
 
     def __init__(
         self,
@@ -85,29 +88,23 @@ class Health:
             await asyncio.sleep(pause)
 
     async def probe(self) -> None:
-        """Asks once, and writes what is new. Raises Throttled, LeaseLost, PilothouseError."""
+        """Asks once, and writes what is new. Raises Throttled, LeaseLost, CannotLead, PilothouseError."""
         try:
-            client = await self._clients.client(self._cluster_name)
-            version = await self._version(client)
-            await self._check_storage(client)
+            version = await self._clients.version(self._cluster_name, self._settings.answer_seconds)
+            await self._check_storage(await self._clients.client(self._cluster_name))
         except Throttled:
             raise
         except ClusterError as error:
             self._failures += 1
             if self._failures >= self._settings.failures:
                 await self._write_away(error)
+            if self._failures >= self._settings.let_go and is_out_of_reach(error):
+                raise CannotLead(error.message) from error
             return
         recovered = self._failures >= self._settings.failures or self._written_at is None
         self._failures = 0
         if recovered or monotonic() - (self._written_at or 0.0) >= self._settings.last_seen_seconds:
             await self._write_healthy(version, recovered=recovered)
-
-    async def _version(self, client: ClusterClient) -> str:
-        try:
-            async with asyncio.timeout(self._settings.answer_seconds):
-                return await client.version()
-        except TimeoutError:
-            raise Unreachable(f"cluster {self._cluster_name!r} did not answer in time") from None
 
     async def _check_storage(self, client: ClusterClient) -> None:
         try:

@@ -6,14 +6,32 @@ A cluster has its own connection pool, rate limit and failures; nothing here wai
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import Unreachable
+from pilothouse_server.kubernetes.errors import (
+    ClusterError,
+    CredentialsRefused,
+    StorageStalled,
+    Unauthorized,
+    Unreachable,
+)
 from pilothouse_server.tasks import cancel_and_wait
 
 # What is under way with a client that is replaced may end: longer than a request may take.
 RETIRED_SECONDS = 30.0
+# So often in a row a cluster must not be reached before that is believed.
+FAILURES = 3
+
+
+def is_out_of_reach(error: ClusterError) -> bool:
+    """Returns whether a cluster is not reached from here, by this error, so that another server may reach it.
+
+    A storage that stalls does so for everybody.
+    """
+    refused = isinstance(error, Unauthorized | CredentialsRefused)
+    return refused or (isinstance(error, Unreachable) and not isinstance(error, StorageStalled))
 
 
 class ClusterClients:
@@ -23,7 +41,52 @@ class ClusterClients:
         self._connect = connect
         self._clients: dict[str, asyncio.Task[ClusterClient]] = {}
         self._retired: dict[asyncio.Task[None], asyncio.Task[ClusterClient]] = {}
+        # In a row, by cluster.
+        self._failures: Counter[str] = Counter()
+        self._elsewhere: set[str] = set()
         self._closed = False
+
+    def note(self, name: str, error: ClusterError | None) -> None:
+        """Notes how a cluster was reached from here: what it answered, or None."""
+        if error is None or not is_out_of_reach(error):
+            self._failures.pop(name, None)
+        else:
+            self._failures[name] += 1
+
+    def led_elsewhere(self, name: str, *, elsewhere: bool) -> None:
+        """Notes whether another server leads the cluster, which is to say that it reaches it."""
+        (self._elsewhere.add if elsewhere else self._elsewhere.discard)(name)
+
+    def left(self) -> set[str]:
+        """Returns the clusters whose work is left to others: they are not reached from here, but from elsewhere."""
+        return {name for name in self._elsewhere if self._failures[name] >= FAILURES}
+
+    async def version(self, name: str, seconds: float) -> str:
+        """Returns the version that the cluster answers within `seconds`, and notes how it was reached.
+
+        Raises:
+            ClusterError: it does not answer, or not to us.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                version = await (await self.client(name)).version()
+        except TimeoutError:
+            unreachable = Unreachable(f"cluster {name!r} did not answer in time")
+            self.note(name, unreachable)
+            raise unreachable from None
+        except ClusterError as error:
+            self.note(name, error)
+            raise
+        self.note(name, None)
+        return version
+
+    async def is_reached(self, name: str, seconds: float) -> bool:
+        """Returns whether the cluster answers to this server within `seconds`."""
+        try:
+            await self.version(name, seconds)
+        except ClusterError as error:
+            return not is_out_of_reach(error)
+        return True
 
     async def client(self, name: str) -> ClusterClient:
         """Returns the client of a cluster. Raises ClusterError; a failure is not remembered."""
@@ -43,6 +106,7 @@ class ClusterClients:
 
     def forget(self, name: str) -> None:
         """Connects anew from now on: the cluster's credentials changed, or it is deregistered."""
+        self._failures.pop(name, None)
         task = self._clients.pop(name, None)
         if task is not None:
             retired = asyncio.create_task(_retire(task), name=f"retired client of {name}")

@@ -2,7 +2,12 @@
 
 The holder stops by its own clock: when no renewal went through for the lease's length, less a margin, the work is
 cancelled, whatever the reason. Whoever was frozen and did not notice is stopped by the database, which refuses its
-epoch.
+epoch. Who waits for the lease goes by its own clock, too, where the database's was wrong: a lease that it sees
+unrenewed for twice its length is taken for expired.
+
+Who finds that it cannot do the work (`CannotLead`) lets go, so that a server that can takes over, and stands back: it
+is a candidate again once the work can be done from here. Where nobody can, the lease stays free, but for one attempt a
+minute that writes down how things are.
 """
 
 from __future__ import annotations
@@ -14,12 +19,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import leases
-from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -27,33 +33,143 @@ log = structlog.get_logger(__name__)
 
 # What a killed server watched is watched by nobody for so long.
 LEASE_SECONDS = 5.0
+# For so long a lease that was let go is left to those who may be able to do its work.
+FREE_SECONDS = 60.0
+
+Work = Callable[[Lease], Awaitable[None]]
+
+
+class CannotLead(Exception):
+    """The work cannot be done from here, for the reason that it holds; another server may be able to do it."""
+
+
+async def _always() -> bool:
+    return True
+
+
+async def _passed_over(_elsewhere: bool) -> None:
+    """Nobody wants to know."""
+
+
+class StandingBack(msgspec.Struct, frozen=True):
+    """What a server does that does not hold the lease.
+
+    `led_elsewhere` is called after each look at it, with whether another server holds it. Who has let go of it, because
+    it could not do the work, asks `can_lead` every `look_seconds`, and is a candidate again once that is true; it takes
+    a lease that nobody has held for `free_seconds` in any case.
+    """
+
+    can_lead: Callable[[], Awaitable[bool]] = _always
+    led_elsewhere: Callable[[bool], Awaitable[None]] = _passed_over
+    look_seconds: float = 5.0
+    free_seconds: float = FREE_SECONDS
+
+
+class _Sight:
+    """A lease as this server sees it while it does not hold it, and since when by its own clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._seen: SeenLease | None = None
+        self._since = self._free_since = monotonic()
+
+    def note(self, seen: SeenLease | None) -> None:
+        """Takes what was seen just now; None is a lease that is not there."""
+        before, self._seen = self._seen, seen
+        if before is None or seen is None or not seen.is_as(before):
+            self._since = monotonic()
+            if before is not None and seen is not None and seen.epoch != before.epoch:
+                # Somebody held it since, however short.
+                self._free_since = monotonic()
+        if self.is_held:
+            self._free_since = monotonic()
+
+    def let_go(self) -> None:
+        """It was this server's own until now."""
+        self._seen, self._free_since = None, monotonic()
+
+    @property
+    def unrenewed(self) -> SeenLease | None:
+        """The lease, where its holder has not renewed it for so long that it cannot be there any more."""
+        if self._seen is None or self._seen.owner is None:
+            return None
+        return self._seen if monotonic() - self._since >= 2 * self._seconds else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether another server holds it."""
+        seen = self._seen
+        return (
+            seen is not None and seen.owner is not None and seen.ahead_seconds > 0 and self.unrenewed is None
+        )
+
+    def free_for(self) -> float:
+        """Seconds since it was held last."""
+        return monotonic() - self._free_since
 
 
 async def lead(
     store: Store,
     name: str,
     owner: str,
-    work: Callable[[Lease], Awaitable[None]],
+    work: Work,
     *,
     seconds: float = LEASE_SECONDS,
+    standing_back: StandingBack = StandingBack(),  # noqa: B008 - immutable
 ) -> None:
     """Does `work` whenever the lease `name` is ours, until cancelled. `work` runs until it is cancelled or raises.
 
-    `work` raises LeaseLost when the database refuses its epoch; other exceptions are logged, and it starts again.
+    `work` raises LeaseLost when the database refuses its epoch, and CannotLead; other exceptions are logged, and it
+    starts again.
     """
+    sight = _Sight(seconds)
+    lease: Lease | None = None
     while True:
-        lease = await _take(store, name, owner, seconds)
-        if lease is not None:
-            taken = monotonic()
-            try:
-                await _work(store, lease, work, seconds, taken)
-            except LeaseLost:
-                log.warning("lease lost", lease=name)
-            except Exception:
-                log.exception("work under a lease failed", lease=name)
-            finally:
-                await _give_up(store, lease)
-        await asyncio.sleep(seconds / 5 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        if lease is None:
+            lease = await _take(store, name, owner, seconds, sight)
+            await standing_back.led_elsewhere(sight.is_held)
+        if lease is not None and not await _has_led(store, lease, work, seconds):
+            lease = await _stand_back(store, name, owner, seconds, sight, standing_back)
+        else:
+            lease = None
+            await asyncio.sleep(seconds / 5 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+
+
+async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bool:
+    """Does the work under the lease; returns whether that can be done from here."""
+    taken = monotonic()
+    try:
+        await _work(store, lease, work, seconds, taken)
+    except LeaseLost:
+        log.warning("lease lost", lease=lease.name)
+    except CannotLead as error:
+        log.warning("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
+        return False
+    except Exception:
+        log.exception("work under a lease failed", lease=lease.name)
+    finally:
+        await _give_up(store, lease)
+    return True
+
+
+async def _stand_back(
+    store: Store, name: str, owner: str, seconds: float, sight: _Sight, settings: StandingBack
+) -> Lease | None:
+    """Returns once the work can be done from here, or with the lease, if nobody has held it for a while."""
+    sight.let_go()
+    # Two that let go together do not come back together.
+    most = settings.free_seconds * random.uniform(1.0, 1.25)  # noqa: S311 - jitter
+    while True:
+        await asyncio.sleep(settings.look_seconds)
+        if await settings.can_lead():
+            log.info("the work of a lease can be done from here again", lease=name)
+            return None
+        await _see(store, name, sight)
+        await settings.led_elsewhere(sight.is_held)
+        if sight.free_for() >= most:
+            lease = await _take(store, name, owner, seconds, sight)
+            if lease is not None:
+                return lease
 
 
 @asynccontextmanager
@@ -65,9 +181,7 @@ async def under_lease(store: Store, lease: Lease) -> AsyncIterator[Transaction]:
         yield transaction
 
 
-async def _work(
-    store: Store, lease: Lease, work: Callable[[Lease], Awaitable[None]], seconds: float, taken: float
-) -> None:
+async def _work(store: Store, lease: Lease, work: Work, seconds: float, taken: float) -> None:
     running = asyncio.ensure_future(work(lease))
     ends = taken + seconds * 0.8
     try:
@@ -87,13 +201,36 @@ async def _work(
         await cancel_and_wait(running)
 
 
-async def _take(store: Store, name: str, owner: str, seconds: float) -> Lease | None:
+async def _take(
+    store: Store, name: str, owner: str, seconds: float, sight: _Sight | None = None
+) -> Lease | None:
+    unrenewed = None if sight is None else sight.unrenewed
+    seen = None
     try:
         async with store.system_write("leases") as transaction:
-            return await leases.take(transaction, name, owner, seconds)
+            lease = await leases.take(transaction, name, owner, seconds, unrenewed=unrenewed)
+            if lease is None and sight is not None:
+                seen = await leases.see(transaction, name)
     except PilothouseError as error:
         log.warning("lease cannot be taken", lease=name, reason=error.reason)
         return None
+    if sight is not None:
+        sight.note(seen)
+    if lease is not None and unrenewed is not None and unrenewed.ahead_seconds > 0:
+        log.warning(
+            "lease ends far ahead and is not renewed, so it was taken for expired: was the database's clock wrong?",
+            lease=name,
+            ahead_seconds=round(unrenewed.ahead_seconds),
+        )
+    return lease
+
+
+async def _see(store: Store, name: str, sight: _Sight) -> None:
+    try:
+        async with store.system_read() as transaction:
+            sight.note(await leases.see(transaction, name))
+    except PilothouseError as error:
+        log.warning("lease cannot be seen", lease=name, reason=error.reason)
 
 
 async def _give_up(store: Store, lease: Lease) -> None:

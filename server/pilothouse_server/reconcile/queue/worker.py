@@ -133,7 +133,8 @@ class Worker:
     async def _lease(self) -> tuple[dict[str, list[Work]], float | None]:
         """Leases what is due, by cluster; tells how long it is until more will be."""
         most = self._settings.workers_per_cluster
-        free = self._free(most)
+        left = self._clients.left()
+        free = self._free(most) | dict.fromkeys(left, 0)
         async with self._store.system_call() as connection:
             leased = await work_queue.lease(
                 connection,
@@ -146,7 +147,9 @@ class Worker:
         by_cluster: defaultdict[str, list[Work]] = defaultdict(list)
         for work in leased.works:
             by_cluster[work.cluster_name].append(work)
-        self._more = any(len(by_cluster[name]) >= free.get(name, most) for name in {*free, *by_cluster})
+        self._more = any(
+            len(by_cluster[name]) >= free.get(name, most) for name in {*free, *by_cluster} - left
+        )
         return by_cluster, leased.next_seconds
 
     def _free(self, most: int) -> dict[str, int]:
@@ -249,6 +252,7 @@ class Worker:
             outcome = Unreachable(f"cluster {work.cluster_name!r} did not answer in time")
         except ClusterError as error:
             outcome = error
+            self._clients.note(work.cluster_name, error)
             if is_passing_denial(error, work.attempts):
                 await self._try_again(work, error)
                 return

@@ -2,14 +2,20 @@
 
 A lease is taken for some seconds under a new epoch and renewed under the same. A holder that was frozen past the end
 finds its epoch replaced: `hold` inside the writing transaction makes the database itself refuse what it would write.
+
+Its end is a time of the database's clock, which may have been wrong when it was written. So one that nobody owns is
+free whatever its end, and who has watched one for longer than it lasts, by a clock of its own, without its being
+renewed, may take it as it was seen (`unrenewed`).
 """
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from sqlalchemy import text
 
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -18,14 +24,38 @@ class Lease(msgspec.Struct, frozen=True):
     epoch: int
 
 
+class SeenLease(msgspec.Struct, frozen=True):
+    """A lease as it was seen: it differs with each renewal. `owner` is None where it is free.
+
+    `ahead_seconds`: until its end, by the database's clock.
+    """
+
+    owner: str | None
+    epoch: int
+    expires_at: datetime
+    ahead_seconds: float
+
+    def is_as(self, before: SeenLease) -> bool:
+        """Returns whether it was neither renewed nor held by anybody else since."""
+        return (self.epoch, self.expires_at) == (before.epoch, before.expires_at)
+
+
 _TAKE = text("""
 INSERT INTO leases AS lease (name, owner, epoch, expires_at)
 VALUES (:name, :owner, 1, clock_timestamp() + make_interval(secs => :seconds))
 ON CONFLICT (name) DO UPDATE
 SET owner = EXCLUDED.owner, expires_at = EXCLUDED.expires_at,
     epoch = lease.epoch + CASE WHEN lease.owner IS DISTINCT FROM EXCLUDED.owner THEN 1 ELSE 0 END
-WHERE lease.owner IS NOT DISTINCT FROM EXCLUDED.owner OR lease.expires_at <= clock_timestamp()
+WHERE lease.owner IS NOT DISTINCT FROM EXCLUDED.owner OR lease.owner IS NULL
+   OR lease.expires_at <= clock_timestamp()
+   OR (lease.epoch, lease.expires_at) = (CAST(:epoch AS bigint), CAST(:expires_at AS timestamptz))
 RETURNING epoch
+""")
+
+_SEE = text("""
+SELECT owner, epoch, expires_at,
+       CAST(EXTRACT(epoch FROM expires_at - clock_timestamp()) AS double precision) AS ahead_seconds
+FROM leases WHERE name = :name
 """)
 
 _HOLD = text("SELECT 1 FROM leases WHERE name = :name AND owner = :owner AND epoch = :epoch FOR SHARE")
@@ -36,12 +66,33 @@ _GIVE_UP = text(
 )
 
 
-async def take(transaction: Transaction, name: str, owner: str, seconds: float) -> Lease | None:
-    """Takes or renew a lease; None while another holds it. `owner` must be unique to the process."""
-    row = (
-        await transaction.connection.execute(_TAKE, {"name": name, "owner": owner, "seconds": seconds})
-    ).first()
+async def take(
+    transaction: Transaction,
+    name: str,
+    owner: str,
+    seconds: float,
+    *,
+    unrenewed: SeenLease | None = None,
+) -> Lease | None:
+    """Takes or renews a lease; None while another holds it. `owner` must be unique to the process.
+
+    `unrenewed` is taken for expired, if the lease still is as it says.
+    """
+    parameters = {
+        "name": name,
+        "owner": owner,
+        "seconds": seconds,
+        "epoch": None if unrenewed is None else unrenewed.epoch,
+        "expires_at": None if unrenewed is None else unrenewed.expires_at,
+    }
+    row = (await transaction.connection.execute(_TAKE, parameters)).first()
     return None if row is None else Lease(name, owner, row.epoch)
+
+
+async def see(transaction: ReadTransaction, name: str) -> SeenLease | None:
+    """Returns a lease as it is now; None where nobody has ever held it."""
+    row = (await transaction.connection.execute(_SEE, {"name": name})).first()
+    return None if row is None else SeenLease(row.owner, row.epoch, row.expires_at, row.ahead_seconds)
 
 
 async def hold(transaction: Transaction, lease: Lease) -> bool:

@@ -274,7 +274,7 @@ class RecordUsageResponse(_message.Message):
     REJECTED_COUNT_FIELD_NUMBER: _builtins.int
     REJECTIONS_FIELD_NUMBER: _builtins.int
     accepted_count: _builtins.int
-    """Samples stored."""
+    """Samples stored, now or, where they were sent before, then."""
     rejected_count: _builtins.int
     """Samples refused."""
     @_builtins.property
@@ -1122,6 +1122,54 @@ class PartitionGrowth(_message.Message):
 Global___PartitionGrowth: _TypeAlias = PartitionGrowth  # noqa: Y015
 
 @_typing.final
+class PeriodicJob(_message.Message):
+    """Work that the servers do periodically, one of them at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    FAILING_SINCE_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    LAST_SUCCESS_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it does."""
+    failures: _builtins.int
+    """Runs that failed in a row until now; 0 where the last one went well."""
+    last_failure: _builtins.str
+    """Why it failed then, a word."""
+    @_builtins.property
+    def failing_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it fails; unset while it does not."""
+
+    @_builtins.property
+    def last_failure_time(self) -> _timestamp_pb2.Timestamp:
+        """When it failed last; unset if never."""
+
+    @_builtins.property
+    def last_success_time(self) -> _timestamp_pb2.Timestamp:
+        """When a run last went well; unset if never."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        failing_since: _timestamp_pb2.Timestamp | None = ...,
+        last_failure_time: _timestamp_pb2.Timestamp | None = ...,
+        last_failure: _builtins.str = ...,
+        last_success_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failing_since", b"failing_since", "last_failure_time", b"last_failure_time", "last_success_time", b"last_success_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failing_since", b"failing_since", "failures", b"failures", "last_failure", b"last_failure", "last_failure_time", b"last_failure_time", "last_success_time", b"last_success_time", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodicJob: _TypeAlias = PeriodicJob  # noqa: Y015
+
+@_typing.final
 class GetDatabaseStatsResponse(_message.Message):
     """The state of the database."""
 
@@ -1142,6 +1190,7 @@ class GetDatabaseStatsResponse(_message.Message):
     COLUMN_STATISTICS_FIELD_NUMBER: _builtins.int
     TABLE_BLOAT_FIELD_NUMBER: _builtins.int
     PARTITION_GROWTH_FIELD_NUMBER: _builtins.int
+    PERIODIC_JOBS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """PostgreSQL's version."""
     database_bytes: _builtins.int
@@ -1184,6 +1233,10 @@ class GetDatabaseStatsResponse(_message.Message):
     def partition_growth(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionGrowth]:
         """By table, oldest first."""
 
+    @_builtins.property
+    def periodic_jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodicJob]:
+        """The platform's own periodic work, such as dropping what is old, by name."""
+
     def __init__(
         self,
         *,
@@ -1202,10 +1255,11 @@ class GetDatabaseStatsResponse(_message.Message):
         column_statistics: _abc.Iterable[Global___ColumnStatistics] | None = ...,
         table_bloat: _abc.Iterable[Global___TableBloat] | None = ...,
         partition_growth: _abc.Iterable[Global___PartitionGrowth] | None = ...,
+        periodic_jobs: _abc.Iterable[Global___PeriodicJob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "stats_reset_time", b"stats_reset_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "column_statistics", b"column_statistics", "committed_transactions", b"committed_transactions", "connections", b"connections", "database_bytes", b"database_bytes", "deadlocks", b"deadlocks", "max_connections", b"max_connections", "partition_growth", b"partition_growth", "rolled_back_transactions", b"rolled_back_transactions", "server_version", b"server_version", "slow_queries", b"slow_queries", "slow_queries_available", b"slow_queries_available", "stats_reset_time", b"stats_reset_time", "table_bloat", b"table_bloat", "temporary_bytes", b"temporary_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio", "cache_hit_ratio", b"cache_hit_ratio", "column_statistics", b"column_statistics", "committed_transactions", b"committed_transactions", "connections", b"connections", "database_bytes", b"database_bytes", "deadlocks", b"deadlocks", "max_connections", b"max_connections", "partition_growth", b"partition_growth", "periodic_jobs", b"periodic_jobs", "rolled_back_transactions", b"rolled_back_transactions", "server_version", b"server_version", "slow_queries", b"slow_queries", "slow_queries_available", b"slow_queries_available", "stats_reset_time", b"stats_reset_time", "table_bloat", b"table_bloat", "temporary_bytes", b"temporary_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_hit_ratio: _TypeAlias = _typing.Literal["cache_hit_ratio"]  # noqa: Y015
     _WhichOneofArgType__cache_hit_ratio: _TypeAlias = _typing.Literal["_cache_hit_ratio", b"_cache_hit_ratio"]  # noqa: Y015

@@ -90,7 +90,7 @@ class MetricsServiceServicer:
     def RecordUsage(self, request_iterator, context):
         """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
         and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-        cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+        cut has stored some of what was sent, and may be sent again: of a container and a time there is one sample, the first. Needs `metrics.record` in the namespace of each
         sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -135,7 +135,8 @@ class MetricsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDatabaseStats(self, request, context):
-        """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column.
+        """Answers the state of the platform's own database: its size, connections, slowest statements, what its planner knows of each column, and
+        which periodic work fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

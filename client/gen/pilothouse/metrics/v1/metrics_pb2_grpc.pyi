@@ -40,7 +40,7 @@ class MetricsServiceStub:
     RecordUsage: _grpc.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]
     """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
     and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-    cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+    cut has stored some of what was sent, and may be sent again: of a container and a time there is one sample, the first. Needs `metrics.record` in the namespace of each
     sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
     """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]
@@ -57,7 +57,9 @@ class MetricsServiceStub:
     ListTopContainers: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.ListTopContainersRequest, _metrics_pb2.ListTopContainersResponse]
     """Lists the containers that use most, by their newest samples of the last five minutes."""
     GetDatabaseStats: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetDatabaseStatsRequest, _metrics_pb2.GetDatabaseStatsResponse]
-    """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column."""
+    """Answers the state of the platform's own database: its size, connections, slowest statements, what its planner knows of each column, and
+    which periodic work fails.
+    """
     GetTableSizes: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetTableSizesRequest, _metrics_pb2.GetTableSizesResponse]
     """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows."""
 
@@ -73,7 +75,7 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     RecordUsage: _aio.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
     and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-    cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+    cut has stored some of what was sent, and may be sent again: of a container and a time there is one sample, the first. Needs `metrics.record` in the namespace of each
     sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
     """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]  # type: ignore[assignment]
@@ -90,7 +92,9 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     ListTopContainers: _aio.UnaryUnaryMultiCallable[_metrics_pb2.ListTopContainersRequest, _metrics_pb2.ListTopContainersResponse]  # type: ignore[assignment]
     """Lists the containers that use most, by their newest samples of the last five minutes."""
     GetDatabaseStats: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetDatabaseStatsRequest, _metrics_pb2.GetDatabaseStatsResponse]  # type: ignore[assignment]
-    """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column."""
+    """Answers the state of the platform's own database: its size, connections, slowest statements, what its planner knows of each column, and
+    which periodic work fails.
+    """
     GetTableSizes: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetTableSizesRequest, _metrics_pb2.GetTableSizesResponse]  # type: ignore[assignment]
     """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows."""
 
@@ -109,7 +113,7 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metrics_pb2.RecordUsageResponse, _abc.Awaitable[_metrics_pb2.RecordUsageResponse]]:
         """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
         and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-        cut has stored some of what was sent, and a sample that is sent twice is stored twice. Needs `metrics.record` in the namespace of each
+        cut has stored some of what was sent, and may be sent again: of a container and a time there is one sample, the first. Needs `metrics.record` in the namespace of each
         sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
         """
 
@@ -162,7 +166,9 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _metrics_pb2.GetDatabaseStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_metrics_pb2.GetDatabaseStatsResponse, _abc.Awaitable[_metrics_pb2.GetDatabaseStatsResponse]]:
-        """Answers the state of the platform's own database: its size, connections, slowest statements, and what its planner knows of each column."""
+        """Answers the state of the platform's own database: its size, connections, slowest statements, what its planner knows of each column, and
+        which periodic work fails.
+        """
 
     @_abc_1.abstractmethod
     def GetTableSizes(

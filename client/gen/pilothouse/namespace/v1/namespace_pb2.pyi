@@ -343,6 +343,7 @@ class Cluster(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREDENTIALS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label; unique; immutable."""
     display_name: _builtins.str
@@ -361,6 +362,8 @@ class Cluster(_message.Message):
     """Permanent identifier."""
     etag: _builtins.str
     """Changes with every change."""
+    leader: _builtins.str
+    """The server that watches it, by its host and process (`host:4711`); empty while none does."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels."""
@@ -405,10 +408,11 @@ class Cluster(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         credentials_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "last_seen_time", b"last_seen_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "leader", b"leader", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -285,6 +285,7 @@ class FieldRule(_message.Message):
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     OUTPUT_ONLY_FIELD_NUMBER: _builtins.int
     IMMUTABLE_FIELD_NUMBER: _builtins.int
+    EACH_BY_ITSELF_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field (or the message) must be set and not be empty."""
     format: Global___Format.ValueType
@@ -305,6 +306,8 @@ class FieldRule(_message.Message):
     """Set by the server; what a client sends is ignored and an update mask may not name it."""
     immutable: _builtins.bool
     """Given at creation and never changed after."""
+    each_by_itself: _builtins.bool
+    """Of a repeated message: the method takes or refuses each item by itself, so one that is wrong does not end the call."""
     def __init__(
         self,
         *,
@@ -318,10 +321,11 @@ class FieldRule(_message.Message):
         sensitivity: Global___Sensitivity.ValueType = ...,
         output_only: _builtins.bool = ...,
         immutable: _builtins.bool = ...,
+        each_by_itself: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "format", b"format", "immutable", b"immutable", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "output_only", b"output_only", "required", b"required", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "each_by_itself", b"each_by_itself", "format", b"format", "immutable", b"immutable", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "output_only", b"output_only", "required", b"required", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
