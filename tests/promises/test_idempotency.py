@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -21,8 +21,8 @@ from tests.promises.tables import RECORDS, contents
 from tests.promises.world import World, furnished, quiet_world
 from tests.waiting import poll_until
 
-# A replay is an operation of its own, with a record of its own.
-BESIDE = {*RECORDS, "operations"}
+# A replay has a record of its own.
+BESIDE = {*RECORDS}
 
 
 def creation(name: str = "once", **fields: Any) -> requests.Fields:
@@ -42,6 +42,9 @@ async def changed_by_replays(world: World) -> list[str]:
             request.request_id = str(uuid4())
             first = await world.caller_of(rule).invoke(rule, request)
             before = await contents(sql, BESIDE)
+            made = "SELECT method FROM operations WHERE request_id = $1"
+            if [row["method"] for row in await sql.fetch(made, UUID(request.request_id))] != [rule.method]:
+                faults.append(f"{rule.name}: its operation does not have the request_id")
             second = await world.caller_of(rule).invoke(rule, request)
             if (first.code, second.code) != ("OK", "OK"):
                 faults.append(f"{rule.name}: {first.code}, {second.code} {second.message}")

@@ -6,7 +6,8 @@ The pools have few connections, so that whoever keeps one while it waits is noti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2
 
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.rpc.interceptors.audit import DRY_RUN_KEY
 from tests.conftest import Database, connection
-from tests.harness import running_server
+from tests.harness import PASSWORD, running_server
 from tests.promises import requests
 from tests.promises.calling import Caller, Outcome, token_of
 from tests.promises.requests import OWN
@@ -26,6 +29,9 @@ from tests.promises.world import FOREIGN, World, quiet_world
 from tests.waiting import poll_until, runs_out, within
 
 CONNECTIONS = 3
+OPEN_TRANSACTIONS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'
+"""
 FEW: dict[str, Any] = {
     "pool_open_connections": CONNECTIONS,
     "pool_idle_connections": 1,
@@ -67,9 +73,9 @@ async def waiting_for_locks(world: World) -> int:
         return found
 
 
-async def a_bystander_is_answered(world: World) -> None:
+async def a_bystander_is_answered(world: World, prefix: str = "beside") -> None:
     """Reads and a mutation in another namespace, more of them than there are connections."""
-    names = [f"beside-{number}" for number in range(2 * CONNECTIONS)]
+    names = [f"{prefix}-{number}" for number in range(2 * CONNECTIONS)]
     async with within(4.0):
         made = await asyncio.gather(
             *(
@@ -156,7 +162,7 @@ async def test_a_claim_holds_until_its_owners_deadline_and_no_longer(narrow_worl
     async with world.sql() as sql:
         # What a server leaves that is killed while it asks a cluster.
         await sql.execute(
-            "INSERT INTO request_claims SELECT id, $1, gen_random_uuid(), now() + interval '1 hour'"
+            "INSERT INTO request_claims SELECT id, $1, gen_random_uuid(), now() + interval '5 minutes'"
             " FROM users WHERE username = 'admin'",
             request["requestId"],
         )
@@ -188,7 +194,54 @@ async def test_a_cluster_that_hangs_holds_no_connection(narrow_world: World, met
     await a_bystander_is_answered(world)
     assert not any(call.done() for call in calls)
     faults.storage_stalled = False
-    assert {(outcome.code, outcome.message) for outcome in await asyncio.gather(*calls)} == {("OK", "")}
+    outcomes = await asyncio.gather(*calls)
+    assert {(outcome.code, outcome.message) for outcome in outcomes} == {("OK", "")}
+    # What was only tried out says so.
+    marks = {outcome.trailing.get(DRY_RUN_KEY) for outcome in outcomes}
+    assert marks == {"true" if method == "CreateContainer" else None}
+
+
+async def test_a_password_is_hashed_without_a_connection(
+    narrow_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, goes_on = narrow_world, threading.Event()
+    hashing: list[str] = []
+    in_thread = Passwords._in_thread
+
+    async def slowly(passwords: Passwords, work: Callable[[], Any]) -> Any:
+        hashing.append("one more")
+
+        def when_told() -> Any:
+            goes_on.wait()
+            return work()
+
+        return await in_thread(passwords, when_told)
+
+    await world.make_user("carol")
+    monkeypatch.setattr(Passwords, "_in_thread", slowly)
+    asked: list[tuple[str, requests.Fields]] = [
+        ("Login", {"username": "admin", "password": PASSWORD}),
+        ("ResetPassword", {"username": "carol", "newPassword": "x" * 20, "requestId": str(uuid4())}),
+        ("CreateUser", {"user": requests.user("dave"), "password": PASSWORD, "requestId": str(uuid4())}),
+    ]
+    calls = []
+    try:
+        # There are two threads: of any two, both are at it.
+        for one, other in ((0, 1), (2, 0)):
+            goes_on.clear()
+            begun = len(hashing)
+            calls = [asyncio.create_task(world.call(*asked[which])) for which in (one, other)]
+            await poll_until(lambda: count(hashing), lambda number, begun=begun: number == begun + 2)  # type: ignore[misc]
+            await a_bystander_is_answered(world, f"beside-{one}")
+            async with world.sql() as sql:
+                assert await sql.fetchval(OPEN_TRANSACTIONS) == 0
+            goes_on.set()
+            assert {(outcome.code, outcome.message) for outcome in await asyncio.gather(*calls)} == {
+                ("OK", "")
+            }
+    finally:
+        goes_on.set()
+        await asyncio.gather(*calls)
 
 
 async def count(items: list[str]) -> int:

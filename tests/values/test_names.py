@@ -24,7 +24,7 @@ ALLOWED: list[tuple[Problem, list[str]]] = [
     (names.username_problem, ["a", "A.b_c-d@e", "x" * 50]),
     (names.email_problem, ["a@b.co", "first.last+tag@sub.example.org"]),
     (names.permission_problem, ["*", "container.*", "container.get", "api_key.list"]),
-    (names.uuid_problem, ["00000000-0000-4000-8000-00000000000a"]),
+    (names.uuid_problem, ["00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000A"]),
     (names.absolute_path_problem, ["/", "/a/b", "/a..b", "/data/.x"]),
     (names.relative_path_problem, ["a", "a/b", "a..b", ".x"]),
     (names.text_problem, ["Überschrift – 文字", "a/b", ""]),
@@ -46,7 +46,7 @@ REFUSED: list[tuple[Problem, list[str]]] = [
     (names.permission_problem, ["", "container", "container.", ".get", "*.get", "*.*", "a.get.x", "A.get"]),
     (
         names.uuid_problem,
-        ["", "0" * 32, f"{{{'0' * 8}-0000-4000-8000-{'0' * 12}}}", "00000000-0000-4000-8000-00000000000A"],
+        ["", "0" * 32, f"{{{'0' * 8}-0000-4000-8000-{'0' * 12}}}", "00000000-0000-4000-8000-00000000000g"],
     ),
     (names.absolute_path_problem, ["", "a", "/a/..", "/../a", "/a:b", "/a\x00", "/a\n"]),
     (names.relative_path_problem, ["/a", "..", "a/../b", "a\x00"]),

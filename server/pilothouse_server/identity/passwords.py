@@ -48,7 +48,7 @@ class Passwords:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits for a thread to be free, and keeps it: `verify` within does not wait, so a transaction may be open.
+        """Waits for a thread to be free, and keeps it. No transaction is open meanwhile, nor while it hashes.
 
         Raises:
             ResourceExhausted: too many wait already.

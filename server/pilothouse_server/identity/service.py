@@ -13,7 +13,7 @@ from pilothouse_server.identity.operations import grants, permissions, roles, se
 from pilothouse_server.identity.operations.login import Logins, Origin
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.store.unit_of_work import Actor
 
@@ -75,10 +75,13 @@ class IdentityService:
         await users.change_own_password(await call.transaction(), call.caller, confirmed, password_hash)
         return pb.ChangePasswordResponse()
 
+    @waits_outside
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
-        """Creates a user."""
+        """Creates a user; no connection is held while the password is hashed."""
         wanted = messages.USER.from_proto(request.user)
-        created = await users.create(await call.transaction(), wanted, request.password, self._passwords)
+        users.check_new_user(wanted, request.password)
+        password_hash = await self._passwords.hash(request.password)
+        created = await users.create(await call.transaction(), wanted, password_hash)
         _describe_user(call, created)
         return pb.CreateUserResponse(user=messages.USER.to_proto(created))
 
@@ -120,10 +123,14 @@ class IdentityService:
         _describe_user(call, deleted)
         return pb.DeleteUserResponse()
 
+    @waits_outside
     async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
-        """Sets another user's password."""
+        """Sets another user's password; no connection is held while it is hashed."""
+        async with call.read() as transaction:
+            await users.check_reset(transaction, call.caller, request.username, request.new_password)
+        password_hash = await self._passwords.hash(request.new_password)
         changed = await users.reset_password(
-            await call.transaction(), call.caller, request.username, request.new_password, self._passwords
+            await call.transaction(), call.caller, request.username, password_hash
         )
         _describe_user(call, changed)
         return pb.ResetPasswordResponse()

@@ -189,9 +189,7 @@ class Call:
     async def replay_transaction(self) -> Transaction:
         """The same, for the look at whether the call is a replay, and for the record alone."""
         assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
-        if self._unit is None:
-            self._unit = self._new_unit()
-        return await self._unit.begin()
+        return await self._begun()
 
     async def system_transaction(self) -> Transaction:
         """The same, as the system role.
@@ -201,9 +199,7 @@ class Call:
         """
         assert self.rule.waits_outside, f"{self.method} has a transaction as the caller"
         self._write_as_system = True
-        if self._unit is None:
-            self._unit = self._new_unit()
-        return await self._unit.begin()
+        return await self._begun()
 
     async def transaction_if_none(self) -> None:
         """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
@@ -292,6 +288,13 @@ class Call:
         given = remaining + time.perf_counter() - self.started
         return "DEADLINE_EXCEEDED" if remaining <= max(0.1, given / 50) else "CANCELLED"
 
+    async def _begun(self) -> Transaction:
+        if self._unit is None:
+            self._unit = self._new_unit()
+        transaction = await self._unit.begin()
+        transaction.request_id = self.request_id
+        return transaction
+
     def _new_unit(self) -> UnitOfWork:
         if self._write_as_system:
             return self.store.system_unit(self.actor, self.operation_id, self.method)
@@ -299,7 +302,7 @@ class Call:
 
 
 def waits_outside(handler: Handler) -> Handler:
-    """Marks a mutation whose handler waits for a cluster before it writes, or writes as the system.
+    """Marks a mutation whose handler waits for a cluster or a hash before it writes, or writes as the system.
 
     It begins without a transaction, so that none is held meanwhile; its `request_id` is claimed by a row instead.
     """

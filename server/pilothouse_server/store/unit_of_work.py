@@ -131,6 +131,8 @@ class Transaction(ReadTransaction):
     # The full method of the call, for the row of `operations` that status history refers to; empty for
     # the server itself.
     method: str = ""
+    # The id under which the caller's request happens once, for the same row.
+    request_id: UUID | None = None
     events: list[Event] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:

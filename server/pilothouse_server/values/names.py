@@ -31,7 +31,7 @@ _EMAIL = re.compile(
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
 )
 _PERMISSION = re.compile(r"\*|[a-z][a-z0-9_]*\.(?:\*|[a-z][a-z0-9_]*)")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Control characters, and what turns the direction of text or breaks lines without being seen.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -171,8 +171,8 @@ def permission_problem(text: str) -> str | None:
 
 
 def uuid_problem(text: str) -> str | None:
-    """A UUID in its canonical form."""
-    return None if _UUID.fullmatch(text) else "must be a UUID of lower-case hexadecimal digits and dashes"
+    """A UUID with its dashes, in either case, as RFC 9562 has it read."""
+    return None if _UUID.fullmatch(text) else "must be a UUID of hexadecimal digits and dashes"
 
 
 def absolute_path_problem(text: str) -> str | None:

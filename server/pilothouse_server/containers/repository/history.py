@@ -17,8 +17,9 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 # operation is otherwise written only when the transaction is about to commit.
 _ADD = text(
     "WITH operation AS ("
-    "  INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id)"
-    "  SELECT :operation_id, :user_id, :method, 'container', :container_id, :namespace_id"
+    "  INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id, "
+    "request_id)"
+    "  SELECT :operation_id, :user_id, :method, 'container', :container_id, :namespace_id, :request_id"
     "  WHERE CAST(:triggered_by AS text) = 'user' ON CONFLICT (operation_id) DO NOTHING) "
     "INSERT INTO container_status_history (container_id, namespace_id, previous_status, current_status, reason, "
     "message, triggered_by, user_id, operation_id) VALUES (:container_id, :namespace_id, :previous_status, "
@@ -42,6 +43,7 @@ async def add_history(
             "operation_id": transaction.operation_id,
             "user_id": transaction.actor.user_id,
             "method": transaction.method,
+            "request_id": transaction.request_id,
             "container_id": container.id,
             "namespace_id": container.namespace_id,
             "previous_status": previous,

@@ -59,8 +59,8 @@ mounts AS (
     JOIN volumes AS v ON v.namespace_id = :namespace_id AND v.name = r.volume
     ON CONFLICT (container_id, volume_id, mount_path) DO NOTHING),
 operation AS (
-    INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id)
-    SELECT :operation_id, :created_by, :method, 'container', made.id, :namespace_id FROM made
+    INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)
+    SELECT :operation_id, :created_by, :method, 'container', made.id, :namespace_id, :request_id FROM made
     ON CONFLICT (operation_id) DO NOTHING),
 history AS (
     INSERT INTO container_status_history
@@ -95,6 +95,7 @@ async def insert_container(
         "updated_by": transaction.actor.user_id,
         "operation_id": transaction.operation_id,
         "method": transaction.method,
+        "request_id": transaction.request_id,
         "image_repository": image.repository or None,
         "image_name": image.name,
         "image_tag": image.tag or None,

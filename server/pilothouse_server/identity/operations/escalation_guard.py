@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pilothouse_server.access import Grant, Principal
 from pilothouse_server.identity.escalation import check_covered
 from pilothouse_server.identity.repository import grants
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction
 
 
 async def check_caller_covers(
-    transaction: Transaction,
+    transaction: ReadTransaction,
     caller: Principal,
     wanted: Sequence[Grant],
     whose: str,

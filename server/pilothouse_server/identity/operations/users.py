@@ -14,7 +14,6 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, missing, not_found
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
-from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.repository import grants, sessions, users
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -43,23 +42,26 @@ async def own(transaction: ReadTransaction, caller: Principal) -> User:
     return found
 
 
-async def create(transaction: Transaction, wanted: User, password: str, passwords: Passwords) -> User:
-    """Makes a user, who may log in and nothing else until a role is granted.
-
-    Raises:
-        InvalidArgument: no name or address, or a password that is the name.
-        AlreadyExists: the name or the address.
-    """
+def check_new_user(wanted: User, password: str) -> None:
+    """Raises InvalidArgument where a user has no name or address, or a password that is the name."""
     if not wanted.username:
         raise missing("user.username")
     if not wanted.email:
         raise missing("user.email")
     _check_password("password", password, wanted.username)
+
+
+async def create(transaction: Transaction, wanted: User, password_hash: str) -> User:
+    """Makes a user that was checked, who may log in and nothing else until a role is granted.
+
+    Raises:
+        AlreadyExists: the name or the address.
+    """
     if await users.find(transaction, wanted.username) is not None:
         raise users.username_taken()
     if await users.find_by_email(transaction, wanted.email) is not None:
         raise users.email_taken()
-    return await users.insert_user(transaction, wanted, await passwords.hash(password))
+    return await users.insert_user(transaction, wanted, password_hash)
 
 
 async def change(
@@ -121,15 +123,10 @@ async def delete(transaction: Transaction, caller: Principal, username: str, che
     return stored
 
 
-async def reset_password(
-    transaction: Transaction, caller: Principal, username: str, password: str, passwords: Passwords
-) -> User:
-    """Sets another user's password and ends the user's sessions.
+async def check_reset(transaction: ReadTransaction, caller: Principal, username: str, password: str) -> None:
+    """Raises as `reset_password`, before the password is hashed.
 
     Raises:
-        NotFound: the user.
-        PermissionDenied: ESCALATION, the user holds what the caller does not.
-        FailedPrecondition: OWN_PASSWORD; one's own is changed by ChangePassword, which asks for the present one.
         InvalidArgument: a password that is the name.
     """
     target = await locate(transaction, username)
@@ -140,7 +137,18 @@ async def reset_password(
         )
     _check_password("new_password", password, target.username)
     await _check_untouched(transaction, caller, target)
-    password_hash = await passwords.hash(password)
+
+
+async def reset_password(
+    transaction: Transaction, caller: Principal, username: str, password_hash: str
+) -> User:
+    """Sets another user's password, as `check_reset` has allowed it, and ends the user's sessions.
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: OWN_PASSWORD; one's own is changed by ChangePassword, which asks for the present one.
+    """
     stored = await _locked(transaction, username)
     # Asked again now that the row is held: what the user holds may have grown meanwhile.
     await _check_untouched(transaction, caller, stored)
@@ -188,7 +196,7 @@ async def _locked(transaction: Transaction, username: str) -> User:
     return found
 
 
-async def _check_untouched(transaction: Transaction, caller: Principal, user: User) -> None:
+async def _check_untouched(transaction: ReadTransaction, caller: Principal, user: User) -> None:
     if user.id == caller.user_id:
         return
     held = await grants.held_by(transaction, user.id, whatever_status=True)

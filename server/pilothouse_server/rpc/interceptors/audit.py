@@ -29,6 +29,8 @@ from pilothouse_server.store.errors import translated
 from pilothouse_server.tasks import uncancelled
 from pilothouse_server.values import names
 
+# Of the answer to a `validate_only`, which else looks as if all had been done.
+DRY_RUN_KEY = "pilothouse-dry-run"
 # How often a change is drafted that others outdate, before its caller is told to try again.
 _DRAFTS = 5
 
@@ -101,12 +103,14 @@ class AuditLayer:
 
     async def _commit(self, call: Call, answer: bytes) -> None:
         if call.validate_only:
+            call.trailing_metadata[DRY_RUN_KEY] = "true"
             await call.leave_transaction()
         await call.transaction_if_none()
         assert call.unit is not None
         await call.unit.commit(
             audit=[_record(call, None, response=redaction.body(call.answer_message(answer)))],
-            operation=None if call.validate_only else _operation(call),
+            # The operation that a replay repeats has its row.
+            operation=None if call.validate_only or call.facts.metadata.get("replayed") else _operation(call),
             idempotency=self._idempotency.row(call, answer),
         )
 
