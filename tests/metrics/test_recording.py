@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -56,6 +57,46 @@ async def test_each_sample_is_taken_or_refused_by_itself(served: Served) -> None
     assert examples["INVALID_SAMPLE"] == "sample 4: timestamp must be set"
     assert examples["TIMESTAMP_OUT_OF_RANGE"].startswith("sample 8: timestamp must be from ")
     assert await stored(served, box) == 2
+
+
+async def test_a_malformed_sample_is_refused_by_itself(served: Served) -> None:
+    box = await served.box("malformed")
+    timeless = measured("malformed")
+    timeless.timestamp.nanos = -1
+    answer = await served.omar.metrics.record_usage(
+        [
+            request(
+                measured("malformed", cpu_cores_used=math.nan),
+                measured("malformed", cpu_cores_limit=math.inf),
+                measured("malformed\0"),
+                timeless,
+            ),
+            request(measured("malformed", cpu_cores_used=0.25)),
+        ]
+    )
+    assert (answer.accepted_count, reasons(answer)) == (1, {"INVALID_SAMPLE": 4})
+    assert answer.rejections[0].example.startswith("sample 0: cpu_cores_used must be")
+    assert await stored(served, box) == 1
+
+
+async def test_samples_may_be_sent_again(served: Served) -> None:
+    box = await served.box("again")
+    at = datetime.now(UTC) - timedelta(minutes=2)
+    samples = [
+        measured("again", at=at + timedelta(seconds=number), cpu_cores_used=number) for number in range(4)
+    ]
+    first = await served.omar.metrics.record_usage([request(*samples[:3])])
+    # What was cut is sent again from its beginning, twice at once, with one that is new and stands there twice.
+    changed = measured("again", at=at, cpu_cores_used=99.0)
+    more = request(changed, *samples[1:], samples[3])
+    answers = await asyncio.gather(*(served.omar.metrics.record_usage([more]) for _ in range(2)))
+    assert [answer.accepted_count for answer in (first, *answers)] == [3, 5, 5]
+    assert [answer.rejected_count for answer in answers] == [0, 0]
+    rows = await served.rows(
+        "SELECT cpu_cores_used FROM container_resource_usage WHERE container_id = $1 ORDER BY timestamp",
+        box.id,
+    )
+    assert [row["cpu_cores_used"] for row in rows] == [0, 1, 2, 3]
 
 
 async def test_requests_and_limits_that_are_not_given_are_the_containers(served: Served) -> None:

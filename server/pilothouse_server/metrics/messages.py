@@ -12,6 +12,7 @@ from pilothouse_server.metrics import model
 from pilothouse_server.metrics.operations import Recording, Rendering, Report, TopBy
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
 from pilothouse_server.rpc.encoding import embedded
+from pilothouse_server.rpc.validation import problem_of
 
 _DAY: Final = 86400
 _HOUR: Final = 3600
@@ -73,7 +74,9 @@ TABLE_SIZE = AnswerConverter(model.TableSize, pb.TableSize)
 
 
 def recording(message: pb.UsageSample) -> Recording:
-    """A sample from outside, its container not looked up yet."""
+    """A sample from outside, its container not looked up yet; of one that is malformed, only what is wrong."""
+    if fault := problem_of(message):
+        return Recording("", "", None, None, fault)
     sample = _read_sample(message)
     moment = sample.timestamp if message.HasField("timestamp") else None
     return Recording(message.namespace, message.container, moment, sample)

@@ -100,6 +100,16 @@ def validate(message: Message) -> None:
         raise _refusal(violations[:MOST_VIOLATIONS])
 
 
+def problem_of(message: Message) -> str:
+    """What is wrong with an item of a field that is declared `each_by_itself`, '' if nothing is.
+
+    Clears what only the server sets.
+    """
+    violations: list[Violation] = []
+    compile_rules(descriptor_of(message)).check(message, "", violations)
+    return f"{violations[0].field} {violations[0].description}" if violations else ""
+
+
 def compile_rules(descriptor: Descriptor) -> MessageRules:
     """Return the rules of a message type and, within, of all that it holds.
 
@@ -192,7 +202,7 @@ def _field_check(field: FieldDescriptor, rule: options.FieldRule, *, is_name: bo
         return map_check(field, rule, _message_check(value) if value is not None else None)
     item: Check | None
     if field.message_type is not None:
-        item = _message_check(field.message_type)
+        item = None if rule.each_by_itself else _message_check(field.message_type)
     else:
         item = scalar_check(field, rule, resource_name_problem if is_name and not rule.format else None)
     return repeated_check(rule, item) if field.is_repeated else item

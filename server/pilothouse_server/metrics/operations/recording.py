@@ -37,12 +37,16 @@ Number = TypeVar("Number", int, float)
 
 
 class Recording(msgspec.Struct):
-    """A sample as its sender names it; `sample.container_id` and `.namespace_id` are still to be found."""
+    """A sample as its sender names it; `sample.container_id` and `.namespace_id` are still to be found.
+
+    It is None where the message is malformed, and `fault` says how.
+    """
 
     namespace: str
     container: str
     timestamp: datetime | None
-    sample: Sample
+    sample: Sample | None
+    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -130,11 +134,12 @@ class Recorder:
 
     async def _write(self, batch: list[tuple[int, Recording]]) -> None:
         principal = self._caller()
-        targets = await self._find({(item.namespace, item.container) for _, item in batch})
+        named = [item for _, item in batch if item.sample is not None]
+        targets = await self._find({(item.namespace, item.container) for item in named})
         range_ = await self._usage.time_range()
         allowed = {
             namespace: principal.allows(PERMISSION, namespace)
-            for namespace in {item.namespace for _, item in batch}
+            for namespace in {item.namespace for item in named}
             if principal.reaches(namespace)
         }
         samples: list[Sample] = []
@@ -143,11 +148,11 @@ class Recorder:
             fault = _fault(item, target, allowed.get(item.namespace), range_)
             if fault is not None:
                 self.report.refuse(fault[0], f"sample {place}: {fault[1]}")
-            elif target is not None:
+            elif target is not None and item.sample is not None:
                 samples.append(_bound(item.sample, target))
         if samples:
-            stored = await self._usage.write(samples)
-            self.report.accepted += stored.stored
+            stored = await self._usage.record(samples)
+            self.report.accepted += stored.stored + stored.repeated
             self.report.refuse(CONTAINER_NOT_FOUND, "its container went away meanwhile", stored.gone)
             self.report.refuse(
                 TIMESTAMP_OUT_OF_RANGE, "samples of its day are no longer kept", stored.out_of_range
@@ -169,6 +174,8 @@ def _fault(
     item: Recording, target: Target | None, allowed: bool | None, range_: TimeRange
 ) -> tuple[str, str] | None:
     """Why a sample cannot be stored: a reason and words; `allowed` is None where its namespace is not reached."""
+    if item.sample is None:
+        return INVALID_SAMPLE, item.fault
     if item.timestamp is None:
         return INVALID_SAMPLE, "timestamp must be set"
     if figures := problem(item.sample):

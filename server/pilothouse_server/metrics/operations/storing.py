@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 
@@ -103,10 +104,19 @@ class UsageStore:
             raise
         self._uncertain = False
 
+    async def record(self, samples: Sequence[Sample]) -> Stored:
+        """Stores one batch, at most `BATCH_SAMPLES`, of which some may have been stored before, or be in it twice.
+
+        Of a container and a time there is one sample, the first. Raises as `write`.
+        """
+        once = {(sample.container_id, sample.timestamp): sample for sample in reversed(samples)}
+        stored = await self.write(list(reversed(once.values())), again=True)
+        return msgspec.structs.replace(stored, repeated=stored.repeated + len(samples) - len(once))
+
     async def write(self, samples: Sequence[Sample], *, again: bool = False) -> Stored:
         """Stores one batch, at most `BATCH_SAMPLES`, in one transaction.
 
-        `again` leaves out, and does not count, samples that are stored already.
+        `again` leaves out samples that are stored already.
 
         Raises:
             Unavailable: the database is away, or containers come and go faster than the batch is written.
@@ -122,15 +132,14 @@ class UsageStore:
             except Aborted as error:
                 log.debug("batch of samples refused", reason=error.reason, attempt=attempt)
                 continue
-            gone = 0 if again else len(samples) - stored
-            return _counted(Stored(stored, gone, asked - len(samples)))
+            return _counted(msgspec.structs.replace(stored, out_of_range=asked - len(samples)))
         raise Unavailable(
             "usage cannot be stored while containers come and go, try again",
             reason="USAGE_CONTENTION",
             retry_after_seconds=1.0,
         )
 
-    async def _write(self, samples: Sequence[Sample], *, careful: bool, again: bool) -> int:
+    async def _write(self, samples: Sequence[Sample], *, careful: bool, again: bool) -> Stored:
         async with self._store.system_write("usage") as transaction:
             late = roll_ups.reaches_back(transaction, samples)
             if late:

@@ -21,7 +21,7 @@ import msgspec
 from sqlalchemy import text
 
 from pilothouse_server.errors import Aborted
-from pilothouse_server.metrics.model import Sample, StoredSample, Target, TimeRange
+from pilothouse_server.metrics.model import Sample, Stored, StoredSample, Target, TimeRange
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.quantity import Quantity
 
@@ -93,18 +93,25 @@ FROM stored
 """  # noqa: S608 - made of the constants above
 
 
-_PLAIN = text(_insert())
-_PRESENT = """WHERE EXISTS (
+_PRESENT = """EXISTS (
         SELECT FROM containers AS c WHERE c.id = s.container_id AND c.namespace_id = s.namespace_id)"""
-_CAREFUL = text(_insert(_PRESENT))
-_AGAIN = text(
-    _insert(
-        _PRESENT
-        + """ AND NOT EXISTS (
+_NEW = """NOT EXISTS (
         SELECT FROM container_resource_usage AS u WHERE u.container_id = s.container_id AND u.timestamp = s.timestamp
         AND u.timestamp BETWEEN :first AND :last)"""
-    )
-)
+# By whether it is careful, and whether some may be stored already.
+_INSERT = {
+    (False, False): text(_insert()),
+    (True, False): text(_insert(f"WHERE {_PRESENT}")),
+    (False, True): text(_insert(f"WHERE {_NEW}")),
+    (True, True): text(_insert(f"WHERE {_PRESENT} AND {_NEW}")),
+}
+_GONE = text(f"SELECT count(*) FROM pg_temp.staged_usage AS s WHERE NOT {_PRESENT}")  # noqa: S608 - our own constant
+# Two that send the same samples at once: the second looks for them when the first has stored them. Locks of a few
+# kinds, so that their number is bounded; taken in one order.
+_LOCK = text("""
+SELECT pg_advisory_xact_lock(hashtextextended('usage/' || bucket, 0))
+FROM (SELECT DISTINCT namespace_id % 64 AS bucket FROM pg_temp.staged_usage ORDER BY 1) AS touched
+""")
 _RANGE = text("""
 SELECT CAST(substring(bound FROM 'FROM \\(''([^'']*)''\\)') AS timestamptz) AS lower,
        CAST(substring(bound FROM 'TO \\(''([^'']*)''\\)') AS timestamptz) AS upper
@@ -168,10 +175,11 @@ _HIGHEST = text(
 
 async def insert(
     transaction: Transaction, samples: Sequence[Sample], *, careful: bool = False, again: bool = False
-) -> int:
-    """Writes a batch and answers how many samples were written. For the system role.
+) -> Stored:
+    """Writes a batch and returns what became of it. For the system role.
 
-    `careful` leaves out samples whose container is gone, `again` also those that are stored already.
+    `careful` leaves out samples whose container is gone, `again` those that are stored already; none may be twice in
+    the batch then.
 
     Raises:
         Aborted: with CONTAINER_GONE or NO_PARTITION, where one of the samples cannot be stored; nothing was
@@ -185,18 +193,24 @@ async def insert(
         columns=_NAMES,
         records=map(msgspec.structs.astuple, samples),
     )
-    statement, parameters = _CAREFUL if careful else _PLAIN, {}
+    parameters = {}
     if again:
+        await connection.execute(_LOCK)
         times = [sample.timestamp for sample in samples]
-        statement, parameters = _AGAIN, {"first": min(times), "last": max(times)}
+        parameters = {"first": min(times), "last": max(times)}
     try:
-        found = await connection.execute(statement, parameters)
+        found = await connection.execute(_INSERT[careful, again], parameters)
     except asyncpg.IntegrityConstraintViolationError as error:
         reason = {"23503": CONTAINER_GONE, "23514": NO_PARTITION}.get(error.sqlstate or "")
         if reason is None:
             raise
         raise Aborted("a sample of the batch cannot be stored", reason=reason) from None
-    return int(found.one().stored)
+    stored = int(found.one().stored)
+    left_out = len(samples) - stored
+    if not again:
+        return Stored(stored, gone=left_out)
+    gone = int((await connection.execute(_GONE)).scalar_one()) if careful and left_out else 0
+    return Stored(stored, gone=gone, repeated=left_out - gone)
 
 
 async def time_range(transaction: ReadTransaction) -> TimeRange | None:
