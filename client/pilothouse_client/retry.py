@@ -4,7 +4,8 @@ Capped exponential backoff with full jitter, so that clients which failed togeth
 failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away) and
 RESOURCE_EXHAUSTED that says by RetryInfo when to come back. A call whose repetition could do harm is repeated
 only if the attempt surely had no effect. It goes on to the call's deadline, so that a call outlasts a restart of
-the server; the last waits are shortened so that an attempt fits behind them.
+the server; the last waits are shortened so that an attempt fits behind them. That a *cluster* is away is the server's
+answer, though, and may stay so for days: a few attempts find a server that reaches it, where there is one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from pilothouse_client.errors import PilothouseError
 
 # Seconds that a wait leaves for the attempt behind it, if so many are left.
 SECONDS_FOR_AN_ATTEMPT = 1.0
+# So often a call is sent that waits for a cluster which is away, by the reasons of that answer.
+ATTEMPTS_AT_A_CLUSTER = 3
+_CLUSTER_AWAY = frozenset({"CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class RetryPolicy:
     ) -> float | None:
         """Returns the seconds to wait before the call is sent again, or None if it must not be. `left` is how many
         are left of its time; None: no limit."""
-        if self.exhausted(failures):
+        if self.exhausted(failures) or (error.reason in _CLUSTER_AWAY and failures >= ATTEMPTS_AT_A_CLUSTER):
             return None
         delay = self.backoff(failures)
         if error.code is grpc.StatusCode.UNAVAILABLE and (repeatable or error.never_sent):

@@ -152,12 +152,13 @@ def not_found(kind: str, name: str) -> NotFound:
     )
 
 
-def already_exists(kind: str, name: str) -> AlreadyExists:
-    """Return the error for a name of a `kind` that is taken."""
+def already_exists(kind: str, name: str, *, being_deleted: bool = False) -> AlreadyExists:
+    """Return the error for a name of a `kind` that is taken, perhaps by what is `being_deleted`."""
+    until = ", and is being deleted: its name is free once it is gone" if being_deleted else ""
     return AlreadyExists(
-        f'{kind} "{name}" already exists',
+        f'{kind} "{name}" already exists{until}',
         reason=f"{_reason_word(kind)}_ALREADY_EXISTS",
-        metadata={"resource_type": kind, "name": name},
+        metadata={"resource_type": kind, "name": name} | ({"being_deleted": "true"} if being_deleted else {}),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.apply.manifests import NAMESPACE, SERVICE, WEB, found, problems_of, wanted, web
+from tests.apply.manifests import NAMESPACE, SERVICE, WEB, container, found, problems_of, wanted, web
 
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
@@ -71,11 +71,6 @@ NOT = "cannot be represented"
         (
             WEB.replace("containerPort: 8080", "containerPort: 8080, protocol: SCTP"),
             f"web.yaml:17: deployment/web: spec.template.spec.containers[0].ports[0].protocol: {NOT}: SCTP",
-        ),
-        (
-            WEB.replace("labels: {app: web}", "labels: {app: web, app.kubernetes.io/managed-by: Helm}", 1),
-            "web.yaml:5: deployment/web: metadata.labels[app.kubernetes.io/managed-by]: "
-            f"{NOT}: the platform sets it to 'pilothouse'",
         ),
         (
             WEB + "      - name: proxy\n        image: envoy\n",
@@ -302,6 +297,17 @@ def test_defaults_and_emptiness_say_nothing() -> None:
         SERVICE + "  sessionAffinity: None\n  internalTrafficPolicy: Cluster\nstatus:\n  loadBalancer: {}\n"
     )
     assert wanted(WEB, service)[0].container == wanted(WEB, SERVICE)[0].container
+
+
+def test_a_label_of_another_tool_is_the_containers_own_and_ours_goes_without_saying() -> None:
+    def labels(value: str) -> dict[str, str]:
+        text = WEB.replace(
+            "labels: {app: web}", f"labels: {{app: web, app.kubernetes.io/managed-by: {value}}}", 1
+        )
+        return dict(container(text).labels)
+
+    assert labels("Helm") == {"app": "web", "app.kubernetes.io/managed-by": "Helm"}
+    assert labels("pilothouse") == {"app": "web"}
 
 
 def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:

@@ -89,6 +89,21 @@ async def test_retries_end(fake: FakeServer, client: AsyncClient) -> None:
     assert len(fake.calls_of("GetContainer")) == QUICK.attempts
 
 
+async def test_that_a_cluster_is_away_is_told_after_a_few_attempts(fake: FakeServer) -> None:
+    """It may be away for days; the call's time is not waited for."""
+    fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=50, reason="CLUSTER_UNAVAILABLE")
+    endless = RetryPolicy(initial_delay=0.001, greatest_delay=0.01)
+    async with AsyncClient(
+        fake.address, username="admin", password=PASSWORD, retry=endless
+    ) as patient_client:
+        with pytest.raises(UnavailableError) as caught:
+            await patient_client.containers.create(
+                namespace="shop", container=_container("web"), validate_only=True
+            )
+    assert caught.value.reason == "CLUSTER_UNAVAILABLE"
+    assert len(fake.calls_of("CreateContainer")) == 3
+
+
 async def test_retry_info_is_obeyed_where_time_allows(fake: FakeServer, client: AsyncClient) -> None:
     fake.tables["namespace"]["shop"] = Namespace(name="shop")
     fake.fail("GetNamespace", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE", retry_delay=0.2)

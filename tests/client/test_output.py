@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -154,3 +156,16 @@ async def test_every_setting_is_listed_with_its_default_and_what_it_is(pilothous
         assert told[line + 1].split() == what.split()[: len(told[line + 1].split())]
     assert "PILOTHOUSE_LISTEN=127.0.0.1:50051" in "".join(told)
     assert "PILOTHOUSE_REFLECTION=true" in "".join(told)
+
+
+async def test_what_was_only_tried_out_is_marked(logged_in: Command) -> None:
+    made = ("containers", "create", "web", "--image", "nginx:1.27", "-n", "shop")
+    tried = await logged_in(*made, "--validate-only")
+    assert tried.code == 0, tried.err
+    assert tried.lines[1].startswith("shop       web (dry run)  ")
+    as_data = await logged_in(*made, "--validate-only", "-o", "json")
+    assert json.loads(as_data.out)["dry_run"] is True
+    assert (await logged_in(*made)).lines[1].startswith("shop       web   ")
+    gone = ("containers", "delete", "web", "-n", "shop", "--yes")
+    assert "(dry run)" in (await logged_in(*gone, "--validate-only")).out
+    assert "(dry run)" not in (await logged_in(*gone)).out

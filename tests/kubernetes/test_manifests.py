@@ -327,6 +327,18 @@ def test_a_headless_service_is_a_cluster_ip_service_without_an_address() -> None
     assert (spec["type"], spec["clusterIP"]) == ("ClusterIP", "None")
 
 
+def test_who_made_the_pods_is_the_callers_to_say_and_the_objects_are_ours() -> None:
+    ports = (model.Port(container_port=80, service_name="web", service_port=80),)
+    subject = container(labels={MANAGED_BY: "Helm"}, ports=ports)
+    deployment = manifests.deployment(subject)
+    assert deployment["spec"]["template"]["metadata"]["labels"][MANAGED_BY] == "Helm"
+    (service,) = manifests.services(subject)
+    for made in (deployment, service):
+        assert made["metadata"]["labels"][MANAGED_BY] == "pilothouse"
+    plain = manifests.deployment(container())
+    assert plain["spec"]["template"]["metadata"]["labels"][MANAGED_BY] == "pilothouse"
+
+
 def test_a_caller_cannot_take_our_labels() -> None:
     stolen = {
         MANAGED_BY: "helm",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from tests.conftest import Database
 from tests.harness import Server, running_server
@@ -77,3 +80,46 @@ async def test_of_many_creates_at_once_one_has_the_name_and_the_others_are_told(
         outcomes = await asyncio.gather(*(create() for _ in range(8)))
         assert outcomes.count(("created", {})) == 1
         assert outcomes.count(_TAKEN) == 7
+
+
+async def test_a_name_whose_predecessor_is_being_deleted_says_so(database: Database, tmp_path: Path) -> None:
+    """The cluster does not answer, so what is deleted stays until it does."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        admin = server.admin
+        home = namespace_pb2.Namespace(name="small")
+        await admin.namespaces.create(namespace=home)
+        volume = storage_pb2.Volume(
+            name="web", type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, size="1Gi"
+        )
+        mounting = _container(volume_mounts=[container_pb2.VolumeMount(volume="other", mount_path="/a")])
+        await admin.storage.create_volume(
+            volume=storage_pb2.Volume(
+                name="other", type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, size="1Gi"
+            ),
+            namespace="small",
+        )
+        config, secret = config_pb2.ConfigMap(name="web"), config_pb2.Secret(name="web")
+        making: list[Callable[[], Awaitable[object]]] = [
+            lambda: admin.containers.create(container=_container(), namespace="small"),
+            lambda: admin.storage.create_volume(volume=volume, namespace="small"),
+            lambda: admin.config.create_config_map(config_map=config, namespace="small"),
+            lambda: admin.config.create_secret(secret=secret, namespace="small"),
+        ]
+        for make in making:
+            await make()
+        await admin.containers.delete(name="web", namespace="small")
+        await admin.storage.delete_volume(name="web", namespace="small")
+        await admin.config.delete_config_map(name="web", namespace="small")
+        await admin.config.delete_secret(name="web", namespace="small")
+        # One that mounts a volume is made in another way.
+        making.append(lambda: admin.containers.create(container=mounting, namespace="small"))
+        for make in making:
+            with pytest.raises(PilothouseError) as raised:
+                await make()
+            assert raised.value.code.name == "ALREADY_EXISTS"
+            assert raised.value.metadata["being_deleted"] == "true"
+            assert '"web" already exists, and is being deleted' in str(raised.value)
+        await admin.namespaces.delete(name="small", cascade=True)
+        with pytest.raises(PilothouseError) as raised:
+            await admin.namespaces.create(namespace=home)
+        assert raised.value.metadata["being_deleted"] == "true"

@@ -126,8 +126,6 @@ async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl
     assert imported.container.priority_class == "gold.shop"
     assert (await running(server, "web")).drift_policy == pb.DRIFT_POLICY_REPAIR
 
-    # The platform sets a label of Helm's itself.
-    del there["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/managed-by"]
     file = tmp_path / "web.json"
     file.write_text(json.dumps(there | {"metadata": {"name": "web"}}))
     shell = await logged_in(server, tmp_path)

@@ -9,7 +9,9 @@ import pytest
 from pilothouse_server.containers.model import Port
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
-from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE_UID
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.reconcile.apply import namespace_reconciler
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
@@ -148,3 +150,33 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
         assert found.metadata.deletion_timestamp is None
         assert found.metadata.label("team") == "b"
         assert found.metadata.label(NAMESPACE_UID) == ""
+
+
+async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)
+    client = await here.connect("local")
+
+    async def told() -> Namespace:
+        row = await poll_until(
+            here.seen_namespace, lambda seen: seen is not None and seen.reason == "LabelLost"
+        )
+        assert row is not None
+        assert f"{NAMESPACE_UID}={row.uid}" in row.message
+        return row
+
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        uid = (await here.running()).namespace_uid
+        await here.relabel_namespace({NAMESPACE_UID: None, MANAGED_BY: None})
+        assert (await told()).conditions[0].status == "False"
+        await here.delete_namespace()
+        await poll_until(here.seen, lambda seen: seen is None)
+        # What it held is gone; it is not, and says why.
+        assert (await told()).deletion_requested_at is not None
+        assert await client.find(NAMESPACES, None, "shop") is not None
+        await here.relabel_namespace({NAMESPACE_UID: uid})
+        await poll_until(here.seen_namespace, lambda seen: seen is None)
+        assert await client.find(NAMESPACES, None, "shop") is None

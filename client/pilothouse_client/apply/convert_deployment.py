@@ -52,7 +52,7 @@ def convert_deployment(root: Fields, namespace: str) -> Workload:
         with spec.part("selector", required=True) as selector:
             _check_selector(selector, pod_labels)
     _unite(root, own, pods, container)
-    _drop_platform_labels(root, own, pods, container)
+    _drop_platform_labels(container)
     return Workload(root.place, root.reporter, container, declared, pod_labels, volumes)
 
 
@@ -103,17 +103,14 @@ def _unite(root: Fields, own: Metadata, pods: Metadata, container: pb.Container)
             united[key] = entry.text
 
 
-def _drop_platform_labels(root: Fields, own: Metadata, pods: Metadata, container: pb.Container) -> None:
-    """Labels that the platform sets itself on every object: another value for one has no place."""
+def _drop_platform_labels(container: pb.Container) -> None:
+    """Labels that the platform sets itself, to these values; others are the container's own, and kept on its pods."""
     for key, value in (
         ("app.kubernetes.io/name", container.name),
         ("app.kubernetes.io/managed-by", "pilothouse"),
     ):
-        for entry in [labels[key] for labels in (own.labels, pods.labels) if key in labels]:
-            container.labels.pop(key, None)
-            if entry.text != value:
-                differs = f"cannot be represented: the platform sets it to {value!r}"
-                root.reporter.unsupported(entry.place, entry.path, differs)
+        if container.labels.get(key) == value:
+            del container.labels[key]
 
 
 def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list[VolumeObject]]:

@@ -8,8 +8,14 @@ import typer
 
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
-from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.output import DRY_RUN, Column, show, show_all, show_changes
 from pilothouse_client.commands.values import moment, span
+
+
+def _action(operation: Any) -> str:
+    metadata = operation.metadata
+    tried_out = "validate_only" in metadata and metadata["validate_only"]
+    return f"{operation.action} {DRY_RUN}" if tried_out else str(operation.action)
 
 
 def _result(operation: Any) -> str:
@@ -24,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="What was done, by whom.", rich_mar
 COLUMNS: list[Column[Any]] = [
     Column("TIME", lambda operation: moment(operation.start_time)),
     Column("USER", lambda operation: operation.username or "-"),
-    Column("ACTION", lambda operation: operation.action),
+    Column("ACTION", _action),
     Column("TYPE", lambda operation: operation.resource_type),
     Column("NAMESPACE", lambda operation: operation.namespace),
     Column("NAME", lambda operation: operation.resource_name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +49,15 @@ complete_volume = _names(
 )
 complete_namespace = _names(lambda client, _namespace: [each.name for each in client.namespaces.list()])
 
+# Whether the command in progress was given --validate-only, so that nothing is changed by it.
+dry_run: ContextVar[bool] = ContextVar("dry_run", default=False)
+
+
+def _note_dry_run(given: bool) -> bool:
+    dry_run.set(given)
+    return given
+
+
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to write the result.")]
 Namespace = Annotated[
     str,
@@ -67,7 +77,10 @@ Limit = Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0
 Watch = Annotated[bool, typer.Option("-w", "--watch", help="Show changes until interrupted.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the cluster has done it.")]
 WaitSeconds = Annotated[float, typer.Option("--wait-timeout", min=0.1, help="Seconds to wait at most.")]
-ValidateOnly = Annotated[bool, typer.Option("--validate-only", help="Check everything, change nothing.")]
+ValidateOnly = Annotated[
+    bool,
+    typer.Option("--validate-only", callback=_note_dry_run, help="Check everything, change nothing."),
+]
 Etag = Annotated[str, typer.Option("--etag", help="Refuse if it has changed since this etag.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 

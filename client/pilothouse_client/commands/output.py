@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import typer
 
-from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.options import Format, dry_run
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pilothouse_client.streams import Change
 
 Row = TypeVar("Row")
+# What marks that nothing was changed.
+DRY_RUN = "(dry run)"
 _STYLES = {
     "RUNNING": "green",
     "ACTIVE": "green",
@@ -87,11 +89,21 @@ def _in_order(descriptor: Any, data: Any) -> Any:
 
 
 def show(message: Message, columns: Columns, form: Format, beside: Mapping[str, Any] | None = None) -> None:
-    """Writes one result; `beside` is written after its fields, to programs only."""
+    """Writes one result; `beside` is written after its fields, to programs only. One of a dry run says so."""
+    tried_out = dry_run.get()
     if form is Format.TABLE:
-        show_all([message], columns, form)
+        show_all([message], _marked(columns) if tried_out else columns, form)
     else:
-        _write_data({**as_data(message), **(beside or {})}, form)
+        _write_data({**as_data(message), **(beside or {}), **({"dry_run": True} if tried_out else {})}, form)
+
+
+def _marked(columns: Columns) -> Columns:
+    """The same columns, the name marked as what was only tried out."""
+    marked = next((column for column in columns if column.heading.endswith("NAME")), columns[0])
+    return [
+        Column(column.heading, lambda row: f"{marked.cell(row)} {DRY_RUN}") if column is marked else column
+        for column in columns
+    ]
 
 
 def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0) -> None:
@@ -114,9 +126,9 @@ def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0
 
 
 def done(message: str, form: Format = Format.TABLE) -> None:
-    """Says that something without a result was done; to people only."""
+    """Says that something without a result was done, or could be; to people only."""
     if form is Format.TABLE:
-        typer.echo(message)
+        typer.echo(f"{message} {DRY_RUN}" if dry_run.get() else message)
 
 
 def show_changes(changes: Iterable[Change[Any]], columns: Columns, form: Format) -> None:

@@ -23,7 +23,7 @@ from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_e
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -99,14 +99,13 @@ def settled(wanted: Container, stored: Container | None, surroundings: Surroundi
     return wanted
 
 
-async def refuse_taken_name(transaction: Transaction, wanted: Container) -> None:
-    """Raises AlreadyExists if a container of the namespace has the name of this new one.
-
-    Only a create that is refused for something else needs it, because a name that is taken is what the caller hears of
-    first; otherwise the unique index says so as the row is written.
+async def refuse_taken_name(transaction: ReadTransaction, wanted: Container) -> None:
+    """Raises AlreadyExists if a container of the namespace has the name of this new one, as one that is being deleted
+    still has.
     """
-    if await repository.name_taken(transaction, wanted.namespace_id, wanted.name):
-        raise already_exists("container", wanted.name)
+    taken = await repository.name_taken(transaction, wanted.namespace_id, wanted.name)
+    if taken is not None:
+        raise already_exists("container", wanted.name, being_deleted=taken == "being_deleted")
 
 
 def _env_fields(wanted: Container) -> list[tuple[str, EnvVar]]:

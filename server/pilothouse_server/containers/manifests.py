@@ -48,22 +48,22 @@ NO_SERVICE = "None"
 PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 
 
-def container_labels(container: Container) -> dict[str, str]:
-    """The caller's labels and ours; those that we select by win."""
+def pod_labels(container: Container) -> dict[str, str]:
+    """The caller's labels and ours: what we select by wins, and what says who made the pods is the caller's to say."""
     return {
         NAME: label_value(container.name),
-        **container.labels,
         MANAGED_BY: MANAGER,
+        **container.labels,
         NAMESPACE: label_value(container.namespace),
         CONTAINER_UID: container.uid,
     }
 
 
 def object_labels(container: Container) -> dict[str, str]:
-    """What the Deployment and the Services of a container carry."""
+    """What the Deployment and the Services of a container carry: they are managed by us, whoever made the pods."""
     home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
-        return {**container_labels(container), **home}
+        return {**pod_labels(container), MANAGED_BY: MANAGER, **home}
     # Others find these objects by labels of their own, `managed-by` among them.
     return {**container.labels, CONTAINER_UID: container.uid, **home}
 
@@ -78,7 +78,7 @@ def deployment(
     """
     taken_over = container.spec.taken_over
     annotations = dict(container.annotations)
-    template_labels = container_labels(container) if taken_over is None else taken_over.pod_labels
+    template_labels = pod_labels(container) if taken_over is None else taken_over.pod_labels
     template_annotations = dict(annotations if taken_over is None else taken_over.pod_annotations)
     if container.spec.restarted_at is not None:
         template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)

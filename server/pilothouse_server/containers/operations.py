@@ -118,7 +118,10 @@ async def create_at_once(draft: Draft, namespace_name: str, wanted: Container, *
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
     if admitted.name_taken:
-        raise already_exists("container", wanted.name)
+        async with draft.look() as transaction:
+            await admission.refuse_taken_name(transaction, wanted)
+        # It has gone in the meantime, so it was being deleted.
+        raise already_exists("container", wanted.name, being_deleted=True)
     wanted = admission.settled(wanted, None, admitted.surroundings, may)
     share = rules.quota_share(wanted)
     admission.refuse_exceeded_quota(namespace, admitted.used, share)
@@ -144,6 +147,7 @@ async def add(transaction: Transaction, namespace: Namespace, wanted: Container,
     except PilothouseError:
         await admission.refuse_taken_name(transaction, wanted)
         raise
+    await admission.refuse_taken_name(transaction, wanted)
     created = await repository.insert_container(transaction, wanted, share)
     transaction.emit(event(created, "added"))
     await mounts_changed(transaction, created.namespace_id, _mounted(created))
@@ -280,14 +284,14 @@ async def locate_image(transaction: ReadTransaction, image: str, visible: frozen
 async def delete_image(transaction: Transaction, image: str) -> Image:
     """Forgets an image; FailedPrecondition if containers use it."""
     found = await locate_image(transaction, image, None)
-    users = await repository.count_users(transaction, found.id)
+    users = await repository.count_users(transaction, found)
     if users:
         raise FailedPrecondition(
             f'image "{image}" is used by {users} containers',
             reason="IMAGE_IN_USE",
             metadata={"containers": str(users)},
         )
-    await repository.delete_image(transaction, found.id)
+    await repository.delete_image(transaction, found)
     return found
 
 

@@ -140,8 +140,8 @@ async def _create(
     envelopes: Envelopes,
     may: May,
 ) -> Candidate:
-    if await repository.name_taken(transaction, namespace.id, container.name):
-        raise already_exists("container", container.name)
+    if (taken := await repository.name_taken(transaction, namespace.id, container.name)) is not None:
+        raise already_exists("container", container.name, being_deleted=taken == "being_deleted")
     names, created = await dependencies.create(transaction, namespace, candidate.discovered, envelopes)
     _refuse_alike(container, names)
     wanted = msgspec.structs.replace(

@@ -76,8 +76,10 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
     if adopt:
         _check_adoption(may=may_adopt)
     await locate_for_namespace(transaction, cluster_name)
-    if await repository.find(transaction, wanted.name) is not None:
-        raise already_exists("namespace", wanted.name)
+    taken = await repository.find(transaction, wanted.name)
+    if taken is not None:
+        being_deleted = taken.deletion_requested_at is not None
+        raise already_exists("namespace", wanted.name, being_deleted=being_deleted)
     created = await repository.insert_namespace(
         transaction,
         {

@@ -72,8 +72,10 @@ async def create(
         rules.refuse_host_path(namespace_name, wanted.name, wanted.type)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
-    if await repository.find(transaction, namespace_name, wanted.name) is not None:
-        raise already_exists("volume", wanted.name)
+    taken = await repository.find(transaction, namespace_name, wanted.name)
+    if taken is not None:
+        being_deleted = taken.deletion_requested_at is not None
+        raise already_exists("volume", wanted.name, being_deleted=being_deleted)
     await check_source(transaction, namespace_name, wanted)
     created = await repository.insert_volume(
         transaction,

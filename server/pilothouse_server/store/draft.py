@@ -10,7 +10,7 @@ of work, nothing is written without its record. Whoever made the draft begins ag
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from pilothouse_server.errors import Unavailable
 from pilothouse_server.store import append
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
-from pilothouse_server.store.unit_of_work import Actor, Event, Store, described
+from pilothouse_server.store.unit_of_work import Actor, Event, ReadTransaction, Store, described
 from pilothouse_server.tasks import uncancelled
 
 # How long a draft waits in this process for others that would wait for each other's locks.
@@ -49,6 +49,10 @@ class Draft:
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of one statement, a transaction of its own, which calls a function that takes `user_id`."""
         return await self._store.call(self.user_id, statement, parameters)
+
+    def look(self) -> AbstractAsyncContextManager[ReadTransaction]:
+        """A read of what more is said of a refusal, under the caller's row-level security."""
+        return self._store.read(self.user_id)
 
     def emit(self, event: Event) -> None:
         """Adds an event of the change."""

@@ -36,8 +36,10 @@ async def create(transaction: Transaction, namespace_name: str, wanted: ConfigMa
     rules.check_config_map(wanted)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
-    if await repository.find(transaction, "config_map", namespace_name, wanted.name) is not None:
-        raise already_exists("config map", wanted.name)
+    taken = await repository.find(transaction, "config_map", namespace_name, wanted.name)
+    if taken is not None:
+        being_deleted = taken.deletion_requested_at is not None
+        raise already_exists("config map", wanted.name, being_deleted=being_deleted)
     created = await repository.insert_config_map(transaction, configs.placed(wanted, namespace))
     await configs.changed(transaction, "config_map", created, "added")
     return cast("ConfigMap", created)

@@ -69,8 +69,10 @@ async def create(transaction: Transaction, namespace_name: str, asked: Asked, en
     rules.check_labels("secret.labels", wanted.labels)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
-    if await repository.find(transaction, "secret", namespace_name, wanted.name) is not None:
-        raise already_exists("secret", wanted.name)
+    taken = await repository.find(transaction, "secret", namespace_name, wanted.name)
+    if taken is not None:
+        being_deleted = taken.deletion_requested_at is not None
+        raise already_exists("secret", wanted.name, being_deleted=being_deleted)
     wanted = configs.placed(wanted, namespace)
     sealed = await _seal(transaction, wanted, values, envelopes)
     created = await repository.insert_secret(transaction, wanted, sealed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ARRAY, BigInteger, Select, and_, any_, bindparam, delete, func, select, text, update
 
@@ -113,7 +113,8 @@ SELECT coalesce(sum(containers), 0), coalesce(sum(cpu), 0), coalesce(sum(memory)
     WHERE id = :leave_out AND namespace_id = :namespace_id AND deletion_requested_at IS NULL) AS counted
 """)
 _NAME_TAKEN = text(
-    "SELECT EXISTS (SELECT FROM containers WHERE namespace_id = :namespace_id AND name = :name)"
+    "SELECT deletion_requested_at IS NOT NULL AS being_deleted FROM containers "
+    "WHERE namespace_id = :namespace_id AND name = :name"
 )
 _OWNERS_OF_SERVICES = text("""
 SELECT p.service_name, c.name FROM port_mappings AS p JOIN containers AS c ON c.id = p.container_id
@@ -352,10 +353,15 @@ async def count_alone(transaction: Transaction, namespace_id: int) -> None:
     await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})
 
 
-async def name_taken(transaction: ReadTransaction, namespace_id: int, name: str) -> bool:
-    """Whether a container of the namespace has this name."""
+async def name_taken(
+    transaction: ReadTransaction, namespace_id: int, name: str
+) -> Literal["taken", "being_deleted"] | None:
+    """Whether a container of the namespace has this name, and is being deleted."""
     parameters = {"namespace_id": namespace_id, "name": name}
-    return bool((await transaction.connection.execute(_NAME_TAKEN, parameters)).scalar_one())
+    found = (await transaction.connection.execute(_NAME_TAKEN, parameters)).one_or_none()
+    if found is None:
+        return None
+    return "being_deleted" if found.being_deleted else "taken"
 
 
 async def owners_of_services(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, text
+from sqlalchemy import ColumnElement, Select, case, delete, func, select, text
 
 from pilothouse_server.containers.model import Image
 from pilothouse_server.containers.tables import CONTAINER_IMAGES, CONTAINERS
@@ -50,10 +50,10 @@ async def find_image(
 ) -> Image | None:
     """The image that a reference names, if a container among `visible` namespaces (None: all) uses it.
 
-    Of several rows with this tag (the digests of different pulls) the one that was pulled last.
+    By a tag it is what was pulled last under it.
     """
     query = (
-        _images(visible, None)
+        _images(visible, None, latest=not reference.digest)
         .where(
             CONTAINER_IMAGES.c.repository.is_not_distinct_from(reference.repository or None),
             CONTAINER_IMAGES.c.name == reference.name,
@@ -75,7 +75,7 @@ async def list_images(
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Image], str]:
     """One page of the images in use in one namespace or in those among `visible`, and the token of
-    the next.
+    the next. Of the pulls of a tag, each of which has a digest, the last is the image.
     """
     query = _images(visible, namespace_id).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINER_IMAGES.c.id)
@@ -84,29 +84,55 @@ async def list_images(
     return [_image(row) for row in rows], token
 
 
-async def count_users(transaction: ReadTransaction, image_id: int) -> int:
-    """How many containers, of whatever namespace the caller reaches, use an image."""
-    query = select(func.count()).where(CONTAINERS.c.image_id == image_id)
+async def count_users(transaction: ReadTransaction, image: Image) -> int:
+    """How many containers, of whatever namespace the caller reaches, use an image, whichever pull of its tag."""
+    pulls = select(CONTAINER_IMAGES.c.id).where(*_pulls_of(image))
+    query = select(func.count()).where(CONTAINERS.c.image_id.in_(pulls))
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
-async def delete_image(transaction: Transaction, image_id: int) -> None:
-    """Forgets an image."""
-    await transaction.connection.execute(delete(CONTAINER_IMAGES).where(CONTAINER_IMAGES.c.id == image_id))
+async def delete_image(transaction: Transaction, image: Image) -> None:
+    """Forgets an image, with all pulls of its tag."""
+    await transaction.connection.execute(delete(CONTAINER_IMAGES).where(*_pulls_of(image)))
 
 
-def _images(visible: Collection[int] | None, namespace_id: int | None) -> Select[Any]:
-    users: list[ColumnElement[bool]] = [CONTAINERS.c.image_id == CONTAINER_IMAGES.c.id]
+def _pulls_of(image: Image) -> list[ColumnElement[bool]]:
+    if not image.tag:
+        return [CONTAINER_IMAGES.c.id == image.id]
+    return [
+        CONTAINER_IMAGES.c.repository.is_not_distinct_from(image.repository or None),
+        CONTAINER_IMAGES.c.name == image.name,
+        CONTAINER_IMAGES.c.tag == image.tag,
+    ]
+
+
+def _images(visible: Collection[int] | None, namespace_id: int | None, *, latest: bool = True) -> Select[Any]:
+    """Images with the containers that use them; of a tag only its `latest` pull, with those of all of its pulls."""
+    counting = select(CONTAINERS.c.image_id, func.count().label("containers")).group_by(CONTAINERS.c.image_id)
     if namespace_id is not None:
-        users.append(CONTAINERS.c.namespace_id == namespace_id)
+        counting = counting.where(CONTAINERS.c.namespace_id == namespace_id)
     elif visible is not None:
-        users.append(CONTAINERS.c.namespace_id.in_(visible))
-    count = select(func.count()).select_from(CONTAINERS).where(*users).scalar_subquery()
-    query = select(CONTAINER_IMAGES, count.label("container_count"))
+        counting = counting.where(CONTAINERS.c.namespace_id.in_(visible))
+    users = counting.subquery()
+    table = CONTAINER_IMAGES.c
+    one = (table.repository, table.name, table.tag, case((table.tag.is_(None), table.digest)))
     # Who reaches every namespace also sees what nobody uses any more.
-    if namespace_id is None and visible is None:
-        return query
-    return query.where(select(CONTAINERS.c.id).where(*users).exists())
+    everything = namespace_id is None and visible is None
+    pulls = (
+        select(
+            table.id,
+            func.row_number()
+            .over(partition_by=one, order_by=(table.pulled_at.desc(), table.id.desc()))
+            .label("nth"),
+            func.sum(users.c.containers).over(partition_by=one).label("containers"),
+        )
+        .select_from(CONTAINER_IMAGES.join(users, users.c.image_id == table.id, isouter=everything))
+        .subquery()
+    )
+    query = select(CONTAINER_IMAGES, pulls.c.containers.label("container_count")).join(
+        pulls, pulls.c.id == table.id
+    )
+    return query.where(pulls.c.nth == 1) if latest else query
 
 
 def _image(row: Any) -> Image:
@@ -126,5 +152,5 @@ def _image(row: Any) -> Image:
         status=row.status,
         created_at=row.created_at,
         pulled_at=row.pulled_at,
-        container_count=row.container_count,
+        container_count=int(row.container_count or 0),
     )

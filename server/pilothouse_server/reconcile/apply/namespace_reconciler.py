@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict, Refused
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
@@ -35,6 +35,9 @@ from pilothouse_server.values.resources import Condition
 
 # A namespace takes seconds to end.
 AGAIN_SECONDS = 1.0
+# How often a namespace that is to be deleted and has lost its label is looked at.
+LABEL_SECONDS = 30.0
+LABEL_LOST = "LabelLost"
 
 
 class LoadedNamespace(msgspec.Struct, frozen=True):
@@ -120,6 +123,8 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
         if found.metadata.deletion_timestamp is not None:
             # Deleted behind our back: it must end before it can be made anew.
             return _terminating(found)
+        if _has_lost_its_label(namespace, found):
+            raise Refused(_lost(namespace), code=409, status_reason=LABEL_LOST)
         if not _is_ours(namespace, found) and not namespace.adopted:
             raise Conflict(taken_words(namespace), status_reason=NAME_TAKEN)
     applied = await client.apply(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
@@ -128,6 +133,14 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
 
 async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    if found is not None and _has_lost_its_label(namespace, found):
+        # Not forgotten: what is left there would be nobody's.
+        return NamespaceProgress(
+            phase=found.status.phase or "Active",
+            reason=LABEL_LOST,
+            message=_lost(namespace),
+            again_seconds=LABEL_SECONDS,
+        )
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
     if namespace.adopted:
@@ -163,6 +176,18 @@ async def _write(
 
 def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
     return found.metadata.label(NAMESPACE_UID) == namespace.uid
+
+
+def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
+    """Whether one that we made does not say so any more; one that was adopted gets its label with the next apply."""
+    return not namespace.adopted and namespace.observed_generation > 0 and not _is_ours(namespace, found)
+
+
+def _lost(namespace: Namespace) -> str:
+    return (
+        f"the Kubernetes namespace {namespace.kubernetes_name} has lost the label {NAMESPACE_UID}={namespace.uid} by "
+        "which it is ours, or was made anew by somebody else: set the label again, or delete it on the cluster"
+    )
 
 
 def _terminating(found: KubernetesNamespace) -> NamespaceProgress:

@@ -1227,7 +1227,9 @@ class Container(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels; also set on the Deployment, its pods and its Services. Keys of `pilothouse.dev` are refused."""
+        """Labels; also set on the Deployment, its pods and its Services. Keys of `pilothouse.dev` are refused. The pods keep an
+        `app.kubernetes.io/managed-by` given here; on the Deployment and its Services the platform's own, `pilothouse`, replaces it.
+        """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
