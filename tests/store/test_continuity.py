@@ -86,6 +86,21 @@ async def test_a_server_that_starts_again(database: Database, tmp_path: Path, ch
                 assert await system.fetchval(records) == (1 if change in BACK else 0)
 
 
+async def test_a_database_that_goes_back_to_a_former_history(database: Database, tmp_path: Path) -> None:
+    async with opened(database, tmp_path) as store:
+        async with running(store, tmp_path):
+            first = await history(database)
+        for change, goes_back in (("revision = revision", False), ("revision = revision - 1", True)):
+            async with database.owner() as owner:
+                await owner.execute("SELECT begin_new_history()")
+            async with running(store, tmp_path) as feed:
+                assert feed.hub.history != first
+            async with database.owner() as owner:
+                await owner.execute(f"UPDATE stream_head SET history_id = $1, {change}", first)
+            async with running(store, tmp_path) as feed:
+                assert (feed.hub.history != first) is goes_back
+
+
 @pytest.mark.parametrize("change", ["a lower revision", "a lower sequence"])
 async def test_a_server_that_runs(database: Database, tmp_path: Path, change: str) -> None:
     """Its connections stay open, so nothing hints at another database but the head itself."""

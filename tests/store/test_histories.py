@@ -136,9 +136,16 @@ async def test_a_restored_dump_begins_a_new_history(
             async with server.admin.containers.watch(namespace="shop") as changes:
                 state = await take(changes, 4)
                 assert state[-1][0] is ChangeKind.SYNCED
+                clusters = server.application.clusters
+                connected = await clusters.client("local")
+
+                async def connected_anew() -> bool:
+                    return await clusters.client("local") is not connected
+
                 by_hand = await begin_new_history(restored.maintenance_dsn, "tried by hand")
                 assert (await take(changes, 1))[0][0] is ChangeKind.RESTARTED
                 assert await take(changes, 4) == state
+                await poll_until(connected_anew, what="clusters are observed anew")
             now, begun = await histories(restored)
             assert now == by_hand
             assert begun[-1]["reason"] == "tried by hand"
@@ -274,7 +281,7 @@ async def test_a_snapshot_put_back_while_the_server_was_down(prepared: Path, tmp
                 token = await token_of(server)
             second = EmbeddedPostgres(place / "second", settings=SETTINGS)
             point(address, second)
-            known = json.loads((tmp_path / continuity.FILE_NAME).read_text())
+            known = json.loads((tmp_path / continuity.FILE_NAME).read_text())[-1]
             async with running(second):
                 # Others go on with it until its head is beyond what was known: then the marks tell.
                 async with running_server(

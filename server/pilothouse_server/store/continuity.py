@@ -6,7 +6,8 @@ stands there now. What shows it is the stream's head: one below that which was s
 that was seen. A copy that lost nothing has head and marks, and goes on. Another identifier of the system, another
 timeline or database are hints, and stand in the record.
 
-What was seen last is kept in a file of the data folder, so that it is known after a restart. It is written a second
+What was seen last is kept in a file of the data folder, so that it is known after a restart; of former histories, too,
+for a database may go back to one of them. It is written a second
 after it changed, in no hurry: an older place is as true, and loses one second of what could be noticed. Whoever holds a
 resume token notices the rest by its mark.
 
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 FILE_NAME = "database-position.json"
 _KEEP_SECONDS = 1.0
+_MOST_HISTORIES = 16
 _WENT_BACK = "the database went back"
 _LOOK = text(
     "SELECT h.history_id::text AS history, h.revision, h.audit_sequence AS sequence, h.event_mark AS mark, "
@@ -82,6 +84,8 @@ class Continuity:
     def __init__(self, store: Store, path: Path | None = None) -> None:
         self._store = store
         self._path = path
+        # The place in each history that was seen, the present one last.
+        self._places: dict[str, Place] = {}
         self._known: Place | None = None
         self._read = False
         self._doubtful = True
@@ -110,18 +114,18 @@ class Continuity:
             Unavailable: the database is away, or is a standby that is behind.
         """
         if not self._read:
-            self._known, self._read = self._load(), True
+            self._places, self._read = self._load(), True
         known = self._known
-        if known is None or history != known.history or self.is_in_doubt(revision, sequence):
+        if known is None or history != known.history:
+            known = self._known = self._places.get(history)
+            self._doubtful = True
+        if known is None or self.is_in_doubt(revision, sequence):
             opened = self._store.database.system.opened
             if not await self._look():
                 return False
             self._doubtful, self._opened = False, opened
         elif revision > known.revision or sequence > known.sequence:
-            self._known = msgspec.structs.replace(
-                known, revision=revision, mark=mark.hex(), sequence=sequence
-            )
-            self._moved.set()
+            self._know(msgspec.structs.replace(known, revision=revision, mark=mark.hex(), sequence=sequence))
         return True
 
     async def keep(self) -> None:
@@ -148,7 +152,21 @@ class Continuity:
                 raise database_unavailable()
             await self._begin(known, f"{fault}; {known.identity} before, {there.identity} now")
             return False
-        self._take(there)
+        if known is not None and known.identity != there.identity:
+            log.info(
+                "another database answers, which lost nothing", before=known.identity, now=there.identity
+            )
+        self._know(
+            Place(
+                there.history,
+                there.revision,
+                there.mark.hex(),
+                there.sequence,
+                there.sequence,
+                (there.record_mark or b"").hex(),
+                there.identity,
+            )
+        )
         return True
 
     async def _there(self, known: Place | None) -> Any:
@@ -161,16 +179,12 @@ class Continuity:
             )
             return found.one()
 
-    def _take(self, there: Any) -> None:
-        self._known = Place(
-            there.history,
-            there.revision,
-            there.mark.hex(),
-            there.sequence,
-            there.sequence,
-            (there.record_mark or b"").hex(),
-            there.identity,
-        )
+    def _know(self, place: Place) -> None:
+        self._known = place
+        self._places.pop(place.history, None)
+        self._places[place.history] = place
+        while len(self._places) > _MOST_HISTORIES:
+            del self._places[next(iter(self._places))]
         self._moved.set()
 
     async def _begin(self, known: Place, seen: str) -> None:
@@ -193,30 +207,33 @@ class Continuity:
             return
         # What went back meanwhile is for the next pass of the feed to find.
         if self._known is not None and there.history == self._known.history and not known.broken_by(there):
+            mark = (there.record_mark or b"").hex()
             self._known = msgspec.structs.replace(
-                self._known, marked_sequence=there.sequence, record_mark=(there.record_mark or b"").hex()
+                self._known, marked_sequence=there.sequence, record_mark=mark
             )
+            self._places[self._known.history] = self._known
 
-    def _load(self) -> Place | None:
+    def _load(self) -> dict[str, Place]:
         if self._path is None or not self._path.exists():
-            return None
+            return {}
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Place)
+            places = msgspec.json.decode(self._path.read_bytes(), type=list[Place])
         except (OSError, msgspec.DecodeError) as error:
             log.warning("the last place in the database is not known", error=type(error).__name__)
-            return None
+            return {}
+        return {place.history: place for place in places}
 
     def _write(self) -> None:
         """Writes the file, or leaves it: a folder that cannot be written costs what would be noticed, not the server.
 
-        It is a few hundred bytes that nobody waits for, and not flushed: the file is old or new, never half of both.
+        It is a few thousand bytes that nobody waits for, and not flushed: the file is old or new, never half of both.
         """
-        if self._path is None or self._known is None:
+        if self._path is None or not self._places:
             return
         unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            unfinished.write_bytes(msgspec.json.encode(self._known))
+            unfinished.write_bytes(msgspec.json.encode(list(self._places.values())))
             os.replace(unfinished, self._path)
         except OSError as error:
             log.warning("the place in the database cannot be kept", error=type(error).__name__)
