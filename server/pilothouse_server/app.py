@@ -131,7 +131,8 @@ class Application:
             self.usage,
             reconciler
             or ReconcilerSettings(
-                worker=WorkerSettings(workers_per_cluster=settings.reconcile_workers),
+                # The feed looks for work that is due, with what it looks for itself.
+                worker=WorkerSettings(workers_per_cluster=settings.reconcile_workers, poll_seconds=5.0),
                 usage_period_seconds=settings.usage_period_seconds,
             ),
             reconcilers=self.reconcilers,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
 from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.store.feed import Feed
+from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.watch.hub import Hub
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until
 
@@ -34,6 +39,31 @@ async def test_what_becomes_due_is_done_then(here: World, later: str) -> None:
     before = await leases()
     async with here.reconciling(SELDOM):
         await poll_until(leases, lambda epoch: epoch > before, what="the lease of what became due")
+
+
+async def test_what_another_server_left_due_is_found_by_the_feed(here: World) -> None:
+    await here.namespace("shop")
+    feed = Feed(here.store, Hub(16))
+
+    async def leases() -> int:
+        return int((await here.rows("SELECT lease_epoch FROM reconcile_work"))[0]["lease_epoch"])
+
+    async def released() -> bool:
+        later = "SELECT due_at > clock_timestamp() + interval '1 minute' AS later FROM reconcile_work"
+        return bool((await here.rows(later))[0]["later"])
+
+    async with here.reconciling(SELDOM) as reconciler:
+        await poll_until(released, what="the first reconciliation")
+        feed.on_changes = reconciler.wake
+        running = asyncio.ensure_future(feed.run())
+        try:
+            await feed.started()
+            before = await leases()
+            async with here.database.system() as sql:
+                await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp()")
+            await poll_until(leases, lambda epoch: epoch > before, what="the lease of what is due")
+        finally:
+            await cancel_and_wait(running)
 
 
 async def test_what_somebody_else_holds_is_asked_for_no_more_often(here: World) -> None:

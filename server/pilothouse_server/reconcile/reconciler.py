@@ -119,8 +119,9 @@ class Reconciler:
         while True:
             try:
                 async with self._store.system_call() as connection:
-                    versions = await cluster_status.versions(ReadTransaction(connection))
-                await deregistration.finish(self._store)
+                    versions, some_end = await cluster_status.versions(ReadTransaction(connection))
+                if some_end:
+                    await deregistration.finish(self._store)
             except PilothouseError as error:
                 log.warning("clusters cannot be read", reason=error.reason)
             else:

@@ -7,10 +7,11 @@ server numbered is read from the table. A revision that can be seen has no unsee
 `revision > last` in order loses nothing.
 
 NOTIFY is only a hint to look at once; the feed looks several times a second anyway, on another connection, so a
-listener that died silently costs a quarter of a second and no event, and what a killed server left pending is numbered
-by the next look of another. A look that nobody hinted at finds nothing as a rule, so it is one plain read, and the
-sequencer is called for what it finds. The same listener hears of changed grants (`pilothouse_grants`), by which cached
-principals are dropped early.
+listener that died silently costs a quarter of a second and no event (half of one where nothing has happened for some
+seconds), and what a killed server left pending is numbered by the next look of another. A look that nobody hinted at
+finds nothing as a rule, so it is one plain read, and the sequencer is called for what it finds. It is the one look for
+all that may wait in the database: it sees work for the reconciler that is due, too. The same listener hears of changed
+grants (`pilothouse_grants`), by which cached principals are dropped early.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ GRANTS_CHANNEL = "pilothouse_grants"
 PARTITIONS_CHANNEL = "pilothouse_partitions"
 HISTORY_CHANNEL = "pilothouse_history"
 POLL_SECONDS = 0.25
+# Where nothing has been found for a while.
+IDLE_POLL_SECONDS = 0.5
+_CALM_SECONDS = 5.0
+# Work that stays due, as where nobody is free for it, is told so often.
+_DUE_SECONDS = 1.0
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
 
@@ -58,10 +64,14 @@ _SEQUENCE = text(
     f"SELECT {_COLUMNS}, audit_sequence, history_id::text AS history, more, aside, oldest_seconds "  # noqa: S608
     "FROM sequence_changes()"
 )
-# Whether something is pending, and where the stream stands, by one snapshot.
+# Whether something is pending, and where the stream stands, by one snapshot; and whether work for the reconciler is
+# due, of each cluster by its index.
 _LOOK = text(
     "SELECT revision, audit_sequence, history_id::text AS history, "
-    "EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending "
+    "EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
+    "EXISTS (SELECT FROM clusters AS c CROSS JOIN LATERAL (SELECT FROM reconcile_work AS w "
+    "WHERE w.cluster_name = c.name AND w.due_at <= statement_timestamp() "
+    "AND (w.leased_until IS NULL OR w.leased_until <= statement_timestamp()) ORDER BY w.due_at LIMIT 1) AS one) AS due "
     "FROM stream_head AS h WHERE id = 1"
 )
 _PENDING = text("SELECT pending_event_ids(:most)")
@@ -167,7 +177,7 @@ class Feed:
         self.hub = hub
         self._continuity = continuity or Continuity(store)
         self.on_grants_changed: Callable[[], None] = lambda: None
-        # Told whenever something was committed that others may have to act on.
+        # Told whenever something was committed that others may have to act on, and of work that is due.
         self.on_changes: Callable[[], None] = lambda: None
         # Told when the partitions of events are half used up.
         self.on_partitions_wanted: Callable[[], None] = lambda: None
@@ -175,6 +185,7 @@ class Feed:
         self.on_new_history: Callable[[], None] = lambda: None
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
+        self._due_told_at = 0.0
         self._passes_begun = 0
         self._passes_done = 0
         self._pass_done = asyncio.Event()
@@ -222,13 +233,17 @@ class Feed:
         self._hint.set()
 
     async def _poll(self) -> None:
-        hinted = True
+        loop = asyncio.get_running_loop()
+        hinted, looked_at, stirred_at = True, 0.0, loop.time()
         while True:
             self._hint.clear()
             self._passes_begun += 1
             number, self._failure = self._passes_begun, None
             try:
-                if hinted or await self._finds_some():
+                if not hinted or loop.time() - looked_at >= IDLE_POLL_SECONDS:
+                    hinted, looked_at = await self._finds_some() or hinted, loop.time()
+                if hinted:
+                    stirred_at = loop.time()
                     while await self._catch_up():
                         pass
                 self._started.set()
@@ -240,8 +255,9 @@ class Feed:
             self._passes_done = number
             done, self._pass_done = self._pass_done, asyncio.Event()
             done.set()
+            calm = loop.time() - stirred_at >= _CALM_SECONDS
             try:
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(IDLE_POLL_SECONDS if calm else POLL_SECONDS):
                     await self._hint.wait()
             except TimeoutError:
                 pass
@@ -251,6 +267,10 @@ class Feed:
         """Returns whether something is pending, or in the stream and not in the hub."""
         async with self._store.system_call() as connection:
             found: Any = (await connection.execute(_LOOK)).one()
+        now = asyncio.get_running_loop().time()
+        if found.due and now - self._due_told_at >= _DUE_SECONDS:
+            self._due_told_at = now
+            self.on_changes()
         if (
             found.pending
             or found.history != self.hub.history

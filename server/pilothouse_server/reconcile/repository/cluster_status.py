@@ -12,8 +12,8 @@ from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transac
 
 # Changes with the cluster and its credentials, and not where a key is rotated: the ciphertext stays then.
 _VERSIONS = text(
-    "SELECT name, uid::text || api_server || COALESCE(encode(sha256(credentials), 'hex'), '') AS version "
-    "FROM clusters WHERE deleted_at IS NULL ORDER BY name"
+    "SELECT name, uid::text || api_server || COALESCE(encode(sha256(credentials), 'hex'), '') AS version, "
+    "status = 'deregistering' AS is_ending FROM clusters WHERE deleted_at IS NULL ORDER BY name"
 )
 
 # Both speak of the row itself, not of a copy joined to it: where they wait for somebody who deregisters the cluster, it
@@ -70,9 +70,13 @@ WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 }
 
 
-async def versions(transaction: ReadTransaction) -> dict[str, str]:
-    """Returns every registered cluster by name, with what changes when it must be connected to anew."""
-    return {row.name: row.version for row in await transaction.connection.execute(_VERSIONS)}
+async def versions(transaction: ReadTransaction) -> tuple[dict[str, str], bool]:
+    """Returns every registered cluster by name, with what changes when it must be connected to anew.
+
+    And whether one of them is being deregistered.
+    """
+    rows = (await transaction.connection.execute(_VERSIONS)).all()
+    return {row.name: row.version for row in rows}, any(row.is_ending for row in rows)
 
 
 async def write_healthy(transaction: Transaction, name: str, version: str) -> None:
