@@ -8,6 +8,7 @@ on elsewhere → calls in flight end within the grace → background work → la
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -69,7 +70,13 @@ from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
-from pilothouse_server.store.periodic import MAKE_PARTITIONS, Periodic, PeriodicWork, standard_jobs
+from pilothouse_server.store.periodic import (
+    MAKE_PARTITIONS,
+    Periodic,
+    PeriodicWork,
+    earlier_now,
+    standard_jobs,
+)
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_anew
 from pilothouse_server.supervision import Supervisor
@@ -294,7 +301,12 @@ class Application:
             period=timedelta(hours=settings.backup_period_hours),
             kept=timedelta(days=settings.backup_retention_days),
         )
-        return [Periodic("back up", LOOK_SECONDS, lambda: back_up_if_due(schedule))]
+
+        async def back_up() -> None:
+            now = await earlier_now(self.store)
+            await back_up_if_due(replace(schedule, now=lambda: now))
+
+        return [Periodic("back up", LOOK_SECONDS, back_up)]
 
     async def _register_clusters(self) -> None:
         async with self.store.system_write("configuration") as transaction:

@@ -64,6 +64,17 @@ async def test_one_is_made_when_the_newest_is_older_than_the_period(apart: Datab
     assert await back_up_if_due(schedule(apart, folder)) is None
 
 
+async def test_one_of_a_clock_that_was_ahead_keeps_none_from_being_made(
+    apart: Database, tmp_path: Path
+) -> None:
+    ahead, yesterday = (made_at(tmp_path, NOW + timedelta(days=days)) for days in (730, -2))
+    made = await back_up_if_due(schedule(apart, tmp_path))
+    assert made is not None
+    assert made.manifest.created_at == NOW
+    assert names(tmp_path) == {ahead.name, yesterday.name, made.path.name}
+    assert await back_up_if_due(schedule(apart, tmp_path)) is None
+
+
 async def test_old_ones_go_and_what_is_not_understood_stays(apart: Database, tmp_path: Path) -> None:
     old, older = (made_at(tmp_path, NOW - timedelta(days=days)) for days in (8, 30))
     kept = made_at(tmp_path, NOW - timedelta(days=6))

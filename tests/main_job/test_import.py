@@ -40,7 +40,7 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
 
     shell = await logged_in(server, tmp_path)
     said = await shell.succeed("containers", "import", "-n", "legacy", "--validate-only")
-    assert "web" in said
+    assert "web (dry run)" in said
     assert [item async for item in server.admin.containers.list(namespace="legacy")] == []
     (result,) = await shell.read("containers", "import", "-n", "legacy")
     assert result["deployment"] == result["container"]["name"] == "web"

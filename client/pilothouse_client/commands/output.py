@@ -90,11 +90,15 @@ def _in_order(descriptor: Any, data: Any) -> Any:
 
 def show(message: Message, columns: Columns, form: Format, beside: Mapping[str, Any] | None = None) -> None:
     """Writes one result; `beside` is written after its fields, to programs only. One of a dry run says so."""
-    tried_out = dry_run.get()
     if form is Format.TABLE:
-        show_all([message], _marked(columns) if tried_out else columns, form)
+        show_all([message], columns, form)
     else:
-        _write_data({**as_data(message), **(beside or {}), **({"dry_run": True} if tried_out else {})}, form)
+        _write_data(_marked_data(message) | dict(beside or {}), form)
+
+
+def _marked_data(message: Message) -> dict[str, Any]:
+    data: dict[str, Any] = as_data(message)
+    return data | {"dry_run": True} if dry_run.get() else data
 
 
 def _marked(columns: Columns) -> Columns:
@@ -107,7 +111,8 @@ def _marked(columns: Columns) -> Columns:
 
 
 def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0) -> None:
-    """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched."""
+    """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched. Those of a dry run say so."""
+    columns = _marked(columns) if dry_run.get() else columns
     chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
     if form is Format.TABLE:
         table = list(chosen)
@@ -116,11 +121,11 @@ def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0
             return
         _write_table([[column.text(row) for column in columns] for row in table], columns)
     elif form is Format.YAML:
-        _write_data([as_data(row) for row in chosen], form)
+        _write_data([_marked_data(row) for row in chosen], form)
     else:
         separator = "["
         for row in chosen:
-            typer.echo(f"{separator}\n  " + json.dumps(as_data(row), ensure_ascii=False), nl=False)
+            typer.echo(f"{separator}\n  " + json.dumps(_marked_data(row), ensure_ascii=False), nl=False)
             separator = ","
         typer.echo("[]" if separator == "[" else "\n]")
 

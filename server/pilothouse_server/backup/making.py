@@ -50,8 +50,8 @@ class Plan:
     programs_in: Sequence[Path] | None = None
 
 
-async def make(plan: Plan) -> Backup:
-    """Makes a backup; returns it complete, under its own name and on the disk.
+async def make(plan: Plan, moment: datetime | None = None) -> Backup:
+    """Makes a backup, of this `moment` or now; returns it complete, under its own name and on the disk.
 
     Raises:
         FailedPrecondition: the message says what forbids it: no space, no key, no program that is new enough, another
@@ -64,7 +64,7 @@ async def make(plan: Plan) -> Backup:
             "the master keys are backed up encrypted only: name a key file of the backup", "KEYS_IN_THE_CLEAR"
         )
     _make_folder(plan.folder)
-    moment = datetime.now(UTC).replace(microsecond=0)
+    moment = (moment or datetime.now(UTC)).replace(microsecond=0)
     name = manifests.name_at(moment, plan.folder)
     begun = manifests.unfinished(plan.folder, name)
     try:

@@ -6,7 +6,7 @@ due.
 
 After each backup those that are older than the retention are removed, and what was begun a day ago and never ended. The
 newest is kept however old it is, and so is a folder whose manifest cannot be read: what is not understood is not
-removed.
+removed. One of a time that is yet to come, by a clock that was wrong, keeps no other from being made.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ NEWEST = Gauge(
     "pilothouse_backup_newest_timestamp_seconds", "Time of the newest backup, in seconds since 1970."
 )
 _UNFINISHED_KEPT: Final = timedelta(days=1)
+# Clocks of servers that share a folder differ a little.
+_AHEAD: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,35 +49,39 @@ class Schedule:
 
 async def back_up_if_due(schedule: Schedule) -> Backup | None:
     """Makes a backup where one is due, and removes those that are too old. Raises as `making.make`."""
-    newest = await asyncio.to_thread(_newest, schedule.plan.folder)
+    now = schedule.now()
+    newest = await asyncio.to_thread(_newest, schedule.plan.folder, now)
     if newest is not None:
         NEWEST.set(newest.manifest.created_at.timestamp())
-        if newest.manifest.created_at > schedule.now() - schedule.period:
+        if newest.manifest.created_at > now - schedule.period:
             return None
-    made = await making.make(schedule.plan)
+    made = await making.make(schedule.plan, now)
     NEWEST.set(made.manifest.created_at.timestamp())
     log.info("a backup was made", path=str(made.path), bytes=made.bytes)
-    for path in await asyncio.to_thread(_remove_old, schedule):
+    for path in await asyncio.to_thread(_remove_old, schedule, now):
         log.info("an old backup was removed", path=str(path))
     return made
 
 
-def _newest(folder: Path) -> Backup | None:
+def _newest(folder: Path, now: datetime) -> Backup | None:
     if not folder.is_dir():
         return None
-    complete = [each for each in manifests.found_in(folder) if isinstance(each, Backup)]
+    found = [each for each in manifests.found_in(folder) if isinstance(each, Backup)]
+    complete = [each for each in found if each.manifest.created_at <= now + _AHEAD]
+    if len(complete) < len(found):
+        log.warning("backups are of a time that is yet to come: was a clock wrong?", folder=str(folder))
     return max(complete, key=lambda each: each.manifest.created_at, default=None)
 
 
-def _remove_old(schedule: Schedule) -> list[Path]:
-    folder, oldest = schedule.plan.folder, schedule.now() - schedule.kept
-    newest = _newest(folder)
+def _remove_old(schedule: Schedule, now: datetime) -> list[Path]:
+    folder, oldest = schedule.plan.folder, now - schedule.kept
+    newest = _newest(folder, now)
     old = [
         each.path
         for each in manifests.found_in(folder)
         if isinstance(each, Backup) and each.manifest.created_at < oldest and each != newest
     ]
-    begun = schedule.now() - _UNFINISHED_KEPT
+    begun = now - _UNFINISHED_KEPT
     old += [path for path in manifests.left_unfinished(folder) if path.stat().st_mtime < begun.timestamp()]
     for path in old:
         # Without its name first, so that half of it is never taken for a backup.

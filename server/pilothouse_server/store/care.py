@@ -41,8 +41,10 @@ SMALLEST_INDEX_BYTES: Final = 8 << 20
 _TABLES = text("""
 SELECT c.relname AS name, c.relkind = 'p' AS partitioned, c.relispartition AS partition,
        coalesce(s.n_dead_tup, 0) AS dead_rows,
-       coalesce(greatest(s.last_analyze, s.last_autoanalyze) < now() - CAST(:age AS interval), true) AS analyze_due,
-       coalesce(greatest(s.last_vacuum, s.last_autovacuum) < now() - CAST(:age AS interval), true) AS vacuum_due
+       coalesce(greatest(s.last_analyze, s.last_autoanalyze)
+                NOT BETWEEN now() - CAST(:age AS interval) AND now() + interval '1 hour', true) AS analyze_due,
+       coalesce(greatest(s.last_vacuum, s.last_autovacuum)
+                NOT BETWEEN now() - CAST(:age AS interval) AND now() + interval '1 hour', true) AS vacuum_due
 FROM pg_class AS c
 LEFT JOIN pg_stat_all_tables AS s ON s.relid = c.oid
 WHERE c.relnamespace = CAST('public' AS regnamespace) AND c.relkind IN ('r', 'p', 'm')
