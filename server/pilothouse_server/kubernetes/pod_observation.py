@@ -104,6 +104,13 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> 
     )
 
 
+def is_starting(pod: Pod) -> bool:
+    """Returns whether a pod is on the ordinary way to be ready, of which each step is worth little by itself."""
+    seen = observe_pod(pod, "")
+    ordinary = seen.reason in ORDINARY or seen.reason == "ContainersNotReady"
+    return ordinary and seen.living and not seen.ready and seen.restart_count == 0
+
+
 def waits_without_saying_why(pod: Pod) -> bool:
     """Returns whether a pod on a node is not ready and its status does not say why: only its events can."""
     if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:

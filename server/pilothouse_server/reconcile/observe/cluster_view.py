@@ -13,11 +13,17 @@ from time import monotonic
 
 from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.kubernetes.pod_observation import is_starting
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
 # Our own applies are recorded when they are written back, a moment after their watch event.
 SUSPECT_SECONDS = 1.0
+# What is on its ordinary way to run is looked at after so long, with all that happened meanwhile, or as soon as it is
+# ready or something goes wrong: by itself each of its steps would be a write and an event. Longer, where many start.
+STARTING_SECONDS, OF_EACH_SECONDS, MOST_STARTING_SECONDS = 0.5, 0.005, 2.0
+# Conditions of a Deployment that say that something is wrong.
+_TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
 # As we write them.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -53,11 +59,17 @@ class ClusterView:
         self.containers: dict[str, Objects] = {}
         # When to see whether others changed the Deployment of a container.
         self._suspects = Schedule(changed, clock)
+        self._clock = clock
+        # Until when the ordinary steps of a container that starts are gathered.
+        self._starting: dict[str, float] = {}
         self.lost: set[str] = set()
         self.lost_namespaces: set[str] = set()
 
     def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
         """Takes in a Deployment from its informer."""
+        if old is None and new is not None and (made := container_uid(new)) is not None:
+            # What its maker has to write of it comes first.
+            self.starts(made)
         if (uid := self._put("deployments", old, new)) is None:
             return
         if new is None:
@@ -83,6 +95,11 @@ class ClusterView:
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
         """Has a container looked at."""
         self._schedule.mark(uid, in_seconds=in_seconds)
+
+    def starts(self, uid: str) -> None:
+        """From now on the ordinary steps of this container are gathered for a while."""
+        seconds = STARTING_SECONDS + OF_EACH_SECONDS * len(self._starting)
+        self._starting[uid] = self._clock() + min(seconds, MOST_STARTING_SECONDS)
 
     def take(self, most: int) -> list[str]:
         """Removes and returns up to `most` containers whose time has come, longest waiting first."""
@@ -131,17 +148,41 @@ class ClusterView:
         if new is not None:
             objects = self.containers.setdefault(uid, Objects())
             getattr(objects, kind)[new.metadata.name] = new
-            self.mark(uid)
+            self.mark(uid, in_seconds=self._gathered_seconds(uid, old, new))
         elif old is not None:
             self._drop(kind, uid, old.metadata.name)
 
+    def _gathered_seconds(self, uid: str, old: KubernetesObject | None, new: KubernetesObject) -> float:
+        """Returns how long a change waits for others of its container."""
+        if (until := self._starting.get(uid)) is None:
+            return 0.0
+        left = until - self._clock()
+        if left > 0 and _is_ordinary_step(old, new):
+            return left
+        del self._starting[uid]
+        return 0.0
+
     def _drop(self, kind: str, uid: str, name: str) -> None:
+        self._starting.pop(uid, None)
         objects = self.containers.get(uid)
         if objects is not None:
             getattr(objects, kind).pop(name, None)
             if objects.empty:
                 del self.containers[uid]
         self.mark(uid)
+
+
+def _is_ordinary_step(old: KubernetesObject | None, new: KubernetesObject) -> bool:
+    if new.metadata.deletion_timestamp is not None:
+        return False
+    if isinstance(new, Pod):
+        return is_starting(new)
+    if isinstance(new, Deployment):
+        same = old is None or old.metadata.generation == new.metadata.generation
+        return same and not any(
+            (condition.type, condition.status) in _TROUBLE for condition in new.status.conditions
+        )
+    return True
 
 
 def container_uid(value: KubernetesObject) -> str | None:

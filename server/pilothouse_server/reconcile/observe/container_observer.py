@@ -44,7 +44,7 @@ from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import container_status, images, namespace_status, work_queue
-from pilothouse_server.reconcile.repository.container_status import Change
+from pilothouse_server.reconcile.repository.container_status import ORDINARY_REASONS, Change
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import NamespaceId
 
@@ -231,6 +231,8 @@ class ContainerObserver(StatusObserver):
         self.unknown.pop(uid, None)
         self._written_pods[uid] = observation.pods
         self._owners[uid] = PodOwner(int(container.id), container.namespace_id, container.resources)
+        if observation.observed.status == "pending" and observation.observed.reason in ORDINARY_REASONS:
+            self.view.starts(uid)
         if observation.recheck_seconds is not None:
             self.view.mark(uid, in_seconds=observation.recheck_seconds + 0.05)
 
