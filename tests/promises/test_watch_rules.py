@@ -67,10 +67,10 @@ async def token_now(world: World, **fields: Any) -> str:
 
 
 async def open_watch(
-    world: World, caller: Caller, fields: Mapping[str, Any]
+    world: World, caller: Caller, fields: Mapping[str, Any], method: str = "WatchContainers"
 ) -> tuple[asyncio.Task[Outcome], asyncio.Event]:
     """A watch that is read to its end, and what is set once it is in step."""
-    rule = world.rule("WatchContainers")
+    rule = world.rule(method)
     synced = asyncio.Event()
 
     async def read() -> Outcome:
@@ -137,12 +137,17 @@ async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: W
         assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_HORIZON")
         assert str(oldest) in outcome.message
         fresh = await token_now(world)
-        watching, synced = await open_watch(world, world.admin, {"namespace": OWN})
-        await asyncio.wait_for(synced.wait(), patient(10))
+        watches = [
+            await open_watch(world, world.admin, {"namespace": OWN}, method)
+            for method in ("WatchContainers", "WatchOperations")
+        ]
+        for _, synced in watches:
+            await asyncio.wait_for(synced.wait(), patient(10))
         await sql.fetchval("SELECT begin_new_history()")
-    # An open watch learns of it by itself, and a token of before is refused.
-    outcome = await asyncio.wait_for(watching, patient(5))
-    assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
+    # Open watches learn of it by themselves, and a token of before is refused.
+    for watching, _ in watches:
+        outcome = await asyncio.wait_for(watching, patient(5))
+        assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
     outcome = await resumed(world, world.admin, fresh)
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
