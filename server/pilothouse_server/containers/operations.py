@@ -21,9 +21,10 @@ import msgspec
 
 from pilothouse_server.access import May
 from pilothouse_server.containers import admission, repository, rules
+from pilothouse_server.containers.expected import Expectations
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.observation import until_all_ready
-from pilothouse_server.containers.surroundings import Needs
+from pilothouse_server.containers.surroundings import Admission, Needs
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -37,6 +38,9 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Container], None]
 PauseMode = Literal["suspend", "hold_rollout", "freeze"]
+
+# So many ids are drawn from the database together, for creates to come.
+_IDS_AT_ONCE = 32
 
 _STATUS_OF_STATE: dict[DesiredState, Status] = {
     "stopped": "stopped",
@@ -95,8 +99,12 @@ def can_be_made_at_once(wanted: Container) -> bool:
     return all(mount.volume in empty_dirs for mount in wanted.all_mounts)
 
 
-async def create_at_once(draft: Draft, namespace_name: str, wanted: Container, *, may: May) -> Container:
+async def create_at_once(
+    draft: Draft, expectations: Expectations, namespace_name: str, wanted: Container, *, may: May
+) -> Container:
     """Drafts a container: what decides is read by one statement, and at the commit all is written by another.
+
+    Where another create has read it just before, it is not read again: see `containers.expected`.
 
     Raises as `create`, in the same order; and first of all, where the request is a replay, Replayed or BeingServed.
     """
@@ -107,9 +115,38 @@ async def create_at_once(draft: Draft, namespace_name: str, wanted: Container, *
         await repository.admit(draft, "", "", Needs())
         raise
     needs = admission.needs_of(wanted, None)
+    expected = await _expected(draft, expectations, namespace_name, needs)
+    if expected is not None:
+        try:
+            return await _drafted(draft, expected, wanted, needs, may)
+        except PilothouseError:
+            # Nobody is refused by what was read for another.
+            expectations.forget(draft.user_id, namespace_name)
     admitted = await repository.admit(draft, namespace_name, wanted.name, needs)
     if admitted is None:
         raise not_found("namespace", namespace_name)
+    created = await _drafted(draft, admitted, wanted, needs, may)
+    expectations.learn(draft.user_id, admitted)
+    return created
+
+
+async def _expected(
+    draft: Draft, expectations: Expectations, namespace_name: str, needs: Needs
+) -> Admission | None:
+    """What the create will be admitted by, without a look; None where one is needed."""
+    if draft.again:
+        expectations.forget(draft.user_id, namespace_name)
+    known = expectations.find(draft.user_id, namespace_name, needs)
+    if known is None:
+        return None
+    if not expectations.ids:
+        new = await repository.new_ids(draft, _IDS_AT_ONCE)
+        expectations.ids.extend(new)
+    return expectations.taken_up(known)
+
+
+async def _drafted(draft: Draft, admitted: Admission, wanted: Container, needs: Needs, may: May) -> Container:
+    """The container as it is made by what admits it, drafted; raises as `create`, but for what `rules` say."""
     namespace = admitted.namespace
     refuse_inactive_namespace(namespace)
     wanted = msgspec.structs.replace(

@@ -12,6 +12,7 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
+from pilothouse_server.containers.expected import Expectations
 from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
@@ -78,6 +79,7 @@ class ContainerService:
         self._connect = connect
         self._import_containers = import_containers
         self._free = free
+        self._expectations = Expectations()
 
     @drafts
     async def CreateContainer(
@@ -89,7 +91,9 @@ class ContainerService:
         if call.validate_only or not operations.can_be_made_at_once(wanted):
             created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
         else:
-            created = await operations.create_at_once(call.draft(), request.namespace, wanted, may=may)
+            created = await operations.create_at_once(
+                call.draft(), self._expectations, request.namespace, wanted, may=may
+            )
         return pb.CreateContainerResponse(container=await self._answer(call, created))
 
     async def GetContainer(

@@ -28,10 +28,20 @@ _TURN_SECONDS = 20.0
 
 
 class Draft:
-    """One change of one caller; `request_id` is the id under which it happens once, if it has one."""
+    """One change of one caller; `request_id` is the id under which it happens once, if it has one.
+
+    `again`: one before it was outdated, so nothing but what is read now will do.
+    """
 
     def __init__(
-        self, store: Store, actor: Actor, operation_id: UUID, method: str, request_id: UUID | None
+        self,
+        store: Store,
+        actor: Actor,
+        operation_id: UUID,
+        method: str,
+        request_id: UUID | None,
+        *,
+        again: bool = False,
     ) -> None:
         assert actor.user_id is not None, "a draft is written in the name of a caller"
         self.actor = actor
@@ -39,6 +49,7 @@ class Draft:
         self.operation_id = operation_id
         self.method = method
         self.request_id = request_id
+        self.again = again
         self.committed = False
         self._store = store
         self._events: list[Event] = []
@@ -47,7 +58,7 @@ class Draft:
         self._alone: Hashable | None = None
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows of one statement, a transaction of its own, which calls a function that takes `user_id`."""
+        """The rows of one statement, a transaction of its own; what needs to know who asks is told `user_id`."""
         return await self._store.call(self.user_id, statement, parameters)
 
     def look(self) -> AbstractAsyncContextManager[ReadTransaction]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilothouse_server.containers.repository.at_once import admit, write
+from pilothouse_server.containers.repository.at_once import admit, new_ids, write
 from pilothouse_server.containers.repository.containers import (
     PlacedContainer,
     count,
@@ -60,6 +60,7 @@ __all__ = [
     "list_pods",
     "list_ready",
     "name_taken",
+    "new_ids",
     "owners_of_services",
     "register_image",
     "remove_all",

@@ -1,0 +1,184 @@
+"""A create goes by what another one of its caller has just read; what has changed since is not missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server.containers.expected import MOST_KEPT, Expectations
+from pilothouse_server.containers.surroundings import Admission, Needs, Surroundings
+from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.store.draft import Draft
+from pilothouse_server.values.resources import ContainerId, NamespaceId
+from tests.conftest import Database, connection
+from tests.harness import Server, running_server
+from tests.main_job.test_created_at_once import (
+    _ANOTHER,
+    _NAMESPACE,
+    _NO_CHECK,
+    by_sql,
+    container,
+    outcome,
+    port,
+)
+
+
+class Looks:
+    """How often drafts looked at what decides, other than for new ids, and how often one was sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read = self.sent = 0
+        read, send = Draft.read, Draft._send
+
+        async def counted(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> Any:
+            self.read += "admit_container" in str(statement)
+            return await read(draft, statement, parameters)
+
+        async def counted_too(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> None:
+            self.sent += 1
+            await send(draft, statement, parameters)
+
+        monkeypatch.setattr(Draft, "read", counted)
+        monkeypatch.setattr(Draft, "_send", counted_too)
+
+    def taken(self) -> tuple[int, int]:
+        """Looks and messages sent since the last time."""
+        found, self.read, self.sent = (self.read, self.sent), 0, 0
+        return found
+
+
+def plain(name: str, **fields: Any) -> Any:
+    return container(name, env=[], **fields)
+
+
+async def with_first(server: Server) -> None:
+    """A namespace with a quota of 50 containers, of which one is there, just made."""
+    quota = namespace_pb2.ResourceQuota(containers=50)
+    await server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(name="shared", resource_quota=quota)
+    )
+    assert await outcome(server, plain("first", ports=[port("first")])) == "created"
+
+
+# What happens, what a create of `web` with a service `web` is told then, and the messages: looks, and what was sent.
+_CHANGES = {
+    "nothing": ("SELECT", "created", (0, 1)),
+    "name taken": (_ANOTHER.format(name="web", service="other"), "CONTAINER_ALREADY_EXISTS", (1, 1)),
+    "service taken": (_ANOTHER.format(name="other", service="web"), "SERVICE_ALREADY_EXISTS", (1, 1)),
+    "less quota": (_NAMESPACE.format("""resource_quota = '{"containers": 1}'"""), "QUOTA_EXCEEDED", (1, 1)),
+    "more quota": (_NAMESPACE.format("""resource_quota = '{"containers": 99}'"""), "created", (1, 2)),
+    "quota used": (
+        "".join(_ANOTHER.format(name=f"o{i}", service=f"o{i}") + ";" for i in range(49)),
+        "QUOTA_EXCEEDED",
+        (1, 1),
+    ),
+    "inactive": (_NAMESPACE.format("status = 'inactive'"), "NAMESPACE_INACTIVE", (1, 1)),
+    "being deleted": (_NAMESPACE.format("deletion_requested_at = now()"), "NAMESPACE_TERMINATING", (1, 1)),
+    "deleted": (_NAMESPACE.format("deleted_at = now()"), "NAMESPACE_NOT_FOUND", (1, 1)),
+}
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+async def test_what_changed_since_is_refused_as_if_it_had_been_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    statement, expected, messages = _CHANGES[change]
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await with_first(server)
+        await by_sql(database, statement)()
+        looks = Looks(monkeypatch)
+        assert await outcome(server, plain("web", ports=[port("web")])) == expected
+        assert looks.taken() == messages
+
+
+async def test_without_the_comparison_it_would_be_missed(database: Database, tmp_path: Path) -> None:
+    """The positive control."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await with_first(server)
+        await by_sql(database, _NO_CHECK)()
+        await by_sql(database, _CHANGES["quota used"][0])()
+        assert await outcome(server, plain("web")) == "created"
+
+
+async def test_a_replay_is_answered_though_nothing_looked_for_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await with_first(server)
+        looks, request = Looks(monkeypatch), str(uuid4())
+        create = server.admin.containers.create
+        made = await create(namespace="shared", container=plain("web"), request_id=request)
+        again = await create(namespace="shared", container=plain("web"), request_id=request)
+        async with connection(database.admin_dsn) as sql:
+            await sql.execute("DELETE FROM containers WHERE name = 'web'")
+            assert await outcome(server, plain("other")) == "created"
+            once_more = await create(namespace="shared", container=plain("web"), request_id=request)
+            assert await sql.fetchval("SELECT count(*) FROM containers WHERE name = 'web'") == 0
+        assert made.uid == again.uid == once_more.uid
+        # The first went well as expected, each replay was found out by the database, and after one the next one looks.
+        assert looks.taken() == (3, 4)
+
+
+async def test_what_needs_sources_looks_and_ids_are_each_of_one_container(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await with_first(server)
+        looks = Looks(monkeypatch)
+        assert await outcome(server, container("reads")) == "INVALID_CONTAINER"
+        assert looks.taken() == (1, 0)
+        before = datetime.now(UTC)
+        made = [
+            await server.admin.containers.create(namespace="shared", container=plain(f"w{i}"))
+            for i in range(40)
+        ]
+        assert looks.taken()[0] <= 1
+        # Its time is the database's, which runs on this machine.
+        times = [item.create_time.ToDatetime(tzinfo=UTC) for item in made]
+        assert times == sorted(times)
+        assert (
+            before - timedelta(seconds=1) < times[0] <= times[-1] < datetime.now(UTC) + timedelta(seconds=1)
+        )
+        async with connection(database.admin_dsn) as sql:
+            ids = await sql.fetch("SELECT id FROM containers WHERE name LIKE 'w_%'")
+        assert len({row["id"] for row in ids}) == 40
+
+
+def _admission(namespace: str) -> Admission:
+    return Admission(
+        namespace=Namespace(
+            id=NamespaceId(1), uid="u", name=namespace, kubernetes_name=namespace, cluster_name="c", status="active",
+            quota=Quota(), deletion_requested_at=None,
+        ),
+        quota=None,
+        used=(0, 0, 0),
+        name_taken=False,
+        surroundings=Surroundings(services={"web": "web"}),
+        container_id=ContainerId(7),
+        moment=datetime.now(UTC),
+    )  # fmt: skip
+
+
+async def test_it_is_kept_for_its_own_caller_and_no_longer_than_it_is_bounded() -> None:
+    expectations = Expectations()
+    expectations.learn(1, _admission("shared"))
+    known = expectations.find(1, "shared", Needs())
+    assert known is not None
+    assert not known.surroundings.services
+    assert expectations.find(2, "shared", Needs()) is None
+    assert expectations.find(1, "other", Needs()) is None
+    assert expectations.find(1, "shared", Needs(secrets=frozenset({"s"}))) is None
+    expectations.ids.extend(map(ContainerId, (11, 12)))
+    assert [expectations.taken_up(known).container_id for _ in range(2)] == [11, 12]
+    for number in range(MOST_KEPT):
+        expectations.learn(1, _admission(f"n{number}"))
+    assert expectations.find(1, "shared", Needs()) is None
+    assert expectations.find(1, "n0", Needs()) is not None
+    expectations.forget(1, "n0")
+    assert expectations.find(1, "n0", Needs()) is None
