@@ -103,10 +103,10 @@ COMMENT ON FUNCTION begin_new_history() IS 'Starts a new line of events after a 
 """)
 
 
-def define_append_changes() -> None:
-    """Defines the function as this release has it; later migrations come back to it on their way down."""
-    run("""
-CREATE FUNCTION check_appended_changes(p_audit jsonb, p_events jsonb, p_operation jsonb, p_idempotency jsonb)
+def define_check(create: str) -> None:
+    """Defines the check as this release has it; a later migration comes back to it on its way down."""
+    run(f"""
+{create} check_appended_changes(p_audit jsonb, p_events jsonb, p_operation jsonb, p_idempotency jsonb)
     RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -132,7 +132,13 @@ CREATE FUNCTION check_appended_changes(p_audit jsonb, p_events jsonb, p_operatio
         END IF;
     END
     $$;
+""")
 
+
+def define_append_changes() -> None:
+    """Defines the function as this release has it; later migrations come back to it on their way down."""
+    define_check("CREATE FUNCTION")
+    run("""
 CREATE FUNCTION append_changes(
     p_audit jsonb DEFAULT '[]', p_events jsonb DEFAULT '[]',
     p_operation jsonb DEFAULT NULL, p_idempotency jsonb DEFAULT NULL,

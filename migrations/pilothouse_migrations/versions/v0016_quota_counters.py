@@ -124,9 +124,9 @@ CREATE TRIGGER keep_quota_counter AFTER INSERT OR DELETE ON namespaces
 """)
 
 
-def _container_triggers() -> None:
-    for event, rows, sign in (("insert", "NEW", ""), ("delete", "OLD", "-")):
-        run(f"""
+def define_count(event: str, rows: str, sign: str) -> None:
+    """Has each statement that inserts or deletes containers counted; a later migration comes back to it."""
+    run(f"""
 CREATE FUNCTION count_container_{event}() RETURNS trigger
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -152,6 +152,11 @@ COMMENT ON FUNCTION count_container_{event}() IS 'Notes in quota_counters what a
 CREATE TRIGGER count_container_{event} AFTER {event.upper()} ON containers REFERENCING {rows} TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION count_container_{event}();
 """)
+
+
+def _container_triggers() -> None:
+    define_count("insert", "NEW", "")
+    define_count("delete", "OLD", "-")
     run("""
 CREATE FUNCTION count_container_update() RETURNS trigger
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -25,7 +25,7 @@ branch_labels = None
 depends_on = None
 
 # Type of a resource -> its table, and the column that says in which namespace it is.
-_WATCHED = {
+WATCHED = {
     "config_map": ("config_maps", "namespace_id"),
     "container": ("containers", "namespace_id"),
     "namespace": ("namespaces", "id"),
@@ -38,12 +38,18 @@ _COUNTED = """
     WHEN (OLD.image_id = NEW.image_id OR OLD.updated_at IS DISTINCT FROM NEW.updated_at)
     """
 
+_KEEP_COMMENT = """
+COMMENT ON FUNCTION keep_rendered_messages(jsonb, bytea[]) IS
+    'Keeps the parts of messages that are answers to reads beside the rows that they were rendered from.';
+"""
+
 
 def upgrade() -> None:
     _table()
     _versions()
-    _keep()
-    _put()
+    define_keep("CREATE FUNCTION")
+    run(_KEEP_COMMENT)
+    define_put_changes()
 
 
 def _table() -> None:
@@ -93,7 +99,7 @@ CREATE FUNCTION forget_rendered_messages() RETURNS trigger
 
 COMMENT ON FUNCTION forget_rendered_messages() IS 'Deletes the messages of rows that are deleted.';
 """)
-    for resource_type, (table, _) in _WATCHED.items():
+    for resource_type, (table, _) in WATCHED.items():
         counted = _COUNTED if table == "containers" else ""
         run(f"""
 ALTER TABLE {table} ADD COLUMN row_version bigint NOT NULL DEFAULT 1;
@@ -108,15 +114,16 @@ CREATE TRIGGER forget_rendered_messages AFTER DELETE ON {table} REFERENCING OLD 
 """)
 
 
-def _keep() -> None:
+def define_keep(create: str, end: str = "") -> None:
+    """Defines the function as this release has it; a later migration ends its conditions otherwise, and comes back."""
     is_row = "\n".join(
         f"""            WHEN '{resource_type}' THEN EXISTS (
                 SELECT FROM public.{table} AS r
-                WHERE r.id = e.resource_id AND r.{namespace} = e.namespace_id AND r.row_version = e.row_version)"""
-        for resource_type, (table, namespace) in _WATCHED.items()
+                WHERE r.id = e.resource_id AND r.{namespace} = e.namespace_id AND r.row_version = e.row_version{end})"""
+        for resource_type, (table, namespace) in WATCHED.items()
     )
     run(f"""
-CREATE FUNCTION keep_rendered_messages(p_events jsonb, p_messages bytea[])
+{create} keep_rendered_messages(p_events jsonb, p_messages bytea[])
     RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
     AS $$
@@ -151,13 +158,11 @@ CREATE FUNCTION keep_rendered_messages(p_events jsonb, p_messages bytea[])
         END IF;
     END
     $$;
-
-COMMENT ON FUNCTION keep_rendered_messages(jsonb, bytea[]) IS
-    'Keeps the parts of messages that are answers to reads beside the rows that they were rendered from.';
 """)
 
 
-def _put() -> None:
+def define_put_changes() -> None:
+    """Defines the function as this release has it; a later migration comes back to it on its way down."""
     run("""
 CREATE OR REPLACE FUNCTION put_changes(
     p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[],
@@ -212,7 +217,7 @@ def downgrade() -> None:
     run("DROP FUNCTION put_changes(jsonb, bytea[], jsonb, bytea[], jsonb, jsonb);")
     v0015_pending_changes.define_put_changes()
     run("DROP FUNCTION keep_rendered_messages(jsonb, bytea[]);")
-    for table, _ in _WATCHED.values():
+    for table, _ in WATCHED.values():
         run(f"""
 DROP TRIGGER forget_rendered_messages ON {table};
 DROP TRIGGER raise_row_version ON {table};
