@@ -31,6 +31,14 @@ async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -
     assert (tried.code, TAKEN in tried.errors) == (7, True), tried
     made = await shell.run(*web, "--wait")
     assert (made.code, TAKEN in made.errors) == (10, True), made
+    rest: list[tuple[str, ...]] = [
+        ("configs", "create", "settings", *WHERE, "--from-literal", "a=1"),
+        ("volumes", "create", "data", *WHERE, "--size", "1Gi", "--storage-class", "standard"),
+    ]
+    for command in rest:
+        tried = await shell.run(*command, "--validate-only")
+        assert (tried.code, TAKEN in tried.errors) == (7, True), tried
+        await shell.succeed(*command)
     # What does not run for that is not said to be stopped well.
     await server.admin.containers.stop(namespace="theirs", name="web")
 
@@ -40,6 +48,16 @@ async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -
         return found if shown else None
 
     assert TAKEN in getattr(await poll_until(stopped), "message", "")
+
+    async def refused_too() -> bool:
+        config_map = await server.admin.config.get_config_map(namespace="theirs", name="settings")
+        volume = await server.admin.storage.get_volume(namespace="theirs", name="data")
+        return all(
+            any(condition.reason == "NameTaken" for condition in each.conditions)
+            for each in (config_map, volume)
+        )
+
+    await poll_until(refused_too)
     await server.admin.containers.start(namespace="theirs", name="web")
 
     operator = await server.user("dora", {"theirs": "operator"})

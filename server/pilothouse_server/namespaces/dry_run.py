@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from pilothouse_server.clusters.refusals import Connect, refusal, within
+from pilothouse_server.clusters.refusals import Connect, refusal, tried, within
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
@@ -41,6 +41,14 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
                 await client.close()
     except ClusterError as error:
         raise refusal(error, name) from error
+
+
+async def check_home(connect: Connect, namespace: Namespace) -> None:
+    """Ask whether something can be made in a namespace: not where its Kubernetes namespace is somebody's.
+
+    Raises as `tried`.
+    """
+    await tried(connect, namespace.cluster_name, lambda client: refuse_taken_name(client, namespace))
 
 
 async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:

@@ -10,7 +10,9 @@ from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
+from pilothouse_server.namespaces.dry_run import check_home
 from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
@@ -138,7 +140,10 @@ class StorageService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described(call, volume)
         if call.validate_only:
+            home = await locate_namespace(await call.transaction(), volume.namespace)
             await call.leave_transaction()
+            if volume.deletion_requested_at is None:
+                await check_home(self._connect, home)
             await check_on_cluster(self._connect, volume)
         return shown
 

@@ -26,25 +26,26 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
     dealt_with,
     failed,
+    home_again_seconds,
     is_refusal,
+    missing_home,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
-from pilothouse_server.reconcile.repository import config_status, namespace_status, work_queue
+from pilothouse_server.reconcile.repository import config_status, work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
-_NAMESPACE_AGAIN_SECONDS = 0.2
 _KEY_AGAIN_SECONDS = 30.0
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """`namespace_ready`: the namespace was applied to the cluster before. `sealed`: of a secret."""
+    """`homeless`: why its namespace is not on the cluster; None where it is. `sealed`: of a secret."""
 
     config: Config
-    namespace_ready: bool
+    homeless: Condition | None
     sealed: Sealed | None = None
 
 
@@ -70,19 +71,16 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         sealed = None
         if self._kind == "secret" and config.deletion_requested_at is None:
             sealed = await config_status.find_sealed(transaction, config.id)
-        ready = await namespace_status.is_on_cluster(transaction, int(config.namespace_id))
-        return LoadedConfig(config, ready, sealed)
+        homeless = await missing_home(transaction, int(config.namespace_id))
+        return LoadedConfig(config, homeless, sealed)
 
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
         """Applies the config to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.config.deletion_requested_at is not None:
             return await self._delete(client, loaded.config)
-        if not loaded.namespace_ready:
+        if (homeless := loaded.homeless) is not None:
             # Its own work makes it; the config follows as soon as it is there.
-            return ConfigProgress(
-                condition=waiting("WaitingForNamespace", "its namespace is not on the cluster yet"),
-                again_seconds=_NAMESPACE_AGAIN_SECONDS,
-            )
+            return ConfigProgress(condition=homeless, again_seconds=home_again_seconds(homeless))
         return await self._apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Config | None:

@@ -25,9 +25,11 @@ from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
+    WAITING_FOR_NAMESPACE,
     RowReconciler,
     dealt_with,
     failed,
+    home_again_seconds,
     is_name_taken,
     waiting,
 )
@@ -46,8 +48,6 @@ from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition
 
-_NAMESPACE_AGAIN_SECONDS = 0.2
-_REFUSED_NAMESPACE_AGAIN_SECONDS = 5.0
 _CONFIGURATION_AGAIN_SECONDS = 0.1
 
 
@@ -124,16 +124,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             return await container_actions.delete(
                 client, container, keep_service_account=loaded.service_account_shared
             )
-        if loaded.namespace_refusal is not None:
-            return ContainerProgress(
-                conditions=(loaded.namespace_refusal,), again_seconds=_REFUSED_NAMESPACE_AGAIN_SECONDS
-            )
         if not loaded.namespace_ready:
             # Its own work makes it; the container follows as soon as it is there.
-            return ContainerProgress(
-                conditions=(waiting("WaitingForNamespace", "its namespace is not on the cluster yet"),),
-                again_seconds=_NAMESPACE_AGAIN_SECONDS,
-            )
+            homeless = loaded.namespace_refusal or WAITING_FOR_NAMESPACE
+            return ContainerProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
         if not loaded.configuration_ready:
             # Pods that start before would read the former values.
             return ContainerProgress(

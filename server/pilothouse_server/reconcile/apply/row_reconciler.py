@@ -24,7 +24,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import (
     ResourceReconciler,
     Result,
 )
-from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.reconcile.repository import namespace_status, work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition
@@ -32,6 +32,11 @@ from pilothouse_server.values.resources import Condition
 # How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
 AGAIN_SECONDS = 0.5
 _REASON_LIMIT, _MESSAGE_LIMIT = 100, 4096
+
+WAITING_FOR_NAMESPACE = Condition(
+    APPLIED, "Unknown", "WaitingForNamespace", "its namespace is not on the cluster yet"
+)
+_NAMESPACE_AGAIN_SECONDS, _REFUSED_NAMESPACE_AGAIN_SECONDS = 0.2, 5.0
 
 Row = TypeVar("Row")
 
@@ -160,6 +165,22 @@ def dealt_with(row: Generations, generation: int) -> int:
 def waiting(reason: str, message: str) -> Condition:
     """Returns the condition of a resource that waits for something else."""
     return Condition(APPLIED, "Unknown", reason, message)
+
+
+async def missing_home(transaction: ReadTransaction, namespace_id: int) -> Condition | None:
+    """Returns the condition of what waits for its namespace, in that one's own words where the cluster refuses it.
+
+    None where the namespace was applied to the cluster before.
+    """
+    if await namespace_status.is_on_cluster(transaction, namespace_id):
+        return None
+    refusals = await namespace_status.refusals(transaction, {namespace_id})
+    return refusals.get(namespace_id, WAITING_FOR_NAMESPACE)
+
+
+def home_again_seconds(condition: Condition) -> float:
+    """Returns how soon to look again for a namespace that is missing: its own work makes it."""
+    return _REFUSED_NAMESPACE_AGAIN_SECONDS if condition.status == "False" else _NAMESPACE_AGAIN_SECONDS
 
 
 def failed(error: ClusterError, *, refused: bool) -> Condition:

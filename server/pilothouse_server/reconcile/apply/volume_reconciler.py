@@ -32,12 +32,14 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
     dealt_with,
     failed,
+    home_again_seconds,
     is_refusal,
+    missing_home,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
-from pilothouse_server.reconcile.repository import namespace_status, volume_status, work_queue
+from pilothouse_server.reconcile.repository import volume_status, work_queue
 from pilothouse_server.reconcile.repository.volume_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.storage import claims
@@ -46,15 +48,14 @@ from pilothouse_server.storage.model import Observed, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
-_NAMESPACE_AGAIN_SECONDS = 0.2
 _GONE_AGAIN_SECONDS = 0.05
 
 
 class LoadedVolume(msgspec.Struct):
-    """`namespace_ready`: the namespace was applied to the cluster before. `found`: the claim that `act` met there."""
+    """`homeless`: why its namespace is not on the cluster, if it is not. `found`: the claim that `act` met there."""
 
     volume: Volume
-    namespace_ready: bool
+    homeless: Condition | None
     found: PersistentVolumeClaim | None = None
 
 
@@ -72,20 +73,17 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         volume = await volume_status.find(transaction, work.resource_id)
         if volume is None:
             return None
-        ready = await namespace_status.is_on_cluster(transaction, int(volume.namespace_id))
-        return LoadedVolume(volume, ready)
+        homeless = await missing_home(transaction, int(volume.namespace_id))
+        return LoadedVolume(volume, homeless)
 
     async def act(self, client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
         """Applies the claim to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         volume = loaded.volume
         if volume.deletion_requested_at is not None:
             return await _delete(client, volume)
-        if not loaded.namespace_ready:
+        if (homeless := loaded.homeless) is not None:
             # Its own work makes it; the claim follows as soon as it is there.
-            return VolumeProgress(
-                condition=waiting("WaitingForNamespace", "its namespace is not on the cluster yet"),
-                again_seconds=_NAMESPACE_AGAIN_SECONDS,
-            )
+            return VolumeProgress(condition=homeless, again_seconds=home_again_seconds(homeless))
         return await _apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Volume | None:
