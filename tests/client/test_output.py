@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
+from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse_client.commands import top
@@ -169,3 +170,12 @@ async def test_what_was_only_tried_out_is_marked(logged_in: Command) -> None:
     gone = ("containers", "delete", "web", "-n", "shop", "--yes")
     assert "(dry run)" in (await logged_in(*gone, "--validate-only")).out
     assert "(dry run)" not in (await logged_in(*gone)).out
+
+
+async def test_the_log_marks_what_was_only_tried_out(logged_in: Command, fake: FakeServer) -> None:
+    for number, tried_out in (("1", True), ("2", False)):
+        operation = audit_pb2.Operation(operation_id=number, action="create", resource_type="container")
+        operation.metadata["validate_only"] = tried_out
+        fake.tables["operation"][number] = operation
+    listed = (await logged_in("audit", "list")).lines
+    assert ["create (dry run)" in line for line in listed[1:]] == [True, False]

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from pilothouse_server.clusters.operations import registration
+from pilothouse_server.containers.operations import restart as restart_container
 from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import CredentialsRefused
@@ -78,11 +79,13 @@ async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> N
         assert row.observed.status == "stopped"
 
 
+async def without_credentials(name: str) -> ClusterClient:
+    """What a server meets that has no kubeconfig of the cluster."""
+    raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
+
+
 async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_does(here: World) -> None:
     """The first has no credentials for it, as a replica without a kubeconfig, and takes the lease first."""
-
-    async def without_credentials(name: str) -> ClusterClient:
-        raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
 
     async def held() -> list[dict[str, Any]]:
         return await here.rows("SELECT owner, epoch FROM leases WHERE owner IS NOT NULL")
@@ -90,7 +93,8 @@ async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_do
     async def status() -> str:
         return str((await here.rows("SELECT status FROM clusters"))[0]["status"])
 
-    async with here.reconciling(connect=without_credentials) as first:
+    soon = msgspec.structs.replace(QUICK, free_seconds=0.5)
+    async with here.reconciling(soon, connect=without_credentials) as first:
         await poll_until(status, lambda found: found == "unauthorized")
         async with here.reconciling() as second:
             await poll_until(status, lambda found: found == "healthy")
@@ -106,6 +110,23 @@ async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_do
         # Alone, it has to do with what there is.
         await poll_until(status, lambda found: found == "unauthorized")
         assert not first.leaves("local")
+
+
+async def test_a_server_that_never_led_leaves_the_work_too_that_it_cannot_do(here: World) -> None:
+    async def leaves() -> bool:
+        # It learns that by the work that it takes.
+        await here.move(restart_container)
+        return unable.leaves("local")
+
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        async with here.reconciling(connect=without_credentials) as unable:
+            await poll_until(leaves, bool)
+            await here.create("late")
+            row = await here.running("late")
+            assert all(condition.reason != "CredentialsRefused" for condition in row.observed.conditions)
 
 
 async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:

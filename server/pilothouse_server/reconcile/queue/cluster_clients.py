@@ -107,6 +107,7 @@ class ClusterClients:
     def forget(self, name: str) -> None:
         """Connects anew from now on: the cluster's credentials changed, or it is deregistered."""
         self._failures.pop(name, None)
+        self._elsewhere.discard(name)
         task = self._clients.pop(name, None)
         if task is not None:
             retired = asyncio.create_task(_retire(task), name=f"retired client of {name}")
