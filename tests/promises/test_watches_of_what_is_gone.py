@@ -45,6 +45,8 @@ class Watcher:
 async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
     rules = await served(server.channel())
     admin = server.admin
+    # Usage is looked after with its sign of life, which is ten seconds apart.
+    server.application.usage_stream._sign_of_life_seconds = 0.5
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
     await admin.containers.create(
         namespace="shop", container=container_pb2.Container(name="web", image="nginx:1.27")
