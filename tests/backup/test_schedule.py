@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+from prometheus_client import REGISTRY
 
 from pilothouse_server.backup import manifests
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.backup.manifests import Backup, Manifest
 from pilothouse_server.backup.schedule import Schedule, back_up_if_due
+from pilothouse_server.backup.sealing import make_key_file
+from pilothouse_server.keys import KeyRing
 from tests.conftest import Database
 from tests.harness import running_server
 from tests.waiting import poll_until
@@ -99,13 +104,30 @@ async def test_the_newest_stays_however_old_it_is(apart: Database, tmp_path: Pat
     assert names(tmp_path) == {made.path.name}
 
 
-async def test_a_server_backs_up_by_itself(database: Database, tmp_path: Path) -> None:
+async def test_of_two_servers_one_backs_up(database: Database, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
 
     async def found() -> list[Backup | Path]:
         return manifests.found_in(folder) if folder.is_dir() else []
 
-    async with running_server(database, tmp_path / "data", with_cluster=False, backup_dir=folder):
-        (made,) = await poll_until(found, seconds=20, what="a backup")
+    key_file, master = tmp_path / "backup.key", tmp_path / "master.key"
+    make_key_file(key_file)
+    KeyRing.load(master, create=True)
+    changes: dict[str, Any] = {
+        "backup_dir": folder,
+        "backup_key_file": key_file,
+        "secret_key_file": master,
+        "with_cluster": False,
+    }
+    async with (
+        running_server(database, tmp_path / "first", **changes),
+        running_server(database, tmp_path / "second", **changes),
+    ):
+        # Whichever comes first; to the other one it is done already.
+        await poll_until(found, seconds=20, what="a backup")
+    (made,) = await found()
     assert isinstance(made, Backup)
+    assert set(made.manifest.files) == {"database.dump.sealed"}
     manifests.check_files(made)
+    shown = REGISTRY.get_sample_value("pilothouse_backup_newest_timestamp_seconds")
+    assert shown == made.manifest.created_at.timestamp()

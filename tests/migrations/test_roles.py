@@ -87,6 +87,8 @@ async def test_statements_are_counted_where_the_owner_alone_reads_them(database:
 
 async def test_roles_are_made_where_this_login_may_set_up_no_statistics(postgres: EmbeddedPostgres) -> None:
     async with new_database(postgres) as made, connection(postgres.dsn()) as admin:
+        if await admin.fetchval("SELECT current_setting('server_version_num')::integer") < 160000:
+            pytest.skip("before PostgreSQL 16 a role with BYPASSRLS is made by a superuser only")
         await admin.execute("CREATE ROLE lesser LOGIN CREATEROLE BYPASSRLS")
         await admin.execute(f"ALTER DATABASE {made.name} OWNER TO lesser")
         try:

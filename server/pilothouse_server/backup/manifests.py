@@ -9,6 +9,7 @@ whose holder alone can make a dump that opens, and an audit head that was export
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -106,13 +107,11 @@ class HashingWriter:
 
 
 def name_at(moment: datetime, folder: Path) -> str:
-    """The name of a backup that is made at `moment`, which no other in the folder has."""
+    """The name of a backup that is made at `moment`, which no other in the folder has, nor one that was never ended."""
     name = f"{_PREFIX}{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     taken = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    number = 1
-    while (name if number == 1 else f"{name}-{number}") in taken:
-        number += 1
-    return name if number == 1 else f"{name}-{number}"
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in candidates if not {each, unfinished(folder, each).name} & taken)
 
 
 def unfinished(folder: Path, name: str) -> Path:

@@ -69,7 +69,7 @@ class Database:
             idle_seconds=settings.pool_max_idle_seconds,
         )
         # Each periodic job holds one connection for its lock while it works on another.
-        few = dataclasses.replace(limits, open=12, working=12)
+        few = dataclasses.replace(limits, open=16, working=16)
         timeout = settings.statement_timeout_seconds
         return cls(
             app=Pool(_opener(shared, settings, "app", timeout, app_role), limits),
