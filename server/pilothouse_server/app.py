@@ -138,8 +138,12 @@ class Application:
             self.usage,
             reconciler
             or ReconcilerSettings(
-                # The feed looks for work that is due, with what it looks for itself.
-                worker=WorkerSettings(workers_per_cluster=settings.reconcile_workers, poll_seconds=5.0),
+                worker=WorkerSettings(
+                    workers_per_cluster=settings.reconcile_workers,
+                    # The feed looks for work that is due, with what it looks for itself.
+                    poll_seconds=5.0,
+                    resync_seconds=settings.cluster_comparison_seconds,
+                ),
                 usage_period_seconds=settings.usage_period_seconds,
             ),
             reconcilers=self.reconcilers,

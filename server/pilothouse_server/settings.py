@@ -148,6 +148,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         "Objects of one cluster that each process reconciles at once; fewer than it has connections to it.",
     ] = 64
+    cluster_comparison_seconds: Annotated[
+        float,
+        "Time in which everything on a cluster is compared with what is wanted once, although nothing happened; spread"
+        " over it.",
+    ] = 86400.0
 
     service_annotations: Annotated[
         str,
@@ -269,6 +274,7 @@ def _checked(settings: Settings) -> Settings:
             "session_refresh_seconds",
             "max_message_bytes",
             "cluster_timeout_seconds",
+            "cluster_comparison_seconds",
             "cluster_requests_per_second",
             "cluster_connections",
             "event_ring_size",

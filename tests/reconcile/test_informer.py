@@ -27,6 +27,11 @@ class Script:
         self._watches = watches
         self.listed = 0
         self.watched_from: list[str] = []
+        # What a list would be of, beside what is scripted; in order, then as far as the last one was.
+        self.newest: list[str] = []
+
+    async def newest_version(self, *_: Any) -> str:
+        return self.newest.pop(0) if self.newest else "1000"
 
     async def pages(self, resource: Any, _: str | None, **__: Any) -> AsyncGenerator[Page[Pod], None]:
         items = self._lists[self.listed]
@@ -53,6 +58,7 @@ class Told:
     def __init__(self, script: Script) -> None:
         self.changes: list[tuple[str | None, str | None]] = []
         self.failures: list[ClusterError] = []
+        self.listings = 0
         self.informer: Informer[Pod] = Informer(
             script,  # type: ignore[arg-type]
             PODS,
@@ -60,6 +66,10 @@ class Told:
             self.changed,
             self.failures.append,
         )
+        self.informer.on_listed = self.listed
+
+    def listed(self) -> None:
+        self.listings += 1
 
     def changed(self, old: Pod | None, new: Pod | None) -> None:
         self.changes.append((_shown(old), _shown(new)))
@@ -113,6 +123,26 @@ async def test_an_expired_version_is_listed_anew_and_what_vanished_is_told() -> 
     assert script.watched_from == ["100", "200"]
     assert set(told.changes[4:]) == {("c@3", "c@150"), ("a@1", None), ("d@101", None)}
     assert told.failures == []
+
+
+async def test_a_cluster_that_went_back_is_listed_anew() -> None:
+    script = Script(
+        [[pod("a", 1), pod("b", 2)], [pod("a", 1)]],
+        [[("MODIFIED", pod("a", 101))], [("MODIFIED", pod("a", 90))]],
+    )
+    script.newest = ["101", "50"]
+    told = await follow(script, 3)
+    assert script.watched_from == ["100", "101", "200"]
+    assert told.changes[-2:] == [("a@90", "a@1"), ("b@2", None)]
+    assert told.listings == 2
+
+
+async def test_a_cluster_that_was_away_for_long_is_listed_anew() -> None:
+    """It may have gone back meanwhile, and be ahead again."""
+    script = Script([[pod("a", 1)], [pod("a", 1)]], [[Unreachable("cut")], [Unreachable("again")]])
+    told = await follow(script, 3)
+    assert script.watched_from == ["100", "100", "200"]
+    assert told.listings == 2
 
 
 async def test_an_object_made_again_under_its_name_is_gone_and_new() -> None:

@@ -31,8 +31,8 @@ class ConfigObject(KubernetesObject, frozen=True, rename="camel"):
 
 
 RESOURCES: dict[Kind, Resource[ConfigObject]] = {
-    "config_map": Resource("/api/v1", "configmaps", "ConfigMap", ConfigObject),
-    "secret": Resource("/api/v1", "secrets", "Secret", ConfigObject),
+    "config_map": Resource("/api/v1", "configmaps", "ConfigMap", ConfigObject, marked="version"),
+    "secret": Resource("/api/v1", "secrets", "Secret", ConfigObject, marked="version"),
 }
 
 

@@ -71,6 +71,17 @@ def is_outrun(container: Container, deployment: Deployment) -> bool:
     return before is not None and _is_newer(before.made_from, deployment)
 
 
+def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """Returns the conditions as if nobody knew of which state they tell, so that whatever is seen next replaces them.
+
+    For a cluster that was put back to an older state: its generations begin lower again.
+    """
+    return tuple(
+        msgspec.structs.replace(each, made_from="") if each.type == ROLLED_OUT else each
+        for each in conditions
+    )
+
+
 def reason_of(
     condition: Condition, deployment: Deployment, pods: Iterable[PodObservation], newest: ReplicaSet | None
 ) -> tuple[str, str]:

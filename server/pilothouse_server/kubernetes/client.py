@@ -24,9 +24,11 @@ from typing import Any, Generic, Literal
 
 import msgspec
 
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.http import aiohttp
+from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import (
     AccessReview,
     KubernetesObject,
@@ -58,6 +60,11 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 class _Items(msgspec.Struct, Generic[T]):
     metadata: ListMeta
     items: list[T] | None = None
+
+
+class _RawItems(msgspec.Struct):
+    metadata: ListMeta
+    items: list[msgspec.Raw] | None = None
 
 
 class ClusterClient:
@@ -111,7 +118,7 @@ class ClusterClient:
 
     async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
         """Reads one object. Raises NotFound."""
-        return decode(await self._transport.request("GET", resource.path(namespace, name)), resource.type)
+        return read(await self._transport.request("GET", resource.path(namespace, name)), resource)
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
         """Reads one object, or None where there is none."""
@@ -150,11 +157,16 @@ class ClusterClient:
         requested: asyncio.Task[bytes] | None = request("")
         try:
             while requested is not None:
-                listed = decode(await requested, _Items[resource.type])  # type: ignore[name-defined]
+                form: Any = _RawItems if resource.marked else _Items[resource.type]  # type: ignore[name-defined]
+                listed = decode(await requested, form)
                 token = listed.metadata.continue_
                 # The cluster works at the next page while this one is taken in.
                 requested = request(token) if token else None
-                yield Page(tuple(listed.items or ()), listed.metadata.resource_version, token)
+                items = listed.items or ()
+                if resource.marked:
+                    # One by one: many at once would hold the loop.
+                    items = [read(item, resource) async for item in cooperatively(items)]
+                yield Page(tuple(items), listed.metadata.resource_version, token)
         finally:
             if requested is not None:
                 await cancel_and_wait(requested)
@@ -176,6 +188,12 @@ class ClusterClient:
             items += page.items
             resource_version = page.resource_version
         return Page(tuple(items), resource_version)
+
+    async def newest_version(self, resource: Resource[Any], namespace: str | None = None) -> str:
+        """Returns the version that a list would be of now."""
+        path, accept = resource.path(namespace), accepted(resource.metadata_only, listed=True)
+        body = await self._transport.request("GET", path, {"limit": "1"}, accept=accept)
+        return decode(body, _RawItems).metadata.resource_version
 
     async def watch(
         self,
@@ -214,7 +232,7 @@ class ClusterClient:
             timeout=timeout,
         ) as response:
             async for line in split_lines(response.content.iter_any()):
-                yield decode_event(line, resource.type)
+                yield decode_event(line, resource)
 
     async def apply(
         self, resource: Resource[T], manifest: Manifest, *, force: bool = False, dry_run: bool = False
@@ -225,7 +243,7 @@ class ClusterClient:
         everything, admission included, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound
         (of the namespace).
         """
-        return decode(await self._apply(resource, manifest, force=force, dry_run=dry_run), resource.type)
+        return read(await self._apply(resource, manifest, force=force, dry_run=dry_run), resource)
 
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
         """Returns what the object would be after `apply`, whole, as JSON. Raises as `apply`."""
@@ -248,7 +266,7 @@ class ClusterClient:
             body=patch,
             content_type=MERGE_PATCH,
         )
-        return decode(body, resource.type)
+        return read(body, resource)
 
     async def set_scale(
         self, resource: Resource[Any], namespace: str, name: str, replicas: int, *, dry_run: bool = False

@@ -108,6 +108,8 @@ def differing(manifest: Manifest, before: Manifest, after: Manifest) -> Iterator
 
 def _differing(said: Any, before: Any, after: Any, path: str, name: str) -> Iterator[str]:
     if isinstance(said, dict):
+        if not said and (before is _MISSING) != (after is _MISSING):
+            yield path
         for key, value in said.items():
             yield from _differing(value, _get(before, key), _get(after, key), f"{path}.{key}", key)
         return

@@ -10,7 +10,7 @@ Absent means zero, as the API omits zero counters; `null` is sent for some absen
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -56,6 +56,8 @@ class ObjectMeta(Partial, frozen=True, rename="camel"):
 
 class KubernetesObject(Partial, frozen=True, rename="camel"):
     metadata: ObjectMeta = ObjectMeta()
+    # See `marks`; no field of the API.
+    mark: str = ""
 
 
 class ListMeta(Partial, frozen=True, rename="camel"):
@@ -314,6 +316,8 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
     namespaced: bool = True
     # Lists and watches ask for the metadata alone: what an object holds does not even travel.
     metadata_only: bool = False
+    # Whether its objects carry a mark, and of what; see `marks`.
+    marked: Literal["", "content", "version"] = ""
 
     @property
     def api_version(self) -> str:
@@ -333,17 +337,21 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
         return "/".join(parts)
 
 
-NAMESPACES = Resource("/api/v1", "namespaces", "Namespace", Namespace, namespaced=False)
+NAMESPACES = Resource("/api/v1", "namespaces", "Namespace", Namespace, namespaced=False, marked="content")
 NODES = Resource("/api/v1", "nodes", "Node", Node, namespaced=False)
 PODS = Resource("/api/v1", "pods", "Pod", Pod)
 EVENTS = Resource("/api/v1", "events", "Event", Event)
-SERVICES = Resource("/api/v1", "services", "Service", Service)
+SERVICES = Resource("/api/v1", "services", "Service", Service, marked="content")
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)
-CONFIG_MAP_METADATA = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject, metadata_only=True)
-SECRET_METADATA = Resource("/api/v1", "secrets", "Secret", KubernetesObject, metadata_only=True)
-DEPLOYMENTS = Resource("/apis/apps/v1", "deployments", "Deployment", Deployment)
+CONFIG_MAP_METADATA = Resource(
+    "/api/v1", "configmaps", "ConfigMap", KubernetesObject, metadata_only=True, marked="version"
+)
+SECRET_METADATA = Resource(
+    "/api/v1", "secrets", "Secret", KubernetesObject, metadata_only=True, marked="version"
+)
+DEPLOYMENTS = Resource("/apis/apps/v1", "deployments", "Deployment", Deployment, marked="content")
 REPLICA_SETS = Resource("/apis/apps/v1", "replicasets", "ReplicaSet", ReplicaSet)
 HORIZONTAL_POD_AUTOSCALERS = Resource(
     "/apis/autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", HorizontalPodAutoscaler

@@ -12,7 +12,8 @@ from typing import Generic, Literal, cast
 import msgspec
 
 from pilothouse_server.kubernetes.errors import Status, Unreachable, from_status
-from pilothouse_server.kubernetes.objects import KubernetesObject, T
+from pilothouse_server.kubernetes.marks import read
+from pilothouse_server.kubernetes.objects import KubernetesObject, Resource, T
 from pilothouse_server.kubernetes.transport import decode
 
 # etcd keeps objects of 1.5 MiB by default, rarely more than 8; beyond this it is no watch.
@@ -41,7 +42,7 @@ class _Line(msgspec.Struct):
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
-def decode_event(line: bytes, type_: type[T]) -> WatchEvent[T]:
+def decode_event(line: bytes, resource: Resource[T]) -> WatchEvent[T]:
     """Returns the event. Raises Unreachable for a line that is none, and the error that an ERROR event holds."""
     try:
         event = _decode_line(line)
@@ -53,8 +54,9 @@ def decode_event(line: bytes, type_: type[T]) -> WatchEvent[T]:
         raise Unreachable(f"a watch sent an event of unknown type {event.type!r}")
     if event.type == "BOOKMARK":
         # The rest of it is no object: a pod without containers, `null` where a list must be.
-        return WatchEvent("BOOKMARK", type_(metadata=decode(event.object, KubernetesObject).metadata))
-    return WatchEvent(cast("EventType", event.type), decode(event.object, type_))
+        metadata = decode(event.object, KubernetesObject).metadata
+        return WatchEvent("BOOKMARK", resource.type(metadata=metadata))
+    return WatchEvent(cast("EventType", event.type), read(event.object, resource))
 
 
 async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

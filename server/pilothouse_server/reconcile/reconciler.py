@@ -22,6 +22,7 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.reconcile.observe.autoscalers import Autoscalers
 from pilothouse_server.reconcile.observe.claim_observer import ClaimObserver, ClaimObserverSettings
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
+from pilothouse_server.reconcile.observe.comparison import Comparison, ComparisonSettings
 from pilothouse_server.reconcile.observe.container_observer import (
     ContainerObserver,
     ContainerObserverSettings,
@@ -60,6 +61,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     containers: ContainerObserverSettings = ContainerObserverSettings()
     claims: ClaimObserverSettings = ClaimObserverSettings()
     dependents: DependentObserverSettings = DependentObserverSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
     usage_period_seconds: float = 10.0
@@ -183,8 +185,10 @@ class Reconciler:
             ClaimObserver(cluster, settings.claims),
             DependentObserver(cluster, settings.dependents),
         )
+        compared = {kind: informer for each in observers for kind, informer in each.compared.items()}
+        comparison = Comparison(cluster, compared, settings.comparison)
         async with asyncio.TaskGroup() as group:
-            for observer in observers:
+            for observer in (*observers, comparison):
                 group.create_task(observer.run(), name=f"observe {observer.subject} of {name}")
             group.create_task(Sweep(containers, settings.sweep).run(), name=f"sweep {name}")
             autoscalers = Autoscalers(cluster, settings.autoscalers_period_seconds)

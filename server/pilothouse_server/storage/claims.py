@@ -87,7 +87,7 @@ class PersistentVolume(KubernetesObject, frozen=True, rename="camel"):
 STORAGE_CLASSES = Resource("/apis/storage.k8s.io/v1", "storageclasses", "StorageClass", KubernetesObject)
 PERSISTENT_VOLUMES = Resource("/api/v1", "persistentvolumes", "PersistentVolume", PersistentVolume)
 PERSISTENT_VOLUME_CLAIMS = Resource(
-    "/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim", PersistentVolumeClaim
+    "/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim", PersistentVolumeClaim, marked="content"
 )
 
 

@@ -16,11 +16,15 @@ import msgspec
 
 from pilothouse_server.config import objects
 from pilothouse_server.config.model import Config, Kind, Secret, Values
+from pilothouse_server.config.objects import ConfigObject
 from pilothouse_server.config.operations import secrets
 from pilothouse_server.encryption import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
+from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     OneByOne,
@@ -141,10 +145,12 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                     again_seconds=_KEY_AGAIN_SECONDS,
                 )
         wanted = objects.manifest(config, values)
+        if found is not None and await self._is_as_wanted(client, config, wanted, found):
+            return ConfigProgress(objects=marks.noted((self._resource, found)))
         try:
             applied = await client.apply(self._resource, wanted, force=True)
             if (patch := objects.without_added_keys(wanted, applied)) is not None:
-                await client.merge_patch(
+                applied = await client.merge_patch(
                     self._resource, config.kubernetes_namespace, config.kubernetes_name, patch
                 )
         except Refused as refusal:
@@ -161,7 +167,17 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                 condition=waiting("Replacing", "the immutable object differs and is made again"),
                 again_seconds=0.0,
             )
-        return ConfigProgress()
+        return ConfigProgress(objects=marks.noted((self._resource, applied)))
+
+    async def _is_as_wanted(
+        self, client: LeasedClient, config: Config, wanted: Manifest, found: ConfigObject
+    ) -> bool:
+        """Returns whether nothing new is asked for, and the object is there as it should be."""
+        if config.observed_generation < config.generation:
+            return False
+        if objects.without_added_keys(wanted, found) is not None:
+            return False
+        return await agreement.is_as_wanted(client, self._resource, wanted)
 
     async def _delete(self, client: LeasedClient, config: Config) -> ConfigProgress:
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)

@@ -15,12 +15,15 @@ Most containers are new when they are acted on, and many at once; those cost as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
+from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid
 from pilothouse_server.kubernetes.objects import (
@@ -29,11 +32,12 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     Deployment,
     KubernetesObject,
+    Resource,
     Service,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER
-from pilothouse_server.reconcile.apply import replicas
-from pilothouse_server.reconcile.apply.drift import Drift
+from pilothouse_server.reconcile.apply import agreement, replicas
+from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress
@@ -48,9 +52,13 @@ class Adoption(msgspec.Struct, frozen=True):
 
 
 class ContainerProgress(Progress, frozen=True):
-    """`deployment` as the cluster returned it last; `conditions` of what was applied, and of drift that was found."""
+    """`deployment` as the cluster returned it last; `conditions` of what was applied, and of drift that was found.
+
+    `went_back`: the cluster was put back to a state before the last apply.
+    """
 
     deployment: Deployment | None = None
+    went_back: bool = False
     conditions: tuple[Condition, ...] = ()
     adoption: Adoption | None = None
 
@@ -78,14 +86,20 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
         return None
     if deployment.metadata.deletion_timestamp is not None or deployment.spec.replicas != wanted:
         return None
-    for manifest in services:
-        await client.apply(SERVICES, manifest)
+    applied = [(SERVICES, await client.apply(SERVICES, manifest)) for manifest in services]
     conditions = (Condition(APPLIED, "True", "Applied"), Drift(container, settled=False).condition())
-    return ContainerProgress(deployment=deployment, conditions=conditions)
+    objects = marks.noted((DEPLOYMENTS, deployment), *applied)
+    return ContainerProgress(deployment=deployment, conditions=conditions, objects=objects)
 
 
-async def apply(client: LeasedClient, container: Container) -> ContainerProgress:
-    """Applies the container's objects. Raises ClusterError, among them Conflict `NameTaken`; LeaseLost."""
+async def apply(
+    client: LeasedClient, container: Container, noted: Mapping[str, str] = NOTHING
+) -> ContainerProgress:
+    """Applies the container's objects, unless nothing new is asked for and all of them are as they are wanted.
+
+    `noted`: the marks of its objects when it was applied last. Raises ClusterError, among them Conflict `NameTaken`;
+    LeaseLost.
+    """
     deployment = await client.find(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
     if deployment is not None:
         _check_ours(container, "Deployment", deployment)
@@ -96,25 +110,70 @@ async def apply(client: LeasedClient, container: Container) -> ContainerProgress
                 conditions=(waiting("Deleting", "the Deployment is being deleted"),),
                 again_seconds=AGAIN_SECONDS,
             )
-    drift = _drift(container, deployment)
-    await _apply_service_account(client, container)
-    await _apply_services(client, container, drift)
+    drift = _drift(container, deployment, noted)
+    went_back = deployment is not None and drift.is_older(
+        DEPLOYMENTS.kind, deployment.metadata.name, deployment.metadata.resource_version
+    )
+    account = await _apply_service_account(client, container)
+    unchanged = await _as_wanted(client, container, deployment, drift)
+    if unchanged is not None:
+        objects = {**(unchanged.objects or {}), **account}
+        return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects)
+    services = await _apply_services(client, container, drift)
     deployment, decided = await _apply_deployment(client, container, deployment, drift)
     adopted = await _adopt(client, container, drift, decided)
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     if decided.condition is not None:
         conditions.append(decided.condition)
-    return ContainerProgress(deployment=deployment, conditions=tuple(conditions), adoption=adopted)
+    objects = marks.noted((DEPLOYMENTS, deployment), *services) | account
+    return ContainerProgress(
+        deployment=deployment,
+        conditions=tuple(conditions),
+        adoption=adopted,
+        objects=objects,
+        went_back=went_back,
+    )
 
 
-def _drift(container: Container, deployment: Deployment | None) -> Drift:
+def _drift(container: Container, deployment: Deployment | None, noted: Mapping[str, str]) -> Drift:
     settled = container.observed_generation >= container.generation
     if container.imported and deployment is not None:
         if deployment.metadata.label(CONTAINER_UID) != container.uid:
             return Drift(container, policy="report", settled=True)
         # As imported: nobody has asked for anything since.
         settled = settled or container.generation == 1
-    return Drift(container, settled=settled)
+    return Drift(container, settled=settled, noted=noted)
+
+
+async def _as_wanted(
+    client: LeasedClient, container: Container, deployment: Deployment | None, drift: Drift
+) -> ContainerProgress | None:
+    """Returns that all is as it should be, found by reading; None where something is to be applied.
+
+    The marks are of what was seen before it was compared: what others change meanwhile is found by its mark.
+    """
+    if deployment is None or not drift.settled or deployment.metadata.label(CONTAINER_UID) != container.uid:
+        return None
+    spec = deployment.spec
+    if spec.paused != container.hold_rollout or spec.replicas != container.wanted_replicas:
+        return None
+    namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
+    services = [(SERVICES, each) for each in await client.list(SERVICES, namespace, selector)]
+    wanted = manifests.services(container)
+    if len(services) != len(wanted):
+        return None
+    for manifest in wanted:
+        if not await agreement.is_as_wanted(client, SERVICES, manifest):
+            return None
+    manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
+    if not await agreement.is_as_wanted(client, DEPLOYMENTS, manifest):
+        return None
+    conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
+    # An autoscaler may have gone.
+    if (scaled := (await replicas.decide(client, container, deployment, drift)).condition) is not None:
+        conditions.append(scaled)
+    objects = marks.noted((DEPLOYMENTS, deployment), *services)
+    return ContainerProgress(deployment=deployment, conditions=tuple(conditions), objects=objects)
 
 
 async def delete(
@@ -145,16 +204,18 @@ async def delete(
     return ContainerProgress(gone=True)
 
 
-async def _apply_service_account(client: LeasedClient, container: Container) -> None:
+async def _apply_service_account(client: LeasedClient, container: Container) -> dict[str, str]:
+    """Returns the one that is ours, as it is noted: of it only that it is there."""
     manifest = manifests.service_account(container)
     if manifest is None:
-        return
+        return {}
     found = await client.find(
         SERVICE_ACCOUNTS, container.kubernetes_namespace, container.spec.service_account
     )
     # One that is there already (`default`, or somebody's with rights of its own) is used as it is.
     if found is None:
-        await client.apply(SERVICE_ACCOUNTS, manifest)
+        found = await client.apply(SERVICE_ACCOUNTS, manifest)
+    return marks.noted((SERVICE_ACCOUNTS, found)) if found.metadata.label(MANAGED_BY) == MANAGER else {}
 
 
 async def _delete_service_account(client: LeasedClient, container: Container) -> None:
@@ -164,11 +225,15 @@ async def _delete_service_account(client: LeasedClient, container: Container) ->
         await client.delete(SERVICE_ACCOUNTS, container.kubernetes_namespace, name, uid=found.metadata.uid)
 
 
-async def _apply_services(client: LeasedClient, container: Container, drift: Drift) -> None:
+async def _apply_services(
+    client: LeasedClient, container: Container, drift: Drift
+) -> list[tuple[Resource[Service], Service]]:
+    """Returns those that there are now."""
     namespace = container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}
     wanted = manifests.services(container)
+    applied = []
     for manifest in wanted:
         name = manifest["metadata"]["name"]
         found = present.get(name) or await client.find(SERVICES, namespace, name)
@@ -180,11 +245,12 @@ async def _apply_services(client: LeasedClient, container: Container, drift: Dri
                     SERVICES, namespace, name, uid=found.metadata.uid, propagation="Background"
                 )
                 found = None
-        await drift.apply(client, SERVICES, manifest, present=found is not None)
+        applied.append((SERVICES, await drift.apply(client, SERVICES, manifest, present=found is not None)))
     names = {manifest["metadata"]["name"] for manifest in wanted}
     for name, service in present.items():
         if name not in names:
             await client.delete(SERVICES, namespace, name, uid=service.metadata.uid)
+    return applied
 
 
 async def _apply_deployment(

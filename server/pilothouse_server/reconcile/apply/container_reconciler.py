@@ -16,13 +16,14 @@ import msgspec
 
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.observation import observe, until_all_ready
-from pilothouse_server.containers.rollout import applied_rollout
+from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
+from pilothouse_server.reconcile.apply.drift import NOTHING
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     WAITING_FOR_NAMESPACE,
@@ -37,6 +38,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import LOST, Done, Result
 from pilothouse_server.reconcile.repository import (
     applied_containers,
+    applied_objects,
     config_status,
     container_status,
     namespace_status,
@@ -57,7 +59,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
 
     `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
     that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
-    database and by our monotonic one.
+    database and by our monotonic one. `noted`: the marks of its objects when it was applied last.
     """
 
     container: Container
@@ -67,6 +69,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     configuration_ready: bool = True
     untouched: bool = False
     namespace_refusal: Condition | None = None
+    noted: Mapping[str, str] = NOTHING
 
     @property
     def now(self) -> datetime:
@@ -96,6 +99,8 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             int(each.container.namespace_id) for each in found.values() if not each.namespace_applied
         }
         refusals = await namespace_status.refusals(transaction, not_ready)
+        before = [work.resource_id for work in works if work.lease_epoch > 1]
+        noted = await applied_objects.of_containers(transaction, before) if before else {}
         loaded = {}
         for work in works:
             if work.resource_id not in found:
@@ -114,6 +119,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 and container.observed_generation == 0
                 and not container.imported,
                 namespace_refusal=refusals.get(int(container.namespace_id)),
+                noted=noted.get(work.resource_id, NOTHING),
             )
         return loaded
 
@@ -135,7 +141,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,
             )
         made = await container_actions.make(client, container) if loaded.untouched else None
-        return made or await container_actions.apply(client, container)
+        return made or await container_actions.apply(client, container, loaded.noted)
 
     async def write_at_once(
         self,
@@ -156,7 +162,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             store,
             [
                 Applied(
-                    done.work, _after_success(done.loaded.container, done.loaded, progress, now), resync()
+                    done.work,
+                    _after_success(done.loaded.container, done.loaded, progress, now),
+                    resync(),
+                    progress.objects,
                 )
                 for done, progress in simple
             ],
@@ -251,7 +260,10 @@ def _applied_generation(progress: ContainerProgress) -> tuple[str, int] | None:
 def _after_success(
     container: Container, loaded: LoadedContainer, progress: ContainerProgress, now: datetime
 ) -> Change:
-    conditions = container.observed.conditions
+    before = container
+    if progress.went_back:
+        before = _with_conditions(container, forget_state(container.observed.conditions))
+    conditions = before.observed.conditions
     for condition in progress.conditions:
         conditions = set_condition(conditions, condition, now)
     subject = _with_conditions(container, conditions)
@@ -262,7 +274,7 @@ def _after_success(
     elif container.wanted_replicas == 0 and deployment.spec.replicas == 0 and deployment.status.replicas == 0:
         observed = _keep_stale(container, observe(subject, deployment, now=now).observed)
     if deployment is not None:
-        observed = _with_rollout(container, observed, deployment, now)
+        observed = _with_rollout(before, observed, deployment, now)
     generation = container.observed_generation
     if progress.again_seconds is None:
         generation = dealt_with(container, loaded.container.generation)

@@ -16,14 +16,14 @@ them it finds its objects again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from pilothouse_server.containers.model import Container, DriftPolicy
 from pilothouse_server.containers.observation import DRIFTED
-from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.kubernetes import field_paths, marks
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import Conflict, FieldConflict
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
@@ -33,6 +33,7 @@ from pilothouse_server.values.resources import Condition
 
 REPAIRED = "Repaired"
 ADOPTED = "Adopted"
+NOTHING: Final[Mapping[str, str]] = {}
 _PLATFORMS = re.compile(rf"\.(labels|annotations)\.{re.escape(DOMAIN)}/")
 # The API returns all conflicts at once, but others go on writing.
 ROUNDS = 3
@@ -53,13 +54,23 @@ class Difference(msgspec.Struct, frozen=True):
 class Drift:
     """What was found over all objects of a container.
 
-    `settled`: nothing new is asked for, so that whatever an apply would change was changed by others.
+    `settled`: nothing new is asked for, so that whatever an apply would change was changed by others. Unless an object
+    is older than the one that we applied last (`noted`, by kind and name): then the cluster was put back to a state of
+    ours that is wanted no more, and nobody decided upon it.
     """
 
-    def __init__(self, container: Container, *, policy: DriftPolicy | None = None, settled: bool) -> None:
+    def __init__(
+        self,
+        container: Container,
+        *,
+        policy: DriftPolicy | None = None,
+        settled: bool,
+        noted: Mapping[str, str] = NOTHING,
+    ) -> None:
         self.container = container
         self.policy = policy or container.drift_policy
         self.settled = settled
+        self._noted = noted
         self.kept: list[Difference] = []
         self.repaired: list[Difference] = []
         self.adopted: list[str] = []
@@ -111,10 +122,16 @@ class Drift:
             changed = [
                 path for path in field_paths.differing(ours, before, after) if not _PLATFORMS.search(path)
             ]
+            if self.is_older(manifest["kind"], metadata["name"], marks.version_of(before)):
+                changed = []
             manager = last_foreign_manager(before)
             self.kept += [Difference(manifest["kind"], metadata["name"], path, manager) for path in changed]
             ours = field_paths.without(ours, changed)
         return await client.apply(resource, ours, force=force)
+
+    def is_older(self, kind: str, name: str, version: str) -> bool:
+        """Returns whether a version of an object is older than the one that we applied last."""
+        return marks.older(version, self._noted.get(marks.key(kind, name), ""))
 
     async def _without_contested(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict, Refused
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
@@ -20,6 +21,7 @@ from pilothouse_server.namespaces.manifests import (
     taken_words,
 )
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
     dealt_with,
@@ -127,8 +129,15 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
             raise Refused(_lost(namespace), code=409, status_reason=LABEL_LOST)
         if not _is_ours(namespace, found) and not namespace.adopted:
             raise Conflict(taken_words(namespace), status_reason=NAME_TAKEN)
-    applied = await client.apply(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
-    return NamespaceProgress(phase=applied.status.phase or "Active")
+    wanted = namespace_manifest(namespace)
+    # What others wrote over ours in a namespace of ours is taken back; containers have a policy for that, this has not.
+    ours = found is not None and _is_ours(namespace, found)
+    settled = ours and namespace.observed_generation >= namespace.generation
+    applied = found
+    if applied is None or not settled or not await agreement.is_as_wanted(client, NAMESPACES, wanted):
+        applied = await client.apply(NAMESPACES, wanted, force=namespace.adopted or ours)
+    objects = marks.noted((NAMESPACES, applied))
+    return NamespaceProgress(phase=applied.status.phase or "Active", objects=objects)
 
 
 async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:

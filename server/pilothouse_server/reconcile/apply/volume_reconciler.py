@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
@@ -27,6 +28,7 @@ from pilothouse_server.kubernetes.errors import (
     Invalid,
     NotFound,
 )
+from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     OneByOne,
@@ -150,13 +152,18 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
             again_seconds=AGAIN_SECONDS,
         )
     if found is None and (loss := claims.lost(volume)) is not None:
-        return VolumeProgress(condition=loss)
+        return VolumeProgress(condition=loss, objects={})
     loaded.found = found
+    wanted = claims.claim(volume)
+    settled = found is not None and volume.observed_generation >= volume.generation
+    if settled and await agreement.is_as_wanted(client, PERSISTENT_VOLUME_CLAIMS, wanted):
+        assert found is not None
+        return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, found)))
     try:
-        await client.apply(PERSISTENT_VOLUME_CLAIMS, claims.claim(volume), force=True)
+        applied = await client.apply(PERSISTENT_VOLUME_CLAIMS, wanted, force=True)
     except Invalid as refusal:
         raise claims.in_one_line(refusal) from None
-    return VolumeProgress()
+    return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, applied)))
 
 
 async def _delete(client: LeasedClient, volume: Volume) -> VolumeProgress:

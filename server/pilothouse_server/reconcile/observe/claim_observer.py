@@ -74,6 +74,11 @@ class ClaimObserver(StatusObserver):
         """Returns the one of claims."""
         return (self._informer,)
 
+    @property
+    def compared(self) -> dict[str, Informer[Any]]:
+        """What is compared with what was applied, by kind."""
+        return {PERSISTENT_VOLUME_CLAIMS.kind: self._informer}
+
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
         """Returns the uids of all volumes on the cluster that are claims."""
         return await volume_status.of_cluster(transaction, self.cluster.name)

@@ -8,10 +8,18 @@ throughout: informers call it from their loops, the observer reads it between aw
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 
-from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Namespace, Pod, ReplicaSet
+from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENTS,
+    Deployment,
+    KubernetesObject,
+    Namespace,
+    Pod,
+    ReplicaSet,
+)
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.pod_observation import is_starting
 from pilothouse_server.reconcile.observe.schedule import Schedule
@@ -62,6 +70,7 @@ class ClusterView:
         self._clock = clock
         # Until when the ordinary steps of a container that starts are gathered.
         self._starting: dict[str, float] = {}
+        self._relabelled: set[str] = set()
         self.lost: set[str] = set()
         self.lost_namespaces: set[str] = set()
 
@@ -75,6 +84,10 @@ class ClusterView:
         if new is None:
             self.lost.add(uid)
         elif old is not None and old.metadata.generation != new.metadata.generation:
+            self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
+        elif old is not None and marks.changed(new.mark, old.mark):
+            # Its labels or annotations: no generation tells whose change that was.
+            self._relabelled.add(uid)
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     def replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
@@ -111,8 +124,19 @@ class ClusterView:
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def take_suspects(self) -> list[str]:
-        """Removes and returns the containers whose Deployment somebody else changed, as far as we know."""
-        return [uid for uid in self._suspects.take() if self._changed_by_others(uid)]
+        """Removes and returns the containers whose Deployment somebody else may have changed, as far as we know."""
+        taken = self._suspects.take()
+        found = [uid for uid in taken if uid in self._relabelled or self._changed_by_others(uid)]
+        self._relabelled.difference_update(taken)
+        return found
+
+    def is_as_noted(self, uid: str, noted: Mapping[str, str]) -> bool:
+        """Returns whether the Deployment of a container is as its last apply left it, whichever server that was."""
+        objects = self.containers.get(uid)
+        return objects is not None and all(
+            marks.same(each.mark, noted.get(marks.key(DEPLOYMENTS.kind, name), ""))
+            for name, each in objects.deployments.items()
+        )
 
     def take_lost(self) -> tuple[set[str], set[str]]:
         """Containers whose Deployment vanished, and names of namespaces that end or ended."""

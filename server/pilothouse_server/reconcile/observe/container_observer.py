@@ -43,7 +43,13 @@ from pilothouse_server.reconcile.observe.images import Images
 from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
-from pilothouse_server.reconcile.repository import container_status, images, namespace_status, work_queue
+from pilothouse_server.reconcile.repository import (
+    applied_objects,
+    container_status,
+    images,
+    namespace_status,
+    work_queue,
+)
 from pilothouse_server.reconcile.repository.container_status import ORDINARY_REASONS, Change
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import NamespaceId
@@ -118,6 +124,11 @@ class ContainerObserver(StatusObserver):
     def namespaces(self) -> dict[tuple[str, str], Namespace]:
         """Every Kubernetes namespace of ours; the first part of the key is empty."""
         return self._namespaces.objects
+
+    @property
+    def compared(self) -> dict[str, Informer[Any]]:
+        """What is compared with what was applied, by kind."""
+        return {DEPLOYMENTS.kind: self._deployments, NAMESPACES.kind: self._namespaces}
 
     def pod_owners(self) -> dict[str, PodOwner]:
         """uid of a pod -> the container it belongs to, of all pods that are there."""
@@ -256,12 +267,20 @@ class ContainerObserver(StatusObserver):
             ids = await container_status.of_cluster(transaction, self.cluster.name)
             await work_queue.requeue_containers(transaction, sorted(ids[uid] for uid in lost if uid in ids))
             await work_queue.requeue_containers(
-                transaction, sorted(ids[uid] for uid in suspects - lost if uid in ids)
+                transaction,
+                await self._changed(transaction, {ids[uid]: uid for uid in suspects if uid in ids}),
             )
             if ending:
                 ours = await namespace_status.by_kubernetes_name(transaction, self.cluster.name)
                 namespace_ids = sorted(ours[name].id for name in ending if name in ours)
                 await work_queue.requeue_namespaces(transaction, namespace_ids)
+
+    async def _changed(self, transaction: ReadTransaction, suspects: dict[int, str]) -> list[int]:
+        """Returns the ids of those whose Deployment is not as its last apply left it, in their order."""
+        noted = await applied_objects.of_containers(transaction, sorted(suspects))
+        return [
+            id_ for id_, uid in sorted(suspects.items()) if not self.view.is_as_noted(uid, noted.get(id_, {}))
+        ]
 
 
 def _lost(container: Container, objects: Objects | None) -> bool:

@@ -68,11 +68,20 @@ class DependentObserver(ClusterObserver):
         # uid of an owner -> when it is to be looked at; and when it was.
         self._schedule = Schedule(self._wake.set)
         self._looked: dict[str, float] = {}
+        self._informers: dict[str, Informer[Any]] = {
+            resource.kind: self.informer(resource, partial(self._changed, label), label)
+            for resource, label, _ in _WATCHED
+        }
+
+    @property
+    def compared(self) -> dict[str, Informer[Any]]:
+        """What is compared with what was applied, by kind."""
+        return self._informers
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Starts a watch of each kind, a look for what vanished unseen, and the loop that asks for repairs."""
         for resource, label, owner in _WATCHED:
-            informer: Informer[Any] = self.informer(resource, partial(self._changed, label), label)
+            informer = self._informers[resource.kind]
             name = f"{resource.kind} of {self.cluster.name}"
             group.create_task(informer.run(), name=f"inform {name}")
             group.create_task(self._look_for_missing(informer, label, owner), name=f"missing {name}")

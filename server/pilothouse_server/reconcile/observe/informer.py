@@ -3,8 +3,12 @@
     list (pages of one snapshot) -> watch from its version -> ... -> 410 -> list again
 
 A watch that ends or breaks is taken up from the last version seen, bookmarks included, so nothing is read twice and
-nothing is missed. Only `Expired` calls for a new list; what vanished meanwhile is then reported as removed. A failure
+nothing is missed. `Expired` calls for a new list; what vanished meanwhile is then reported as removed. A failure
 is passed to `on_failure` and tried again after a pause; what is known stays known.
+
+A cluster that was put back to an older state knows nothing of the last version, and its watch would be silent until it
+has caught up: so before a watch is taken up, the cluster is asked how far it is. One that was away for longer than a
+moment is listed anew, too: it may have gone back and caught up meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from typing import Generic
 
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
-from pilothouse_server.kubernetes.errors import ClusterError, Expired, Throttled
+from pilothouse_server.kubernetes.errors import ClusterError, Expired, Throttled, Unreachable
+from pilothouse_server.kubernetes.marks import older
 from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.queue.backoff import after_error
 
@@ -25,6 +30,10 @@ Key = tuple[str, str]
 # A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.
 SHORT_SECONDS = 1.0
 MOST_SECONDS = 5.0
+
+
+def _nothing() -> None:
+    """Nobody compares."""
 
 
 class Informer(Generic[T]):
@@ -48,17 +57,23 @@ class Informer(Generic[T]):
         self._on_failure = on_failure
         self.objects: dict[Key, T] = {}
         self.synced = asyncio.Event()
+        # Called after each list; whoever compares all there is with what should be does so then.
+        self.on_listed: Callable[[], None] = _nothing
         self._version = ""
+        # How often in a row the cluster did not answer.
+        self._unreachable = 0
 
     async def run(self) -> None:
         """Follows the cluster until cancelled."""
         failures = 0
         while True:
-            began = monotonic()
+            began, opened = monotonic(), None
             try:
-                if not self._version:
+                if not self._version or self._unreachable > 1 or await self._went_back():
                     await self._list()
+                opened = monotonic()
                 await self._watch()
+                self._unreachable = 0
                 failures = 0 if monotonic() - began >= SHORT_SECONDS else failures + 1
                 if failures > 1:
                     await asyncio.sleep(SHORT_SECONDS)
@@ -69,6 +84,7 @@ class Informer(Generic[T]):
                     await asyncio.sleep(SHORT_SECONDS)
             except ClusterError as error:
                 failures = failures + 1 if monotonic() - began < 2 * SHORT_SECONDS else 1
+                self._count_unreachable(error, opened)
                 self._on_failure(error)
                 pause = after_error(error, failures)
                 # A server that says when to come again is not asked earlier.
@@ -88,8 +104,21 @@ class Informer(Generic[T]):
                 await asyncio.sleep(0)
         for key in gone:
             self._remove(key)
-        self._version = version
+        self._version, self._unreachable = version, 0
         self.synced.set()
+        self.on_listed()
+
+    def _count_unreachable(self, error: ClusterError, opened: float | None) -> None:
+        if not isinstance(error, Unreachable):
+            self._unreachable = 0
+        elif opened is not None and monotonic() - opened >= 2 * SHORT_SECONDS:
+            self._unreachable = 1
+        else:
+            self._unreachable += 1
+
+    async def _went_back(self) -> bool:
+        newest = await self._client.newest_version(self._resource, self._namespace)
+        return older(newest, self._version)
 
     async def _watch(self) -> None:
         events = self._client.watch(

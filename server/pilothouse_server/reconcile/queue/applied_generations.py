@@ -12,7 +12,10 @@ KEPT = 50_000
 
 
 class AppliedGenerations:
-    """The newest generation of ours by the Deployment's uid; the oldest are forgotten first."""
+    """The last generation of ours by the Deployment's uid; the oldest are forgotten first.
+
+    The last, not the highest: on a cluster that was put back to an older state generations begin lower again.
+    """
 
     def __init__(self, kept: int = KEPT) -> None:
         self._generations: OrderedDict[str, int] = OrderedDict()
@@ -20,7 +23,7 @@ class AppliedGenerations:
 
     def record(self, uid: str, generation: int) -> None:
         """Records the generation that an apply of ours returned."""
-        self._generations[uid] = max(generation, self._generations.get(uid, 0))
+        self._generations[uid] = generation
         self._generations.move_to_end(uid)
         while len(self._generations) > self._kept:
             self._generations.popitem(last=False)

@@ -58,11 +58,11 @@ class LeasedClient:
         return await self._client.apply(resource, manifest, force=force)
 
     async def merge_patch(
-        self, resource: Resource[Any], namespace: str | None, name: str, patch: Manifest
-    ) -> None:
+        self, resource: Resource[T], namespace: str | None, name: str, patch: Manifest
+    ) -> T:
         """Sends a JSON merge patch of an object that must exist. Raises NotFound."""
         self.check()
-        await self._client.merge_patch(resource, namespace, name, patch)
+        return await self._client.merge_patch(resource, namespace, name, patch)
 
     async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
         """Sets the replicas through the scale subresource."""

@@ -23,10 +23,14 @@ Loaded = TypeVar("Loaded")
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far `act` came. `again_seconds`: the cluster is not done, look again then. `gone`: nothing of it is left."""
+    """How far `act` came. `again_seconds`: the cluster is not done, look again then. `gone`: nothing of it is left.
+
+    `objects`: the marks of all that it consists of on the cluster, as `act` left it; None where it is not done.
+    """
 
     again_seconds: float | None = None
     gone: bool = False
+    objects: Mapping[str, str] | None = None
 
 
 Acted = TypeVar("Acted", bound=Progress)

@@ -61,7 +61,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     # What a killed server had leased waits so long. Nobody waits longer than `act_seconds` for a cluster.
     lease_seconds: float = 4.0
     act_seconds: float = 45.0
-    resync_seconds: float = 3600.0
+    resync_seconds: float = 86400.0
 
 
 class Worker:
@@ -303,9 +303,8 @@ class Worker:
         work, outcome = done.work, done.outcome
         if isinstance(outcome, ClusterError):
             return _after(work, outcome)
-        if result.again_seconds is not None:
-            return Release(work, result.again_seconds)
-        return Release(work, self._resync_seconds())
+        seconds = self._resync_seconds() if result.again_seconds is None else result.again_seconds
+        return Release(work, seconds, objects=outcome.objects)
 
     def _resync_seconds(self) -> float:
         return backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds)

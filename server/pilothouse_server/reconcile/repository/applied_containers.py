@@ -7,14 +7,14 @@ locks. The rest is left to who can compute it anew from the rows as they are (`c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import uuid4
 
 import msgspec
 from sqlalchemy import text
 
-from pilothouse_server.reconcile.repository import container_status
+from pilothouse_server.reconcile.repository import applied_objects, container_status
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store import append
@@ -23,16 +23,21 @@ from pilothouse_server.store.unit_of_work import Store, described
 _WRITE = text(
     "SELECT * FROM write_applied(CAST(:ids AS bigint[]), CAST(:row_versions AS bigint[]), CAST(:owners AS text[]), "
     "CAST(:epochs AS bigint[]), CAST(:seconds AS double precision[]), CAST(CAST(:rows AS text) AS jsonb), "
-    "CAST(CAST(:history AS text) AS jsonb), CAST(CAST(:events AS text) AS jsonb), CAST(:messages AS bytea[]))"
+    "CAST(CAST(:history AS text) AS jsonb), CAST(CAST(:events AS text) AS jsonb), CAST(:messages AS bytea[]), "
+    "CAST(:objects AS text[]))"
 )
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """A container that was applied, as it was loaded, and what is to be written of it; looked at again in so long."""
+    """A container that was applied, as it was loaded, and what is to be written of it; looked at again in so long.
+
+    `objects`: what it consists of now, see `applied_objects`.
+    """
 
     work: Work
     change: Change
     due_in_seconds: float
+    objects: Mapping[str, str] | None
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -67,6 +72,7 @@ async def write(store: Store, applied: Sequence[Applied], now: datetime) -> Writ
                 "history": container_status.as_json(history),
                 "events": put["events"],
                 "messages": put["messages"],
+                "objects": [applied_objects.as_noted(each.objects) for each in applied],
             },
         )
     if significant:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import msgspec
 from sqlalchemy import text
 
+from pilothouse_server.reconcile.repository.applied_objects import as_noted
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.unit_of_work import Transaction
 
@@ -38,12 +39,16 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """The end of a lease: the row is due again in `due_in_seconds`, after so many failed `attempts`."""
+    """The end of a lease: the row is due again in `due_in_seconds`, after so many failed `attempts`.
+
+    `objects`: what was applied, by kind and name, see `applied_objects`; None leaves what is noted.
+    """
 
     work: Work
     due_in_seconds: float
     attempts: int = 0
     error: str = ""
+    objects: Mapping[str, str] | None = None
 
 
 # The last row tells when more is due, as far as it is known; a lease that ends is such a time, too.
@@ -81,10 +86,12 @@ UPDATE reconcile_work AS work
 SET due_at = LEAST(CASE WHEN work.due_at < work.leased_until THEN work.due_at END,
                    clock_timestamp() + make_interval(secs => done.seconds)),
     lease_owner = NULL, leased_until = NULL, last_error = done.error, updated_at = clock_timestamp(),
-    attempts = CASE WHEN work.due_at < work.leased_until THEN 0 ELSE done.attempts END
+    attempts = CASE WHEN work.due_at < work.leased_until THEN 0 ELSE done.attempts END,
+    applied_objects = COALESCE(CAST(done.objects AS jsonb), work.applied_objects)
 FROM unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), CAST(:owners AS text[]),
-            CAST(:seconds AS double precision[]), CAST(:attempts AS integer[]), CAST(:errors AS text[]))
-  AS done (resource_type, resource_id, lease_epoch, lease_owner, seconds, attempts, error)
+            CAST(:seconds AS double precision[]), CAST(:attempts AS integer[]), CAST(:errors AS text[]),
+            CAST(:objects AS text[]))
+  AS done (resource_type, resource_id, lease_epoch, lease_owner, seconds, attempts, error, objects)
 WHERE work.resource_type = done.resource_type AND work.resource_id = done.resource_id
   AND work.lease_epoch = done.lease_epoch AND work.lease_owner = done.lease_owner
 """)
@@ -173,6 +180,7 @@ async def release(transaction: Transaction, releases: Sequence[Release]) -> None
         "seconds": [release.due_in_seconds for release in releases],
         "attempts": [release.attempts for release in releases],
         "errors": [release.error or None for release in releases],
+        "objects": [as_noted(release.objects) for release in releases],
     }
     await transaction.connection.execute(_RELEASE, parameters)
 

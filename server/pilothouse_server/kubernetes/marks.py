@@ -1,0 +1,101 @@
+"""Marks: what an object was, in a few characters, so that a later look tells whether anything of it has changed.
+
+A mark is the version that was seen, a dot, and a digest of what somebody may want of the object: its uid, labels,
+annotations and `spec`. Status and managed fields are no part of it, nor annotations that controllers of the cluster
+write by themselves. The digest is taken from the API server's own bytes, which are the same in an answer, a list and a
+watch. A server of another release may write them otherwise: then the marks differ, and who compares looks closer.
+
+Of config maps and secrets, lists show the metadata alone, and values of secrets must not be kept in any form: their
+digest is of uid and version. Nobody but who writes them moves that version, for they have no status.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, cast
+
+import msgspec
+
+from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource, T
+from pilothouse_server.kubernetes.transport import decode
+
+_DIGEST_BYTES = 15
+# Written by the controllers of Deployments and claims, whoever applied the object.
+_BY_CONTROLLERS = (
+    "deployment.kubernetes.io/",
+    "pv.kubernetes.io/",
+    "volume.kubernetes.io/",
+    "volume.beta.kubernetes.io/",
+)
+
+
+class _Metadata(msgspec.Struct, rename="camel", gc=False):
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Content(msgspec.Struct, gc=False):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    spec: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
+    """Returns an object with its mark, where the resource has marks. Raises Unreachable where it is none."""
+    found = decode(body, resource.type)
+    if resource.marked:
+        msgspec.structs.force_setattr(found, "mark", _mark(body, resource))
+    return found
+
+
+def same(mark: str, noted: str) -> bool:
+    """Returns whether nothing of an object has changed between two marks."""
+    return bool(mark) and mark.partition(".")[2] == noted.partition(".")[2]
+
+
+def changed(mark: str, before: str) -> bool:
+    """Returns whether something of an object has changed; no where it has no marks."""
+    return bool(mark) and not same(mark, before)
+
+
+def older(version: str, noted: str) -> bool:
+    """Returns whether a version that is there now is older than one noted before: the cluster went back.
+
+    Versions are numbers that grow, by what Kubernetes promises since 1.35 and has always done; others say nothing.
+    """
+    before = noted.partition(".")[0]
+    return version.isdecimal() and before.isdecimal() and int(version) < int(before)
+
+
+def noted(*found: tuple[Resource[Any], KubernetesObject]) -> dict[str, str]:
+    """Returns the marks of objects by kind and name, as they are noted."""
+    return {key(resource.kind, each.metadata.name): each.mark for resource, each in found}
+
+
+def key(kind: str, name: str) -> str:
+    """Returns what an object is called among those of one resource: `Deployment/web`."""
+    return f"{kind}/{name}"
+
+
+def version_of(manifest: Manifest) -> str:
+    """Returns the version of an object that was read whole."""
+    return cast("str", manifest.get("metadata", {}).get("resourceVersion", ""))
+
+
+def _mark(body: bytes | msgspec.Raw, resource: Resource[T]) -> str:
+    content = decode(body, _Content)
+    metadata = content.metadata
+    digest = blake2b(metadata.uid.encode(), digest_size=_DIGEST_BYTES)
+    if resource.marked == "version":
+        digest.update(metadata.resource_version.encode())
+    else:
+        annotations = {
+            name: value
+            for name, value in (metadata.annotations or {}).items()
+            if not name.startswith(_BY_CONTROLLERS)
+        }
+        said = (sorted((metadata.labels or {}).items()), sorted(annotations.items()))
+        digest.update(msgspec.json.encode(said))
+        digest.update(bytes(content.spec))
+    return f"{metadata.resource_version}.{digest.hexdigest()}"

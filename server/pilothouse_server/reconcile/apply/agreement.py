@@ -1,0 +1,110 @@
+"""Whether an object on the cluster is as it is wanted, found by reading: an apply of the manifest would change nothing.
+
+Two things must hold. All that the manifest says is so. And we own nothing beside it: fields of an earlier apply that
+are wanted no more, which stand there again when a cluster was put back to an older state.
+
+Where the API writes a value otherwise than it was sent the answer is no. Then it is applied, which does no harm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.objects import Manifest, Resource
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+
+_NAMED = ("apiVersion", "kind")
+
+
+async def is_as_wanted(client: LeasedClient, resource: Resource[Any], manifest: Manifest) -> bool:
+    """Returns whether the object is there and agrees with its manifest. Raises ClusterError."""
+    metadata = manifest["metadata"]
+    try:
+        live = await client.read(resource, metadata.get("namespace"), metadata["name"])
+    except NotFound:
+        return False
+    return agrees(manifest, live)
+
+
+def agrees(manifest: Manifest, live: Manifest) -> bool:
+    """Returns whether all that the manifest says is so, and nothing else is ours."""
+    owned = _owned(live)
+    if owned is None:
+        return False
+    said = {name: value for name, value in manifest.items() if name not in _NAMED}
+    differing = field_paths.differing(said, said, live)
+    if any(not _is_left_out(path, said, live, owned) for path in differing):
+        return False
+    return not _is_more(owned, said)
+
+
+def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> bool:
+    """Returns whether a field is missing only because the API leaves out what is false or empty.
+
+    It is ours then all the same: who takes a field away takes it from its owners, too.
+    """
+    steps = field_paths.find(said, path)
+    if steps is None or field_paths.find(live, path) is not None:
+        return False
+    value: Any = said
+    for step in steps:
+        value = value[step]
+        below = _step(owned, step, value)
+        if below is None:
+            return False
+        owned = below
+    return value in (False, "")
+
+
+def _step(owned: Manifest, step: field_paths.Step, value: Any) -> Manifest | None:
+    """Returns what is owned below a field, or below an item of a list that has this value."""
+    if isinstance(step, str):
+        return owned.get(f"f:{step}")
+    keyed = (key for key in owned if key.startswith("k:"))
+    return next((owned[key] for key in keyed if _has(value, msgspec.json.decode(key[2:]))), None)
+
+
+def _owned(live: Manifest) -> Manifest | None:
+    """Returns what our applies own of an object, as the API writes it; None where that is nothing."""
+    for entry in live["metadata"].get("managedFields") or ():
+        ours = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        if ours and not entry.get("subresource"):
+            return dict(entry.get("fieldsV1") or {})
+    return None
+
+
+def _is_more(owned: Manifest, said: Any) -> bool:
+    """Returns whether fields are owned that are not said."""
+    for step, below in owned.items():
+        if step == ".":
+            continue
+        found, value = _below(step, said)
+        if not found or (below and _is_more(below, value)):
+            return True
+    return False
+
+
+def _below(step: str, said: Any) -> tuple[bool, Any]:
+    """Follows one step (a field, an item by its keys, a value of a set); whether it is said, and what."""
+    kind, _, name = step.partition(":")
+    if kind == "f":
+        return (True, said[name]) if isinstance(said, dict) and name in said else (False, None)
+    if not isinstance(said, list):
+        return False, None
+    wanted = msgspec.json.decode(name)
+    if kind == "v":
+        return wanted in said, None
+    found = next((item for item in said if _has(item, wanted)), None)
+    return found is not None, found
+
+
+def _has(item: Any, keys: Manifest) -> bool:
+    """Returns whether it is the item of these keys, of which only a port's protocol has a default."""
+    return isinstance(item, dict) and all(
+        item.get(key, "TCP" if key == "protocol" else None) == value for key, value in keys.items()
+    )

@@ -1,0 +1,199 @@
+"""Compares once, after each list, what is on a cluster with what was applied there last.
+
+Watches tell what changes while somebody watches. What changed before (all servers were stopped, the lease changed
+hands, a watch had to begin anew, the cluster was put back to an older state) shows in no event: the list holds it as if
+it had always been so. So whenever a kind was listed, each resource that has objects of that kind is compared with the
+marks that its last apply left (`applied_objects`), by what the informers hold: the cluster is not asked again, and
+nothing is applied, written or told of what agrees. What differs, is missing, is there beside it, or was never noted is
+left to the worker, which reads it whole and applies what it must, as the policy of the container says.
+
+Rows are taken by the page, and the next page once the worker is through with what the last one gave it, so that neither
+memory nor the queue grows with the cluster, and users' work is not kept waiting.
+
+That a resource is looked at now and then although nothing happened is the worker's: `WorkerSettings.resync_seconds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.event_loop import cooperatively
+from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes.client import object_key
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import SERVICE_ACCOUNTS
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_SELECTOR
+from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
+from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.repository import applied_objects
+from pilothouse_server.reconcile.repository.applied_objects import Applied, Key
+
+log = structlog.get_logger(__name__)
+
+_DEPLOYMENT, _SERVICE, _NAMESPACE = "Deployment", "Service", "Namespace"
+# Which resources have objects of a kind.
+_TYPES: Mapping[str, str] = {
+    _DEPLOYMENT: "container",
+    _SERVICE: "container",
+    "ConfigMap": "config_map",
+    "Secret": "secret",
+    "PersistentVolumeClaim": "volume",
+    _NAMESPACE: "namespace",
+}
+_DATABASE_SECONDS = 1.0
+_POLL_SECONDS = 0.1
+
+
+class ComparisonSettings(msgspec.Struct, frozen=True):
+    """`gather_seconds`: how long lists are waited for before their kinds are compared together.
+
+    `rows`: how many resources are compared in one step. `step_seconds`: how long a step waits at most for the worker to
+    take what the step before gave it.
+    """
+
+    gather_seconds: float = 0.2
+    rows: int = 500
+    step_seconds: float = 10.0
+
+
+class _There(msgspec.Struct, frozen=True):
+    """What is compared with: the kinds that were listed; how many Services a container has; our service accounts."""
+
+    kinds: frozenset[str]
+    services: Counter[str] | None
+    accounts: set[tuple[str, str]] | None
+
+
+class Comparison(ClusterObserver):
+    """The comparison of one cluster under one lease, by the informers of others. `run` until cancelled."""
+
+    subject = "comparison"
+
+    def __init__(
+        self,
+        cluster: LeasedCluster,
+        informers: Mapping[str, Informer[Any]],
+        settings: ComparisonSettings = ComparisonSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        super().__init__(cluster)
+        self._informers = informers
+        self._settings = settings
+        # Kinds that were listed since they were compared last.
+        self._listed: set[str] = set()
+        for kind, informer in informers.items():
+            informer.on_listed = partial(self._note_listed, kind)
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts the loop that compares."""
+        group.create_task(self._compare_loop(), name=self.task_name("compare"))
+
+    def _note_listed(self, kind: str) -> None:
+        self._listed.add(kind)
+        self._wake.set()
+
+    async def _compare_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(self._settings.gather_seconds)
+            self._wake.clear()
+            kinds, self._listed = self._listed, set()
+            try:
+                await self._compare(kinds)
+            except PilothouseError as error:
+                log.info("comparison interrupted", cluster=self.cluster.name, reason=error.reason)
+                self._listed |= kinds
+                self._wake.set()
+                await asyncio.sleep(_DATABASE_SECONDS)
+
+    async def _compare(self, kinds: Collection[str]) -> None:
+        """Compares all that has objects of these kinds. Raises LeaseLost, PilothouseError."""
+        types = {_TYPES[kind] for kind in kinds}
+        there = _There(
+            frozenset(kinds),
+            await self._services() if _SERVICE in kinds else None,
+            await self._accounts() if _DEPLOYMENT in kinds else None,
+        )
+        compared, differing = 0, 0
+        after = applied_objects.FIRST
+        while True:
+            async with self.cluster.store.system_read() as transaction:
+                rows = await applied_objects.page(
+                    transaction, self.cluster.name, types, after, rows=self._settings.rows
+                )
+            if not rows:
+                break
+            after = rows[-1].key
+            found = [row.key async for row in cooperatively(rows) if self._differs(row, there)]
+            compared, differing = compared + len(rows), differing + len(found)
+            if found:
+                await self._ask_for_looks(found)
+        log.info(
+            "compared",
+            cluster=self.cluster.name,
+            kinds=sorted(kinds),
+            resources=compared,
+            differing=differing,
+        )
+
+    async def _services(self) -> Counter[str]:
+        """Returns how many Services each container has."""
+        found: Counter[str] = Counter()
+        async for service in cooperatively(list(self._informers[_SERVICE].objects.values())):
+            if (uid := labelled_uid(service, CONTAINER_UID)) is not None:
+                found[uid] += 1
+        return found
+
+    async def _accounts(self) -> set[tuple[str, str]] | None:
+        """Returns namespace and name of our service accounts, which nobody watches; None where we may not see them."""
+        try:
+            listed = await self.cluster.client.list(SERVICE_ACCOUNTS, label_selector=MANAGED_SELECTOR)
+        except ClusterError as error:
+            self.watch_failed(error)
+            return None
+        return {object_key(each) for each in listed.items}
+
+    def _differs(self, row: Applied, there: _There) -> bool:
+        """Returns whether a resource is not what it was, or nobody knows what it was."""
+        if row.objects is None:
+            return True
+        services = 0
+        for name, mark in row.objects.items():
+            kind, _, object_name = name.partition("/")
+            services += kind == _SERVICE
+            namespace = "" if kind == _NAMESPACE else row.kubernetes_namespace
+            if not self._is_there(kind, (namespace, object_name), mark, there):
+                return True
+        return (
+            bool(row.container_uid)
+            and there.services is not None
+            and there.services[row.container_uid] > services
+        )
+
+    def _is_there(self, kind: str, where: tuple[str, str], mark: str, there: _There) -> bool:
+        if kind == SERVICE_ACCOUNTS.kind:
+            return there.accounts is None or where in there.accounts
+        if kind not in there.kinds:
+            return True
+        found = self._informers[kind].objects.get(where)
+        return found is not None and marks.same(found.mark, mark)
+
+    async def _ask_for_looks(self, resources: Collection[Key]) -> None:
+        async with self.cluster.transaction() as transaction:
+            await applied_objects.requeue(transaction, resources)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._settings.step_seconds
+        while loop.time() < ends:
+            async with self.cluster.store.system_read() as transaction:
+                most = self._settings.rows
+                if await applied_objects.waiting(transaction, self.cluster.name, most) < most // 2:
+                    return
+            await asyncio.sleep(_POLL_SECONDS)

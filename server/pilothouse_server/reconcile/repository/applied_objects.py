@@ -1,0 +1,107 @@
+"""What each resource consisted of on its cluster when it was applied last: marks by kind and name (`kubernetes.marks`).
+
+They stand in the resource's work row, which lives as long as it does, and are written with the end of the lease under
+which they were applied. A server of a release before leaves none; what it applied is compared on its content, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+from sqlalchemy import text
+
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+Key = tuple[str, int]
+# Before all others.
+FIRST: Key = ("", 0)
+_decode = msgspec.json.Decoder(dict[str, str]).decode
+
+# What is due is looked at anyway, and what failed by its own time.
+_PAGE = text("""
+SELECT w.resource_type, w.resource_id, n.kubernetes_name, c.uid::text AS container_uid,
+    w.applied_objects::text AS applied_objects
+FROM reconcile_work AS w
+JOIN namespaces AS n ON n.id = w.namespace_id
+LEFT JOIN containers AS c ON w.resource_type = 'container' AND c.id = w.resource_id
+WHERE w.cluster_name = :cluster_name AND w.resource_type = ANY(CAST(:types AS text[]))
+  AND (w.resource_type, w.resource_id) > (:after_type, :after_id)
+  AND w.attempts = 0 AND w.due_at > clock_timestamp()
+ORDER BY w.resource_type, w.resource_id LIMIT :rows
+""")
+
+# In the order in which workers lock them.
+_REQUEUE = text("""
+WITH chosen AS (
+    SELECT w.resource_type, w.resource_id FROM reconcile_work AS w
+    JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[])) AS asked (resource_type, resource_id)
+      USING (resource_type, resource_id)
+    ORDER BY w.resource_type, w.resource_id FOR UPDATE OF w)
+UPDATE reconcile_work AS w
+SET due_at = CASE WHEN w.attempts > 0 THEN w.due_at ELSE LEAST(w.due_at, clock_timestamp()) END
+FROM chosen WHERE w.resource_type = chosen.resource_type AND w.resource_id = chosen.resource_id
+""")
+
+_WAITING = text("""
+SELECT count(*) AS waiting FROM (
+    SELECT 1 FROM reconcile_work
+    WHERE cluster_name = :cluster_name AND due_at <= clock_timestamp() LIMIT :most) AS due
+""")
+
+_OF_CONTAINERS = text("""
+SELECT resource_id, applied_objects::text AS applied_objects FROM reconcile_work
+WHERE resource_type = 'container' AND resource_id = ANY(CAST(:ids AS bigint[])) AND applied_objects IS NOT NULL
+""")
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A resource and what it consisted of when it was applied; `objects` None where nobody noted it."""
+
+    key: Key
+    kubernetes_namespace: str
+    container_uid: str
+    objects: dict[str, str] | None
+
+
+def as_noted(objects: Mapping[str, str] | None) -> str | None:
+    """Returns what is kept of marks by kind and name; None leaves what is noted."""
+    return None if objects is None else msgspec.json.encode(objects).decode()
+
+
+async def page(
+    transaction: ReadTransaction, cluster_name: str, types: Collection[str], after: Key, *, rows: int
+) -> list[Applied]:
+    """Returns up to `rows` resources of a cluster after one, in the order of their keys.
+
+    Those whose work is due, is in hand and was asked for again, or failed, are left out: they are looked at anyway.
+    """
+    keys: dict[str, object] = {"cluster_name": cluster_name, "types": sorted(types), "rows": rows}
+    keys |= {"after_type": after[0], "after_id": after[1]}
+    return [
+        Applied(
+            (row.resource_type, row.resource_id),
+            row.kubernetes_name,
+            row.container_uid or "",
+            None if row.applied_objects is None else _decode(row.applied_objects),
+        )
+        for row in await transaction.connection.execute(_PAGE, keys)
+    ]
+
+
+async def of_containers(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, dict[str, str]]:
+    """Returns what containers consisted of, by id, of those where it is noted."""
+    rows = await transaction.connection.execute(_OF_CONTAINERS, {"ids": list(ids)})
+    return {row.resource_id: _decode(row.applied_objects) for row in rows}
+
+
+async def requeue(transaction: Transaction, resources: Collection[Key]) -> None:
+    """Has resources of any type reconciled, without shortening a backoff."""
+    keys = {"types": [type_ for type_, _ in resources], "ids": [id_ for _, id_ in resources]}
+    await transaction.connection.execute(_REQUEUE, keys)
+
+
+async def waiting(transaction: ReadTransaction, cluster_name: str, most: int) -> int:
+    """Returns how much work of a cluster is due, counted up to `most`."""
+    rows = await transaction.connection.execute(_WAITING, {"cluster_name": cluster_name, "most": most})
+    return int(rows.one().waiting)

@@ -1,0 +1,93 @@
+"""Marks of objects: what changes one, and what does not."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes.objects import (
+    CONFIG_MAP_METADATA,
+    DEPLOYMENTS,
+    PODS,
+    KubernetesObject,
+    Resource,
+)
+
+OBJECT: dict[str, Any] = {
+    "metadata": {
+        "name": "web",
+        "uid": "u",
+        "resourceVersion": "7",
+        "labels": {"a": "1", "b": "2"},
+        "annotations": {"note": "x", "deployment.kubernetes.io/revision": "1"},
+        "managedFields": [{"manager": "pilothouse"}],
+    },
+    "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "main", "image": "nginx"}]}}},
+    "status": {"replicas": 1},
+}
+
+
+def mark(changes: dict[str, Any], resource: Resource[Any] = DEPLOYMENTS) -> str:
+    """The mark of the object with these values, by dotted path."""
+    changed = deepcopy(OBJECT)
+    for path, value in changes.items():
+        *steps, last = path.split("/", 2)
+        part = changed
+        for step in steps:
+            part = part[step]
+        part[last] = value
+    found: KubernetesObject = marks.read(msgspec.json.encode(changed), resource)
+    return found.mark
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status/replicas": 3, "metadata/resourceVersion": "8"},
+        {"metadata/managedFields": []},
+        {"metadata/annotations/deployment.kubernetes.io/revision": "2"},
+        {"metadata/labels": {"b": "2", "a": "1"}},
+    ],
+)
+def test_what_nobody_wants_of_it_leaves_a_mark_the_same(changes: dict[str, Any]) -> None:
+    assert marks.same(mark(changes), mark({}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metadata/labels/a": "2"},
+        {"metadata/annotations/note": "y"},
+        {"metadata/uid": "v"},
+        {"spec/replicas": 2},
+        {"spec/template": {}},
+    ],
+)
+def test_what_is_wanted_of_it_changes_a_mark(changes: dict[str, Any]) -> None:
+    assert marks.changed(mark(changes), mark({}))
+
+
+def test_of_config_maps_the_version_counts() -> None:
+    assert marks.changed(
+        mark({"metadata/resourceVersion": "8"}, CONFIG_MAP_METADATA), mark({}, CONFIG_MAP_METADATA)
+    )
+    assert marks.same(mark({"status/replicas": 2}, CONFIG_MAP_METADATA), mark({}, CONFIG_MAP_METADATA))
+
+
+def test_what_has_no_marks_is_never_said_to_agree_nor_to_have_changed() -> None:
+    assert mark({}, PODS) == ""
+    assert not marks.same("", "")
+    assert not marks.changed("", "")
+
+
+def test_an_older_version_is_told_from_a_newer_one_and_from_none() -> None:
+    noted = mark({})
+    assert marks.older("6", noted)
+    assert not marks.older("7", noted)
+    assert not marks.older("10", noted)
+    assert not marks.older("6", "")
+    assert not marks.older("opaque", noted)

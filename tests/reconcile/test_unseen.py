@@ -1,0 +1,245 @@
+"""Changes on a cluster that nobody saw: found at the next start, hand-over or list, and met as each policy says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_server.reconcile.observe.comparison import Comparison
+from pilothouse_simulator import SimulatedCluster
+from tests.conftest import Database
+from tests.harness import Server, running_server
+from tests.reconcile.unseen import (
+    POLICIES,
+    Others,
+    agreeing,
+    core,
+    deployment,
+    differences,
+    drifted,
+    furnish,
+    kept_cluster,
+    rows,
+    service,
+    shown,
+    wanted,
+    written,
+)
+from tests.waiting import poll_until
+
+EVIL = "evil:666"
+_GONE = {"name": "B", "$patch": "delete"}
+
+
+async def image(others: Others, name: str) -> str:
+    found = await others.get(deployment(name))
+    return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+async def meddle(others: Others) -> None:
+    """Changes or takes away something of every kind, but nothing of `calm`."""
+    for name in POLICIES:
+        await others.image(name)
+        without = {"spec": {"template": {"spec": {"containers": [{"name": "main", "env": [_GONE]}]}}}}
+        await others.patch(deployment(name), without)
+    # No change of the spec: the generation stays.
+    await others.merge(deployment("labelled"), {"metadata": {"labels": {"team": None}}})
+    await others.delete(deployment("deleted"))
+    await others.merge(service("labelled"), {"spec": {"selector": {"app": "theirs"}}})
+    await others.delete(service("deleted"))
+    await others.delete(core("serviceaccounts", "robot"))
+    await others.merge(core("configmaps", "settings"), {"data": {"mode": "slow", "more": "x"}})
+    await others.merge(core("secrets", "keys"), {"data": {"key": "bm90aGluZw=="}})
+    await others.merge(core("persistentvolumeclaims", "data"), {"metadata": {"labels": {"team": "b"}}})
+    await others.merge("/api/v1/namespaces/shop", {"metadata": {"labels": {"team": "b"}}})
+    await others.delete("/api/v1/namespaces/idle")
+
+
+async def met(server: Server, others: Others) -> None:
+    """Checks that each policy was kept to."""
+    assert await image(others, "repaired") == "nginx:1.27"
+    assert drifted(await shown(server, "repaired")) == "Repaired"
+    assert await image(others, "reported") == EVIL
+    reported = await shown(server, "reported")
+    assert (reported.image, drifted(reported)) == ("nginx:1.27", "FieldManagerConflict")
+    adopted = await shown(server, "adopted")
+    assert (adopted.image, await image(others, "adopted")) == (EVIL, EVIL)
+    assert [each.name for each in adopted.env] == ["A"]
+    assert drifted(await shown(server, "calm")) == "InSync"
+
+
+async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
+    database: Database, tmp_path: Path
+) -> None:
+    async with SimulatedCluster(speed=10.0) as cluster:
+        others = Others(cluster)
+        async with running_server(database, tmp_path, cluster=cluster) as server:
+            await furnish(server, *POLICIES, "calm", "labelled", "deleted")
+        await meddle(others)
+        with written(cluster) as writes:
+            async with running_server(database, tmp_path, cluster=cluster) as server:
+                before = await rows(server)
+                assert await differences(server)
+                await agreeing(server)
+                await met(server, others)
+                # What agrees is left alone: not applied, not even to see what would come of it, and not written.
+                assert writes
+                assert not [each for each in writes if "calm" in each]
+                after = await rows(server)
+                assert after["container calm"] == before["container calm"]
+
+
+async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_path: Path) -> None:
+    """Neither where the marks agree, nor where a server of the release before left none."""
+    async with SimulatedCluster(speed=10.0) as cluster:
+        async with running_server(database, tmp_path, cluster=cluster) as server:
+            await furnish(server, *POLICIES)
+        for forget in (False, True):
+            if forget:
+                async with database.owner() as sql:
+                    await sql.execute("UPDATE reconcile_work SET applied_objects = NULL")
+            async with running_server(database, tmp_path, cluster=cluster) as server:
+                with written(cluster) as writes:
+                    before = await rows(server)
+                    await compared(server)
+                    await agreeing(server)
+                    assert await rows(server) == before
+                assert writes == []
+
+
+async def compared(server: Server) -> None:
+    """Returns when all is noted and nothing is due, after the first lists were compared."""
+
+    async def left() -> bool:
+        async with server.database.system() as sql:
+            return bool(
+                await sql.fetchval(
+                    "SELECT count(*) FROM reconcile_work WHERE applied_objects IS NULL OR leased_until IS NOT NULL "
+                    "OR due_at <= clock_timestamp() + interval '60 seconds'"
+                )
+            )
+
+    await poll_until(left, lambda found: not found, what="everything noted")
+
+
+@pytest.mark.parametrize("compares", [True, False])
+async def test_a_hand_over_finds_what_nobody_saw(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compares: bool
+) -> None:
+    """And the control: where lists are not compared what others did stays, and the checks here notice."""
+    compare = Comparison._compare
+    passes: list[Collection[str]] = []
+
+    async def watched(self: Comparison, kinds: Collection[str]) -> None:
+        if compares:
+            await compare(self, kinds)
+        passes.append(kinds)
+
+    monkeypatch.setattr(Comparison, "_compare", watched)
+    async with (
+        SimulatedCluster(speed=10.0) as cluster,
+        running_server(database, tmp_path, cluster=cluster) as server,
+        running_server(database, tmp_path, cluster=cluster),
+    ):
+        others = Others(cluster)
+        await furnish(server, *POLICIES, "calm", "labelled", "deleted")
+        async with database.system() as sql:
+            await sql.execute(
+                "UPDATE leases SET owner = 'nobody', epoch = epoch + 1, expires_at = now() + interval '1 hour' "
+                "WHERE name = 'observe/local'"
+            )
+            await poll_until(lambda: watches(cluster), lambda count: count == 0, what="nobody watching")
+            await meddle(others)
+            passes.clear()
+            await sql.execute(
+                "UPDATE leases SET owner = NULL, expires_at = now() WHERE name = 'observe/local'"
+            )
+        if compares:
+            await agreeing(server)
+            await met(server, others)
+            # While somebody watches, too; no generation tells of it.
+            await others.merge(deployment("labelled"), {"metadata": {"labels": {"team": None}}})
+            await agreeing(server)
+            return
+
+        async def lists_are_over() -> bool:
+            return {kind for each in passes for kind in each} >= {"Deployment", "Service", "ConfigMap"}
+
+        await poll_until(lists_are_over, bool, what="everything listed")
+        await compared(server)
+        assert any("Deployment/shop/repaired" in each for each in await differences(server))
+        assert await image(others, "repaired") == EVIL
+
+
+async def watches(cluster: SimulatedCluster) -> int:
+    return len(cluster._context.streams)
+
+
+async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp_path: Path) -> None:
+    """Put back while no server runs, and again while one does: what was applied since is applied again."""
+    state, copy = tmp_path / "cluster", tmp_path / "copy"
+    async with kept_cluster(state) as cluster:
+        async with running_server(database, tmp_path, cluster=cluster) as server:
+            await furnish(server, *POLICIES, "calm")
+        port = cluster.api_server.port
+    shutil.copy(state, copy)
+    async with (
+        kept_cluster(state, port=port) as cluster,
+        running_server(database, tmp_path, cluster=cluster) as server,
+    ):
+        await change(server, "nginx:1.28")
+    shutil.copy(copy, state)
+    async with kept_cluster(state, port=port) as cluster:
+        others = Others(cluster)
+        async with running_server(database, tmp_path, cluster=cluster) as server:
+            assert await differences(server)
+            await agreeing(server)
+            await as_in_the_database(server, others, "nginx:1.28")
+            await change(server, "nginx:1.29")
+            await cluster.stop()
+            shutil.copy(copy, state)
+            async with kept_cluster(state, port=port) as older:
+                server.cluster = older
+                await agreeing(server)
+                await as_in_the_database(server, Others(older), "nginx:1.29")
+
+
+async def change(server: Server, image: str) -> None:
+    """Changes what is wanted, of every kind."""
+    admin = server.admin
+    for name in POLICIES:
+        await admin.containers.update(
+            namespace="shop",
+            name=name,
+            container=pb.Container(image=image, replicas=2, env=[pb.EnvVar(name="C", value=image)]),
+            update_mask=FieldMask(paths=["image", "replicas", "env"]),
+        )
+    await admin.config.update_config_map(
+        namespace="shop",
+        name="settings",
+        config_map=config_pb2.ConfigMap(data={"image": image}),
+        update_mask=FieldMask(paths=["data"]),
+    )
+    await admin.config.update_secret(
+        namespace="shop",
+        name="keys",
+        secret=config_pb2.Secret(data={"image": image.encode()}),
+        update_mask=FieldMask(paths=["data"]),
+    )
+    await admin.containers.create(namespace="shop", container=wanted(f"new-{image[-2:]}"))
+    await agreeing(server, seconds=30.0)
+
+
+async def as_in_the_database(server: Server, others: Others, image_: str) -> None:
+    """Nobody decided upon what a backup brought back, so it is neither kept nor adopted."""
+    for name in POLICIES:
+        there = await shown(server, name)
+        assert (there.image, there.replicas, [each.name for each in there.env]) == (image_, 2, ["C"])
+        assert await image(others, name) == image_
+        assert drifted(there) == "InSync"

@@ -1,0 +1,205 @@
+"""What the tests of changes that nobody saw have in common: a shop of every kind, and others who change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.controllers.claims import PROVISIONER
+from pilothouse_simulator.values.resources import STORAGE_CLASSES
+from tests.agreement import agree, disagreements
+from tests.harness import Server
+
+SPACE = "shop"
+TOKEN = "of-this-test"
+_CORE, _APPS = f"/api/v1/namespaces/{SPACE}", f"/apis/apps/v1/namespaces/{SPACE}"
+POLICIES = {
+    "repaired": pb.DRIFT_POLICY_REPAIR,
+    "reported": pb.DRIFT_POLICY_REPORT,
+    "adopted": pb.DRIFT_POLICY_ADOPT,
+}
+
+
+def deployment(name: str) -> str:
+    """Where a Deployment is."""
+    return f"{_APPS}/deployments/{name}"
+
+
+def service(name: str) -> str:
+    """Where a Service is."""
+    return f"{_CORE}/services/{name}"
+
+
+def core(kind: str, name: str) -> str:
+    """Where another object of the shop is, by the plural of its kind."""
+    return f"{_CORE}/{kind}/{name}"
+
+
+class Others:
+    """Somebody with `kubectl`."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> None:
+        """Edits an object."""
+        await self._send("PATCH", path, body, "application/strategic-merge-patch+json")
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> None:
+        """Edits an object, and takes away what is null."""
+        await self._send("PATCH", path, body, "application/merge-patch+json")
+
+    async def delete(self, path: str) -> None:
+        """Deletes an object, with what belongs to it."""
+        await self._send("DELETE", path, {"propagationPolicy": "Background"}, "application/json")
+
+    async def image(self, name: str, image: str = "evil:666") -> None:
+        """Has a Deployment run another image."""
+        containers = [{"name": "main", "image": image}]
+        await self.patch(deployment(name), {"spec": {"template": {"spec": {"containers": containers}}}})
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """Reads an object."""
+        async with self._session() as session, session.get(self._cluster.url + path) as answer:
+            assert answer.status == 200, path
+            return dict(orjson.loads(await answer.read()))
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any], content_type: str) -> None:
+        async with (
+            self._session(content_type) as session,
+            session.request(
+                method,
+                self._cluster.url + path,
+                params={"fieldManager": "kubectl-edit"} if method == "PATCH" else {},
+                data=orjson.dumps(body),
+            ) as answer,
+        ):
+            assert answer.status < 300, f"{path}: {await answer.text()}"
+
+    def _session(self, content_type: str = "application/json") -> aiohttp.ClientSession:
+        headers = {"Authorization": f"Bearer {self._cluster.token}", "Content-Type": content_type}
+        return aiohttp.ClientSession(headers=headers)
+
+
+def wanted(name: str, **fields: Any) -> pb.Container:
+    """A container with a Service and two variables, of the drift policy that it is named after."""
+    return pb.Container(
+        name=name,
+        **{
+            "image": "nginx:1.27",
+            "env": [pb.EnvVar(name="A", value="1"), pb.EnvVar(name="B", value="2")],
+            "labels": {"team": "a"},
+            "ports": [pb.Port(container_port=80, service_name=name, service_port=80)],
+            "drift_policy": POLICIES.get(name, pb.DRIFT_POLICY_REPAIR),
+            **fields,
+        },
+    )
+
+
+async def furnish(server: Server, *names: str) -> None:
+    """Makes a shop of every kind of object, with these containers, and waits until it stands."""
+    admin = server.admin
+    assert server.cluster is not None
+    # Bound at once, without a pod.
+    quick = {"metadata": {"name": "quick"}, "provisioner": PROVISIONER}
+    server.cluster.store.create(STORAGE_CLASSES, quick)
+    for name in (SPACE, "idle"):
+        await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name, labels={"team": "a"}))
+    await admin.config.create_config_map(
+        namespace=SPACE, config_map=config_pb2.ConfigMap(name="settings", data={"mode": "fast"})
+    )
+    await admin.config.create_secret(
+        namespace=SPACE, secret=config_pb2.Secret(name="keys", data={"key": b"opens"})
+    )
+    claim = storage_pb2.Volume(
+        name="data",
+        type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
+        size="1Gi",
+        storage_class="quick",
+        labels={"team": "a"},
+    )
+    await admin.storage.create_volume(namespace=SPACE, volume=claim)
+    for name in names:
+        account = "robot" if name == "labelled" else ""
+        container = wanted(name, service_account=account)
+        await admin.containers.create(namespace=SPACE, container=container)
+    await agreeing(server, seconds=30.0)
+
+
+async def agreeing(server: Server, *, seconds: float = 10.0) -> None:
+    """Returns once the cluster and the database agree, status and all."""
+    assert server.cluster is not None
+    application = server.application
+    await agree(
+        application.store, server.cluster.kubeconfig(), envelopes=application.envelopes, seconds=seconds
+    )
+
+
+async def differences(server: Server) -> list[str]:
+    """Returns in what the cluster and the database disagree just now."""
+    assert server.cluster is not None
+    application = server.application
+    return await disagreements(
+        application.store, server.cluster.kubeconfig(), envelopes=application.envelopes
+    )
+
+
+async def shown(server: Server, name: str) -> pb.Container:
+    """Returns a container as the API shows it."""
+    return await server.admin.containers.get(namespace=SPACE, name=name)
+
+
+def drifted(container: pb.Container) -> str:
+    """Returns the reason of the condition `Drifted`."""
+    return next((each.reason for each in container.conditions if each.type == "Drifted"), "")
+
+
+@contextmanager
+def written(cluster: SimulatedCluster) -> Iterator[list[str]]:
+    """What is written to a cluster in the block: paths with their methods, dry runs among them."""
+    found: list[str] = []
+
+    def note(method: str, path: str) -> None:
+        if method != "GET":
+            found.append(f"{method} {path}")
+
+    cluster.faults.on_request = note
+    try:
+        yield found
+    finally:
+        cluster.faults.on_request = None
+
+
+async def rows(server: Server) -> dict[str, tuple[int, int]]:
+    """Returns of every resource how often its row was written, and how many events tell of it."""
+    found = {}
+    async with server.database.system() as sql:
+        for table, kind in (
+            ("containers", "container"),
+            ("config_maps", "config_map"),
+            ("secrets", "secret"),
+            ("volumes", "volume"),
+            ("namespaces", "namespace"),
+        ):
+            query = (
+                f"SELECT t.name, t.row_version, count(e.revision) AS events FROM {table} AS t LEFT JOIN events AS e "
+                f"ON e.resource_type = '{kind}' AND e.resource_id = t.id GROUP BY t.name, t.row_version"
+            )
+            for row in await sql.fetch(query):
+                found[f"{kind} {row['name']}"] = (int(row["row_version"]), int(row["events"]))
+    return found
+
+
+def kept_cluster(path: Path, **more: Any) -> SimulatedCluster:
+    """A cluster that is kept in a file, and can be put back to an older copy of it."""
+    return SimulatedCluster(speed=10.0, state_path=path, token=TOKEN, **more)
