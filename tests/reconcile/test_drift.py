@@ -290,7 +290,14 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
         await running(here)
         await here.apply_as("somebody", path, {**kind, "metadata": metadata, "spec": spec})
         await here.meddle({"spec": {"replicas": 3}})
-        await here.until(lambda row: row.replicas == 3 and autoscaled(row) == "True")
+        await here.until(lambda row: row.replicas == 3 and not row.reconciling and autoscaled(row) == "True")
+        # Whoever scales to zero beside it is told, not fought: it may be one who scales by demand.
+        await here.meddle({"spec": {"replicas": 0}})
+        row = await here.until(lambda row: drifted(row).status == "True")
+        assert ".spec.replicas (0 in place of 3)" in drifted(row).message
+        assert await replicas_of(client) == 0
+        await here.meddle({"spec": {"replicas": 3}})
+        await here.until(lambda row: drifted(row).status == "False")
         there = await client.get(HORIZONTAL_POD_AUTOSCALERS, "shop", "scaler")
         await client.delete(HORIZONTAL_POD_AUTOSCALERS, "shop", "scaler", uid=there.metadata.uid)
         row = await here.until(lambda row: autoscaled(row) == "False")

@@ -7,7 +7,7 @@ the annotation is: killed in between it is set again, the other way round it wou
 A HorizontalPodAutoscaler that targets the Deployment owns the number: its count becomes what is wanted. It does not
 act on zero, so stopping and starting remain ours. Where there is none and the number is another than ours, somebody
 else has set it: REPAIR sets ours again, ADOPT takes theirs over, REPORT leaves it and says so. Where the cluster does
-not let us look for one, REPAIR leaves it too, or it might fight an autoscaler.
+not let us look for one, and at zero where there is one, REPAIR leaves it too, or it might fight an autoscaler.
 """
 
 from __future__ import annotations
@@ -43,40 +43,42 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
             return Replicas(scale=0)
         drift.kept.append(await _difference(client, container, live))
         return Replicas()
-    autoscaler, denied = None, False
-    if live > 0:
-        try:
-            autoscaler = await find_autoscaler(client, container)
-        except Forbidden:
-            denied = True
-    if autoscaler is not None:
+    repairs = drift.policy == "repair" and not asked
+    autoscaler, denied = await _look(client, container) if live > 0 or repairs else (None, False)
+    if live > 0 and autoscaler is not None:
         message = f"{live} replicas, set by HorizontalPodAutoscaler {autoscaler}"
         return Replicas(
             adopt=live, condition=Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message)
         )
-    # At zero nobody looked for one: it waits until it is started again.
-    condition = _no_longer(container) if live > 0 else None
+    # At zero it waits until it is started again.
+    condition = _no_longer(container) if live > 0 and not denied else None
     if asked:
         return Replicas(scale=wanted, condition=condition)
     if drift.policy == "adopt":
         return Replicas(adopt=live, condition=condition)
     difference = await _difference(client, container, live)
-    if drift.policy == "repair" and not denied:
+    # What scales to zero (KEDA) has an autoscaler for all other numbers.
+    if repairs and autoscaler is None and not denied:
         drift.repaired.append(difference)
         return Replicas(scale=wanted, condition=condition)
     drift.kept.append(difference)
     return Replicas(condition=condition)
 
 
+async def _look(client: LeasedClient, container: Container) -> tuple[str | None, bool]:
+    """Returns the autoscaler, if there is one, and whether the cluster does not let us look."""
+    try:
+        return await find_autoscaler(client, container), False
+    except Forbidden:
+        return None, True
+
+
 async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
     """Says so where an autoscaler that was seen before is gone; one that came since shows itself by its number."""
     if container.wanted_replicas == 0 or not is_autoscaled(container):
         return Replicas()
-    try:
-        autoscaler = await find_autoscaler(client, container)
-    except Forbidden:
-        return Replicas()
-    return Replicas(condition=None if autoscaler is not None else _no_longer(container))
+    autoscaler, denied = await _look(client, container)
+    return Replicas(condition=None if denied or autoscaler is not None else _no_longer(container))
 
 
 async def find_autoscaler(client: LeasedClient, container: Container) -> str | None:
