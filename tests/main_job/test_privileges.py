@@ -12,7 +12,7 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_simulator.values import resources
 from tests.harness import Server
-from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy
+from tests.main_job.legacy import DEPLOYMENTS, SERVICES, all_run, deployment, legacy, running, service
 from tests.waiting import poll_until
 
 PRIVILEGED = pb.SecurityContext(privileged=True)
@@ -191,3 +191,18 @@ async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Ser
     (result,) = (await server.admin.containers.import_(namespace="legacy")).results
     assert result.container.security_context.privileged
     assert not result.problems
+
+
+async def test_guarded_annotations_stay_where_they_are_when_others_import(server: Server) -> None:
+    kubectl = await legacy(server)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("agent", replicas=1))
+    annotations = {"prometheus.io/port": "80", "cloud.example/public": "true"}
+    there = service("agent")
+    await kubectl.ask("POST", SERVICES, there | {"metadata": {"name": "agent", "annotations": annotations}})
+    developer = await server.user("dora", {"legacy": "developer"})
+    (result,) = (await developer.containers.import_(namespace="legacy")).results
+    served = next(port for port in result.container.ports if port.service_name == "agent")
+    assert dict(served.service_annotations) == {"prometheus.io/port": "80"}
+    await running(server, "agent")
+    found = await kubectl.ask("GET", f"{SERVICES}/agent")
+    assert found["metadata"]["annotations"] == annotations
