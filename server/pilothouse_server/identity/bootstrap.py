@@ -47,6 +47,14 @@ async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> 
     Raises:
         Unavailable: the database is away.
     """
+    password, password_hash = given_password or secrets.token_urlsafe(24), None
+    async with store.system_read() as looking:
+        had = await users.had_bootstrap(looking)
+    if not had:
+        if given_password and len(given_password) < SHORTEST_PASSWORD:
+            log.warning("the bootstrap password is short: change it", shortest=SHORTEST_PASSWORD)
+        # Outside of the transaction: nobody waits for a hash with a connection.
+        password_hash = await passwords.hash(password)
     records: list[AuditRecord] = []
     unit = store.system_unit(_ACTOR)
     try:
@@ -55,8 +63,9 @@ async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> 
             await grants.lock_administrators(transaction)
             await _put_roles(transaction, records)
             made = Bootstrap(administrator_created=False)
-            if not await users.had_bootstrap(transaction):
-                made = await _make_administrator(transaction, passwords, given_password, records)
+            if password_hash is not None and not await users.had_bootstrap(transaction):
+                await _make_administrator(transaction, password_hash, records)
+                made = Bootstrap(True, None if given_password else password)
             if records:
                 await grants.notify_changed(transaction)
     except BaseException:
@@ -73,21 +82,17 @@ async def _put_roles(transaction: Transaction, records: list[AuditRecord]) -> No
 
 
 async def _make_administrator(
-    transaction: Transaction, passwords: Passwords, given_password: str, records: list[AuditRecord]
-) -> Bootstrap:
-    if given_password and len(given_password) < SHORTEST_PASSWORD:
-        log.warning("the bootstrap password is short: change it", shortest=SHORTEST_PASSWORD)
-    password = given_password or secrets.token_urlsafe(24)
+    transaction: Transaction, password_hash: str, records: list[AuditRecord]
+) -> None:
     wanted = User(
         id=UserId(0), uid="", username=ADMINISTRATOR, email=_EMAIL, full_name="Bootstrap administrator"
     )
-    created = await users.insert_user(transaction, wanted, await passwords.hash(password), is_bootstrap=True)
+    created = await users.insert_user(transaction, wanted, password_hash, is_bootstrap=True)
     role = await roles.find(transaction, ADMIN)
     assert role is not None, "the shipped roles were put there before"
     await grants.put(transaction, created.id, role.id, None, None)
     records.append(_record(transaction, "create", "user", created.username, created.id))
     records.append(_record(transaction, "grant", "role_grant", created.username))
-    return Bootstrap(administrator_created=True, random_password=None if given_password else password)
 
 
 def _record(
