@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import pytest
 from prometheus_client import REGISTRY
 
 from tests.promises.chain import broken_links
@@ -102,6 +103,34 @@ async def test_what_a_server_leaves_unnumbered_another_numbers_within_a_second(
         with numbering_held(world):
             await create(world, "left-behind")
             await poll_until(numbered, seconds=1.0)
+
+
+async def test_many_are_numbered_together_unless_somebody_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pass that found several the next one waits for more, and not for who asks for what is there."""
+    settled = world.server.application.feed.settled
+    async with world.sql() as sql:
+
+        async def pending() -> int:
+            return int(await sql.fetchval("SELECT count(*) FROM pending_changes"))
+
+        with monkeypatch.context() as patch:
+            for name in ("GATHER_SECONDS", "POLL_SECONDS", "IDLE_POLL_SECONDS"):
+                patch.setattr(f"pilothouse_server.store.feed.{name}", 3600.0)
+            await settled()
+            await create(world, "alone")
+            await poll_until(pending, lambda found: not found, what="one by itself is numbered at once")
+            with numbering_held(world):
+                await create(world, "first")
+                await create(world, "second")
+            await poll_until(pending, lambda found: not found, what="both are numbered")
+            await create(world, "waits-for-more")
+            assert await pending() == 1
+            await settled()
+            assert await pending() == 0
+        # The next look is as soon as ever.
+        await settled()
 
 
 async def test_a_replay_is_answered_before_the_first_call_is_numbered(full_world: World) -> None:
