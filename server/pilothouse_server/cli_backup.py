@@ -75,6 +75,13 @@ def make(
     made: Backup = _run(making.make(plan))
     typer.echo(made.path)
     _say_what_else(made)
+    master_keys = settings.key_file.resolve()
+    if master_keys.exists() and made.path.resolve().is_relative_to(master_keys.parent):
+        typer.echo(
+            f"it lies beside the master keys ({settings.key_file}): who takes both reads its secrets. Name another "
+            "folder by --directory or PILOTHOUSE_BACKUP_DIR, or copy it elsewhere",
+            err=True,
+        )
 
 
 @backup.command("list")

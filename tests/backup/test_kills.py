@@ -20,6 +20,12 @@ _SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND applic
 _HELD = "SELECT count(*) FROM pg_stat_activity WHERE $1::integer = ANY (pg_blocking_pids(pid))"
 
 
+async def sessions(database: Database) -> int:
+    """How many of a backup's or a restore's the database has: PostgreSQL sees a moment later that one was killed."""
+    async with connection(database.admin_dsn) as admin:
+        return int(await admin.fetchval(_SESSIONS, database.name, "pilothouse-backup"))
+
+
 async def test_a_killed_restore_leaves_the_database_empty(
     apart: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
@@ -44,10 +50,7 @@ async def test_a_killed_restore_leaves_the_database_empty(
             await process.wait()
         await hold.rollback()
 
-        async def sessions() -> int:
-            return int(await admin.fetchval(_SESSIONS, empty.name, "pilothouse-backup"))
-
-        await poll_until(sessions, lambda found: found == 0, seconds=30, what="the end of psql")
+        await poll_until(lambda: sessions(empty), lambda found: found == 0, what="the end of psql")
         assert await objects_in(empty) == 0
         await restore(backup.path, empty)
         assert await objects_in(empty) > 100
@@ -72,6 +75,7 @@ async def test_a_killed_backup_is_none(tenants: Database, tmp_path: Path) -> Non
             await poll_until(held_up, seconds=30, what="a backup that waits")
             process.kill()
             await process.wait()
+    await poll_until(lambda: sessions(tenants), lambda found: found == 0, what="the end of its sessions")
     assert manifests.found_in(folder) == []
     (begun,) = manifests.left_unfinished(folder)
     assert begun.is_dir()
