@@ -62,7 +62,8 @@ async def test_an_image_is_listed_once_however_often_its_tag_was_pulled(
         for name, digit in (("old", "1"), ("new", "2"), ("else", "3")):
             async with server.application.store.system_write("test") as transaction:
                 await images.write_seen(
-                    transaction, [images.ImageSeen(made[name], "sha256:" + digit * 64, size_bytes=int(digit))]
+                    transaction,
+                    [images.ImageSeen(made[name], "nginx:1.27", "sha256:" + digit * 64, int(digit))],
                 )
 
         async def listed(namespace: str, **narrowed: str) -> list[tuple[str, str, int]]:

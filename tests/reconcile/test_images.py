@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pilothouse_server.kubernetes.objects import (
@@ -16,6 +17,7 @@ from pilothouse_server.kubernetes.objects import (
     Waiting,
 )
 from pilothouse_server.reconcile.observe.images import RunningImage, running_image
+from pilothouse_server.reconcile.repository.images import ImageSeen, write_failed, write_seen
 from tests.kubernetes.containers import container as model
 from tests.reconcile.world import World
 from tests.waiting import poll_until
@@ -67,6 +69,24 @@ async def test_an_image_that_cannot_be_pulled_says_so(here: World) -> None:
         await here.create(image="nowhere/nothing:1", annotations={BEHAVIOR: "image-pull-error"})
         found = await poll_until(lambda: images(here), lambda rows: rows["web"]["status"] == "error")
         assert found["web"]["digest"] is None
+
+
+async def test_what_was_seen_of_an_image_that_is_not_wanted_any_more_is_left(here: World) -> None:
+    """It is written a moment later, and another one may be wanted by then."""
+    await here.namespace()
+    made = await here.create(image="nginx:1.27")
+    await here.update(image="nginx:1.28")
+
+    async def write(image: str, digest: str) -> dict[str, Any]:
+        seen = ImageSeen(int(made.id), image, digest)
+        await here.change(partial(write_failed, failed=[(int(made.id), image)]))
+        failed = (await images(here))["web"]["status"] == "error"
+        await here.change(partial(write_seen, seen=[seen]))
+        row = (await images(here))["web"]
+        return {"tag": row["tag"], "digest": row["digest"], "failed": failed}
+
+    assert await write("nginx:1.27", "sha256:aa") == {"tag": "1.28", "digest": None, "failed": False}
+    assert await write("nginx:1.28", "sha256:bb") == {"tag": "1.28", "digest": "sha256:bb", "failed": True}
 
 
 def _pod(template_image: str, status: ContainerStatus, *, deleting: bool = False) -> Pod:

@@ -52,7 +52,9 @@ from tests.waiting import poll_until
 
 QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
-    containers=ContainerObserverSettings(gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3),
+    containers=ContainerObserverSettings(
+        gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3, images_seconds=0.1
+    ),
     dependents=DependentObserverSettings(gather_seconds=0.05, again_seconds=0.2),
     health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
     sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),

@@ -39,7 +39,7 @@ from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, Objects
 from pilothouse_server.reconcile.observe.explanations import Explanations
-from pilothouse_server.reconcile.observe.images import Images
+from pilothouse_server.reconcile.observe.images import Images, RunningImage
 from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
@@ -66,6 +66,8 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
     events_again_seconds: float = 15.0
     # A node lists an image some time after it has pulled it.
     node_seconds: float = 20.0
+    # How long images that were seen are gathered: of those that start together, most run the same.
+    images_seconds: float = 1.0
 
 
 class PodOwner(msgspec.Struct, frozen=True):
@@ -101,6 +103,9 @@ class ContainerObserver(StatusObserver):
         self._written_pods: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
+        # By uid; written together when their time has come.
+        self._images_seen: dict[str, tuple[Container, RunningImage]] = {}
+        self._images_due: float | None = None
         self._explanations = Explanations(
             client,
             self.view,
@@ -152,13 +157,19 @@ class ContainerObserver(StatusObserver):
         self.view.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next container is to be looked at; None where there is none."""
-        return self.view.seconds_to_next()
+        """Returns how long until there is something to be looked at or written; None where there is nothing."""
+        seconds = self.view.seconds_to_next()
+        if self._images_due is None:
+            return seconds
+        left = max(0.0, self._images_due - monotonic())
+        return left if seconds is None else min(left, seconds)
 
     async def write_due(self) -> None:
         """Writes the containers whose time has come, and asks for repairs. Raises LeaseLost, PilothouseError."""
         while uids := self.view.take(self._settings.batch):
             await self._write_batch(uids)
+        if self._images_due is not None and monotonic() >= self._images_due:
+            await self._write_images()
         await self._ask_for_repairs()
 
     async def _write_batch(self, uids: list[str]) -> None:
@@ -184,22 +195,27 @@ class ContainerObserver(StatusObserver):
             else:
                 self._forget(uid)
         await self._explanations.request_due({each.uid: (each, seen[each.uid]) for each in locked})
-        await self._write_images(locked)
+        self._note_images(locked)
 
-    async def _write_images(self, containers: list[Container]) -> None:
-        """Writes what images the pods run, where that is not written yet."""
-        found = []
+    def _note_images(self, containers: list[Container]) -> None:
+        """Notes what images the pods run, where that is not written yet."""
         for container in containers:
             objects = self.view.containers.get(container.uid) or Objects()
             image = self._images.unwritten(container, objects.pods.values())
             if image is not None:
-                found.append((container, image))
-        if not found:
-            return
+                self._images_seen[container.uid] = (container, image)
+        if self._images_seen and self._images_due is None:
+            self._images_due = monotonic() + self._settings.images_seconds
+
+    async def _write_images(self) -> None:
+        """Writes what images were seen."""
+        found = list(self._images_seen.values())
         # Nodes are read before the transaction begins.
         seen = [(c, image, await self._images.describe(c, image)) for c, image in found if not image.failed]
         async with self.cluster.transaction() as transaction:
-            await images.write_failed(transaction, [int(c.id) for c, image in found if image.failed])
+            await images.write_failed(
+                transaction, [(int(c.id), image.image) for c, image in found if image.failed]
+            )
             await images.write_seen(transaction, [described for _, _, described in seen])
         for container, image in found:
             if image.failed:
@@ -208,6 +224,8 @@ class ContainerObserver(StatusObserver):
             known = described.size_bytes is not None
             if self._images.record(container, image, complete=known) == "again":
                 self.view.mark(container.uid, in_seconds=self._settings.node_seconds)
+        self._images_seen.clear()
+        self._images_due = None
 
     def _observe(self, container: Container, now: datetime) -> Observation:
         objects = self.view.containers.get(container.uid) or Objects()
@@ -252,6 +270,7 @@ class ContainerObserver(StatusObserver):
         self._owners.pop(uid, None)
         self._explanations.forget(uid)
         self._images.forget(uid)
+        self._images_seen.pop(uid, None)
         if uid in self.view.containers:
             self.unknown.setdefault(uid, monotonic())
         else:

@@ -60,7 +60,7 @@ class Images:
 
     async def describe(self, container: Container, found: RunningImage) -> ImageSeen:
         """Completes what a pod says with what its node says. A node that cannot be read is passed over."""
-        seen = ImageSeen(int(container.id), found.digest)
+        seen = ImageSeen(int(container.id), found.image, found.digest)
         node = await self._node(found.node)
         if node is None:
             return seen

@@ -16,9 +16,10 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 
 class ImageSeen(msgspec.Struct, frozen=True):
-    """The image that a container's pods run; what is not known is None."""
+    """What a container's pods run of the wanted `image`; what is not known is None."""
 
     container_id: int
+    image: str
     digest: str
     size_bytes: int | None = None
     architecture: str | None = None
@@ -30,8 +31,9 @@ _SEEN = text("""
 WITH seen AS (
     SELECT r.*, i.repository, i.name, i.tag
     FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-        container_id bigint, digest text, size_bytes bigint, architecture text, os text)
-    JOIN containers AS c ON c.id = r.container_id
+        container_id bigint, image text, digest text, size_bytes bigint, architecture text, os text)
+    -- Another one may be wanted since.
+    JOIN containers AS c ON c.id = r.container_id AND c.spec ->> 'image' = r.image
     JOIN container_images AS i ON i.id = c.image_id),
 known AS (
     INSERT INTO container_images AS i (repository, name, tag, digest, size_bytes, architecture, os)
@@ -52,7 +54,8 @@ WHERE c.id = seen.container_id AND c.image_id <> known.id
 _FAILED = text("""
 UPDATE container_images SET status = 'error'
 WHERE status = 'available'
-  AND id IN (SELECT image_id FROM containers WHERE id = ANY(CAST(:container_ids AS bigint[])))
+  AND id IN (SELECT c.image_id FROM unnest(CAST(:container_ids AS bigint[]), CAST(:images AS text[])) AS r(id, image)
+             JOIN containers AS c ON c.id = r.id AND c.spec ->> 'image' = r.image)
 """)
 
 
@@ -63,7 +66,8 @@ async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> Non
         await transaction.connection.execute(_SEEN, {"rows": rows})
 
 
-async def write_failed(transaction: Transaction, container_ids: Sequence[int]) -> None:
-    """Records that the images of these containers cannot be pulled."""
-    if container_ids:
-        await transaction.connection.execute(_FAILED, {"container_ids": list(container_ids)})
+async def write_failed(transaction: Transaction, failed: Sequence[tuple[int, str]]) -> None:
+    """Records that the images that these containers want, by id, cannot be pulled."""
+    if failed:
+        parameters = {"container_ids": [each for each, _ in failed], "images": [image for _, image in failed]}
+        await transaction.connection.execute(_FAILED, parameters)
