@@ -6,6 +6,7 @@ written by the superuser, so no row-level security slows it down.
 Two things keep the reconciler out of measurements of calls, since the cluster of these rows is not there. A trigger on
 `reconcile_work`: work is written as always and then never due. And a lease that another server seems to hold: it is the
 one that watches the cluster, so this one does not find it away and mark each of its containers stale, with an event.
+Who tries to take that lease finds it renewed, as it would be: a holder that does not renew is taken for gone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ FROM (SELECT format('tenant-%s', i) AS name, '{{"containers": 10000000}}'::jsonb
       UNION ALL SELECT '{WATCHED}', NULL) AS wanted;
 INSERT INTO container_images (name, tag) SELECT 'image-' || i, '1.0' FROM generate_series(0, 19) AS i;
 
-INSERT INTO leases (name, owner, epoch, expires_at) VALUES ('observe/{CLUSTER}', 'another', 1, 'infinity');
+INSERT INTO leases (name, owner, epoch, expires_at) VALUES
+    ('observe/{CLUSTER}', 'another', 1, clock_timestamp() + interval '30 seconds');
+CREATE FUNCTION held_by_another() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN
+        UPDATE leases SET expires_at = clock_timestamp() + interval '30 seconds' WHERE name = NEW.name;
+        RETURN NULL;
+    END $$;
+CREATE TRIGGER held_by_another BEFORE INSERT ON leases FOR EACH ROW WHEN (NEW.name = 'observe/{CLUSTER}')
+    EXECUTE FUNCTION held_by_another();
 CREATE FUNCTION never_due() RETURNS trigger LANGUAGE plpgsql
     AS $$ BEGIN NEW.due_at := 'infinity'; RETURN NEW; END $$;
 CREATE TRIGGER never_due BEFORE INSERT OR UPDATE ON reconcile_work FOR EACH ROW EXECUTE FUNCTION never_due();

@@ -20,7 +20,7 @@ class Watermark:
 
     def __init__(self) -> None:
         self.newest = 0
-        self._changed: asyncio.Future[None] | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def advance(self, newest: int) -> None:
         """Raises the number and wakes who waits."""
@@ -30,18 +30,30 @@ class Watermark:
 
     def wake(self) -> None:
         """Lets everybody who waits look again."""
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
-        self._changed = None
+        waiting, self._waiting = self._waiting, set()
+        for each in waiting:
+            _look_again(each)
 
     async def beyond(self, position: int, timeout_seconds: float) -> bool:
         """Waits until the number has passed `position`; False when the time has passed without."""
         if self.newest > position:
             return True
-        if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._changed], timeout=timeout_seconds)
+        # One for each who waits: one for all is searched for each of them as they leave.
+        loop = asyncio.get_running_loop()
+        waiting = loop.create_future()
+        self._waiting.add(waiting)
+        timer = loop.call_later(timeout_seconds, _look_again, waiting)
+        try:
+            await waiting
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiting)
         return self.newest > position
+
+
+def _look_again(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class Hub:

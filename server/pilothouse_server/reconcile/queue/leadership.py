@@ -26,7 +26,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
-from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
@@ -207,15 +207,20 @@ async def _take(
     unrenewed = None if sight is None else sight.unrenewed
     seen = None
     try:
-        async with store.system_write("leases") as transaction:
-            lease = await leases.take(transaction, name, owner, seconds, unrenewed=unrenewed)
-            if lease is None and sight is not None:
+        # It is renewed, or looked at, all the time: each statement is its transaction, and who waits writes nothing.
+        async with store.system_call() as connection:
+            transaction = Transaction(connection)
+            if sight is not None:
                 seen = await leases.see(transaction, name)
+            if seen is not None and unrenewed is None and seen.is_held_from(owner):
+                lease = None
+            else:
+                lease = await leases.take(transaction, name, owner, seconds, unrenewed=unrenewed)
     except PilothouseError as error:
         log.warning("lease cannot be taken", lease=name, reason=error.reason)
         return None
     if sight is not None:
-        sight.note(seen)
+        sight.note(seen if lease is None else None)
     if lease is not None and unrenewed is not None and unrenewed.ahead_seconds > 0:
         log.warning(
             "lease ends far ahead and is not renewed, so it was taken for expired: was the database's clock wrong?",
@@ -227,8 +232,8 @@ async def _take(
 
 async def _see(store: Store, name: str, sight: _Sight) -> None:
     try:
-        async with store.system_read() as transaction:
-            sight.note(await leases.see(transaction, name))
+        async with store.system_call() as connection:
+            sight.note(await leases.see(ReadTransaction(connection), name))
     except PilothouseError as error:
         log.warning("lease cannot be seen", lease=name, reason=error.reason)
 

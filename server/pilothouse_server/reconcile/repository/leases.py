@@ -39,6 +39,10 @@ class SeenLease(msgspec.Struct, frozen=True):
         """Returns whether it was neither renewed nor held by anybody else since."""
         return (self.epoch, self.expires_at) == (before.epoch, before.expires_at)
 
+    def is_held_from(self, owner: str) -> bool:
+        """Returns whether somebody else than `owner` holds it, by the database's clock."""
+        return self.owner not in (None, owner) and self.ahead_seconds > 0
+
 
 _TAKE = text("""
 INSERT INTO leases AS lease (name, owner, epoch, expires_at)
