@@ -1,12 +1,15 @@
-"""Long work in steps: all of it, in order, and others run meanwhile."""
+"""Which loop runs, and long work in steps: all of it, in order, and others run meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
+import pytest
+
 from pilothouse_server import event_loop
 from pilothouse_server.event_loop import cooperatively
+from pilothouse_server.settings import EVENT_LOOPS
 
 ITEMS = 10
 
@@ -49,6 +52,14 @@ async def test_others_run_between_the_items() -> None:
 
 async def test_the_checker_sees_work_that_holds_the_loop() -> None:
     assert await turns_of_others(in_turns=False) == 0
+
+
+@pytest.mark.parametrize("name", EVENT_LOOPS)
+def test_a_loop_is_run_by_its_name(name: str) -> None:
+    async def library() -> str:
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+    assert event_loop.run(library(), name) == name
 
 
 def test_a_tick_is_at_or_before_a_moment_and_shared() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pilothouse_server import log_lines
+from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.processes.failures import words_of
@@ -83,7 +83,8 @@ def _run_server(dev: bool, processes: str) -> None:
     give_back_large_buffers()
     if not dev and not settings.database_url:
         _fail(f"{PREFIX}DATABASE_URL must be set (or try it with --dev)", _USAGE)
-    _run(_serve(settings, dev=dev))
+    # The supervisor of several processes has little to do.
+    _run(_serve(settings, dev=dev), settings.event_loop if settings.processes == 1 else "asyncio")
 
 
 async def _serve(settings: Settings, *, dev: bool) -> None:
@@ -316,10 +317,10 @@ def _kubeconfigs(settings: Settings) -> dict[str, Any]:
     return {"local": document}
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs to the end; a known failure is one line, not a traceback."""
+def _run(work: Coroutine[Any, Any, Any], loop: str = "asyncio") -> Any:
+    """Runs to the end on that event loop; a known failure is one line, not a traceback."""
     try:
-        return asyncio.run(work)
+        return event_loop.run(work, loop)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

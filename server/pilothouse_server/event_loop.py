@@ -5,13 +5,24 @@ many do now and then they do in the same turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _SHARE_SECONDS = 0.004
 _TICK_SECONDS = 0.25
+
+
+def run(work: Coroutine[Any, Any, T], name: str) -> T:
+    """Runs `work` to its end as `asyncio.run` does, on the loop of that name: "uvloop" or "asyncio"."""
+    if name == "asyncio":
+        return asyncio.run(work)
+    # Imported where it is used: other verbs of the command, and the supervisor of several servers, do without.
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 class Share:

@@ -17,6 +17,7 @@ import msgspec
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
+EVENT_LOOPS = ("uvloop", "asyncio")
 # Read by the client command from the same prefix; a server started from the same shell must not refuse
 # them.
 CLIENT_VARIABLES = frozenset(
@@ -56,6 +57,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         f"Server processes on that address, {MOST_PROCESSES} at most; one that ends is started again. More than the"
         " machine has cores bring nothing.",
     ] = 1
+    event_loop: Annotated[
+        str,
+        "What runs the server: asyncio, which is Python's own, or uvloop, which takes less of a processor.",
+    ] = "asyncio"
     data_dir: Annotated[
         Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
     ] = Path(".pilothouse")
@@ -311,6 +316,8 @@ def _checked(settings: Settings) -> Settings:
         problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")
     if settings.log_format not in ("text", "json"):
         problems.append(f"{PREFIX}LOG_FORMAT must be text or json")
+    if settings.event_loop not in EVENT_LOOPS:
+        problems.append(f"{PREFIX}EVENT_LOOP must be {' or '.join(EVENT_LOOPS)}")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         problems.append(f"{PREFIX}LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
     if problems:

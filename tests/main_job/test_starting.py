@@ -42,14 +42,17 @@ async def test_a_taken_address_is_told_and_costs_no_password(database: Database,
         assert "logged in" in await shell.run(login, shown[1] + "\n")
 
 
-@pytest.mark.parametrize("end_by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("end_by", "loop"), [(signal.SIGINT, "asyncio"), (signal.SIGTERM, "asyncio"), (signal.SIGTERM, "uvloop")]
+)
 async def test_a_server_in_the_background_ends_when_it_is_told_to(
-    database: Database, tmp_path: Path, end_by: signal.Signals
+    database: Database, tmp_path: Path, end_by: signal.Signals, loop: str
 ) -> None:
     # A shell without job control ignores SIGINT in what it starts with `&`, and what it starts inherits that.
     background = "sh -c 'trap \"\" INT TERM; exec pilothouse serve'"
     # It drains and ends with 0, or `serving` raises.
-    async with serving(background, tmp_path, variables(database), end_by=end_by) as address:
+    chosen = {**variables(database), "PILOTHOUSE_EVENT_LOOP": loop}
+    async with serving(background, tmp_path, chosen, end_by=end_by) as address:
         assert address
 
 
@@ -59,6 +62,7 @@ async def test_a_server_in_the_background_ends_when_it_is_told_to(
         ("LISTEN", "nonsense"),
         ("MAINTENANCE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none"),
         ("TLS_CERTIFICATE_FILE", "absent.pem"),
+        ("EVENT_LOOP", "trio"),
     ],
 )
 async def test_a_setting_that_cannot_be_used_is_named(

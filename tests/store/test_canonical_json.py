@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from pilothouse_server.store import audit_chain
-from pilothouse_server.store.audit_chain import canonical_json, canonical_time, standard_json
+from pilothouse_server.store.audit_chain import AuditRecord, canonical_json, canonical_time, standard_json
 
 _CHARACTERS = (
     [chr(code) for code in range(0x20)]
@@ -136,3 +136,13 @@ def test_a_time_is_written_in_utc_with_six_digits(hours: float) -> None:
             seconds=source.randrange(4 * 10**9), microseconds=source.choice((0, 1, 999_999))
         )
         assert canonical_time(moment) == moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def test_the_row_of_a_record_has_each_of_its_fields() -> None:
+    names = AuditRecord.__struct_fields__
+    moment, number = datetime.now(UTC), uuid4()
+    times, numbers = ("started_at", "completed_at"), ("operation_id", "stream_id")
+    given: dict[str, Any] = {name: name for name in names}
+    given |= dict.fromkeys(times, moment) | dict.fromkeys(numbers, number)
+    wanted = given | dict.fromkeys(times, canonical_time(moment)) | dict.fromkeys(numbers, str(number))
+    assert AuditRecord(**given).as_row() == wanted

@@ -214,3 +214,19 @@ async def test_nothing_is_prepared_where_the_settings_say_so(database: Database,
     ):
         counts = [(await used.execute(query, {"none": ""})).scalar_one() for _ in range(2)]
     assert all(count > 0 if prepared else count == 0 for count in counts)
+
+
+async def test_a_statement_that_nobody_answers_ends_with_its_connection(database: Database) -> None:
+    """PostgreSQL ends what takes long by itself: this is for one that is not there any more."""
+    query = text("SELECT pg_sleep(:seconds)")
+    limit = patient(0.5)
+    async with pool_of(database.app_dsn) as pool:
+        async with pool.connect() as used:
+            used.driver._config = used.driver._config._replace(command_timeout=limit)
+            # The time is each statement's own.
+            for _ in range(3):
+                await used.execute(query, {"seconds": 0.4 * limit})
+            with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+                await used.execute(query, {"seconds": 3600.0})
+        async with pool.connect() as other:
+            assert (await other.execute(_PID)).scalar_one()

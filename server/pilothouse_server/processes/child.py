@@ -79,7 +79,7 @@ class ServerProcess:
             try:
                 process = launch(
                     # -P: the modules of this process, and none of the folder that it happens to run in.
-                    [sys.executable, "-P", "-m", PROGRAM],
+                    [sys.executable, "-P", "-m", PROGRAM, settings.event_loop],
                     account=Account(os.geteuid(), os.getegid(), changed=False),
                     dies_by="KILL",
                     stdin=theirs.fileno(),

@@ -1,7 +1,7 @@
 """One of several server processes: the program that a supervisor starts.
 
 It is the same server that `pilothouse serve` is without other processes, told what to do by a line on its standard
-input. Its log lines bear its number.
+input; which event loop it runs on is its only argument. Its log lines bear its number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-from pilothouse_server import log_lines
+from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.app import Application
 from pilothouse_server.gc_tuning import collect_rarely
@@ -28,7 +28,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 def main() -> int:
     """Serves until SIGTERM, or until the supervisor is gone."""
     give_back_large_buffers()
-    return asyncio.run(_run(socket.socket(fileno=sys.stdin.fileno())))
+    return event_loop.run(_run(socket.socket(fileno=sys.stdin.fileno())), sys.argv[1])
 
 
 async def _run(supervisor: socket.socket) -> int:

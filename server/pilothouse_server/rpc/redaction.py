@@ -15,6 +15,7 @@ from the descriptors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -28,6 +29,8 @@ REDACTED: Final = "[redacted]"
 MOST_BODY_BYTES: Final = 16 * 1024
 MOST_METADATA_ENTRIES: Final = 64
 MOST_METADATA_CHARACTERS: Final = 256
+# Longer keys are not remembered.
+_USUAL_KEY: Final = 64
 # For messages of up to so many bytes: the longest text and the most items that are shown. Where the body
 # is still too long the next round follows. A long message begins further down, so that it is not rendered
 # whole to be thrown away.
@@ -68,13 +71,21 @@ def metadata(entries: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
             shown["[truncated]"] = f"only the first {MOST_METADATA_ENTRIES} entries are kept"
             break
         name = _text(key, MOST_METADATA_CHARACTERS)
-        if CREDENTIAL_WORD.search(key.lower().replace("-", "_").replace(".", "_")):
+        if _names_credential(key) if len(key) <= _USUAL_KEY else _speaks_of_credentials(key):
             shown[name] = REDACTED
         elif isinstance(value, bytes) or key.endswith("-bin"):
             shown[name] = f"[{len(value)} bytes]"
         else:
             shown[name] = _text(value, MOST_METADATA_CHARACTERS)
     return shown
+
+
+def _speaks_of_credentials(key: str) -> bool:
+    return CREDENTIAL_WORD.search(key.lower().replace("-", "_").replace(".", "_")) is not None
+
+
+# Most calls bring the same few keys.
+_names_credential = lru_cache(maxsize=256)(_speaks_of_credentials)
 
 
 def holds_secrets(message: Message) -> bool:
