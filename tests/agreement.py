@@ -280,11 +280,11 @@ def _untrue(rows: Iterable[Container], pods: Iterable[JsonObject]) -> Iterator[s
             ready[uid] = ready.get(uid, 0) + 1
     for row in rows:
         where = f"container {row.namespace}/{row.name}"
-        conditions = {each.type: each.status for each in row.observed.conditions}
+        applied = next((each for each in row.observed.conditions if each.type == "Applied"), None)
         if row.reconciling:
             yield f"{where} is reconciling"
-        if conditions.get("Applied") != "True":
-            yield f"{where} is not applied"
+        if applied is None or applied.status != "True":
+            yield f"{where} is not applied: {applied}"
         if row.observed.stale_since is not None:
             yield f"{where} is stale"
         # Pods of imported Deployments bear no label of ours.
