@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from pilothouse.container.v1 import container_pb2 as container
@@ -29,7 +28,7 @@ from tests.conftest import ROLES, Database, connection, number_changes
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN, Fields
 from tests.promises.world import World, quiet_world
-from tests.store.going_back import NAME, SETTINGS, Standby, one_address, point
+from tests.store.going_back import NAME, SETTINGS, Standby, one_address, point, send_to_all
 from tests.waiting import poll_until, within
 
 pytestmark = pytest.mark.full
@@ -50,12 +49,7 @@ class Pair:
 
     async def fail_over(self, loss: str) -> None:
         """Loses the primary, and has the standby take its place."""
-        assert self.primary.process_id is not None
-        postmaster = psutil.Process(self.primary.process_id)
-        processes = [postmaster, *postmaster.children(recursive=True)]
-        for process in processes:
-            # The receiver's other end stays open where it is frozen: it is the standby that is promoted.
-            process.send_signal(signal.SIGKILL if loss == "killed" else signal.SIGSTOP)
+        send_to_all(self.primary, signal.SIGKILL if loss == "killed" else signal.SIGSTOP)
         await self.standby.take_over()
         point(self.address, self.standby)
 
@@ -91,9 +85,7 @@ async def replicated(directory: Path) -> AsyncIterator[Pair]:
 async def _end(primary: EmbeddedPostgres) -> None:
     """Stops a primary that is frozen, too."""
     if primary.process_id is not None:
-        postmaster = psutil.Process(primary.process_id)
-        for process in [*postmaster.children(recursive=True), postmaster]:
-            process.send_signal(signal.SIGCONT)
+        send_to_all(primary, signal.SIGCONT)
     await primary.stop()
 
 

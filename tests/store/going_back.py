@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote_plus
 
 import asyncpg
+import psutil
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, addresses, connection
@@ -90,3 +92,13 @@ def point(address: Path, server: EmbeddedPostgres) -> None:
     """Leads an address to a server from now on."""
     address.unlink(missing_ok=True)
     address.symlink_to(server.socket_directory)
+
+
+def send_to_all(server: EmbeddedPostgres, number: signal.Signals) -> None:
+    """Sends a signal to a server's processes, all at once: kills it, freezes it, or lets it go on."""
+    assert server.process_id is not None
+    postmaster = psutil.Process(server.process_id)
+    for process in (postmaster, *postmaster.children(recursive=True)):
+        # One that ends meanwhile ends by itself.
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -23,14 +23,19 @@ RING_EVENTS, LAG_EVENTS = 64, 150
 
 
 class ServerProcess:
-    """`pilothouse serve`; with `sabotage` one in which that function of `sabotage.py` broke something before."""
+    """`pilothouse serve`; with `sabotage` one in which that function broke something before.
+
+    The function is one of `sabotage.py`, or of the module that is named before it: "package.module name".
+    """
 
     def __init__(self, front: Proxy, variables: Mapping[str, str], output: Path, sabotage: str) -> None:
         self.front = front
         self.starts = 0
         self._variables = variables
         self._output = output
-        self._sabotage = sabotage
+        module, _, name = sabotage.rpartition(" ")
+        broken = (sys.executable, "-m", module or "tests.promises.watches.sabotage", name)
+        self._command = broken if sabotage else (str(BIN / "pilothouse"),)
         self._process: asyncio.subprocess.Process | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -42,9 +47,8 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Returns when it listens; the proxy leads there from then on."""
-        broken = (sys.executable, "-m", "tests.promises.watches.sabotage", self._sabotage)
         self._process = await asyncio.create_subprocess_exec(
-            *(broken if self._sabotage else (str(BIN / "pilothouse"),)),
+            *self._command,
             "serve",
             cwd=ROOT,
             env=dict(self._variables),
@@ -77,6 +81,11 @@ class ServerProcess:
     def thaw(self) -> None:
         """Lets it go on."""
         self._signal(signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """Ends it as it is meant to be ended."""
+        self._signal(signal.SIGTERM)
+        await self.ended()
 
     async def kill(self) -> None:
         """Ends it as by a power cut."""

@@ -1,0 +1,139 @@
+"""The campaign: a fault of time after the other, and after each whether all is as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from pilothouse.container.v1 import container_pb2 as container
+from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_server.tasks import cancel_and_wait
+from tests.promises.over_time.site import SPACE, Site, site
+from tests.promises.over_time.steps import FAULTS, Fault, work
+from tests.waiting import poll_until, runs_out
+
+_SET = (resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED)
+# A server that is frozen says nothing, not even the bookmark of each second.
+_SILENT_SECONDS = 8.0
+
+
+@dataclass
+class Report:
+    """What happened, and what was not as it should be after it."""
+
+    faults: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    resumed: int = 0
+    begun_anew: int = 0
+
+
+@dataclass
+class Watcher:
+    """One that follows the containers through everything, by its token as long as that holds."""
+
+    site: Site
+    report: Report
+    current: dict[str, str] = field(default_factory=dict)
+    token: str = ""
+
+    async def run(self) -> None:
+        """Follows until cancelled."""
+        await poll_until(self._follow, seconds=3600, what="the campaign's end")
+
+    async def _follow(self) -> bool:
+        rule = self.site.rules["WatchContainers"]
+        request = container.WatchContainersRequest(
+            namespace=SPACE, resume_token=self.token, bookmark_period_seconds=1
+        )
+        if self.token:
+            self.report.resumed += 1
+        else:
+            self.current.clear()
+        try:
+            async with (
+                self.site.caller(next(self.site.numbers)) as caller,
+                caller.watching(rule, request) as answers,
+            ):
+                async for answer in _until_silent(answers):
+                    self._take(answer)
+        except grpc.aio.AioRpcError as error:
+            # Anything else comes to an end, too: a session's, while the clock of the database is wrong.
+            if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+                self.token = ""
+                self.report.begun_anew += 1
+        return False
+
+    def _take(self, answer: Any) -> None:
+        name = answer.container.name
+        if answer.change_type in _SET:
+            self.current[name] = answer.container.etag
+        elif answer.change_type == resource.CHANGE_TYPE_DELETED:
+            self.current.pop(name, None)
+        self.token = answer.resume_token or self.token
+
+
+async def _until_silent(answers: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    while True:
+        try:
+            async with asyncio.timeout(runs_out(_SILENT_SECONDS)):
+                answer = await anext(answers)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        yield answer
+
+
+async def campaign(
+    folder: Path, faults: Iterable[Fault], *, seed: int = 1, sabotage: str = "", minutes: float = 60.0
+) -> Report:
+    """The report of these faults, one after the other; it ends with the first problem, or when the time is over."""
+    choice = random.Random(seed)
+    report = Report()
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(minutes * 60.0, over.set)
+    async with site(folder, sabotage) as place:
+        watcher = Watcher(place, report)
+        watching = asyncio.create_task(watcher.run())
+        try:
+            for _ in range(2):
+                await work(place, choice)
+            for fault in faults:
+                if report.problems or over.is_set():
+                    break
+                report.faults.append(fault.__name__)
+                await fault(place, choice)
+                # What others changed is to be put right before anybody works on it.
+                report.problems += [f"{fault.__name__}: {found}" for found in await place.faults()]
+                report.problems += [f"{fault.__name__}: {found}" for found in await _behind(place, watcher)]
+                if not report.problems:
+                    await work(place, choice)
+                    report.problems += [f"after {fault.__name__}: {found}" for found in await place.faults()]
+        finally:
+            await cancel_and_wait(watching)
+    return report
+
+
+async def _behind(place: Site, watcher: Watcher) -> list[str]:
+    """Whether the watcher has seen what there is."""
+
+    async def same() -> bool:
+        answer = await place.must("ListContainers", {"namespace": SPACE, "pageSize": 1000})
+        return {each.name: each.etag for each in answer.containers} == watcher.current
+
+    try:
+        await poll_until(same, seconds=20, what="the watcher knows what there is")
+    except AssertionError as error:
+        return [str(error)]
+    return []
+
+
+def random_faults(seed: int) -> Iterator[Fault]:
+    """Each fault in turn, in an order that is another each time, without end."""
+    choice = random.Random(seed)
+    while True:
+        yield from choice.sample(FAULTS, len(FAULTS))

@@ -1,0 +1,245 @@
+"""Where the campaign of promise 15 takes place: servers, their PostgreSQL and their cluster, each of which can go back.
+
+PostgreSQL has one address, whoever serves it (see `tests.store.going_back`); the cluster keeps its state in a file and
+its port. The servers are processes of their own, as they are shipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from pilothouse_migrations import runner
+from pilothouse_migrations.roles import ensure_roles
+from pilothouse_server.embedded import postgres
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.engine import Database as Pools
+from pilothouse_server.store.unit_of_work import Store
+from pilothouse_simulator import SimulatedCluster
+from tests.agreement import agree
+from tests.conftest import ROLES, Database, connection, number_changes
+from tests.harness import PASSWORD
+from tests.promises.calling import Caller, Outcome, served
+from tests.promises.chain import broken_links
+from tests.promises.requests import Fields, request_for
+from tests.promises.watches.proxy import proxy
+from tests.promises.watches.servers import ServerProcess
+from tests.readme.served import environment
+from tests.reconcile.unseen import kept_cluster
+from tests.store.going_back import NAME, SETTINGS, one_address, point
+from tests.waiting import poll_until, runs_out, within
+
+SPACE = "shop"
+_SERVERS = 2
+# Where Debian's package `faketime` has the library.
+_LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+FAKETIME = _LIBRARIES[0] if _LIBRARIES else None
+_UNDECIDED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "RESOURCE_EXHAUSTED")
+_LEADS = (
+    "SELECT count(*) FROM leases WHERE name = 'observe/local' AND owner IS NOT NULL AND expires_at > now()"
+)
+
+
+class ClockedPostgres(EmbeddedPostgres):
+    """A PostgreSQL server whose clock is so far ahead."""
+
+    def __init__(
+        self, directory: Path, *, days_ahead: int = 0, settings: Mapping[str, str] = SETTINGS
+    ) -> None:
+        super().__init__(directory, settings=settings)
+        self._days_ahead = days_ahead
+
+    def _launch(self) -> None:
+        usual = postgres._environment
+        clock = {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME": f"+{self._days_ahead}d",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        if self._days_ahead:
+            postgres._environment = lambda: {**usual(), **clock}
+        try:
+            super()._launch()
+        finally:
+            postgres._environment = usual
+
+
+@dataclass
+class Site:
+    """All of it, and what of it was acknowledged: container → image."""
+
+    folder: Path
+    database: Database
+    address: Path
+    postgres: EmbeddedPostgres
+    cluster: SimulatedCluster
+    servers: list[ServerProcess] = field(default_factory=list)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    token: str = ""
+    expected: dict[str, str] = field(default_factory=dict)
+    numbers: Any = field(default_factory=count)
+    _stores: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    # The servers
+
+    async def start(self) -> None:
+        """Starts all servers."""
+        for server in self.servers:
+            await server.start()
+
+    async def stop(self, *, outright: bool) -> None:
+        """Ends all servers."""
+        for server in self.servers:
+            await (server.kill() if outright else server.stop())
+
+    @asynccontextmanager
+    async def caller(self, number: int = 0) -> AsyncIterator[Caller]:
+        """The administrator, at one server."""
+        channel = grpc.aio.insecure_channel(
+            self.servers[number % len(self.servers)].front.address,
+            options=(("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)),
+        )
+        async with channel:
+            yield Caller(channel, self.token)
+
+    async def certainly(self, name: str, fields: Fields) -> Outcome:
+        """The definite outcome of a call, asked for at one server after the other until one is told."""
+        request = request_for(self.rules[name], fields)
+        last: Outcome | None = None
+
+        async def decided() -> bool:
+            nonlocal last
+            async with self.caller(next(self.numbers)) as caller:
+                last = await caller.invoke(self.rules[name], request, timeout=runs_out(5.0))
+            return last.code not in _UNDECIDED
+
+        await poll_until(decided, seconds=60, what=f"{name} is answered")
+        assert last is not None
+        return last
+
+    async def must(self, name: str, fields: Fields) -> Any:
+        """The answer of a call that has to succeed."""
+        outcome = await self.certainly(name, fields)
+        assert outcome.code == "OK", f"{name} {fields}: {outcome.code} {outcome.message}"
+        return outcome.answer
+
+    # PostgreSQL
+
+    async def serve_from(self, server: EmbeddedPostgres) -> None:
+        """Starts another PostgreSQL, and has it take the address."""
+        await server.start()
+        self.postgres = server
+        point(self.address, server)
+
+    async def restart_postgres(self, *, days_ahead: int = 0) -> None:
+        """Stops PostgreSQL if it runs, and starts it again with such a clock."""
+        await self.postgres.stop()
+        await self.serve_from(ClockedPostgres(self.postgres.directory, days_ahead=days_ahead))
+
+    def another(self, **more: Any) -> ClockedPostgres:
+        """A PostgreSQL server on a folder of its own."""
+        return ClockedPostgres(self.folder / f"postgres-{next(self.numbers)}", **more)
+
+    # The cluster
+
+    async def restart_cluster(self, state: Path | None = None) -> None:
+        """Stops the cluster and starts it again under its address, with an older state if one is given."""
+        path, port = self.folder / "cluster", self.cluster.api_server.port
+        await self.cluster.stop()
+        if state is not None:
+            shutil.copy(state, path)
+        self.cluster = kept_cluster(path, port=port)
+        await self.cluster.start()
+
+    # What must be so
+
+    async def faults(self) -> list[str]:
+        """What is not as it should be, ten seconds after all was there again."""
+        found: list[str] = []
+        try:
+            await poll_until(
+                self._listed, lambda listed: listed == self.expected, seconds=20, what="the list"
+            )
+            store = await self._store()
+            await agree(store, self.cluster.kubeconfig(), seconds=10.0)
+            async with connection(self.database.admin_dsn) as sql:
+                await number_changes(sql)
+                found += await broken_links(sql)
+                await poll_until(lambda: sql.fetchval(_LEADS), seconds=10, what="a leader")
+        except AssertionError as error:
+            found.append(str(error)[:2000])
+        finally:
+            await self._stores.aclose()
+        return found
+
+    async def _listed(self) -> dict[str, str]:
+        answer = await self.must("ListContainers", {"namespace": SPACE, "pageSize": 1000})
+        return {each.name: each.image for each in answer.containers}
+
+    async def _store(self) -> Store:
+        pools = Pools.connect(
+            Settings(database_url=self.database.app_dsn, system_database_url=self.database.system_dsn)
+        )
+        self._stores.push_async_callback(pools.close)
+        return Store(pools)
+
+
+@asynccontextmanager
+async def site(folder: Path, sabotage: str = "") -> AsyncIterator[Site]:
+    """Two servers, a namespace and who is logged in."""
+    first = ClockedPostgres(folder / "postgres")
+    async with AsyncExitStack() as stack:
+        await first.start()
+        async with connection(first.dsn()) as admin:
+            await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
+        await ensure_roles(first.dsn(NAME))
+        await runner.upgrade(first.dsn(NAME, ROLES.maintenance))
+        cluster = kept_cluster(folder / "cluster")
+        await cluster.start()
+        kubeconfig = folder / "kubeconfig.json"
+        kubeconfig.write_text(json.dumps(cluster.kubeconfig()))
+        database, address = stack.enter_context(one_address(folder, first))
+        made = Site(folder, database, address, first, cluster)
+        stack.push_async_callback(_end, made)
+        key_file = folder / "master.key"
+        KeyRing.load(key_file, create=True)
+        for number in range(_SERVERS):
+            variables = {
+                **environment(folder),
+                "PILOTHOUSE_DATABASE_URL": database.app_dsn,
+                "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
+                "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+                "PILOTHOUSE_DATA_DIR": str(folder / f"server-{number}"),
+                "PILOTHOUSE_SECRET_KEY_FILE": str(key_file),
+                "PILOTHOUSE_KUBECONFIG": str(kubeconfig),
+                "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+                "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+                "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
+            }
+            front = await stack.enter_async_context(proxy())
+            server = ServerProcess(front, variables, folder / f"server-{number}.log", sabotage)
+            await server.start()
+            stack.push_async_callback(server.kill)
+            made.servers.append(server)
+        async with grpc.aio.insecure_channel(made.servers[0].front.address) as channel, within(30):
+            made.rules = {rule.name: rule for rule in (await served(channel)).values()}
+        answer = await made.must("Login", {"username": "admin", "password": PASSWORD})
+        made.token = answer.access_token
+        await made.must("CreateNamespace", {"namespace": {"name": SPACE}})
+        yield made
+
+
+async def _end(made: Site) -> None:
+    await made.cluster.stop()
+    await made.postgres.stop()

@@ -1,0 +1,58 @@
+"""Promise 15: what is said of a cluster is so after restarts, hand-overs, restores, failovers and wrong clocks, too."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.promises.over_time import steps
+from tests.promises.over_time.campaign import campaign, random_faults
+from tests.promises.over_time.site import FAKETIME
+from tests.promises.over_time.steps import FAULTS, Fault
+
+_MINUTES = 17.0
+pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A path that is short enough for a socket, where PostgreSQL's own account may enter."""
+    with tempfile.TemporaryDirectory(prefix="ph-time-", ignore_cleanup_errors=True) as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@pytest.mark.full
+async def test_cluster_and_database_agree_after_each_fault(folder: Path) -> None:
+    report = await campaign(folder, FAULTS)
+    assert report.problems == []
+    assert report.faults == [fault.__name__ for fault in FAULTS]
+    # A watch goes on over what lost nothing, and begins anew over what did.
+    assert report.resumed
+    assert report.begun_anew >= 3
+
+
+@pytest.mark.soak(part="time")
+async def test_cluster_and_database_agree_for_a_long_time(folder: Path) -> None:
+    seed = int(os.environ.get("PILOTHOUSE_TEST_SEED", "1"))
+    report = await campaign(folder, random_faults(seed), seed=seed, minutes=_MINUTES)
+    assert report.problems == [], f"seed {seed}, after {report.faults}"
+    assert set(report.faults) == {fault.__name__ for fault in FAULTS}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("sabotage", "fault", "problem"),
+    [
+        ("lists_are_not_compared", steps.unseen, "disagreements"),
+        ("leases_are_believed", steps.wrong_clock, "a leader"),
+        ("another_history_goes_on", steps.older_files, "the watcher knows what there is"),
+    ],
+)
+async def test_a_broken_server_is_found(folder: Path, sabotage: str, fault: Fault, problem: str) -> None:
+    report = await campaign(folder, [fault], sabotage=f"tests.promises.over_time.sabotage {sabotage}")
+    assert any(problem in found for found in report.problems), report
