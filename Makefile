@@ -25,7 +25,7 @@ SAY = printf '%-12s %s\n' >&2
 # cores, because tests of whole servers wait more than they work.
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # Each part of the soak ends within twenty minutes on two cores.
-SOAK_PARTS := watches kills hostile
+SOAK_PARTS := watches kills time hostile
 PART ?= $(SOAK_PARTS)
 DIST ?= dist
 # Of the measurements' table: 1 is GetContainer, 2 CreateContainer.

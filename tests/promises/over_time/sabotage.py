@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pilothouse_client.cli import main as command
 from pilothouse_server.reconcile.observe.comparison import Comparison
 from pilothouse_server.reconcile.queue import leadership
-from tests.promises.watches.sabotage import another_history_goes_on
+from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.watch.hub import Hub
+from tests.promises.watches.sabotage import nobodys
 
 
 def lists_are_not_compared() -> None:
@@ -30,8 +32,18 @@ def leases_are_believed() -> None:
     leadership._Sight.unrenewed = property(never)  # type: ignore[assignment]
 
 
+def changes_are_not_told() -> None:
+    """Watches are told what is made and what is gone, and not what changed."""
+    publish = Hub.publish
+
+    def forgetful(self: Hub, events: Sequence[FeedEvent], newest: int) -> None:
+        publish(self, [nobodys(event) if event.kind == "modified" else event for event in events], newest)
+
+    Hub.publish = forgetful  # type: ignore[method-assign]
+
+
 SABOTAGES = {
-    made.__name__: made for made in (lists_are_not_compared, leases_are_believed, another_history_goes_on)
+    made.__name__: made for made in (lists_are_not_compared, leases_are_believed, changes_are_not_told)
 }
 
 

@@ -24,12 +24,13 @@ def hub_drops_an_event() -> None:
     publish = Hub.publish
 
     def forgetful(self: Hub, events: Sequence[FeedEvent], newest: int) -> None:
-        publish(self, [_nobodys(event) if event.revision % 10 == 0 else event for event in events], newest)
+        publish(self, [nobodys(event) if event.revision % 10 == 0 else event for event in events], newest)
 
     Hub.publish = forgetful  # type: ignore[method-assign]
 
 
-def _nobodys(event: FeedEvent) -> FeedEvent:
+def nobodys(event: FeedEvent) -> FeedEvent:
+    """The same place in the ring, for an event that concerns nobody."""
     values = {name: getattr(event, name) for name in FeedEvent.__slots__}
     return FeedEvent(**{**values, "resource_type": "nobody's"})
 
