@@ -60,7 +60,7 @@ DEFAULT_BOOKMARK_SECONDS = 10.0
 class WatchFilter:
     """What a watch is about: one type of resource, or several whose events hold the same message.
 
-    Empty fields match everything; `text` binds resume tokens to it.
+    Empty fields match everything; `text` binds resume tokens to it, and did so as `old_text` in the releases before.
     """
 
     resource_type: str | frozenset[str]
@@ -69,6 +69,7 @@ class WatchFilter:
     selector: LabelSelector | None = None
     status: str = ""
     text: str = ""
+    old_text: str = ""
 
     def concerns(self, resource_type: str) -> bool:
         """Whether the watch is about this type."""
@@ -186,7 +187,7 @@ async def _begin(
         if call.request.resume_token:
             raise resume_token.changed(head.oldest_revision)
         raise not_found("namespace", call.namespace)
-    tokens = _issuer(server, call, wanted.text, head.history, _sight_text(wanted, call.visible_namespaces()))
+    tokens = _issuer(server, call, wanted, head.history, _sight_text(wanted, call.visible_namespaces()))
     if call.request.resume_token:
         position = tokens.read(call.request.resume_token, oldest_revision=head.oldest_revision)
         await _check_position(transaction, position, head)
@@ -237,7 +238,8 @@ async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFil
             if request.resume_token:
                 oldest = await server.feed.horizon()
                 # Any token of this watch is of a history that is over for it; others are refused as ever.
-                _issuer(server, call, text, "", "").read(request.resume_token, oldest_revision=oldest)
+                gone = WatchFilter(watched.resource_type, text=text)
+                _issuer(server, call, gone, "", "").read(request.resume_token, oldest_revision=oldest)
             raise
     return WatchFilter(
         watched.resource_type,
@@ -246,6 +248,8 @@ async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFil
         selector=wire.label_selector(request.label_selector),
         status=status,
         text=text,
+        # They named the namespace by its id, and first.
+        old_text=text if namespace_id is None else "\x00".join((str(namespace_id), *bound[:-1])),
     )
 
 
@@ -261,12 +265,13 @@ async def _is_there(
         return False
 
 
-def _issuer(server: WatchServer, call: Call, text: str, history: str, sight: str) -> TokenIssuer:
+def _issuer(server: WatchServer, call: Call, wanted: WatchFilter, history: str, sight: str) -> TokenIssuer:
     return resume_token.issuer(
         server.key,
         user_id=call.user_id,
         method=call.method,
-        filter_text=text,
+        filter_text=wanted.text,
+        old_filter_text=wanted.old_text,
         history=history,
         sight=sight,
     )

@@ -106,11 +106,19 @@ class TokenIssuer:
 
 
 def issuer(
-    key: bytes, *, user_id: int, method: str, filter_text: str, history: str, sight: str = ""
+    key: bytes,
+    *,
+    user_id: int,
+    method: str,
+    filter_text: str,
+    history: str,
+    sight: str = "",
+    old_filter_text: str = "",
 ) -> TokenIssuer:
     """The issuer for one watch; `key` is the server's, the same on every replica.
 
-    `sight` says what the caller's grants let the watch show.
+    `sight` says what the caller's grants let the watch show, `old_filter_text` how the releases before wrote the filter
+    where they wrote it otherwise.
     """
     state = hashlib.blake2b(
         key=hashlib.sha256(key).digest(), digest_size=_MAC_BYTES, person=b"pilothouse-watch"
@@ -119,7 +127,8 @@ def issuer(
         encoded = part.encode()
         state.update(len(encoded).to_bytes(4, "big") + encoded)
     # The form of the releases before began with this; it is known by it, and refused.
-    old = hmac.digest(key, "\x00".join(("watch", str(user_id), method, filter_text)).encode(), "sha256")
+    old_parts = ("watch", str(user_id), method, old_filter_text or filter_text)
+    old = hmac.digest(key, "\x00".join(old_parts).encode(), "sha256")
     return TokenIssuer(
         state,
         base64.urlsafe_b64encode(old[:_OLD_BINDING_BYTES]).decode(),
