@@ -126,6 +126,6 @@ async def test_the_data_folder_is_closed_to_others(tmp_path: Path) -> None:
     async with serving("pilothouse serve --dev", tmp_path, {"PILOTHOUSE_DATA_DIR": str(folder)}):
         pass
     made = {path.name: path.stat().st_mode for path in (folder, *folder.iterdir())}
-    assert made.keys() == {"data", "cluster.json", "master.key", "postgres"}
+    assert made.keys() == {"data", "cluster.json", "database-position.json", "master.key", "postgres"}
     open_to_others = [f"{stat.filemode(mode)} {name}" for name, mode in made.items() if mode & 0o077]
     assert not open_to_others

@@ -233,6 +233,7 @@ class Continuity:
         unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished.touch(mode=0o600)
             unfinished.write_bytes(msgspec.json.encode(list(self._places.values())))
             os.replace(unfinished, self._path)
         except OSError as error:
