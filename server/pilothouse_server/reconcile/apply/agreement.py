@@ -48,8 +48,20 @@ def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> 
 
     It is ours then all the same: who takes a field away takes it from its owners, too.
     """
+    if field_paths.find(live, path) is not None or not _is_owned(path, said, owned):
+        return False
+    return field_paths.value_at(said, path) in (False, "")
+
+
+def is_ours(path: str, said: Manifest, live: Manifest) -> bool:
+    """Returns whether an apply of ours owns a field of an object that the manifest says."""
+    owned = _owned(live)
+    return owned is not None and _is_owned(path, said, owned)
+
+
+def _is_owned(path: str, said: Manifest, owned: Manifest) -> bool:
     steps = field_paths.find(said, path)
-    if steps is None or field_paths.find(live, path) is not None:
+    if steps is None:
         return False
     value: Any = said
     for step in steps:
@@ -58,7 +70,7 @@ def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> 
         if below is None:
             return False
         owned = below
-    return value in (False, "")
+    return True
 
 
 def _step(owned: Manifest, step: field_paths.Step, value: Any) -> Manifest | None:

@@ -28,6 +28,7 @@ from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import Conflict, FieldConflict
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 from pilothouse_server.kubernetes.ownership import DOMAIN
+from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 
@@ -122,7 +123,10 @@ class Drift:
             changed = [
                 path for path in field_paths.differing(ours, before, after) if not _PLATFORMS.search(path)
             ]
-            if self.is_older(manifest["kind"], metadata["name"], marks.version_of(before)):
+            older = self.is_older(manifest["kind"], metadata["name"], marks.version_of(before))
+            # What is ours alone, with another value, nobody set but we, in an apply that is wanted no more. Its version
+            # may be newer by now: of an object that went back, the cluster writes the status.
+            if older or any(agreement.is_ours(path, ours, before) for path in changed):
                 changed = []
             manager = last_foreign_manager(before)
             self.kept += [Difference(manifest["kind"], metadata["name"], path, manager) for path in changed]
