@@ -90,6 +90,16 @@ async def test_short_statements_ask_nothing(pool: Pool) -> None:
             assert not watch.is_to_ask()
 
 
+async def test_what_was_given_back_unfinished_is_the_pools(pool: Pool) -> None:
+    """A call that was cancelled: its statement is being ended, and nobody waits for the answer."""
+    sleeping = await _sleeping(pool)
+    sleeping.cancel()
+    await asyncio.wait({sleeping})
+    watch = LostSessions(pool, direct=True)
+    assert not any(watch.is_to_ask() for _ in range(2 * FIRST_LOOKS))
+    assert await watch.end_lost() == 0
+
+
 @pytest.mark.parametrize("direct", [True, False])
 async def test_where_nobody_answers_all_are_ended(pool: Pool, opener: Opener, *, direct: bool) -> None:
     sleeping = await _sleeping(pool)

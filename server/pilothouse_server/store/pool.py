@@ -124,7 +124,7 @@ class Pool:
 
         Returns the task that brings it in order, if it is not; nobody has to wait for it.
         """
-        session = connection.detach()
+        session = self._take_back(connection)
         if session is None:
             return None
         if session.driver.is_closed() or not (connection.unfinished or session.driver.is_in_transaction()):
@@ -134,10 +134,17 @@ class Pool:
 
     async def discard(self, connection: Connection) -> None:
         """Takes a connection back and closes it: nobody may use it after what was done with it."""
-        session = connection.detach()
+        session = self._take_back(connection)
         if session is not None:
             session.driver.terminate()
             self._put_back(session)
+
+    def _take_back(self, connection: Connection) -> Session | None:
+        session = connection.detach()
+        if session is not None and session.loan is not None:
+            # What it was left in is for the pool to end: nobody waits for it any more.
+            session.loan.connection = None
+        return session
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
