@@ -96,6 +96,11 @@ class _Sight:
         return self._seen if monotonic() - self._since >= 2 * self._seconds else None
 
     @property
+    def epoch(self) -> int | None:
+        """The epoch of the last look; None where there is no lease."""
+        return None if self._seen is None else self._seen.epoch
+
+    @property
     def is_held(self) -> bool:
         """Whether another server holds it."""
         seen = self._seen
@@ -167,7 +172,8 @@ async def _stand_back(
         await _see(store, name, sight)
         await settings.led_elsewhere(sight.is_held)
         if sight.free_for() >= most:
-            lease = await _take(store, name, owner, seconds, sight)
+            # Another may have tried and let go since that look: then it is not this one's turn.
+            lease = await _take(store, name, owner, seconds, sight, only_epoch=sight.epoch)
             if lease is not None:
                 return lease
 
@@ -202,7 +208,13 @@ async def _work(store: Store, lease: Lease, work: Work, seconds: float, taken: f
 
 
 async def _take(
-    store: Store, name: str, owner: str, seconds: float, sight: _Sight | None = None
+    store: Store,
+    name: str,
+    owner: str,
+    seconds: float,
+    sight: _Sight | None = None,
+    *,
+    only_epoch: int | None = None,
 ) -> Lease | None:
     unrenewed = None if sight is None else sight.unrenewed
     seen = None
@@ -215,7 +227,9 @@ async def _take(
             if seen is not None and unrenewed is None and seen.is_held_from(owner):
                 lease = None
             else:
-                lease = await leases.take(transaction, name, owner, seconds, unrenewed=unrenewed)
+                lease = await leases.take(
+                    transaction, name, owner, seconds, unrenewed=unrenewed, only_epoch=only_epoch
+                )
     except PilothouseError as error:
         log.warning("lease cannot be taken", lease=name, reason=error.reason)
         return None

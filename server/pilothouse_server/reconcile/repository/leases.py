@@ -50,9 +50,10 @@ VALUES (:name, :owner, 1, clock_timestamp() + make_interval(secs => :seconds))
 ON CONFLICT (name) DO UPDATE
 SET owner = EXCLUDED.owner, expires_at = EXCLUDED.expires_at,
     epoch = lease.epoch + CASE WHEN lease.owner IS DISTINCT FROM EXCLUDED.owner THEN 1 ELSE 0 END
-WHERE lease.owner IS NOT DISTINCT FROM EXCLUDED.owner OR lease.owner IS NULL
-   OR lease.expires_at <= clock_timestamp()
-   OR (lease.epoch, lease.expires_at) = (CAST(:epoch AS bigint), CAST(:expires_at AS timestamptz))
+WHERE (lease.owner IS NOT DISTINCT FROM EXCLUDED.owner OR lease.owner IS NULL
+       OR lease.expires_at <= clock_timestamp()
+       OR (lease.epoch, lease.expires_at) = (CAST(:epoch AS bigint), CAST(:expires_at AS timestamptz)))
+  AND lease.epoch = coalesce(CAST(:only_epoch AS bigint), lease.epoch)
 RETURNING epoch
 """)
 
@@ -77,10 +78,12 @@ async def take(
     seconds: float,
     *,
     unrenewed: SeenLease | None = None,
+    only_epoch: int | None = None,
 ) -> Lease | None:
     """Takes or renews a lease; None while another holds it. `owner` must be unique to the process.
 
-    `unrenewed` is taken for expired, if the lease still is as it says.
+    `unrenewed` is taken for expired, if the lease still is as it says. With `only_epoch` the lease is taken only where
+    nobody has held it since that epoch.
     """
     parameters = {
         "name": name,
@@ -88,6 +91,7 @@ async def take(
         "seconds": seconds,
         "epoch": None if unrenewed is None else unrenewed.epoch,
         "expires_at": None if unrenewed is None else unrenewed.expires_at,
+        "only_epoch": only_epoch,
     }
     row = (await transaction.connection.execute(_TAKE, parameters)).first()
     return None if row is None else Lease(name, owner, row.epoch)
