@@ -271,7 +271,7 @@ def simulate_cluster(
       fail_next {"count", "code"}               the next answers
       lose_answers                              the next writes are done and answered 504
       retry_after_seconds                       what a code 429 says
-      refuse_connections, storage_stalled, storage_stopped
+      refuse_connections, storage_stalled, storage_stopped, too_busy_for_bookmarks
                                                 true, and false again
       webhooks                                  that refuse writes: a list of {"name", "resources", "message", "fails"}
       restart {"kill", "down_seconds"}          the API server goes and comes back
