@@ -11,9 +11,11 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 
+from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse_client.streams import ChangeKind
 from pilothouse_server.rpc import pipeline
-from tests.conftest import Database
+from tests.conftest import Database, connection
 from tests.harness import running_server
 from tests.promises.calling import Caller, Outcome, failed, token_of
 from tests.promises.requests import OWN, request_for
@@ -257,3 +259,19 @@ async def test_a_reader_that_is_too_slow_is_told_where_to_go_on(
     again = request_for(rule, {"namespace": OWN, "resumeToken": info.metadata["resume_token"]})
     rest = await world.admin.invoke(rule, again, most=len(everything) - len(seen))
     assert seen + [answer.revision for answer in rest.answers] == everything
+
+
+async def test_a_watch_from_before_the_first_event_goes_on(database: Database, tmp_path: Path) -> None:
+    """On a new installation the stream stands at 0, and there is no event of that revision."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        async with server.admin.namespaces.watch() as changes:
+            assert (await anext(changes)).kind is ChangeKind.SYNCED
+            token = changes.resume_token
+        async with connection(database.admin_dsn) as sql:
+            head = "SELECT revision FROM stream_head"
+            assert await sql.fetchval(head) == 0
+            await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="first"))
+            await poll_until(lambda: sql.fetchval(head), what="the first event is numbered")
+        async with server.admin.namespaces.watch(resume_token=token) as changes, within(10):
+            change = await anext(changes)
+            assert (change.kind, change.resource.name) == (ChangeKind.ADDED, "first")

@@ -209,7 +209,8 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
     if not oldest - 1 <= position.revision <= head.revision:
         raise resume_token.horizon(oldest)
     mark = await event_mark(transaction, position.revision)
-    if mark is None and position.revision >= oldest:
+    # No event has the revision 0: a watch that began before the first one stands there.
+    if mark is None and position.revision >= max(oldest, 1):
         raise resume_token.horizon(oldest)
     if mark is not None and mark != position.mark:
         raise resume_token.changed(oldest)
