@@ -89,9 +89,18 @@ async def _until_silent(answers: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 async def campaign(
-    folder: Path, faults: Iterable[Fault], *, seed: int = 1, sabotage: str = "", minutes: float = 60.0
+    folder: Path,
+    faults: Iterable[Fault],
+    *,
+    seed: int = 1,
+    sabotage: str = "",
+    minutes: float = 60.0,
+    seconds: float = 10.0,
 ) -> Report:
-    """The report of these faults, one after the other; it ends with the first problem, or when the time is over."""
+    """The report of these faults, one after the other; it ends with the first problem, or when the time is over.
+
+    `seconds` are given to each fault until all must be as it should be.
+    """
     choice = random.Random(seed)
     report = Report()
     over = asyncio.Event()
@@ -108,17 +117,19 @@ async def campaign(
                 report.faults.append(fault.__name__)
                 await fault(place, choice)
                 # What others changed is to be put right before anybody works on it.
-                report.problems += [f"{fault.__name__}: {found}" for found in await place.faults()]
-                report.problems += [f"{fault.__name__}: {found}" for found in await _behind(place, watcher)]
+                report.problems += [f"{fault.__name__}: {found}" for found in await place.faults(seconds)]
+                behind = await _behind(place, watcher, seconds)
+                report.problems += [f"{fault.__name__}: {found}" for found in behind]
                 if not report.problems:
                     await work(place, choice)
-                    report.problems += [f"after {fault.__name__}: {found}" for found in await place.faults()]
+                    found_after = await place.faults(seconds)
+                    report.problems += [f"after {fault.__name__}: {found}" for found in found_after]
         finally:
             await cancel_and_wait(watching)
     return report
 
 
-async def _behind(place: Site, watcher: Watcher) -> list[str]:
+async def _behind(place: Site, watcher: Watcher, seconds: float) -> list[str]:
     """Whether the watcher has seen what there is."""
 
     async def same() -> bool:
@@ -126,7 +137,7 @@ async def _behind(place: Site, watcher: Watcher) -> list[str]:
         return {each.name: each.etag for each in answer.containers} == watcher.current
 
     try:
-        await poll_until(same, seconds=20, what="the watcher knows what there is")
+        await poll_until(same, seconds=2 * seconds, what="the watcher knows what there is")
     except AssertionError as error:
         return [str(error)]
     return []

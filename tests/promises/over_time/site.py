@@ -164,19 +164,21 @@ class Site:
 
     # What must be so
 
-    async def faults(self) -> list[str]:
-        """What is not as it should be, ten seconds after all was there again."""
+    async def faults(self, seconds: float = 10.0) -> list[str]:
+        """What is not as it should be, so many seconds after all was there again."""
         found: list[str] = []
         try:
             await poll_until(
-                self._listed, lambda listed: listed == self.expected, seconds=20, what="the list"
+                self._listed, lambda listed: listed == self.expected, seconds=2 * seconds, what="the list"
             )
             store = await self._store()
-            await agree(store, self.cluster.kubeconfig(), seconds=10.0)
+            await agree(store, self.cluster.kubeconfig(), seconds=seconds)
             async with connection(self.database.admin_dsn) as sql:
                 await number_changes(sql)
-                found += await broken_links(sql)
-                await poll_until(lambda: sql.fetchval(_LEADS), seconds=10, what="a leader")
+                # Records and head of one moment: servers write on.
+                async with sql.transaction(isolation="repeatable_read", readonly=True):
+                    found += await broken_links(sql)
+                await poll_until(lambda: sql.fetchval(_LEADS), seconds=seconds, what="a leader")
         except AssertionError as error:
             found.append(str(error)[:2000])
         finally:
