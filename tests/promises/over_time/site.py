@@ -154,11 +154,19 @@ class Site:
     # The cluster
 
     async def restart_cluster(self, state: Path | None = None) -> None:
-        """Stops the cluster and starts it again under its address, with an older state if one is given."""
+        """Stops the cluster and starts it again under its address, with an older state if one is given.
+
+        A restore takes its time: meanwhile the servers have seen that the cluster is away.
+        """
         path, port = self.folder / "cluster", self.cluster.api_server.port
         await self.cluster.stop()
         if state is not None:
             shutil.copy(state, path)
+            async with connection(self.database.admin_dsn) as sql:
+                away = "SELECT status = 'unreachable' FROM clusters WHERE name = 'local'"
+                await poll_until(
+                    lambda: sql.fetchval(away), seconds=60, what="the cluster is seen to be away"
+                )
         self.cluster = kept_cluster(path, port=port)
         await self.cluster.start()
 

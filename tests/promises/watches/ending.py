@@ -41,7 +41,7 @@ _COMPARED, _TRIED = 40, 3
 
 
 async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
-    """Deletes a namespace; returns once its watchers have been told of a moment after its end, or have ended."""
+    """Deletes a namespace; returns once its watchers have been told of its end or of a moment after it."""
     ground.recording.gone.add(BRIEF)
     async with ground.callers() as callers, connection(ground.database.admin_dsn) as sql:
         outcome, _, _ = await ground.certainly(callers, "DeleteNamespace", {"name": BRIEF, "cascade": True})
@@ -57,7 +57,7 @@ async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
 
         async def behind() -> list[str]:
             own = [each for each in followers if each.kind.wanted.namespace == BRIEF]
-            return [each.watch.name for each in own if not each.watch.ended and each.position <= (end or 0)]
+            return [each.watch.name for each in own if not each.watch.ended and each.position < (end or 0)]
 
         await poll_until(behind, lambda found: not found, seconds=60, what="its watchers beyond its end")
 
