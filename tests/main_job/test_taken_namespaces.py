@@ -18,6 +18,7 @@ TAKEN = "exists and is not managed by Pilothouse"
 WHERE = ("--namespace", "theirs")
 
 
+@pytest.mark.full
 async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -> None:
     assert server.cluster is not None
     server.cluster.store.create(resources.NAMESPACES, {"metadata": {"name": "theirs"}})

@@ -249,6 +249,7 @@ async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStre
         assert since_first.passed() >= 0.3
 
 
+@pytest.mark.full
 async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> None:
     """Ids are given anew, lower than those that were read."""
     box = await world.box()

@@ -89,6 +89,7 @@ def connect_by(broken: pytest.MonkeyPatch, connecting: Callable[[], object]) -> 
         broken.setattr(module, "connecting", connecting)
 
 
+@pytest.mark.full
 async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ async def test_work_of_a_type_that_this_release_does_not_know_is_left_to_others(
     assert [row["resource_type"] for row in found] == ["namespace"]
 
 
+@pytest.mark.full
 async def test_a_row_that_somebody_holds_is_waited_for_alone(here: World) -> None:
     await applied_namespace(here)
     held, *_ = await make_many(here)
