@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import ContainerSpec, Port
@@ -326,6 +327,21 @@ async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -
     assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
         await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
+    assert len(await leased(here)) == 1
+
+
+async def test_what_is_asked_for_after_the_lease_ran_out_is_done_after_it(here: World) -> None:
+    """Who works is slow, and nobody else took the lease. Asking puts the time of no row forward that is due already."""
+    await here.namespace()
+    (work,) = await leased(here, LONG)
+    async with here.store.system_write("test") as transaction:
+        await transaction.connection.execute(
+            text("UPDATE reconcile_work SET leased_until = clock_timestamp() - interval '1 s'")
+        )
+        await transaction.connection.execute(text("UPDATE reconcile_work SET due_at = leased_until"))
+    async with here.store.system_write("test") as transaction:
+        await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
+        await work_queue.release(transaction, [Release(work, 3600)])
     assert len(await leased(here)) == 1
 
 

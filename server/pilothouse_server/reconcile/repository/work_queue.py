@@ -66,7 +66,7 @@ WITH held AS (
     FOR UPDATE OF work SKIP LOCKED)
 UPDATE reconcile_work AS work
 SET leased_until = statement_timestamp() + make_interval(secs => :lease_seconds),
-    due_at = CASE WHEN work.due_at < work.leased_until THEN work.due_at
+    due_at = CASE WHEN work.due_at < work.leased_until OR work.leased_until <= statement_timestamp() THEN work.due_at
              ELSE statement_timestamp() + make_interval(secs => :lease_seconds) END
 FROM held WHERE work.resource_type = held.resource_type AND work.resource_id = held.resource_id
 RETURNING work.resource_type, work.resource_id
@@ -80,10 +80,12 @@ JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigi
 ORDER BY work.resource_type, work.resource_id FOR UPDATE OF work
 """)
 
-# Work that was asked for during the lease is due before its end, and stays due.
+# Work that was asked for during the lease is due before its end, and stays due. A lease that has run out is due itself:
+# whether something was asked for since cannot be told, so that it is looked at once more.
 _RELEASE = text("""
 UPDATE reconcile_work AS work
-SET due_at = LEAST(CASE WHEN work.due_at < work.leased_until THEN work.due_at END,
+SET due_at = LEAST(CASE WHEN work.due_at < work.leased_until OR work.leased_until <= clock_timestamp()
+                        THEN work.due_at END,
                    clock_timestamp() + make_interval(secs => done.seconds)),
     lease_owner = NULL, leased_until = NULL, last_error = done.error, updated_at = clock_timestamp(),
     attempts = CASE WHEN work.due_at < work.leased_until THEN 0 ELSE done.attempts END,
