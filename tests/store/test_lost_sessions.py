@@ -22,14 +22,17 @@ LIMITS = Limits(open=4, working=4, idle=4, waiting=10, lifetime_seconds=3600, id
 class Opener:
     """Opens sessions, until nobody answers any more; `elsewhere` is where new ones lead then."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, role: str = "") -> None:
         self.dsn = dsn
+        self.settings = {"role": role} if role else {}
         self.fails: BaseException | None = None
 
     async def __call__(self) -> Driver:
         if self.fails is not None:
             raise self.fails
-        driver: Driver = await asyncpg.connect(self.dsn, connection_class=Driver)
+        driver: Driver = await asyncpg.connect(
+            self.dsn, connection_class=Driver, server_settings=self.settings
+        )
         return driver
 
 
@@ -79,6 +82,16 @@ async def test_a_long_statement_is_left_alone(pool: Pool, opener: Opener, answer
     assert await watch.end_lost() == 0
     assert not sleeping.done()
     await cancel_and_wait(sleeping)
+
+
+async def test_a_login_that_takes_a_role_on_finds_its_sessions(database: Database) -> None:
+    """One login for all roles: a session is the login's, whatever role it has taken on."""
+    opener = Opener(database.admin_dsn, role="pilothouse_app")
+    pool = Pool(opener, LIMITS)
+    sleeping = await _sleeping(pool)
+    assert await LostSessions(pool, direct=True).end_lost() == 0
+    await cancel_and_wait(sleeping)
+    await pool.close()
 
 
 async def test_short_statements_ask_nothing(pool: Pool) -> None:

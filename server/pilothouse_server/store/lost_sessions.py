@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 1.0
 # After so many looks PostgreSQL is asked, then after twice as many, and so on: a long report is asked about seldom.
 FIRST_LOOKS: Final = 2
-_PROCESSES = "SELECT pid FROM pg_stat_activity WHERE pid = ANY ($1) AND usename = current_user"
+_PROCESSES = "SELECT pid FROM pg_stat_activity WHERE pid = ANY ($1) AND usename = session_user"
 
 
 class LostSessions:
