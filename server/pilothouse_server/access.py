@@ -33,7 +33,10 @@ def permission_matches(held: str, wanted: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A living grant: the role's permissions in `namespace`, or in every namespace where that is None."""
+    """A living grant: the role's permissions in `namespace`, or in every namespace where that is None.
+
+    `id` is that of its row; 0 where it is only thought of.
+    """
 
     role: str
     namespace: str | None
@@ -41,6 +44,7 @@ class Grant:
     permissions: frozenset[str]
     excluded: frozenset[str] = frozenset()
     expires_at: datetime | None = None
+    id: int = 0
 
     def holds(self, wanted: str) -> bool:
         """Whether the role of this grant holds `wanted`.
@@ -65,31 +69,41 @@ class Principal:
     session_id: UUID | None = None
     # Permission -> namespaces; a watch asks for every event. Only where no grant expires.
     _namespaces: dict[str, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
-    # (Permission, namespace) -> whether it is held; likewise.
-    _allowed: dict[tuple[str, str | None], bool] = field(default_factory=dict, repr=False, compare=False)
+    # (Permission, namespace) -> the grant that holds it; likewise.
+    _granting: dict[tuple[str, str | None], Grant | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def allows(self, permission: str, namespace: str | None = None) -> bool:
-        """Whether `permission` is held in `namespace`; None asks about all namespaces at once.
+        """Whether `permission` is held in `namespace`; None asks about all namespaces at once."""
+        return self.granting(permission, namespace) is not None
+
+    def granting(self, permission: str, namespace: str | None = None) -> Grant | None:
+        """The first grant by which `permission` is held in `namespace`, or in all namespaces at once; None without one.
 
         Grants that expire between loading and asking are left out at once, so a cached principal never
         outlives them.
         """
-        known = self._allowed.get((permission, namespace))
-        if known is not None:
-            return known
+        key = (permission, namespace)
+        if key in self._granting:
+            return self._granting[key]
         living = self.living_grants()
-        allowed = any(
-            grant.holds(permission)
-            for grant in living
-            if grant.namespace is None or (namespace is not None and grant.namespace == namespace)
+        found = next(
+            (
+                grant
+                for grant in living
+                if (grant.namespace is None or (namespace is not None and grant.namespace == namespace))
+                and grant.holds(permission)
+            ),
+            None,
         )
-        if living is self.grants and len(self._allowed) < _MOST_ANSWERS:
-            self._allowed[permission, namespace] = allowed
-        return allowed
+        if living is self.grants and len(self._granting) < _MOST_ANSWERS:
+            self._granting[key] = found
+        return found
 
-    def allows_somewhere(self, permission: str) -> bool:
-        """Whether any grant, wherever it reaches, holds `permission`."""
-        return any(grant.holds(permission) for grant in self.living_grants())
+    def granting_somewhere(self, permission: str) -> Grant | None:
+        """The first grant that holds `permission`, wherever it reaches."""
+        return next((grant for grant in self.living_grants() if grant.holds(permission)), None)
 
     def reaches(self, namespace: str) -> bool:
         """Whether any grant, whatever it holds, lets the caller know that `namespace` exists."""

@@ -25,7 +25,7 @@ def test_each_question_has_its_own_answer_however_often_it_is_asked(
         assert principal.allows("pod.put", "two")
         assert not principal.allows("pod.get", "three")
         assert not principal.allows("pod.get")
-    assert len(principal._allowed) <= most
+    assert len(principal._granting) <= most
 
 
 def test_an_answer_ends_with_its_grant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_server.rpc.encoding import AnswerField, ListAnswer, duration, embedded, varint
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server.rpc.encoding import AnswerField, ListAnswer, duration, embedded, text_field, varint
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -45,3 +47,15 @@ def test_a_list(names: list[str], token: str) -> None:
         ListAnswer(pb.ListContainersResponse, "containers").answer(items, token)
         == expected.SerializeToString()
     )
+
+
+@pytest.mark.parametrize("description", ["", "short", "é" * 2000, "x" * 20_000])
+def test_a_text_is_found_without_parsing_the_rest(description: str) -> None:
+    namespace = namespace_pb2.Namespace(
+        name="kept", description=description, status=namespace_pb2.NAMESPACE_STATUS_ACTIVE, uid="the-uid"
+    )
+    number = namespace_pb2.Namespace.DESCRIPTOR.fields_by_name["uid"].number
+    found = text_field(namespace.SerializeToString(), number)
+    # What stands behind a field too long to be passed over is not looked for.
+    assert found == ("the-uid" if len(description) < 16_384 else "")
+    assert text_field(b"", number) == text_field(namespace.SerializeToString(), 1000) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -134,7 +135,12 @@ def test_what_cannot_be_written_is_recorded_all_the_same(types: dict[str, type[M
 def test_a_long_text_is_cut_with_a_marker(types: dict[str, type[Message]]) -> None:
     make: Any = types["Plain"]
     body = redaction.body(make(text="x" * 100_000, count=1))
-    assert body == {"text": "x" * 1024 + "[truncated, 98976 more characters]", "count": 1}
+    whole = make(text="x" * 100_000, count=1).SerializeToString(deterministic=True)
+    assert body == {
+        "text": "x" * 1024 + "[truncated, 98976 more characters]",
+        "count": 1,
+        "[truncated]": {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()},
+    }
 
 
 def test_long_lists_and_maps_are_cut_with_a_marker(types: dict[str, type[Message]]) -> None:

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
-from pilothouse_client.commands.output import DRY_RUN, Column, show, show_all, show_changes
+from pilothouse_client.commands.output import DRY_RUN, Column, as_data, show, show_all, show_changes
+from pilothouse_client.commands.times import parse_time
 from pilothouse_client.commands.values import moment, span
 
 
 def _action(operation: Any) -> str:
     metadata = operation.metadata
-    tried_out = "validate_only" in metadata and metadata["validate_only"]
+    # A server of the release before has it in the metadata alone.
+    tried_out = operation.validate_only or ("validate_only" in metadata and metadata["validate_only"])
     return f"{operation.action} {DRY_RUN}" if tried_out else str(operation.action)
+
+
+def _as_data(operation: Any) -> Any:
+    """The record with numbers as they were recorded; a Struct holds floating-point ones only."""
+    data = as_data(operation)
+    for field in ("request_body", "request_headers", "response_body", "metadata"):
+        if text := data.pop(f"{field}_json"):
+            data[field] = json.loads(text)
+    for field in ("sequence", "user_id", "resource_id", "namespace_id", "duration_ms", "grant_id"):
+        if field in data:
+            data[field] = int(data[field])
+    data["changes"] = [
+        {"path": change.path, "before": json.loads(change.before), "after": json.loads(change.after)}
+        for change in operation.changes
+    ]
+    return data
 
 
 def _result(operation: Any) -> str:
@@ -36,7 +56,7 @@ COLUMNS: list[Column[Any]] = [
     Column("NAME", lambda operation: operation.resource_name),
     Column("RESULT", _result),
     Column("DURATION", lambda operation: span(operation.duration)),
-    Column("ID", lambda operation: operation.operation_id),
+    Column("ID", lambda operation: operation.operation_id, whole=True),
 ]
 _STATS: list[Column[Any]] = [
     Column("USERNAME", lambda stats: stats.username),
@@ -53,20 +73,49 @@ _STATS: list[Column[Any]] = [
 _DEFAULT_LIMIT = 50
 
 
+def _filter(given: str, parts: Mapping[str, str]) -> str:
+    """An AIP-160 filter of what was given and of options, all of which must hold."""
+    chosen = [f"{comparison} {value}" for comparison, value in parts.items() if value]
+    return " AND ".join([f"({given})", *chosen] if given and chosen else [given] if given else chosen)
+
+
+def _time(text: str, option: str) -> str:
+    return f'"{parse_time(text, option).isoformat()}"' if text else ""
+
+
 @app.command("list")
 def list_operations(
     namespace: Namespace = "",
+    user: Annotated[str, typer.Option("--user", help="Only those of this user.")] = "",
+    action: Annotated[str, typer.Option("--action", help="Only this action, such as create.")] = "",
+    resource_type: Annotated[str, typer.Option("--type", help="Only this kind of thing.")] = "",
+    failed: Annotated[bool, typer.Option("--failed", help="Only calls that were refused or failed.")] = False,
+    since: Annotated[str, typer.Option("--since", help="Begun at this time or later; or how long ago.")] = "",
+    until: Annotated[str, typer.Option("--until", help="Begun before this time; or how long ago.")] = "",
+    dry_runs: Annotated[bool, typer.Option("--dry-run", help="Only what was only tried out.")] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = _DEFAULT_LIMIT,
     output: Output = Format.TABLE,
 ) -> None:
     """List records, newest first. Filter by username, action, resource_type, resource_name, error_code, start_time …"""
+    narrowed = _filter(
+        filter_,
+        {
+            "username =": user and json.dumps(user),
+            "action =": action and json.dumps(action),
+            "resource_type =": resource_type and json.dumps(resource_type),
+            "result =": "FAILURE" if failed else "",
+            "start_time >=": _time(since, "--since"),
+            "start_time <": _time(until, "--until"),
+            "validate_only =": "true" if dry_runs else "",
+        },
+    )
     with connect() as client:
         operations = client.audit.list_operations(
-            namespace=namespace, filter=filter_, order_by=order_by, page_size=min(limit, 1000)
+            namespace=namespace, filter=narrowed, order_by=order_by, page_size=min(limit, 1000)
         )
-        show_all(operations, COLUMNS, output, limit)
+        show_all(operations, COLUMNS, output, limit, _as_data)
 
 
 @app.command("get")
@@ -75,7 +124,7 @@ def get(
 ) -> None:
     """Show a record with all that was asked and answered."""
     with connect() as client:
-        show(client.audit.get_operation(operation_id=operation_id), COLUMNS, output)
+        show(client.audit.get_operation(operation_id=operation_id), COLUMNS, output, data_of=_as_data)
 
 
 @app.command("tail")
@@ -100,7 +149,7 @@ def tail(
             resume_token=resume_token,
         ) as changes,
     ):
-        show_changes(changes, COLUMNS, output)
+        show_changes(changes, COLUMNS, output, _as_data)
 
 
 @app.command("stats")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -46,10 +46,11 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Row]):
-    """A heading and what stands under it."""
+    """A heading and what stands under it; `whole`: it is copied, so no terminal is too narrow for it."""
 
     heading: str
     cell: Callable[[Row], object]
+    whole: bool = False
 
     def text(self, row: Row) -> str:
         # A value with line breaks or control characters must not take the table, or the terminal, apart.
@@ -57,6 +58,8 @@ class Column(Generic[Row]):
 
 
 Columns = Sequence[Column[Any]]
+# What programs are given of a message.
+DataOf = Callable[[Any], Any]
 
 
 def as_data(message: Message) -> Any:
@@ -88,16 +91,22 @@ def _in_order(descriptor: Any, data: Any) -> Any:
     return ordered
 
 
-def show(message: Message, columns: Columns, form: Format, beside: Mapping[str, Any] | None = None) -> None:
+def show(
+    message: Message,
+    columns: Columns,
+    form: Format,
+    beside: Mapping[str, Any] | None = None,
+    data_of: DataOf = as_data,
+) -> None:
     """Writes one result; `beside` is written after its fields, to programs only. One of a dry run says so."""
     if form is Format.TABLE:
         show_all([message], columns, form)
     else:
-        _write_data(_marked_data(message) | dict(beside or {}), form)
+        _write_data(_marked_data(message, data_of) | dict(beside or {}), form)
 
 
-def _marked_data(message: Message) -> dict[str, Any]:
-    data: dict[str, Any] = as_data(message)
+def _marked_data(message: Message, data_of: DataOf) -> dict[str, Any]:
+    data: dict[str, Any] = data_of(message)
     return data | {"dry_run": True} if dry_run.get() else data
 
 
@@ -110,7 +119,9 @@ def _marked(columns: Columns) -> Columns:
     ]
 
 
-def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0) -> None:
+def show_all(
+    rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0, data_of: DataOf = as_data
+) -> None:
     """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched. Those of a dry run say so."""
     columns = _marked(columns) if dry_run.get() else columns
     chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
@@ -121,11 +132,13 @@ def show_all(rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0
             return
         _write_table([[column.text(row) for column in columns] for row in table], columns)
     elif form is Format.YAML:
-        _write_data([_marked_data(row) for row in chosen], form)
+        _write_data([_marked_data(row, data_of) for row in chosen], form)
     else:
         separator = "["
         for row in chosen:
-            typer.echo(f"{separator}\n  " + json.dumps(_marked_data(row), ensure_ascii=False), nl=False)
+            typer.echo(
+                f"{separator}\n  " + json.dumps(_marked_data(row, data_of), ensure_ascii=False), nl=False
+            )
             separator = ","
         typer.echo("[]" if separator == "[" else "\n]")
 
@@ -136,7 +149,9 @@ def done(message: str, form: Format = Format.TABLE) -> None:
         typer.echo(f"{message} {DRY_RUN}" if dry_run.get() else message)
 
 
-def show_changes(changes: Iterable[Change[Any]], columns: Columns, form: Format) -> None:
+def show_changes(
+    changes: Iterable[Change[Any]], columns: Columns, form: Format, data_of: DataOf = as_data
+) -> None:
     """Writes the changes of a watch until it ends; in a table the current state at once, then a line a change."""
     from pilothouse_client.streams import ChangeKind
 
@@ -149,7 +164,7 @@ def show_changes(changes: Iterable[Change[Any]], columns: Columns, form: Format)
                 "resume_token": change.resume_token,
             }
             if change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED):
-                data["resource"] = as_data(change.resource)
+                data["resource"] = data_of(change.resource)
             _write_data(data, form, one_of_many=True)
         elif change.kind is ChangeKind.SYNCED:
             table.flush()
@@ -228,17 +243,32 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
         return
     from rich.console import Console
 
-    Console().print(rich_table(headings, rows))
+    whole = {column.heading for column in columns if column.whole}
+    Console().print(rich_table(headings, rows, whole=whole))
 
 
-def rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, one_line: bool = False) -> Any:
-    """Returns a table for the terminal; known states are coloured. `one_line`: what is too long is cut, not wrapped."""
+def rich_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    one_line: bool = False,
+    whole: Collection[str] = (),
+) -> Any:
+    """Returns a table for the terminal; known states are coloured. `one_line`: what is too long is cut, not wrapped.
+    The columns `whole` are neither.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
+    for heading, needed in zip(headings, _widths([headings, *rows]), strict=True):
+        kept = heading in whole
+        table.add_column(
+            heading,
+            overflow="ellipsis" if one_line else "fold",
+            no_wrap=one_line or kept,
+            min_width=needed if kept else None,
+        )
     for row in rows:
         # Text, not a string: markup in names must not be interpreted.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))

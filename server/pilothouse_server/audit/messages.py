@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_server.audit.model import Operation, UserOperationStats
+from pilothouse_server.audit.model import FieldChange, Operation, UserOperationStats
 from pilothouse_server.rpc.converter import AnswerConverter, Differences
+from pilothouse_server.store import audit_chain
 
 
 def _duration(value: Operation) -> timedelta | None:
@@ -19,6 +22,42 @@ def _average_duration(value: UserOperationStats) -> timedelta | None:
 
 def _milliseconds(value: float | None) -> timedelta | None:
     return None if value is None else timedelta(microseconds=round(value * 1000))
+
+
+def _json(value: Mapping[str, Any] | None) -> str:
+    return "" if value is None else audit_chain.canonical_json(value).decode()
+
+
+def _request_body(value: Operation) -> str:
+    return _json(value.request_body)
+
+
+def _request_headers(value: Operation) -> str:
+    return _json(value.request_headers)
+
+
+def _response_body(value: Operation) -> str:
+    return _json(value.response_body)
+
+
+def _metadata(value: Operation) -> str:
+    return _json(value.metadata)
+
+
+def _changes(value: Operation) -> tuple[FieldChange, ...]:
+    found = value.metadata.get("changes")
+    if not isinstance(found, dict):
+        return ()
+    return tuple(
+        FieldChange(path, _of_change(change, "from"), _of_change(change, "to"))
+        for path, change in sorted(found.items())
+    )
+
+
+def _of_change(change: Any, side: str) -> str:
+    """One side; of changes that were too long for the record, what stands in their place."""
+    value = change.get(side) if isinstance(change, dict) else change
+    return audit_chain.standard_json(value).decode()
 
 
 def _record_hash(value: Operation) -> str:
@@ -34,10 +73,16 @@ OPERATION = AnswerConverter(
     pb.Operation,
     Differences(
         names={"end_time": "completed_at"},
-        computed={"duration": _duration, "record_hash": _record_hash, "chain_hash": _chain_hash},
-        struct_only=("duration_ms",),
-        # Records hold the id of a resource, not its uid.
-        message_only=("resource_uid",),
+        computed={
+            "duration": _duration,
+            "record_hash": _record_hash,
+            "chain_hash": _chain_hash,
+            "request_body_json": _request_body,
+            "request_headers_json": _request_headers,
+            "response_body_json": _response_body,
+            "metadata_json": _metadata,
+            "changes": _changes,
+        },
     ),
 )
 USER_OPERATION_STATS = AnswerConverter(

@@ -8,6 +8,14 @@ from typing import Any
 import msgspec
 
 
+class FieldChange(msgspec.Struct, frozen=True):
+    """A field before and after an update, as canonical JSON."""
+
+    path: str
+    before: str
+    after: str
+
+
 class Operation(msgspec.Struct, frozen=True):
     """One record, with the name of its namespace."""
 
@@ -34,6 +42,41 @@ class Operation(msgspec.Struct, frozen=True):
     metadata: dict[str, Any]
     record_hash: bytes
     chain_hash: bytes
+    user_id: int | None
+    resource_id: int | None
+    namespace_id: int | None
+    stream_id: str
+
+    @property
+    def resource_uid(self) -> str:
+        """The permanent identifier of the resource; '' where none was found."""
+        return str(self.metadata.get("resource_uid", ""))
+
+    @property
+    def validate_only(self) -> bool:
+        """Whether nothing was changed."""
+        return self.metadata.get("validate_only") is True
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the caller named; '' where none was."""
+        return str(self.metadata.get("trace_id", ""))
+
+    @property
+    def granting_role(self) -> str:
+        """The role by which the caller was let in; '' where none was needed."""
+        return str(self._grant.get("role", ""))
+
+    @property
+    def grant_id(self) -> int | None:
+        """The grant by which the caller was let in."""
+        found = self._grant.get("id")
+        return found if isinstance(found, int) else None
+
+    @property
+    def _grant(self) -> dict[str, Any]:
+        found = self.metadata.get("grant")
+        return found if isinstance(found, dict) else {}
 
 
 class UserOperationStats(msgspec.Struct, frozen=True):

@@ -43,6 +43,9 @@ _FILTERS = {
     "duration_ms": FilterField(_LOG.duration_ms, FilterKind.INTEGER),
     "start_time": FilterField(_LOG.started_at, FilterKind.TIMESTAMP),
     "end_time": FilterField(_LOG.completed_at, FilterKind.TIMESTAMP),
+    "resource_uid": FilterField(_LOG.metadata["resource_uid"].astext),
+    "trace_id": FilterField(_LOG.metadata["trace_id"].astext),
+    "granting_role": FilterField(_LOG.metadata["grant"]["role"].astext),
     "validate_only": FilterField(
         func.coalesce(_LOG.metadata["validate_only"].astext == "true", false()), FilterKind.BOOLEAN
     ),
@@ -167,6 +170,10 @@ def _operation(row: Any) -> Operation:
         metadata=row.metadata,
         record_hash=row.record_hash,
         chain_hash=row.chain_hash,
+        user_id=row.user_id,
+        resource_id=row.resource_id,
+        namespace_id=row.namespace_id,
+        stream_id="" if row.stream_id is None else str(row.stream_id),
     )
 
 

@@ -37,7 +37,7 @@ class ClusterCalls:
         registered = await registration.register(
             await call.transaction(), wanted, tried_out, self._access.envelopes
         )
-        call.describe(resource_id=registered.id)
+        call.describe(resource_id=registered.id, resource_uid=registered.uid)
         return pb.RegisterClusterResponse(
             cluster=messages.CLUSTER.to_proto(registered),
             missing_rights=[messages.right(right, denied=True) for right in tried_out.missing_rights],
@@ -47,7 +47,7 @@ class ClusterCalls:
         """Returns one cluster."""
         async with call.read() as transaction:
             located = await registration.locate(transaction, request.name)
-        call.describe(resource_id=located.id)
+        call.describe(resource_id=located.id, resource_uid=located.uid)
         (found,) = await registration.with_leaders(call.store, [located])
         return pb.GetClusterResponse(cluster=messages.CLUSTER.to_proto(found))
 
@@ -68,7 +68,7 @@ class ClusterCalls:
         paths: tuple[str, ...] = ()
         if request.HasField("update_mask") or not renewed:
             paths = check_update_mask(pb.Cluster, request.update_mask, messages.CLUSTER.updatable)
-        check = wire.etag_check(request.etag or request.cluster.etag)
+        check = call.noting(wire.etag_check(request.etag or request.cluster.etag), messages.CLUSTER.to_proto)
         tried_out = None
         if renewed:
             credentials = messages.read_credentials(request.credentials)
@@ -85,7 +85,7 @@ class ClusterCalls:
             self._access.envelopes,
             check,
         )
-        call.describe(resource_id=changed.id, credentials_renewed=renewed)
+        call.describe(resource_id=changed.id, resource_uid=changed.uid, credentials_renewed=renewed)
         missing = tried_out.missing_rights if tried_out is not None else ()
         return pb.UpdateClusterResponse(
             cluster=messages.CLUSTER.to_proto(changed),
@@ -108,7 +108,12 @@ class ClusterCalls:
             self._cluster_contents,
             wire.etag_check(request.etag),
         )
-        call.describe(resource_id=ended.id, objects=messages.OBJECTS_OF[request.objects], namespaces=count)
+        call.describe(
+            resource_id=ended.id,
+            resource_uid=ended.uid,
+            objects=messages.OBJECTS_OF[request.objects],
+            namespaces=count,
+        )
         return pb.DeregisterClusterResponse(cluster=messages.CLUSTER.to_proto(ended), namespaces=count)
 
     async def GetRequiredRights(

@@ -97,7 +97,9 @@ class ConfigService:
             request.namespace,
             request.name,
             lambda stored: config_maps.taken_over(stored, asked, paths, keys),
-            wire.etag_check(request.etag or request.config_map.etag),
+            call.noting(
+                wire.etag_check(request.etag or request.config_map.etag), messages.CONFIG_MAP.to_proto
+            ),
             effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateConfigMapResponse(
@@ -151,7 +153,7 @@ class ConfigService:
             request.name,
             messages.asked_change(request, paths),
             self._envelopes,
-            wire.etag_check(request.etag or request.secret.etag),
+            call.noting(wire.etag_check(request.etag or request.secret.etag), messages.SECRET.to_proto),
             effect=configs.Effect(self._readers, request.restart_containers),
         )
         return pb.UpdateSecretResponse(
@@ -169,7 +171,7 @@ class ConfigService:
         """Returns the values of a secret; the kernel records the call before the answer leaves."""
         async with call.read() as transaction:
             found = await secrets.locate(transaction, request.namespace, request.name)
-            call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+            call.describe(resource_id=found.id, resource_uid=found.uid, namespace_id=found.namespace_id)
             values = await secrets.reveal(transaction, found, request.keys, self._envelopes)
         return pb.RevealSecretResponse(data=values)
 
@@ -223,7 +225,11 @@ class ConfigService:
         )
         if found is None or found.message is None:
             return None
-        call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+        call.describe(
+            resource_id=found.id,
+            resource_uid=messages.READY[kind].uid(found.message),
+            namespace_id=found.namespace_id,
+        )
         return messages.parts(kind, found)
 
     async def _list(
@@ -273,12 +279,12 @@ _WATCHED = Watched(frozenset(_KINDS), _resources)
 
 
 def _described_config_map(call: Call, value: ConfigMap) -> pb.ConfigMap:
-    call.describe(resource_id=value.id, namespace_id=value.namespace_id)
+    call.describe(resource_id=value.id, resource_uid=value.uid, namespace_id=value.namespace_id)
     return messages.CONFIG_MAP.to_proto(value)
 
 
 def _described_secret(call: Call, value: Secret) -> pb.Secret:
-    call.describe(resource_id=value.id, namespace_id=value.namespace_id)
+    call.describe(resource_id=value.id, resource_uid=value.uid, namespace_id=value.namespace_id)
     return messages.SECRET.to_proto(value)
 
 

@@ -105,7 +105,11 @@ class ContainerService:
                 call.store, call.user_id, request.namespace, request.name, messages.READY.format
             )
             if ready is not None and ready.message is not None:
-                call.describe(resource_id=ready.id, namespace_id=ready.namespace_id)
+                call.describe(
+                    resource_id=ready.id,
+                    resource_uid=messages.READY.uid(ready.message),
+                    namespace_id=ready.namespace_id,
+                )
                 return _CONTAINER.answer(ready.message, messages.added_to(ready))
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
@@ -150,7 +154,7 @@ class ContainerService:
             request.namespace,
             request.name,
             merged,
-            wire.etag_check(request.etag or request.container.etag),
+            call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
             may=may,
         )
         return pb.UpdateContainerResponse(container=await self._answer(call, changed))
@@ -216,7 +220,7 @@ class ContainerService:
         """Lists the history of a container's status."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-            call.describe(resource_id=found.id, namespace_id=found.namespace_id)
+            _describe(call, found)
             page = wire.page_request(call, self._page_key, found.uid)
             changes, token = await operations.list_history(transaction, found.id, page)
         return pb.ListStatusHistoryResponse(
@@ -247,7 +251,8 @@ class ContainerService:
         async def find_pods() -> Sequence[tuple[Container, Pod]]:
             async with call.read() as transaction:
                 found = await _containers_of(call, transaction, request)
-                call.describe(resource_id=found[0].id if len(found) == 1 else None)
+                if len(found) == 1:
+                    _describe(call, found[0])
                 pairs = [
                     (item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)
                 ]
@@ -282,7 +287,8 @@ class ContainerService:
         async with call.read() as transaction:
             found = await operations.locate(transaction, start.namespace, start.name)
             pods = await operations.list_pods(transaction, found.id)
-        call.describe(resource_id=found.id, namespace_id=found.namespace_id, command=list(start.command))
+        _describe(call, found)
+        call.describe(command=list(start.command))
         pod = operations.ready_pod(pods, start.pod, start.name)
         call.describe(pod=pod.name)
         try:
@@ -345,8 +351,12 @@ class ContainerService:
         return pb.DeleteImageResponse()
 
 
+def _describe(call: Call, container: Container) -> None:
+    call.describe(resource_id=container.id, resource_uid=container.uid, namespace_id=container.namespace_id)
+
+
 def _described(call: Call, container: Container) -> pb.Container:
-    call.describe(resource_id=container.id, namespace_id=container.namespace_id)
+    _describe(call, container)
     return messages.READY.rendered_message(container)
 
 

@@ -111,7 +111,7 @@ class IdentityService:
             request.username,
             messages.USER.from_proto(request.user),
             paths,
-            wire.etag_check(request.etag or request.user.etag),
+            call.noting(wire.etag_check(request.etag or request.user.etag), messages.USER.to_proto),
         )
         _describe_user(call, changed)
         return pb.UpdateUserResponse(user=messages.USER.to_proto(changed))
@@ -166,7 +166,7 @@ class IdentityService:
             request.name,
             messages.ROLE.from_proto(request.role),
             paths,
-            wire.etag_check(request.etag or request.role.etag),
+            call.noting(wire.etag_check(request.etag or request.role.etag), messages.ROLE.to_proto),
         )
         _describe_role(call, changed)
         return pb.UpdateRoleResponse(role=messages.ROLE.to_proto(changed))
@@ -238,11 +238,11 @@ class IdentityService:
 
 
 def _describe_user(call: Call, user: User) -> None:
-    call.describe(resource_id=user.id, resource_name=user.username)
+    call.describe(resource_id=user.id, resource_uid=user.uid, resource_name=user.username)
 
 
 def _describe_role(call: Call, role: Role) -> None:
-    call.describe(resource_id=role.id)
+    call.describe(resource_id=role.id, resource_uid=role.uid)
 
 
 def _describe_grant(call: Call, grant: RoleGrant) -> None:

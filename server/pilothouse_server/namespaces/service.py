@@ -60,7 +60,11 @@ class NamespaceService(ClusterCalls):
         """Returns one namespace."""
         ready = await operations.find_ready(call.store, call.user_id, request.name, messages.READY.format)
         if ready is not None and ready.message is not None:
-            call.describe(resource_id=ready.id, namespace_id=ready.namespace_id)
+            call.describe(
+                resource_id=ready.id,
+                resource_uid=messages.READY.uid(ready.message),
+                namespace_id=ready.namespace_id,
+            )
             return _NAMESPACE.answer(ready.message, messages.added_to(ready))
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.name)
@@ -93,7 +97,7 @@ class NamespaceService(ClusterCalls):
             request.name,
             messages.NAMESPACE.from_proto(request.namespace),
             paths,
-            wire.etag_check(request.etag or request.namespace.etag),
+            call.noting(wire.etag_check(request.etag or request.namespace.etag), messages.NAMESPACE.to_proto),
             adopt=request.adopt,
             may_adopt=call.caller.allows("*"),
         )
@@ -152,4 +156,4 @@ _WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word)
 
 
 def _describe(call: Call, namespace: Namespace) -> None:
-    call.describe(resource_id=namespace.id, namespace_id=namespace.id)
+    call.describe(resource_id=namespace.id, resource_uid=namespace.uid, namespace_id=namespace.id)

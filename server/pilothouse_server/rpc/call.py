@@ -8,17 +8,19 @@ gRPC.
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from google.protobuf.message import Message
 
-from pilothouse_server.access import May, Principal
+from pilothouse_server.access import Grant, May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.settings import TrustedPeer
@@ -26,17 +28,26 @@ from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
 
+# A trace id of zeros is none.
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
 Send = Callable[[bytes], Awaitable[None]]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
 class AuditFacts:
-    """What the handler adds to the audit record beyond what the rule reads from the request."""
+    """What the handler adds to the audit record beyond what the rule reads from the request.
+
+    `grant` let the caller in. `before` renders the resource as it was before an update.
+    """
 
     resource_id: int | None = None
+    resource_uid: str = ""
     resource_name: str | None = None
     namespace_id: int | None = None
+    grant: Grant | None = None
+    before: Callable[[], Message] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -165,6 +176,13 @@ class Call:
         """Whether nothing may be written but the audit record."""
         return self.rule.has_validate_only and self.request is not None and bool(self.request.validate_only)
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the caller says the call belongs to (W3C Trace Context); None where it says none."""
+        header = self.request_metadata.get("traceparent")
+        found = header and _TRACEPARENT.fullmatch(header)
+        return found[1] if found else None
+
     async def transaction(self) -> Transaction:
         """The one transaction of a mutation, opened on first use; the kernel commits it after the
         handler has answered.
@@ -244,6 +262,7 @@ class Call:
         self,
         *,
         resource_id: int | None = None,
+        resource_uid: str = "",
         resource_name: str | None = None,
         namespace_id: int | None = None,
         **metadata: Any,
@@ -251,11 +270,28 @@ class Call:
         """Tells the audit record what was acted on; later words win."""
         if resource_id is not None:
             self.facts.resource_id = resource_id
+        if resource_uid:
+            self.facts.resource_uid = resource_uid
         if resource_name is not None:
             self.facts.resource_name = resource_name
         if namespace_id is not None:
             self.facts.namespace_id = namespace_id
         self.facts.metadata.update(metadata)
+
+    def noting(
+        self, check: Callable[[Any], None], to_proto: Callable[[Any], Message]
+    ) -> Callable[[Any], None]:
+        """The check of a stored resource, which also notes it for the record as what was there before the update.
+
+        An operation that changes checks what it has locked and read anyway, so this reads nothing. It is rendered
+        once the update is done.
+        """
+
+        def noted(stored: Any) -> None:
+            self.facts.before = partial(to_proto, stored)
+            check(stored)
+
+        return noted
 
     def act_as(self, actor: Actor) -> None:
         """Names who acts in a public method, once it is known (log-in)."""

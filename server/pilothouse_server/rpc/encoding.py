@@ -38,6 +38,29 @@ def embedded(number: int, *parts: bytes) -> bytes:
     return b"".join((varint(number << 3 | 2), varint(sum(map(len, parts))), *parts))
 
 
+def text_field(message: bytes, number: int) -> str:
+    """Returns the first text in a field of a serialised message without parsing the rest; '' where it is not found.
+
+    It passes over numbers below 16,384 and over text, bytes and messages of less than 16 KiB, and ends at other fields.
+    """
+    at, end, tag = 0, len(message) - 2, number << 3 | 2
+    while at < end:
+        found, length = message[at], message[at + 1]
+        at += 2
+        if length > 0x7F:
+            if message[at] > 0x7F:
+                return ""
+            length = (length & 0x7F) | message[at] << 7
+            at += 1
+        if found == tag:
+            return message[at : at + length].decode("utf-8", "replace")
+        if found > 0x7F or found & 7 not in (0, 2):
+            return ""
+        if found & 7:
+            at += length
+    return ""
+
+
 class AnswerField:
     """A field that holds a message or text, where that is serialised already."""
 

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.converter import AnswerConverter
-from pilothouse_server.rpc.encoding import varint
+from pilothouse_server.rpc.encoding import text_field, varint
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.store.rendered import Rendered
 
@@ -56,6 +56,7 @@ class ReadyMessages(Generic[ValueT, MessageT]):
         self._move = [(name, _mover(fields[name])) for name in added]
         self._tag = b"" if within is None else varint(within.number << 3 | 2)
         self._keeps = keeps
+        self._uid = fields["uid"].number
         self._last: tuple[ValueT, Rendered] | None = None
         self.format = rendering * _MOST_FIELDS + _count_fields(descriptor_of(converter.message))
 
@@ -78,6 +79,10 @@ class ReadyMessages(Generic[ValueT, MessageT]):
         """Returns the message of a resource, read from what its event holds, where that is the message itself."""
         assert not self._tag, "the event's message holds another one"
         return self.message.FromString(self.render(value).message)
+
+    def uid(self, kept: bytes) -> str:
+        """Returns the uid of a resource from what is kept of it."""
+        return text_field(kept, self._uid)
 
     def parts(self, value: ValueT) -> tuple[bytes, bytes]:
         """Returns what is kept of a resource, and what is added."""

@@ -6,7 +6,11 @@ the canonical JSON does not depend on how a number is printed), enums their name
 lone surrogates, which JSONB cannot hold, are written visibly.
 
 A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut
-leaves a marker that says how much is missing: a record never silently shows less than was asked.
+leaves a marker that says how much is missing: a record never silently shows less than was asked. What was cut can still
+be told from anything else by a digest, under the key `"[truncated]"`: SHA-256 of the serialised message, in the order
+of its fields, without what is secret.
+
+`changes` compares two states of one resource field by field.
 
 `strip_secrets` gives the copy of a response that is kept for replays. What to do per type is compiled once
 from the descriptors.
@@ -14,7 +18,8 @@ from the descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
@@ -27,6 +32,11 @@ from pilothouse_server.rpc.field_checks import descriptor_of, is_map, is_secret,
 
 REDACTED: Final = "[redacted]"
 MOST_BODY_BYTES: Final = 16 * 1024
+# What the digest of a longer one takes of them.
+_MOST_CUT_BYTES: Final = MOST_BODY_BYTES - 160
+CUT: Final = "[truncated]"
+# Of a resource these follow from every change, or from the time at which it is looked at.
+_UNSAID: Final = frozenset({"etag", "update_time", "uptime"})
 MOST_METADATA_ENTRIES: Final = 64
 MOST_METADATA_CHARACTERS: Final = 256
 # Longer keys are not remembered.
@@ -36,6 +46,8 @@ _USUAL_KEY: Final = 64
 # whole to be thrown away.
 _ROUNDS: Final = ((16 << 10, 4096, 256), (256 << 10, 1024, 64), (1 << 62, 256, 16), (1 << 62, 64, 4))
 # Texts that hold a NUL or a lone surrogate are rare; one table serves both.
+# Of a value that has changed.
+_CHANGE: Final = (1024, 64)
 _UNSTORABLE: Final = {0: "\\u0000", **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}}
 _WELL_KNOWN_TEXT: Final = frozenset(
     {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
@@ -51,13 +63,74 @@ def body(message: Message) -> dict[str, Any]:
     render = _renderer(descriptor_of(message))
     rendered: dict[str, Any] = {}
     size = message.ByteSize()
-    for largest, longest_text, most_items in _ROUNDS:
+    for number, (largest, longest_text, most_items) in enumerate(_ROUNDS):
         if size > largest:
             continue
         rendered = render(message, longest_text, most_items)
-        if _size(rendered) <= MOST_BODY_BYTES:
+        encoded = orjson.dumps(rendered)
+        # In a first round, what is short enough is whole unless something of it was cut.
+        if number == 0 and len(encoded) <= MOST_BODY_BYTES and b"[truncated" not in encoded:
             return rendered
-    return _cut_fields(rendered)
+        if len(encoded) <= _MOST_CUT_BYTES:
+            return rendered | _digest(message)
+    return _cut_fields(rendered, _MOST_CUT_BYTES) | _digest(message)
+
+
+def changes(before: Message, after: Message) -> dict[str, dict[str, Any]]:
+    """Return what differs between two messages of one type: for each path what it was (`from`) and is (`to`), null
+    where it is not set, at most 16 KiB of JSON.
+
+    A value that is secret is shown as changed, and no more.
+    """
+    found = {
+        path: {"from": was, "to": now}
+        for path, was, now in _differences(before, after)
+        if path not in _UNSAID
+    }
+    return found if _size(found) <= MOST_BODY_BYTES else _cut_fields(found, MOST_BODY_BYTES)
+
+
+def _differences(before: Any, after: Any, within: str = "") -> Iterator[tuple[str, Any, Any]]:
+    was, now = dict(_set_fields(before)), dict(_set_fields(after))
+    for field in before.DESCRIPTOR.fields:
+        old, new = was.get(field.name), now.get(field.name)
+        path = f"{within}{field.name}"
+        if old == new:
+            continue
+        if is_secret(field):
+            yield path, REDACTED, REDACTED
+        elif is_map(field):
+            yield from _changed_entries(field, path, old or {}, new or {})
+        elif old is not None and new is not None and _is_walked(field):
+            yield from _differences(old, new, f"{path}.")
+        else:
+            render = _field_renderer(field)
+            yield (
+                path,
+                None if old is None else render(old, *_CHANGE),
+                None if new is None else render(new, *_CHANGE),
+            )
+
+
+def _set_fields(message: Any) -> Iterator[tuple[str, Any]]:
+    return ((field.name, value) for field, value in message.ListFields())
+
+
+def _is_walked(field: FieldDescriptor) -> bool:
+    return (
+        field.message_type is not None
+        and not field.is_repeated
+        and field.message_type.full_name not in _WELL_KNOWN_TEXT
+    )
+
+
+def _changed_entries(field: FieldDescriptor, path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    render = _value_renderer(map_fields(field)[1])
+    for key in sorted({*old, *new}):
+        # A map of messages makes what is asked for.
+        was, now = (render(each[key], *_CHANGE) if key in each else None for each in (old, new))
+        if was != now:
+            yield _text(f"{path}.{key}", MOST_METADATA_CHARACTERS), was, now
 
 
 def metadata(entries: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
@@ -195,12 +268,19 @@ def _size(value: Any) -> int:
     return len(orjson.dumps(value))
 
 
-def _cut_fields(rendered: dict[str, Any]) -> dict[str, Any]:
+def _digest(message: Message) -> dict[str, Any]:
+    """Return what tells a message that was cut from any other."""
+    public = strip_secrets(message) if holds_secrets(message) else message
+    encoded = public.SerializeToString(deterministic=True)
+    return {CUT: {"bytes": len(encoded), "sha256": hashlib.sha256(encoded).hexdigest()}}
+
+
+def _cut_fields(rendered: dict[str, Any], most_bytes: int) -> dict[str, Any]:
     """Replace the largest fields by markers until the body fits."""
     sizes = {name: _size(value) for name, value in rendered.items()}
     total = _size(rendered)
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        if total <= MOST_BODY_BYTES:
+        if total <= most_bytes:
             break
         rendered[name] = f"[truncated, {sizes[name]} bytes]"
         total += _size(rendered[name]) - sizes[name]

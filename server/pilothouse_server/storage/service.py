@@ -60,7 +60,11 @@ class StorageService:
                 call.store, call.user_id, request.namespace, request.name, messages.READY.format
             )
             if ready is not None and ready.message is not None:
-                call.describe(resource_id=ready.id, namespace_id=ready.namespace_id)
+                call.describe(
+                    resource_id=ready.id,
+                    resource_uid=messages.READY.uid(ready.message),
+                    namespace_id=ready.namespace_id,
+                )
                 return _VOLUME.answer(ready.message, messages.added_to(ready))
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
@@ -98,7 +102,7 @@ class StorageService:
             request.namespace,
             request.name,
             messages.VOLUME.merger(request.volume, paths),
-            wire.etag_check(request.etag or request.volume.etag),
+            call.noting(wire.etag_check(request.etag or request.volume.etag), messages.VOLUME.to_proto),
             replace_lost_claim=request.replace_lost_claim,
         )
         return pb.UpdateVolumeResponse(volume=await self._answer(call, changed))
@@ -177,5 +181,5 @@ _WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word)
 
 
 def _described(call: Call, volume: Volume) -> pb.Volume:
-    call.describe(resource_id=volume.id, namespace_id=volume.namespace_id)
+    call.describe(resource_id=volume.id, resource_uid=volume.uid, namespace_id=volume.namespace_id)
     return messages.VOLUME.to_proto(volume)

@@ -114,7 +114,7 @@ def _is_plain(value: object) -> bool:
     return kind is list and all(type(item) in _ALIKE or _is_plain(item) for item in value)  # type: ignore[attr-defined]
 
 
-def standard_json(row: Mapping[str, Any]) -> bytes:
+def standard_json(row: object) -> bytes:
     """The canonical form by the standard library; what JSON does not have is refused."""
     return json.dumps(
         row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_refuse, allow_nan=False

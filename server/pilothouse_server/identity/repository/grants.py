@@ -183,6 +183,7 @@ def held() -> Select[Any]:
             ROLES.c.is_system,
             ROLES.c.permissions,
             NAMESPACES.c.name.label("namespace"),
+            USER_ROLES.c.id.label("grant_id"),
         )
         .select_from(
             USERS.outerjoin(USER_ROLES, and_(USER_ROLES.c.user_id == USERS.c.id, _lives()))
@@ -209,6 +210,7 @@ def held_grants(rows: Iterable[Row]) -> tuple[Grant, ...]:
             permissions=frozenset(row.permissions),
             excluded=excluded_from(row.role, is_system=row.is_system),
             expires_at=row.expires_at,
+            id=row.grant_id,
         )
         for row in rows
         if row.permissions and (row.namespace_id is None or row.namespace is not None)

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from google.protobuf.message import Message
+
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.rpc import redaction
@@ -221,9 +223,24 @@ def _record(
 def _ids(call: Call, error: BaseException | None) -> tuple[int | None, int | None]:
     """The ids of the resource and its namespace; those of what was made and taken back again refer to nothing."""
     rule, facts = call.rule, call.facts
-    if rule.action == "create" and (error is not None or call.validate_only):
+    if not _stands(call, error):
         return None, None if rule.resource_type == "namespace" else facts.namespace_id
     return facts.resource_id, facts.namespace_id
+
+
+def _stands(call: Call, error: BaseException | None) -> bool:
+    """Whether the resource of the call is there after it."""
+    return not (call.rule.action == "create" and (error is not None or call.validate_only))
+
+
+def _changes(before: Message, answer: Message | None) -> dict[str, Any]:
+    """What an update changed of the resource that its answer holds."""
+    if answer is None:
+        return {}
+    for field in answer.DESCRIPTOR.fields:
+        if field.message_type is before.DESCRIPTOR and not field.is_repeated:
+            return {"changes": redaction.changes(before, getattr(answer, field.name))}
+    return {}
 
 
 def _name(call: Call) -> str | None:
@@ -234,7 +251,16 @@ def _name(call: Call) -> str | None:
 
 
 def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[str, Any]:
-    metadata: dict[str, Any] = dict(call.facts.metadata)
+    facts = call.facts
+    metadata: dict[str, Any] = dict(facts.metadata)
+    if facts.resource_uid and _stands(call, error):
+        metadata["resource_uid"] = facts.resource_uid
+    if facts.grant is not None:
+        metadata["grant"] = {"id": facts.grant.id, "role": facts.grant.role}
+    if (trace := call.trace_id) is not None:
+        metadata["trace_id"] = trace
+    if facts.before is not None and error is None:
+        metadata |= _changes(facts.before(), call.answer)
     if call.rule.streams:
         metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
     if call.validate_only:

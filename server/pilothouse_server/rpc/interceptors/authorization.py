@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.access import Principal
+from pilothouse_server.access import Grant, Principal
 from pilothouse_server.errors import (
     NotFound,
     PermissionDenied,
@@ -90,7 +90,7 @@ class AuthorizationLayer:
         if call.parse_error is not None:
             raise call.parse_error
         if call.principal is not None:
-            authorize(call.rule, call.principal, call.namespace)
+            call.facts.grant = authorize(call.rule, call.principal, call.namespace)
         if call.rule.shape == "unary_unary":
             return await proceed()
         return await self._guarded(call, proceed)
@@ -210,12 +210,12 @@ def _broken_off() -> Unavailable:
     )
 
 
-def authorize(rule: Rule, principal: Principal, namespace: str) -> None:
-    """Raises unless `principal` may call a method with `rule` on `namespace` ('' where the request
-    names none).
+def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
+    """Returns the grant by which `principal` may call a method with `rule` on `namespace` ('' where the request names
+    none); None where the method needs none. Raises where no grant allows it.
     """
     if rule.access != options.ACCESS_PERMISSION:
-        return
+        return None
     if rule.scope == options.SCOPE_NAMESPACE or namespace:
         if rule.scope == options.SCOPE_NAMESPACE and not namespace:
             raise missing(rule.namespace_field)
@@ -224,14 +224,15 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> None:
             raise invalid(rule.namespace_field, fault, rule="format.dns_label")
         if not principal.reaches(namespace):
             raise not_found("namespace", namespace)
-        allowed = principal.allows(rule.permission, namespace)
+        granting = principal.granting(rule.permission, namespace)
     elif rule.scope == options.SCOPE_PLATFORM or rule.mutates:
         # A change that names no namespace is one over all of them.
-        allowed = principal.allows(rule.permission)
+        granting = principal.granting(rule.permission)
     else:
-        allowed = principal.allows_somewhere(rule.permission)
-    if not allowed:
+        granting = principal.granting_somewhere(rule.permission)
+    if granting is None:
         raise permission_denied(rule.permission, namespace)
+    return granting
 
 
 def revoked(permission: str, namespace: str = "") -> PermissionDenied:

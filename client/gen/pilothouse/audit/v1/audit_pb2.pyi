@@ -52,6 +52,20 @@ class Operation(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     RECORD_HASH_FIELD_NUMBER: _builtins.int
     CHAIN_HASH_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RESOURCE_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_ID_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_BODY_JSON_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_JSON_FIELD_NUMBER: _builtins.int
+    RESPONSE_BODY_JSON_FIELD_NUMBER: _builtins.int
+    METADATA_JSON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    GRANTING_ROLE_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identifier of the call; also in the trailing metadata `pilothouse-operation-id` of its answer."""
     sequence: _builtins.int
@@ -63,7 +77,7 @@ class Operation(_message.Message):
     resource_type: _builtins.str
     """To what kind of thing, such as `container`."""
     resource_uid: _builtins.str
-    """Permanent identifier of the thing, where there is one."""
+    """Permanent identifier of the thing, where it has one and the call found it; also in `metadata`."""
     resource_name: _builtins.str
     """Its name."""
     namespace: _builtins.str
@@ -86,9 +100,35 @@ class Operation(_message.Message):
     """SHA-256 of the record, in hexadecimal."""
     chain_hash: _builtins.str
     """SHA-256 of the chain up to and including this record, in hexadecimal."""
+    user_id: _builtins.int
+    """Id of the caller. Ids are those of the database: what is hashed. Unset where there is none."""
+    resource_id: _builtins.int
+    """Id of the thing, among those of its kind; unset where there is none."""
+    namespace_id: _builtins.int
+    """Id of its namespace, which no later one of the same name has; unset where there is none."""
+    stream_id: _builtins.str
+    """Of both records of a stream; empty for other calls."""
+    duration_ms: _builtins.int
+    """How long it took, in whole milliseconds; unset in the record of a stream that was opened."""
+    request_body_json: _builtins.str
+    """`request_body` as canonical JSON, as it is hashed: docs/audit-format.md. Empty where there is none."""
+    request_headers_json: _builtins.str
+    """`request_headers` as canonical JSON. Empty where there are none."""
+    response_body_json: _builtins.str
+    """`response_body` as canonical JSON. Empty where there is none."""
+    metadata_json: _builtins.str
+    """`metadata` as canonical JSON."""
+    validate_only: _builtins.bool
+    """Whether it was only tried out: nothing was changed."""
+    trace_id: _builtins.str
+    """Trace that the caller said the call belongs to (W3C Trace Context, `traceparent`), 32 hexadecimal digits."""
+    granting_role: _builtins.str
+    """Role of the grant that let the caller in; empty where none was needed, or none did."""
+    grant_id: _builtins.int
+    """Id of that grant, as GrantRole's record has it in `resource_id`; unset where there is none."""
     @_builtins.property
     def request_body(self) -> _struct_pb2.Struct:
-        """What was asked, without secret fields."""
+        """What was asked, without secret fields. Numbers of a Struct are floating-point; `request_body_json` has them as they are."""
 
     @_builtins.property
     def request_headers(self) -> _struct_pb2.Struct:
@@ -112,7 +152,13 @@ class Operation(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Further facts: `stream_id` and `stream_event` (`opened`, `closed`) of streams, `validate_only`, `replayed`."""
+        """Further facts: `stream_id` and `stream_event` (`opened`, `closed`) of streams, `validate_only`, `replayed`, `reason` of
+        an error, `resource_uid`, `grant` (the id and role of the grant that let the caller in), `trace_id`, `changes`.
+        """
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """What an update changed, in the order of paths."""
 
     def __init__(
         self,
@@ -141,14 +187,77 @@ class Operation(_message.Message):
         metadata: _struct_pb2.Struct | None = ...,
         record_hash: _builtins.str = ...,
         chain_hash: _builtins.str = ...,
+        user_id: _builtins.int | None = ...,
+        resource_id: _builtins.int | None = ...,
+        namespace_id: _builtins.int | None = ...,
+        stream_id: _builtins.str = ...,
+        duration_ms: _builtins.int | None = ...,
+        request_body_json: _builtins.str = ...,
+        request_headers_json: _builtins.str = ...,
+        response_body_json: _builtins.str = ...,
+        metadata_json: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        trace_id: _builtins.str = ...,
+        granting_role: _builtins.str = ...,
+        grant_id: _builtins.int | None = ...,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "metadata", b"metadata", "request_body", b"request_body", "request_headers", b"request_headers", "response_body", b"response_body", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "grant_id", b"grant_id", "metadata", b"metadata", "namespace_id", b"namespace_id", "request_body", b"request_body", "request_headers", b"request_headers", "resource_id", b"resource_id", "response_body", b"response_body", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "chain_hash", b"chain_hash", "client_ip", b"client_ip", "duration", b"duration", "end_time", b"end_time", "error_code", b"error_code", "error_message", b"error_message", "metadata", b"metadata", "namespace", b"namespace", "operation_id", b"operation_id", "record_hash", b"record_hash", "request_body", b"request_body", "request_headers", b"request_headers", "request_method", b"request_method", "request_path", b"request_path", "resource_name", b"resource_name", "resource_type", b"resource_type", "resource_uid", b"resource_uid", "response_body", b"response_body", "sequence", b"sequence", "start_time", b"start_time", "status_code", b"status_code", "user_agent", b"user_agent", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "action", b"action", "chain_hash", b"chain_hash", "changes", b"changes", "client_ip", b"client_ip", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "error_code", b"error_code", "error_message", b"error_message", "grant_id", b"grant_id", "granting_role", b"granting_role", "metadata", b"metadata", "metadata_json", b"metadata_json", "namespace", b"namespace", "namespace_id", b"namespace_id", "operation_id", b"operation_id", "record_hash", b"record_hash", "request_body", b"request_body", "request_body_json", b"request_body_json", "request_headers", b"request_headers", "request_headers_json", b"request_headers_json", "request_method", b"request_method", "request_path", b"request_path", "resource_id", b"resource_id", "resource_name", b"resource_name", "resource_type", b"resource_type", "resource_uid", b"resource_uid", "response_body", b"response_body", "response_body_json", b"response_body_json", "sequence", b"sequence", "start_time", b"start_time", "status_code", b"status_code", "stream_id", b"stream_id", "trace_id", b"trace_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__duration_ms: _TypeAlias = _typing.Literal["duration_ms"]  # noqa: Y015
+    _WhichOneofArgType__duration_ms: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms"]  # noqa: Y015
+    _WhichOneofReturnType__grant_id: _TypeAlias = _typing.Literal["grant_id"]  # noqa: Y015
+    _WhichOneofArgType__grant_id: _TypeAlias = _typing.Literal["_grant_id", b"_grant_id"]  # noqa: Y015
+    _WhichOneofReturnType__namespace_id: _TypeAlias = _typing.Literal["namespace_id"]  # noqa: Y015
+    _WhichOneofArgType__namespace_id: _TypeAlias = _typing.Literal["_namespace_id", b"_namespace_id"]  # noqa: Y015
+    _WhichOneofReturnType__resource_id: _TypeAlias = _typing.Literal["resource_id"]  # noqa: Y015
+    _WhichOneofArgType__resource_id: _TypeAlias = _typing.Literal["_resource_id", b"_resource_id"]  # noqa: Y015
+    _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_ms) -> _WhichOneofReturnType__duration_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grant_id) -> _WhichOneofReturnType__grant_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__namespace_id) -> _WhichOneofReturnType__namespace_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resource_id) -> _WhichOneofReturnType__resource_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
+
+Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """A field before and after an update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path of the field in the resource, such as `resources.cpu_limit` or `labels.app`."""
+    before: _builtins.str
+    """What it was, as canonical JSON; `null` where it was not set. A secret is `"[redacted]"` before and after."""
+    after: _builtins.str
+    """What it is."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Operation: _TypeAlias = Operation  # noqa: Y015
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
 
 @_typing.final
 class ListOperationsRequest(_message.Message):

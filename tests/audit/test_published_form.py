@@ -1,0 +1,81 @@
+"""The page about the form of records says what is: its vectors hash to what it says, and the product makes the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from pilothouse_server.store import audit_chain
+from pilothouse_server.store.audit_chain import AuditRecord
+from tests.audit.canonical import as_canonical_json, link
+
+PAGE = Path("docs/audit-format.md")
+_VECTOR = re.compile(
+    r"```json\n(?P<json>.*)\n```\n\n```text\n"
+    r"record_hash (?P<record>[0-9a-f]{64})\nchain_hash  (?P<chain>[0-9a-f]{64})\n```"
+)
+
+
+def vectors(page: str) -> list[tuple[bytes, str, str]]:
+    """Canonical form, hash and link of each vector of the page."""
+    return [(found["json"].encode(), found["record"], found["chain"]) for found in _VECTOR.finditer(page)]
+
+
+def faults(page: str) -> list[str]:
+    """What of the vectors does not hold."""
+    found: list[str] = []
+    chain = bytes(32)
+    for sequence, (text, record, chained) in enumerate(vectors(page), start=1):
+        if as_canonical_json(json.loads(text)) != text:
+            found.append(f"{sequence}: not canonical")
+        if hashlib.sha256(text).hexdigest() != record:
+            found.append(f"{sequence}: record_hash")
+        chain = link(chain, sequence, bytes.fromhex(record))
+        if chain.hex() != chained:
+            found.append(f"{sequence}: chain_hash")
+    return found
+
+
+def test_the_vectors_of_the_page_hold() -> None:
+    page = PAGE.read_text()
+    assert len(vectors(page)) == 2
+    assert faults(page) == []
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "fault"),
+    [
+        ('"admin"', '"Admin"', "record_hash"),
+        ('{"bootstrap":true}', '{"bootstrap": true}', "not canonical"),
+        ("chain_hash  4e", "chain_hash  4f", "chain_hash"),
+    ],
+)
+def test_a_vector_that_does_not_hold_is_found(was: str, becomes: str, fault: str) -> None:
+    page = PAGE.read_text()
+    assert was in page
+    assert any(fault in each for each in faults(page.replace(was, becomes, 1)))
+
+
+def test_the_product_hashes_the_vectors_alike() -> None:
+    """Also the names of the members are those of the product."""
+    for text, record, _ in vectors(PAGE.read_text()):
+        given = json.loads(text)
+        given["operation_id"] = UUID(given["operation_id"])
+        for moment in ("started_at", "completed_at"):
+            given[moment] = datetime.fromisoformat(given[moment])
+        made = audit_chain.canonical_json(AuditRecord(**given).as_row())
+        assert made == text
+        assert audit_chain.record_hash(made).hex() == record
+
+
+def test_the_page_names_every_member_of_a_record() -> None:
+    table = PAGE.read_text().partition("## Canonical JSON")[0]
+    named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert named == {field.name for field in msgspec.structs.fields(AuditRecord)}
