@@ -13,7 +13,12 @@ from tests.conventions.sources import Source
 
 WAITING = "tests/waiting.py"
 # These make time, or measure it over hundreds of rounds for a statistic.
-READ_CLOCKS = {"tests/virtual_time.py", "tests/test_event_loop.py", "tests/conventions/__main__.py"}
+READ_CLOCKS = {
+    "tests/virtual_time.py",
+    "tests/test_event_loop.py",
+    "tests/conventions/__main__.py",
+    "tests/promises/hostile/bystanders.py",
+}
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time"}
 LONG_TIER = "soak"
 PAUSES = {"sleep", "pass_time"}

@@ -1,0 +1,101 @@
+"""Attackers are processes of their own, so that what they cost is not taken for the server's.
+
+An attack is a coroutine in a module that ends with `run({"resets": resets})`. The campaign starts it by `attacking`:
+
+    async with attacking("tests.promises.hostile.attacks", "resets", address=…, count=2000) as attack:
+        …                          # the attack stands, and goes on
+    assert attack.report["resets"] >= 2000
+
+It says `ready` once it stands, goes on until its standard input is closed, by whoever started it or by their end, and
+prints what it did: an attack that did nothing has shown nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.processes import started
+from tests.readme.served import ROOT
+from tests.waiting import within
+
+Report = dict[str, Any]
+
+
+@dataclass
+class Order:
+    """What an attacker is told: where to, from which address, and whatever else the attack needs."""
+
+    address: str
+    source: str = "127.0.0.9"
+    count: int = 0
+    token: str = ""
+    namespace: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stands(self) -> None:
+        """Says that the attack stands from now on."""
+        print("ready", flush=True)
+
+
+Act = Callable[[Order], Awaitable[Report]]
+
+
+@dataclass
+class Attack:
+    """An attack that goes on; its report is there once it has ended."""
+
+    process_id: int
+    report: Report = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def attacking(module: str, name: str, **order: Any) -> AsyncIterator[Attack]:
+    """Has an attack go on until the end of the block; `order` are the fields of an `Order`."""
+    pipe = asyncio.subprocess.PIPE
+    words = (sys.executable, "-m", module, name)
+    async with started(*words, stdin=pipe, stdout=pipe, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(order).encode() + b"\n")
+        async with within(60):
+            line = await process.stdout.readline()
+        assert line == b"ready\n", f"{name} does not stand: {line.decode()}"
+        attack = Attack(process.pid)
+        yield attack
+        process.stdin.close()
+        async with within(60):
+            attack.report = json.loads(await process.stdout.read())
+
+
+def run(attacks: Mapping[str, Act]) -> None:
+    """The program: does what the first word names, as the first line of standard input orders it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    order = Order(**json.loads(sys.stdin.readline()))
+    report = asyncio.run(_until_over(attacks[sys.argv[1]], order))
+    print(json.dumps(report), flush=True)
+
+
+async def _until_over(act: Act, order: Order) -> Report:
+    end = asyncio.create_task(_end_of_input(order.over))
+    try:
+        return await act(order)
+    finally:
+        end.cancel()
+
+
+async def _end_of_input(over: asyncio.Event) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    await reader.read()
+    over.set()

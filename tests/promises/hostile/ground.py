@@ -1,0 +1,256 @@
+"""Where attacks take place: a server as it is shipped, its bystanders, and what is measured of both.
+
+    verdict = await ground.attacked(lambda: attacking(MODULE, "resets", address=ground.address, count=2000))
+    assert verdict.faults() == []
+
+A machine that does other work is slower for everybody, attack or none. So windows without the attack, or with its
+honest twin (as many callers who do what is allowed), alternate with those of the attack, each is compared with the one
+before it, and the middle of these ratios counts. The memory is the most that the server had in any window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import grpc.aio
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient, MemoryTokenStore
+from pilothouse_server.keys import KeyRing
+from pilothouse_simulator import SimulatedCluster
+from tests.conftest import Database, connection, number_changes
+from tests.harness import PASSWORD
+from tests.processes import started
+from tests.promises.calling import served
+from tests.promises.hostile.attacker import Attack, Report
+from tests.promises.hostile.bystanders import Window
+from tests.promises.watches.proxy import Proxy
+from tests.promises.watches.servers import ServerProcess
+from tests.readme.served import ROOT, environment
+from tests.waiting import patient, poll_until, within
+
+BYSTANDERS = 3
+# The promise: at most twice the time, and so much memory and log.
+MOST_RATIO, MOST_MEMORY_BYTES, MOST_LOG_BYTES_A_MINUTE = 2.0, 100 << 20, 1 << 20
+# Of one window. The 99th of a hundred is then not the slowest call of all.
+CALLS = 300
+_CONTAINERS = 5
+_KIBIBYTE = 1024
+
+Making = Callable[[], AbstractAsyncContextManager[Attack | None]]
+
+
+def _nothing() -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
+@dataclass
+class Verdict:
+    """What an attack did to those beside it."""
+
+    ratios: list[float] = field(default_factory=list)
+    quiet: list[Window] = field(default_factory=list)
+    loud: list[Window] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    memory_growth_bytes: int = 0
+    log_bytes: int = 0
+
+    @property
+    def log_bytes_a_minute(self) -> float:
+        """What the server wrote while it was attacked, records and output together."""
+        return self.log_bytes * 60.0 / sum(window.seconds for window in self.loud)
+
+    def add(self, quiet: Window, loud: Window) -> None:
+        """Takes in a pair of windows."""
+        self.quiet.append(quiet)
+        self.loud.append(loud)
+        self.ratios.append(loud.p99 / quiet.p99)
+
+    def faults(self) -> list[str]:
+        """What is not as it is promised."""
+        found = [f"a bystander failed: {error}" for window in self.loud for error in window.errors]
+        found += [f"health failed: {error}" for window in self.loud for error in window.health_errors]
+        # Who fails without an attack has not failed by one.
+        found += [f"without the attack: {error}" for window in self.quiet for error in window.errors]
+        if median(self.ratios) > MOST_RATIO:
+            shown = [
+                (round(quiet.p99, 4), round(loud.p99, 4))
+                for quiet, loud in zip(self.quiet, self.loud, strict=True)
+            ]
+            found.append(f"the p99 rose {median(self.ratios):.1f} times: {shown}")
+        if self.memory_growth_bytes > MOST_MEMORY_BYTES:
+            found.append(f"memory grew by {self.memory_growth_bytes >> 20} MiB")
+        if self.log_bytes_a_minute > MOST_LOG_BYTES_A_MINUTE:
+            found.append(f"the log grew by {self.log_bytes_a_minute / 2**20:.1f} MiB a minute")
+        return found
+
+
+@dataclass
+class Ground:
+    """A server process with its bystanders; the administrator's client is for what an attack needs."""
+
+    server: ServerProcess
+    address: str
+    database: Database
+    cluster: SimulatedCluster
+    admin: AsyncClient
+    output: Path
+    bystanders: asyncio.subprocess.Process
+
+    async def attacked(self, attack: Making, *, honest: Making = _nothing, pairs: int = 5) -> Verdict:
+        """Lets bystanders be without the attack and with it, in turn."""
+        verdict = Verdict()
+        await self.window(CALLS)
+        before = self.memory_bytes()
+        for _ in range(pairs):
+            async with honest():
+                quiet = await self.window(CALLS)
+            self._forget_peak()
+            logged = await self.log_bytes()
+            made = attack()
+            async with made as going_on:
+                loud = await self.window(CALLS)
+            verdict.log_bytes += await self.log_bytes() - logged
+            verdict.memory_growth_bytes = max(verdict.memory_growth_bytes, self.peak_bytes() - before)
+            verdict.add(quiet, loud)
+            if going_on is not None:
+                verdict.reports.append(going_on.report)
+            # What the attack left to be done is not the next window's.
+            await self.window(CALLS // 5)
+        return verdict
+
+    async def window(self, calls: int) -> Window:
+        """So many calls of the bystanders, at their usual pace."""
+        assert self.bystanders.stdin is not None
+        assert self.bystanders.stdout is not None
+        self.bystanders.stdin.write(f"{calls}\n".encode())
+        async with within(120):
+            line = await self.bystanders.stdout.readline()
+        assert line, "the bystanders ended"
+        return Window(*json.loads(line))
+
+    def memory_bytes(self) -> int:
+        """What the server keeps in memory."""
+        return self._status("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The most that it had since the last window began."""
+        return self._status("VmHWM")
+
+    def _forget_peak(self) -> None:
+        Path(f"/proc/{self.server.process_id}/clear_refs").write_text("5")
+
+    def _status(self, name: str) -> int:
+        lines = Path(f"/proc/{self.server.process_id}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) * _KIBIBYTE
+
+    async def log_bytes(self) -> int:
+        """The bytes of all audit records, and of what the server printed."""
+        async with connection(self.database.admin_dsn) as sql:
+            await number_changes(sql)
+            records = "SELECT coalesce(sum(pg_column_size(operation_logs.*)), 0) FROM operation_logs"
+            return int(await sql.fetchval(records)) + self.output.stat().st_size
+
+    async def user(self, name: str, role: str, namespace: str) -> str:
+        """Makes a user with a role in a namespace; the token of a session of theirs."""
+        wanted = identity_pb2.User(username=name, email=f"{name}@example.org")
+        await self.admin.identity.create_user(user=wanted, password=PASSWORD)
+        await self.admin.identity.grant_role(username=name, role=role, namespace=namespace)
+        store = MemoryTokenStore()
+        async with AsyncClient(self.address, tokens=store) as client:
+            await client.login(name, PASSWORD)
+        tokens = store.load()
+        assert tokens is not None
+        return tokens.access_token
+
+    async def methods(self) -> list[str]:
+        """The full names of all methods of ours that are served."""
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            return sorted(await served(channel))
+
+    async def furnish(self, namespace: str) -> None:
+        """Makes a namespace with some running containers and a config map."""
+        await self.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
+        for number in range(_CONTAINERS):
+            await self.admin.containers.create(
+                namespace=namespace,
+                container=container_pb2.Container(name=f"web-{number}", image="nginx:1.27"),
+            )
+
+
+@asynccontextmanager
+async def ground(
+    database: Database, directory: Path, *, sabotage: str = "", variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Ground]:
+    """A server as a user starts it, with bystanders who are logged in; `sabotage` as of `ServerProcess`."""
+    async with AsyncExitStack() as stack:
+        cluster = SimulatedCluster(speed=10.0)
+        await cluster.start()
+        stack.push_async_callback(cluster.stop)
+        kubeconfig = directory / "kubeconfig.json"
+        kubeconfig.write_text(json.dumps(cluster.kubeconfig()))
+        key_file = directory / "master.key"
+        KeyRing.load(key_file, create=True)
+        output = directory / "server.log"
+        front = Proxy()
+        server = ServerProcess(
+            front,
+            {
+                **environment(directory),
+                "PILOTHOUSE_DATABASE_URL": database.app_dsn,
+                "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
+                "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+                "PILOTHOUSE_DATA_DIR": str(directory / "server"),
+                "PILOTHOUSE_SECRET_KEY_FILE": str(key_file),
+                "PILOTHOUSE_KUBECONFIG": str(kubeconfig),
+                "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+                "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+                "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
+                **(variables or {}),
+            },
+            output,
+            sabotage,
+        )
+        await server.start()
+        stack.push_async_callback(server.kill)
+        address = f"127.0.0.1:{front.target}"
+        admin = await stack.enter_async_context(
+            AsyncClient(address, username="admin", password=PASSWORD, timeout=patient(10.0))
+        )
+        pipe = asyncio.subprocess.PIPE
+        words = (sys.executable, "-m", "tests.promises.hostile.bystanders")
+        process = await stack.enter_async_context(started(*words, stdin=pipe, stdout=pipe, cwd=ROOT))
+        made = Ground(server, address, database, cluster, admin, output, process)
+        await _bystanders(made)
+        yield made
+
+
+async def _bystanders(made: Ground) -> None:
+    callers: list[dict[str, Any]] = []
+    for number in range(1, BYSTANDERS + 1):
+        namespace = f"own-{number}"
+        await made.furnish(namespace)
+        settings = config_pb2.ConfigMap(name="settings", data={"number": "0"})
+        await made.admin.config.create_config_map(namespace=namespace, config_map=settings)
+        token = await made.user(f"bystander-{number}", "developer", namespace)
+        callers.append({"token": token, "namespace": namespace, "source": f"127.0.0.{number + 1}"})
+    await poll_until(lambda: _running(made), lambda count: count == BYSTANDERS * _CONTAINERS, seconds=60)
+    order = {"address": made.address, "callers": callers, "seconds": patient(5.0)}
+    assert made.bystanders.stdin is not None
+    made.bystanders.stdin.write(json.dumps(order).encode() + b"\n")
+
+
+async def _running(made: Ground) -> int:
+    found: Sequence[Any] = [each async for each in made.admin.containers.list(filter="status = RUNNING")]
+    return len(found)

@@ -1,0 +1,63 @@
+"""A server that strangers can stop, fill or make talkative, in the servers of a test alone: the campaign finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Database
+from tests.promises.hostile.attacker import attacking
+from tests.promises.hostile.bystanders import Window
+from tests.promises.hostile.ground import Verdict, ground
+from tests.promises.hostile.sabotage import SABOTAGES
+
+ATTACKS = "tests.promises.hostile.attacks"
+_SABOTAGE = "tests.promises.hostile.sabotage"
+# What is broken → what must be said.
+FOUND_BY = {
+    "strangers_hold_the_loop": "the p99 rose",
+    "strangers_fill_the_memory": "memory grew",
+    "strangers_fill_the_output": "the log grew",
+}
+
+
+@pytest.mark.soak(part="hostile")
+@pytest.mark.parametrize("sabotage", SABOTAGES)
+async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
+    async with ground(database, tmp_path, sabotage=f"{_SABOTAGE} {sabotage}") as made:
+        verdict = await made.attacked(
+            lambda: attacking(ATTACKS, "resets", address=made.address, count=2000), pairs=3
+        )
+    assert any(fault.startswith(FOUND_BY[sabotage]) for fault in verdict.faults()), verdict.faults()
+
+
+def window(seconds: float = 0.01, **more: list[str]) -> Window:
+    met = {"errors": [], "health_errors": [], **more}
+    return Window([seconds] * 300, met["errors"], [seconds] * 30, met["health_errors"], 6.0)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "loud", "more", "said"),
+    [
+        (window(), window(0.019), {}, ""),
+        (window(), window(0.021), {}, "the p99 rose"),
+        (window(), window(errors=["GetContainer: UNAVAILABLE"]), {}, "a bystander failed"),
+        (window(), window(health_errors=["Health.Check: TimeoutError"]), {}, "health failed"),
+        (window(errors=["GetContainer: UNAVAILABLE"]), window(), {}, "without the attack"),
+        (window(), window(), {"memory_growth_bytes": 101 << 20}, "memory grew"),
+        (window(), window(), {"log_bytes": 110_000}, "the log grew"),
+    ],
+)
+def test_each_measure_can_fail(quiet: Window, loud: Window, more: dict[str, int], said: str) -> None:
+    verdict = Verdict(**more)  # type: ignore[arg-type]
+    verdict.add(quiet, loud)
+    found = verdict.faults()
+    assert found == [] if not said else [fault.startswith(said) for fault in found] == [True], found
+
+
+def test_one_pair_that_a_neighbour_disturbed_decides_nothing() -> None:
+    verdict = Verdict()
+    for seconds in (0.01, 0.5, 0.012):
+        verdict.add(window(), window(seconds))
+    assert verdict.faults() == []

@@ -1,0 +1,215 @@
+"""HTTP/2 by hand, for callers that break its manners: they reset, stall, lie about lengths, or say nothing at all.
+
+A client library would refuse to send most of it. Header fields are sent as literals without Huffman's code, so nothing
+is needed but the standard library, and an attacker costs the machine little. Any local address may be the sender's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+CANCEL = struct.pack(">I", 8)
+INITIAL_WINDOW_SIZE = 4
+_WHOLE_WINDOW = struct.pack(">I", 0x7FFF0000)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame as it is sent."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def settings(pairs: Iterable[tuple[int, int]] = ()) -> bytes:
+    """A frame of settings."""
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in pairs))
+
+
+def header_block(method: str, token: str = "", extra: Sequence[tuple[str, str]] = ()) -> bytes:
+    """The headers of a gRPC call of a full method, such as /grpc.health.v1.Health/Check."""
+    pairs = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *([("authorization", f"Bearer {token}")] if token else []),
+        *extra,
+    ]
+    return b"".join(literal(name) for name in _flat(pairs))
+
+
+def _flat(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[bytes, bytes]]:
+    return ((name.encode(), value.encode()) for name, value in pairs)
+
+
+def literal(pair: tuple[bytes, bytes]) -> bytes:
+    """A header field, never indexed."""
+    name, value = pair
+    return b"\x10" + _text(name) + _text(value)
+
+
+def _text(value: bytes) -> bytes:
+    """A string with its length: seven bits, and what is more in groups of seven."""
+    if len(value) < 127:
+        return bytes((len(value),)) + value
+    rest, out = len(value) - 127, bytearray((127,))
+    while rest >= 128:
+        out.append(rest % 128 + 128)
+        rest //= 128
+    return bytes((*out, rest)) + value
+
+
+def message(body: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
+    """A gRPC message; `length` is what it says of itself, whatever follows."""
+    return struct.pack(">BI", compressed, len(body) if length is None else length) + body
+
+
+def zeros(size: int) -> bytes:
+    """A message that becomes so many zeros, a thousand times what is sent."""
+    packer = zlib.compressobj(level=9, wbits=31)
+    piece = bytes(1 << 20)
+    packed = b"".join(packer.compress(piece) for _ in range(size >> 20))
+    return message(packed + packer.flush(), compressed=True)
+
+
+@dataclass
+class Connection:
+    """One connection. What comes is counted by kind of frame, and its bodies are kept up to `kept_bytes`.
+
+    With `reads` False nothing is ever read: the kernel's buffers fill, and then the server's.
+    """
+
+    address: str
+    source: str = ""
+    reads: bool = True
+    window: int | None = None
+    tls: ssl.SSLContext | None = None
+    kept_bytes: int = 4096
+    seen: Counter[int] = field(default_factory=Counter)
+    body: bytearray = field(default_factory=bytearray)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    _next_stream: int = 1
+    _reader: asyncio.StreamReader | None = None
+    _writer: asyncio.StreamWriter | None = None
+    _task: asyncio.Task[None] | None = None
+    _ended: dict[int, asyncio.Event] = field(default_factory=dict)
+
+    async def connect(self) -> None:
+        """Opens the socket and says nothing. OSError where it is refused."""
+        host, _, port = self.address.rpartition(":")
+        opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        opened.setblocking(False)
+        if not self.reads:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        try:
+            if self.source:
+                opened.bind((self.source, 0))
+            await asyncio.get_running_loop().sock_connect(opened, (host, int(port)))
+            self._reader, self._writer = await asyncio.open_connection(
+                sock=opened, limit=2**16, ssl=self.tls, server_hostname="" if self.tls else None
+            )
+        except BaseException:
+            opened.close()
+            raise
+        if not self.reads:
+            self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def open(self) -> None:
+        """Connects and says what a client says first."""
+        await self.connect()
+        pairs = [] if self.window is None else [(INITIAL_WINDOW_SIZE, self.window)]
+        self.write(PREFACE + settings(pairs))
+        if self.reads:
+            if self.window is None:
+                self.write(frame(WINDOW_UPDATE, 0, 0, _WHOLE_WINDOW))
+            self._task = asyncio.create_task(self._read())
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes as they are."""
+        assert self._writer is not None
+        if not self._writer.is_closing():
+            self._writer.write(data)
+
+    async def drain(self) -> None:
+        """Returns once the kernel has room again. OSError where the other end is gone."""
+        assert self._writer is not None
+        await self._writer.drain()
+
+    def stream(self) -> int:
+        """The number of a new stream."""
+        number, self._next_stream = self._next_stream, self._next_stream + 2
+        return number
+
+    def ended(self, stream: int) -> asyncio.Event:
+        """Set when the server has ended the stream."""
+        return self._ended.setdefault(stream, asyncio.Event())
+
+    async def call(self, method: str, body: bytes = b"", token: str = "") -> bytes:
+        """The body of the answer to a unary call, empty where it has none. OSError where the connection ends first."""
+        number = self.stream()
+        ended = self.ended(number)
+        self.body.clear()
+        self.write(
+            frame(HEADERS, END_HEADERS, number, header_block(method, token))
+            + frame(DATA, END_STREAM, number, message(body))
+        )
+        waiting = [asyncio.create_task(ended.wait()), asyncio.create_task(self.closed.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+        if not ended.is_set():
+            raise ConnectionResetError("the server closed the connection")
+        return bytes(self.body)
+
+    def close(self) -> None:
+        """Cuts the connection."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self.closed.set()
+
+    async def _read(self) -> None:
+        assert self._reader is not None
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await self._reader.readexactly(9)
+                length = int.from_bytes(head[:3])
+                kind, flags, stream = struct.unpack(">BBI", head[3:])
+                payload = await self._reader.readexactly(length)
+                self._take(kind, flags, stream & 0x7FFFFFFF, payload)
+        self.closed.set()
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        self.seen[kind] += 1
+        if kind == SETTINGS and not flags & ACK:
+            self.write(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK:
+            self.write(frame(PING, ACK, 0, payload))
+        elif kind == DATA:
+            if len(self.body) < self.kept_bytes:
+                self.body += payload
+            if payload and self.window is None:
+                size = struct.pack(">I", len(payload))
+                self.write(frame(WINDOW_UPDATE, 0, 0, size) + frame(WINDOW_UPDATE, 0, stream, size))
+        if stream and (kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM)):
+            self.ended(stream).set()
+
+
+# A plain call that needs no token: what a balancer or a kubelet asks.
+HEALTH = "/grpc.health.v1.Health/Check"
+# HealthCheckResponse{status: SERVING} with its length.
+SERVING = b"\x00\x00\x00\x00\x02\x08\x01"
