@@ -11,6 +11,7 @@ by the entry-point group `pilothouse.commands`: each entry's name is the verb, i
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,7 @@ _SERVER_VERBS = {
     "restore": "Restore a backup (needs the server).",
     "keys": "Key-encryption keys (needs the server).",
     "database": "Look after the database (needs the server).",
+    "reset-password": "Set a user's password on the server's machine (needs the server).",
 }
 
 
@@ -221,6 +223,8 @@ def _options(
 
 def main() -> None:
     """The entry point of the `pilothouse` command."""
+    # The library writes lines of its own where a handshake fails: by whoever calls a server, as often as they like.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _end_when_told_to()
     if not _ran_as_program(sys.argv[1:]):
         app()

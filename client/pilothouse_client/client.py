@@ -48,6 +48,11 @@ class Nouns(Generic[TransportT]):
         """HOST:PORT of the server; of several, with commas between."""
         return self._target.address
 
+    @property
+    def by_tls(self) -> bool:
+        """Whether the server is called by TLS."""
+        return self._target.tls is not None
+
     @cached_property
     def identity(self) -> Identity[TransportT]:
         from pilothouse_client.nouns.identity import Identity

@@ -30,14 +30,30 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One way to use one server. `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping."""
+    """One way to use one server. `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping.
+
+    `certificate` (PEM) is the server's own where only itself vouches for it, and `server_name` a name that it is for.
+    `vouched_for` says that an authority vouched for the server at the last log-in.
+    """
 
     server: str
     username: str = ""
     namespace: str = ""
     insecure: bool | None = None
     ca_file: str = ""
+    certificate: str = ""
+    server_name: str = ""
+    vouched_for: bool = False
     tokens: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def trusting(self, known: Context) -> Context:
+        """Returns the same, with what `known` trusts the server by."""
+        return replace(
+            self,
+            certificate=known.certificate,
+            server_name=known.server_name,
+            vouched_for=known.vouched_for,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,22 @@ class Configuration:
             contexts={**self.contexts, name: context},
             current=name if use or not self.current else self.current,
         )
+
+    def known_of(self, server: str, first: Context | None) -> Context | None:
+        """Returns a context, `first` if it is one, that knows what the server is trusted by."""
+        same = (
+            each for each in (first, *self.contexts.values()) if each is not None and each.server == server
+        )
+        return next((each for each in same if each.certificate or each.vouched_for), None)
+
+    def with_trust(self, context: Context) -> Configuration:
+        """Returns the same where all contexts of the server trust it by what `context` does."""
+        changed = {
+            name: each.trusting(context)
+            for name, each in self.contexts.items()
+            if each.server == context.server
+        }
+        return replace(self, contexts={**self.contexts, **changed})
 
     def without_context(self, name: str) -> Configuration:
         contexts = {each: context for each, context in self.contexts.items() if each != name}

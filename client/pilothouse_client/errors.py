@@ -49,6 +49,8 @@ class PilothouseError(Exception):
     `code` is the gRPC code, `message` says what to do, `reason` is the UPPER_SNAKE word programs compare,
     `metadata` its values, `violations` the fields at fault, `retry_delay` the seconds the server asks to wait
     (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server).
+    `connection_problem` is the UPPER_SNAKE word for what keeps client and server from speaking at all, such as
+    TLS_REQUIRED or CERTIFICATE_CHANGED (`pilothouse_client.handshake`); empty otherwise.
 
     A call is sent again while that helps; two attributes hold for all its attempts. `never_sent` is True only if
     surely none of them reached the server, so that repeating the call is safe whatever it does. `request_id` is what
@@ -77,6 +79,7 @@ class PilothouseError(Exception):
         self.retry_delay = retry_delay
         self.operation_id = operation_id
         self.never_sent = never_sent
+        self.connection_problem = ""
         self.request_id = ""
 
     def __str__(self) -> str:
@@ -215,14 +218,13 @@ _NO_CONNECTION = ("failed to connect to all addresses", "connections to all back
 
 
 def _unanswered(words: str, address: str) -> str:
-    """Returns the message where no connection could be made, empty if one was. Only gRPC's text says which."""
+    """Returns the message where no connection could be made, empty if one was. Only gRPC's text says which.
+
+    Why, where somebody listens there after all, is found by `handshake.find_problem`.
+    """
     if words.startswith(("DNS resolution failed", "errors resolving ")):
         return f"no server answers at {address}: the name cannot be resolved"
-    if not any(none in words for none in _NO_CONNECTION):
-        return ""
-    _, failed, why = words.partition("Ssl handshake failed")
-    # Somebody does listen there: what keeps the two from speaking is worth the library's words.
-    return f"no server answers at {address}" + (f" by TLS: handshake failed{why}" if failed else "")
+    return f"no server answers at {address}" if any(none in words for none in _NO_CONNECTION) else ""
 
 
 def _decode_status(value: bytes) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class RetryPolicy:
         are left of its time; None: no limit."""
         if self.exhausted(failures) or (error.reason in _CLUSTER_AWAY and failures >= ATTEMPTS_AT_A_CLUSTER):
             return None
+        if error.connection_problem:
+            # A certificate does not get better by being looked at again.
+            return None
         delay = self.backoff(failures)
         if error.code is grpc.StatusCode.UNAVAILABLE and (repeatable or error.never_sent):
             least = error.retry_delay or 0.0

@@ -169,7 +169,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
 
     def _is_cut(self, error: PilothouseError) -> bool:
         if error.code is grpc.StatusCode.UNAVAILABLE:
-            return True
+            return not error.connection_problem
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return error.reason == "SLOW_CONSUMER" or error.retry_delay is not None
         # A proxy or a broken connection ends a stream with whatever code comes to hand, but it names no

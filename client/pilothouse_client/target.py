@@ -22,13 +22,15 @@ _EACH_IN_TURN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificates as PEM bytes. `root_certificates` None means the system's; a client certificate needs its
-    key; `server_name` is checked in place of the host name in the address."""
+    """Certificates as PEM bytes. `root_certificates` None means those that gRPC brings along; a client certificate
+    needs its key; `server_name` is checked in place of the host name in the address. `pinned` says that
+    `root_certificates` is the server's own certificate, so that another one is told as a changed one."""
 
     root_certificates: bytes | None = None
     client_certificate: bytes | None = None
     client_key: bytes | None = None
     server_name: str = ""
+    pinned: bool = False
 
     def credentials(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(self.root_certificates, self.client_key, self.client_certificate)
@@ -118,7 +120,7 @@ def _literal(address: str) -> str:
     if address.startswith("unix:"):
         return ""
     try:
-        return f"ipv{ipaddress.ip_address(_split(address)[0]).version}"
+        return f"ipv{ipaddress.ip_address(split(address)[0]).version}"
     except ValueError:
         return ""
 
@@ -128,7 +130,7 @@ def _with_port(address: str) -> str:
         raise ValueError(f"not an address: {address!r}; give HOST:PORT")
     if address.startswith("unix:"):
         return address
-    host, port = _split(address)
+    host, port = split(address)
     if not host:
         raise ValueError(f"not an address: {address!r}; give HOST:PORT")
     if not port:
@@ -138,7 +140,8 @@ def _with_port(address: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _split(address: str) -> tuple[str, str]:
+def split(address: str) -> tuple[str, str]:
+    """Returns host, without brackets, and port, which may be empty."""
     if address.startswith("["):
         host, _, rest = address[1:].partition("]")
         return host, rest.removeprefix(":")
@@ -155,7 +158,7 @@ def is_loopback(address: str) -> bool:
         return all(is_loopback(each) for each in address.split(","))
     if address.startswith("unix:"):
         return True
-    host, _ = _split(address)
+    host, _ = split(address)
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -18,7 +19,13 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import grpc
 import grpc.aio
 
-from pilothouse_client.errors import CancelledError, FailedCall, from_failed_call
+from pilothouse_client.errors import (
+    CancelledError,
+    FailedCall,
+    PilothouseError,
+    UnavailableError,
+    from_failed_call,
+)
 from pilothouse_client.methods import Method, Request, Response
 from pilothouse_client.target import Target
 
@@ -111,6 +118,46 @@ def _decoded_errors(address: str) -> Iterator[None]:
         raise from_failed_call(cast("FailedCall", error), address) from None
 
 
+# A server that is away is away at the next attempt, too: it is not looked at again before so many seconds.
+_LOOK_AGAIN_SECONDS = 5.0
+
+
+class _Explained:
+    """Finds out why no connection could be made, where somebody listens there after all."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._not_before = 0.0
+
+    def _is_due(self, error: UnavailableError) -> bool:
+        """Whether it is worth a look; only gRPC's own answer without a connection is."""
+        now = time.monotonic()
+        if error.from_server or not error.never_sent or now < self._not_before:
+            return False
+        self._not_before = now + _LOOK_AGAIN_SECONDS
+        return True
+
+    def blocking(self, error: UnavailableError) -> PilothouseError:
+        """Returns the error, or one that says why."""
+        return self._look(error) if self._is_due(error) else error
+
+    async def elsewhere(self, error: UnavailableError) -> PilothouseError:
+        """The same, while the event loop goes on."""
+        return await asyncio.to_thread(self._look, error) if self._is_due(error) else error
+
+    def _look(self, error: UnavailableError) -> PilothouseError:
+        # Only a call without a connection needs it, and it loads the whole of TLS.
+        from pilothouse_client.handshake import find_problem
+
+        found = find_problem(self._target)
+        if found is None:
+            return error
+        self._not_before = 0.0
+        explained = UnavailableError(error.code, found.message, never_sent=True)
+        explained.connection_problem = found.problem
+        return explained
+
+
 class _BlockingLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -124,13 +171,17 @@ class _BlockingLock:
 
 
 class _BlockingStream(Generic[Response]):
-    def __init__(self, call: Any, address: str) -> None:
+    def __init__(self, call: Any, address: str, explained: _Explained) -> None:
         self._call = call
         self._address = address
+        self._explained = explained
 
     async def read(self) -> Response | None:
-        with _decoded_errors(self._address):
-            return next(self._call, None)
+        try:
+            with _decoded_errors(self._address):
+                return next(self._call, None)
+        except UnavailableError as error:
+            raise self._explained.blocking(error) from None
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -141,6 +192,7 @@ class BlockingTransport:
 
     def __init__(self, target: Target) -> None:
         self._address = target.address
+        self._explained = _Explained(target)
         self._channel = (
             grpc.insecure_channel(target.uri, target.options())
             if target.tls is None
@@ -164,8 +216,11 @@ class BlockingTransport:
     ) -> Response:
         self._check_open()
         call = self._callable(method, self._channel.unary_unary)
-        with _decoded_errors(self._address):
-            return call(request, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        try:
+            with _decoded_errors(self._address):
+                return call(request, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        except UnavailableError as error:
+            raise self._explained.blocking(error) from None
 
     async def stream(
         self, method: Method[Request, Response], request: Request, envelope: Envelope
@@ -173,7 +228,9 @@ class BlockingTransport:
         self._check_open()
         call = self._callable(method, self._channel.unary_stream)
         return _BlockingStream[Response](
-            call(request, timeout=envelope.timeout, metadata=envelope.metadata), self._address
+            call(request, timeout=envelope.timeout, metadata=envelope.metadata),
+            self._address,
+            self._explained,
         )
 
     async def collect(
@@ -181,8 +238,11 @@ class BlockingTransport:
     ) -> Response:
         self._check_open()
         call = self._callable(method, self._channel.stream_unary)
-        with _decoded_errors(self._address):
-            return call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        try:
+            with _decoded_errors(self._address):
+                return call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        except UnavailableError as error:
+            raise self._explained.blocking(error) from None
 
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
@@ -192,7 +252,7 @@ class BlockingTransport:
         if not isinstance(requests, Iterable):
             raise TypeError("a blocking client takes requests from an iterable that blocks")
         stream = call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)
-        return _BlockingStream[Response](stream, self._address)
+        return _BlockingStream[Response](stream, self._address, self._explained)
 
     async def sleep(self, seconds: float) -> None:
         # A client that another thread closes does not sleep on.
@@ -232,13 +292,17 @@ def _decoded_async_errors(address: str) -> Iterator[None]:
 
 
 class _AsyncStream(Generic[Response]):
-    def __init__(self, call: Any, address: str) -> None:
+    def __init__(self, call: Any, address: str, explained: _Explained) -> None:
         self._call = call
         self._address = address
+        self._explained = explained
 
     async def read(self) -> Response | None:
-        with _decoded_async_errors(self._address):
-            answer = await self._call.read()
+        try:
+            with _decoded_async_errors(self._address):
+                answer = await self._call.read()
+        except UnavailableError as error:
+            raise await self._explained.elsewhere(error) from None
         return None if answer is grpc.aio.EOF else answer
 
     def cancel(self) -> None:
@@ -266,6 +330,7 @@ class AsyncTransport:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._address = target.address
+        self._explained = _Explained(target)
         self._channel: grpc.aio.Channel | None = None
         self._callables: dict[str, Any] = {}
         self._closed = False
@@ -298,30 +363,40 @@ class AsyncTransport:
         self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> Response:
         call = self._callable(method, "unary_unary")
-        with _decoded_async_errors(self._address):
-            return await call(request, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        try:
+            with _decoded_async_errors(self._address):
+                return await call(request, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        except UnavailableError as error:
+            raise await self._explained.elsewhere(error) from None
 
     async def stream(
         self, method: Method[Request, Response], request: Request, envelope: Envelope
     ) -> AnswerStream[Response]:
         call = self._callable(method, "unary_stream")
         return _AsyncStream[Response](
-            call(request, timeout=envelope.timeout, metadata=envelope.metadata), self._address
+            call(request, timeout=envelope.timeout, metadata=envelope.metadata),
+            self._address,
+            self._explained,
         )
 
     async def collect(
         self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
     ) -> Response:
         call = self._callable(method, "stream_unary")
-        with _decoded_async_errors(self._address):
-            return await call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        try:
+            with _decoded_async_errors(self._address):
+                return await call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+        except UnavailableError as error:
+            raise await self._explained.elsewhere(error) from None
 
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> AnswerStream[Response]:
         call = self._callable(method, "stream_stream")
         return _AsyncStream[Response](
-            call(requests, timeout=envelope.timeout, metadata=envelope.metadata), self._address
+            call(requests, timeout=envelope.timeout, metadata=envelope.metadata),
+            self._address,
+            self._explained,
         )
 
     async def sleep(self, seconds: float) -> None:

@@ -18,10 +18,20 @@ from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.processes.failures import words_of
-from pilothouse_server.settings import MOST_PROCESSES, PREFIX, Settings, SettingsError, described, load
+from pilothouse_server.rpc.transport import check_transport
+from pilothouse_server.settings import (
+    MOST_PROCESSES,
+    PREFIX,
+    Settings,
+    SettingsError,
+    described,
+    load,
+)
+from pilothouse_server.values import listening
 
 if TYPE_CHECKING:
     from pilothouse_server.app import Application
+    from pilothouse_server.processes.port import ReservedPort
     from pilothouse_server.processes.supervisor import Processes
 
 _FAULT = 1
@@ -53,32 +63,47 @@ def _serve_until_ended(
             help="Serve by N processes on the one port; default PILOTHOUSE_PROCESSES.",
         ),
     ] = None,
+    tls_self_signed: Annotated[
+        bool,
+        typer.Option(
+            "--tls-self-signed",
+            help="With --dev: serve TLS by a certificate that is made here and kept in the data folder.",
+        ),
+    ] = False,
 ) -> None:
     """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables, listed below."""
-    _run_server(dev, "" if processes is None else str(processes))
+    _run_server(dev, "" if processes is None else str(processes), self_signed=tls_self_signed)
 
 
 def serve_plainly(words: Sequence[str]) -> bool:
     """Serves where the words are options of `serve` as they stand in its help, without typer; else returns False."""
-    rest, dev, processes = list(words), False, ""
+    rest, dev, self_signed, processes = list(words), False, False, ""
     while rest:
         word = rest.pop(0)
         if word == "--dev":
             dev = True
+        elif word == "--tls-self-signed":
+            self_signed = True
         elif word == "--processes" and rest and rest[0].isdecimal():
             processes = rest.pop(0)
         else:
             return False
     try:
-        _run_server(dev, processes)
+        _run_server(dev, processes, self_signed=self_signed)
     except typer.Exit as end:
         sys.exit(end.exit_code)
     return True
 
 
-def _run_server(dev: bool, processes: str) -> None:
+def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
     """Serves until it is told to end. `processes`, where given, goes before the setting."""
     settings = _settings(PROCESSES=processes) if processes else _settings()
+    if self_signed:
+        settings = _with_certificate(settings, dev=dev)
+    try:
+        check_transport(settings)
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
     log_lines.configure(settings.log_level, settings.log_format)
     give_back_large_buffers()
     if not dev and not settings.database_url:
@@ -87,12 +112,34 @@ def _run_server(dev: bool, processes: str) -> None:
     _run(_serve(settings, dev=dev), settings.event_loop if settings.processes == 1 else "asyncio")
 
 
+def _with_certificate(settings: Settings, *, dev: bool) -> Settings:
+    """The settings, with a certificate that is kept in the data folder, and made where there is none."""
+    if not dev:
+        _fail("--tls-self-signed goes with --dev", _USAGE)
+    if settings.tls_certificate_file is not None:
+        _fail(f"--tls-self-signed and {PREFIX}TLS_CERTIFICATE_FILE exclude each other", _USAGE)
+    import msgspec
+
+    from pilothouse_server.embedded.certificate import self_signed
+
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        pair = self_signed(settings.data_dir / "tls", listening.split(settings.listen)[0])
+    except Exception as error:
+        if (words := words_of(error)) is None:
+            raise
+        _fail(words, _FAULT)
+    return msgspec.structs.replace(settings, tls_certificate_file=pair.certificate, tls_key_file=pair.key)
+
+
 async def _serve(settings: Settings, *, dev: bool) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     kubeconfigs = _kubeconfigs(settings)
+    # Before anything is made for it: that an address is taken is told at once.
+    address = _free_address(settings)
     surroundings = None
     if dev:
         from pilothouse_server.development import Development
@@ -104,6 +151,8 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
             kubeconfigs = surroundings.kubeconfigs
             _say("server", "starts")
         server = _server(settings, kubeconfigs)
+        if address is not None:
+            address.close()
         try:
             try:
                 port = await server.start()
@@ -118,8 +167,23 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
         finally:
             await server.stop()
     finally:
+        if address is not None:
+            address.close()
         if surroundings is not None:
             await surroundings.stop()
+
+
+def _free_address(settings: Settings) -> ReservedPort | None:
+    """The address that is served on, held until the server takes it; None where a free one is asked for.
+
+    Raises:
+        SettingsError: something else listens there, or it is no address of this machine.
+    """
+    if listening.is_unix(settings.listen) or not listening.split(settings.listen)[1]:
+        return None
+    from pilothouse_server.processes.port import reserve
+
+    return reserve(settings.listen)
 
 
 def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Processes:
@@ -141,8 +205,10 @@ def _say(step: str, what: str) -> None:
 
 def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) -> None:
     host = settings.listen.rpartition(":")[0]
-    address = f"{host}:{port}"
+    address = settings.listen if listening.is_unix(settings.listen) else f"{host}:{port}"
     lines = [f"Pilothouse serves gRPC on {address}"]
+    if dev and settings.tls_certificate_file is not None:
+        lines += ["", f"  certificate    {_fingerprint(settings.tls_certificate_file)}"]
     if password is not None:
         lines += [
             "",
@@ -154,13 +220,28 @@ def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) 
         lines += [
             "",
             "Try next, in another terminal:",
-            f"  {command} login --server {address} --user admin",
+            f"  {command} login --server {listening.called_by(settings.listen, port)}{_how(settings)} --user admin",
             f"  {command} namespaces create demo",
             f"  {command} containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
             f"  {command} containers list --namespace demo --watch",
             f"  {command} audit tail",
         ]
     typer.echo("\n".join(lines))
+
+
+def _fingerprint(certificate: Path) -> str:
+    from pilothouse_server.embedded.certificate import fingerprint
+
+    return fingerprint(certificate)
+
+
+def _how(settings: Settings) -> str:
+    """What a client on this machine must be told: it calls the machine's own addresses in plain text, others by TLS."""
+    local = listening.is_called_in_plain_text(settings.listen)
+    encrypted = settings.tls_certificate_file is not None
+    if encrypted == local:
+        return " --secure" if encrypted else " --insecure"
+    return ""
 
 
 def _own_command() -> str:

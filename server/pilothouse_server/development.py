@@ -11,7 +11,8 @@ configured is used instead of the one that would be brought along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -20,9 +21,9 @@ from pilothouse_migrations import schema
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.clusters.access import Kubeconfigs
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.embedded.postgres import DataDirectoryInUseError, EmbeddedPostgres
 from pilothouse_server.embedded.simulator import EmbeddedSimulator
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings import PREFIX, Settings, SettingsError
 from pilothouse_server.tasks import cancel_and_wait
 
 DATABASE = "pilothouse"
@@ -33,6 +34,43 @@ def running_database(settings: Settings) -> str:
     postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
     there = (postgres.socket_directory / f".s.PGSQL.{postgres.port}").exists()
     return postgres.dsn(DATABASE, RoleNames().maintenance) if there else ""
+
+
+@asynccontextmanager
+async def local_database(settings: Settings) -> AsyncIterator[Settings]:
+    """Settings that reach the database in the data folder until the end of the block; one that no server runs at the
+    moment is started for it.
+
+    Raises:
+        SettingsError: there is none.
+        EmbeddedProgramError: it does not start.
+    """
+    postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+    if not postgres.has_data:
+        raise SettingsError(
+            f"{settings.data_dir} holds no database: name the server's folder by {PREFIX}DATA_DIR, or its database by"
+            f" {PREFIX}DATABASE_URL"
+        )
+    own = True
+    try:
+        await postgres.start()
+    except DataDirectoryInUseError:
+        own = False
+    try:
+        yield _reaching(settings, postgres)
+    finally:
+        if own:
+            await postgres.stop()
+
+
+def _reaching(settings: Settings, postgres: EmbeddedPostgres) -> Settings:
+    names = RoleNames()
+    return msgspec.structs.replace(
+        settings,
+        database_url=postgres.dsn(DATABASE, names.app),
+        system_database_url=postgres.dsn(DATABASE, names.system),
+        maintenance_database_url=postgres.dsn(DATABASE, names.maintenance),
+    )
 
 
 class Development:
@@ -96,8 +134,8 @@ class Development:
         await postgres.start()
         await ensure_database(postgres.dsn(), DATABASE)
         await ensure_roles(postgres.dsn(DATABASE))
-        names = RoleNames()
-        maintenance = postgres.dsn(DATABASE, names.maintenance)
+        reaching = _reaching(settings, postgres)
+        maintenance = reaching.maintenance_database_url
         pending = await schema.pending_migrations(maintenance)
         if pending:
             # Alembic, which a server that finds its schema does not need.
@@ -105,9 +143,4 @@ class Development:
 
             self._say("database", f"brings its schema up to date: migrations to apply: {len(pending)}")
             await runner.upgrade(maintenance)
-        return msgspec.structs.replace(
-            settings,
-            database_url=postgres.dsn(DATABASE, names.app),
-            system_database_url=postgres.dsn(DATABASE, names.system),
-            maintenance_database_url=maintenance,
-        )
+        return reaching

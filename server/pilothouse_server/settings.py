@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pilothouse_server.values import listening
+
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
 EVENT_LOOPS = ("uvloop", "asyncio")
@@ -34,7 +36,6 @@ CLIENT_VARIABLES = frozenset(
         "USER",
         "PASSWORD",
         "OUTPUT",
-        "INSECURE",
         "CA_FILE",
     }
 )
@@ -74,6 +75,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None, "PEM file of the certificate chain to serve TLS with; needs the key, too."
     ] = None
     tls_key_file: Annotated[Path | None, "PEM file of the key of that certificate."] = None
+    insecure: Annotated[
+        bool,
+        "True serves plain text beyond this machine, too, as behind a proxy that ends TLS; passwords and tokens pass as"
+        " they are.",
+    ] = False
     metrics_listen: Annotated[str, "HOST:PORT to serve Prometheus metrics on; empty: nowhere."] = ""
     log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     log_format: Annotated[str, "text for people, json for programs."] = "text"
@@ -268,9 +274,22 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     return _checked(settings)
 
 
+def _wrong_addresses(settings: Settings) -> list[str]:
+    problems = []
+    for name in ("listen", "metrics_listen"):
+        address = getattr(settings, name)
+        try:
+            if address or name == "listen":
+                listening.split(address)
+        except ValueError as error:
+            problems.append(f"{PREFIX}{name.upper()}: {error}")
+    return problems
+
+
 def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
-    problems = [
+    problems = _wrong_addresses(settings)
+    problems += [
         f"{PREFIX}{name.upper()} must be greater than 0"
         for name in (
             "pool_open_connections",

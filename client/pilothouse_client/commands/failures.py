@@ -25,7 +25,17 @@ _EXIT_CODE_OF = {
 _OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 # Clusters are asked before anything is written.
 _DONE_NOTHING = ("CLUSTER_UNAVAILABLE",)
+AWAY = 9
 WAIT_FAILED = 10
+# What keeps client and server from speaking → what helps.
+_REMEDIES = {
+    "TLS_REQUIRED": "call it by TLS, with --secure",
+    "TLS_NOT_SPOKEN": "if you trust the network between, call it in plain text, with --insecure",
+    "SELF_SIGNED": "trust it, if the server printed the same: pilothouse login --secure",
+    "AUTHORITY_UNKNOWN": "name a file of authorities with --ca-file",
+    "CERTIFICATE_CHANGED": "if you know that it was replaced: pilothouse login --trust-new-certificate",
+    "NAME_MISMATCH": "call the server by a name that its certificate is for",
+}
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not allowed, 6 not found, "
     "7 conflict with what is there, 8 quota or rate, 9 server away, 10 waiting failed, 130 interrupted."
@@ -76,6 +86,8 @@ def _report_call(error: Exception) -> int:
         typer.echo(f"  {violation.field}: {violation.description}{rule}", err=True)
     if code == "UNAUTHENTICATED":
         typer.echo("  log in with: pilothouse login", err=True)
+    if error.connection_problem in _REMEDIES:
+        typer.echo(f"  {_REMEDIES[error.connection_problem]}", err=True)
     if error.retry_delay:
         typer.echo(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
     if (

@@ -88,8 +88,10 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
             "no server is known; log in with: pilothouse login --server HOST:PORT --user NAME", _NOT_LOGGED_IN
         )
     if not invocation.token and (context is None or not context.tokens):
+        how = {None: "", True: " --insecure", False: " --secure"}[invocation.insecure]
         raise CommandError(
-            f"not logged in to {server}; use: pilothouse login --server {server} --user NAME", _NOT_LOGGED_IN
+            f"not logged in to {server}; use: pilothouse login --server {server}{how} --user NAME",
+            _NOT_LOGGED_IN,
         )
     insecure = (
         invocation.insecure if invocation.insecure is not None else (context.insecure if context else None)
@@ -101,7 +103,7 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
             token=invocation.token or None,
             tokens=None if invocation.token else FileTokenStore(file, name),
             insecure=insecure,
-            tls=None if insecure else tls_of(ca_file),
+            tls=None if insecure else _tls(context, ca_file),
             timeout=invocation.timeout,
             retry=retry or DEFAULT_RETRY,
             on_interruption=_report_interruption,
@@ -111,6 +113,15 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
         raise CommandError(str(error), 2) from error
     with client:
         yield client
+
+
+def _tls(context: Context | None, ca_file: str) -> Tls | None:
+    """What a server is called with: authorities that are named, else the certificate that was trusted at log-in."""
+    if ca_file or context is None or not context.certificate:
+        return tls_of(ca_file)
+    from pilothouse_client.commands.server_certificate import Trust
+
+    return Trust(context.certificate, context.server_name).tls()
 
 
 def _report_interruption(error: PilothouseError | None) -> None:
@@ -135,9 +146,14 @@ def tls_of(ca_file: str) -> Tls | None:
     """Returns TLS that trusts the authorities of a PEM file; None without one."""
     if not ca_file:
         return None
+    import ssl
+
     from pilothouse_client import Tls
 
     try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca_file)
         return Tls(root_certificates=Path(ca_file).read_bytes())
+    except ssl.SSLError:
+        raise CommandError(f"{ca_file} holds no certificate in the form PEM", 2) from None
     except OSError as error:
         raise CommandError(f"cannot read {ca_file}: {error.strerror}", 2) from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,10 @@ from pilothouse_client.commands.options import Format, Limit, Namespace, Output
 from pilothouse_client.commands.output import Column, done, show, show_all
 from pilothouse_client.commands.values import moment
 from pilothouse_client.config_file import Configuration, Context
+
+if TYPE_CHECKING:
+    from pilothouse_client import Tls
+    from pilothouse_client.commands.server_certificate import Trust, Wish
 
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 sessions = typer.Typer(no_args_is_help=True, help="Your log-ins.", rich_markup_mode=None)
@@ -56,13 +60,25 @@ def login(
     ] = "",
     insecure: Annotated[bool | None, typer.Option("--insecure/--secure", help="Plain text or TLS.")] = None,
     ca_file: Annotated[str, typer.Option("--ca-file", help="PEM file of authorities to trust.")] = "",
+    fingerprint: Annotated[
+        str, typer.Option("--fingerprint", help="That of the server's certificate, as the server printed it.")
+    ] = "",
+    trust_new_certificate: Annotated[
+        bool, typer.Option("--trust-new-certificate", help="The server's certificate was replaced.")
+    ] = False,
 ) -> None:
-    """Log in to a server and remember the session. The context becomes the current one."""
+    """Log in to a server and remember the session. The context becomes the current one.
+
+    A certificate that nobody but the server itself vouches for is shown and trusted the first time; another one is
+    refused from then on.
+    """
     from pilothouse_client import Client, MemoryTokenStore
+    from pilothouse_client.commands.server_certificate import Wish
 
     invocation = current.get()
     file = config_file()
-    _, former = selected(file.read(), invocation)
+    configuration = file.read()
+    _, former = selected(configuration, invocation)
     address = server or invocation.server or (former.server if former else "")
     if not address:
         raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
@@ -74,6 +90,9 @@ def login(
     insecure = invocation.insecure if insecure is None else insecure
     ca_file = ca_file or invocation.ca_file
     username = user or str(typer.prompt("User name", err=True))
+    # Before anybody types a password, the certificate is looked at.
+    known = configuration.known_of(address, former)
+    tls, trust = _secured(address, insecure, ca_file, known, Wish(fingerprint, trust_new_certificate))
     password = read_password(f"Password of {username}", from_stdin=password_stdin)
     store = MemoryTokenStore()
     try:
@@ -81,7 +100,7 @@ def login(
             address,
             tokens=store,
             insecure=insecure,
-            tls=None if insecure else tls_of(ca_file),
+            tls=tls,
             timeout=invocation.timeout,
             on_retry=report_retry,
         )
@@ -92,13 +111,45 @@ def login(
     tokens = store.load()
     assert tokens is not None
     context_name = name or invocation.context or f"{answer.user.username or username}@{address}"
-    context = Context(address, answer.user.username or username, namespace, insecure, ca_file, asdict(tokens))
+    context = Context(
+        address, answer.user.username or username, namespace, insecure, ca_file, tokens=asdict(tokens)
+    )
+    if client.by_tls:
+        context = replace(
+            context,
+            certificate=trust.certificate,
+            server_name=trust.server_name,
+            vouched_for=not trust.certificate,
+        )
+    elif known is not None:
+        # Who calls it in plain text this time does not forget it.
+        context = context.trusting(known)
 
     def remember(configuration: Configuration) -> Configuration:
-        return configuration.with_context(context_name, context, use=True)
+        # What a server is trusted by is the same for all who use it.
+        known = configuration.with_trust(context) if client.by_tls else configuration
+        return known.with_context(context_name, context, use=True)
 
     file.change(remember)
     typer.echo(f"logged in to {address} as {context.username} (context {context_name})")
+
+
+def _secured(
+    address: str, insecure: bool | None, ca_file: str, former: Context | None, wish: Wish
+) -> tuple[Tls | None, Trust]:
+    """What the server is called with, and what it is trusted by."""
+    from pilothouse_client.commands.server_certificate import Trust, trust_in
+    from pilothouse_client.target import target_of
+
+    given = None if insecure else tls_of(ca_file)
+    try:
+        target = target_of(address, insecure=insecure, tls=given)
+    except ValueError as error:
+        raise CommandError(str(error), 2) from error
+    if ca_file and not wish.fingerprint:
+        return given, Trust()
+    trust = trust_in(target, former, wish)
+    return trust.tls() or given, trust
 
 
 def logout() -> None:

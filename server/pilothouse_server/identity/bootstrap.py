@@ -9,9 +9,10 @@ audit record, in the one transaction of all.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -78,7 +79,7 @@ async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> 
 async def _put_roles(transaction: Transaction, records: list[AuditRecord]) -> None:
     for shipped in SHIPPED_ROLES.values():
         if await roles.put_shipped(transaction, shipped):
-            records += [_record(transaction, "update", "role", shipped.name)]
+            records += [system_record(transaction, "update", "role", shipped.name)]
 
 
 async def _make_administrator(
@@ -91,13 +92,23 @@ async def _make_administrator(
     role = await roles.find(transaction, ADMIN)
     assert role is not None, "the shipped roles were put there before"
     await grants.put(transaction, created.id, role.id, None, None)
-    records.append(_record(transaction, "create", "user", created.username, created.id))
-    records.append(_record(transaction, "grant", "role_grant", created.username))
+    records.append(system_record(transaction, "create", "user", created.username, created.id))
+    records.append(system_record(transaction, "grant", "role_grant", created.username))
 
 
-def _record(
-    transaction: Transaction, action: str, resource_type: str, name: str, resource_id: int | None = None
+_BOOTSTRAP: Final[Mapping[str, Any]] = {"bootstrap": True}
+
+
+def system_record(
+    transaction: Transaction,
+    action: str,
+    resource_type: str,
+    name: str,
+    resource_id: int | None = None,
+    *,
+    metadata: Mapping[str, Any] = _BOOTSTRAP,
 ) -> AuditRecord:
+    """The record of a change that no call asked for; `metadata` says what did."""
     return AuditRecord(
         operation_id=transaction.operation_id,
         user_id=None,
@@ -120,5 +131,5 @@ def _record(
         error_message=None,
         started_at=transaction.now,
         completed_at=datetime.now(UTC),
-        metadata={"bootstrap": True},
+        metadata=metadata,
     )

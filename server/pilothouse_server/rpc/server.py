@@ -24,7 +24,8 @@ from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
-from pilothouse_server.settings import PREFIX, Settings, SettingsError, address_refused
+from pilothouse_server.rpc.transport import check_transport
+from pilothouse_server.settings import Settings, address_refused
 
 # Health, and reflection for `grpcurl` and `buf curl`.
 # For how long a connection has new calls of one process, where there are several.
@@ -162,6 +163,7 @@ def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHand
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    check_transport(settings)
     try:
         if settings.tls_certificate_file is None or settings.tls_key_file is None:
             return int(server.add_insecure_port(settings.listen))
@@ -169,5 +171,3 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
         return int(server.add_secure_port(settings.listen, grpc.ssl_server_credentials([pair])))
     except RuntimeError:
         raise address_refused(settings.listen) from None
-    except OSError as error:
-        raise SettingsError(f"{PREFIX}TLS_CERTIFICATE_FILE, {PREFIX}TLS_KEY_FILE: {error}") from None

@@ -266,3 +266,8 @@ def _invalid_refresh_token() -> Unauthenticated:
         "the refresh token is not valid or its session has ended: log in again",
         reason="INVALID_REFRESH_TOKEN",
     )
+
+
+async def forget_failures(transaction: Transaction, username: str) -> None:
+    """Lets an account be logged in to at once, however often that has failed."""
+    await throttles.clear(transaction, _account_hash(username))

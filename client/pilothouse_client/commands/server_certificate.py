@@ -1,0 +1,111 @@
+"""The certificate of a server that nobody but itself vouches for: trusted on first use, as `ssh` does with hosts.
+
+`login` shows its fingerprint before it asks for the password, and keeps the certificate in the context. From then on no
+other is taken from that server, whoever vouches for it, until `login --trust-new-certificate` says that it was
+replaced. One that comes after an authority vouched for the server is refused likewise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from pilothouse_client.commands.failures import AWAY, CommandError
+
+if TYPE_CHECKING:
+    from pilothouse_client.config_file import Context
+    from pilothouse_client.handshake import Shown
+    from pilothouse_client.target import Target, Tls
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """A server's own certificate as PEM, and a name that it is for; both empty where authorities vouch for it."""
+
+    certificate: str = ""
+    server_name: str = ""
+
+    def tls(self) -> Tls | None:
+        """What a connection is made with; None where authorities are asked."""
+        from pilothouse_client import Tls
+
+        if not self.certificate:
+            return None
+        return Tls(self.certificate.encode("ascii"), server_name=self.server_name, pinned=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line says of the certificate: the fingerprint it must have, and whether it may be a new one."""
+
+    fingerprint: str = ""
+    new: bool = False
+
+
+def trust_in(target: Target, former: Context | None, wish: Wish) -> Trust:
+    """What to trust the server by; `former` is the context of an earlier log-in there.
+
+    Raises:
+        CommandError: it shows another certificate than before, or than the fingerprint says.
+    """
+    from pilothouse_client.handshake import shown_by
+
+    if target.tls is None or "," in target.address or target.address.startswith("unix:"):
+        if wish.fingerprint:
+            raise CommandError("--fingerprint is of a server that is called by TLS: add --secure", 2)
+        return Trust()
+    shown = shown_by(target.address, target.tls)
+    if shown is None:
+        # Nobody listens, or not by TLS: the call that follows says so.
+        return Trust() if former is None else Trust(former.certificate, former.server_name)
+    _check(target, former, wish, shown)
+    if shown.trusted or not shown.self_signed:
+        return Trust()
+    if former is not None and former.certificate == shown.pem:
+        return Trust(former.certificate, former.server_name)
+    return _pinned(target, shown)
+
+
+def _check(target: Target, former: Context | None, wish: Wish, shown: Shown) -> None:
+    from pilothouse_client.handshake import fingerprint_of, same_fingerprint
+
+    if wish.fingerprint:
+        if not same_fingerprint(wish.fingerprint, shown.fingerprint):
+            raise CommandError(
+                f"{target.address} shows a certificate with another fingerprint: {shown.fingerprint}", AWAY
+            )
+        return
+    if former is None or wish.new:
+        return
+    if former.certificate:
+        if former.certificate != shown.pem:
+            known = fingerprint_of(former.certificate)
+            raise _changed(target, f"{shown.fingerprint} instead of {known}")
+    elif former.vouched_for and not shown.trusted:
+        raise _changed(target, f"{shown.fingerprint}, for which no authority vouches any more")
+
+
+def _changed(target: Target, how: str) -> CommandError:
+    return CommandError(
+        f"{target.address} shows another certificate than before: {how}\n"
+        "the server was set up anew, or somebody is in between; no password was sent\n"
+        "if you know that it was replaced: pilothouse login --trust-new-certificate",
+        AWAY,
+    )
+
+
+def _pinned(target: Target, shown: Shown) -> Trust:
+    from pilothouse_client.handshake import name_in
+
+    name = name_in(shown.pem, target.address)
+    if not name:
+        raise CommandError(f"the certificate of {target.address} has no name, so it cannot be trusted", AWAY)
+    typer.echo(
+        f"nobody but {target.address} itself vouches for its certificate; it is trusted from now on\n"
+        f"  fingerprint  {shown.fingerprint}\n"
+        "compare it with what the server printed when it started",
+        err=True,
+    )
+    return Trust(shown.pem, name)

@@ -1,0 +1,259 @@
+"""What keeps a client and a server from speaking, found by a handshake of our own.
+
+Where no connection can be made, gRPC says so by a text that changes with its releases, and that is about its own inner
+life. So the client looks for itself, once, by the standard library's `ssl`: whether anybody listens, whether TLS or
+plain text is spoken there, and what is wrong with the certificate. Only what is certain is told. No credential is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pkgutil
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pilothouse_client.target import Target, Tls, is_loopback, split
+
+SECONDS = 2.0
+# The words that programs compare: `PilothouseError.connection_problem`.
+TLS_REQUIRED, TLS_NOT_SPOKEN, HTTP2_NOT_SPOKEN = "TLS_REQUIRED", "TLS_NOT_SPOKEN", "HTTP2_NOT_SPOKEN"
+SELF_SIGNED, AUTHORITY_UNKNOWN = "SELF_SIGNED", "AUTHORITY_UNKNOWN"
+NAME_MISMATCH, NOT_VALID_NOW = "NAME_MISMATCH", "NOT_VALID_NOW"
+CERTIFICATE_CHANGED, CERTIFICATE_REFUSED = "CERTIFICATE_CHANGED", "CERTIFICATE_REFUSED"
+
+# OpenSSL's numbers of what is wrong, which are part of its interface.
+_SELF_SIGNED = 18
+_UNKNOWN = (2, 19, 20, 21)
+_NOT_YET, _EXPIRED = 9, 10
+_NAMES = (62, 64)
+# What an HTTP/2 client says first; a server of plain text answers by a frame of kind 4.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS, _KIND = 4, 3
+_GRPC_ROOTS = "_cython/_credentials/roots.pem"
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
+
+
+class Finding(NamedTuple):
+    """What is wrong: an UPPER_SNAKE word, and words for a person."""
+
+    problem: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The certificate that a server shows. `self_signed`: nobody but itself vouches for it; `trusted`: an authority
+    that is known here does, for this address."""
+
+    der: bytes
+    trusted: bool
+    self_signed: bool
+
+    @property
+    def pem(self) -> str:
+        """The same as text."""
+        return ssl.DER_cert_to_PEM_cert(self.der)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, as `openssl x509 -fingerprint -sha256` shows it."""
+        return fingerprint_of(self.der)
+
+
+def fingerprint_of(certificate: bytes | str) -> str:
+    """The fingerprint of a certificate: DER, or PEM as text. ValueError for what is none."""
+    der = certificate if isinstance(certificate, bytes) else ssl.PEM_cert_to_DER_cert(certificate)
+    digest = hashlib.sha256(der).hexdigest().upper()
+    return "SHA256:" + ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
+
+
+def same_fingerprint(one: str, other: str) -> bool:
+    """Whether two fingerprints are the same, however they are written: with or without colons, in whatever case."""
+    return _digits(one) == _digits(other)
+
+
+def _digits(fingerprint: str) -> str:
+    text = fingerprint.strip().upper()
+    return text.removeprefix("SHA256:").replace(":", "")
+
+
+def shown_by(address: str, tls: Tls, seconds: float = SECONDS) -> Shown | None:
+    """The certificate that the server at HOST:PORT shows; None where nobody listens or no TLS is spoken."""
+    try:
+        with _handshake(address, _unchecked(), "", seconds) as made:
+            der = made.getpeercert(binary_form=True)
+    except (OSError, ValueError):
+        return None
+    if der is None:
+        return None
+    code = _refusal(address, tls, seconds)
+    return Shown(der, trusted=code is None, self_signed=code == _SELF_SIGNED)
+
+
+def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:
+    """A name that the certificate (PEM), which the server at the address shows, is for; '' where it has none."""
+    return next(iter(_names(address, certificate, seconds)), "")
+
+
+def find_problem(target: Target, seconds: float = SECONDS) -> Finding | None:
+    """Why no connection is made to the servers of a target; None where that is not certain, as where nobody listens.
+
+    `seconds` bound each of at most three connections to each server.
+    """
+    if _by_proxy(target):
+        return None
+    for address in target.address.split(","):
+        try:
+            finding = _of_one(address, target.tls, seconds)
+        except (OSError, ValueError):
+            continue
+        if finding is not None:
+            return finding
+    return None
+
+
+def _by_proxy(target: Target) -> bool:
+    """Whether another way than ours leads there: by a proxy, or a socket of this machine."""
+    if target.address.startswith("unix:"):
+        return True
+    proxies = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
+    return proxies and not is_loopback(target.address)
+
+
+def _of_one(address: str, tls: Tls | None, seconds: float) -> Finding | None:
+    if tls is None:
+        with _handshake(address, _unchecked(), "", seconds):
+            return Finding(TLS_REQUIRED, f"{address} speaks TLS, and was called in plain text")
+    code = _refusal(address, tls, seconds)
+    if code is None:
+        return None
+    if code == _NO_TLS:
+        if _speaks_plainly(address, seconds):
+            return Finding(TLS_NOT_SPOKEN, f"{address} speaks plain text, and was called by TLS")
+        return None
+    if code == _NO_HTTP2:
+        return Finding(
+            HTTP2_NOT_SPOKEN,
+            f"{address} speaks TLS, but not HTTP/2 in it, which gRPC needs: is it another port?",
+        )
+    return _of_certificate(code, address, tls, seconds)
+
+
+def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Finding:
+    with _handshake(address, _unchecked(), "", seconds) as made:
+        der = made.getpeercert(binary_form=True) or b""
+    shown = fingerprint_of(der)
+    if tls.pinned and tls.root_certificates is not None:
+        known = fingerprint_of(tls.root_certificates.decode("ascii"))
+        if known != shown:
+            return Finding(
+                CERTIFICATE_CHANGED,
+                f"{address} shows another certificate than the one that was trusted: {shown} instead of {known};"
+                " the server was set up anew, or somebody is in between",
+            )
+    if code == _SELF_SIGNED:
+        return Finding(
+            SELF_SIGNED, f"{address} shows a certificate that nobody but itself vouches for: {shown}"
+        )
+    if code in _UNKNOWN:
+        return Finding(
+            AUTHORITY_UNKNOWN,
+            f"{address} shows a certificate of an authority that is not known here: {shown}",
+        )
+    if code in (_NOT_YET, _EXPIRED):
+        when = "has expired" if code == _EXPIRED else "is not valid yet: is the clock of this machine right?"
+        return Finding(NOT_VALID_NOW, f"the certificate of {address} {when}")
+    if code in _NAMES:
+        wanted = tls.server_name or split(address)[0]
+        names = ", ".join(_names(address, _roots(tls), seconds)) or "no name"
+        return Finding(NAME_MISMATCH, f"the certificate of {address} is not for {wanted}, but for {names}")
+    return Finding(CERTIFICATE_REFUSED, f"the certificate of {address} is refused (OpenSSL's error {code})")
+
+
+# Beside OpenSSL's numbers, which are not negative.
+_NO_TLS, _NO_HTTP2 = -1, -2
+
+
+def _refusal(address: str, tls: Tls, seconds: float) -> int | None:
+    """Why a handshake fails; None where it succeeds. OSError where nobody listens."""
+    context = _context(_roots(tls))
+    name = tls.server_name or split(address)[0]
+    opened = _connect(address, seconds)
+    try:
+        with opened, context.wrap_socket(opened, server_hostname=name) as made:
+            return None if made.selected_alpn_protocol() == "h2" else _NO_HTTP2
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_code
+    except OSError:
+        return _NO_TLS
+
+
+def _names(address: str, roots: str | None, seconds: float) -> Sequence[str]:
+    """The names that the server's certificate is for, by whoever vouches for it."""
+    context = _context(roots)
+    context.check_hostname = False
+    try:
+        with _handshake(address, context, "", seconds) as made:
+            certificate: Mapping[str, Any] = made.getpeercert() or {}
+    except (OSError, ValueError):
+        return ()
+    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+    subject = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    return names or subject
+
+
+def _context(roots: str | None) -> ssl.SSLContext:
+    """Checks as gRPC does: not as strictly as newer releases of Python."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    if roots is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cadata=roots)
+    return context
+
+
+def _unchecked() -> ssl.SSLContext:
+    """Looks at what is shown, without trusting it: nothing is sent by such a connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _roots(tls: Tls) -> str | None:
+    """The authorities that gRPC asks: those given, those of its environment, or its own list."""
+    if tls.root_certificates is not None:
+        return tls.root_certificates.decode("ascii")
+    if path := os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        return Path(path).read_text("ascii")
+    own = pkgutil.get_data("grpc", _GRPC_ROOTS)
+    return None if own is None else own.decode("ascii")
+
+
+def _connect(address: str, seconds: float) -> socket.socket:
+    host, port = split(address)
+    return socket.create_connection((host, int(port)), seconds)
+
+
+def _handshake(address: str, context: ssl.SSLContext, name: str, seconds: float) -> ssl.SSLSocket:
+    """A socket after its handshake. OSError where nobody listens, or it fails."""
+    opened = _connect(address, seconds)
+    try:
+        return context.wrap_socket(opened, server_hostname=name or None)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _speaks_plainly(address: str, seconds: float) -> bool:
+    with _connect(address, seconds) as opened:
+        opened.sendall(_HELLO)
+        answer = opened.recv(9)
+    return len(answer) > _KIND and answer[_KIND] == _SETTINGS

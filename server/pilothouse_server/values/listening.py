@@ -1,0 +1,79 @@
+"""Addresses that a server listens on: HOST:PORT, [IPV6]:PORT, or the path of a Unix socket.
+
+Libraries take more than that, and take it in their own ways: a port out of range is cut to its last 16 bits, a name
+before a colon is a scheme. So it is checked here, once, before anybody is handed it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+_UNIX = ("unix:", "unix-abstract:")
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_LAST_PORT = 65535
+
+
+def is_unix(address: str) -> bool:
+    """Whether it is a socket in the file system, or an abstract one: of this machine alone."""
+    return address.startswith(_UNIX)
+
+
+def split(address: str) -> tuple[str, int]:
+    """Returns the host, without brackets and empty for everywhere, and the port; of a Unix socket its address and 0.
+
+    Raises:
+        ValueError: it is neither; the text says which rule it breaks.
+    """
+    if is_unix(address):
+        return address, 0
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    if not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+        raise ValueError(f"{port!r} is not a port, which is a number from 0 to {_LAST_PORT}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{address!r} is not HOST:PORT; an IPv6 address stands in brackets")
+    return host, int(port)
+
+
+def is_reached_by_others(address: str) -> bool:
+    """Whether other machines may reach it: it is not a Unix socket, nor a name or address of this machine's own.
+
+    Whoever has no address at all is reached by nobody; taking the address fails then.
+    """
+    if is_unix(address):
+        return False
+    host, _ = split(address)
+    if not host:
+        return True
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return False
+    return not all(ipaddress.ip_address(str(sockaddr[0])).is_loopback for *_, sockaddr in found)
+
+
+def called_by(address: str, port: int) -> str:
+    """Returns how a client on this machine calls a server that listens there, on the port that it was given."""
+    if is_unix(address):
+        return address
+    host, _ = split(address)
+    if host in ("", _ANYWHERE[0]):
+        return f"127.0.0.1:{port}"
+    if host == _ANYWHERE[1]:
+        return f"localhost:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_called_in_plain_text(address: str) -> bool:
+    """Whether a client on this machine takes it for the machine's own, and so uses no TLS unless it is told to."""
+    if is_unix(address):
+        return True
+    host, _ = split(called_by(address, 0))
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,203 @@
+"""What keeps client and server apart is said in our own words, at once, and a changed certificate is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pilothouse_client import AsyncClient, Client, RetryPolicy, Tls, UnavailableError
+from pilothouse_client.handshake import fingerprint_of, same_fingerprint
+from tests.client.certificates import Made, made
+from tests.client.command import Command, Ended
+from tests.client.conftest import PASSWORD
+from tests.client.fake_server import FakeServer
+from tests.waiting import within
+
+AUTHORITY = made("authority", authority=True)
+STRANGE = made("another authority", authority=True)
+OWN, OTHER = made("127.0.0.1", "localhost"), made("127.0.0.1", "localhost")
+OF_AUTHORITY = made("127.0.0.1", by=AUTHORITY)
+BY_AUTHORITY = Tls(root_certificates=AUTHORITY.pem)
+PINNED = Tls(root_certificates=OWN.pem, server_name="localhost", pinned=True)
+# What a library would say.
+FOREIGN = re.compile(r"handshake|SSL|TSI|ipv4:|last error|OpenSSL|certificate verify", re.IGNORECASE)
+
+
+@asynccontextmanager
+async def serving(credentials: Made | None, address: str = "127.0.0.1:0") -> AsyncIterator[FakeServer]:
+    fake = FakeServer()
+    await fake.start(address, None if credentials is None else credentials.served)
+    try:
+        yield fake
+    finally:
+        await fake.stop()
+
+
+@pytest.mark.parametrize(
+    ("served", "tls", "problem", "words"),
+    [
+        (OWN, None, "TLS_REQUIRED", "speaks TLS, and was called in plain text"),
+        (None, BY_AUTHORITY, "TLS_NOT_SPOKEN", "speaks plain text, and was called by TLS"),
+        (OWN, Tls(), "SELF_SIGNED", "nobody but itself vouches for: SHA256:"),
+        (
+            made("127.0.0.1", by=STRANGE),
+            BY_AUTHORITY,
+            "AUTHORITY_UNKNOWN",
+            "authority that is not known here",
+        ),
+        (
+            made("a.example", "b.example", by=AUTHORITY),
+            BY_AUTHORITY,
+            "NAME_MISMATCH",
+            "but for a.example, b.example",
+        ),
+        (made("127.0.0.1", by=AUTHORITY, days=(-2, -1)), BY_AUTHORITY, "NOT_VALID_NOW", "has expired"),
+        (made("127.0.0.1", by=AUTHORITY, days=(1, 2)), BY_AUTHORITY, "NOT_VALID_NOW", "is not valid yet"),
+        (OTHER, PINNED, "CERTIFICATE_CHANGED", f"instead of {fingerprint_of(OWN.pem.decode())}"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isupper() else None,
+)
+async def test_each_has_its_words(served: Made | None, tls: Tls | None, problem: str, words: str) -> None:
+    attempts: list[int] = []
+
+    def count(_error: object, number: int) -> None:
+        attempts.append(number)
+
+    async with serving(served) as fake:
+        async with AsyncClient(fake.address, token="key", tls=tls, on_retry=count) as client:
+            with pytest.raises(UnavailableError) as unary:
+                await client.identity.who_am_i()
+            with pytest.raises(UnavailableError) as streamed:
+                await anext(client.containers.watch(namespace="shop"))
+
+        def blocking() -> UnavailableError:
+            with (
+                Client(fake.address, token="key", tls=tls) as client,
+                pytest.raises(UnavailableError) as found,
+            ):
+                client.identity.who_am_i()
+            return found.value
+
+        for error in (unary.value, streamed.value, await asyncio.to_thread(blocking)):
+            assert error.connection_problem == problem, error
+            assert error.message.startswith((fake.address, f"the certificate of {fake.address}"))
+            assert words in error.message
+            assert not FOREIGN.search(error.message.replace("SHA256", "")), error.message
+            assert error.never_sent
+            assert not error.from_server
+        assert fake.calls == []
+    # A certificate does not get better by being looked at again.
+    assert attempts == []
+
+
+async def test_nobody_there_is_no_problem_of_tls() -> None:
+    for insecure in (True, False):
+        once = RetryPolicy(attempts=1)
+        async with AsyncClient("127.0.0.1:1", token="key", insecure=insecure, retry=once) as client:
+            with pytest.raises(UnavailableError, match=r"no server answers at 127\.0\.0\.1:1") as found:
+                await client.identity.who_am_i()
+        assert found.value.connection_problem == ""
+
+
+async def test_another_protocol_behind_tls(tmp_path: Path) -> None:
+    for name, content in (("c.pem", OF_AUTHORITY.pem), ("k.pem", OF_AUTHORITY.key_pem)):
+        (tmp_path / name).write_bytes(content)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, AsyncClient(address, token="key", tls=BY_AUTHORITY) as client:
+        with pytest.raises(UnavailableError, match="not HTTP/2 in it") as found:
+            await client.identity.who_am_i()
+    assert found.value.connection_problem == "HTTP2_NOT_SPOKEN"
+
+
+def test_fingerprints_are_compared_however_they_are_written() -> None:
+    shown = fingerprint_of(OWN.pem.decode())
+    plain = shown.removeprefix("SHA256:").replace(":", "").lower()
+    assert same_fingerprint(shown, plain)
+    assert same_fingerprint(shown, f"sha256:{plain} ")
+    assert not same_fingerprint(shown, fingerprint_of(OTHER.pem.decode()))
+
+
+async def log_in(pilothouse: Command, fake: FakeServer, *more: str) -> Ended:
+    words = ("login", "--server", fake.address, "--user", "admin", "--password-stdin", *more)
+    async with within(20):
+        return await pilothouse(*words, stdin=PASSWORD + "\n")
+
+
+async def test_a_certificate_is_trusted_on_first_use_and_no_other_after_it(pilothouse: Command) -> None:
+    async with serving(OWN) as fake:
+        ended = await log_in(pilothouse, fake, "--secure")
+        assert ended.code == 0, ended.err
+        assert fingerprint_of(OWN.pem.decode()) in ended.err
+        assert (await pilothouse("whoami")).code == 0
+        # It is not new any more, whoever logs in.
+        again = await log_in(pilothouse, fake, "--secure", "--name", "another")
+        assert (again.code, again.err) == (0, "")
+        address = fake.address
+    async with serving(OTHER, address) as fake:
+        for ended in (await pilothouse("whoami"), await log_in(pilothouse, fake)):
+            assert ended.code == 9
+            assert "shows another certificate than" in ended.err
+            assert "pilothouse login --trust-new-certificate" in ended.err
+        assert fake.calls == []
+        assert (await log_in(pilothouse, fake, "--trust-new-certificate")).code == 0
+        # What the server is trusted by is the same in all contexts; its sessions are gone.
+        ended = await pilothouse("--context", "another", "whoami")
+        assert (ended.code, "the session has ended" in ended.err) == (4, True)
+
+
+async def test_a_fingerprint_that_is_named_must_be_shown(pilothouse: Command) -> None:
+    async with serving(OWN) as fake:
+        refused = await log_in(
+            pilothouse, fake, "--secure", "--fingerprint", fingerprint_of(OTHER.pem.decode())
+        )
+        assert (refused.code, fake.calls) == (9, [])
+        assert "another fingerprint" in refused.err
+        right = fingerprint_of(OWN.pem.decode()).removeprefix("SHA256:").lower()
+        assert (await log_in(pilothouse, fake, "--secure", "--fingerprint", right)).code == 0
+        without = await log_in(pilothouse, fake, "--insecure", "--fingerprint", right)
+        assert (without.code, "add --secure" in without.err) == (2, True)
+
+
+async def test_who_was_vouched_for_is_not_trusted_without(
+    pilothouse: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(AUTHORITY.pem)
+    # gRPC reads it once in a process, so the authority is named for the calls, and for the handshake alone here.
+    async with serving(OF_AUTHORITY) as fake:
+        assert (await log_in(pilothouse, fake, "--secure", "--ca-file", str(roots))).code == 0
+        address = fake.address
+        config = (tmp_path / "config.json").read_text()
+        assert '"vouched_for": true' in config
+        (tmp_path / "config.json").write_text(config.replace(str(roots), ""))
+    async with serving(OWN, address) as fake:
+        ended = await log_in(pilothouse, fake)
+        assert (ended.code, fake.calls) == (9, [])
+        assert "for which no authority vouches any more" in ended.err
+
+
+async def test_hints_fit_what_is_wrong(pilothouse: Command, tmp_path: Path) -> None:
+    async with serving(OWN) as fake:
+        ended = await log_in(pilothouse, fake)
+        assert (ended.code, "  call it by TLS, with --secure" in ended.err) == (9, True)
+    async with serving(None) as fake:
+        ended = await log_in(pilothouse, fake, "--secure")
+        assert (ended.code, "call it in plain text, with --insecure" in ended.err) == (9, True)
+    (tmp_path / "none.pem").write_text("no certificate")
+    ended = await log_in(pilothouse, fake, "--ca-file", str(tmp_path / "none.pem"))
+    assert (ended.code, "holds no certificate in the form PEM" in ended.err) == (2, True)
+
+
+def test_it_takes_a_port_and_no_other_number() -> None:
+    for port in ("0", "65536", "99999", "-1", "x"):
+        with pytest.raises(ValueError, match="not a port"):
+            Client(f"127.0.0.1:{port}")

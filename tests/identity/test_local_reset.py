@@ -1,0 +1,58 @@
+"""A password that is set on the server's machine: for whom, with which record, and what ends by it."""
+
+from __future__ import annotations
+
+import pytest
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.errors import InvalidArgument, NotFound
+from pilothouse_server.identity.local_reset import reset_locally
+from tests.conftest import connection, number_changes
+from tests.identity.server import Caller, IdentityServer, Refused
+
+NEW = "quite another password"
+
+
+async def test_a_user_who_is_locked_out_gets_in_again(server: IdentityServer, admin: Caller) -> None:
+    ada = await server.user(admin, "ada")
+    for _ in range(6):
+        with pytest.raises(Refused):
+            await server.log_in("ada", "wrong")
+    with pytest.raises(Refused, match="RESOURCE_EXHAUSTED"):
+        await server.log_in("ada")
+    await reset_locally(server.store, server.passwords, "ADA", NEW, {"account": "root"})
+    await server.log_in("ada", NEW)
+    with pytest.raises(Refused) as old:
+        await server.log_in("ada")
+    assert old.value.code == "UNAUTHENTICATED"
+    with pytest.raises(Refused) as ended:
+        await ada.RefreshSession(pb.RefreshSessionRequest(refresh_token=ada.refresh_token))
+    assert ended.value.code == "UNAUTHENTICATED"
+    # Others go on.
+    await admin.WhoAmI(pb.WhoAmIRequest())
+    async with connection(server.database.admin_dsn) as sql:
+        await number_changes(sql)
+        (record,) = await sql.fetch("SELECT * FROM operation_logs WHERE action = 'reset'")
+    assert (record["username"], record["user_id"], record["resource_name"]) == ("system", None, "ada")
+    assert (record["metadata"], record["status_code"]) == ('{"local": true, "account": "root"}', 200)
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "error"),
+    [
+        ("nobody", NEW, NotFound),
+        ("admin", "short", InvalidArgument),
+        ("admin", "x" * 1025, InvalidArgument),
+        ("long-user-name", "Long-User-Name", InvalidArgument),
+    ],
+)
+async def test_what_is_refused_changes_nothing(
+    server: IdentityServer, admin: Caller, username: str, password: str, error: type[Exception]
+) -> None:
+    await server.user(admin, "long-user-name")
+    with pytest.raises(error):
+        await reset_locally(server.store, server.passwords, username, password, {})
+    await admin.WhoAmI(pb.WhoAmIRequest())
+    async with connection(server.database.admin_dsn) as sql:
+        await number_changes(sql)
+        assert await sql.fetchval("SELECT count(*) FROM operation_logs WHERE action = 'reset'") == 0
