@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from datetime import datetime
 
 import asyncpg
 import pytest
 
 from pilothouse_server.store import audit_chain
+from pilothouse_server.store.engine import Database as Pools
+from pilothouse_server.store.partitions import Partitions
 from tests.conftest import Database, connection
+from tests.identity.server import settings_of
 from tests.migrations.sequencing import (
     World,
     chain_faults,
@@ -372,7 +376,7 @@ async def test_what_the_log_would_refuse_is_refused_in_the_mutation(
 async def test_what_cannot_be_numbered_is_set_aside_with_a_record_and_the_others_go_on(
     database: Database,
 ) -> None:
-    poison = record(started_at="1990-01-01T00:00:00Z")
+    poison = record(user_id=10**12)
     async with database.system() as system:
         await put(system, [record(1)], [(event(1), b"1:1")])
         spoilt = await put(system, [poison], [(event(2), b"2:1")])
@@ -392,7 +396,7 @@ async def test_what_cannot_be_numbered_is_set_aside_with_a_record_and_the_others
     assert (aside["id"], aside["incident_sequence"], aside["sqlstate"]) == (
         spoilt,
         incident["sequence"],
-        "23514",
+        "23503",
     )
     assert json.loads(incident["metadata"])["record_hashes"] == [record_hash(poison).hex()]
     assert _canonical_hash(incident) == incident["record_hash"], "the incident's own record can be verified"
@@ -404,6 +408,32 @@ def _canonical_hash(row: asyncpg.Record) -> bytes:
     for name in ("metadata", "request_body", "request_headers", "response_body"):
         values[name] = None if values[name] is None else json.loads(values[name])
     return audit_chain.record_hash(audit_chain.canonical_json(audit_chain.AuditRecord(**values).as_row()))
+
+
+@pytest.mark.parametrize("started_at", ["1990-01-31T23:59:59Z", "2990-01-01T00:00:00Z"])
+async def test_a_record_without_a_partition_waits_for_one_with_all_that_follow(
+    database: Database, started_at: str
+) -> None:
+    """That of a server whose clock is far from right: its events are not lost for it."""
+    async with database.system() as system:
+        await put(system, [record(1, started_at=started_at)], [(event(1), b"1:1")])
+        await put(system, [record(2)], [(event(2), b"2:1")])
+        await sequence(system)
+        for _ in range(3):
+            with pytest.raises(asyncpg.ConfigurationLimitExceededError):
+                await sequence(system)
+        pools = Pools.connect(settings_of(database))
+        try:
+            assert await Partitions(pools.maintenance).make_ahead() == 1
+        finally:
+            await pools.close()
+        await drain(system)
+        events = await system.fetch("SELECT resource_id FROM events ORDER BY revision")
+        assert [row["resource_id"] for row in events] == [1, 2]
+        logged = await system.fetch("SELECT resource_id, started_at FROM operation_logs ORDER BY sequence")
+        assert [row["resource_id"] for row in logged] == [1, 2]
+        assert logged[0]["started_at"] == datetime.fromisoformat(started_at)
+        assert await chain_faults(system) == []
 
 
 async def test_a_missing_partition_of_events_holds_everything_and_loses_nothing(database: Database) -> None:

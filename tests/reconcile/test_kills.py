@@ -27,7 +27,9 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient, LeaseLost
 from pilothouse_server.reconcile.queue.resource_reconciler import Done
 from pilothouse_server.reconcile.queue.worker import Worker, WorkerSettings
-from pilothouse_server.reconcile.repository import leases, work_queue
+from pilothouse_server.reconcile.repository import applied_containers, leases, work_queue
+from pilothouse_server.reconcile.repository.applied_containers import Applied
+from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Release
 from pilothouse_server.tasks import cancel_and_wait
 from tests.reconcile.world import RECONCILERS, World
@@ -343,6 +345,28 @@ async def test_what_is_asked_for_after_the_lease_ran_out_is_done_after_it(here: 
         await transaction.enqueue(work.resource_type, work.resource_id, "local", work.namespace_id)
         await work_queue.release(transaction, [Release(work, 3600)])
     assert len(await leased(here)) == 1
+
+
+async def test_what_is_asked_for_of_an_applied_container_after_its_lease_ran_out_is_done(here: World) -> None:
+    """As above, where the end of the lease is written with what came of the apply."""
+    await here.namespace()
+    await leased(here, LONG)
+    container = await here.create()
+    (work,) = await leased(here, LONG)
+    async with here.database.system() as sql:
+        await sql.execute(
+            "UPDATE reconcile_work SET leased_until = clock_timestamp() - interval '1 s', "
+            "due_at = clock_timestamp() - interval '1 s' WHERE resource_type = 'container'"
+        )
+        await sql.execute("UPDATE reconcile_work SET due_at = leased_until WHERE resource_type = 'container'")
+    async with here.store.system_write("test") as transaction:
+        await work_queue.requeue_containers(transaction, [int(container.id)])
+        now = await transaction.moment()
+    change = Change(container, container.observed, container.generation)
+    written = await applied_containers.write(here.store, [Applied(work, change, 3600.0, None)], now)
+    assert written.written == {container.id}
+    (again,) = await leased(here)
+    assert again.resource_id == container.id
 
 
 async def test_a_row_is_leased_once_by_many(here: World) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import cast
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.operation import operation
 from pilothouse_server.rpc.method_rules import load
+from pilothouse_server.store.clock import RecordClock
 from pilothouse_server.store.unit_of_work import Store
 
 METHOD = "/pilothouse.container.v1.ContainerService/GetContainer"
@@ -43,7 +45,7 @@ async def test_lines_of_a_call_name_it_and_others_do_not(
     lines: Callable[[], list[dict[str, str]]], username: str
 ) -> None:
     rules = load([container_pb2.DESCRIPTOR.services_by_name["ContainerService"]])
-    call = Call(rules[METHOD], cast("Store", None), {})
+    call = Call(rules[METHOD], cast("Store", SimpleNamespace(clock=RecordClock())), {})
     call.principal = Principal(7, username, ()) if username else None
 
     async def proceed() -> bytes:

@@ -26,6 +26,7 @@ snapshot in which no transaction older than that runs, nothing below v can appea
 
 from __future__ import annotations
 
+from pilothouse_migrations import incidents
 from pilothouse_migrations.statements import row_level_security, run
 from pilothouse_migrations.versions import v0009_events
 
@@ -293,51 +294,9 @@ CREATE FUNCTION number_pending(p_ids bigint[])
         END IF;
     END
     $$;
-
-CREATE FUNCTION set_aside(p_id bigint, p_sqlstate text, p_constraint text)
-    RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        head public.stream_head;
-        started text := to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
-        operation uuid := gen_random_uuid();
-        message text := 'a committed change could not be numbered and was set aside';
-        metadata text;
-        hash bytea;
-    BEGIN
-        SELECT * INTO STRICT head FROM public.stream_head WHERE id = 1;
-        -- Canonical JSON: sorted keys, no spaces, as the application hashes its records.
-        SELECT format('{{"constraint":%s,"pending_id":%s,"record_hashes":[%s],"sqlstate":%s}}', to_json(p_constraint),
-                   p.id, (SELECT coalesce(string_agg('"' || encode(h.hash, 'hex') || '"', ',' ORDER BY h.position), '')
-                          FROM unnest(p.record_hashes) WITH ORDINALITY AS h(hash, position)), to_json(p_sqlstate))
-        INTO STRICT metadata FROM public.pending_changes AS p WHERE p.id = p_id;
-        hash := sha256(convert_to(
-            '{{"action":"other","client_ip":null,"completed_at":null,"duration_ms":null,"error_code":"INTERNAL",'
-            || '"error_message":' || to_json(message) || ',"metadata":' || metadata || ',"namespace_id":null,'
-            || '"operation_id":"' || operation || '","request_body":null,"request_headers":null,'
-            || '"request_method":null,"request_path":null,"resource_id":null,"resource_name":null,'
-            || '"resource_type":"audit_log","response_body":null,"started_at":"' || started || '",'
-            || '"status_code":500,"stream_id":null,"user_agent":null,"user_id":null,"username":"system"}}', 'UTF8'));
-        INSERT INTO public.operation_logs
-            (operation_id, username, action, resource_type, status_code, error_code, error_message, started_at,
-             metadata, sequence, record_hash, chain_hash)
-        VALUES (operation, 'system', 'other', 'audit_log', 500, 'INTERNAL', message, started::timestamptz,
-            metadata::jsonb, head.audit_sequence + 1, hash,
-            sha256(head.audit_chain_hash || int8send(head.audit_sequence + 1) || hash));
-        UPDATE public.stream_head AS h
-        SET audit_sequence = head.audit_sequence + 1,
-            audit_chain_hash = sha256(head.audit_chain_hash || int8send(head.audit_sequence + 1) || hash)
-        WHERE h.id = 1;
-        INSERT INTO public.pending_incidents
-            (id, records, record_hashes, events, messages, created_at, sqlstate, constraint_name, incident_sequence)
-        SELECT p.id, p.records, p.record_hashes, p.events, p.messages, p.created_at, p_sqlstate, p_constraint,
-               head.audit_sequence + 1
-        FROM public.pending_changes AS p WHERE p.id = p_id;
-        DELETE FROM public.pending_changes AS p WHERE p.id = p_id;
-    END
-    $$;
-
+""")
+    run(incidents.SET_ASIDE)
+    run("""
 CREATE FUNCTION number_visible(
     p_limit integer, p_own bigint DEFAULT NULL,
     OUT numbered bigint[], OUT revision_before bigint, OUT sequence_before bigint, OUT own_offset bigint,
@@ -357,12 +316,12 @@ CREATE FUNCTION number_visible(
         -- It waits for the head, however long, and after that for nothing.
         SELECT * INTO STRICT head FROM public.stream_head WHERE id = 1 FOR UPDATE;
         PERFORM set_config('lock_timeout', '1s', true);
-        numbered := '{{}}';
+        numbered := '{}';
         aside := 0;
         revision_before := head.revision;
         sequence_before := head.audit_sequence;
         -- A statement of its own sees whatever was committed before the lock was given, and says who ran then.
-        SELECT coalesce(array_agg(p.id ORDER BY p.id), '{{}}'), sum(p.records) FILTER (WHERE p.id < p_own),
+        SELECT coalesce(array_agg(p.id ORDER BY p.id), '{}'), sum(p.records) FILTER (WHERE p.id < p_own),
                pg_snapshot_xmin(pg_current_snapshot())
         INTO taken, own_offset, oldest_running
         FROM (SELECT q.id, cardinality(q.records) AS records FROM public.pending_changes AS q
@@ -466,7 +425,7 @@ CREATE FUNCTION pending_event_ids(p_most integer DEFAULT 257)
     RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
-    SELECT coalesce(array_agg(p.id ORDER BY p.id), '{{}}')
+    SELECT coalesce(array_agg(p.id ORDER BY p.id), '{}')
     FROM (SELECT c.id FROM public.pending_changes AS c
           WHERE c.id > (SELECT h.pending_floor FROM public.stream_head AS h WHERE h.id = 1)
             AND cardinality(c.events) > 0

@@ -25,7 +25,7 @@ ALTER TABLE reconcile_work ADD COLUMN applied_objects jsonb;
 COMMENT ON COLUMN reconcile_work.applied_objects IS
     'What the resource consisted of on its cluster when it was applied last: marks by kind and name. Null: not noted.';
 """)
-    run(_noting(v0025_work_in_one_message.WRITE))
+    run(WRITE)
 
 
 def downgrade() -> None:
@@ -53,3 +53,5 @@ _SET = """attempts = 0, updated_at = clock_timestamp(),
             applied_objects = coalesce(d.objects::jsonb, w.applied_objects)
 """
 _FROM = "FROM unnest(p_ids, p_seconds, p_objects) AS d(id, seconds, objects)"
+
+WRITE = _noting(v0025_work_in_one_message.WRITE)

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -99,7 +98,7 @@ class Call:
         self.request_metadata = request_metadata
         self.operation_id: UUID = uuid4()
         self.started = time.perf_counter()
-        self.started_at = datetime.now(UTC)
+        self.started_at = store.clock.now()
         self.deadline: float | None = None
         self.client_ip = ""
         self.user_agent = request_metadata.get("user-agent", "")[:500]

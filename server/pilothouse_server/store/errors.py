@@ -17,6 +17,9 @@ import asyncpg
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 
+# Nothing can be numbered until one is made.
+PARTITION_MISSING = "PARTITION_MISSING"
+
 _constraints: dict[str, Callable[[], PilothouseError]] = {}
 
 _AWAY = (
@@ -128,7 +131,7 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
     if isinstance(cause, asyncpg.ConfigurationLimitExceededError):
         return Unavailable(
             "a partition of the database is missing, so nothing can be numbered until it is made",
-            reason="PARTITION_MISSING",
+            reason=PARTITION_MISSING,
             retry_after_seconds=5.0,
         )
     return database_unavailable() if isinstance(cause, _AWAY) else None

@@ -30,7 +30,7 @@ from sqlalchemy import text
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.continuity import Continuity
-from pilothouse_server.store.errors import CONNECTION_LOST
+from pilothouse_server.store.errors import CONNECTION_LOST, PARTITION_MISSING
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ _SEQUENCE = text(
 # due, of each cluster by its index.
 _LOOK = text(
     "SELECT revision, audit_sequence, history_id::text AS history, "
-    "EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
+    "clock_timestamp() AS now, EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
     "EXISTS (SELECT FROM clusters AS c CROSS JOIN LATERAL (SELECT FROM reconcile_work AS w "
     "WHERE w.cluster_name = c.name AND w.due_at <= statement_timestamp() "
     "AND (w.leased_until IS NULL OR w.leased_until <= statement_timestamp()) ORDER BY w.due_at LIMIT 1) AS one) AS due "
@@ -181,7 +181,7 @@ class Feed:
         self.on_grants_changed: Callable[[], None] = lambda: None
         # Told whenever something was committed that others may have to act on, and of work that is due.
         self.on_changes: Callable[[], None] = lambda: None
-        # Told when the partitions of events are half used up.
+        # Told when the partitions of events are half used up, and when one is missing.
         self.on_partitions_wanted: Callable[[], None] = lambda: None
         # Told when the database's history became another one while this server ran.
         self.on_new_history: Callable[[], None] = lambda: None
@@ -257,6 +257,8 @@ class Feed:
             except PilothouseError as error:
                 log.warning("changes cannot be numbered or read", reason=error.reason)
                 self._failure = error
+                if error.reason == PARTITION_MISSING:
+                    self.on_partitions_wanted()
                 self._continuity.doubt()
                 await self._measure_pending()
             self._passes_done = number
@@ -286,6 +288,7 @@ class Feed:
         """Returns whether something is pending, or in the stream and not in the hub."""
         async with self._store.system_call() as connection:
             found: Any = (await connection.execute(_LOOK)).one()
+        self._store.clock.note(found.now)
         now = asyncio.get_running_loop().time()
         if found.due and now - self._due_told_at >= _DUE_SECONDS:
             self._due_told_at = now

@@ -2,7 +2,8 @@
 
 The audit log has a partition for each month, usage samples for each day, events for each million revisions.
 There is no default partition, so an insert without its partition fails: `make_ahead` is called at start and
-every hour, and makes enough for 12 months, 14 days and two million revisions.
+every ten minutes, and makes enough for 12 months, 14 days and two million revisions, and for the months of records that
+wait to be numbered: a clock that is far from right makes them wait, and has it called at once.
 
 Which partition holds what is read from the catalogue, never from a name (the functions of migration 0007).
 
@@ -59,6 +60,11 @@ _MAKE: dict[Spacing, TextClause] = {
     "revision": text("SELECT create_revision_partitions(:table, CAST(:start AS bigint), 1)"),
 }
 _HEAD = text("SELECT revision FROM stream_head")
+# Of records that wait to be numbered, as by a server whose clock is far from right.
+_PENDING_MONTHS = text(
+    "SELECT DISTINCT date_trunc('month', coalesce(r.started_at, p.created_at), 'UTC') "
+    "FROM pending_changes AS p, unnest(p.records) AS r LIMIT 100"
+)
 # In the order of revisions, so that it reads what is deleted then. A time ahead is of a clock that was wrong: it says
 # nothing of its event's age, which is that of those around it.
 _FIRST_SINCE = text(
@@ -216,7 +222,7 @@ class Partitions:
             )
         ]
         made = 0
-        for start in _starts(scheme, now, revision):
+        for start in [*_starts(scheme, now, revision), *await self._wanted(scheme)]:
             if any(_holds(partition, start) for partition in present):
                 continue
             value = start.date() if isinstance(start, datetime) else start
@@ -227,6 +233,13 @@ class Partitions:
 
             made += await self._step(make)
         return made
+
+    async def _wanted(self, scheme: Scheme) -> list[datetime]:
+        """Returns where the months begin that records wait for."""
+        if scheme is not AUDIT_LOG:
+            return []
+        async with self._transaction() as connection:
+            return [month.astimezone(UTC) for month in (await connection.execute(_PENDING_MONTHS)).scalars()]
 
     async def _list(self, table: str, query: TextClause) -> Sequence[Any]:
         async with self._transaction() as connection:

@@ -31,6 +31,7 @@ from sqlalchemy import Executable, text
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.clock import RecordClock
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, translated
@@ -291,6 +292,8 @@ class Store:
         self.on_committed: Callable[[], None] = lambda: None
         # In which those who would wait for one another in the database wait with nothing held.
         self.turns = Turns()
+        # By which records have their times.
+        self.clock = RecordClock()
 
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
         """A change asked for by a user, as the app role."""

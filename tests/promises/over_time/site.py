@@ -51,6 +51,15 @@ _LEADS = (
 )
 
 
+def clock(days_ahead: int) -> dict[str, str]:
+    """The variables by which a program sees a time so far ahead."""
+    return {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME": f"{days_ahead:+}d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 class ClockedPostgres(EmbeddedPostgres):
     """A PostgreSQL server whose clock is so far ahead."""
 
@@ -62,13 +71,8 @@ class ClockedPostgres(EmbeddedPostgres):
 
     def _launch(self) -> None:
         usual = postgres._environment
-        clock = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME": f"+{self._days_ahead}d",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
         if self._days_ahead:
-            postgres._environment = lambda: {**usual(), **clock}
+            postgres._environment = lambda: {**usual(), **clock(self._days_ahead)}
         try:
             super()._launch()
         finally:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from pilothouse_server.embedded.postgres import program
 from tests.conftest import connection, number_changes
 from tests.processes import finished
-from tests.promises.over_time.site import SPACE, Site
+from tests.promises.over_time.site import SPACE, Site, clock
 from tests.reconcile.unseen import Others, core, deployment, service
 from tests.store.going_back import NAME, Standby, copy_files, point, send_to_all
 from tests.waiting import poll_until
@@ -236,6 +236,17 @@ async def wrong_clock(site: Site, choice: random.Random) -> None:
     await site.start()
 
 
+async def wrong_clock_of_a_server(site: Site, choice: random.Random) -> None:
+    """A server's clock is two years ahead, or behind, for a while, in which it is asked for things like any other."""
+    server = choice.choice(site.servers)
+    await server.stop()
+    await server.start(**clock(choice.choice((730, -730))))
+    await work(site, choice)
+    await work(site, choice)
+    await server.stop()
+    await server.start()
+
+
 FAULTS: tuple[Fault, ...] = (
     restart,
     power_cut,
@@ -247,4 +258,5 @@ FAULTS: tuple[Fault, ...] = (
     fail_over,
     lossy_fail_over,
     wrong_clock,
+    wrong_clock_of_a_server,
 )

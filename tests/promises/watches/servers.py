@@ -45,13 +45,13 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self) -> None:
-        """Returns when it listens; the proxy leads there from then on."""
+    async def start(self, **variables: str) -> None:
+        """Returns when it listens; the proxy leads there from then on. `variables` are of this start alone."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             "serve",
             cwd=ROOT,
-            env=dict(self._variables),
+            env={**self._variables, **variables},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

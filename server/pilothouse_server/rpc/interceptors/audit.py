@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -214,7 +213,7 @@ def _record(
         error_code=None if code == "OK" else code,
         error_message=_plain(message, 2000) or None,
         started_at=call.started_at,
-        completed_at=None if opened else datetime.now(UTC),
+        completed_at=None if opened else call.store.clock.now(),
         metadata=_metadata(call, error, opened=opened),
         stream_id=call.operation_id if rule.streams else None,
     )

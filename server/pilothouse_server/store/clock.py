@@ -1,0 +1,50 @@
+"""What time it is for records: the server's time, or the database's where that is later by far.
+
+A record's time decides in which partition it lies and until when it is kept, and so it does of the answer that is kept
+for replays. Where the clocks of a server and of the database are more than a minute apart, one of them is wrong, and
+nobody can tell which. By a time that is too late a record is kept longer; by one that is too early it would be dropped
+before its time. So the later one counts, and that the clocks are apart is told. (What is dropped goes by the earlier
+one: `periodic.earlier_now`.)
+
+The feed notes the database's time with each of its looks, so it costs no round trip. Between two looks that goes on by
+the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+APART = timedelta(seconds=60)
+
+
+class RecordClock:
+    """The clock of one server's records. `note` is told the database's time; `now` returns the time for a record."""
+
+    def __init__(self) -> None:
+        self._apart = False
+        # The database's time and when it was noted, where it is later than ours.
+        self._later: tuple[datetime, float] | None = None
+
+    def note(self, theirs: datetime) -> None:
+        """Takes the time of the database, as it answered just now."""
+        ahead = theirs - datetime.now(UTC)
+        apart = abs(ahead) > APART
+        if apart and not self._apart:
+            log.warning(
+                "the clocks of the database and of this server are apart: records have the later time",
+                database_ahead_seconds=round(ahead.total_seconds()),
+            )
+        self._apart = apart
+        self._later = (theirs, monotonic()) if ahead > APART else None
+
+    def now(self) -> datetime:
+        """Returns the time in UTC."""
+        if self._later is None:
+            return datetime.now(UTC)
+        theirs, since = self._later
+        return theirs + timedelta(seconds=monotonic() - since)
