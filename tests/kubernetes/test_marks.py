@@ -21,6 +21,7 @@ OBJECT: dict[str, Any] = {
     "metadata": {
         "name": "web",
         "uid": "u",
+        "generation": 3,
         "resourceVersion": "7",
         "labels": {"a": "1", "b": "2"},
         "annotations": {"note": "x", "deployment.kubernetes.io/revision": "1"},
@@ -63,6 +64,7 @@ def test_what_nobody_wants_of_it_leaves_a_mark_the_same(changes: dict[str, Any])
         {"metadata/labels/a": "2"},
         {"metadata/annotations/note": "y"},
         {"metadata/uid": "v"},
+        {"metadata/generation": 2},
         {"spec/replicas": 2},
         {"spec/template": {}},
     ],

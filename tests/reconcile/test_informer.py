@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
+
 from pilothouse_server.kubernetes.client import Page
 from pilothouse_server.kubernetes.errors import ClusterError, Expired, Unreachable
-from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod
+from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod, PodSpec
 from pilothouse_server.kubernetes.watch_stream import WatchEvent
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.tasks import cancel_and_wait
@@ -149,6 +151,15 @@ async def test_an_object_made_again_under_its_name_is_gone_and_new() -> None:
     script = Script([[pod("a", 1, "first")]], [[("MODIFIED", pod("a", 101, "second"))]])
     told = await follow(script, 2)
     assert told.changes == [(None, "first@1"), ("first@1", None), (None, "second@101")]
+
+
+async def test_another_state_under_the_same_version_is_news() -> None:
+    """As on a cluster that was put back, and has come as far again."""
+    other = msgspec.structs.replace(pod("a", 1), spec=PodSpec(node_name="another"))
+    script = Script([[pod("a", 1), pod("b", 1)], [other, pod("b", 1)]], [[Expired("too old")]])
+    told = await follow(script, 2)
+    assert told.changes == [(None, "a@1"), (None, "b@1"), ("a@1", "a@1")]
+    assert told.informer.objects["n", "a"] == other
 
 
 async def test_the_same_version_is_no_news() -> None:

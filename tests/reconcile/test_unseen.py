@@ -194,13 +194,26 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
         running_server(database, tmp_path, cluster=cluster) as server,
     ):
         await change(server, "nginx:1.28")
+        # As it was before, by another way: an older state of it looks the same.
+        for image_ in ("nginx:1.28", "nginx:1.27"):
+            await server.admin.containers.update(
+                namespace="shop",
+                name="calm",
+                container=pb.Container(image=image_),
+                update_mask=FieldMask(paths=["image"]),
+            )
+            await agreeing(server)
+        await poll_until(lambda: seen_generation(server, "calm"), lambda generation: generation == 3)
     shutil.copy(copy, state)
     async with kept_cluster(state, port=port) as cluster:
         others = Others(cluster)
+        await gone_on(database, others)
         async with running_server(database, tmp_path, cluster=cluster) as server:
             assert await differences(server)
             await agreeing(server)
             await as_in_the_database(server, others, "nginx:1.28")
+            # What is said of it is of what is there.
+            await poll_until(lambda: seen_generation(server, "calm"), lambda generation: generation == 1)
             await change(server, "nginx:1.29")
             await cluster.stop()
             shutil.copy(copy, state)
@@ -208,6 +221,32 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
                 server.cluster = older
                 await agreeing(server)
                 await as_in_the_database(server, Others(older), "nginx:1.29")
+
+
+async def gone_on(database: Database, others: Others) -> None:
+    """Has a cluster that was put back come so far again that no version tells that its objects are older."""
+    async with database.system() as sql:
+        noted = await sql.fetchval(
+            "SELECT max(split_part(o.value, '.', 1)::bigint) FROM reconcile_work, jsonb_each_text(applied_objects) AS o"
+        )
+    version, number = 0, 0
+    while version <= noted:
+        number += 1
+        await others.merge(f"{deployment('calm')}/status", {"status": {"collisionCount": number}})
+        version = int((await others.get(deployment("calm")))["metadata"]["resourceVersion"])
+    for name in POLICIES:
+        await others.merge(f"{deployment(name)}/status", {"status": {"collisionCount": 1}})
+
+
+async def seen_generation(server: Server, name: str) -> int:
+    """Of which generation of its Deployment the condition `RolledOut` of a container tells."""
+    async with server.database.system() as sql:
+        made_from = await sql.fetchval(
+            "SELECT jsonb_path_query_first(conditions, '$[*] ? (@.type == \"RolledOut\").made_from') #>> '{}' "
+            "FROM containers WHERE name = $1",
+            name,
+        )
+    return int(str(made_from).rpartition("/")[2])
 
 
 async def change(server: Server, image: str) -> None:

@@ -1,9 +1,10 @@
 """Marks: what an object was, in a few characters, so that a later look tells whether anything of it has changed.
 
-A mark is the version that was seen, a dot, and a digest of what somebody may want of the object: its uid, labels,
-annotations and `spec`. Status and managed fields are no part of it, nor annotations that controllers of the cluster
-write by themselves. The digest is taken from the API server's own bytes, which are the same in an answer, a list and a
-watch. A server of another release may write them otherwise: then the marks differ, and who compares looks closer.
+A mark is the version that was seen, a dot, and a digest of what somebody may want of the object: its uid, generation,
+labels, annotations and `spec`. (By the generation a cluster that was put back is noticed where the object looks the
+same.) Status and managed fields are no part of it, nor annotations that controllers of the cluster write by themselves.
+The digest is taken from the API server's own bytes, which are the same in an answer, a list and a watch. A server of
+another release may write them otherwise: then the marks differ, and who compares looks closer.
 
 Of config maps and secrets, lists show the metadata alone, and values of secrets must not be kept in any form: their
 digest is of uid and version. Nobody but who writes them moves that version, for they have no status.
@@ -31,6 +32,7 @@ _BY_CONTROLLERS = (
 
 class _Metadata(msgspec.Struct, rename="camel", gc=False):
     uid: str = ""
+    generation: int = 0
     resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
@@ -95,7 +97,11 @@ def _mark(body: bytes | msgspec.Raw, resource: Resource[T]) -> str:
             for name, value in (metadata.annotations or {}).items()
             if not name.startswith(_BY_CONTROLLERS)
         }
-        said = (sorted((metadata.labels or {}).items()), sorted(annotations.items()))
+        said = (
+            metadata.generation,
+            sorted((metadata.labels or {}).items()),
+            sorted(annotations.items()),
+        )
         digest.update(msgspec.json.encode(said))
         digest.update(bytes(content.spec))
     return f"{metadata.resource_version}.{digest.hexdigest()}"

@@ -21,6 +21,7 @@ import msgspec
 
 from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.rollout import is_outrun
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import marks
@@ -111,9 +112,7 @@ async def apply(
                 again_seconds=AGAIN_SECONDS,
             )
     drift = _drift(container, deployment, noted)
-    went_back = deployment is not None and drift.is_older(
-        DEPLOYMENTS.kind, deployment.metadata.name, deployment.metadata.resource_version
-    )
+    went_back = deployment is not None and _went_back(container, deployment, drift)
     account = await _apply_service_account(client, container)
     unchanged = await _as_wanted(client, container, deployment, drift)
     if unchanged is not None:
@@ -133,6 +132,17 @@ async def apply(
         objects=objects,
         went_back=went_back,
     )
+
+
+def _went_back(container: Container, deployment: Deployment, drift: Drift) -> bool:
+    """Returns whether the Deployment, as the cluster has it now, is older than one that was seen or applied before.
+
+    Versions alone do not tell: of an object that went back the cluster writes the status, by versions that are newer.
+    """
+    name = deployment.metadata.name
+    if is_outrun(container, deployment):
+        drift.note_older(DEPLOYMENTS.kind, name)
+    return drift.is_older(DEPLOYMENTS.kind, name, deployment.metadata.resource_version)
 
 
 def _drift(container: Container, deployment: Deployment | None, noted: Mapping[str, str]) -> Drift:

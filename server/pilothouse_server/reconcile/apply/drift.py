@@ -72,6 +72,7 @@ class Drift:
         self.policy = policy or container.drift_policy
         self.settled = settled
         self._noted = noted
+        self._older: set[str] = set()
         self.kept: list[Difference] = []
         self.repaired: list[Difference] = []
         self.adopted: list[str] = []
@@ -133,9 +134,14 @@ class Drift:
             ours = field_paths.without(ours, changed)
         return await client.apply(resource, ours, force=force)
 
+    def note_older(self, kind: str, name: str) -> None:
+        """Notes that an object is known to be older than one that was there before, whatever its version."""
+        self._older.add(marks.key(kind, name))
+
     def is_older(self, kind: str, name: str, version: str) -> bool:
         """Returns whether a version of an object is older than the one that we applied last."""
-        return marks.older(version, self._noted.get(marks.key(kind, name), ""))
+        key = marks.key(kind, name)
+        return key in self._older or marks.older(version, self._noted.get(key, ""))
 
     async def _without_contested(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest

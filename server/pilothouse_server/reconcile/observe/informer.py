@@ -138,7 +138,9 @@ class Informer(Generic[T]):
     def _put(self, item: T) -> None:
         key = object_key(item)
         old = self.objects.get(key)
-        if old is not None and old.metadata.resource_version == item.metadata.resource_version:
+        same = old is not None and old.metadata.resource_version == item.metadata.resource_version
+        # A cluster that was put back gives versions anew, to other states.
+        if same and old == item:
             return
         self.objects[key] = item
         if old is not None and old.metadata.uid != item.metadata.uid:
