@@ -32,7 +32,7 @@ async def test_a_denial_is_shown_in_the_clusters_words_and_recovers(
 ) -> None:
     # A refusal waits for somebody to change something, here not as long.
     monkeypatch.setattr(backoff, "TRANSIENT_FIRST_SECONDS", 0.05)
-    monkeypatch.setattr(backoff, "FORBIDDEN_MOST_SECONDS", 0.5)
+    monkeypatch.setattr(backoff, "MENDED_ELSEWHERE_MOST_SECONDS", 0.5)
     async with (
         another_cluster() as cluster,
         running_server(database, tmp_path, with_cluster=False, reconciler=QUICK) as server,

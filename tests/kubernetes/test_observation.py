@@ -188,6 +188,12 @@ def test_who_was_killed_by_a_probe_is_not_said_to_have_completed() -> None:
     told = observe(container(), deployment(), (), [pod], events, now=NOW).observed
     assert (told.status, told.reason) == ("crash_loop_back_off", "CrashLoopBackOff")
     assert "Liveness probe failed" in told.message
+    # Known, it stays said of this end when the cluster has forgotten its events, and of the next one it does not.
+    known = container(observed=told)
+    assert observe(known, deployment(), (), [pod], now=NOW).observed == told
+    again = msgspec.structs.replace(told, restart_count=told.restart_count - 1)
+    later = observe(container(observed=again), deployment(), (), [pod], now=NOW).observed
+    assert "last exit: Completed, exit code 0" in later.message
     # A kill before it began, and one of another pod, do not explain this end.
     late = [msgspec.structs.replace(e, last_timestamp=NOW - timedelta(days=1)) for e in events]
     for others in (late, recorded.events("05-pod-readiness-failing")):

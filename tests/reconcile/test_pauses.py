@@ -13,10 +13,14 @@ from hypothesis import strategies as some
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
+    LABEL_LOST,
+    NAME_TAKEN,
     ClusterError,
+    Conflict,
     Forbidden,
     InternalError,
     Invalid,
+    Refused,
     StorageStalled,
     Throttled,
     TooLarge,
@@ -63,6 +67,13 @@ def test_what_fails_in_passing_is_tried_soon_and_never_hot(attempts: int, error:
 @given(ATTEMPTS, REFUSALS)
 def test_a_refusal_is_tried_less_often(attempts: int, error: ClusterError) -> None:
     assert REFUSED_FIRST_SECONDS / 2 <= after_error(error, attempts) <= REFUSED_MOST_SECONDS
+
+
+@given(ATTEMPTS)
+def test_what_is_mended_on_the_cluster_is_looked_at_twice_a_minute(attempts: int) -> None:
+    """Nothing tells of it."""
+    assert after_error(Conflict("x", status_reason=NAME_TAKEN), attempts) <= 30.0
+    assert after_error(Refused("x", code=409, status_reason=LABEL_LOST), attempts) <= 30.0
 
 
 @given(ATTEMPTS, some.floats(0.001, 300.0))

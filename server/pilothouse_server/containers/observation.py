@@ -36,9 +36,11 @@ from pilothouse_server.containers.rollout import (
     witness,
 )
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
-from pilothouse_server.kubernetes.events import TOLD_BY_EVENTS
+from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
 from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
 from pilothouse_server.kubernetes.pod_observation import (
+    CRASH_LOOP,
+    ENDED,
     ORDINARY,
     PodObservation,
     observe_pod,
@@ -108,6 +110,8 @@ def observe(
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
     observed = _observed(container, deployment, observations, newest)
+    if kept := _killed_before(container, status, reason, message, observed.restart_count):
+        reason, message = kept
     observed = msgspec.structs.replace(
         observed,
         status=status,
@@ -307,6 +311,20 @@ def _explained_before(container: Container, status: Status, reason: str) -> tupl
     if not silent or before.status != status or before.reason not in TOLD_BY_EVENTS:
         return None
     return before.reason, before.message
+
+
+def _killed_before(
+    container: Container, status: Status, reason: str, message: str, restart_count: int
+) -> tuple[str, str] | None:
+    """Returns what was told of a program that a probe has killed, while the status shows the same end of it.
+
+    Only events say so, which the cluster forgets after an hour, and a server that has just begun to look has none.
+    """
+    before = container.observed
+    same = (status, restart_count) == (before.status, before.restart_count) and KILLED in before.message
+    if not same or KILLED in message or reason not in (CRASH_LOOP, *ENDED):
+        return None
+    return (before.reason, before.message) if before.reason in (CRASH_LOOP, UNHEALTHY) else None
 
 
 def _troubled(container: Container, pods: list[PodObservation]) -> str:

@@ -30,6 +30,8 @@ import msgspec
 
 # The `status_reason` of a Conflict that we raise ourselves: an object of somebody else has the name.
 NAME_TAKEN = "NameTaken"
+# And of a refusal: a namespace of ours has lost the label by which it is.
+LABEL_LOST = "LabelLost"
 
 
 class Cause(msgspec.Struct, frozen=True, omit_defaults=True):

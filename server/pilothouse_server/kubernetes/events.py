@@ -28,6 +28,8 @@ WARNING = "Warning"
 _AT_ONCE = 8
 _BEGIN = datetime.min.replace(tzinfo=UTC)
 UNHEALTHY = "Unhealthy"
+# What is said of a program that a probe has killed.
+KILLED = "; the container was killed"
 # What keeps a pod that has a node from starting.
 _OBSTACLES = frozenset({
     "FailedAttachVolume", "FailedMapVolume", "FailedMount", "FailedCreatePodContainer", "FailedCreatePodSandBox",
@@ -179,7 +181,7 @@ def failed_probe(
         default=None,
     )
     detail = told.message.removeprefix(words).strip(": \n") if told is not None else ""
-    return f"{words}{f': {detail}' if detail else ''}; the container was killed"
+    return f"{words}{f': {detail}' if detail else ''}{KILLED}"
 
 
 def _is_about(event: Event, container: str) -> bool:

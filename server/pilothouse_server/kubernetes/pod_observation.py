@@ -34,6 +34,8 @@ Reason = tuple[str, str]
 # Reasons to wait that are the ordinary way to a running pod.
 ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
 START_ERROR = "StartError"
+# How a program ends whom nobody says to have ended it.
+ENDED = frozenset({"Completed", "Error"})
 # An attempt to start that failed. The back-off follows within seconds, and such attempts come between two of them.
 _FAILED_ATTEMPTS = frozenset({"RunContainerError", START_ERROR, "PostStartHookError"})
 # Ends of which the exit code says nothing.

@@ -11,7 +11,7 @@ import msgspec
 
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict, Refused
+from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN, ClusterError, Conflict, Refused
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
@@ -39,7 +39,6 @@ from pilothouse_server.values.resources import Condition
 AGAIN_SECONDS = 1.0
 # How often a namespace that is to be deleted and has lost its label is looked at.
 LABEL_SECONDS = 30.0
-LABEL_LOST = "LabelLost"
 
 
 class LoadedNamespace(msgspec.Struct, frozen=True):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import random
 
-from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, Refused, Throttled
+from pilothouse_server.kubernetes.errors import (
+    LABEL_LOST,
+    ClusterError,
+    Forbidden,
+    Refused,
+    Throttled,
+)
 
 # What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something; where it is
-# a right, a quota or a policy that is missing, somebody changes it on the cluster, and nothing tells us.
+# a right, a quota, a policy or a label that is missing, somebody changes it on the cluster, and nothing tells us.
 TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
-FORBIDDEN_MOST_SECONDS = 30.0
+MENDED_ELSEWHERE_MOST_SECONDS = 30.0
 REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0
 
 
@@ -32,7 +38,8 @@ def after_error(error: ClusterError, attempts: int) -> float:
     """Returns the pause after `error`; a server that says when to come again is not asked earlier."""
     refused = isinstance(error, Refused) and not error.retryable
     if refused and not is_passing_denial(error, attempts - 1):
-        most = FORBIDDEN_MOST_SECONDS if isinstance(error, Forbidden) else REFUSED_MOST_SECONDS
+        elsewhere = isinstance(error, Forbidden) or error.reason == LABEL_LOST
+        most = MENDED_ELSEWHERE_MOST_SECONDS if elsewhere else REFUSED_MOST_SECONDS
         return backoff_seconds(attempts, REFUSED_FIRST_SECONDS, most)
     seconds = backoff_seconds(attempts, TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS)
     return max(seconds, error.retry_after_seconds) if isinstance(error, Throttled) else seconds
