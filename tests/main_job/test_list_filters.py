@@ -117,3 +117,5 @@ async def test_images_are_found_whole_and_by_their_parts(database: Database, tmp
         assert await found('display_name != ""') == []
         (old,) = [each async for each in server.admin.containers.list_images(filter='image = "nginx:1.26"')]
         assert (old.image, old.tag) == ("nginx:1.26", "1.26")
+        images = [each.image async for each in server.admin.containers.list_images(filter="image.tag = 1.27")]
+        assert images == ["nginx:1.27", "ghcr.io/acme/web:1.27"]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics import messages
 from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
 from pilothouse_server.metrics.operations import Rendering, pack_days, packing, roll_up
 from pilothouse_server.metrics.repository import days
-from tests.metrics.world import DAY, HOUR, Box, World, midnight
+from tests.backup.copies import back_up, empty_database, restore
+from tests.metrics.world import DAY, HOUR, Box, World, midnight, world_of
 from tests.waiting import poll_until, within
 
 FORM = messages.POINTS.form
@@ -242,3 +245,33 @@ async def test_a_day_is_left_alone_whose_hours_are_being_written(world: World, c
         await changing.commit()
     assert await pack_days(world.store, messages.POINTS) == 1
     assert await cores(world, box, start) == (LATE if change else QUARTERS[1:])
+
+
+async def test_days_of_a_restored_database_go_on_from_what_it_holds(
+    world: World, postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """What came after the backup is gone with its hours and days, and may be sent again."""
+    box, start = await rolled_day(world, days_ago=3)
+    await pack_days(world.store, messages.POINTS)
+    backup = await back_up(world.database, tmp_path)
+    following = [box.sample(start + DAY + hour * HOUR, cpu_cores_used=hour / 8) for hour in range(24)]
+
+    async def follow(there: World) -> list[float]:
+        await there.usage.write(following)
+        await roll_up(there.store, start + 2 * DAY + _SETTLED)
+        assert await pack_days(there.store, messages.POINTS) == 1
+        return await cores(there, box, start + DAY)
+
+    shown = await follow(world)
+    assert shown == [hour / 8 for hour in range(24)]
+    async with empty_database(postgres) as empty:
+        await restore(backup.path, empty)
+        async with world_of(empty) as restored:
+            assert await cores(restored, box, start) == QUARTERS
+            assert [row["day"] for row in await restored.rows(_PACKED)] == [start]
+            # The clock went on: a look in between must not take the hours that are gone for rolled up.
+            assert await roll_up(restored.store, start + 2 * DAY + _SETTLED) == 0
+            assert await follow(restored) == shown
+            assert await restored.rows(_PACKED) == await world.rows(_PACKED)
+            await restored.usage.write(late(box, start))
+            assert await cores(restored, box, start) == LATE

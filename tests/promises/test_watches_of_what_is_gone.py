@@ -51,7 +51,7 @@ async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
     await admin.containers.create(
         namespace="shop", container=container_pb2.Container(name="web", image="nginx:1.27")
     )
-    await server.user("tenant", {"shop": "viewer"})
+    tenant = await server.user("tenant", {"shop": "viewer"})
     callers = [Caller(server.channel(), await server.token(name)) for name in ("admin", "tenant")]
     rule = rules["/pilothouse.container.v1.ContainerService/WatchContainers"]
     request = container_pb2.WatchContainersRequest(namespace="shop", bookmark_period_seconds=300)
@@ -76,15 +76,20 @@ async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
     assert [(end.code, end.reason) for end in ends] == [("NOT_FOUND", "NAMESPACE_NOT_FOUND")] * 4
     assert [watcher.told[-1] for watcher in watchers] == ["CHANGE_TYPE_DELETED"] * 2
 
-    async def resumed(**fields: Any) -> tuple[str, str]:
+    async def resumed(who: int = 0, **fields: Any) -> tuple[str, str]:
         request = container_pb2.WatchContainersRequest(
-            namespace="shop", resume_token=watchers[0].token, bookmark_period_seconds=1, **fields
+            namespace="shop", resume_token=watchers[who].token, bookmark_period_seconds=1, **fields
         )
-        outcome = await callers[0].invoke(rule, request)
+        outcome = await callers[who].invoke(rule, request)
         return outcome.code, outcome.reason
 
     assert await resumed() == ("OUT_OF_RANGE", "WATCH_CHANGED")
     assert await resumed(name="web") == ("INVALID_ARGUMENT", "RESUME_TOKEN")
+    # Whose grant went with the namespace is told what anybody is told of a namespace that is not theirs, or nobody's.
+    assert await resumed(1) == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
+    async with tenant.containers.watch(namespace="shop", resume_token=watchers[1].token) as changes:
+        with pytest.raises(NotFoundError):
+            await anext(changes)
     # The client begins anew, says so, and finds nothing to watch.
     async with admin.containers.watch(namespace="shop", resume_token=watchers[0].token) as changes:
         restarted = await anext(changes)
@@ -101,4 +106,8 @@ async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
     assert await resumed() == ("OUT_OF_RANGE", "WATCH_CHANGED")
     assert await resumed(name="web") == ("INVALID_ARGUMENT", "RESUME_TOKEN")
     async with admin.containers.watch(namespace="shop", resume_token=watchers[0].token) as changes:
+        assert [(await anext(changes)).kind for _ in range(2)] == [ChangeKind.RESTARTED, ChangeKind.SYNCED]
+    await admin.identity.grant_role(username="tenant", role="viewer", namespace="shop")
+    await poll_until(lambda: resumed(1), lambda outcome: outcome == ("OUT_OF_RANGE", "WATCH_CHANGED"))
+    async with tenant.containers.watch(namespace="shop", resume_token=watchers[1].token) as changes:
         assert [(await anext(changes)).kind for _ in range(2)] == [ChangeKind.RESTARTED, ChangeKind.SYNCED]

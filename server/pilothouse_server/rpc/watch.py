@@ -12,7 +12,8 @@ of a bounded buffer (see `first_state`); a reader that stalls holds its connecti
 resource inside an answer was serialised once, at commit: an answer is put together from ready bytes.
 
 A watch of a namespace ends with it: what it held is told as DELETED, and then comes NOT_FOUND. Its tokens are then of
-no use, nor for another namespace of the same name.
+no use, nor for another namespace of the same name: OUT_OF_RANGE. Whose grant went with the namespace gets NOT_FOUND for
+the token, too, as for anything in a namespace that they do not reach.
 
 Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): watch anew without a
 token. NOT_FOUND: the namespace is gone; there is nothing to resume.

@@ -35,12 +35,10 @@ from pilothouse_server.store.filtering import (
     FilterKind,
     compile_filter,
     filter_fields,
-    label_selector_condition,
 )
+from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
 from pilothouse_server.store.paging import (
-    OrderColumn,
     OrderField,
-    OrderSpec,
     PageRequest,
     finish_page,
     paginate_rows,
@@ -89,9 +87,7 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(VOLUMES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(VOLUMES.c.name), "create_time": OrderField(VOLUMES.c.created_at)}
-_BY_NAMESPACE = OrderSpec(
-    (OrderColumn("namespace", VOLUMES.c.namespace_id), OrderColumn("name", VOLUMES.c.name))
-)
+_BY_NAMESPACE = by_namespace(VOLUMES)
 
 
 def _mounted_by() -> ScalarSelect[Any]:
@@ -219,7 +215,7 @@ async def list_volumes(
     They are not rendered; those are whole whose message is not kept in this format.
     """
     keys = keys_of(VOLUMES, compile_filter(page.filter, _FILTERS))
-    keys = _narrowed(keys, namespace_id, selector, visible)
+    keys = narrowed(keys, VOLUMES, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
     query = paginate_rows(ready(message_format), keys, VOLUMES.c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
@@ -241,7 +237,7 @@ async def stream_volumes(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Volume]:
     """Every volume that matches, by namespace and name."""
-    keys = _matching(namespace_id, name, status, selector, visible)
+    keys = matching(VOLUMES, namespace_id, selector, visible, name=name, status=status)
     async for rows in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
         for row in rows:
             yield _volume(row)
@@ -258,26 +254,11 @@ async def stream_ready(
     message_format: int,
 ) -> AsyncIterator[ReadyVolume | Volume]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    keys = _matching(namespace_id, name, status, selector, visible)
+    keys = matching(VOLUMES, namespace_id, selector, visible, name=name, status=status)
     whole = ready(message_format)
     async for rows in read_in_pages(transaction.connection, whole, keys, VOLUMES.c.id, _BY_NAMESPACE):
         for each in await _ready(transaction, rows):
             yield each
-
-
-def _matching(
-    namespace_id: int | None,
-    name: str,
-    status: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> Select[Any]:
-    keys = _narrowed(select().select_from(VOLUMES), namespace_id, selector, visible)
-    if name:
-        keys = keys.where(VOLUMES.c.name == name)
-    if status:
-        keys = keys.where(VOLUMES.c.status == status)
-    return keys
 
 
 async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
@@ -360,21 +341,6 @@ async def count(transaction: ReadTransaction, namespace_id: int) -> int:
 async def delete_volume(transaction: Transaction, volume_id: int) -> None:
     """Removes a row, and with it what is left of its mounts."""
     await transaction.connection.execute(delete(VOLUMES).where(VOLUMES.c.id == volume_id))
-
-
-def _narrowed(
-    query: Select[Any],
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> Select[Any]:
-    if namespace_id is not None:
-        query = query.where(VOLUMES.c.namespace_id == namespace_id)
-    elif visible is not None:
-        query = query.where(VOLUMES.c.namespace_id.in_(visible))
-    if selector is not None:
-        query = query.where(label_selector_condition(VOLUMES.c.labels, selector))
-    return query
 
 
 def _changeable(wanted: Volume) -> dict[str, Any]:

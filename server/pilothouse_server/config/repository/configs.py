@@ -15,12 +15,10 @@ from pilothouse_server.store.filtering import (
     FilterKind,
     compile_filter,
     filter_fields,
-    label_selector_condition,
 )
+from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
 from pilothouse_server.store.paging import (
-    OrderColumn,
     OrderField,
-    OrderSpec,
     PageRequest,
     finish_page,
     paginate_rows,
@@ -125,7 +123,7 @@ async def list_page(
     They are not rendered; those are whole whose message is not kept in this format.
     """
     keys = keys_of(TABLES[kind], compile_filter(page.filter, _FILTERS[kind]))
-    keys = _narrowed(keys, kind, namespace_id, selector, visible)
+    keys = narrowed(keys, TABLES[kind], namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
     query = paginate_rows(ready(kind, message_format), keys, TABLES[kind].c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
@@ -147,7 +145,7 @@ async def stream(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Config]:
     """Every one that matches, by namespace and name."""
-    keys = _matching(kind, namespace_id, name, selector, visible)
+    keys = matching(TABLES[kind], namespace_id, selector, visible, name=name)
     async for rows in _in_pages(transaction, selected(kind), keys, TABLES[kind]):
         for row in rows:
             yield value(kind, row)
@@ -164,7 +162,7 @@ async def stream_ready(
     message_format: int,
 ) -> AsyncIterator[Ready | Config]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    keys = _matching(kind, namespace_id, name, selector, visible)
+    keys = matching(TABLES[kind], namespace_id, selector, visible, name=name)
     whole = ready(kind, message_format)
     async for rows in _in_pages(transaction, whole, keys, TABLES[kind]):
         for each in await _ready(transaction, rows, kind):
@@ -174,40 +172,8 @@ async def stream_ready(
 def _in_pages(
     transaction: ReadTransaction, whole: Select[Any], keys: Select[Any], table: Table
 ) -> AsyncIterator[Sequence[Any]]:
-    order = OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
     # One may hold a mebibyte.
-    return read_in_pages(transaction.connection, whole, keys, table.c.id, order, most_rows=25)
-
-
-def _matching(
-    kind: Kind,
-    namespace_id: int | None,
-    name: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> Select[Any]:
-    table = TABLES[kind]
-    keys = _narrowed(select().select_from(table), kind, namespace_id, selector, visible)
-    if name:
-        keys = keys.where(table.c.name == name)
-    return keys
-
-
-def _narrowed(
-    query: Select[Any],
-    kind: Kind,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> Select[Any]:
-    table = TABLES[kind]
-    if namespace_id is not None:
-        query = query.where(table.c.namespace_id == namespace_id)
-    elif visible is not None:
-        query = query.where(table.c.namespace_id.in_(visible))
-    if selector is not None:
-        query = query.where(label_selector_condition(table.c.labels, selector))
-    return query
+    return read_in_pages(transaction.connection, whole, keys, table.c.id, by_namespace(table), most_rows=25)
 
 
 async def count(transaction: ReadTransaction, kind: Kind, namespace_id: int) -> int:

@@ -27,12 +27,10 @@ from pilothouse_server.store.filtering import (
     FilterKind,
     compile_filter,
     filter_fields,
-    label_selector_condition,
 )
+from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
 from pilothouse_server.store.paging import (
-    OrderColumn,
     OrderField,
-    OrderSpec,
     PageRequest,
     finish_page,
     paginate_rows,
@@ -125,9 +123,7 @@ _ORDERS = {
     "create_time": OrderField(CONTAINERS.c.created_at),
     "status": OrderField(CONTAINERS.c.status),
 }
-_BY_NAMESPACE = OrderSpec(
-    (OrderColumn("namespace", CONTAINERS.c.namespace_id), OrderColumn("name", CONTAINERS.c.name))
-)
+_BY_NAMESPACE = by_namespace(CONTAINERS)
 
 
 async def find(
@@ -199,7 +195,7 @@ async def _page(
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Any], str]:
     condition = compile_filter(page.filter, _FILTERS)
-    keys = _narrowed(keys_of(CONTAINERS, condition), namespace_id, selector, visible)
+    keys = narrowed(keys_of(CONTAINERS, condition), CONTAINERS, namespace_id, selector, visible)
     if is_about(condition, CONTAINER_IMAGES):
         keys = keys.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
@@ -218,7 +214,7 @@ async def stream_containers(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Container]:
     """Every container that matches, by namespace and name."""
-    keys = _matching(namespace_id, name, status, selector, visible)
+    keys = matching(CONTAINERS, namespace_id, selector, visible, name=name, status=status)
     async for rows in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
         for row in rows:
             yield container_of(row)
@@ -235,41 +231,11 @@ async def stream_ready(
     message_format: int,
 ) -> AsyncIterator[ReadyContainer | Container]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    keys = _matching(namespace_id, name, status, selector, visible)
+    keys = matching(CONTAINERS, namespace_id, selector, visible, name=name, status=status)
     whole = ready(message_format)
     async for rows in read_in_pages(transaction.connection, whole, keys, CONTAINERS.c.id, _BY_NAMESPACE):
         for each in await _ready(transaction, rows):
             yield each
-
-
-def _matching(
-    namespace_id: int | None,
-    name: str,
-    status: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> Select[Any]:
-    keys = _narrowed(select().select_from(CONTAINERS), namespace_id, selector, visible)
-    if name:
-        keys = keys.where(CONTAINERS.c.name == name)
-    if status:
-        keys = keys.where(CONTAINERS.c.status == status)
-    return keys
-
-
-def _narrowed(
-    query: Select[Any],
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> Select[Any]:
-    if namespace_id is not None:
-        query = query.where(CONTAINERS.c.namespace_id == namespace_id)
-    elif visible is not None:
-        query = query.where(CONTAINERS.c.namespace_id.in_(visible))
-    if selector is not None:
-        query = query.where(label_selector_condition(CONTAINERS.c.labels, selector))
-    return query
 
 
 async def update_container(

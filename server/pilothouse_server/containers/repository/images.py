@@ -21,7 +21,7 @@ _WHOLE_NAME = func.concat(
     func.coalesce(":" + CONTAINER_IMAGES.c.tag, "@" + CONTAINER_IMAGES.c.digest),
 )
 _FILTERS = {
-    "image": FilterField(_WHOLE_NAME),
+    "image": FilterField(_WHOLE_NAME, parts=filter_fields(CONTAINER_IMAGES, "repository name tag digest")),
     "status": FilterField(CONTAINER_IMAGES.c.status, FilterKind.ENUM, _STATUSES, "IMAGE_STATUS_"),
     **filter_fields(
         CONTAINER_IMAGES, "repository name tag digest size_bytes architecture os create_time pull_time"
