@@ -68,6 +68,8 @@ class Product:
                     "PILOTHOUSE_LOG_LEVEL": "ERROR",
                     "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
                     "PILOTHOUSE_GRACE_SECONDS": "1",
+                    # All watchers are one user.
+                    "PILOTHOUSE_MAX_STREAMS_PER_USER": "2000",
                     **environment,
                 },
                 stdout=asyncio.subprocess.PIPE,

@@ -19,6 +19,7 @@ from pilothouse_migrations import schema
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
+from pilothouse_server.clusters.refusals import in_a_seat
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.containers.config_readers import ConfigReaders
@@ -56,6 +57,7 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.rpc import interceptors, method_rules
+from pilothouse_server.rpc.admission.seats import Admission, before_cluster
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
@@ -264,12 +266,20 @@ class Application:
             AuditLayer(self.audit_writer, keeper, self.authenticator.namespace_id), self._authorization
         )
         trusted = trusted_peers(self.settings.trusted_proxies)
-        pipeline = Pipeline(rules, handlers, layers, self.store, self.authenticator, trusted_proxies=trusted)
+        pipeline = Pipeline(
+            rules,
+            handlers,
+            layers,
+            self.store,
+            self.authenticator,
+            admission=Admission(self.settings),
+            trusted_proxies=trusted,
+        )
         return build(self.settings, pipeline, rules, descriptors)
 
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
-        connect = self.clusters.client
+        connect = in_a_seat(self.clusters.client, before_cluster)
         free = FreeKeys(self.settings.service_annotations)
         in_namespaces = [
             containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, free), free),

@@ -33,6 +33,12 @@ def test_an_import_of_kubernetes_is_found(graph: grimp.ImportGraph, importer: st
     assert not is_kept("rpc", graph, planted)
 
 
+@pytest.mark.parametrize("imported", ["grpc", "pilothouse_server.rpc.call", "pilothouse_server.rpc.pipeline"])
+def test_an_import_of_grpc_or_the_rest_by_admission_is_found(graph: grimp.ImportGraph, imported: str) -> None:
+    assert is_kept("admission", graph)
+    assert not is_kept("admission", graph, ("pilothouse_server.rpc.admission.seats", imported))
+
+
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [("field_checks", "validation"), ("call", "watch"), ("converter.pairing", "converter.code")],

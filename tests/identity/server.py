@@ -21,6 +21,7 @@ from pilothouse_server.identity.bootstrap import bootstrap
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors import standard_layers
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
@@ -187,7 +188,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id),
         AuthorizationLayer(authenticator),
     )
-    pipeline = Pipeline(rules, handlers, layers, store, authenticator)
+    pipeline = Pipeline(rules, handlers, layers, store, authenticator, admission=Admission(settings))
     server = build(settings, pipeline, rules, [SERVICE])
     port = server.bind()
     tasks = [asyncio.create_task(feed.run()), asyncio.create_task(writer.run())]

@@ -93,8 +93,8 @@ async def faults_of_a_drain(world: World) -> list[str]:
         while True:
             fields = {"namespace": OWN, "container": workload(f"load-{number}-{step}")}
             outcome = await world.admin.invoke(create, request_for(create, fields))
-            if outcome.code in ("UNAVAILABLE", "CANCELLED") and not outcome.trailing:
-                # It came to a door that was closed already: no call of those in flight, which
+            if outcome.reason == "SHUTTING_DOWN" or (outcome.code == "UNAVAILABLE" and not outcome.trailing):
+                # It was sent elsewhere, or came to a door that was closed already: no call of those in flight, which
                 # the counts below prove.
                 return
             outcomes.append(outcome)

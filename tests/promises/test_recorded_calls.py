@@ -11,13 +11,14 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.rpc import interceptors
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors import standard_layers
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.pipeline import Layer, Pipeline, Proceed
+from pilothouse_server.rpc.pipeline import Layer, Pipeline, Proceed, _parse
 from tests.conftest import Database
 from tests.promises.calling import OPERATION_KEY, Caller, Outcome
 from tests.promises.requests import OWN, request_for
@@ -210,20 +211,23 @@ async def test_validation_before_authorization_is_found(
 async def test_a_body_that_is_read_before_authentication_is_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler, authorize = Pipeline._handler, AuthorizationLayer.__call__
+    let_in, authorize = Pipeline._let_in, AuthorizationLayer.__call__
 
-    def reading(self: Pipeline, call: Call) -> Any:
-        refused, call.authentication_error = call.authentication_error, None
-        found = handler(self, call)
-        call.authentication_error = refused
-        return found
+    async def reading(self: Pipeline, call: Call, ticket: Any, requests: Any, context: Any) -> None:
+        try:
+            await let_in(self, call, ticket, requests, context)
+        except Unauthenticated:
+            if call.rule.shape.startswith("unary"):
+                call.raw_request = await context.read()
+                _parse(call)
+            raise
 
     async def body_first(self: AuthorizationLayer, call: Call, proceed: Proceed) -> bytes:
         if call.parse_error is not None:
             raise call.parse_error
         return await authorize(self, call, proceed)
 
-    monkeypatch.setattr(Pipeline, "_handler", reading)
+    monkeypatch.setattr(Pipeline, "_let_in", reading)
     monkeypatch.setattr(AuthorizationLayer, "__call__", body_first)
     found = await out_of_order(world)
     for shape in ("unary_unary", "unary_stream"):

@@ -80,7 +80,7 @@ class Streams:
             mutates=False,
         )
         call = SimpleNamespace(
-            authentication_error=None,
+            refusal=None,
             parse_error=None,
             principal=await self.tokens.authenticate(token),
             rule=rule,

@@ -30,7 +30,20 @@ T = TypeVar("T")
 # A client of the cluster of this name. Raises ClusterError where it cannot be reached or its credentials are refused.
 Connect = Callable[[str], Awaitable[ClusterClient]]
 
+# What a call waits for before it asks the cluster of this name. Raises ResourceExhausted.
+BeforeCluster = Callable[[str], Awaitable[None]]
+
 SECONDS = 10.0
+
+
+def in_a_seat(connect: Connect, before: BeforeCluster) -> Connect:
+    """Returns `connect` for calls: each first takes its place among those that wait for that cluster."""
+
+    async def connected(cluster: str) -> ClusterClient:
+        await before(cluster)
+        return await connect(cluster)
+
+    return connected
 
 
 async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> T:

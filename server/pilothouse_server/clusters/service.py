@@ -7,11 +7,16 @@ from pilothouse_server.clusters import messages
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.operations import deregistration, registration
 from pilothouse_server.clusters.operations.deregistration import ClusterContents
+from pilothouse_server.clusters.refusals import in_a_seat
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.admission.seats import before_cluster
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.validation import check_update_mask
+
+# All clusters that are tried out before they are registered count as one.
+_UNREGISTERED = ""
 
 
 class ClusterCalls:
@@ -19,6 +24,7 @@ class ClusterCalls:
 
     def __init__(self, access: ClusterAccess, page_key: bytes, contents: ClusterContents) -> None:
         self._access = access
+        self._connect = in_a_seat(access.connect, before_cluster)
         self._page_key = page_key
         self._cluster_contents = contents
 
@@ -33,6 +39,7 @@ class ClusterCalls:
         credentials = messages.read_credentials(request.credentials)
         async with call.read() as transaction:
             await registration.refuse_taken(transaction, wanted.name)
+        await before_cluster(_UNREGISTERED)
         tried_out = await self._access.try_out(wanted.name, credentials)
         registered = await registration.register(
             await call.transaction(), wanted, tried_out, self._access.envelopes
@@ -75,6 +82,7 @@ class ClusterCalls:
             async with call.read() as transaction:
                 check(await registration.locate(transaction, request.name))
             self._access.refuse_configured(request.name)
+            await before_cluster(request.name)
             tried_out = await self._access.try_out(request.name, credentials)
         changed = await registration.change(
             await call.transaction(),
@@ -120,6 +128,8 @@ class ClusterCalls:
         self, request: pb.GetRequiredRightsRequest, _call: Call
     ) -> pb.GetRequiredRightsResponse:
         """Returns the rights that the platform needs, and which of them a cluster denies."""
+        if request.name:
+            await before_cluster(request.name)
         denied = set(await self._access.denied_rights(request.name)) if request.name else set()
         return pb.GetRequiredRightsResponse(
             rights=[messages.right(right, denied=right in denied) for right in rights.RIGHTS],

@@ -58,6 +58,11 @@ class TokenAuthenticator:
         self._used: set[bytes] = set()
         self._toucher: asyncio.Task[None] | None = None
 
+    def known(self, token: str) -> Principal | None:
+        """The principal of a token that was looked up a moment ago; None where it must be."""
+        kept = self._kept.get(tokens.token_hash(token))
+        return kept[1] if kept is not None and kept[0] > self._clock() else None
+
     async def authenticate(self, token: str) -> Principal:
         """The principal of a living access token.
 
@@ -69,12 +74,11 @@ class TokenAuthenticator:
             raise Unauthenticated(
                 'a token is needed: send the metadata "authorization: Bearer <token>"', reason="NO_TOKEN"
             )
-        token_hash = tokens.token_hash(token)
-        kept = self._kept.get(token_hash)
-        if kept is not None and kept[0] > self._clock():
-            return kept[1]
+        if (known := self.known(token)) is not None:
+            return known
         if not tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
             raise _invalid_token()
+        token_hash = tokens.token_hash(token)
         loading = self._loading.get(token_hash)
         if loading is None:
             loading = asyncio.create_task(self._load(token_hash), name="load principal")

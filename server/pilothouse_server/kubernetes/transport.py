@@ -37,6 +37,8 @@ from pilothouse_server.kubernetes.rate_limit import RateLimit
 JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 _AT_ONCE_BYTES = 256 * 1024
+# A program that is broken off by a drain has a second; a cluster that does not answer the close of its socket, less.
+_CLOSE_SECONDS = 0.5
 V = TypeVar("V")
 
 
@@ -248,7 +250,7 @@ class Transport:
                 proxy=rest.proxy,
                 max_msg_size=4 * 1024 * 1024,
                 heartbeat=20.0,
-                timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.connect_seconds),
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
             async with asyncio.timeout(self._limits.request_seconds):
                 socket = await opening

@@ -51,7 +51,7 @@ class NamespaceService(ClusterCalls):
         _describe(call, created)
         if call.validate_only:
             await call.leave_transaction()
-            await check_on_cluster(self._access.connect, created)
+            await check_on_cluster(self._connect, created)
         return pb.CreateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(created))
 
     async def GetNamespace(
@@ -104,7 +104,7 @@ class NamespaceService(ClusterCalls):
         _describe(call, changed)
         if call.validate_only:
             await call.leave_transaction()
-            await check_on_cluster(self._access.connect, changed)
+            await check_on_cluster(self._connect, changed)
         return pb.UpdateNamespaceResponse(namespace=messages.NAMESPACE.to_proto(changed))
 
     async def DeleteNamespace(
@@ -121,7 +121,7 @@ class NamespaceService(ClusterCalls):
         _describe(call, marked)
         if call.validate_only:
             await call.leave_transaction()
-            await check_on_cluster(self._access.connect, marked)
+            await check_on_cluster(self._connect, marked)
         return pb.DeleteNamespaceResponse(namespace=messages.NAMESPACE.to_proto(marked))
 
     def WatchNamespaces(self, _request: pb.WatchNamespacesRequest, call: Call) -> AsyncIterator[bytes]:

@@ -65,7 +65,6 @@ class Call:
         "_unit",
         "_write_as_system",
         "answer",
-        "authentication_error",
         "client_ip",
         "complete",
         "deadline",
@@ -77,6 +76,7 @@ class Call:
         "parse_error",
         "principal",
         "raw_request",
+        "refusal",
         "request",
         "request_metadata",
         "requests",
@@ -104,7 +104,8 @@ class Call:
         self.user_agent = request_metadata.get("user-agent", "")[:500]
         self.token = _bearer(request_metadata.get("authorization", ""))
         self.principal: Principal | None = None
-        self.authentication_error: BaseException | None = None
+        # Why it was refused before the layers: no valid token, no request in time, no seat.
+        self.refusal: BaseException | None = None
         self.parse_error: PilothouseError | None = None
         self.raw_request: bytes = b""
         self.request: Any = None

@@ -43,6 +43,7 @@ class Rule:
     response_class: type[Message]
     has_request_id: bool
     has_validate_only: bool
+    has_page_size: bool
     # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
     waits_outside: bool = False
     # Whether its handler looks for a replay itself, with what else decides: see `rpc.call.drafts`.
@@ -101,6 +102,7 @@ def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
         response_class=_message_class(method.output_type),
         has_request_id="request_id" in method.input_type.fields_by_name,
         has_validate_only="validate_only" in method.input_type.fields_by_name,
+        has_page_size="page_size" in method.input_type.fields_by_name,
     )
 
 

@@ -1,9 +1,9 @@
 """One way through the server for all four call shapes.
 
-A `grpc.aio` interceptor looks at a call before its body is read: it knows the method's rule and the
-metadata, so the caller is authenticated there, and a call without a valid token is refused without reading
-a byte of its body (it gets a handler that never reads). Then the layers run, outermost first, the same for
-every shape:
+A `grpc.aio` interceptor finds the rule of a call's method, and gives it a handler that reads the body itself. So the
+caller is authenticated from the metadata first, and a call without a valid token is refused without reading a byte of
+its body. Then the body must arrive, and the call takes its seat (`rpc.admission`). What is refused on this way goes
+through the layers like any other call, which run then, outermost first, the same for every shape:
 
     telemetry → errors → operation → audit → authorization → validation → handler
 
@@ -28,8 +28,10 @@ from google.protobuf.message import DecodeError, Message
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, flow_of_address, seats_for
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.outsiders import bounded, no_request
 from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.unit_of_work import Store
 
@@ -41,13 +43,14 @@ WRITE_TIMEOUT_SECONDS = 30.0
 FIRST_MESSAGE_SECONDS = 30.0
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Proceed = Callable[[], Awaitable[bytes]]
 Layer = Callable[[Call, Proceed], Awaitable[bytes]]
 Runner = Callable[[Call], Awaitable[bytes]]
 
 
 class Authenticator(Protocol):
-    """Turns a bearer token into the caller; fast for a token seen a moment ago."""
+    """Turns a bearer token into the caller."""
 
     async def authenticate(self, token: str) -> Principal:
         """The principal of a valid token.
@@ -56,6 +59,13 @@ class Authenticator(Protocol):
             Unauthenticated: none, wrong, expired or revoked.
             Unavailable: the database is away.
         """
+
+
+class CachingAuthenticator(Authenticator, Protocol):
+    """The same, fast for a token seen a moment ago."""
+
+    def known(self, token: str) -> Principal | None:
+        """The principal of such a token; None where it must be looked up."""
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
@@ -67,14 +77,16 @@ class Pipeline(grpc.aio.ServerInterceptor):
         handlers: Mapping[str, Callable[..., Any]],
         layers: Sequence[Layer],
         store: Store,
-        authenticator: Authenticator,
+        authenticator: CachingAuthenticator,
         *,
+        admission: Admission,
         trusted_proxies: Sequence[TrustedPeer] = (),
     ) -> None:
         self._rules = rules
         self._runners = {method: _compose(layers, rule, handlers[method]) for method, rule in rules.items()}
         self._store = store
         self._authenticator = authenticator
+        self.admission = admission
         self._trusted_proxies = trusted_proxies
 
     async def intercept_service(
@@ -82,67 +94,88 @@ class Pipeline(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Authenticates, then answers the handler of the call; methods that are not ours (health,
-        reflection) pass.
-        """
+        """Returns the handler of the call; those of methods that are not ours (health, reflection) within bounds."""
         rule = self._rules.get(handler_call_details.method)
+        metadata = _metadata(handler_call_details.invocation_metadata)
         if rule is None:
-            return await continuation(handler_call_details)
-        call = Call(rule, self._store, _metadata(handler_call_details.invocation_metadata))
-        if not rule.public:
-            try:
-                call.principal = await self._authenticator.authenticate(call.token)
-            except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
-                call.authentication_error = error
-            except asyncio.CancelledError as gone:
-                # Nobody waits for the answer any more; the layers record that the call was.
-                call.authentication_error = gone
-                await self._runners[call.method](call)
-                raise
-        return self._handler(call)
+            inner = await continuation(handler_call_details)
+            return None if inner is None else bounded(inner, self.admission, partial(self._address, metadata))
+        call = Call(rule, self._store, metadata)
+        if rule.shape in ("unary_unary", "stream_unary"):
+            return grpc.stream_unary_rpc_method_handler(partial(Pipeline._serve, self, call))
+        return grpc.stream_stream_rpc_method_handler(partial(Pipeline._serve, self, call))
 
-    def _handler(self, call: Call) -> Handler:
-        runner = self._runners[call.method]
+    def _address(self, metadata: Mapping[str, str], context: Context) -> str:
+        return client_address(context.peer(), metadata.get("x-forwarded-for", ""), self._trusted_proxies)
 
-        async def unary_request(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
-            call.raw_request = raw
-            _parse(call)
-            return await self._run(call, runner, context)
-
-        async def stream_request(
-            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-        ) -> bytes | None:
-            call.requests = _parsed(call, requests)
-            if call.authentication_error is None and call.rule.scope == options.SCOPE_NAMESPACE:
-                await _look_at_first(call)
-            return await self._run(call, runner, context)
-
-        if call.authentication_error is not None or call.rule.shape == "stream_stream":
-            return grpc.stream_stream_rpc_method_handler(stream_request)
-        if call.rule.shape == "unary_unary":
-            return grpc.unary_unary_rpc_method_handler(unary_request)
-        if call.rule.shape == "unary_stream":
-            return grpc.unary_stream_rpc_method_handler(unary_request)
-        return grpc.stream_unary_rpc_method_handler(stream_request)
-
-    async def _run(
-        self, call: Call, runner: Runner, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> bytes | None:
-        call.client_ip = client_address(
-            context.peer(), call.request_metadata.get("x-forwarded-for", ""), self._trusted_proxies
-        )
+    async def _serve(self, call: Call, requests: AsyncIterator[bytes], context: Context) -> bytes | None:
+        call.client_ip = self._address(call.request_metadata, context)
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
         call.deadline = None if remaining is None else time.monotonic() + remaining
         call.send = context.write
+        ticket = Ticket(self.admission, streams=call.rule.streams)
+        self.admission.came()
         try:
-            answer = await runner(call)
+            try:
+                await self._let_in(call, ticket, requests, context)
+            except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
+                call.refusal = error
+            except asyncio.CancelledError as gone:
+                # Nobody waits for the answer any more; the layers record that the call was.
+                call.refusal = gone
+                await self._runners[call.method](call)
+                raise
+            TICKET.set(ticket)
+            answer = await self._runners[call.method](call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = error if isinstance(error, CallFailed) else _UNTOLD
             context.set_trailing_metadata((*call.trailing_metadata.items(), *failure.trailing))
             await context.abort(failure.code, failure.message)
+        finally:
+            ticket.close()
+            self.admission.went()
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
         return answer if call.rule.shape in ("unary_unary", "stream_unary") else None
+
+    async def _let_in(
+        self, call: Call, ticket: Ticket, requests: AsyncIterator[bytes], context: Context
+    ) -> None:
+        """Finds out who calls, reads the one request there is, and takes the call's seats. Raises why it is refused."""
+        rule, admission = call.rule, self.admission
+        admission.refuse_if_draining()
+        if rule.public:
+            flow = flow_of_address(call.client_ip)
+        else:
+            principal = self._authenticator.known(call.token)
+            call.principal = principal or await self._authenticated(call)
+            flow = call.principal.user_id
+        if rule.shape in ("stream_unary", "stream_stream"):
+            await ticket.sit(admission.streams, flow)
+            call.requests = _parsed(call, requests)
+            if rule.scope == options.SCOPE_NAMESPACE:
+                await _look_at_first(call)
+            return
+        raw = await admission.requests.arrives(context.read(), flow)
+        if raw is grpc.aio.EOF:
+            raise no_request()
+        call.raw_request = raw
+        _parse(call)
+        if rule.streams:
+            await ticket.sit(admission.streams, flow)
+        else:
+            rows = call.request.page_size if rule.has_page_size and call.request is not None else 0
+            width = seats_for(rows, len(raw))
+            await ticket.sit(admission.strangers if rule.public else admission.calls, flow, width)
+
+    async def _authenticated(self, call: Call) -> Principal:
+        """Looks the token up, in a seat by the caller's address, as it is not known yet whose it is."""
+        limiter, flow = self.admission.authentications, flow_of_address(call.client_ip)
+        await limiter.take(flow)
+        try:
+            return await self._authenticator.authenticate(call.token)
+        finally:
+            limiter.give_back(flow)
 
 
 class CallFailed(Exception):

@@ -1,14 +1,19 @@
 """The gRPC server: options, services, health, reflection.
 
 Options follow what hurts a `grpc.aio` server: streams a connection are bounded (2,000 rapid resets hurt
-bystanders where they are not), messages and metadata are bounded, silent connections are asked whether they
-live, old ones are asked to reconnect, and a port is never shared by accident (a second server would bind it
-silently). Where several processes share it on purpose, their supervisor holds it for them alone (`processes.port`); the
-kernel then gives each of them connections, not calls, so clients are asked more often to connect anew.
+bystanders where they are not), messages and metadata are bounded, connections end that do not finish their handshake or
+have no call, silent ones are asked whether they live, old ones are asked to reconnect, and a port is never shared by
+accident (a second server would bind it silently). Where several processes share it on purpose, their supervisor holds
+it for them alone (`processes.port`); the kernel then gives each of them connections, not calls, so clients are asked
+more often to connect anew.
+
+How many calls are served at once is not left to gRPC, whose one number counts before any handler, health included: see
+`rpc.admission`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pilothouse_server.rpc import method_rules
+from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.method_rules import Rule
@@ -27,9 +33,11 @@ from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.transport import check_transport
 from pilothouse_server.settings import Settings, address_refused
 
-# Health, and reflection for `grpcurl` and `buf curl`.
 # For how long a connection has new calls of one process, where there are several.
 _SPREAD_SECONDS = 300
+# How long new calls are refused, at most, before a stop.
+_REFUSING_SECONDS = 1.0
+# Health, and reflection for `grpcurl` and `buf curl`.
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -37,9 +45,15 @@ class GrpcServer:
     """A server with every service of the product, healthy once `serving` is called."""
 
     def __init__(
-        self, server: grpc.aio.Server, health: Health, services: Iterable[str], settings: Settings
+        self,
+        server: grpc.aio.Server,
+        health: Health,
+        services: Iterable[str],
+        settings: Settings,
+        admission: Admission,
     ) -> None:
         self._server = server
+        self._admission = admission
         self._health = health
         self._services = ("", *services)
         self._settings = settings
@@ -63,9 +77,16 @@ class GrpcServer:
             await self._health.set(service, status)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes no new call, waits for those in flight, at most `grace_seconds`."""
+        """Refuses new calls, waits for those in flight, at most `grace_seconds`.
+
+        gRPC's own stop cancels what no handler has yet, so for a moment new calls are still taken, and answered that
+        this server is shutting down.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_seconds
         await self._health.drain()
-        await self._server.stop(grace_seconds)
+        await self._admission.drain(min(_REFUSING_SECONDS, grace_seconds / 2))
+        await self._server.stop(max(0.0, end - loop.time()))
 
 
 def rules_and_handlers(
@@ -116,6 +137,9 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
+        # Also for the first frame of a connection without TLS; two minutes by default.
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", int(settings.max_connection_idle_seconds * 1000)),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -133,7 +157,6 @@ def build(
     """Makes the server, which has no address yet."""
     server = grpc.aio.server(
         interceptors=(pipeline,),
-        maximum_concurrent_rpcs=settings.max_concurrent_calls,
         options=options(settings),
     )
     names = sorted(descriptor.full_name for descriptor in services)
@@ -143,7 +166,7 @@ def build(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    return GrpcServer(server, health, names, settings)
+    return GrpcServer(server, health, names, settings, pipeline.admission)
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:

@@ -85,8 +85,8 @@ class AuthorizationLayer:
 
     async def __call__(self, call: Call, proceed: Proceed) -> bytes:
         """Refuses the call, or runs it; a stream for as long as the caller may."""
-        if call.authentication_error is not None:
-            raise call.authentication_error
+        if call.refusal is not None:
+            raise call.refusal
         if call.parse_error is not None:
             raise call.parse_error
         if call.principal is not None:

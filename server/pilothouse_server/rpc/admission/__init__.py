@@ -1,0 +1,14 @@
+"""Who may be served now: calls in classes, each with so many seats, given fairly to those who ask.
+
+    limiter    one class: seats, a bound for each who asks, a fair queue (after Kubernetes' API Priority and Fairness,
+               KEP-1040; with an exact queue for each who waits, as those are bounded, where it shuffles them into few)
+    bodies     requests whose body has not arrived: they hold no seat, and end soon
+    seats      the classes of a server, and the seats of one call
+
+A call takes its way through them in the pipeline. Where its token was not seen a moment ago it holds a seat by its
+address while it is found out who calls. Then its body is read, and then it takes a seat by its user: of the streams, or
+of the unary calls; where its method needs no log-in, by its address. What waits for a cluster gives that seat back and
+takes one of that cluster's. All seats are given back when the call ends, however it ends.
+
+Nothing here knows gRPC. All of it belongs to one process: with several, each has its own seats.
+"""

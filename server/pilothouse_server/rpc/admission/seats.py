@@ -1,0 +1,271 @@
+"""The classes of a server's calls, and the seats of one call.
+
+    class            who has a seat                                              flow
+    authentications  a call with a token that is looked up                      address
+    strangers        a unary call of a method that needs no log-in              address
+    calls            any other unary call                                       user
+    streams          a stream, for as long as it is open                        user (address without a log-in)
+    cluster calls    a unary call from when it first waits for a cluster        user, of one cluster
+    cluster streams  a stream that reads from a cluster, beside its first seat  user, of one cluster
+    health watches   a watch of the health service                              address
+    reflections      a stream of the reflection service                         address
+
+An address is the client's, past trusted proxies; of IPv6 its /64, as one customer has at least that. A call with a wide
+answer (a page of 1,000) or a large request takes several seats.
+
+Where a call waits for a cluster it is found by a context variable, because that happens deep in a noun, or in a task of
+its own. What is done for nobody, as reconciling, has none, and waits for no seat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Hashable
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from typing import TypeVar
+from weakref import ref
+
+from prometheus_client import Counter, Gauge
+
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.rpc.admission.bodies import Bodies
+from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
+
+T = TypeVar("T")
+
+IN_USE = Gauge("pilothouse_admission_in_use", "Seats that calls hold.", ("class",))
+WAITING = Gauge(
+    "pilothouse_admission_waiting", "Calls that wait for a seat, or for their request.", ("class",)
+)
+REFUSED = Counter("pilothouse_admission_refused_total", "Calls that got no seat.", ("class",))
+
+# A page of so many rows counts for one seat, and so does so much of a request.
+_ROWS_PER_SEAT = 100
+_BYTES_PER_SEAT = 256 * 1024
+# Clusters that are remembered although nobody waits for them.
+_MOST_CLUSTERS = 1000
+# A draining server goes on when no call has come for so long.
+_QUIET_SECONDS = 0.1
+_LOOK_SECONDS = 0.02
+
+CLUSTER_CALLS = "cluster calls"
+CLUSTER_STREAMS = "cluster streams"
+
+
+class Admission:
+    """Who may be served by this process. `draining` is set when no new call is."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._wait_seconds = settings.admission_wait_seconds
+        by_address, outsiders = settings.max_calls_per_address, settings.max_health_watches_per_address
+        self.authentications = self._class("authentications", 2 * by_address, by_address)
+        self.strangers = self._class("strangers", 2 * by_address, by_address)
+        self.calls = self._class(
+            "calls", settings.max_concurrent_calls, settings.max_calls_per_user, waiting_per_seat=8
+        )
+        self.streams = self._class("streams", settings.max_streams, settings.max_streams_per_user)
+        # These stay: who comes too many learns it at once.
+        self.health_watches = self._class("health watches", 10 * outsiders, outsiders, waiting_per_seat=0)
+        self.reflections = self._class("reflections", 10 * outsiders, outsiders, waiting_per_seat=0)
+        self.requests = self._awaited("requests", settings)
+        # Apart from the others, which cannot push a question for the server's health out.
+        self.health_requests = self._awaited("health requests", settings)
+        self._of_clusters: dict[tuple[str, str], Limiter] = {}
+        self._per_cluster = {
+            CLUSTER_CALLS: self._bounds(settings.max_cluster_calls, settings.max_cluster_calls_per_user, 4),
+            CLUSTER_STREAMS: self._bounds(
+                settings.max_cluster_streams, settings.max_cluster_streams_per_user, 1
+            ),
+        }
+        for name in self._per_cluster:
+            _show(IN_USE, name, self, partial(Admission._sum, name=name, figure=_in_use))
+            _show(WAITING, name, self, partial(Admission._sum, name=name, figure=_waiting))
+        self.draining = False
+        self._in_flight = 0
+        self._came = 0
+
+    def came(self) -> None:
+        """Counts a call that has come; `went` is to follow."""
+        self._in_flight += 1
+        self._came += 1
+
+    def went(self) -> None:
+        """Counts a call that has ended."""
+        self._in_flight -= 1
+
+    def refuse_if_draining(self) -> None:
+        """Raises Unavailable where this server is shutting down."""
+        if self.draining:
+            raise Unavailable(
+                "this server is shutting down, go on with another one",
+                reason="SHUTTING_DOWN",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+
+    async def drain(self, seconds: float) -> None:
+        """Has new calls refused, and returns when none is in flight nor has come for a moment, or after `seconds`.
+
+        What has reached gRPC and not yet Python is cancelled when gRPC's server is stopped. So it is answered first.
+        """
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        end, came, since = loop.time() + seconds, self._came, loop.time()
+        while (now := loop.time()) < end:
+            if self._came != came or self._in_flight:
+                came, since = self._came, now
+            elif now >= since + _QUIET_SECONDS:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def of_cluster(self, name: str, cluster: str) -> Limiter:
+        """Returns the seats of the class of this name at one cluster; '' stands for those that are not registered."""
+        found = self._of_clusters.get((name, cluster))
+        if found is None:
+            if len(self._of_clusters) >= _MOST_CLUSTERS:
+                # Names come from requests, too.
+                self._of_clusters = {key: each for key, each in self._of_clusters.items() if each.flows}
+            found = self._of_clusters[name, cluster] = Limiter(name, self._per_cluster[name], _refusals(name))
+        return found
+
+    def _sum(self, name: str, figure: Callable[[Limiter], int]) -> int:
+        # Over all clusters.
+        return sum(figure(each) for (own, _), each in self._of_clusters.items() if own == name)
+
+    def _class(self, name: str, seats: int, seats_per_flow: int, waiting_per_seat: int = 1) -> Limiter:
+        made = Limiter(name, self._bounds(seats, seats_per_flow, waiting_per_seat), _refusals(name))
+        _show(IN_USE, name, made, _in_use)
+        _show(WAITING, name, made, _waiting)
+        return made
+
+    def _bounds(self, seats: int, seats_per_flow: int, waiting_per_seat: int) -> Bounds:
+        return Bounds(
+            seats=seats,
+            seats_per_flow=min(seats, seats_per_flow),
+            waiting=waiting_per_seat * seats,
+            waiting_per_flow=waiting_per_seat * seats_per_flow,
+            wait_seconds=self._wait_seconds,
+        )
+
+    def _awaited(self, name: str, settings: Settings) -> Bodies:
+        made = Bodies(settings.max_awaited_requests, settings.request_seconds, _refusals(name))
+        _show(WAITING, name, made, _waiting)
+        return made
+
+
+class Ticket:
+    """The seats that one call holds. `close` gives them back, and is to be called however the call ends."""
+
+    __slots__ = ("_admission", "_at_clusters", "_closed", "_held", "_streams", "_user")
+
+    def __init__(self, admission: Admission, *, streams: bool) -> None:
+        self._admission = admission
+        self._streams = streams
+        self._user: Hashable = None
+        # The first is of calls or of streams, those after it of clusters.
+        self._held: list[tuple[Limiter, Hashable, int]] = []
+        self._at_clusters: set[str] = set()
+        self._closed = False
+
+    async def sit(self, limiter: Limiter, user: Hashable, width: int = 1) -> None:
+        """Takes the first seats. Raises ResourceExhausted."""
+        self._user = user
+        width = limiter.fitting(width)
+        if not limiter.take_now(user, width):
+            await limiter.take(user, width)
+        self._hold(limiter, width)
+
+    async def go_to_cluster(self, cluster: str) -> None:
+        """Takes a seat at a cluster before it is asked; a unary call gives back the one it has. Raises
+        ResourceExhausted.
+        """
+        if self._closed or cluster in self._at_clusters:
+            return
+        if not self._streams and not self._at_clusters:
+            self._give_back()
+        self._at_clusters.add(cluster)
+        limiter = self._admission.of_cluster(CLUSTER_STREAMS if self._streams else CLUSTER_CALLS, cluster)
+        try:
+            await limiter.take(self._user)
+        except BaseException:
+            self._at_clusters.discard(cluster)
+            raise
+        self._hold(limiter, 1)
+
+    def _hold(self, limiter: Limiter, width: int) -> None:
+        self._held.append((limiter, self._user, width))
+        if self._closed:
+            # The call ended while a task of its own was waiting.
+            self._give_back()
+
+    def close(self) -> None:
+        """Gives all back."""
+        self._closed = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._held:
+            limiter, user, width = self._held.pop()
+            limiter.give_back(user, width)
+
+
+# Of the call that is being served.
+TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
+
+
+async def before_cluster(cluster: str) -> None:
+    """Returns once the call that this is done for has a seat at the cluster; at once where it is done for none.
+
+    '' stands for clusters that are not registered. Raises ResourceExhausted.
+    """
+    ticket = TICKET.get()
+    if ticket is not None:
+        await ticket.go_to_cluster(cluster)
+
+
+def seats_for(page_size: int, request_bytes: int) -> int:
+    """Returns how many seats a unary call takes that asks for so many rows by a request of so many bytes."""
+    rows = min(page_size, LARGEST_PAGE_SIZE)
+    return 1 + max(0, rows - 1) // _ROWS_PER_SEAT + request_bytes // _BYTES_PER_SEAT
+
+
+@lru_cache(maxsize=4096)
+def flow_of_address(address: str) -> Hashable:
+    """Returns what stands for an address: itself, or of IPv6 its /64, or the address of IPv4 that it holds."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    return parsed.packed[:8] if parsed.ipv4_mapped is None else str(parsed.ipv4_mapped)
+
+
+def _show(gauge: Gauge, name: str, owner: T, figure: Callable[[T], int]) -> None:
+    """Has the gauge of a class ask its owner, which it does not keep alive."""
+    weak = ref(owner)
+
+    def ask() -> float:
+        living = weak()
+        return 0.0 if living is None else float(figure(living))
+
+    gauge.labels(_label(name)).set_function(ask)
+
+
+def _in_use(limiter: Limiter) -> int:
+    return limiter.in_use
+
+
+def _waiting(queue: Limiter | Bodies) -> int:
+    return queue.waiting
+
+
+def _refusals(name: str) -> Callable[[], None]:
+    return REFUSED.labels(_label(name)).inc
+
+
+def _label(name: str) -> str:
+    return name.replace(" ", "_")

@@ -1,0 +1,110 @@
+"""Health and reflection: services that no rule declares and that need no log-in, within bounds of their own.
+
+A question for the server's health is answered always: it takes no seat, and nothing that others do pushes it out; its
+request must arrive as any other's must. Watches of health, and streams of reflection, are bounded by address, and a
+stream of reflection that is silent ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+
+from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.rpc.admission.limiter import Limiter
+from pilothouse_server.rpc.admission.seats import Admission, flow_of_address
+from pilothouse_server.rpc.status import CODES, STATUS_KEY, rich_status
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+AddressOf = Callable[[Context], str]
+
+SILENT_SECONDS = 30.0
+
+
+def bounded(inner: Handler, admission: Admission, address_of: AddressOf) -> Handler:
+    """Returns the handler of a method that is not ours, within the bounds of such."""
+    outsider = _Outsider(inner, admission, address_of)
+    how = {
+        "request_deserializer": inner.request_deserializer,
+        "response_serializer": inner.response_serializer,
+    }
+    if inner.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(outsider.converse, **how)
+    if inner.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(outsider.watch, **how)
+    return grpc.stream_unary_rpc_method_handler(outsider.answer, **how)
+
+
+class _Outsider:
+    def __init__(self, inner: Handler, admission: Admission, address_of: AddressOf) -> None:
+        self._inner: Any = inner
+        self._admission = admission
+        self._address_of = address_of
+
+    async def answer(self, _requests: object, context: Context) -> Any:
+        """Answers one request, always."""
+        return await self._inner.unary_unary(await self._request(context), context)
+
+    async def watch(self, _requests: object, context: Context) -> None:
+        """Answers one request by a stream."""
+        request = await self._request(context)
+        await self._seated(
+            self._admission.health_watches, context, self._inner.unary_stream(request, context)
+        )
+
+    async def converse(self, requests: AsyncIterator[Any], context: Context) -> None:
+        """Answers a stream by a stream."""
+
+        async def answers() -> None:
+            async for each in self._inner.stream_stream(_until_silent(requests), context):
+                await context.write(each)
+
+        await self._seated(self._admission.reflections, context, answers())
+
+    async def _seated(self, limiter: Limiter, context: Context, work: Any) -> None:
+        flow = flow_of_address(self._address_of(context))
+        try:
+            await limiter.take(flow)
+        except PilothouseError as error:
+            work.close()
+            await _abort(context, error)
+        try:
+            await work
+        finally:
+            limiter.give_back(flow)
+
+    async def _request(self, context: Context) -> Any:
+        flow = flow_of_address(self._address_of(context))
+        try:
+            request = await self._admission.health_requests.arrives(context.read(), flow)
+        except PilothouseError as error:
+            await _abort(context, error)
+        if request is grpc.aio.EOF:
+            await _abort(context, no_request())
+        return request
+
+
+def no_request() -> InvalidArgument:
+    """Returns the error for a call that ends before its request."""
+    return InvalidArgument("the call has no request, or one that is too large", reason="MALFORMED_MESSAGE")
+
+
+async def _abort(context: Context, error: PilothouseError) -> NoReturn:
+    details = rich_status(error).SerializeToString()
+    await context.abort(CODES[error.code], error.message, ((STATUS_KEY, details),))
+
+
+async def _until_silent(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    iterator = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                request = await anext(iterator)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        yield request

@@ -1,0 +1,65 @@
+"""A cluster that does not answer the close of a program's connection holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from pilothouse_server.kubernetes import transport
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.exec import PROTOCOLS, program
+from tests.waiting import runs_out, within
+
+
+@asynccontextmanager
+async def silent_cluster() -> AsyncIterator[ClusterClient]:
+    """A client of a cluster that takes a websocket, and reads nothing from it."""
+    over = asyncio.Event()
+
+    async def take(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=PROTOCOLS, autoclose=False, autoping=False)
+        await socket.prepare(request)
+        await over.wait()
+        return socket
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", take)
+    runner = web.AppRunner(application, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    kubeconfig = {
+        "clusters": [{"name": "silent", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}}],
+        "contexts": [{"name": "silent", "context": {"cluster": "silent"}}],
+        "current-context": "silent",
+    }
+    client = await ClusterClient.from_kubeconfig(kubeconfig, name="silent")
+    try:
+        yield client
+    finally:
+        over.set()
+        await client.close()
+        await runner.cleanup()
+
+
+async def broken_off(client: ClusterClient) -> None:
+    running = program(
+        client, "demo", "web-0", container="main", command=["sleep", "600"], stdin=False, tty=False
+    )
+    async with running:
+        pass
+
+
+async def test_a_program_is_broken_off_within_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with silent_cluster() as client:
+        # A drain leaves a second for it.
+        async with within(1.0):
+            await broken_off(client)
+        # The control: who waits for the cluster's answer waits.
+        monkeypatch.setattr(transport, "_CLOSE_SECONDS", 600.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(broken_off(client), runs_out(1.5))

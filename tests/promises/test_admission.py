@@ -1,0 +1,306 @@
+"""Promise 13: nobody takes the seats of the others, whatever they hold; and health is always answered."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import prometheus_client
+import pytest
+from google.rpc import error_details_pb2
+
+from pilothouse_server.rpc.admission.bodies import Bodies
+from pilothouse_server.rpc.admission.limiter import Limiter
+from pilothouse_server.rpc.admission.seats import Admission
+from pilothouse_server.tasks import cancel_and_wait
+from tests.conftest import Database, connection
+from tests.promises.holding import LOGIN, connections, health_watch, held, holding, is_healthy, never_sent
+from tests.promises.requests import OWN, request_for, workload
+from tests.promises.world import FOREIGN, World, quiet_world
+from tests.waiting import patient, poll_until, runs_out, within
+
+# Little of everything, so that a few calls are a flood.
+NARROW: dict[str, Any] = {
+    "max_concurrent_calls": 12,
+    "max_calls_per_user": 3,
+    "max_calls_per_address": 30,
+    "max_awaited_requests": 20,
+    "max_streams": 40,
+    "max_streams_per_user": 5,
+    "max_health_watches_per_address": 4,
+    "max_cluster_calls": 4,
+    "max_cluster_calls_per_user": 2,
+    "admission_wait_seconds": 1.0,
+    "request_seconds": 600.0,
+}
+FLOOD, CONNECTIONS, HONEST = 40, 3, 12
+# What gRPC itself can count, before any handler.
+_OF_GRPC = 60
+
+
+def admission_of(world: World) -> Admission:
+    server = world.server.application._server
+    assert server is not None
+    return server._admission
+
+
+async def faults_beside_a_flood(world: World) -> list[str]:
+    """What honest callers met while one user and a stranger held all that they could get."""
+    eve = await world.make_user("eve", {OWN: "operator"})
+    watch, update = world.rule("WatchContainers"), world.rule("UpdateNamespace")
+    change = {"name": OWN, "namespace": {"description": "held"}, "updateMask": "description"}
+    holds = [
+        health_watch,
+        never_sent(LOGIN),
+        never_sent(world.rule("GetNamespace").method, eve.metadata),
+        held(watch, request_for(watch, {"namespace": OWN}), eve.metadata),
+        held(update, request_for(update, change), eve.metadata),
+    ]
+    async with AsyncExitStack() as stack:
+        sql = await stack.enter_async_context(connection(world.server.database.admin_dsn))
+        await stack.enter_async_context(sql.transaction())
+        await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", OWN)
+        channels = await stack.enter_async_context(connections(world.server.address, CONNECTIONS))
+        tasks = await stack.enter_async_context(holding(channels, holds, FLOOD))
+        in_full = (len(holds) - 1) * FLOOD
+
+        async def has_come() -> bool:
+            taken = sum(task.get_name() == "rpc_task" for task in asyncio.all_tasks())
+            return admission_of(world)._came >= in_full or taken >= _OF_GRPC
+
+        await poll_until(has_come, what="the flood")
+        found = await faults_met(world)
+        ended = Counter((task.result().code, task.result().reason) for task in tasks if task.done())
+    wrong = {
+        f"{count} of the flood ended {end}"
+        for end, count in ended.items()
+        if end != ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
+    }
+    return [*found, *wrong]
+
+
+async def faults_met(world: World) -> list[str]:
+    """What calls of an administrator, log-ins and questions for the server's health meet."""
+    found: list[str] = []
+    for _ in range(HONEST):
+        got = await world.call("GetNamespace", {"name": FOREIGN})
+        listed = await world.call("ListContainers", {"namespace": OWN, "pageSize": 1000})
+        login = await world.call(
+            "Login", {"username": "admin", "password": "correct horse battery staple"}, world.stranger
+        )
+        found += [f"{each.code} {each.message}" for each in (got, listed, login) if each.code != "OK"]
+        health = await is_healthy(world.admin.channel, patient(5.0))
+        found += [f"health: {health}"] * (health != "SERVING")
+    return found
+
+
+async def test_a_flood_takes_nobody_elses_seats(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
+        assert await faults_beside_a_flood(world) == []
+        admission = admission_of(world)
+
+        async def left() -> list[int]:
+            classes = (admission.calls, admission.streams, admission.strangers, admission.health_watches)
+            waiting = admission.requests.waiting + admission.health_requests.waiting
+            return [waiting, *(each.in_use + each.waiting + each.flows for each in classes)]
+
+        await poll_until(left, lambda counts: not any(counts), what="the return of all seats")
+        refused = "pilothouse_admission_refused_total"
+        for name in ("streams", "requests", "health_watches", "calls"):
+            assert prometheus_client.REGISTRY.get_sample_value(refused, {"class": name})
+
+
+async def test_one_number_for_all_calls_is_found_wanting(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: no admission, and gRPC's own limit, as it was."""
+    monkeypatch.setattr(Limiter, "take_now", lambda *_: True)
+    monkeypatch.setattr(Limiter, "give_back", lambda *_: None)
+    monkeypatch.setattr(Bodies, "arrives", lambda _self, body, _key: body)
+    monkeypatch.setattr(grpc.aio, "server", partial(grpc.aio.server, maximum_concurrent_rpcs=_OF_GRPC))
+    async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
+        found = await faults_beside_a_flood(world)
+    assert any("RESOURCE_EXHAUSTED" in each for each in found)
+    assert "health: RESOURCE_EXHAUSTED" in found
+
+
+async def test_a_request_that_does_not_come_ends_its_call(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        quiet_world(database, tmp_path, monkeypatch, request_seconds=0.5) as world,
+        connections(world.server.address, 1) as channels,
+    ):
+        methods = [LOGIN, world.rule("GetNamespace").method, world.rule("WatchContainers").method]
+        holds = [never_sent(method, world.admin.metadata) for method in methods]
+        async with (
+            holding(channels, [*holds, never_sent("/grpc.health.v1.Health/Check")], 2) as tasks,
+            within(10.0),
+        ):
+            ended = await asyncio.gather(*tasks)
+        assert {(each.code, each.reason) for each in ended} == {("INVALID_ARGUMENT", "REQUEST_TIMEOUT")}
+        async with world.sql() as sql:
+            kept = await sql.fetchval(
+                "SELECT count(*) FROM operation_logs WHERE metadata ->> 'reason' = 'REQUEST_TIMEOUT'"
+                " AND metadata ->> 'stream_event' IS DISTINCT FROM 'opened'"
+            )
+        assert kept == 2 * len(methods)
+
+
+async def test_calls_that_wait_for_a_cluster_have_seats_of_their_own(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
+        eve = await world.make_user("eve", {OWN: "operator"})
+        cluster, admission = world.server.cluster, admission_of(world)
+        assert cluster is not None
+        cluster.faults.latency_seconds = 5.0
+        create = {"namespace": OWN, "container": workload("tried"), "validateOnly": True}
+        tasks = [asyncio.create_task(world.call("CreateContainer", create, eve)) for _ in range(5)]
+
+        async def seats() -> tuple[int, int, int]:
+            limiter = admission.of_cluster("cluster calls", "local")
+            return limiter.in_use, limiter.waiting, admission.calls.in_use
+
+        try:
+            # Three at a time get so far, as a user has three seats of calls, which they give back.
+            await poll_until(seats, lambda found: found == (2, 3, 0), what="calls that wait for the cluster")
+            mine = await world.call("GetNamespace", {"name": OWN}, eve)
+            others = await world.call("CreateContainer", {**create, "validateOnly": False})
+            assert (mine.code, others.code) == ("OK", "OK")
+            refused = [
+                task.result() for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
+            ]
+        finally:
+            cluster.faults.clear()
+            await cancel_and_wait(*tasks)
+        assert {(each.code, each.reason) for each in refused} == {("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")}
+        assert refused[0].detail(error_details_pb2.RetryInfo) is not None
+        await poll_until(seats, lambda found: found == (0, 0, 0), what="the return of all seats")
+
+
+async def closed(address: str, words: bytes, limit: float) -> bool:
+    """Whether the server closes a connection that says this and no more, before the limit."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(words)
+        async with asyncio.timeout(limit):
+            while await reader.read(65536):
+                pass
+        return True
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    finally:
+        writer.close()
+
+
+# https://www.rfc-editor.org/rfc/rfc9113#name-http-2-connection-preface, then empty SETTINGS.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+SILENT = {
+    "nothing": b"",
+    "half a preface": _PREFACE[:9],
+    "no settings": _PREFACE,
+    "no call": _PREFACE + _SETTINGS,
+}
+
+
+async def left_open(world: World, limit: float) -> set[str]:
+    """The silent connections that the server does not close before the limit."""
+    ends = await asyncio.gather(*(closed(world.server.address, words, limit) for words in SILENT.values()))
+    return {name for name, end in zip(SILENT, ends, strict=True) if not end}
+
+
+async def test_silent_connections_end(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = {"handshake_seconds": 1.0, "max_connection_idle_seconds": 1.0}
+    async with quiet_world(database, tmp_path, monkeypatch, **brief) as world:
+        assert await left_open(world, patient(5.0)) == set()
+        # Whose connection was closed meanwhile notices nothing.
+        assert (await world.call("WhoAmI", {})).code == "OK"
+
+
+async def test_silent_connections_that_stay_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = {"handshake_seconds": 120.0, "max_connection_idle_seconds": 120.0}
+    async with quiet_world(database, tmp_path, monkeypatch, **long) as world:
+        assert await left_open(world, runs_out(2.0)) == set(SILENT)
+
+
+Calls = Callable[[], list[tuple[str, str]]]
+
+
+def _from_threads(address: str, token: str, count: int) -> Calls:
+    """Sends so many calls beside the event loop; the function that is returned waits for how they ended."""
+    pool = ThreadPoolExecutor(count)
+
+    def call() -> tuple[str, str]:
+        with grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+            method: Any = channel.unary_unary("/pilothouse.identity.v1.IdentityService/WhoAmI")
+            try:
+                method(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=patient(30.0))
+            except grpc.RpcError as error:
+                return error.code().name, error.details() or ""
+        return "OK", ""
+
+    sent = [pool.submit(call) for _ in range(count)]
+
+    def ended() -> list[tuple[str, str]]:
+        pool.shutdown()
+        return [each.result() for each in sent]
+
+    return ended
+
+
+async def ends_in_a_drain(world: World) -> Counter[str]:
+    """How calls end that have reached gRPC and no handler when the drain begins."""
+    token = dict(world.admin.metadata)["authorization"].removeprefix("Bearer ")
+    ended = _from_threads(world.server.address, token, 12)
+    # The event loop is busy, so that gRPC has them all, and none is taken.
+    threading.Event().wait(runs_out(1.0))
+    await world.server.application.stop()
+    return Counter(code for code, _ in await asyncio.to_thread(ended))
+
+
+async def test_what_has_arrived_is_answered_by_a_drain(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        ends = await ends_in_a_drain(world)
+    assert set(ends) <= {"OK", "UNAVAILABLE"}
+
+
+async def test_a_drain_that_answers_nothing_is_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(_self: Admission, _seconds: float) -> None:
+        return
+
+    monkeypatch.setattr(Admission, "drain", at_once)
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        ends = await ends_in_a_drain(world)
+    assert ends["CANCELLED"]
+
+
+async def test_new_calls_of_a_draining_server_are_sent_elsewhere(world: World) -> None:
+    admission_of(world).draining = True
+    refused = await world.call("GetNamespace", {"name": OWN})
+    assert (refused.code, refused.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+    assert refused.detail(error_details_pb2.RetryInfo) is not None
+    assert await is_healthy(world.admin.channel, patient(5.0)) == "SERVING"

@@ -1,0 +1,66 @@
+"""Requests that do not arrive: their calls end, and who has most of them loses first."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pilothouse_server.errors import InvalidArgument, ResourceExhausted
+from pilothouse_server.rpc.admission.bodies import Bodies
+from pilothouse_server.tasks import cancel_and_wait
+from tests.virtual_time import pass_time, virtual_time
+from tests.waiting import Stopwatch, within
+
+
+async def _never() -> bytes:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def _soon() -> bytes:
+    await pass_time(1.0)
+    return b"body"
+
+
+@virtual_time
+async def test_a_request_has_its_time_and_no_more() -> None:
+    refused: list[None] = []
+    bodies = Bodies(10, 5.0, lambda: refused.append(None))
+    watch = Stopwatch()
+    first = asyncio.create_task(bodies.arrives(_never(), "ada"))
+    await pass_time(3.0)
+    second = asyncio.create_task(bodies.arrives(_never(), "ada"))
+    assert await bodies.arrives(_soon(), "ada") == b"body"
+    # A second is gone of the two that the first has left, and of the five of the other.
+    async with within(1.1):
+        with pytest.raises(InvalidArgument) as late:
+            await first
+    assert late.value.reason == "REQUEST_TIMEOUT"
+    assert not second.done()
+    async with within(3.1):
+        with pytest.raises(InvalidArgument):
+            await second
+    assert watch.passed() >= 8.0
+    assert (bodies.waiting, len(refused)) == (0, 2)
+
+
+@virtual_time
+async def test_who_has_most_loses_the_oldest() -> None:
+    bodies = Bodies(6, 60.0)
+    lost: list[int] = []
+
+    async def hold(number: int, user: str) -> None:
+        with pytest.raises(ResourceExhausted):
+            await bodies.arrives(_never(), user)
+        lost.append(number)
+
+    tasks = [asyncio.create_task(hold(number, "eve")) for number in range(5)]
+    tasks.append(asyncio.create_task(hold(5, "bob")))
+    await pass_time(0.001)
+    # Ada's comes in time, though there is no room; so do three more.
+    assert await asyncio.gather(*(bodies.arrives(_soon(), "ada") for _ in range(3))) == [b"body"] * 3
+    assert lost == [0, 1, 2]
+    assert bodies.waiting == 3
+    await cancel_and_wait(*tasks)
+    assert bodies.waiting == 0

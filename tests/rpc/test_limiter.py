@@ -1,0 +1,275 @@
+"""The fair queue of seats: bounds hold, every seat comes back, nobody starves; whatever comes, leaves or is cancelled.
+
+Controls are limiters with one fault each: the checker finds a history that shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.rpc.admission.limiter import Bounds, Limiter, _Flow
+from pilothouse_server.tasks import cancel_and_wait
+from tests.virtual_time import VirtualTimeLoop, pass_time, virtual_time
+from tests.waiting import Stopwatch, patient, within
+
+BOUNDS = Bounds(seats=5, seats_per_flow=3, waiting=8, waiting_per_flow=4, wait_seconds=10.0)
+USERS = ("ada", "bob", "eve")
+
+# What happens next: somebody comes and asks for so many seats; one of those who are there ends, or is cancelled; one
+# ends and another is cancelled in the same turn of the loop, perhaps the one that was just given the seat; time passes.
+# Numbers choose which.
+Event = tuple[str, str | int, int]
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("come"), st.sampled_from(USERS), st.integers(1, 4)),
+        st.tuples(st.just("end"), st.integers(0, 20), st.just(0)),
+        st.tuples(st.just("cancel"), st.integers(0, 20), st.just(0)),
+        st.tuples(st.just("end and cancel"), st.integers(0, 20), st.integers(0, 20)),
+        st.tuples(st.just("pass"), st.integers(1, 12), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+async def _settled() -> None:
+    """Everybody whose turn it is has had it."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Calls:
+    """Calls that take seats, hold them until they are ended, and give them back."""
+
+    limiter: Limiter
+    held: Counter[str] = field(default_factory=Counter)
+    there: list[tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    _cancelled_next: asyncio.Task[None] | None = None
+
+    async def happen(self, events: Sequence[Event]) -> None:
+        for kind, which, width in events:
+            if kind == "come":
+                ended = asyncio.Event()
+                task = asyncio.create_task(self._call(str(which), width, ended))
+                self.there.append((task, ended))
+            elif kind == "pass":
+                await pass_time(float(which))
+            elif self.there:
+                task, ended = self.there[int(which) % len(self.there)]
+                if kind == "cancel":
+                    task.cancel()
+                else:
+                    ended.set()
+                if kind == "end and cancel":
+                    self._cancelled_next = self.there[width % len(self.there)][0]
+            await _settled()
+            self.look()
+        await self._all_end()
+
+    async def _call(self, user: str, width: int, ended: asyncio.Event) -> None:
+        width = self.limiter.fitting(width)
+        try:
+            await self.limiter.take(user, width)
+        except ResourceExhausted:
+            return
+        self.held[user] += width
+        try:
+            await ended.wait()
+        finally:
+            self.held[user] -= width
+            self.limiter.give_back(user, width)
+            if self._cancelled_next is not None:
+                self._cancelled_next.cancel()
+                self._cancelled_next = None
+
+    async def _all_end(self) -> None:
+        for _task, ended in self.there:
+            ended.set()
+        tasks = [task for task, _ in self.there]
+        try:
+            await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), patient(60.0))
+        except TimeoutError:
+            self.faults.append("somebody waits for ever")
+        self.look()
+        left = (self.limiter.in_use, self.limiter.waiting, self.limiter.flows)
+        if left != (0, 0, 0):
+            self.faults.append(f"all have gone, and of seats, waiting, flows are left {left}")
+
+    def look(self) -> None:
+        """Notes what does not hold."""
+        limiter, bounds = self.limiter, self.limiter.bounds
+        if limiter.in_use != sum(self.held.values()):
+            self.faults.append(f"{limiter.in_use} seats are counted, {sum(self.held.values())} are held")
+        if limiter.in_use > bounds.seats or max(self.held.values(), default=0) > bounds.seats_per_flow:
+            self.faults.append(f"more seats are held than there are: {dict(self.held)}")
+        if limiter.waiting > bounds.waiting:
+            self.faults.append(f"{limiter.waiting} wait")
+        for flow in limiter._flows.values():
+            if len(flow.waiting) > bounds.waiting_per_flow:
+                self.faults.append(f"{len(flow.waiting)} of {flow.key} wait")
+            if flow.waiting and not limiter.in_use:
+                self.faults.append(f"{flow.key} waits, and nobody has a seat")
+
+
+def faults(kind: type[Limiter], events: Sequence[Event]) -> list[str]:
+    """What goes wrong with a limiter of this kind."""
+
+    async def whole() -> list[str]:
+        calls = Calls(kind("calls", BOUNDS))
+        await calls.happen(events)
+        return calls.faults
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(whole())
+
+
+_FEW = hypothesis.settings(max_examples=100, deadline=None)
+
+
+@_FEW
+@hypothesis.given(EVENTS)
+def test_seats_are_conserved_and_bounds_hold(events: Sequence[Event]) -> None:
+    assert faults(Limiter, events) == []
+
+
+class Forgetful(Limiter):
+    """A call that is cancelled as it is given its seat keeps it."""
+
+    async def take(self, key: Hashable, width: int = 1) -> None:
+        if self.take_now(key, width):
+            return
+        waiter = self._enqueue(key, width)
+        try:
+            await waiter.answer
+        finally:
+            if not waiter.given:
+                self._leave(waiter)
+
+
+class Boundless(Limiter):
+    """Nobody looks at how many seats a flow has."""
+
+    def take_now(self, key: Hashable, width: int = 1) -> bool:
+        if self.in_use + width > self.bounds.seats:
+            return False
+        flow = self._flows.setdefault(key, _Flow(key, 0.0))
+        flow.in_use += width
+        self.in_use += width
+        return True
+
+
+class Sleepy(Limiter):
+    """Who gives a seat back wakes nobody."""
+
+    def _dispatch(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("kind", [Forgetful, Boundless, Sleepy])
+def test_a_fault_of_a_limiter_is_found(kind: type[Limiter]) -> None:
+    # Raises NoSuchExample where no history shows it.
+    shown = hypothesis.find(
+        EVENTS,
+        lambda events: bool(faults(kind, events)),
+        settings=hypothesis.settings(max_examples=2000, deadline=None, phases=[hypothesis.Phase.generate]),
+    )
+    assert faults(kind, shown)
+
+
+class InOrder(Limiter):
+    """The first who comes is the first who is served: all are one flow."""
+
+    async def take(self, key: Hashable, width: int = 1) -> None:
+        await super().take("everybody", width)
+
+    def give_back(self, key: Hashable, width: int = 1) -> None:
+        super().give_back("everybody", width)
+
+
+async def served(kind: type[Limiter], asked: Sequence[tuple[str, int]], rounds: int) -> Counter[str]:
+    """The seats that each user was given of those that came free in so many rounds, while all want more."""
+    bounds = Bounds(seats=4, seats_per_flow=4, waiting=10_000, waiting_per_flow=5_000, wait_seconds=1e6)
+    limiter, given, order = kind("calls", bounds), Counter[str](), list[tuple[str, int]]()
+
+    async def one(user: str, width: int) -> None:
+        await limiter.take(user, width)
+        order.append((user, width))
+
+    tasks = [asyncio.create_task(one(user, width)) for user, width in asked]
+    await _settled()
+    for _ in range(rounds):
+        user, width = order.pop(0)
+        given[user] += width
+        limiter.give_back(user, width)
+        await _settled()
+    await cancel_and_wait(*tasks)
+    return given
+
+
+@virtual_time
+async def test_a_flood_takes_no_more_than_its_share() -> None:
+    # Bob has ten times as many, and wide ones; Ada comes last.
+    asked = [*[("bob", 4)] * 500, *[("ada", 1)] * 200]
+    given = await served(Limiter, asked, rounds=120)
+    assert abs(given["ada"] - given["bob"]) <= 2 * 4 + 4
+    assert (await served(InOrder, asked, rounds=120))["ada"] == 0
+
+
+@virtual_time
+async def test_who_asks_for_many_seats_is_not_passed_for_ever() -> None:
+    limiter = Limiter("calls", BOUNDS)
+    holders = [("ada", 1), ("bob", 1), ("eve", 1), ("ada", 1), ("bob", 1)]
+    for user, width in holders:
+        await limiter.take(user, width)
+    wide = asyncio.create_task(limiter.take("mary", 3))
+    await _settled()
+    for user, width in holders[:3]:
+        limiter.give_back(user, width)
+        # One who wants little comes each time, and may not go first.
+        assert not limiter.take_now("zoe")
+        await _settled()
+    await wide
+
+
+@virtual_time
+async def test_a_full_queue_costs_those_who_fill_it() -> None:
+    limiter = Limiter("calls", BOUNDS)
+    for user, width in (("ada", 3), ("bob", 2)):
+        await limiter.take(user, width)
+    waiting = [asyncio.create_task(limiter.take(user)) for user in [*["ada"] * 4, *["bob"] * 4]]
+    await _settled()
+    with pytest.raises(ResourceExhausted) as refused:
+        await limiter.take("ada")
+    assert refused.value.metadata == {"class": "calls", "limit_of": "caller"}
+    assert refused.value.retry_after_seconds
+    newcomer = asyncio.create_task(limiter.take("eve"))
+    await _settled()
+    ended = [task for task in waiting if task.done()]
+    assert len(ended) == 1
+    with pytest.raises(ResourceExhausted):
+        await ended[0]
+    limiter.give_back("bob", 2)
+    await newcomer
+
+
+@virtual_time
+async def test_a_wait_ends() -> None:
+    limiter = Limiter("calls", BOUNDS)
+    await limiter.take("ada", 3)
+    await limiter.take("bob", 2)
+    watch = Stopwatch()
+    async with within(BOUNDS.wait_seconds + 0.1):
+        with pytest.raises(ResourceExhausted) as refused:
+            await limiter.take("eve")
+    assert watch.passed() >= BOUNDS.wait_seconds
+    assert refused.value.metadata["limit_of"] == "server"
+    assert limiter.waiting == 0

@@ -1,0 +1,192 @@
+"""The seats of one call, whom an address stands for, and how a drain waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pilothouse_server.errors import ResourceExhausted, Unavailable
+from pilothouse_server.rpc.admission.seats import (
+    TICKET,
+    Admission,
+    Ticket,
+    before_cluster,
+    flow_of_address,
+    seats_for,
+)
+from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.tasks import cancel_and_wait
+from tests.virtual_time import pass_time, virtual_time
+from tests.waiting import Stopwatch, within
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("unix", "unix", True),
+        ("unix", "192.0.2.1", False),
+    ],
+)
+def test_whom_an_address_stands_for(one: str, other: str, same: bool) -> None:
+    assert (flow_of_address(one) == flow_of_address(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "seats"),
+    [
+        (0, 0, 1),
+        (50, 10, 1),
+        (100, 10, 1),
+        (101, 10, 2),
+        (1000, 10, 10),
+        (5000, 10, 10),
+        (-1, 10, 1),
+        (0, 2_621_440, 11),
+    ],
+)
+def test_wide_calls_take_more_seats(rows: int, size: int, seats: int) -> None:
+    assert seats_for(rows, size) == seats
+
+
+def few(**more: Any) -> Admission:
+    return Admission(
+        Settings(
+            max_concurrent_calls=4,
+            max_calls_per_user=2,
+            max_streams=4,
+            max_streams_per_user=2,
+            max_cluster_calls=3,
+            max_cluster_calls_per_user=1,
+            max_cluster_streams=3,
+            max_cluster_streams_per_user=1,
+            **more,
+        )
+    )
+
+
+def held(admission: Admission, cluster: str = "local") -> tuple[int, int, int, int]:
+    """Seats in use: calls, streams, calls and streams at the cluster."""
+    at = [admission.of_cluster(name, cluster).in_use for name in ("cluster calls", "cluster streams")]
+    return admission.calls.in_use, admission.streams.in_use, at[0], at[1]
+
+
+@virtual_time
+async def test_a_call_changes_its_seat_for_one_at_the_cluster() -> None:
+    admission = few()
+    ticket = Ticket(admission, streams=False)
+    await ticket.sit(admission.calls, "ada")
+    TICKET.set(ticket)
+    await before_cluster("local")
+    await before_cluster("local")
+    assert held(admission) == (0, 0, 1, 0)
+    # Of another cluster it takes one besides; a second call at the same one waits.
+    await before_cluster("far")
+    assert held(admission, "far") == (0, 0, 1, 0)
+    second = Ticket(admission, streams=False)
+    await second.sit(admission.calls, "ada")
+    with pytest.raises(ResourceExhausted) as refused:
+        await second.go_to_cluster("local")
+    assert refused.value.metadata == {"class": "cluster_calls", "limit_of": "caller"}
+    second.close()
+    ticket.close()
+    assert held(admission) == held(admission, "far") == (0, 0, 0, 0)
+
+
+@virtual_time
+async def test_a_stream_keeps_its_seat_beside_the_one_at_the_cluster() -> None:
+    admission = few()
+    ticket = Ticket(admission, streams=True)
+    await ticket.sit(admission.streams, "ada")
+    await ticket.go_to_cluster("local")
+    assert held(admission) == (0, 1, 0, 1)
+    ticket.close()
+    assert held(admission) == (0, 0, 0, 0)
+
+
+@virtual_time
+async def test_a_seat_that_comes_after_the_end_of_the_call_is_given_back() -> None:
+    admission = few()
+    first, late = Ticket(admission, streams=True), Ticket(admission, streams=True)
+    for ticket in (first, late):
+        await ticket.sit(admission.streams, "ada")
+    await first.go_to_cluster("local")
+    going = asyncio.create_task(late.go_to_cluster("local"))
+    await pass_time(0.1)
+    late.close()
+    first.close()
+    await going
+    assert held(admission) == (0, 0, 0, 0)
+    await late.go_to_cluster("local")
+    assert held(admission) == (0, 0, 0, 0)
+
+
+async def test_what_is_done_for_nobody_needs_no_seat() -> None:
+    TICKET.set(None)
+    await before_cluster("local")
+    assert TICKET.get() is None
+
+
+@virtual_time
+async def test_clusters_that_nobody_waits_for_are_forgotten() -> None:
+    admission = few()
+    await admission.of_cluster("cluster calls", "in use").take("ada")
+    for number in range(3000):
+        admission.of_cluster("cluster calls", f"made up {number}")
+    assert len(admission._of_clusters) <= 1001
+    assert admission.of_cluster("cluster calls", "in use").in_use == 1
+
+
+async def _drains(happens: Callable[[Admission], Any], least: float, most: float) -> bool:
+    admission = few()
+    admission.came()
+    watch = Stopwatch()
+    happening = asyncio.create_task(happens(admission))
+    async with within(most):
+        await admission.drain(1.0)
+    no_sooner = watch.passed() >= least
+    with pytest.raises(Unavailable):
+        admission.refuse_if_draining()
+    await cancel_and_wait(happening)
+    return no_sooner
+
+
+async def _ends(admission: Admission) -> None:
+    await pass_time(0.3)
+    admission.went()
+
+
+async def _stays(_admission: Admission) -> None:
+    await pass_time(60.0)
+
+
+async def _others_come(admission: Admission) -> None:
+    admission.went()
+    while True:
+        admission.came()
+        admission.went()
+        await pass_time(0.05)
+
+
+@virtual_time
+async def test_a_drain_waits_until_it_is_quiet_and_no_longer_than_it_may() -> None:
+    assert await _drains(_ends, 0.3, 0.6)
+    assert await _drains(_stays, 1.0, 1.1)
+    assert await _drains(_others_come, 1.0, 1.1)
+
+
+def test_an_address_has_ten_times_the_calls_of_a_user() -> None:
+    with pytest.raises(SettingsError, match="ten times"):
+        load({"PILOTHOUSE_MAX_CALLS_PER_USER": "64"})
+    load({"PILOTHOUSE_MAX_CALLS_PER_USER": "64", "PILOTHOUSE_MAX_CALLS_PER_ADDRESS": "640"})
+    with pytest.raises(SettingsError, match="MAX_STREAMS must be greater than 0"):
+        load({"PILOTHOUSE_MAX_STREAMS": "0"})
