@@ -16,7 +16,11 @@ import prometheus_client
 import structlog
 
 from pilothouse_migrations import schema
+from pilothouse_server.audit.sealing import Identity, Sealer
 from pilothouse_server.audit.service import AuditService
+from pilothouse_server.audit.tiles_http import TilesServer
+from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
+from pilothouse_server.audit.witnesses import Witnessing
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat
@@ -112,6 +116,22 @@ class Application:
             self.store, self.hub, Continuity(self.store, settings.data_dir / continuity.FILE_NAME)
         )
         self.audit_writer = AuditWriter(self.store)
+        self.sealer = Sealer(
+            self.store,
+            Identity.load(settings, self._keys),
+            lambda: self.hub.records.newest,
+            period_seconds=settings.audit_seal_seconds,
+        )
+        self.tiles = (
+            TilesServer(
+                self.store,
+                self.sealer.identity.policy,
+                settings.audit_tiles_listen,
+                shared=settings.processes > 1,
+            )
+            if settings.audit_tiles_listen
+            else None
+        )
         self.usage = UsageStore(self.store)
         self.usage_stream = UsageStream(self.store, watch_answer)
         self.cluster_access = ClusterAccess(
@@ -173,6 +193,7 @@ class Application:
         """
         await self._check_schema()
         await rotation.ensure_active(self.store, self.envelopes)
+        await self.sealer.begin()
         self._server = self._build_server()
         # A process among others has its address held for it, and takes no connection from them before it serves.
         port = self._server.bind() if self.settings.processes == 1 else None
@@ -192,7 +213,13 @@ class Application:
         rendering = Periodic(
             "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
         )
-        jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering, *self._backups()]
+        walking = Periodic(
+            "verify the audit log",
+            PERIOD_SECONDS,
+            lambda: walk(self.store, self.sealer.identity),
+            DELAY_SECONDS,
+        )
+        jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering, walking, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
@@ -206,6 +233,11 @@ class Application:
 
         self.feed.on_new_history = begin_anew
         self._supervisor.start("periodic work", periodic.run)
+        self._supervisor.start("audit sealer", self.sealer.run)
+        if self.sealer.identity.policy.witnesses:
+            witnessing = Witnessing(self.store, self.sealer.identity.policy)
+            self.sealer.on_sealed = witnessing.seal_made
+            self._supervisor.start("audit witnesses", witnessing.run)
         # The figures of one process among others are asked for by the supervisor.
         if self.settings.metrics_listen or self.settings.processes > 1:
             self._supervisor.start("gauges of the database", DatabaseGauges(self.store).run)
@@ -215,6 +247,8 @@ class Application:
         await self._server.start()
         await self._server.serving(True)
         self._serve_metrics()
+        if self.tiles is not None:
+            await self.tiles.start()
         return port
 
     async def stop(self) -> None:
@@ -223,8 +257,11 @@ class Application:
             await self._server.serving(False)
             self._authorization.drain(self.settings.grace_seconds)
             await self._server.stop(self.settings.grace_seconds)
+        if self.tiles is not None:
+            await self.tiles.close()
         await self.audit_writer.close()
         await self._supervisor.stop()
+        await self.sealer.close()
         await self.clusters.close()
         await self.authenticator.close()
         self._passwords.close()
@@ -293,7 +330,7 @@ class Application:
         return [
             *in_namespaces,
             namespaces_noun(watches, page_key, self.cluster_access, contents),
-            Noun(service=AuditService(watches, page_key)),
+            Noun(service=AuditService(watches, page_key, self.sealer)),
             Noun(service=MetricsService(self.usage, self.usage_stream, page_key)),
         ]
 

@@ -65,6 +65,10 @@ class KeyRing:
         """The 32-byte key of one use, such as `resume-token`; the same while the oldest line stays."""
         return _derived(self._masters[-1], use, _LENGTH)
 
+    def derive_each(self, use: str) -> list[bytes]:
+        """The 32-byte key of one use of every line, newest first: for what old and new keys sign both."""
+        return [_derived(master, use, _LENGTH) for master in self._masters]
+
     def refresh(self) -> None:
         """Reads the file again; what is there now counts.
 

@@ -19,6 +19,7 @@ from pilothouse_server.values import listening
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
+_MOST_SEAL_SECONDS = 60.0
 EVENT_LOOPS = ("uvloop", "asyncio")
 # What bounds calls: each must be greater than 0.
 ADMISSION = (
@@ -225,6 +226,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "prometheus.io/*"
 
     audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
+    audit_origin: Annotated[
+        str,
+        "Name of the audit log in its sealed heads, such as example.com/pilothouse; set once. Empty: one is made.",
+    ] = ""
+    audit_key_file: Annotated[
+        Path | None,
+        "File of the keys that sign its heads, as PRIVATE+KEY+NAME+ID+BASE64, a line each; every head bears a"
+        " signature of each. Empty: keys that follow from the master keys.",
+    ] = None
+    audit_key: Annotated[str, "Those keys themselves; where there is no file."] = ""
+    audit_seal_seconds: Annotated[
+        float, "Time between two seals of the audit log while there is something new; at most 60."
+    ] = 30.0
+    audit_witnesses: Annotated[
+        str,
+        "Witnesses that sign the heads of the audit log, and how many have to: K of KEY@URL, KEY@URL; empty: none.",
+    ] = ""
+    audit_tiles_listen: Annotated[
+        str,
+        "HOST:PORT to serve the heads and tiles of the audit log on, by HTTP to everybody; empty: nowhere.",
+    ] = ""
     usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
     event_retention_hours: Annotated[
         int, "How long events are kept, that is, how long after a cut a watch can be resumed."
@@ -397,6 +419,7 @@ def _checked(settings: Settings) -> Settings:
         )
     if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
         problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")
+    problems += _audit_problems(settings)
     if settings.log_format not in ("text", "json"):
         problems.append(f"{PREFIX}LOG_FORMAT must be text or json")
     if settings.event_loop not in EVENT_LOOPS:
@@ -406,3 +429,9 @@ def _checked(settings: Settings) -> Settings:
     if problems:
         raise SettingsError("; ".join(problems))
     return settings
+
+
+def _audit_problems(settings: Settings) -> list[str]:
+    if 0 < settings.audit_seal_seconds <= _MOST_SEAL_SECONDS:
+        return []
+    return [f"{PREFIX}AUDIT_SEAL_SECONDS must be greater than 0 and at most {_MOST_SEAL_SECONDS:.0f}"]

@@ -285,6 +285,25 @@ class Audit(Service, audit_pb2_grpc.AuditServiceServicer):
         stats = audit_pb2.UserOperationStats(username="admin", total_operations=3, successful_operations=2)
         return self.page(request, [stats], audit_pb2.GetUserOperationStatsResponse(), "user_operation_stats")
 
+    async def GetAuditHead(self, request: Any, context: Any) -> Any:
+        return audit_pb2.GetAuditHeadResponse(head=audit_pb2.AuditHead(origin="example.com/log", size=1))
+
+    async def GetAuditTile(self, request: Any, context: Any) -> Any:
+        return audit_pb2.GetAuditTileResponse(tile=bytes(32))
+
+    async def ProveOperation(self, request: Any, context: Any) -> Any:
+        return audit_pb2.ProveOperationResponse(sequence=1, leaf_index=1)
+
+    async def ProveConsistency(self, request: Any, context: Any) -> Any:
+        return audit_pb2.ProveConsistencyResponse(first_size=1)
+
+    async def VerifyAuditLog(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield audit_pb2.VerifyAuditLogResponse(done=True, intact=True)
+
+    async def ExportAuditLog(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield audit_pb2.ExportAuditLogResponse(head=audit_pb2.AuditHead(size=1))
+        yield audit_pb2.ExportAuditLogResponse(done=True)
+
 
 class Metrics(Service, metrics_pb2_grpc.MetricsServiceServicer):
     def _sample(self, request: Any) -> Any:

@@ -14,6 +14,8 @@ from tests.migrations.filling import ADMINISTRATOR, TENANTS, user_of
 # Tables that belong neither to one namespace nor to one user; each has a test of its own below.
 _SHARED = {
     "audit_seals",
+    "audit_tiles",
+    "audit_tree",
     "clusters",
     "container_images",
     "encryption_keys",
@@ -254,7 +256,9 @@ async def test_nobody_but_the_owner_reads_or_changes_what_is_pending(apart: Data
                 await system.execute(statement)
 
 
-@pytest.mark.parametrize("table", ["encryption_keys", "stream_head", "audit_seals"])
+@pytest.mark.parametrize(
+    "table", ["encryption_keys", "stream_head", "audit_seals", "audit_tiles", "audit_tree"]
+)
 async def test_what_everybody_reads_nobody_changes(apart: Database, table: str) -> None:
     async with apart.app(user_of(1)) as app:
         assert await app.fetchval(f"SELECT count(*) FROM {table}") == 1

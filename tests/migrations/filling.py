@@ -34,8 +34,11 @@ _SHARED: dict[str, str] = {
     "login_throttles": "INSERT INTO login_throttles (account_hash, failures) VALUES ('\\x01', 2)",
     "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
     "periodic_jobs": "INSERT INTO periodic_jobs (name, failures, failing_since) VALUES ('drop', 1, now())",
-    "audit_seals": """INSERT INTO audit_seals (sequence, chain_hash, record_count)
-        VALUES (1, decode(repeat('ab', 32), 'hex'), 1)""",
+    # Its columns are others since 0031.
+    "audit_seals": """INSERT INTO audit_seals SELECT * FROM jsonb_populate_record(NULL::audit_seals,
+        jsonb_build_object('id', 1, 'sequence', 1, 'chain_hash', '\\x' || repeat('ab', 32), 'record_count', 1,
+        'size', 1, 'root', '\\x' || repeat('ab', 32), 'note', 'a note', 'sealed_at', now()))""",
+    "audit_tiles": "INSERT INTO audit_tiles VALUES (0, 0, decode(repeat('ab', 8192), 'hex'))",
 }
 _PER_TENANT: dict[str, str] = {
     "users": """INSERT INTO users

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,6 +14,9 @@ from pilothouse_migrations.checksums import CHECKSUMS
 from tests.conftest import ROLES, Database
 from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill
+
+# A table that a migration makes anew, because no release has written to it.
+MADE_ANEW = {"0031": "audit_seals"}
 
 
 async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database) -> None:
@@ -36,7 +40,7 @@ async def test_a_migration_keeps_the_rows_that_were_there(bare_database: Databas
         await runner.upgrade(dsn, before)
     async with bare_database.owner() as owner:
         await fill(owner)
-        rows, schema = await contents(owner), await snapshot(owner)
+        rows, schema = await _kept(owner, revision), await snapshot(owner)
 
         assert await runner.upgrade(dsn, revision) == [revision]
         assert as_before(await contents(owner), rows) == rows
@@ -44,10 +48,17 @@ async def test_a_migration_keeps_the_rows_that_were_there(bare_database: Databas
         await fill(owner)
         assert await runner.downgrade(dsn, before) == [revision]
         assert await snapshot(owner) == schema
-        assert await contents(owner) == rows
+        assert await _kept(owner, revision) == rows
 
         assert await runner.upgrade(dsn, revision) == [revision]
         assert as_before(await contents(owner), rows) == rows
+
+
+async def _kept(owner: asyncpg.Connection, revision: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table that the migration keeps."""
+    return {
+        table: rows for table, rows in (await contents(owner)).items() if table != MADE_ANEW.get(revision)
+    }
 
 
 async def test_the_way_down_keeps_records_with_words_that_came_since(database: Database) -> None:

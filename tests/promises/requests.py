@@ -165,8 +165,11 @@ _CONFIG: dict[str, Fields] = {
 _AUDIT: dict[str, Fields] = {
     # Filled in by the world with an operation of its own.
     "GetOperation": {"operationId": ""},
-    **_in_namespace("ListOperations", "WatchOperations"),
-    **_nothing("GetUserOperationStats"),
+    "ProveOperation": {"operationId": "00000000-0000-4000-8000-000000000000"},
+    "ProveConsistency": {"firstSize": "1"},
+    "GetAuditTile": {"path": "tile/0/000.p/1"},
+    **_in_namespace("ListOperations", "WatchOperations", "ExportAuditLog"),
+    **_nothing("GetUserOperationStats", "GetAuditHead", "VerifyAuditLog"),
 }
 _METRICS: dict[str, Fields] = {
     "RecordUsage": {"samples": [{"namespace": OWN, "container": "web", "cpuCoresUsed": 0.5}]},

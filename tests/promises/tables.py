@@ -17,7 +17,7 @@ _BESIDE = {
     "stream_head": ("pending_floor", "floor_candidate", "floor_transaction"),
 }
 # Written by the server's own periodic work, whatever is called.
-_BACKGROUND = frozenset({"periodic_jobs"})
+_BACKGROUND = frozenset({"periodic_jobs", "audit_seals", "audit_tiles", "audit_tree"})
 _TABLES = """
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname

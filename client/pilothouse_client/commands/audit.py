@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pilothouse_client.commands import audit_log
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
 from pilothouse_client.commands.output import DRY_RUN, Column, as_data, show, show_all, show_changes
@@ -47,6 +48,7 @@ def _result(operation: Any) -> str:
 
 
 app = typer.Typer(no_args_is_help=True, help="What was done, by whom.", rich_markup_mode=None)
+audit_log.register(app)
 COLUMNS: list[Column[Any]] = [
     Column("TIME", lambda operation: moment(operation.start_time)),
     Column("USER", lambda operation: operation.username or "-"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Unary, Watch
+from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -22,3 +22,9 @@ class Audit(Noun[TransportT]):
         pb.GetUserOperationStatsResponse,
         lambda answer: answer.user_operation_stats,
     )
+    get_audit_head = Unary(pb.GetAuditHeadRequest, pb.GetAuditHeadResponse, lambda answer: answer.head)
+    get_audit_tile = Unary(pb.GetAuditTileRequest, pb.GetAuditTileResponse, lambda answer: answer.tile)
+    prove_operation = Unary(pb.ProveOperationRequest, pb.ProveOperationResponse, whole)
+    prove_consistency = Unary(pb.ProveConsistencyRequest, pb.ProveConsistencyResponse, whole)
+    verify_audit_log = Stream(pb.VerifyAuditLogRequest, pb.VerifyAuditLogResponse)
+    export_audit_log = Stream(pb.ExportAuditLogRequest, pb.ExportAuditLogResponse)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse_server.audit.exporting import Exported
 from pilothouse_server.audit.model import FieldChange, Operation, UserOperationStats
+from pilothouse_server.audit.proofs import Head
+from pilothouse_server.audit.verification import Fault, Report
 from pilothouse_server.rpc.converter import AnswerConverter, Differences
 from pilothouse_server.store import audit_chain
 
@@ -90,3 +93,44 @@ USER_OPERATION_STATS = AnswerConverter(
     pb.UserOperationStats,
     Differences(computed={"avg_duration": _average_duration}, struct_only=("avg_duration_ms",)),
 )
+
+
+AUDIT_HEAD = AnswerConverter(Head, pb.AuditHead)
+_FAULTS = {fault: pb.AuditFault.Value(f"AUDIT_FAULT_{fault.name}") for fault in Fault}
+
+
+def exported(found: Sequence[Exported]) -> pb.ExportAuditLogResponse:
+    """A part of an export."""
+    return pb.ExportAuditLogResponse(
+        records=[
+            pb.ExportedRecord(
+                sequence=each.sequence,
+                record=each.record.decode(),
+                proof=each.proof,
+                chain_hash="" if each.chain_hash is None else each.chain_hash.hex(),
+            )
+            for each in found
+        ]
+    )
+
+
+def verification(report: Report, head: Head | None) -> pb.VerifyAuditLogResponse:
+    """How far a verification is; with the head that belongs to it where it is done."""
+    answer = pb.VerifyAuditLogResponse(verified_records=report.verified, total_records=report.total)
+    if not report.done:
+        return answer
+    answer.done = True
+    answer.intact = not report.findings
+    answer.dropped_records = report.dropped
+    answer.findings.extend(
+        pb.AuditFinding(
+            fault=_FAULTS[each.fault],
+            first_sequence=each.first,
+            last_sequence=each.last,
+            description=each.description,
+        )
+        for each in sorted(report.findings, key=lambda each: (each.first, each.last))
+    )
+    if head is not None:
+        answer.head.CopyFrom(AUDIT_HEAD.to_proto(head))
+    return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from pilothouse_server.audit import repository
@@ -12,13 +13,16 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 __all__ = [
     "Sight",
+    "exported_records",
     "list_operations",
     "list_stats",
     "locate",
+    "locate_row",
     "oldest_sequence",
     "operations_between",
 ]
 
+exported_records = repository.exported_records
 list_operations = repository.list_operations
 list_stats = repository.list_stats
 oldest_sequence = repository.oldest_sequence
@@ -28,6 +32,14 @@ operations_between = repository.operations_between
 async def locate(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation:
     """The record of a call; NotFound, alike where there is none and where the caller may not see it."""
     found = await repository.find_operation(transaction, operation_id, sight)
+    if found is None:
+        raise not_found("operation", str(operation_id))
+    return found
+
+
+async def locate_row(transaction: ReadTransaction, operation_id: UUID, sight: Sight, sequence: int) -> Any:
+    """The stored row of a record, of a stream's two that at a place or else the later one; raises as `locate`."""
+    found = await repository.find_row(transaction, operation_id, sight, sequence)
     if found is None:
         raise not_found("operation", str(operation_id))
     return found

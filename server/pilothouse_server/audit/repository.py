@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, false, func, or_, select
+from sqlalchemy import Select, false, func, or_, select, text
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
@@ -52,6 +52,13 @@ _FILTERS = {
 }
 _ORDERS = {"start_time": OrderField(_LOG.started_at), "sequence": OrderField(_LOG.sequence)}
 _STATS_ORDERS = {"username": OrderField(USER_OPERATION_STATS.c.username)}
+
+
+_OUTSIDE = text(
+    "SELECT sequence FROM operation_logs "
+    "WHERE sequence > (SELECT audit_sequence FROM stream_head WHERE id = 1) OR sequence < 1 "
+    "ORDER BY sequence LIMIT 1000"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +110,19 @@ async def list_operations(
 
 async def find_operation(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation | None:
     """The record of a call; of a stream's two the later one."""
-    query = (
-        sight.narrow(_operations())
-        .where(_LOG.operation_id == operation_id)
-        .order_by(_LOG.sequence.desc())
-        .limit(1)
-    )
-    row = (await transaction.connection.execute(query)).one_or_none()
+    row = await find_row(transaction, operation_id, sight)
     return None if row is None else _operation(row)
+
+
+async def find_row(
+    transaction: ReadTransaction, operation_id: UUID, sight: Sight, sequence: int = 0
+) -> Any | None:
+    """The row of a call's record, of a stream's two that at `sequence`, or else the later one."""
+    query = sight.narrow(_operations()).where(_LOG.operation_id == operation_id)
+    if sequence:
+        query = query.where(_LOG.sequence == sequence)
+    query = query.order_by(_LOG.sequence.desc()).limit(1)
+    return (await transaction.connection.execute(query)).one_or_none()
 
 
 async def operations_between(
@@ -124,6 +136,45 @@ async def operations_between(
         .limit(most)
     )
     return [_operation(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def exported_records(
+    transaction: ReadTransaction, after: int, upto: int, sight: Sight, filter_text: str, *, most: int
+) -> Sequence[Any]:
+    """Rows of a stretch of the log that the caller may see and that a filter finds, in order, at most `most`."""
+    query = (
+        sight.narrow(_operations())
+        .where(_LOG.sequence > after, _LOG.sequence <= upto, compile_filter(filter_text, _FILTERS))
+        .order_by(_LOG.sequence)
+        .limit(most)
+    )
+    return (await transaction.connection.execute(query)).all()
+
+
+async def stored_records(transaction: ReadTransaction, after: int, upto: int) -> Sequence[Any]:
+    """Every row of a stretch of the log, as it is stored, in order. For the system role."""
+    query = (
+        select(OPERATION_LOGS)
+        .where(_LOG.sequence > after, _LOG.sequence <= upto)
+        .order_by(_LOG.sequence, _LOG.id)
+    )
+    return (await transaction.connection.execute(query)).all()
+
+
+async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]:
+    """The metadata of the record by which retention last told what it has dropped, if it has. For the system role."""
+    query = (
+        select(_LOG.metadata)
+        .where(_LOG.action == "delete", _LOG.resource_type == "audit_log", _LOG.user_id.is_(None))
+        .order_by(_LOG.sequence.desc())
+        .limit(1)
+    )
+    return (await transaction.connection.execute(query)).scalars()
+
+
+async def sequences_outside(transaction: ReadTransaction) -> Sequence[int]:
+    """Places of records that are none of the log's, at most 1,000. For the system role."""
+    return (await transaction.connection.execute(_OUTSIDE)).scalars()
 
 
 async def oldest_sequence(transaction: ReadTransaction) -> int:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.audit import messages, operations
+from pilothouse_server.audit import exporting, messages, notes, operations, proofs, tiles
 from pilothouse_server.audit.operations import Sight
-from pilothouse_server.errors import NotFound, not_found
+from pilothouse_server.audit.proofs import Head
+from pilothouse_server.audit.sealing import Sealer
+from pilothouse_server.audit.tiles import TilePath
+from pilothouse_server.audit.verification import Verification
+from pilothouse_server.audit.witnesses import published
+from pilothouse_server.errors import FailedPrecondition, NotFound, invalid, not_found
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
+from pilothouse_server.store import audit_chain, audit_tree
+from pilothouse_server.store.audit_tree import Seal
 from pilothouse_server.store.feed import StreamHead, record_mark, stream_head
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position
 
 _STRETCH = 500
+# Seconds between two answers that say how far a verification is.
+_PROGRESS_SECONDS = 0.5
 
 
 class AuditService:
@@ -28,9 +38,10 @@ class AuditService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["AuditService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, sealer: Sealer) -> None:
         self._watches = watches
         self._page_key = page_key
+        self._sealer = sealer
 
     async def ListOperations(
         self, request: pb.ListOperationsRequest, call: Call
@@ -140,6 +151,143 @@ class AuditService:
                     resume_token=call.resume_token,
                 )
                 last_sent = loop.time()
+
+    async def GetAuditHead(self, request: pb.GetAuditHeadRequest, call: Call) -> pb.GetAuditHeadResponse:
+        """Returns a sealed head; seals the first one where none was."""
+        head = await self._head(call, request.size)
+        if request.witnessed and not head.witnessed:
+            seal = await published(call.store, self._sealer.identity.policy)
+            if seal is None:
+                raise not_found("audit head", "signed by witnesses")
+            head = await self._with_keys(call, seal)
+        return pb.GetAuditHeadResponse(head=messages.AUDIT_HEAD.to_proto(head))
+
+    async def GetAuditTile(self, request: pb.GetAuditTileRequest, call: Call) -> pb.GetAuditTileResponse:
+        """Returns a tile of the tree."""
+        async with call.store.system_read() as transaction:
+            return pb.GetAuditTileResponse(tile=await tiles.read(transaction, TilePath.parse(request.path)))
+
+    async def ProveOperation(
+        self, request: pb.ProveOperationRequest, call: Call
+    ) -> pb.ProveOperationResponse:
+        """Returns the proof of a record that the caller may see."""
+        await self._watches.feed.settled()
+        sight = Sight(call.user_id, call.visible_namespaces())
+        async with call.read() as transaction:
+            row = await operations.locate_row(
+                transaction, UUID(request.operation_id), sight, request.sequence
+            )
+        async with call.store.system_read() as transaction:
+            state = await audit_tree.read(transaction)
+        index = row.sequence - state.chain_length
+        if index < 1:
+            raise FailedPrecondition(
+                f"record {row.sequence} is of the hash chain of the first releases: export them all to prove it",
+                reason="OPERATION_OF_THE_CHAIN",
+            )
+        seal = await self._sealer.covering(index + 1)
+        async with call.store.system_read() as transaction:
+            state = await audit_tree.read(transaction)
+            hashes = await proofs.inclusion(transaction, state, index, seal.size)
+        return pb.ProveOperationResponse(
+            sequence=row.sequence,
+            record=audit_chain.canonical_json(audit_chain.stored_row(row)).decode(),
+            leaf_index=index,
+            hashes=[notes.base64_text(each) for each in hashes],
+            head=messages.AUDIT_HEAD.to_proto(proofs.head_of(seal, state, self._sealer.identity)),
+            proof=proofs.text(index, hashes, seal.note),
+        )
+
+    async def ProveConsistency(
+        self, request: pb.ProveConsistencyRequest, call: Call
+    ) -> pb.ProveConsistencyResponse:
+        """Returns the proof that the log continues an earlier head."""
+        if bool(request.checkpoint) == bool(request.first_size):
+            raise invalid("checkpoint", "give a checkpoint or first_size, and not both")
+        head = await self._head(call, request.second_size)
+        async with call.store.system_read() as transaction:
+            state = await audit_tree.read(transaction)
+            first = request.first_size
+            if request.checkpoint:
+                kept = proofs.accepted(request.checkpoint, state, self._sealer.identity)
+                if differs := await proofs.differs(transaction, state, kept):
+                    raise FailedPrecondition(differs, reason="AUDIT_LOG_CONTRADICTS_CHECKPOINT")
+                first = kept.size
+            hashes = await proofs.consistency(transaction, state, first, head.size)
+        return pb.ProveConsistencyResponse(
+            first_size=first,
+            hashes=[notes.base64_text(each) for each in hashes],
+            head=messages.AUDIT_HEAD.to_proto(head),
+        )
+
+    async def VerifyAuditLog(
+        self, request: pb.VerifyAuditLogRequest, call: Call
+    ) -> AsyncIterator[pb.VerifyAuditLogResponse]:
+        """Verifies all of the log."""
+        await self._watches.feed.settled()
+        identity = self._sealer.identity
+        head: Seal | None
+        try:
+            head = await self._sealer.seal()
+        except FailedPrecondition:
+            # What is wrong is found below, and where.
+            head = None
+        async with call.store.system_read() as transaction:
+            state = await audit_tree.read(transaction)
+        kept = proofs.accepted(request.checkpoint, state, identity) if request.checkpoint else None
+        loop = asyncio.get_running_loop()
+        told = loop.time()
+        async for report in Verification(call.store, state, identity, kept).run():
+            if report.done:
+                known = None if head is None else proofs.head_of(head, state, identity)
+                call.complete = True
+                yield messages.verification(report, known)
+            elif loop.time() - told >= _PROGRESS_SECONDS:
+                told = loop.time()
+                yield messages.verification(report, None)
+
+    async def ExportAuditLog(
+        self, request: pb.ExportAuditLogRequest, call: Call
+    ) -> AsyncIterator[pb.ExportAuditLogResponse]:
+        """Exports records with their proofs."""
+        await self._watches.feed.settled()
+        head = await self._head(call, request.tree_size) if request.tree_size else await self._newest(call)
+        async with call.store.system_read() as transaction:
+            state = await audit_tree.read(transaction)
+            chain_proof = await proofs.inclusion(transaction, state, 0, head.size)
+        yield pb.ExportAuditLogResponse(
+            head=messages.AUDIT_HEAD.to_proto(head), chain_proof=b"".join(chain_proof)
+        )
+
+        async def read(after: int, upto: int, most: int) -> Sequence[Any]:
+            async with call.read() as transaction:
+                sight = await _sight(call, transaction, request.namespace)
+                return await operations.exported_records(
+                    transaction, after, upto, sight, request.filter, most=most
+                )
+
+        async for found in exporting.export(call.store, read, request.after_sequence, head.size):
+            yield messages.exported(found)
+        call.complete = True
+        yield pb.ExportAuditLogResponse(done=True, sees_all=call.visible_namespaces() is None)
+
+    async def _head(self, call: Call, size: int) -> Head:
+        """The head of a size, or the newest one."""
+        if size:
+            async with call.store.system_read() as transaction:
+                seal = await proofs.sealed_head(transaction, size)
+        else:
+            seal = await self._sealer.covering(1)
+        return await self._with_keys(call, seal)
+
+    async def _newest(self, call: Call) -> Head:
+        """A head over all that was recorded until now."""
+        return await self._with_keys(call, await self._sealer.seal())
+
+    async def _with_keys(self, call: Call, seal: Seal) -> Head:
+        async with call.store.system_read() as transaction:
+            state = await audit_tree.read(transaction)
+        return proofs.head_of(seal, state, self._sealer.identity)
 
     def _tokens(self, call: Call, history: str, namespace_id: str) -> resume_token.TokenIssuer:
         request = call.request

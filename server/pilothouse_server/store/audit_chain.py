@@ -133,3 +133,32 @@ def record_hash(canonical: bytes) -> bytes:
 def chain_hash(previous: bytes, sequence: int, record: bytes) -> bytes:
     """The next link of the chain."""
     return hashlib.sha256(previous + sequence.to_bytes(8, "big") + record).digest()
+
+
+def stored_row(stored: Any) -> dict[str, Any]:
+    """A record as it is hashed, from its row in `operation_logs`; the columns of its place do not belong to it."""
+    return {
+        "operation_id": str(stored.operation_id),
+        "user_id": stored.user_id,
+        "username": stored.username,
+        "action": stored.action,
+        "resource_type": stored.resource_type,
+        "resource_id": stored.resource_id,
+        "resource_name": stored.resource_name,
+        "namespace_id": stored.namespace_id,
+        "request_method": stored.request_method,
+        "request_path": stored.request_path,
+        "request_body": stored.request_body,
+        "request_headers": stored.request_headers,
+        "client_ip": stored.client_ip,
+        "user_agent": stored.user_agent,
+        "status_code": stored.status_code,
+        "response_body": stored.response_body,
+        "duration_ms": stored.duration_ms,
+        "error_code": stored.error_code,
+        "error_message": stored.error_message,
+        "started_at": canonical_time(stored.started_at),
+        "completed_at": None if stored.completed_at is None else canonical_time(stored.completed_at),
+        "metadata": stored.metadata,
+        "stream_id": None if stored.stream_id is None else str(stored.stream_id),
+    }

@@ -150,7 +150,11 @@ class Partitions:
         others: its error is raised once they are gone, PartitionBusyError or what PostgreSQL says of it.
         """
         old = [partition for partition in await self.by_time(scheme.table) if _ends_by(partition, before)]
-        dropped = await self._drop(scheme.table, [partition.name for partition in old])
+        return await self.drop_named(scheme, [partition.name for partition in old])
+
+    async def drop_named(self, scheme: Scheme, names: list[str]) -> list[str]:
+        """Drops these partitions; returns and raises as `drop_older`."""
+        dropped = await self._drop(scheme.table, names)
         if scheme is AUDIT_LOG:
             remaining = await self.by_time(scheme.table)
             if remaining and remaining[0].lower is not None:

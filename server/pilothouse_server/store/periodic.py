@@ -22,7 +22,8 @@ from pilothouse_server.settings import Settings
 from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
 from pilothouse_server.store.errors import connecting
-from pilothouse_server.store.partitions import AUDIT_LOG, USAGE, PartitionBusyError, Partitions
+from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
+from pilothouse_server.store.retention import Delivered, Retention
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -122,13 +123,20 @@ class PeriodicWork:
                 return True
 
 
-def standard_jobs(store: Store, settings: Settings) -> list[Periodic]:
-    """What every database needs."""
+async def _nobody_lacks(_sequence: int) -> bool:
+    return True
+
+
+def standard_jobs(
+    store: Store, settings: Settings, *, delivered: Delivered = _nobody_lacks
+) -> list[Periodic]:
+    """What every database needs; `delivered` says whether everybody who has to has the records up to a place."""
     partitions = Partitions(store.database.maintenance)
+    retention = Retention(store, partitions, delivered)
 
     async def drop_records() -> None:
         kept = timedelta(days=31 * settings.audit_retention_months)
-        await partitions.drop_older(AUDIT_LOG, await earlier_now(store) - kept)
+        await retention.drop_older(await earlier_now(store) - kept)
 
     async def drop_usage() -> None:
         kept = timedelta(days=settings.usage_retention_days)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pilothouse.resource.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
 import sys
@@ -21,6 +22,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AuditFault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditFault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_FAULT_UNSPECIFIED: _AuditFault.ValueType  # 0
+    """Not said."""
+    AUDIT_FAULT_ALTERED: _AuditFault.ValueType  # 1
+    """Records do not hash to what the log holds of them: they were altered."""
+    AUDIT_FAULT_MISSING: _AuditFault.ValueType  # 2
+    """Records are not there, and no record tells that retention dropped them."""
+    AUDIT_FAULT_INSERTED: _AuditFault.ValueType  # 3
+    """Records stand where there is another one, or outside of the log."""
+    AUDIT_FAULT_CHAIN: _AuditFault.ValueType  # 4
+    """The hash chain does not lead from one record to the next."""
+    AUDIT_FAULT_TREE: _AuditFault.ValueType  # 5
+    """Leaves of the tree are not those of the head that was sealed over them."""
+    AUDIT_FAULT_SEAL: _AuditFault.ValueType  # 6
+    """A sealed head is signed by no key of this log, or does not say what it is kept as."""
+    AUDIT_FAULT_CHECKPOINT: _AuditFault.ValueType  # 7
+    """The log is not that of the checkpoint."""
+
+class AuditFault(_AuditFault, metaclass=_AuditFaultEnumTypeWrapper):
+    """What is wrong with a stretch of the log."""
+
+AUDIT_FAULT_UNSPECIFIED: AuditFault.ValueType  # 0
+"""Not said."""
+AUDIT_FAULT_ALTERED: AuditFault.ValueType  # 1
+"""Records do not hash to what the log holds of them: they were altered."""
+AUDIT_FAULT_MISSING: AuditFault.ValueType  # 2
+"""Records are not there, and no record tells that retention dropped them."""
+AUDIT_FAULT_INSERTED: AuditFault.ValueType  # 3
+"""Records stand where there is another one, or outside of the log."""
+AUDIT_FAULT_CHAIN: AuditFault.ValueType  # 4
+"""The hash chain does not lead from one record to the next."""
+AUDIT_FAULT_TREE: AuditFault.ValueType  # 5
+"""Leaves of the tree are not those of the head that was sealed over them."""
+AUDIT_FAULT_SEAL: AuditFault.ValueType  # 6
+"""A sealed head is signed by no key of this log, or does not say what it is kept as."""
+AUDIT_FAULT_CHECKPOINT: AuditFault.ValueType  # 7
+"""The log is not that of the checkpoint."""
+Global___AuditFault: _TypeAlias = AuditFault  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):
@@ -582,3 +627,517 @@ class GetUserOperationStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUserOperationStatsResponse: _TypeAlias = GetUserOperationStatsResponse  # noqa: Y015
+
+@_typing.final
+class AuditHead(_message.Message):
+    """A sealed head of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SEAL_TIME_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEYS_FIELD_NUMBER: _builtins.int
+    CHAIN_LENGTH_FIELD_NUMBER: _builtins.int
+    CHAIN_HASH_FIELD_NUMBER: _builtins.int
+    WITNESSES_FIELD_NUMBER: _builtins.int
+    WITNESSED_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Name of the log."""
+    size: _builtins.int
+    """Leaves of the tree: the hash chain of the first releases as one, then a record each."""
+    root_hash: _builtins.str
+    """Root of the tree, in hexadecimal."""
+    checkpoint: _builtins.str
+    """The head as a signed note, which others verify: C2SP tlog-checkpoint. Witnesses' signatures are in it."""
+    chain_length: _builtins.int
+    """Records of the hash chain of the first releases; the record `sequence` is the leaf `sequence` less this, counted from 0."""
+    chain_hash: _builtins.str
+    """Last value of that chain, in hexadecimal: the data of the first leaf. 64 zeros where there is no such record."""
+    witnessed: _builtins.bool
+    """Whether these are as many as the settings want; true where they want none."""
+    @_builtins.property
+    def seal_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was sealed."""
+
+    @_builtins.property
+    def verifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The public keys that sign heads now, as signed notes write them: NAME+IDENTIFIER+BASE64. Compare them with those that you know."""
+
+    @_builtins.property
+    def witnesses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Witnesses of the server's settings that have signed this head."""
+
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        size: _builtins.int = ...,
+        root_hash: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
+        seal_time: _timestamp_pb2.Timestamp | None = ...,
+        verifier_keys: _abc.Iterable[_builtins.str] | None = ...,
+        chain_length: _builtins.int = ...,
+        chain_hash: _builtins.str = ...,
+        witnesses: _abc.Iterable[_builtins.str] | None = ...,
+        witnessed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seal_time", b"seal_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_hash", b"chain_hash", "chain_length", b"chain_length", "checkpoint", b"checkpoint", "origin", b"origin", "root_hash", b"root_hash", "seal_time", b"seal_time", "size", b"size", "verifier_keys", b"verifier_keys", "witnessed", b"witnessed", "witnesses", b"witnesses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditHead: _TypeAlias = AuditHead  # noqa: Y015
+
+@_typing.final
+class GetAuditHeadRequest(_message.Message):
+    """Asks for a head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    WITNESSED_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Of this size; 0 means the newest."""
+    witnessed: _builtins.bool
+    """The newest that as many witnesses have signed as the server's settings want."""
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        witnessed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["size", b"size", "witnessed", b"witnessed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditHeadRequest: _TypeAlias = GetAuditHeadRequest  # noqa: Y015
+
+@_typing.final
+class GetAuditHeadResponse(_message.Message):
+    """A head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def head(self) -> Global___AuditHead:
+        """As it was signed."""
+
+    def __init__(
+        self,
+        *,
+        head: Global___AuditHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditHeadResponse: _TypeAlias = GetAuditHeadResponse  # noqa: Y015
+
+@_typing.final
+class GetAuditTileRequest(_message.Message):
+    """Asks for a tile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Such as `tile/0/x001/067`, `tile/1/000.p/17` or `tile/entries/000.p/5`."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditTileRequest: _TypeAlias = GetAuditTileRequest  # noqa: Y015
+
+@_typing.final
+class GetAuditTileResponse(_message.Message):
+    """A tile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TILE_FIELD_NUMBER: _builtins.int
+    tile: _builtins.bytes
+    """Hashes of 32 bytes one after another, or entries with their length before each."""
+    def __init__(
+        self,
+        *,
+        tile: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tile", b"tile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditTileResponse: _TypeAlias = GetAuditTileResponse  # noqa: Y015
+
+@_typing.final
+class ProveOperationRequest(_message.Message):
+    """Asks for the proof of a record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """Required."""
+    sequence: _builtins.int
+    """Of a stream, which has two records, that at this place; 0 means the later one."""
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveOperationRequest: _TypeAlias = ProveOperationRequest  # noqa: Y015
+
+@_typing.final
+class ProveOperationResponse(_message.Message):
+    """The proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Place of the record in the log."""
+    record: _builtins.str
+    """The record as canonical JSON: docs/audit-format.md. Its SHA-256 is the data of the leaf."""
+    leaf_index: _builtins.int
+    """Place of the leaf in the tree, counted from 0."""
+    proof: _builtins.str
+    """The same as a text that tools read: C2SP tlog-proof."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hashes from the leaf's sibling up to the root's child (RFC 6962), base64."""
+
+    @_builtins.property
+    def head(self) -> Global___AuditHead:
+        """The head that they lead to."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        record: _builtins.str = ...,
+        leaf_index: _builtins.int = ...,
+        hashes: _abc.Iterable[_builtins.str] | None = ...,
+        head: Global___AuditHead | None = ...,
+        proof: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "head", b"head", "leaf_index", b"leaf_index", "proof", b"proof", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveOperationResponse: _TypeAlias = ProveOperationResponse  # noqa: Y015
+
+@_typing.final
+class ProveConsistencyRequest(_message.Message):
+    """Asks for a proof between two heads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    FIRST_SIZE_FIELD_NUMBER: _builtins.int
+    SECOND_SIZE_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The earlier head: a checkpoint that was kept,"""
+    first_size: _builtins.int
+    """or the size of one."""
+    second_size: _builtins.int
+    """Size of the later head, which is a sealed one; 0 means the newest."""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        first_size: _builtins.int = ...,
+        second_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "first_size", b"first_size", "second_size", b"second_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveConsistencyRequest: _TypeAlias = ProveConsistencyRequest  # noqa: Y015
+
+@_typing.final
+class ProveConsistencyResponse(_message.Message):
+    """The proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_SIZE_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    first_size: _builtins.int
+    """Size of the earlier head."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hashes by RFC 6962, base64."""
+
+    @_builtins.property
+    def head(self) -> Global___AuditHead:
+        """The later head."""
+
+    def __init__(
+        self,
+        *,
+        first_size: _builtins.int = ...,
+        hashes: _abc.Iterable[_builtins.str] | None = ...,
+        head: Global___AuditHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_size", b"first_size", "hashes", b"hashes", "head", b"head"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveConsistencyResponse: _TypeAlias = ProveConsistencyResponse  # noqa: Y015
+
+@_typing.final
+class VerifyAuditLogRequest(_message.Message):
+    """Asks for a verification."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """A checkpoint that was kept outside. Without one it cannot be noticed that all was changed alike, or cut back to an older head."""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditLogRequest: _TypeAlias = VerifyAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class AuditFinding(_message.Message):
+    """What was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    fault: Global___AuditFault.ValueType
+    """What is wrong."""
+    first_sequence: _builtins.int
+    """First record of the stretch."""
+    last_sequence: _builtins.int
+    """Last record of the stretch."""
+    description: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        fault: Global___AuditFault.ValueType = ...,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "fault", b"fault", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditFinding: _TypeAlias = AuditFinding  # noqa: Y015
+
+@_typing.final
+class VerifyAuditLogResponse(_message.Message):
+    """How far a verification is, or what came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIED_RECORDS_FIELD_NUMBER: _builtins.int
+    TOTAL_RECORDS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    INTACT_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    DROPPED_RECORDS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    verified_records: _builtins.int
+    """Records that were verified."""
+    total_records: _builtins.int
+    """Records in the log when it began."""
+    done: _builtins.bool
+    """Set in the last answer."""
+    intact: _builtins.bool
+    """In the last answer: whether nothing was found."""
+    dropped_records: _builtins.int
+    """In the last answer: records that retention dropped, and told of. Their hashes are in the tree."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
+        """In the last answer: what was found, at most 1,000 of it, in the order of the log."""
+
+    @_builtins.property
+    def head(self) -> Global___AuditHead:
+        """In the last answer: the newest sealed head. Keep its checkpoint, and verify against it the next time."""
+
+    def __init__(
+        self,
+        *,
+        verified_records: _builtins.int = ...,
+        total_records: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        intact: _builtins.bool = ...,
+        findings: _abc.Iterable[Global___AuditFinding] | None = ...,
+        dropped_records: _builtins.int = ...,
+        head: Global___AuditHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "dropped_records", b"dropped_records", "findings", b"findings", "head", b"head", "intact", b"intact", "total_records", b"total_records", "verified_records", b"verified_records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditLogResponse: _TypeAlias = VerifyAuditLogResponse  # noqa: Y015
+
+@_typing.final
+class ExportAuditLogRequest(_message.Message):
+    """Asks for an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means every record that the caller may see."""
+    filter: _builtins.str
+    """As in ListOperations."""
+    after_sequence: _builtins.int
+    """Only records after this place: where an export was cut."""
+    tree_size: _builtins.int
+    """Size of the sealed head to prove records by, as the export that was cut had it; 0 means the newest."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "filter", b"filter", "namespace", b"namespace", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditLogRequest: _TypeAlias = ExportAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class ExportedRecord(_message.Message):
+    """A record that is exported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    CHAIN_HASH_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Place of the record in the log."""
+    record: _builtins.str
+    """The record as canonical JSON: docs/audit-format.md."""
+    proof: _builtins.bytes
+    """Hashes from the leaf's sibling up to the root's child (RFC 6962), 32 bytes each, one after another. Empty for records of the
+    hash chain of the first releases.
+    """
+    chain_hash: _builtins.str
+    """Of records of that chain: its value up to and including this record, in hexadecimal."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        record: _builtins.str = ...,
+        proof: _builtins.bytes = ...,
+        chain_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_hash", b"chain_hash", "proof", b"proof", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedRecord: _TypeAlias = ExportedRecord  # noqa: Y015
+
+@_typing.final
+class ExportAuditLogResponse(_message.Message):
+    """A part of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    SEES_ALL_FIELD_NUMBER: _builtins.int
+    CHAIN_PROOF_FIELD_NUMBER: _builtins.int
+    done: _builtins.bool
+    """Set in the last answer: the export is whole."""
+    sees_all: _builtins.bool
+    """In the last answer: whether the caller sees every record of the log. Without namespace and filter, and from the first record on,
+    an export of such a caller is complete.
+    """
+    chain_proof: _builtins.bytes
+    """In the first answer: the hashes that lead from the first leaf, whose data is `chain_hash` of the head, to the root."""
+    @_builtins.property
+    def head(self) -> Global___AuditHead:
+        """In the first answer: the head that the proofs lead to. Records after it are not exported."""
+
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportedRecord]:
+        """In the order of the log."""
+
+    def __init__(
+        self,
+        *,
+        head: Global___AuditHead | None = ...,
+        records: _abc.Iterable[Global___ExportedRecord] | None = ...,
+        done: _builtins.bool = ...,
+        sees_all: _builtins.bool = ...,
+        chain_proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_proof", b"chain_proof", "done", b"done", "head", b"head", "records", b"records", "sees_all", b"sees_all"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditLogResponse: _TypeAlias = ExportAuditLogResponse  # noqa: Y015

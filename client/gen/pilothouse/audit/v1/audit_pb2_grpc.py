@@ -58,6 +58,36 @@ class AuditServiceStub:
                 request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsResponse.FromString,
                 _registered_method=True)
+        self.GetAuditHead = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/GetAuditHead',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadResponse.FromString,
+                _registered_method=True)
+        self.ProveOperation = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/ProveOperation',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveOperationRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveOperationResponse.FromString,
+                _registered_method=True)
+        self.ProveConsistency = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/ProveConsistency',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveConsistencyRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveConsistencyResponse.FromString,
+                _registered_method=True)
+        self.GetAuditTile = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/GetAuditTile',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditTileRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditTileResponse.FromString,
+                _registered_method=True)
+        self.VerifyAuditLog = channel.unary_stream(
+                '/pilothouse.audit.v1.AuditService/VerifyAuditLog',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.VerifyAuditLogRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.VerifyAuditLogResponse.FromString,
+                _registered_method=True)
+        self.ExportAuditLog = channel.unary_stream(
+                '/pilothouse.audit.v1.AuditService/ExportAuditLog',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ExportAuditLogRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ExportAuditLogResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -97,6 +127,57 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAuditHead(self, request, context):
+        """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
+        leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
+        NOT_FOUND: no head of that size was sealed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveOperation(self, request, context):
+        """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
+        sealed head. A record that no head covers yet is sealed at once.
+        FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveConsistency(self, request, context):
+        """Proves that the log of a sealed head begins with all of the log of an earlier one.
+        FAILED_PRECONDITION: the checkpoint is of another log, no key of this log has signed it, or the log contradicts it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditTile(self, request, context):
+        """Answers a tile of the log's tree, as C2SP tlog-tiles has it: what `pilothouse audit publish` writes to a folder.
+        NOT_FOUND: the tree does not reach so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAuditLog(self, request, context):
+        """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
+        against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+        FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAuditLog(self, request, context):
+        """Exports records in the order of the log, each as it is hashed, with the hashes that lead from it to one head, which comes first.
+        The last answer says that it is the last. After a cut it goes on from `tree_size` and the last `sequence`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -119,6 +200,36 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetUserOperationStats,
                     request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsRequest.FromString,
                     response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsResponse.SerializeToString,
+            ),
+            'GetAuditHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditHead,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadResponse.SerializeToString,
+            ),
+            'ProveOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveOperation,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveOperationRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveOperationResponse.SerializeToString,
+            ),
+            'ProveConsistency': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveConsistency,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveConsistencyRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveConsistencyResponse.SerializeToString,
+            ),
+            'GetAuditTile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditTile,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditTileRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditTileResponse.SerializeToString,
+            ),
+            'VerifyAuditLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyAuditLog,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.VerifyAuditLogRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.VerifyAuditLogResponse.SerializeToString,
+            ),
+            'ExportAuditLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAuditLog,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ExportAuditLogRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ExportAuditLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -233,6 +344,168 @@ class AuditService:
             '/pilothouse.audit.v1.AuditService/GetUserOperationStats',
             pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsRequest.SerializeToString,
             pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/GetAuditHead',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/ProveOperation',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveOperationRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveConsistency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/ProveConsistency',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveConsistencyRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ProveConsistencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditTile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/GetAuditTile',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditTileRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditTileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/VerifyAuditLog',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.VerifyAuditLogRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.VerifyAuditLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/ExportAuditLog',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ExportAuditLogRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ExportAuditLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,33 @@ class AuditServiceStub:
     """
     GetUserOperationStats: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetUserOperationStatsRequest, _audit_pb2.GetUserOperationStatsResponse]
     """Answers what users have done, one row a user, from the records that the caller may see."""
+    GetAuditHead: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditHeadRequest, _audit_pb2.GetAuditHeadResponse]
+    """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
+    leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
+    NOT_FOUND: no head of that size was sealed.
+    """
+    ProveOperation: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ProveOperationRequest, _audit_pb2.ProveOperationResponse]
+    """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
+    sealed head. A record that no head covers yet is sealed at once.
+    FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
+    """
+    ProveConsistency: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ProveConsistencyRequest, _audit_pb2.ProveConsistencyResponse]
+    """Proves that the log of a sealed head begins with all of the log of an earlier one.
+    FAILED_PRECONDITION: the checkpoint is of another log, no key of this log has signed it, or the log contradicts it.
+    """
+    GetAuditTile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditTileRequest, _audit_pb2.GetAuditTileResponse]
+    """Answers a tile of the log's tree, as C2SP tlog-tiles has it: what `pilothouse audit publish` writes to a folder.
+    NOT_FOUND: the tree does not reach so far.
+    """
+    VerifyAuditLog: _grpc.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditLogRequest, _audit_pb2.VerifyAuditLogResponse]
+    """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
+    against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+    FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
+    """
+    ExportAuditLog: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportAuditLogRequest, _audit_pb2.ExportAuditLogResponse]
+    """Exports records in the order of the log, each as it is hashed, with the hashes that lead from it to one head, which comes first.
+    The last answer says that it is the last. After a cut it goes on from `tree_size` and the last `sequence`.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -71,6 +98,33 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     GetUserOperationStats: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetUserOperationStatsRequest, _audit_pb2.GetUserOperationStatsResponse]  # type: ignore[assignment]
     """Answers what users have done, one row a user, from the records that the caller may see."""
+    GetAuditHead: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditHeadRequest, _audit_pb2.GetAuditHeadResponse]  # type: ignore[assignment]
+    """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
+    leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
+    NOT_FOUND: no head of that size was sealed.
+    """
+    ProveOperation: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveOperationRequest, _audit_pb2.ProveOperationResponse]  # type: ignore[assignment]
+    """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
+    sealed head. A record that no head covers yet is sealed at once.
+    FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
+    """
+    ProveConsistency: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveConsistencyRequest, _audit_pb2.ProveConsistencyResponse]  # type: ignore[assignment]
+    """Proves that the log of a sealed head begins with all of the log of an earlier one.
+    FAILED_PRECONDITION: the checkpoint is of another log, no key of this log has signed it, or the log contradicts it.
+    """
+    GetAuditTile: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditTileRequest, _audit_pb2.GetAuditTileResponse]  # type: ignore[assignment]
+    """Answers a tile of the log's tree, as C2SP tlog-tiles has it: what `pilothouse audit publish` writes to a folder.
+    NOT_FOUND: the tree does not reach so far.
+    """
+    VerifyAuditLog: _aio.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditLogRequest, _audit_pb2.VerifyAuditLogResponse]  # type: ignore[assignment]
+    """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
+    against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+    FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
+    """
+    ExportAuditLog: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportAuditLogRequest, _audit_pb2.ExportAuditLogResponse]  # type: ignore[assignment]
+    """Exports records in the order of the log, each as it is hashed, with the hashes that lead from it to one head, which comes first.
+    The last answer says that it is the last. After a cut it goes on from `tree_size` and the last `sequence`.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The audit log: one record of every call of every service, chained by hash in commit order.
@@ -114,5 +168,68 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetUserOperationStatsResponse, _abc.Awaitable[_audit_pb2.GetUserOperationStatsResponse]]:
         """Answers what users have done, one row a user, from the records that the caller may see."""
+
+    @_abc_1.abstractmethod
+    def GetAuditHead(
+        self,
+        request: _audit_pb2.GetAuditHeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetAuditHeadResponse, _abc.Awaitable[_audit_pb2.GetAuditHeadResponse]]:
+        """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
+        leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
+        NOT_FOUND: no head of that size was sealed.
+        """
+
+    @_abc_1.abstractmethod
+    def ProveOperation(
+        self,
+        request: _audit_pb2.ProveOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ProveOperationResponse, _abc.Awaitable[_audit_pb2.ProveOperationResponse]]:
+        """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
+        sealed head. A record that no head covers yet is sealed at once.
+        FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
+        """
+
+    @_abc_1.abstractmethod
+    def ProveConsistency(
+        self,
+        request: _audit_pb2.ProveConsistencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ProveConsistencyResponse, _abc.Awaitable[_audit_pb2.ProveConsistencyResponse]]:
+        """Proves that the log of a sealed head begins with all of the log of an earlier one.
+        FAILED_PRECONDITION: the checkpoint is of another log, no key of this log has signed it, or the log contradicts it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuditTile(
+        self,
+        request: _audit_pb2.GetAuditTileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetAuditTileResponse, _abc.Awaitable[_audit_pb2.GetAuditTileResponse]]:
+        """Answers a tile of the log's tree, as C2SP tlog-tiles has it: what `pilothouse audit publish` writes to a folder.
+        NOT_FOUND: the tree does not reach so far.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyAuditLog(
+        self,
+        request: _audit_pb2.VerifyAuditLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.VerifyAuditLogResponse], _abc.AsyncIterator[_audit_pb2.VerifyAuditLogResponse]]:
+        """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
+        against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+        FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportAuditLog(
+        self,
+        request: _audit_pb2.ExportAuditLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.ExportAuditLogResponse], _abc.AsyncIterator[_audit_pb2.ExportAuditLogResponse]]:
+        """Exports records in the order of the log, each as it is hashed, with the hashes that lead from it to one head, which comes first.
+        The last answer says that it is the last. After a cut it goes on from `tree_size` and the last `sequence`.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

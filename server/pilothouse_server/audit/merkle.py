@@ -1,0 +1,286 @@
+"""The Merkle tree of RFC 6962, kept as tiles of 256 hashes (C2SP tlog-tiles).
+
+    leaf = SHA-256(00 ‖ data)         node = SHA-256(01 ‖ left ‖ right)
+
+A tile of level 0 holds hashes of leaves, one of a level above the roots of full tiles of the level below. Whatever a
+proof or a root needs is a hash over some leaves that follow on one another, a *span*; a span falls into full subtrees,
+each of which lies in one tile.
+
+What is stored of level 0 is the data of the leaves, since their hashes follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+HASH_BYTES = 32
+WIDTH = 256
+TILE_BYTES = HASH_BYTES * WIDTH
+_TILE_HEIGHT = 8
+
+# Leaves from the first one to before the second.
+Span = tuple[int, int]
+# Level and position of a tile.
+Place = tuple[int, int]
+
+
+class NotInTreeError(ValueError):
+    """A leaf or a size that the tree does not have."""
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """The hash of a leaf."""
+    return sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """The hash of a node over two others."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+def leaf_hashes(data: bytes) -> bytes:
+    """The tile of level 0 of leaves whose data, 32 bytes each, stands in a row."""
+    return b"".join(
+        sha256(b"\x00" + data[at : at + HASH_BYTES]).digest() for at in range(0, len(data), HASH_BYTES)
+    )
+
+
+def full_root(hashes: bytes) -> bytes:
+    """The root over 2^n hashes that stand in a row."""
+    level = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
+    while len(level) > 1:
+        level = [
+            sha256(b"\x01" + left + right).digest()
+            for left, right in zip(level[::2], level[1::2], strict=True)
+        ]
+    return level[0]
+
+
+def subtrees(span: Span) -> list[tuple[int, int]]:
+    """The full subtrees of a span, from the left: the height of each, and its index among those of its height."""
+    low, high = span
+    found = []
+    while low < high:
+        height = (high - low).bit_length() - 1
+        found.append((height, low >> height))
+        low += 1 << height
+    return found
+
+
+def inclusion_spans(index: int, size: int) -> list[Span]:
+    """What proves that a leaf is in the tree of a size, from the leaf's sibling up. Raises NotInTreeError."""
+    if not 0 <= index < size:
+        raise NotInTreeError(f"no leaf {index} among {size}")
+    spans: list[Span] = []
+    low, high = 0, size
+    while high - low > 1:
+        middle = low + _half(high - low)
+        if index < middle:
+            spans.append((middle, high))
+            high = middle
+        else:
+            spans.append((low, middle))
+            low = middle
+    return spans[::-1]
+
+
+def consistency_spans(first: int, size: int) -> list[Span]:
+    """What proves that the tree of a size begins with that of a smaller one. Raises NotInTreeError."""
+    if not 0 < first <= size:
+        raise NotInTreeError(f"no tree of {first} leaves in one of {size}")
+    spans: list[Span] = []
+    low, high = 0, size
+    # Whether what is left of the old tree is all of it, whose root the verifier knows.
+    whole = True
+    while first < high:
+        middle = low + _half(high - low)
+        if first <= middle:
+            spans.append((middle, high))
+            high = middle
+        else:
+            spans.append((low, middle))
+            low, whole = middle, False
+    if not whole:
+        spans.append((low, high))
+    return spans[::-1]
+
+
+def _half(length: int) -> int:
+    """The greatest power of two below a length of two or more."""
+    return 1 << ((length - 1).bit_length() - 1)
+
+
+def places(spans: Iterable[Span]) -> set[Place]:
+    """The tiles that the hashes of spans are computed from."""
+    return {_place(height, index)[0] for span in spans for height, index in subtrees(span)}
+
+
+def _place(height: int, index: int) -> tuple[Place, int, int]:
+    """Where a full subtree lies: its tile, and the hashes of the tile that it covers, from and how many."""
+    level, rest = divmod(height, _TILE_HEIGHT)
+    first = index << rest
+    return (level, first // WIDTH), first % WIDTH, 1 << rest
+
+
+class Nodes:
+    """Hashes over spans, from tiles; those of level 0 hold the leaves' data. What was computed is kept."""
+
+    def __init__(self, tiles: Mapping[Place, bytes]) -> None:
+        self._tiles = tiles
+        self._leaves: dict[Place, bytes] = {}
+        self._known: dict[tuple[int, int], bytes] = {}
+
+    def span(self, span: Span) -> bytes:
+        """The hash over a span. Raises NotInTreeError where a tile lacks some of it."""
+        *rest, found = [self._subtree(height, index) for height, index in subtrees(span)]
+        for left in reversed(rest):
+            found = node_hash(left, found)
+        return found
+
+    def spans(self, spans: Iterable[Span]) -> list[bytes]:
+        """The hash over each of the spans. Raises NotInTreeError."""
+        return [self.span(span) for span in spans]
+
+    def leaves(self, position: int) -> bytes:
+        """The hashes of the 256 leaves of a full tile. Raises NotInTreeError."""
+        found = self._tile((0, position))
+        if len(found) != TILE_BYTES:
+            raise NotInTreeError(f"the tile {position} of leaves is not there")
+        return found
+
+    def _subtree(self, height: int, index: int) -> bytes:
+        found = self._known.get((height, index))
+        if found is None:
+            place, first, count = _place(height, index)
+            hashes = self._tile(place)[first * HASH_BYTES : (first + count) * HASH_BYTES]
+            if len(hashes) != count * HASH_BYTES:
+                raise NotInTreeError(f"the tile {place} does not reach so far")
+            found = self._known[height, index] = full_root(hashes)
+        return found
+
+    def _tile(self, place: Place) -> bytes:
+        if place[0] > 0:
+            return self._tiles.get(place, b"")
+        if place not in self._leaves:
+            self._leaves[place] = leaf_hashes(self._tiles.get(place, b""))
+        return self._leaves[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A tile with its place."""
+
+    level: int
+    position: int
+    hashes: bytes
+
+
+class Edge:
+    """The right edge of a tree: its size, and its tiles that are not full."""
+
+    def __init__(self, size: int = 0, levels: Sequence[bytes] = ()) -> None:
+        self.size = size
+        self._levels = [bytearray(level) for level in levels]
+
+    @property
+    def levels(self) -> list[bytes]:
+        """The tiles that are not full, by level; empty where the last one is full."""
+        return [bytes(level) for level in self._levels]
+
+    def grow(self, data: Iterable[bytes]) -> list[Tile]:
+        """Takes leaves; returns the tiles that are full now."""
+        full: list[Tile] = []
+        for each in data:
+            self.size += 1
+            self._add(0, each, full)
+        return full
+
+    def root(self) -> bytes:
+        """The root of the tree; that of no leaf is the hash of nothing. Raises NotInTreeError."""
+        if self.size == 0:
+            return sha256().digest()
+        return Nodes(self.tiles()).span((0, self.size))
+
+    def tiles(self) -> dict[Place, bytes]:
+        """The tiles that are not full, by place."""
+        return {
+            (level, self.size >> (_TILE_HEIGHT * (level + 1))): bytes(hashes)
+            for level, hashes in enumerate(self._levels)
+        }
+
+    def _add(self, level: int, value: bytes, full: list[Tile]) -> None:
+        if level == len(self._levels):
+            self._levels.append(bytearray())
+        tile = self._levels[level]
+        tile += value
+        if len(tile) == TILE_BYTES:
+            hashes = bytes(tile)
+            tile.clear()
+            full.append(Tile(level, (self.size >> (_TILE_HEIGHT * (level + 1))) - 1, hashes))
+            self._add(level + 1, full_root(leaf_hashes(hashes) if level == 0 else hashes), full)
+
+
+class Frontier:
+    """A tree that only grows, of which nothing is kept but what its next root needs."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._stack: list[bytes] = []
+
+    def add(self, leaf: bytes) -> None:
+        """Takes the hash of the next leaf."""
+        self.size += 1
+        rest = self.size
+        while rest % 2 == 0:
+            leaf = sha256(b"\x01" + self._stack.pop() + leaf).digest()
+            rest //= 2
+        self._stack.append(leaf)
+
+    def root(self) -> bytes:
+        """The root of the tree as it is."""
+        if not self._stack:
+            return sha256().digest()
+        *rest, found = self._stack
+        for left in reversed(rest):
+            found = node_hash(left, found)
+        return found
+
+
+class Prover:
+    """Inclusion proofs of many leaves of one tree: what the leaves of a tile share is computed once."""
+
+    def __init__(self, nodes: Nodes, size: int) -> None:
+        self._nodes = nodes
+        self._size = size
+        self._tile = -1
+        self._levels: list[bytes] = []
+        self._above = b""
+
+    def proof(self, index: int) -> bytes:
+        """The hashes from a leaf's sibling up, one after another. Raises NotInTreeError."""
+        tile = index // WIDTH
+        if (tile + 1) * WIDTH > self._size:
+            return b"".join(self._nodes.spans(inclusion_spans(index, self._size)))
+        if tile != self._tile:
+            self._begin(tile)
+        parts = []
+        for height, level in enumerate(self._levels):
+            at = (((index % WIDTH) >> height) ^ 1) * HASH_BYTES
+            parts.append(level[at : at + HASH_BYTES])
+        parts.append(self._above)
+        return b"".join(parts)
+
+    def _begin(self, tile: int) -> None:
+        level = self._nodes.leaves(tile)
+        levels = []
+        for _ in range(_TILE_HEIGHT):
+            levels.append(level)
+            level = b"".join(
+                node_hash(level[at : at + HASH_BYTES], level[at + HASH_BYTES : at + 2 * HASH_BYTES])
+                for at in range(0, len(level), 2 * HASH_BYTES)
+            )
+        above = inclusion_spans(tile * WIDTH, self._size)[_TILE_HEIGHT:]
+        self._above = b"".join(self._nodes.spans(above))
+        self._tile, self._levels = tile, levels

@@ -1,0 +1,149 @@
+"""Proofs from the tree over the audit log: that a record is in it, and that a head continues an earlier one."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from pilothouse_server.audit import merkle, notes
+from pilothouse_server.audit.merkle import Edge, Nodes, NotInTreeError, Span
+from pilothouse_server.audit.notes import Checkpoint, NoteError
+from pilothouse_server.audit.sealing import Identity, name_of
+from pilothouse_server.errors import FailedPrecondition, invalid, not_found
+from pilothouse_server.store import audit_tree
+from pilothouse_server.store.audit_tree import Seal, TreeState
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A sealed head, with what else a verifier has to know of the log; hashes in hexadecimal.
+
+    `witnesses` have signed it, by name; `witnessed`: they are as many as have to.
+    """
+
+    origin: str
+    size: int
+    root_hash: str
+    checkpoint: str
+    seal_time: datetime
+    verifier_keys: tuple[str, ...]
+    chain_length: int
+    chain_hash: str
+    witnesses: tuple[str, ...]
+    witnessed: bool
+
+
+def head_of(seal: Seal, state: TreeState, identity: Identity) -> Head:
+    """A head as callers get it."""
+    witnesses = tuple(key.name for key in identity.policy.signed_by(seal.note))
+    return Head(
+        origin=notes.parse(seal.note)[0].origin,
+        size=seal.size,
+        root_hash=seal.root.hex(),
+        checkpoint=seal.note,
+        seal_time=seal.sealed_at,
+        verifier_keys=tuple(str(signer.verifier) for signer in identity.signers(name_of(state))),
+        chain_length=state.chain_length,
+        chain_hash=state.chain_hash.hex(),
+        witnesses=witnesses,
+        witnessed=len(witnesses) >= identity.policy.wanted,
+    )
+
+
+async def sealed_head(transaction: ReadTransaction, size: int) -> Seal:
+    """The head of a size. Raises NotFound."""
+    found = await audit_tree.seal_at(transaction, size)
+    if found is None:
+        raise not_found("audit head", str(size))
+    return found
+
+
+async def nodes(transaction: ReadTransaction, state: TreeState, spans: Iterable[Span]) -> Nodes:
+    """The tree, as far as the hashes over these spans need it. `state` was read before."""
+    edge = Edge(state.size, state.edge).tiles()
+    wanted = merkle.places(spans)
+    # A tile that has become full since the state was read is in both, and of the edge what is needed is there.
+    stored = await audit_tree.tiles(transaction, wanted - {place for place, hashes in edge.items() if hashes})
+    return Nodes({**stored, **{place: hashes for place, hashes in edge.items() if hashes}})
+
+
+async def inclusion(transaction: ReadTransaction, state: TreeState, index: int, size: int) -> Sequence[bytes]:
+    """What leads from a leaf to the root of the tree of a size. Raises FailedPrecondition."""
+    return await _proof(transaction, state, merkle.inclusion_spans(index, size))
+
+
+async def consistency(
+    transaction: ReadTransaction, state: TreeState, first: int, second: int
+) -> Sequence[bytes]:
+    """What shows that the tree of the second size begins with that of the first. Raises FailedPrecondition."""
+    if not 0 < first <= second:
+        raise invalid("first_size", f"must be from 1 to {second}, the size of the later head")
+    return await _proof(transaction, state, merkle.consistency_spans(first, second))
+
+
+async def root(transaction: ReadTransaction, state: TreeState, size: int) -> bytes:
+    """The root of the tree of a size. Raises FailedPrecondition."""
+    (found,) = await _proof(transaction, state, [(0, size)])
+    return found
+
+
+async def _proof(transaction: ReadTransaction, state: TreeState, spans: Sequence[Span]) -> list[bytes]:
+    try:
+        return (await nodes(transaction, state, spans)).spans(spans)
+    except NotInTreeError:
+        raise FailedPrecondition(
+            "tiles of the audit log are missing: verify it", reason="AUDIT_LOG_DAMAGED"
+        ) from None
+
+
+def accepted(note: str, state: TreeState, identity: Identity) -> Checkpoint:
+    """A checkpoint of this log that a caller has kept.
+
+    Raises:
+        InvalidArgument: it is none. FailedPrecondition: it is of another log, or no key of this one has signed it.
+    """
+    try:
+        kept, _ = notes.parse(note)
+    except NoteError as error:
+        raise invalid("checkpoint", str(error)) from None
+    name = name_of(state)
+    if kept.origin != name and not kept.origin.startswith(f"{name}/"):
+        raise FailedPrecondition(
+            f"the checkpoint is of the log {kept.origin}; this is {name}",
+            reason="CHECKPOINT_OF_ANOTHER_LOG",
+            metadata={"origin": kept.origin, "expected": name},
+        )
+    try:
+        notes.opened(note, [signer.verifier for signer in identity.signers(name)])
+    except NoteError as error:
+        raise FailedPrecondition(str(error), reason="CHECKPOINT_NOT_SIGNED_BY_THIS_LOG") from None
+    return kept
+
+
+async def differs(transaction: ReadTransaction, state: TreeState, kept: Checkpoint) -> str:
+    """What tells a kept checkpoint from the log as it is; '' where the log continues it."""
+    if kept.size > state.size:
+        return f"the checkpoint has {kept.size} leaves, the log {state.size}: it was cut, or went back"
+    if kept.size == 0:
+        return ""
+    found = await root(transaction, state, kept.size)
+    if found == kept.root:
+        return ""
+    return (
+        f"the first {kept.size} leaves have the root {found.hex()}; in the checkpoint it is {kept.root.hex()}"
+    )
+
+
+def text(index: int, hashes: Sequence[bytes], note: str) -> str:
+    """A proof as C2SP tlog-proof writes it."""
+    return "".join(
+        (
+            f"c2sp.org/tlog-proof@v1\nindex {index}\n",
+            *(f"{base64.b64encode(each).decode()}\n" for each in hashes),
+            "\n",
+            note,
+        )
+    )

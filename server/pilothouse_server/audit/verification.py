@@ -1,0 +1,328 @@
+"""All of the audit log verified: records against hashes, hashes against the tree, the tree against sealed heads.
+
+It walks the log once, in stretches, each by a short transaction, so that it stops nobody. What it finds it names by
+where in the log it is. What was changed in the records alone is found to the record. What was changed in records and
+tree alike contradicts the next head that was sealed, and is found to the stretch between two heads. Who can sign, and
+changes everything alike, is found by a checkpoint that was kept outside, and by nothing else; so is a log that was cut
+back to an earlier head together with the heads after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from pilothouse_server.audit import merkle, notes, repository
+from pilothouse_server.audit.merkle import Edge, Frontier
+from pilothouse_server.audit.notes import Checkpoint, NoteError, Verifier
+from pilothouse_server.audit.sealing import Identity, name_of
+from pilothouse_server.store import audit_chain, audit_tree
+from pilothouse_server.store.audit_tree import Seal, TreeState
+from pilothouse_server.store.unit_of_work import Store
+
+# Full tiles that are read at a time: 1,024 leaves.
+_TILES = 4
+_SEALS = 1000
+# So many records are hashed before others have their turn.
+_AT_ONCE = 128
+MOST_FINDINGS = 1000
+
+
+class Fault(Enum):
+    """What is wrong with a stretch of the log."""
+
+    ALTERED = "altered"
+    MISSING = "missing"
+    INSERTED = "inserted"
+    CHAIN = "chain"
+    TREE = "tree"
+    SEAL = "seal"
+    CHECKPOINT = "checkpoint"
+
+
+_WORDS = {
+    Fault.ALTERED: "what is stored is not what was recorded",
+    Fault.MISSING: "not there, and no record tells that retention dropped it",
+    Fault.INSERTED: "stands where the log has another record, or none",
+    Fault.CHAIN: "the hash chain does not lead here from the record before",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong, from the first to the last record of a stretch."""
+
+    fault: Fault
+    first: int
+    last: int
+    description: str
+
+
+@dataclass(slots=True)
+class Report:
+    """How far a verification is, and what it has found."""
+
+    total: int
+    verified: int = 0
+    dropped: int = 0
+    done: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    # More than are kept were found.
+    more: bool = False
+
+    def add(self, finding: Finding) -> None:
+        """Keeps what was found; what goes on in the next record is one finding."""
+        begun = (finding.fault, finding.description, finding.first - 1)
+        for back, each in enumerate(reversed(self.findings[-len(Fault) :]), start=1):
+            if (each.fault, each.description, each.last) == begun:
+                self.findings[-back] = Finding(each.fault, each.first, finding.last, each.description)
+                return
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(finding)
+        else:
+            self.more = True
+
+    def of_record(self, fault: Fault, sequence: int) -> None:
+        """Keeps what is wrong with one record."""
+        self.add(Finding(fault, sequence, sequence, _WORDS[fault]))
+
+
+class Dropped:
+    """What retention has dropped, as the records that it left say."""
+
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        self._chain: dict[int, bytes] = {}
+        for metadata in records:
+            for entry in metadata.get("dropped", ()):
+                first, last, chain = entry
+                self._ranges.append((int(first), int(last)))
+                self._chain[int(last)] = bytes.fromhex(chain)
+
+    def holds(self, first: int, last: int) -> bool:
+        """Whether all of a stretch was dropped."""
+        return any(low <= first and last <= high for low, high in self._ranges)
+
+    def chain_after(self, sequence: int) -> bytes | None:
+        """The value of the chain at the last record of a stretch that was dropped."""
+        return self._chain.get(sequence)
+
+
+class Verification:
+    """One walk over the log. `kept`: a checkpoint that the caller has kept, which this log's key has signed."""
+
+    def __init__(
+        self, store: Store, state: TreeState, identity: Identity, kept: Checkpoint | None = None
+    ) -> None:
+        self._store = store
+        self._state = state
+        self._kept = kept
+        self._verifiers: Sequence[Verifier] = [signer.verifier for signer in identity.signers(name_of(state))]
+        self.report = Report(total=state.newest)
+        self._dropped = Dropped(())
+        self._link: bytes | None = bytes(merkle.HASH_BYTES)
+        self._edge = Edge()
+        self._frontier = Frontier()
+        self._seals: list[Seal] = []
+        self._seals_read = 0
+        # Up to here the tree is that of a sealed head; None once one was contradicted, as all after it are then.
+        self._good: int | None = 0
+
+    async def run(self) -> AsyncIterator[Report]:
+        """Yields the report as it grows; the last one is done. Raises Unavailable."""
+        await self._read_dropped()
+        await self._chain_only()
+        for place in range(0, max(self._state.size, 1), _TILES * merkle.WIDTH):
+            yield self.report
+            await self._stretch(place)
+        await self._tail()
+        self._check_kept_beyond()
+        # Retention may have dropped records while this walked.
+        await self._read_dropped()
+        self.report.findings = [each for each in self.report.findings if not self._was_dropped(each)]
+        self.report.done = True
+        yield self.report
+
+    async def _read_dropped(self) -> None:
+        async with self._store.system_read() as transaction:
+            self._dropped = Dropped(await repository.drop_records(transaction))
+
+    def _was_dropped(self, finding: Finding) -> bool:
+        return finding.fault is Fault.MISSING and self._dropped.holds(finding.first, finding.last)
+
+    async def _chain_only(self) -> None:
+        """The records of the first releases, which the first leaf binds by the end of their chain."""
+        end = self._state.chain_length
+        for after in range(0, end, _TILES * merkle.WIDTH):
+            upto = min(end, after + _TILES * merkle.WIDTH)
+            await self._records(after, upto, {}, await self._rows(after, upto))
+        if end and self._link not in (None, self._state.chain_hash):
+            self.report.add(
+                Finding(Fault.CHAIN, 1, end, "the hash chain does not end in the first leaf of the tree")
+            )
+        self._link = self._state.chain_hash
+
+    async def _stretch(self, first: int) -> None:
+        """The leaves from one on: their data, the tiles above them, the heads over them, and their records."""
+        size, base = self._state.size, self._state.chain_length
+        upto = min(size, first + _TILES * merkle.WIDTH)
+        async with self._store.system_read() as transaction:
+            data = await self._leaf_data(transaction, first, upto)
+            await self._tiles_above(transaction, data)
+            await self._heads(transaction, data)
+        low, high = max(first, 1), upto - 1
+        expected = {base + index: data[index - first] for index in range(low, upto) if data[index - first]}
+        await self._records(
+            base + low - 1, base + high, expected, await self._rows(base + low - 1, base + high)
+        )
+
+    async def _leaf_data(self, transaction: Any, first: int, upto: int) -> list[bytes]:
+        wanted = {(0, position) for position in range(first // merkle.WIDTH, -(-upto // merkle.WIDTH))}
+        edge = Edge(self._state.size, self._state.edge).tiles()
+        found = {**await audit_tree.tiles(transaction, wanted), **edge}
+        data: list[bytes] = []
+        for index in range(first, upto):
+            tile = found.get((0, index // merkle.WIDTH), b"")
+            at = index % merkle.WIDTH * merkle.HASH_BYTES
+            data.append(tile[at : at + merkle.HASH_BYTES])
+        if not all(data):
+            self._tree_fault(first, upto, "tiles are missing")
+        if first == 0 and data and data[0] != self._state.chain_hash:
+            self._tree_fault(0, 1, "the first leaf is not the end of the hash chain")
+        return data
+
+    async def _tiles_above(self, transaction: Any, data: Sequence[bytes]) -> None:
+        """Whether the tiles that are full with these leaves are those that are stored."""
+        full = {(tile.level, tile.position): tile.hashes for tile in self._edge.grow(data) if tile.level > 0}
+        stored = await audit_tree.tiles(transaction, set(full))
+        for (level, position), hashes in full.items():
+            if stored.get((level, position)) != hashes:
+                leaves = merkle.WIDTH ** (level + 1)
+                self._tree_fault(
+                    position * leaves, (position + 1) * leaves, "a tile is not that of its leaves"
+                )
+        if self._edge.size == self._state.size and self._edge.levels[1:] != list(self._state.edge[1:]):
+            self._tree_fault(0, self._state.size, "the edge of the tree is not that of its leaves")
+
+    async def _heads(self, transaction: Any, data: Sequence[bytes]) -> None:
+        """Whether the heads that were sealed within these leaves are of this tree."""
+        for each in data:
+            self._frontier.add(merkle.leaf_hash(each))
+            size = self._frontier.size
+            seal = await self._seal_at(transaction, size)
+            if seal is not None:
+                self._check_seal(seal)
+            if (
+                self._kept is not None
+                and self._kept.size == size
+                and self._frontier.root() != self._kept.root
+            ):
+                # Heads that are kept here say nothing of it: who altered the log may have sealed it anew.
+                last = self._state.chain_length + size - 1
+                self.report.add(Finding(Fault.CHECKPOINT, 1, last, "not the log of the checkpoint"))
+
+    async def _seal_at(self, transaction: Any, size: int) -> Seal | None:
+        if not self._seals and self._seals_read < self._state.size:
+            self._seals = list(await audit_tree.seals_after(transaction, self._seals_read, most=_SEALS))[::-1]
+            self._seals_read = self._seals[0].size if len(self._seals) == _SEALS else self._state.size
+        if self._seals and self._seals[-1].size == size:
+            return self._seals.pop()
+        return None
+
+    def _check_seal(self, seal: Seal) -> None:
+        size = seal.size
+        try:
+            checkpoint, _ = notes.opened(seal.note, self._verifiers)
+        except NoteError as error:
+            self._fault_to(size, Fault.SEAL, f"the head of {size} leaves: {error}", only_last=True)
+            return
+        if (checkpoint.size, checkpoint.root) != (size, seal.root):
+            self._fault_to(
+                size, Fault.SEAL, f"the head of {size} leaves is another in its note", only_last=True
+            )
+        if self._good is None:
+            return
+        if checkpoint.root == self._frontier.root():
+            self._good = size
+        else:
+            self._fault_to(
+                size, Fault.TREE, f"not those of the head that was sealed at {seal.sealed_at:%FT%TZ}"
+            )
+            self._good = None
+
+    def _fault_to(self, size: int, fault: Fault, words: str, *, only_last: bool = False) -> None:
+        """What is wrong between the last head that was good and one of a size."""
+        last = self._state.chain_length + size - 1
+        first = last if only_last else self._state.chain_length + max(self._good or 0, 1)
+        self.report.add(Finding(fault, min(first, last), last, words))
+
+    def _tree_fault(self, low: int, high: int, words: str) -> None:
+        base = self._state.chain_length
+        self.report.add(Finding(Fault.TREE, base + max(low, 1), base + max(high - 1, 1), words))
+
+    async def _rows(self, after: int, upto: int) -> Sequence[Any]:
+        async with self._store.system_read() as transaction:
+            return await repository.stored_records(transaction, after, upto)
+
+    async def _records(
+        self, after: int, upto: int, expected: Mapping[int, bytes], rows: Sequence[Any]
+    ) -> None:
+        """The records of a stretch against the hashes that the tree has of them, and against the chain."""
+        position = after
+        for row in rows:
+            sequence = row.sequence
+            if sequence <= position:
+                self.report.of_record(Fault.INSERTED, sequence)
+                continue
+            self._absent(position + 1, sequence - 1)
+            position = sequence
+            digest = audit_chain.record_hash(audit_chain.canonical_json(audit_chain.stored_row(row)))
+            if digest != row.record_hash or expected.get(sequence, digest) != digest:
+                self.report.of_record(Fault.ALTERED, sequence)
+            if self._link is not None and row.chain_hash is not None:
+                link = audit_chain.chain_hash(self._link, sequence, bytes(row.record_hash))
+                if link != row.chain_hash:
+                    self.report.of_record(Fault.CHAIN, sequence)
+            self._link = row.chain_hash
+            self.report.verified += 1
+            if self.report.verified % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._absent(position + 1, upto)
+
+    def _absent(self, first: int, last: int) -> None:
+        for sequence in range(first, last + 1):
+            if self._dropped.holds(sequence, sequence):
+                self.report.dropped += 1
+            else:
+                self.report.of_record(Fault.MISSING, sequence)
+        if first <= last:
+            self._link = self._dropped.chain_after(last)
+
+    async def _tail(self) -> None:
+        """What is recorded and in no tree yet; and what is there beyond the log's end."""
+        after = self._state.chain_length + max(self._state.size - 1, 0)
+        for first in range(after, self._state.newest, _TILES * merkle.WIDTH):
+            upto = min(self._state.newest, first + _TILES * merkle.WIDTH)
+            await self._records(first, upto, {}, await self._rows(first, upto))
+        async with self._store.system_read() as transaction:
+            for sequence in await repository.sequences_outside(transaction):
+                self.report.of_record(Fault.INSERTED, sequence)
+            newest = await audit_tree.newest_seal(transaction)
+            # Read after it: the tree has grown by then to all that was sealed while this walked.
+            size = (await audit_tree.read(transaction)).size
+            if newest is not None and newest.size > size:
+                self._lost_to(newest.size, f"the log was cut: a head of {newest.size} leaves was sealed")
+
+    def _check_kept_beyond(self) -> None:
+        if self._kept is not None and self._kept.size > self._state.size:
+            self._lost_to(
+                self._kept.size,
+                f"the log was cut: the checkpoint has {self._kept.size} leaves, the log {self._state.size}",
+            )
+
+    def _lost_to(self, size: int, words: str) -> None:
+        base = self._state.chain_length
+        self.report.add(Finding(Fault.CHECKPOINT, base + self._state.size, base + size - 1, words))

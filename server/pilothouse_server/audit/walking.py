@@ -1,0 +1,106 @@
+"""The log verified in the background, slowly: what is wrong is found although nobody asks.
+
+A walk leaves the database alone most of the time, and one server at a time does it (`store.periodic`). What it finds is
+told by log and metric, and by a record of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import structlog
+from prometheus_client import Gauge
+
+from pilothouse_server.audit.sealing import FAULTS, Identity
+from pilothouse_server.audit.verification import Report, Verification
+from pilothouse_server.store import audit_tree
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+WALKED = Gauge(
+    "pilothouse_audit_walk_verified_records", "Records that the walk over the audit log has verified."
+)
+FOUND = Gauge("pilothouse_audit_walk_findings", "What the last whole walk over the audit log has found.")
+FINISHED = Gauge("pilothouse_audit_walk_finished_timestamp_seconds", "When the last whole walk ended.")
+
+PERIOD_SECONDS = 24 * 3600.0
+DELAY_SECONDS = 600.0
+# Pauses so many times as long as the work before them.
+_LEISURE = 20.0
+_MOST_TOLD = 20
+
+
+async def walk(store: Store, identity: Identity, *, leisure: float = _LEISURE) -> Report:
+    """Verifies all of the log; returns what was found, once it is told. Raises Unavailable."""
+    async with store.system_read() as transaction:
+        state = await audit_tree.read(transaction)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    report = Report(total=state.newest)
+    async for report in Verification(store, state, identity).run():
+        WALKED.set(report.verified)
+        if not report.done:
+            await asyncio.sleep(leisure * (loop.time() - began))
+            began = loop.time()
+    FOUND.set(len(report.findings))
+    FINISHED.set(datetime.now(UTC).timestamp())
+    if report.findings:
+        await _tell(store, report)
+    return report
+
+
+async def _tell(store: Store, report: Report) -> None:
+    for finding in report.findings:
+        FAULTS.labels(finding.fault.value).inc()
+    first = report.findings[0]
+    log.error(
+        "the audit log is not intact",
+        findings=len(report.findings),
+        fault=first.fault.value,
+        first=first.first,
+        last=first.last,
+    )
+    now = datetime.now(UTC)
+    unit = store.system_unit()
+    try:
+        await unit.begin()
+    except BaseException:
+        await unit.rollback()
+        raise
+    await unit.commit(
+        audit=[
+            AuditRecord(
+                operation_id=uuid4(),
+                user_id=None,
+                username="system",
+                action="verify",
+                resource_type="audit_log",
+                resource_id=None,
+                resource_name=None,
+                namespace_id=None,
+                request_method="UNARY",
+                request_path="",
+                request_body=None,
+                request_headers=None,
+                client_ip=None,
+                user_agent=None,
+                status_code=500,
+                response_body=None,
+                duration_ms=None,
+                error_code="DATA_LOSS",
+                error_message=f"the audit log is not intact: {len(report.findings)} findings",
+                started_at=now,
+                completed_at=now,
+                metadata={
+                    "findings": [
+                        {"fault": each.fault.value, "first": each.first, "last": each.last}
+                        for each in report.findings[:_MOST_TOLD]
+                    ]
+                },
+            )
+        ]
+    )

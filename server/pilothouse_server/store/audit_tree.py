@@ -1,0 +1,192 @@
+"""All SQL about the tree over the audit log: how far it has grown, its tiles, and its sealed heads.
+
+What the tree is, `audit.merkle` says. Who grows it holds the one row of `audit_tree`, for milliseconds, and locks
+nothing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+_STATE = (
+    "SELECT t.log_id::text AS log_id, t.origin, t.history_id::text AS history, t.chain_length, t.chain_hash, t.size, "
+    "t.edge, h.history_id::text AS head_history, h.audit_sequence AS newest, h.audit_chain_hash AS newest_chain_hash "
+    "FROM audit_tree AS t CROSS JOIN stream_head AS h WHERE t.id = 1 AND h.id = 1"
+)
+_READ = text(_STATE)
+_TAKE = text(f"{_STATE} FOR UPDATE OF t")
+_NAME = text("UPDATE audit_tree SET origin = :origin WHERE id = 1 AND origin IS NULL")
+_ENTRIES = text(
+    "SELECT sequence, record_hash FROM operation_logs WHERE sequence > :after AND sequence <= :upto "
+    "ORDER BY sequence, id"
+)
+_GROW = text("UPDATE audit_tree SET size = :size, edge = CAST(:edge AS bytea[]) WHERE id = 1")
+_PUT_TILES = text(
+    "INSERT INTO audit_tiles (level, position, hashes) "
+    "SELECT w.level, w.position, w.hashes "
+    "FROM unnest(CAST(:levels AS smallint[]), CAST(:positions AS bigint[]), CAST(:hashes AS bytea[])) "
+    "AS w(level, position, hashes)"
+)
+_TILES = text(
+    "SELECT t.level, t.position, t.hashes "
+    "FROM unnest(CAST(:levels AS smallint[]), CAST(:positions AS bigint[])) AS w(level, position) "
+    "JOIN audit_tiles AS t ON t.level = w.level AND t.position = w.position"
+)
+_SEAL_COLUMNS = "size, root, note, sealed_at"
+_PUT_SEAL = text(
+    "INSERT INTO audit_seals (size, root, note) VALUES (:size, :root, :note) "
+    "ON CONFLICT (size) DO NOTHING RETURNING size, root, note, sealed_at"
+)
+_PUT_NOTE = text("UPDATE audit_seals SET note = :note WHERE size = :size AND note = :before RETURNING size")
+_NEWEST_SEAL = text(f"SELECT {_SEAL_COLUMNS} FROM audit_seals ORDER BY size DESC LIMIT 1")  # noqa: S608 - ours
+_NEWEST_SEALS = text(f"SELECT {_SEAL_COLUMNS} FROM audit_seals ORDER BY size DESC LIMIT :most")  # noqa: S608 - ours
+_SEAL_AT = text(f"SELECT {_SEAL_COLUMNS} FROM audit_seals WHERE size = :size")  # noqa: S608 - ours
+_SEALS_AFTER = text(
+    f"SELECT {_SEAL_COLUMNS} FROM audit_seals WHERE size > :after ORDER BY size LIMIT :most"  # noqa: S608 - ours
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeState:
+    """The tree, and how far the log goes.
+
+    `newest` is the newest record's sequence, with the last value of the chain; `head_history` the database's history,
+    `history` that in which the tree began. `edge` are the tiles that are not full, by level.
+    """
+
+    log_id: str
+    origin: str | None
+    history: str
+    head_history: str
+    chain_length: int
+    chain_hash: bytes
+    size: int
+    edge: Sequence[bytes]
+    newest: int
+    newest_chain_hash: bytes
+
+    @property
+    def size_wanted(self) -> int:
+        """How many leaves a tree over all of the log has."""
+        return self.newest - self.chain_length + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A head that was signed."""
+
+    size: int
+    root: bytes
+    note: str
+    sealed_at: datetime
+
+
+async def read(transaction: ReadTransaction) -> TreeState:
+    """The tree as it is."""
+    return _state((await transaction.connection.execute(_READ)).one())
+
+
+async def take(transaction: Transaction) -> TreeState:
+    """The tree, which nobody else grows before the transaction ends."""
+    return _state((await transaction.connection.execute(_TAKE)).one())
+
+
+async def name(transaction: Transaction, origin: str) -> None:
+    """Gives the log its name, unless it has one."""
+    await transaction.connection.execute(_NAME, {"origin": origin})
+
+
+async def record_hashes(transaction: ReadTransaction, after: int, upto: int) -> dict[int, bytes]:
+    """The hashes of the records of a stretch of the log, by sequence; what is not there is left out."""
+    found: dict[int, bytes] = {}
+    for row in await transaction.connection.execute(_ENTRIES, {"after": after, "upto": upto}):
+        found.setdefault(row.sequence, bytes(row.record_hash))
+    return found
+
+
+async def grow(
+    transaction: Transaction, size: int, edge: Sequence[bytes], full: Collection[tuple[int, int, bytes]]
+) -> None:
+    """Writes a tree that has grown: size, what is not full, and what is now (level, position, hashes)."""
+    if full:
+        levels, positions, hashes = zip(*full, strict=True)
+        await transaction.connection.execute(
+            _PUT_TILES, {"levels": list(levels), "positions": list(positions), "hashes": list(hashes)}
+        )
+    await transaction.connection.execute(_GROW, {"size": size, "edge": list(edge)})
+
+
+async def tiles(
+    transaction: ReadTransaction, places: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], bytes]:
+    """The full tiles at these places (level, position); what is not there is left out."""
+    if not places:
+        return {}
+    levels, positions = zip(*places, strict=True)
+    found = await transaction.connection.execute(
+        _TILES, {"levels": list(levels), "positions": list(positions)}
+    )
+    return {(row.level, row.position): bytes(row.hashes) for row in found}
+
+
+async def put_seal(transaction: Transaction, size: int, root: bytes, note: str) -> Seal:
+    """Keeps a head, or returns that of the size which is kept already."""
+    found = (
+        await transaction.connection.execute(_PUT_SEAL, {"size": size, "root": root, "note": note})
+    ).one_or_none()
+    return _seal(found or (await transaction.connection.execute(_SEAL_AT, {"size": size})).one())
+
+
+async def put_note(transaction: Transaction, size: int, before: str, note: str) -> bool:
+    """Replaces the note of a head by one with more signatures; False where it is another than `before`."""
+    parameters = {"size": size, "before": before, "note": note}
+    return (await transaction.connection.execute(_PUT_NOTE, parameters)).first() is not None
+
+
+async def newest_seal(transaction: ReadTransaction) -> Seal | None:
+    """The newest head that was signed, if any was."""
+    found = (await transaction.connection.execute(_NEWEST_SEAL)).one_or_none()
+    return None if found is None else _seal(found)
+
+
+async def newest_seals(transaction: ReadTransaction, *, most: int) -> Sequence[Seal]:
+    """The newest heads that were signed, the greatest first."""
+    return [_seal(row) for row in await transaction.connection.execute(_NEWEST_SEALS, {"most": most})]
+
+
+async def seal_at(transaction: ReadTransaction, size: int) -> Seal | None:
+    """The head of a size, if one was signed."""
+    found = (await transaction.connection.execute(_SEAL_AT, {"size": size})).one_or_none()
+    return None if found is None else _seal(found)
+
+
+async def seals_after(transaction: ReadTransaction, size: int, *, most: int) -> Sequence[Seal]:
+    """Heads of trees greater than a size, the smallest first, at most `most`."""
+    rows = await transaction.connection.execute(_SEALS_AFTER, {"after": size, "most": most})
+    return [_seal(row) for row in rows]
+
+
+def _state(row: Any) -> TreeState:
+    return TreeState(
+        log_id=row.log_id,
+        origin=row.origin,
+        history=row.history,
+        head_history=row.head_history,
+        chain_length=row.chain_length,
+        chain_hash=bytes(row.chain_hash),
+        size=row.size,
+        edge=[bytes(level) for level in row.edge],
+        newest=row.newest,
+        newest_chain_hash=bytes(row.newest_chain_hash),
+    )
+
+
+def _seal(row: Any) -> Seal:
+    return Seal(row.size, bytes(row.root), row.note, row.sealed_at)

@@ -1,0 +1,133 @@
+"""A log of some calls, its export as the command writes it, and what a superuser may do to it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse_client import AsyncClient
+from pilothouse_client.commands.audit_log import _Export
+from pilothouse_server.app import Application
+from pilothouse_server.audit.notes import Checkpoint
+from pilothouse_server.audit.verification import Report, Verification
+from pilothouse_server.store import audit_tree
+from pilothouse_server.store.audit_chain import AuditRecord
+from tests.conftest import Database, connection
+from tests.harness import NOWHERE, Server, settings_for
+
+
+def a_record(number: int, *, age: timedelta = timedelta(0), namespace_id: int | None = None) -> AuditRecord:
+    """A record of a call that nobody made."""
+    began = datetime.now(UTC) - age
+    return AuditRecord(
+        operation_id=uuid4(),
+        user_id=None,
+        username="somebody",
+        action="get",
+        resource_type="container",
+        resource_id=number,
+        resource_name=f"container-{number}",
+        namespace_id=namespace_id,
+        request_method="UNARY",
+        request_path="/pilothouse.container.v1.ContainerService/GetContainer",
+        request_body={
+            "name": f"caf\u00e9-{number}",
+            "big": 2**63 - 1,
+            "list": [1, "a", None, {"z": 1, "a": True}],
+        },
+        request_headers={"user-agent": "tests"},
+        client_ip="192.0.2.1",
+        user_agent="tests",
+        status_code=200,
+        response_body=None,
+        duration_ms=number,
+        error_code=None,
+        error_message=None,
+        started_at=began,
+        completed_at=began,
+        metadata={"number": number},
+    )
+
+
+async def fill(
+    server: Server, count: int, *, age: timedelta = timedelta(0), namespace_id: int | None = None
+) -> None:
+    """Has some records written and numbered."""
+    for number in range(count - 1):
+        server.application.audit_writer.submit(a_record(number, age=age, namespace_id=namespace_id))
+    await server.application.audit_writer.write(a_record(count, age=age, namespace_id=namespace_id))
+    await server.application.feed.settled()
+
+
+async def exported(client: AsyncClient, file: Path, **request: Any) -> None:
+    """An export, in the file that the command would write."""
+    answers: list[pb.ExportAuditLogResponse] = []
+    async with client.audit.export_audit_log(**request) as stream:
+        answers = [answer async for answer in stream]
+    with file.open("w") as written:
+        _Export().write(iter(answers), written, whole=not request)
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def hashes_of(encoded: Sequence[str]) -> list[bytes]:
+    return [base64.b64decode(each) for each in encoded]
+
+
+def last_month() -> timedelta:
+    """How long ago the last hour of the month before was."""
+    now = datetime.now(UTC)
+    return now - this_month() + timedelta(hours=1)
+
+
+def this_month() -> datetime:
+    """When this month began."""
+    return datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+_TABLES = ("operation_logs", "audit_seals", "audit_tiles", "audit_tree", "stream_head")
+
+
+@asynccontextmanager
+async def superuser(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that may do everything; what it has done to the log is undone at the end of the block."""
+    async with connection(database.admin_dsn) as sql:
+        for table in _TABLES:
+            await sql.execute(f"CREATE TEMPORARY TABLE kept_{table} AS SELECT * FROM {table}")
+        try:
+            yield sql
+        finally:
+            for table in _TABLES:
+                await sql.execute(f"DELETE FROM {table}")
+                await sql.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")
+
+
+@asynccontextmanager
+async def idle_application(database: Database, directory: Path) -> AsyncIterator[Application]:
+    """The parts of a server that does not run, so that nobody writes."""
+    application = Application(settings_for(database, directory), {"local": NOWHERE})
+    try:
+        yield application
+    finally:
+        await application.database.close()
+
+
+async def verified(application: Application, kept: Checkpoint | None = None) -> Report:
+    """What a verification of a log finds that nobody writes to."""
+    async with application.store.system_read() as transaction:
+        state = await audit_tree.read(transaction)
+    walk = Verification(application.store, state, application.sealer.identity, kept)
+    reports = [report async for report in walk.run()]
+    assert reports[-1].done
+    return reports[-1]

@@ -1,0 +1,106 @@
+// Checks an export of the audit log, and a consistency proof, with Go's own checksum database code and the formats of
+// transparency.dev: nothing here is Pilothouse's. Debian: golang-golang-x-mod-dev, golang-github-transparency-dev-formats-dev.
+//
+//	main EXPORT KEY [OLDER_CHECKPOINT PROOF]
+//
+// EXPORT is lines of JSON as `pilothouse audit export` writes them, PROOF a JSON list of base64 hashes.
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	f_log "github.com/transparency-dev/formats/log"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+type line struct {
+	Checkpoint  string  `json:"checkpoint"`
+	Origin      string  `json:"origin"`
+	ChainLength int64   `json:"chain_length"`
+	Sequence    int64   `json:"sequence"`
+	Record      *string `json:"record"`
+	Proof       string  `json:"proof"`
+	End         bool    `json:"end"`
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "WRONG:", err)
+		os.Exit(1)
+	}
+}
+
+func hashes(raw []byte) []tlog.Hash {
+	found := make([]tlog.Hash, len(raw)/tlog.HashSize)
+	for i := range found {
+		copy(found[i][:], raw[i*tlog.HashSize:])
+	}
+	return found
+}
+
+func root(checkpoint *f_log.Checkpoint) tlog.Hash {
+	var found tlog.Hash
+	copy(found[:], checkpoint.Hash)
+	return found
+}
+
+func main() {
+	verifier, err := note.NewVerifier(os.Args[2])
+	must(err)
+	file, err := os.Open(os.Args[1])
+	must(err)
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 1<<22)
+	var head *f_log.Checkpoint
+	var base, checked int64
+	ended := false
+	for lines.Scan() {
+		var entry line
+		must(json.Unmarshal(lines.Bytes(), &entry))
+		if head == nil {
+			base = entry.ChainLength
+			head, _, _, err = f_log.ParseCheckpoint([]byte(entry.Checkpoint), entry.Origin, verifier)
+			must(err)
+			continue
+		}
+		if entry.End {
+			ended = true
+			break
+		}
+		if entry.Sequence <= base {
+			continue
+		}
+		digest := sha256.Sum256([]byte(*entry.Record))
+		raw, err := base64.StdEncoding.DecodeString(entry.Proof)
+		must(err)
+		must(tlog.CheckRecord(hashes(raw), int64(head.Size), root(head), entry.Sequence-base, tlog.RecordHash(digest[:])))
+		checked++
+	}
+	must(lines.Err())
+	if !ended {
+		must(fmt.Errorf("the export is cut off"))
+	}
+	if len(os.Args) > 4 {
+		text, err := os.ReadFile(os.Args[3])
+		must(err)
+		older, _, _, err := f_log.ParseCheckpoint(text, head.Origin, verifier)
+		must(err)
+		text, err = os.ReadFile(os.Args[4])
+		must(err)
+		var encoded [][]byte
+		must(json.Unmarshal(text, &encoded))
+		var raw []byte
+		for _, each := range encoded {
+			raw = append(raw, each...)
+		}
+		must(tlog.CheckTree(hashes(raw), int64(head.Size), root(head), int64(older.Size), root(older)))
+		fmt.Println("consistent with", older.Size)
+	}
+	fmt.Println(checked, "records in", head.Size, "leaves of", head.Origin)
+}

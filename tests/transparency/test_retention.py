@@ -1,0 +1,93 @@
+"""Retention drops records, never their hashes, and says so; what keeps a partition, and the walk in the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import audit_verifier
+from pilothouse_server.audit.verification import Fault
+from pilothouse_server.audit.walking import walk
+from pilothouse_server.store.partitions import Partitions
+from pilothouse_server.store.retention import Retention, merged
+from tests.conftest import Database, connection
+from tests.harness import Server, running_server
+from tests.transparency.logs import exported, fill, last_month, lines_of, this_month
+
+
+async def _all(_sequence: int) -> bool:
+    return True
+
+
+def retention(server: Server, delivered=_all) -> Retention:  # type: ignore[no-untyped-def]
+    store = server.application.store
+    return Retention(store, Partitions(store.database.maintenance), delivered)
+
+
+async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
+        held = await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="held"))
+        async with connection(database.admin_dsn) as sql:
+            namespace_id = await sql.fetchval(
+                "SELECT id FROM namespaces WHERE uid = $1::text::uuid", held.uid
+            )
+            await fill(server, 30, age=last_month(), namespace_id=namespace_id)
+            assert await retention(server).drop_older(this_month()) == [], "no head covers it yet"
+            await server.application.sealer.seal()
+
+            async def behind(_sequence: int) -> bool:
+                return False
+
+            assert await retention(server, behind).drop_older(this_month()) == [], "a sink lacks it"
+            await sql.execute("UPDATE namespaces SET legal_hold = true WHERE id = $1", namespace_id)
+            assert await retention(server).drop_older(this_month()) == [], "it is held"
+            await sql.execute("UPDATE namespaces SET legal_hold = false WHERE id = $1", namespace_id)
+            before = await server.admin.audit.get_audit_head()
+            (dropped,) = await retention(server).drop_older(this_month())
+            await fill(server, 20)
+            async with server.admin.audit.verify_audit_log(checkpoint=before.checkpoint) as answers:
+                *_, verdict = [answer async for answer in answers]
+            assert verdict.intact, verdict.findings
+            assert verdict.dropped_records == 30
+            file = tmp_path / "export.jsonl"
+            await exported(server.admin, file)
+            key = before.verifier_keys[0]
+            found = audit_verifier.verify(iter(file.read_text().splitlines()), key)
+            assert (found["complete"], found["dropped"]) == (True, 30)
+            told = [each for each in lines_of(file)[1:-1] if dropped in each["record"]]
+            assert len(told) == 1
+            # The same records taken away by somebody, and nothing told.
+            await sql.execute("DELETE FROM operation_logs WHERE sequence = $1", told[0]["sequence"])
+        assert (await server.application.sealer.seal()).size > before.size
+        report = await walk(server.application.store, server.application.sealer.identity, leisure=0.0)
+        assert {each.fault for each in report.findings} == {Fault.MISSING}
+        assert sum(each.last - each.first + 1 for each in report.findings) == 31
+        await server.application.feed.settled()
+        operations = server.admin.audit.list_operations(
+            filter='action = "verify" AND error_code = "DATA_LOSS"'
+        )
+        told_of = [MessageToDict(operation.metadata) async for operation in operations]
+        assert [each["findings"][0]["fault"] for each in told_of] == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("before", "found", "expected"),
+    [
+        ([], [(1, 5, "a")], [(1, 5, "a")]),
+        ([(1, 5, "a")], [(6, 9, "b")], [(1, 9, "b")]),
+        ([(1, 5, "a")], [(7, 9, "b")], [(1, 5, "a"), (7, 9, "b")]),
+        ([(1, 9, "a")], [(2, 4, "b")], [(1, 9, "a")]),
+        ([(1, 3, "a"), (7, 9, "c")], [(4, 6, "b")], [(1, 9, "c")]),
+    ],
+)
+def test_stretches_that_follow_on_one_another_are_one(
+    before: list[tuple[int, int, str]],
+    found: list[tuple[int, int, str]],
+    expected: list[tuple[int, int, str]],
+) -> None:
+    assert merged(before, found) == expected

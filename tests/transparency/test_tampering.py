@@ -1,0 +1,210 @@
+"""Promise 2: whatever a superuser does to the log is found, and where; what is not found without an outside head."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.app import Application
+from pilothouse_server.audit import notes
+from pilothouse_server.audit.verification import Fault
+from pilothouse_server.store import audit_tree
+from tests.conftest import Database, connection, new_database
+from tests.harness import running_server
+from tests.transparency.logs import fill, idle_application, last_month, superuser, verified
+
+N = 300
+
+
+# What is done, and what is found of it: faults by the stretches that they are in.
+TAMPERINGS = {
+    "a character": (
+        ["UPDATE operation_logs SET username = 'somebodx' WHERE sequence = 300"],
+        {(Fault.ALTERED, N, N)},
+    ),
+    "a microsecond": (
+        [
+            "UPDATE operation_logs SET completed_at = completed_at + interval '1 microsecond' WHERE sequence = 300"
+        ],
+        {(Fault.ALTERED, N, N)},
+    ),
+    "a number in a body": (
+        ["UPDATE operation_logs SET request_body = request_body || '{\"big\": 1}' WHERE sequence = 300"],
+        {(Fault.ALTERED, N, N)},
+    ),
+    "a record with its hash": (
+        [
+            "UPDATE operation_logs SET username = 'x', record_hash = sha256('x') WHERE sequence = 300",
+        ],
+        {(Fault.ALTERED, N, N), (Fault.CHAIN, N, N)},
+    ),
+    "deletion": (["DELETE FROM operation_logs WHERE sequence IN (300, 301)"], {(Fault.MISSING, N, N + 1)}),
+    "a swap": (
+        ["UPDATE operation_logs SET sequence = 601 - sequence WHERE sequence IN (300, 301)"],
+        {(Fault.ALTERED, N, N + 1), (Fault.CHAIN, N, N + 2)},
+    ),
+    "an insertion": (
+        [
+            "INSERT INTO operation_logs SELECT (jsonb_populate_record(l, jsonb_build_object('id', 999999, "
+            "'started_at', started_at + interval '1 second'))).* FROM operation_logs AS l WHERE sequence = 300"
+        ],
+        {(Fault.INSERTED, N, N)},
+    ),
+    "a record beyond the end": (
+        ["UPDATE operation_logs SET sequence = sequence + 100000 WHERE sequence = 300"],
+        {(Fault.MISSING, N, N), (Fault.INSERTED, N + 100_000, N + 100_000)},
+    ),
+    "a tile": (
+        ["UPDATE audit_tiles SET hashes = set_byte(hashes, 0, 255 - get_byte(hashes, 0)) WHERE level = 0"],
+        {(Fault.TREE, 0, 0)},
+    ),
+    "a tile that is gone": (["DELETE FROM audit_tiles WHERE level = 0"], {(Fault.TREE, 0, 0)}),
+    "a head": (
+        ["UPDATE audit_seals SET root = sha256('x') WHERE size = (SELECT max(size) FROM audit_seals)"],
+        {(Fault.SEAL, 0, 0)},
+    ),
+    "a note": (
+        [
+            "UPDATE audit_seals SET note = replace(note, '/', '+') WHERE size = (SELECT max(size) FROM audit_seals)"
+        ],
+        {(Fault.SEAL, 0, 0)},
+    ),
+    "the end of the records": (
+        ["DELETE FROM operation_logs WHERE sequence > (SELECT audit_sequence - 5 FROM stream_head)"],
+        {(Fault.MISSING, 0, 0)},
+    ),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def log(postgres, template_database, tmp_path_factory) -> AsyncIterator[tuple[Database, Application]]:  # type: ignore[no-untyped-def]
+    """A log of several heads that nobody writes to any more; some records are of the month before."""
+    directory: Path = tmp_path_factory.mktemp("log")
+    async with new_database(postgres, template_database.name) as database:
+        async with running_server(database, directory, with_cluster=False, audit_seal_seconds=60.0) as server:
+            await fill(server, 40, age=last_month())
+            await server.application.sealer.seal()
+            await fill(server, 600)
+            await server.application.sealer.seal()
+            await fill(server, 50)
+        async with idle_application(database, directory) as application:
+            await application.sealer.seal()
+            yield database, application
+
+
+async def test_a_log_that_nobody_touched_is_intact(log: tuple[Database, Application]) -> None:
+    report = await verified(log[1])
+    assert report.findings == []
+    assert report.verified == report.total > 690
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+async def test_tampering_is_found_where_it_was_done(log: tuple[Database, Application], name: str) -> None:
+    database, application = log
+    statements, expected = TAMPERINGS[name]
+    async with superuser(database) as sql:
+        for statement in statements:
+            assert not (await sql.execute(statement)).endswith(" 0"), "nothing was done"
+        found = {(each.fault, each.first, each.last) for each in (await verified(application)).findings}
+    for fault, first, last in expected:
+        if first == 0:
+            assert fault in {each[0] for each in found}, found
+        else:
+            assert (fault, first, last) in found, found
+    assert (await verified(application)).findings == []
+
+
+async def test_a_partition_that_somebody_detached_is_missed(log: tuple[Database, Application]) -> None:
+    database, application = log
+    async with connection(database.admin_dsn) as sql:
+        partition, first, last = await sql.fetchrow(
+            "SELECT tableoid::regclass::text, min(sequence), max(sequence) FROM operation_logs "
+            "GROUP BY 1 ORDER BY 2 OFFSET 1 LIMIT 1"
+        )
+        bounds = await sql.fetchval(
+            "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = $1::text::regclass", partition
+        )
+        await sql.execute(f"ALTER TABLE operation_logs DETACH PARTITION {partition}")
+        try:
+            findings = (await verified(application)).findings
+        finally:
+            await sql.execute(f"ALTER TABLE operation_logs ATTACH PARTITION {partition} {bounds}")
+    assert [(each.fault, each.first, each.last) for each in findings] == [(Fault.MISSING, first, last)]
+    assert last - first == 39
+
+
+async def test_records_and_tree_altered_alike_contradict_the_next_head(
+    log: tuple[Database, Application],
+) -> None:
+    database, application = log
+    async with superuser(database) as sql:
+        heads = [row["size"] for row in await sql.fetch("SELECT size FROM audit_seals ORDER BY size")]
+        await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 300")
+        await _rebuild(application, sql)
+        findings = (await verified(application)).findings
+    (first,) = [each for each in findings if each.fault is Fault.TREE]
+    before = max(size for size in heads if size <= N)
+    assert before <= first.first <= N <= first.last < min(size for size in heads if size > N)
+
+
+async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
+    log: tuple[Database, Application],
+) -> None:
+    database, application = log
+    async with application.store.system_read() as transaction:
+        seal = await audit_tree.newest_seal(transaction)
+    assert seal is not None
+    kept, _ = notes.parse(seal.note)
+    async with superuser(database) as sql:
+        await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 300")
+        await sql.execute("DELETE FROM audit_seals")
+        await _rebuild(application, sql)
+        await application.sealer.seal()
+        assert (await verified(application)).findings == [], "nothing inside tells of it"
+        found = (await verified(application, kept)).findings
+        assert [each.fault for each in found] == [Fault.CHECKPOINT]
+        assert found[0].first <= N <= found[0].last
+        # Cut back to where an older head was, with the heads after it.
+        await sql.execute("DELETE FROM operation_logs WHERE sequence > 500")
+        await sql.execute(
+            "UPDATE stream_head SET audit_sequence = 500, "
+            "audit_chain_hash = (SELECT chain_hash FROM operation_logs WHERE sequence = 500)"
+        )
+        await sql.execute("DELETE FROM audit_seals")
+        await _rebuild(application, sql)
+        assert (await verified(application)).findings == []
+        cut = (await verified(application, kept)).findings
+        assert [(each.fault, each.last) for each in cut] == [(Fault.CHECKPOINT, kept.size - 1)]
+
+
+async def _rebuild(application: Application, sql) -> None:  # type: ignore[no-untyped-def]
+    """Hashes, chain and tree anew over the records as they are now, as somebody would who knows how."""
+    from pilothouse_server.audit import repository
+    from pilothouse_server.audit.merkle import Edge
+    from pilothouse_server.store import audit_chain
+
+    async with application.store.system_read() as transaction:
+        rows = await repository.stored_records(transaction, 0, 10**9)
+    link, hashes = bytes(32), []
+    for row in rows:
+        digest = audit_chain.record_hash(audit_chain.canonical_json(audit_chain.stored_row(row)))
+        link = audit_chain.chain_hash(link, row.sequence, digest)
+        hashes.append(digest)
+        await sql.execute(
+            "UPDATE operation_logs SET record_hash = $2, chain_hash = $3 WHERE sequence = $1",
+            row.sequence,
+            digest,
+            link,
+        )
+    await sql.execute("UPDATE stream_head SET audit_chain_hash = $1", link)
+    edge = Edge()
+    full = edge.grow([bytes(32), *hashes])
+    await sql.execute("DELETE FROM audit_tiles")
+    await sql.executemany(
+        "INSERT INTO audit_tiles (level, position, hashes) VALUES ($1, $2, $3)",
+        [(tile.level, tile.position, tile.hashes) for tile in full],
+    )
+    await sql.execute("UPDATE audit_tree SET size = $1, edge = $2", edge.size, edge.levels)
