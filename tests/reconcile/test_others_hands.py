@@ -152,8 +152,9 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
         assert found.metadata.label(NAMESPACE_UID) == ""
 
 
+@pytest.mark.parametrize("also", [{}, {MANAGED_BY: None}], ids=["one", "all"])
 async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: World, monkeypatch: pytest.MonkeyPatch, also: dict[str, str | None]
 ) -> None:
     monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)
     client = await here.connect("local")
@@ -170,7 +171,7 @@ async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
         await here.namespace()
         await here.create()
         uid = (await here.running()).namespace_uid
-        await here.relabel_namespace({NAMESPACE_UID: None, MANAGED_BY: None})
+        await here.relabel_namespace({NAMESPACE_UID: None, **also})
         assert (await told()).conditions[0].status == "False"
         await here.delete_namespace()
         await poll_until(here.seen, lambda seen: seen is None)

@@ -165,6 +165,10 @@ async def test_a_hand_over_finds_what_nobody_saw(
             await met(server, others)
             # While somebody watches, too; no generation tells of it.
             await others.merge(deployment("labelled"), {"metadata": {"labels": {"team": None}}})
+            await others.merge(
+                core("persistentvolumeclaims", "data"), {"metadata": {"labels": {"team": "c"}}}
+            )
+            await others.merge("/api/v1/namespaces/shop", {"metadata": {"labels": {"team": None}}})
             await agreeing(server)
             return
 

@@ -4,9 +4,9 @@ An informer keeps the claims that carry a volume's uid; each change marks its vo
 locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
 lease. A pending claim does not say why; its events are requested, and again while it stays so.
 
-What is not as it should be is left to the worker: a claim that vanished, one that is at last gone, a growth that was
-refused while the claim was not bound. A claim of no volume is left alone, whoever it belonged to: it holds data, and
-a database restored from a backup knows less than the cluster.
+What is not as it should be is left to the worker: a claim that vanished or that others changed, one that is at last
+gone, a growth that was refused while the claim was not bound. A claim of no volume is left alone, whoever it belonged
+to: it holds data, and a database restored from a backup knows less than the cluster.
 
 It runs beside the observer of containers and apart from it: a cluster that does not let us list claims still shows its
 containers.
@@ -20,10 +20,11 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import EVENTS, Event
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
-from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
+from pilothouse_server.reconcile.observe.cluster_view import SUSPECT_SECONDS, labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.repository import volume_status, work_queue
@@ -67,6 +68,8 @@ class ClaimObserver(StatusObserver):
         # By the volume's uid: its claims by name, and when it is to be looked at.
         self._claims: dict[str, dict[str, PersistentVolumeClaim]] = {}
         self._schedule = Schedule(self._wake.set)
+        # When to see whether others changed the claim of a volume.
+        self._suspects = Schedule(self._wake.set)
         self._events: dict[str, tuple[Event, ...]] = {}
         self._requested_at: dict[str, float] = {}
 
@@ -89,12 +92,18 @@ class ClaimObserver(StatusObserver):
 
     def seconds_to_next(self) -> float | None:
         """Returns how long until the next volume is to be looked at; None where there is none."""
-        return self._schedule.seconds_to_next()
+        times = (self._schedule.seconds_to_next(), self._suspects.seconds_to_next())
+        return min((seconds for seconds in times if seconds is not None), default=None)
 
     async def write_due(self) -> None:
         """Writes the volumes whose time has come. Raises LeaseLost, PilothouseError."""
         while uids := self._schedule.take(self._settings.batch):
             await self._write_batch(uids)
+        if suspects := self._suspects.take():
+            async with self.cluster.transaction() as transaction:
+                ids = await volume_status.of_cluster(transaction, self.cluster.name)
+                for volume_id in sorted(ids[uid] for uid in suspects if uid in ids):
+                    await work_queue.requeue(transaction, "volume", volume_id)
 
     def _changed(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         for there in (old, new):
@@ -109,6 +118,9 @@ class ClaimObserver(StatusObserver):
                 if not claims:
                     del self._claims[uid]
             self.mark(uid)
+            if there is new and old is not None and marks.changed(new.mark, old.mark):
+                # Ours among them: that all is as it should be the worker sees by reading.
+                self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     async def _write_batch(self, uids: list[str]) -> None:
         seen: list[tuple[Volume, ClaimObservation]] = []

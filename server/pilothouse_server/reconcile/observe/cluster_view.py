@@ -67,6 +67,8 @@ class ClusterView:
         self.containers: dict[str, Objects] = {}
         # When to see whether others changed the Deployment of a container.
         self._suspects = Schedule(changed, clock)
+        # And the same of namespaces, by their names on the cluster.
+        self._suspect_namespaces = Schedule(changed, clock)
         self._clock = clock
         # Until when the ordinary steps of a container that starts are gathered.
         self._starting: dict[str, float] = {}
@@ -99,8 +101,10 @@ class ClusterView:
         self._put("pods", old, new)
 
     def namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
-        """Takes in a namespace from its informer: one that ends may end behind our back."""
+        """Takes in a namespace from its informer: one that ends may end behind our back, one may lose our labels."""
         there = new or old
+        if old is not None and new is not None and marks.changed(new.mark, old.mark):
+            self._suspect_namespaces.postpone(new.metadata.name, in_seconds=SUSPECT_SECONDS)
         if there is not None and (new is None or new.metadata.deletion_timestamp is not None):
             self.lost_namespaces.add(there.metadata.name)
             self._changed()
@@ -120,7 +124,8 @@ class ClusterView:
 
     def seconds_to_next(self) -> float | None:
         """Returns how long until the next container is due; None where none is."""
-        times = (self._schedule.seconds_to_next(), self._suspects.seconds_to_next())
+        schedules = (self._schedule, self._suspects, self._suspect_namespaces)
+        times = [schedule.seconds_to_next() for schedule in schedules]
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def take_suspects(self) -> list[str]:
@@ -139,10 +144,10 @@ class ClusterView:
         )
 
     def take_lost(self) -> tuple[set[str], set[str]]:
-        """Containers whose Deployment vanished, and names of namespaces that end or ended."""
+        """Containers whose Deployment vanished, and names of namespaces that end, ended or were changed."""
         lost, self.lost = self.lost, set()
         namespaces, self.lost_namespaces = self.lost_namespaces, set()
-        return lost, namespaces
+        return lost, namespaces.union(self._suspect_namespaces.take())
 
     def pods(self) -> Iterator[tuple[str, Pod]]:
         """Yields every pod with the uid of its container."""

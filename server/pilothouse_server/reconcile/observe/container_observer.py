@@ -279,8 +279,8 @@ class ContainerObserver(StatusObserver):
     async def _ask_for_repairs(self) -> None:
         """Has the worker look at what others changed or took away."""
         suspects = set(self.view.take_suspects())
-        lost, ending = self.view.take_lost()
-        if not (suspects or lost or ending):
+        lost, namespaces = self.view.take_lost()
+        if not (suspects or lost or namespaces):
             return
         async with self.cluster.transaction() as transaction:
             ids = await container_status.of_cluster(transaction, self.cluster.name)
@@ -289,9 +289,9 @@ class ContainerObserver(StatusObserver):
                 transaction,
                 await self._changed(transaction, {ids[uid]: uid for uid in suspects if uid in ids}),
             )
-            if ending:
+            if namespaces:
                 ours = await namespace_status.by_kubernetes_name(transaction, self.cluster.name)
-                namespace_ids = sorted(ours[name].id for name in ending if name in ours)
+                namespace_ids = sorted(ours[name].id for name in namespaces if name in ours)
                 await work_queue.requeue_namespaces(transaction, namespace_ids)
 
     async def _changed(self, transaction: ReadTransaction, suspects: dict[int, str]) -> list[int]:
