@@ -100,6 +100,8 @@ def settings_for(database: Database, directory: Path, **changes: Any) -> Setting
             pool_open_connections=20,
             pool_idle_connections=4,
             grace_seconds=5.0,
+            # Tests have their clusters on this machine.
+            outbound_networks="127.0.0.0/8",
         ),
         **changes,
     )

@@ -5,7 +5,8 @@ failures are worth repeating: UNAVAILABLE (the server, its database or the conne
 RESOURCE_EXHAUSTED that says by RetryInfo when to come back. A call whose repetition could do harm is repeated
 only if the attempt surely had no effect. It goes on to the call's deadline, so that a call outlasts a restart of
 the server; the last waits are shortened so that an attempt fits behind them. That a *cluster* is away is the server's
-answer, though, and may stay so for days: a few attempts find a server that reaches it, where there is one.
+answer, though, and may stay so for days: a few attempts find a server that reaches it, where there is one, and none
+are made where the servers know that it is away.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class RetryPolicy:
     ) -> float | None:
         """Returns the seconds to wait before the call is sent again, or None if it must not be. `left` is how many
         are left of its time; None: no limit."""
-        if self.exhausted(failures) or (error.reason in _CLUSTER_AWAY and failures >= ATTEMPTS_AT_A_CLUSTER):
+        if self.exhausted(failures) or (
+            error.reason in _CLUSTER_AWAY
+            and (error.metadata.get("away") or failures >= ATTEMPTS_AT_A_CLUSTER)
+        ):
             return None
         if error.connection_problem:
             # A certificate does not get better by being looked at again.

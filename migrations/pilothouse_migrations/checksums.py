@@ -39,4 +39,5 @@ CHECKSUMS: Final = {
     "0029": "cf3d0fe7078b5c30e873616fdbf5db1a497be3376ea1d2d395efd5da5307ac02",
     "0030": "bb759ecff0a3dbb324826fc0bfe2640ebaeda80e00d35f96dd78dd500a62e4ed",
     "0031": "ea1a394854b57023b87a6a731bb2cd0f61f330ca9c30ee1677c84b6f7d144083",
+    "0032": "c8c6a50e43c8a1cbcce79795f09ee7c10c3c3edf36c0be2d99ef61ccac21f08b",
 }

@@ -43,6 +43,8 @@ SESSION_DEFAULTS: Mapping[str, str] = {
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
 }
+# Of the role of requests alone: how long one waits for what another holds.
+APP_DEFAULTS: Mapping[str, str] = {"lock_timeout": "20s"}
 STATISTICS_SCHEMA = "pilothouse_statistics"
 _PREFIX_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -127,6 +129,7 @@ async def ensure_roles(
             for short, password in (passwords or {}).items():
                 await _set_password(connection, names.logins()[short], password)
             await _prepare_database(connection, names)
+            await _keep_session_locks(connection, names)
             await _count_statements(connection, names)
     finally:
         await engine.dispose()
@@ -197,11 +200,33 @@ async def _prepare_database(connection: AsyncConnection, names: RoleNames) -> No
         f"GRANT USAGE ON SCHEMA public TO {logins}",
         *(
             f"ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}'"
-            for role in (names.app, names.system)
-            for name, value in SESSION_DEFAULTS.items()
+            for role, defaults in (
+                (names.app, {**SESSION_DEFAULTS, **APP_DEFAULTS}),
+                (names.system, SESSION_DEFAULTS),
+            )
+            for name, value in defaults.items()
         ),
     ):
         await connection.exec_driver_sql(statement)
+
+
+async def _keep_session_locks(connection: AsyncConnection, names: RoleNames) -> None:
+    """Leaves advisory locks that outlast a transaction to migrations, as far as this login may.
+
+    Requests need those that end with their transaction; of these no role can be kept from any.
+    """
+    await connection.execute(
+        text(f"""
+DO $$ DECLARE locking regprocedure; BEGIN
+    FOR locking IN SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+        AND proname IN ('pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock',
+                        'pg_try_advisory_lock_shared') LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', locking);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {names.owner}, {names.maintenance}', locking);
+    END LOOP;
+EXCEPTION WHEN insufficient_privilege THEN NULL;
+END $$""")
+    )
 
 
 async def _count_statements(connection: AsyncConnection, names: RoleNames) -> None:

@@ -23,7 +23,7 @@ from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
 from pilothouse_server.audit.witnesses import Witnessing
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.clusters.refusals import in_a_seat
+from pilothouse_server.clusters.refusals import in_a_seat, unless_away
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.containers.config_readers import ConfigReaders
@@ -53,6 +53,7 @@ from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.noun import namespaces_noun
+from pilothouse_server.outbound import Reach
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
@@ -69,7 +70,14 @@ from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
-from pilothouse_server.settings import PREFIX, Settings, SettingsError, address_refused, trusted_peers
+from pilothouse_server.settings import (
+    PREFIX,
+    Settings,
+    SettingsError,
+    address_refused,
+    outbound_networks,
+    trusted_peers,
+)
 from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
@@ -145,8 +153,10 @@ class Application:
                 requests_per_second=settings.cluster_requests_per_second,
                 burst=int(2 * settings.cluster_requests_per_second) or 1,
             ),
+            reach=Reach(outbound_networks(settings.outbound_networks)),
         )
         self.clusters = ClusterClients(self.cluster_access.connect)
+        self.cluster_access.known_away = self.clusters.away
         self.reconcilers: Reconcilers = {
             "container": ContainerReconciler(),
             "namespace": NamespaceReconciler(),
@@ -272,8 +282,10 @@ class Application:
         try:
             await schema.check(plain_dsn(dsn))
         except OSError as error:
+            # Of the library's words the kind alone: they may hold the address with its password.
+            kind = type(error).__name__
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
-            raise SettingsError(f"{PREFIX}{name}: the database does not answer: {error}") from None
+            raise SettingsError(f"{PREFIX}{name}: the database does not answer ({kind})") from None
 
     def _build_server(self) -> GrpcServer:
         page_key = self._keys.derive("page-token")
@@ -316,7 +328,7 @@ class Application:
 
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
-        connect = in_a_seat(self.clusters.client, before_cluster)
+        connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
         free = FreeKeys(self.settings.service_annotations)
         in_namespaces = [
             containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, free), free),
@@ -363,7 +375,7 @@ class Application:
         async with self.store.system_write("configuration") as transaction:
             for name, kubeconfig in self._kubeconfigs.items():
                 cluster, _ = connection.select(kubeconfig, self.settings.kubeconfig_context or None)
-                await registration.put_configured(transaction, name, str(cluster.get("server", "")))
+                await registration.put_configured(transaction, name, connection.shown_address(cluster))
 
     def _serve_metrics(self) -> None:
         if self.settings.metrics_listen:

@@ -23,6 +23,7 @@ from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.clusters.access import Kubeconfigs
 from pilothouse_server.embedded.postgres import DataDirectoryInUseError, EmbeddedPostgres
 from pilothouse_server.embedded.simulator import EmbeddedSimulator
+from pilothouse_server.outbound import LOOPBACK
 from pilothouse_server.settings import PREFIX, Settings, SettingsError
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -97,6 +98,9 @@ class Development:
             OSError: the data folder cannot be made.
         """
         settings = self._settings
+        if not settings.outbound_networks:
+            # Who tries it out has clusters on this machine.
+            settings = msgspec.structs.replace(settings, outbound_networks=",".join(map(str, LOOPBACK)))
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         starting = None if self.kubeconfigs else asyncio.create_task(self._start_simulator())
         try:

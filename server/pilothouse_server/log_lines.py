@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 # structlog takes these where it finds them, rich for tracebacks that we do not show so, greenlet for a module that we
@@ -66,3 +67,14 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
 def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     scope = SCOPE.get()
     return event if scope is None else {**scope(), **event}
+
+
+def without_values(error: BaseException) -> tuple[type[Exception], Exception, TracebackType | None]:
+    """The traceback of an unforeseen error, for `exc_info`, with its kind in place of its words.
+
+    These may hold values: a parameter of a statement, an address with its password, what a cluster sent. So may those
+    of what it was raised from, which are left out. Of several, the first is told.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return (RuntimeError, RuntimeError(type(error).__name__), error.__traceback__)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pilothouse_server.values import listening
+from pilothouse_server.values import InvalidValueError, listening
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
@@ -201,6 +201,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         4096
     )
 
+    outbound_networks: Annotated[
+        str,
+        "Networks, separated by commas, that addresses given by callers (clusters) may lie in although they are of"
+        " this machine or its network alone, as 127.0.0.0/8; with --dev loopback may be.",
+    ] = ""
     kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
     kubeconfig_context: Annotated[str, "Its context to use; empty: the current one."] = ""
     cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
@@ -294,9 +299,24 @@ def trusted_peers(text: str) -> tuple[TrustedPeer, ...]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             found.append("unix" if part == "unix" else ipaddress.ip_network(part))
-        except ValueError as error:
-            raise SettingsError(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
+        except ValueError:
+            raise _no_network("TRUSTED_PROXIES", part) from None
     return tuple(found)
+
+
+def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """The networks that `outbound_networks` names. Raises SettingsError."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(ipaddress.ip_network(part))
+        except ValueError:
+            raise _no_network("OUTBOUND_NETWORKS", part) from None
+    return tuple(found)
+
+
+def _no_network(name: str, part: str) -> SettingsError:
+    return SettingsError(f"{PREFIX}{name}: {part!r} is neither an address nor a network such as 10.0.0.0/8")
 
 
 def described() -> list[tuple[str, str, str]]:
@@ -305,6 +325,12 @@ def described() -> list[tuple[str, str, str]]:
         (f"{PREFIX}{field.name.upper()}", _written(field.default), field.type.__metadata__[0])
         for field in msgspec.structs.fields(Settings)
     ]
+
+
+def _kind(default: object) -> str:
+    if isinstance(default, bool):
+        return "true or false"
+    return "a whole number" if isinstance(default, int) else "a number"
 
 
 def _is_path(annotated: Any) -> bool:
@@ -341,8 +367,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             values[name] = (
                 Path(text) if _is_path(field.type) else msgspec.convert(text, field.type, strict=False)
             )
-        except msgspec.ValidationError as error:
-            problems.append(f"{variable}={text!r}: {str(error).lower()}")
+        except msgspec.ValidationError:
+            problems.append(f"{variable}={text!r}: must be {_kind(field.default)}")
     if problems:
         raise SettingsError("; ".join(sorted(problems)))
     settings = Settings(**values)  # type: ignore[arg-type]
@@ -356,7 +382,7 @@ def _wrong_addresses(settings: Settings) -> list[str]:
         try:
             if address or name == "listen":
                 listening.split(address)
-        except ValueError as error:
+        except InvalidValueError as error:
             problems.append(f"{PREFIX}{name.upper()}: {error}")
     return problems
 
@@ -372,6 +398,7 @@ def _admission_problems(settings: Settings) -> list[str]:
 
 def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
+    outbound_networks(settings.outbound_networks)
     problems = _wrong_addresses(settings)
     problems += [
         f"{PREFIX}{name.upper()} must be greater than 0"

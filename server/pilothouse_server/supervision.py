@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter
 
+from pilothouse_server.log_lines import without_values
 from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
@@ -54,7 +55,12 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
             await cancel_and_wait(attempt)
         if not attempt.cancelled() and (error := attempt.exception()) is not None:
             FAILURES.labels(name).inc()
-            log.error("background task failed", task=name, error=type(error).__name__, exc_info=error)
+            log.error(
+                "background task failed",
+                task=name,
+                error=type(error).__name__,
+                exc_info=without_values(error),
+            )
         if loop.time() - started > _SETTLED_SECONDS:
             delay = 0.1
         await asyncio.sleep(delay)

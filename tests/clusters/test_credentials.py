@@ -97,7 +97,7 @@ def test_only_what_the_context_names_is_kept() -> None:
     )
     kept = credentials.from_kubeconfig(yaml.safe_dump(config))
     assert kept.cluster == {
-        "server": "https://cluster.example:6443/",
+        "server": "https://cluster.example:6443",
         "tls-server-name": "inner",
         "proxy-url": "http://p:1",
     }
@@ -133,3 +133,65 @@ def test_a_token_without_a_date_is_taken(token: str) -> None:
 def test_an_authority_that_is_no_certificate_is_refused() -> None:
     with pytest.raises(CredentialsRefused, match="certificate authority"):
         credentials.from_address("https://cluster.example", "token", authority="not PEM")
+
+
+def _laughs(levels: int) -> str:
+    """A kilobyte that becomes more than a machine holds."""
+    lines = [f"a0: &a0 [{SECRET}]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    return "\n".join(lines) + f"\ncurrent-context: *a{levels - 1}\n"
+
+
+TEXTS = {
+    "too large": (yaml.safe_dump(KUBECONFIG) + "# " + "x" * credentials.MOST_BYTES, "more than 64 KB"),
+    "aliases": (_laughs(9), "an anchor or an alias"),
+    "an alias of nothing": (f"a: *{SECRET}", "an anchor or an alias"),
+    "merged": (f"a: &a {{token: {SECRET}}}\nb:\n  <<: *a", "an anchor or an alias"),
+    "a tag": (f"a: !!binary {SECRET}", "a tag"),
+    "a tag of Python": (f"a: !!python/object/apply:os.system [{SECRET}]", "a tag"),
+    "too deep": ("[" * 1000 + SECRET, "nested more than"),
+    "no mapping": (SECRET, "not a mapping"),
+    "a number of a mapping": (yaml.safe_dump({**KUBECONFIG, "current-context": {"a": SECRET}}), "not text"),
+    "clusters of another type": (
+        yaml.safe_dump({**KUBECONFIG, "clusters": {"c": SECRET}}),
+        "no cluster named",
+    ),
+    "a long name": (yaml.safe_dump({**KUBECONFIG, "current-context": SECRET * 100}), "at most 253"),
+    "a number without end": (f"current-context: {'1:' * 20_000}1", "at most 253"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_text_that_is_more_than_a_kubeconfig_is_refused(case: str) -> None:
+    text, words = TEXTS[case]
+    with pytest.raises(CredentialsRefused) as refused:
+        credentials.from_kubeconfig(text)
+    assert words in refused.value.message
+    assert SECRET not in refused.value.message
+    assert len(refused.value.message) < 500
+
+
+def test_what_looks_like_a_number_is_the_text_that_it_is() -> None:
+    config = copy.deepcopy(KUBECONFIG)
+    text = (
+        yaml.safe_dump(config).replace("name: c\n", "name: 1e3\n").replace("cluster: c\n", "cluster: 1e3\n")
+    )
+    text = text.replace(SECRET, "0123")
+    assert credentials.from_kubeconfig(text).user == {"token": "0123"}
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (f"https://user:{SECRET}@host", "no user or password"),
+        (f"https://host/{SECRET}", "no path"),
+        (f"https://host?{SECRET}", "no query"),
+        (f"https://host:{SECRET}", "port"),
+    ],
+)
+def test_an_address_is_scheme_host_and_port(server: str, words: str) -> None:
+    with pytest.raises(CredentialsRefused) as refused:
+        credentials.from_address(server, "token")
+    assert words in refused.value.message
+    assert refused.value.field == "address.api_server"
+    assert SECRET not in refused.value.message

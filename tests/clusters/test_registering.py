@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_server import keys
+from pilothouse_server.kubernetes import credentials
+from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_simulator import SimulatedCluster
 from tests.clusters.given import (
     QUICK,
@@ -32,6 +35,7 @@ from tests.clusters.given import (
     role,
     runs,
 )
+from tests.clusters.hostile import hostile_server, saying
 from tests.conftest import Database
 from tests.harness import Server, running_server
 from tests.waiting import patient, poll_until
@@ -117,10 +121,10 @@ async def test_what_cannot_be_used_is_refused_and_says_why(
             "patch deployments.apps",
         ),
     ]
-    for credentials, kind, reason, words in cases:
+    for given, kind, reason, words in cases:
         with pytest.raises(kind) as refused:
             await serving.admin.namespaces.register_cluster(
-                cluster=pb.Cluster(name="second"), credentials=credentials
+                cluster=pb.Cluster(name="second"), credentials=given
             )
         assert isinstance(refused.value, errors.PilothouseError)
         assert refused.value.reason == reason
@@ -305,3 +309,66 @@ async def test_a_denial_that_stays_names_the_permission(serving: Server, cluster
         return any('cannot patch resource "namespaces"' in each.message for each in found.conditions)
 
     await poll_until(said, seconds=60.0, what="the cluster's words")
+
+
+async def test_addresses_of_this_machine_are_refused_unless_they_are_allowed(
+    database: Database, tmp_path: Path, cluster: SimulatedCluster
+) -> None:
+    async with running_server(
+        database, tmp_path, with_cluster=False, reconciler=QUICK, outbound_networks=""
+    ) as server:
+        for address in (
+            cluster.url,
+            "http://localhost:1",
+            "http://169.254.169.254",
+            "http://[::ffff:127.0.0.1]",
+        ):
+            credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=address, token="t"))
+            with pytest.raises(errors.InvalidArgumentError, match="not connected to") as refused:
+                await server.admin.namespaces.register_cluster(
+                    cluster=pb.Cluster(name="second"), credentials=credentials
+                )
+            assert refused.value.reason == "CLUSTER_CREDENTIALS_REFUSED"
+
+
+async def test_an_address_with_a_password_is_refused_by_its_field(serving: Server) -> None:
+    credentials = pb.ClusterCredentials(
+        address=pb.ClusterAddress(api_server="https://user:canary-pw@host", token="t")
+    )
+    with pytest.raises(errors.InvalidArgumentError) as refused:
+        await serving.admin.namespaces.register_cluster(
+            cluster=pb.Cluster(name="second"), credentials=credentials
+        )
+    assert refused.value.metadata["field"] == "credentials.address.api_server"
+    assert [each.field for each in refused.value.violations] == ["credentials.address.api_server"]
+    assert "canary-pw" not in str(refused.value)
+
+
+async def test_a_kubeconfig_is_read_beside_the_loop(serving: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def reading(_text: str, _context: str) -> Any:
+        threads.append(threading.current_thread().name)
+        raise CredentialsRefused("not today")
+
+    monkeypatch.setattr(credentials, "from_kubeconfig", reading)
+    with pytest.raises(errors.InvalidArgumentError, match="not today"):
+        await serving.admin.namespaces.register_cluster(
+            cluster=pb.Cluster(name="second"), credentials=by_kubeconfig("a: b")
+        )
+    assert len(threads) == 1
+    assert threads[0].startswith("kubeconfig")
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 500])
+async def test_what_a_stranger_answers_is_not_told(serving: Server, status: int) -> None:
+    words = "internal-words-of-a-stranger"
+    body = f'{{"kind": "Status", "status": "Failure", "message": "{words}", "gitVersion": "{words}"}}'
+    async with hostile_server(saying(body.encode(), status)) as stranger:
+        credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=stranger.url, token="t"))
+        with pytest.raises(errors.PilothouseError) as refused:
+            await serving.admin.with_options(retry=ONCE).namespaces.register_cluster(
+                cluster=pb.Cluster(name="second"), credentials=credentials
+            )
+    assert words not in f"{refused.value!r} {refused.value} {dict(refused.value.metadata)}"
+    assert refused.value.reason in ("CLUSTER_UNREACHABLE", "CLUSTER_RIGHTS_MISSING")

@@ -126,6 +126,33 @@ async def test_the_kubeconfigs_proxy_goes_before_the_environments(
     assert (len(asked), asked_other) == (1, [])
 
 
+@pytest.mark.parametrize("target", ["https", "http"])
+async def test_what_a_proxy_wants_travels_as_a_header(
+    cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, target: str
+) -> None:
+    """By the kubeconfig's address or the environment's: in no address that the library is given."""
+    for of_the_environment in (False, True):
+        async with proxy() as (address, asked):
+            document = kubeconfig(cluster)
+            named = address.replace("//", "//some%40body:pass@")
+            entry = document["clusters"][0]["cluster"]
+            entry["server"] = cluster.url if target == "https" else "http://cluster.example:1"
+            if of_the_environment:
+                bare_environment.setenv(f"{target.upper()}_PROXY", named)
+            else:
+                entry["proxy-url"] = named
+            async with connected(document) as client:
+                configuration = client._transport._api.configuration
+                given = configuration.proxy_headers["Proxy-Authorization"]
+                assert given == aiohttp.encode_basic_auth("some@body", "pass")
+                assert configuration.proxy == address
+                by_itself = configuration.session_options.get("headers", {}).get("Proxy-Authorization")
+                assert by_itself == (given if target == "http" else None)
+                if target == "https":
+                    assert (await client.list(NAMESPACES)).items
+                    assert len(asked) == 1
+
+
 async def test_the_environment_is_read_once_for_each_client(
     cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch
 ) -> None:
@@ -151,9 +178,7 @@ def test_a_client_without_a_token_takes_the_password_in_netrc(
     netrc.write_text("machine cluster.example login somebody password secret\n")
     bare_environment.setenv("NETRC", str(netrc))
 
-    def options(server: str, *, has_token: bool) -> dict[str, Any]:
-        return environment.session_options(server, has_proxy=False, has_token=has_token)
-
+    options = environment.session_options
     found = options("https://cluster.example:6443", has_token=False)
     assert found["headers"] == {"Authorization": aiohttp.encode_basic_auth("somebody", "secret")}
     assert "headers" not in options("https://cluster.example:6443", has_token=True)

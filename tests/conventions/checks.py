@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tests.conventions.sources import Source
 from tests.conventions.waits import WAITS
+from tests.conventions.words import no_words_of_libraries
 
 LONGEST_FILE_LINES = 600
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
@@ -299,4 +300,5 @@ CHECKS: Sequence[Check] = (
     tasks_end_one_way,
     one_logger,
     messages_are_converted,
+    no_words_of_libraries,
 )

@@ -28,6 +28,11 @@ EXCEPTIONS = {
     ("0018", "require-concurrent-index-deletion"): "they go at the end, a moment before the commit",
     ("0018", "renaming-object"): "no client calls an index by its name",
     ("0031", "ban-drop-table"): "no release has written to audit_seals or read it",
+    (
+        "0032",
+        "require-concurrent-index-creation",
+    ): "the table has a row for each object, and the lock is short",
+    ("0032", "require-concurrent-index-deletion"): "another one that begins alike has taken its place",
     ("0014", "ban-drop-constraint"): "a server of before writes only words that the constraint allowed",
     (
         "0015",

@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
 
-from tests.conventions import checks, migrations, tables, waits
+from tests.conventions import checks, migrations, tables, waits, words
 from tests.conventions.sources import Source, load
+
+
+def _raising(kinds: str, said: str) -> str:
+    """A module that says so much of what it has caught."""
+    return (
+        "from pilothouse_server.errors import KINDS, OursError\n"
+        f"try:\n    work()\nexcept {kinds} as error:\n    raise OursError({said}) from None\n"
+    )
+
 
 CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     # check, one that breaks it, one that keeps it
@@ -187,6 +196,28 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         checks.messages_are_converted,
         Source("server/pilothouse_server/a.py", f"pb.Thing({', '.join(f'a{n}=1' for n in range(8))})"),
         Source("server/pilothouse_server/a.py", f"pb.Thing({', '.join(f'a{n}=1' for n in range(7))})"),
+    ),
+    *(
+        (
+            words.no_words_of_libraries,
+            Source("server/pilothouse_server/a.py", _raising(f"({kinds})", said)),
+            Source("server/pilothouse_server/a.py", _raising("OursError", said)),
+        )
+        for kinds, said in (
+            ("OSError", 'f"it failed: {error}"'),
+            ("OSError, OursError", 'f"it failed: {error!r}"'),
+            ("OSError", "str(error)"),
+            ("KINDS", "repr(error)"),
+            ("OSError", 'f"{str(error).lower()}"'),
+            ("http.ClientError", 'f"{error.message}"'),
+        )
+    ),
+    (
+        words.no_words_of_libraries,
+        Source("server/pilothouse_server/a.py", _raising("OSError", "str(error)")),
+        Source(
+            "server/pilothouse_server/a.py", _raising("OSError", 'f"{failure(error)} {type(error).__name__}"')
+        ),
     ),
 ]
 A_READER = Source("server/reader.py", '"""Reads."""\nprint(settings.level, self.settings.deep)\n')

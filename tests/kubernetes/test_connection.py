@@ -54,8 +54,8 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "context 'here' names no cluster",
     ),
     "unknown user": (lambda c: c.update(users=None), "no user named 'u'"),
-    "no server": (lambda c: cluster(c).clear(), "server address"),
-    "strange server": (lambda c: cluster(c).update(server="file:///etc"), "server address"),
+    "no server": (lambda c: cluster(c).clear(), "address of the API server"),
+    "strange server": (lambda c: cluster(c).update(server="file:///etc"), "address of the API server"),
 }
 
 

@@ -52,7 +52,7 @@ async def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
     code, errors = await refused(tmp_path, "serve --dev", **settings)
     assert (code, "are no certificate with its key" in errors) == (2, True), errors
     code, errors = await refused(tmp_path, "serve --dev", **{**settings, "TLS_CERTIFICATE_FILE": "none.pem"})
-    assert (code, "No such file" in errors) == (2, True), errors
+    assert (code, "cannot be read (FileNotFoundError)" in errors) == (2, True), errors
     assert [each.name for each in tmp_path.iterdir()] == ["c.pem"]
 
 

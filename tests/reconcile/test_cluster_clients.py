@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import Unreachable
-from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
+from pilothouse_server.kubernetes.errors import Refused, Unreachable
+from pilothouse_server.reconcile.queue import cluster_clients
+from pilothouse_server.reconcile.queue.cluster_clients import FAILURES, ClusterClients
 from tests.waiting import poll_until
 
 
@@ -100,3 +101,44 @@ async def test_who_waits_while_all_are_closed_is_refused() -> None:
     await clients.close()
     with pytest.raises(Unreachable):
         await caller
+
+
+def _unreachable(clients: ClusterClients, times: int) -> None:
+    for _ in range(times):
+        clients.note("one", Unreachable("the connection is refused"))
+
+
+def test_a_cluster_is_known_to_be_away_by_its_row_until_it_answers() -> None:
+    clients = ClusterClients(Connections().connect)
+    assert clients.away("one") is None
+    clients.report({"one": "there was no answer"})
+    away = clients.away("one")
+    assert away is not None
+    assert away.message == "there was no answer"
+    assert clients.away("other") is None
+    clients.note("one", None)
+    assert clients.away("one") is None
+    clients.report({})
+    _unreachable(clients, FAILURES - 1)
+    assert clients.away("one") is None
+
+
+def test_a_cluster_is_known_to_be_away_by_failures_of_our_own() -> None:
+    clients = ClusterClients(Connections().connect)
+    _unreachable(clients, FAILURES)
+    away = clients.away("one")
+    assert away is not None
+    assert away.message == "the connection is refused"
+    clients.forget("one")
+    assert clients.away("one") is None
+
+
+def test_what_was_found_out_long_ago_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = ClusterClients(Connections().connect)
+    _unreachable(clients, FAILURES)
+    monkeypatch.setattr(cluster_clients, "KNOWN_SECONDS", 0.0)
+    assert clients.away("one") is None
+    # One that answers by a refusal answers.
+    monkeypatch.undo()
+    clients.note("one", Refused("no", code=403))
+    assert clients.away("one") is None

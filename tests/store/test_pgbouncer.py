@@ -112,8 +112,8 @@ async def test_time_limits_hold_behind_a_pooler(postgres: EmbeddedPostgres, data
     """A pooler passes no session's settings on: they are the roles'. Clones of a database do not have them."""
     await ensure_roles(database.admin_dsn)
     async with pooled(postgres, database, prepared_statements=0) as settings:
-        for address in (settings["database_url"], settings["system_database_url"]):
+        for address, waits in ((settings["database_url"], "20s"), (settings["system_database_url"], "0")):
             async with connection(str(address)) as opened, opened.transaction():
-                names = ("statement_timeout", "idle_in_transaction_session_timeout", "jit")
+                names = ("statement_timeout", "idle_in_transaction_session_timeout", "jit", "lock_timeout")
                 found = [await opened.fetchval(f"SELECT current_setting('{name}')") for name in names]
-                assert found == ["30s", "1min", "off"]
+                assert found == ["30s", "1min", "off", waits]

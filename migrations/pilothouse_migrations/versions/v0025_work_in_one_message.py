@@ -21,6 +21,56 @@ branch_labels = None
 depends_on = None
 
 
+LEASE = """
+CREATE FUNCTION lease_work(
+    p_owner text, p_lease_seconds double precision, p_most integer, p_clusters text[], p_free integer[])
+    RETURNS TABLE (resource_type text, resource_id bigint, cluster_name text, namespace_id bigint, attempts integer,
+        lease_owner text, lease_epoch bigint, next_seconds double precision)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        -- One time for all: what is not due now is due later.
+        v_now timestamptz := statement_timestamp();
+        v_cluster text := (SELECT w.cluster_name FROM public.reconcile_work AS w ORDER BY w.cluster_name LIMIT 1);
+        v_next timestamptz;
+        v_rows integer;
+    BEGIN
+        WHILE v_cluster IS NOT NULL LOOP
+            v_next := least(v_next, (
+                SELECT w.due_at FROM public.reconcile_work AS w
+                WHERE w.cluster_name = v_cluster AND w.due_at > v_now ORDER BY w.due_at LIMIT 1));
+            v_rows := coalesce(p_free[array_position(p_clusters, v_cluster)], p_most);
+            IF v_rows > 0 THEN
+                RETURN QUERY
+                WITH due AS MATERIALIZED (
+                    SELECT w.resource_type, w.resource_id FROM public.reconcile_work AS w
+                    WHERE w.cluster_name = v_cluster AND w.due_at <= v_now
+                      AND (w.leased_until IS NULL OR w.leased_until <= v_now)
+                    ORDER BY w.due_at LIMIT v_rows FOR UPDATE SKIP LOCKED)
+                UPDATE public.reconcile_work AS w
+                SET lease_owner = p_owner, lease_epoch = w.lease_epoch + 1,
+                    leased_until = v_now + make_interval(secs => p_lease_seconds),
+                    due_at = v_now + make_interval(secs => p_lease_seconds), updated_at = clock_timestamp()
+                FROM due WHERE w.resource_type = due.resource_type AND w.resource_id = due.resource_id
+                RETURNING w.resource_type::text, w.resource_id, w.cluster_name::text, w.namespace_id, w.attempts,
+                    w.lease_owner::text, w.lease_epoch, NULL::double precision;
+            END IF;
+            v_cluster := (SELECT w.cluster_name FROM public.reconcile_work AS w
+                          WHERE w.cluster_name > v_cluster ORDER BY w.cluster_name LIMIT 1);
+        END LOOP;
+        RETURN QUERY SELECT NULL::text, NULL::bigint, NULL::text, NULL::bigint, NULL::integer, NULL::text, NULL::bigint,
+            extract(epoch FROM v_next - v_now)::double precision;
+    END
+    $$;
+
+COMMENT ON FUNCTION lease_work(text, double precision, integer, text[], integer[]) IS
+    'Leases due work, so much of each cluster as is free; returns it, and last a row that says when more will be due.';
+
+GRANT EXECUTE ON FUNCTION lease_work(text, double precision, integer, text[], integer[]) TO @system@;
+"""
+
 WRITE = """
 CREATE FUNCTION write_applied(
     p_ids bigint[], p_row_versions bigint[], p_owners text[], p_epochs bigint[], p_seconds double precision[],
@@ -102,55 +152,7 @@ def upgrade() -> None:
 
 
 def _lease() -> None:
-    run("""
-CREATE FUNCTION lease_work(
-    p_owner text, p_lease_seconds double precision, p_most integer, p_clusters text[], p_free integer[])
-    RETURNS TABLE (resource_type text, resource_id bigint, cluster_name text, namespace_id bigint, attempts integer,
-        lease_owner text, lease_epoch bigint, next_seconds double precision)
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    AS $$
-    #variable_conflict use_column
-    DECLARE
-        -- One time for all: what is not due now is due later.
-        v_now timestamptz := statement_timestamp();
-        v_cluster text := (SELECT w.cluster_name FROM public.reconcile_work AS w ORDER BY w.cluster_name LIMIT 1);
-        v_next timestamptz;
-        v_rows integer;
-    BEGIN
-        WHILE v_cluster IS NOT NULL LOOP
-            v_next := least(v_next, (
-                SELECT w.due_at FROM public.reconcile_work AS w
-                WHERE w.cluster_name = v_cluster AND w.due_at > v_now ORDER BY w.due_at LIMIT 1));
-            v_rows := coalesce(p_free[array_position(p_clusters, v_cluster)], p_most);
-            IF v_rows > 0 THEN
-                RETURN QUERY
-                WITH due AS MATERIALIZED (
-                    SELECT w.resource_type, w.resource_id FROM public.reconcile_work AS w
-                    WHERE w.cluster_name = v_cluster AND w.due_at <= v_now
-                      AND (w.leased_until IS NULL OR w.leased_until <= v_now)
-                    ORDER BY w.due_at LIMIT v_rows FOR UPDATE SKIP LOCKED)
-                UPDATE public.reconcile_work AS w
-                SET lease_owner = p_owner, lease_epoch = w.lease_epoch + 1,
-                    leased_until = v_now + make_interval(secs => p_lease_seconds),
-                    due_at = v_now + make_interval(secs => p_lease_seconds), updated_at = clock_timestamp()
-                FROM due WHERE w.resource_type = due.resource_type AND w.resource_id = due.resource_id
-                RETURNING w.resource_type::text, w.resource_id, w.cluster_name::text, w.namespace_id, w.attempts,
-                    w.lease_owner::text, w.lease_epoch, NULL::double precision;
-            END IF;
-            v_cluster := (SELECT w.cluster_name FROM public.reconcile_work AS w
-                          WHERE w.cluster_name > v_cluster ORDER BY w.cluster_name LIMIT 1);
-        END LOOP;
-        RETURN QUERY SELECT NULL::text, NULL::bigint, NULL::text, NULL::bigint, NULL::integer, NULL::text, NULL::bigint,
-            extract(epoch FROM v_next - v_now)::double precision;
-    END
-    $$;
-
-COMMENT ON FUNCTION lease_work(text, double precision, integer, text[], integer[]) IS
-    'Leases due work, so much of each cluster as is free; returns it, and last a row that says when more will be due.';
-
-GRANT EXECUTE ON FUNCTION lease_work(text, double precision, integer, text[], integer[]) TO @system@;
-""")
+    run(LEASE)
 
 
 def _write() -> None:

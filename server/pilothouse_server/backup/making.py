@@ -124,6 +124,8 @@ def _pg_dump(found: Programs, dsn: str, facts: Facts) -> AbstractAsyncContextMan
         f"--snapshot={facts.snapshot}",
         "--no-password",
         "--lock-wait-timeout=60s",
+        # Who may lock what is set where the roles are made; who restores may not be allowed to.
+        "--exclude-schema=pg_catalog",
         # What others keep in the same database is not ours to read.
         *(f"--exclude-schema={name}" for name in facts.other_schemas),
     ]

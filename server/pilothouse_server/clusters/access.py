@@ -8,6 +8,7 @@ transaction.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.operations.registration import TriedOut
+from pilothouse_server.clusters.refusals import KnownAway
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import (
     FailedPrecondition,
@@ -36,15 +38,20 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
+from pilothouse_server.outbound import Reach
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
+_VERSION = re.compile(r"v\d{1,3}\.\d{1,3}[0-9A-Za-z.+-]{0,64}")
 Kubeconfigs = Mapping[str, Mapping[str, Any]]
 
 
 class ClusterAccess:
-    """Clients of clusters, and the trying out of credentials. `seconds` bound a trial as a whole."""
+    """Clients of clusters, and the trying out of credentials. `seconds` bound a trial as a whole.
+
+    Credentials that callers gave connect within `reach`; those of the server's own configuration anywhere.
+    """
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class ClusterAccess:
         context: str = "",
         seconds: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
+        reach: Reach = Reach(),  # noqa: B008 - immutable
     ) -> None:
         self._store = store
         self.envelopes = envelopes
@@ -62,6 +70,9 @@ class ClusterAccess:
         self._context = context
         self._seconds = seconds
         self._limits = limits
+        self._reach = reach
+        # Who connects for a call asks first; the composition root says whom.
+        self.known_away: KnownAway = _unknown
 
     def is_configured(self, name: str) -> bool:
         """Whether the server's own configuration reaches this cluster."""
@@ -113,6 +124,8 @@ class ClusterAccess:
         try:
             async with asyncio.timeout(self._seconds):
                 version = await client.version()
+                if not _VERSION.fullmatch(version):
+                    raise _unreachable(f'what answers for cluster "{name}" is no Kubernetes API server')
                 denied = await rights.denied(client)
         except TimeoutError:
             raise _unreachable(f'cluster "{name}" did not answer within {self._seconds:g} s') from None
@@ -148,7 +161,13 @@ class ClusterAccess:
     async def _client(self, credentials: Credentials, name: str) -> ClusterClient:
         if credentials.in_cluster:
             return await ClusterClient.in_cluster(name=name, limits=self._limits)
-        return await ClusterClient.from_kubeconfig(credentials.kubeconfig(), name=name, limits=self._limits)
+        return await ClusterClient.from_kubeconfig(
+            credentials.kubeconfig(), name=name, limits=self._limits, reach=self._reach
+        )
+
+
+def _unknown(_name: str) -> None:
+    """Nobody knows of a cluster that it is away."""
 
 
 def _warn(name: str, cluster: Mapping[str, Any]) -> None:
@@ -156,14 +175,17 @@ def _warn(name: str, cluster: Mapping[str, Any]) -> None:
         log.warning("cluster is reached unprotected", cluster=name, why=why)
 
 
-def refusal(error: ClusterError) -> PilothouseError:
-    """What a failed trial means to the caller who gave the credentials."""
+def refusal(error: ClusterError, field: str = "credentials") -> PilothouseError:
+    """What a failed trial means to the caller who gave the credentials in this field.
+
+    Who names an address is told nothing of what answers there: no words of it, but its HTTP status.
+    """
     if isinstance(error, CredentialsRefused):
         return InvalidArgument(
             error.message,
             reason="CLUSTER_CREDENTIALS_REFUSED",
-            metadata={"field": "credentials"},
-            violations=(Violation("credentials", "cluster_credentials_refused", error.message),),
+            metadata={"field": field},
+            violations=(Violation(field, "cluster_credentials_refused", error.message),),
         )
     if isinstance(error, Unauthorized):
         return FailedPrecondition(
@@ -171,12 +193,13 @@ def refusal(error: ClusterError) -> PilothouseError:
             reason="CLUSTER_UNAUTHORIZED",
         )
     if isinstance(error, Forbidden):
+        needed = error.permission if error.permission in {str(right) for right in rights.RIGHTS} else ""
         return FailedPrecondition(
-            f"the cluster refused: {error.message}",
+            f"the cluster refuses (403): {needed or 'what is needed'} is denied",
             reason="CLUSTER_RIGHTS_MISSING",
-            metadata={"rights": error.permission} if error.permission else {},
+            metadata={"rights": needed} if needed else {},
         )
-    return _unreachable(error.message)
+    return _unreachable(f"the cluster answers {error.answered}" if error.answered else error.message)
 
 
 def _unreachable(message: str) -> Unavailable:

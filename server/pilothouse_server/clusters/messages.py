@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.clusters.access import refusal
@@ -29,7 +32,11 @@ KUBERNETES_EVENT = AnswerConverter(
 _RIGHT = AnswerConverter(Right, pb.ClusterRight, Differences(message_only=("denied",)))
 
 
-def read_credentials(message: pb.ClusterCredentials) -> Credentials:
+# Reading YAML takes the interpreter for tens of milliseconds: one document at a time, beside the loop.
+_READER = ThreadPoolExecutor(1, thread_name_prefix="kubeconfig")
+
+
+async def read_credentials(message: pb.ClusterCredentials) -> Credentials:
     """Returns the credentials of a request, checked as far as that goes without the cluster.
 
     Raises:
@@ -38,7 +45,10 @@ def read_credentials(message: pb.ClusterCredentials) -> Credentials:
     source = message.WhichOneof("source")
     try:
         if source == "kubeconfig":
-            return credentials.from_kubeconfig(message.kubeconfig.text, message.kubeconfig.context)
+            given = message.kubeconfig
+            return await asyncio.get_running_loop().run_in_executor(
+                _READER, credentials.from_kubeconfig, given.text, given.context
+            )
         if source == "address":
             address = message.address
             return credentials.from_address(
@@ -48,7 +58,8 @@ def read_credentials(message: pb.ClusterCredentials) -> Credentials:
                 proxy_url=address.proxy_url,
             )
     except CredentialsRefused as error:
-        raise refusal(error) from None
+        part = "kubeconfig" if source == "kubeconfig" else error.field or "address"
+        raise refusal(error, f"credentials.{part}") from None
     if source == "in_cluster":
         return credentials.IN_CLUSTER
     raise invalid("credentials", "must hold a kubeconfig, an address or in_cluster", reason="REQUIRED")

@@ -18,6 +18,7 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
+    Away,
     ClusterError,
     InternalError,
     Invalid,
@@ -27,6 +28,8 @@ from pilothouse_server.kubernetes.errors import (
 )
 
 T = TypeVar("T")
+# Why the cluster of this name is known not to answer; None where it is not known to be away.
+KnownAway = Callable[[str], Away | None]
 # A client of the cluster of this name. Raises ClusterError where it cannot be reached or its credentials are refused.
 Connect = Callable[[str], Awaitable[ClusterClient]]
 
@@ -34,6 +37,19 @@ Connect = Callable[[str], Awaitable[ClusterClient]]
 BeforeCluster = Callable[[str], Awaitable[None]]
 
 SECONDS = 10.0
+# When it is worth asking again for a cluster that is away.
+AWAY_SECONDS = 5.0
+
+
+def unless_away(connect: Connect, known_away: KnownAway) -> Connect:
+    """Returns `connect` for calls: of a cluster that is known to be away it raises Away at once, and nobody waits."""
+
+    async def connected(cluster: str) -> ClusterClient:
+        if (away := known_away(cluster)) is not None:
+            raise away
+        return await connect(cluster)
+
+    return connected
 
 
 def in_a_seat(connect: Connect, before: BeforeCluster) -> Connect:
@@ -81,14 +97,8 @@ def refusal(error: ClusterError, cluster: str) -> PilothouseError:
     that it asks in turn does not.
     """
     metadata = {"cluster": cluster}
-    if isinstance(error, Unreachable | Throttled | InternalError):
-        does = "fails" if isinstance(error, InternalError) else "does not answer"
-        return Unavailable(
-            f'cluster "{cluster}" {does}: {error.message}',
-            reason="CLUSTER_UNAVAILABLE",
-            metadata=metadata,
-            retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),
-        )
+    if (unavailable := unavailability(error, cluster)) is not None:
+        return unavailable
     causes = error.causes if isinstance(error, Refused) else ()
     violations = [Violation(cause.field, cause.reason, cause.message) for cause in causes if cause.field]
     metadata |= {"cluster_reason": error.reason}
@@ -100,4 +110,22 @@ def refusal(error: ClusterError, cluster: str) -> PilothouseError:
         reason="CLUSTER_REFUSED",
         metadata=metadata,
         violations=violations,
+    )
+
+
+def unavailability(error: ClusterError, cluster: str) -> Unavailable | None:
+    """The error for a cluster that does not answer, or fails; None where it answers.
+
+    The metadata say `away` where it was not asked, because it is known not to answer: nothing is gained by an attempt
+    that follows at once.
+    """
+    if not isinstance(error, Unreachable | Throttled | InternalError):
+        return None
+    does = "fails" if isinstance(error, InternalError) else "does not answer"
+    known = isinstance(error, Away)
+    return Unavailable(
+        f'cluster "{cluster}" {does}: {error.message}',
+        reason="CLUSTER_UNAVAILABLE",
+        metadata={"cluster": cluster, **({"away": "true"} if known else {})},
+        retry_after_seconds=AWAY_SECONDS if known else getattr(error, "retry_after_seconds", 1.0),
     )

@@ -7,7 +7,7 @@ from pilothouse_server.clusters import messages
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.operations import deregistration, registration
 from pilothouse_server.clusters.operations.deregistration import ClusterContents
-from pilothouse_server.clusters.refusals import in_a_seat
+from pilothouse_server.clusters.refusals import in_a_seat, unless_away
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
@@ -24,7 +24,7 @@ class ClusterCalls:
 
     def __init__(self, access: ClusterAccess, page_key: bytes, contents: ClusterContents) -> None:
         self._access = access
-        self._connect = in_a_seat(access.connect, before_cluster)
+        self._connect = unless_away(in_a_seat(access.connect, before_cluster), access.known_away)
         self._page_key = page_key
         self._cluster_contents = contents
 
@@ -36,7 +36,7 @@ class ClusterCalls:
         wanted = messages.CLUSTER.from_proto(request.cluster)
         if not wanted.name:
             raise missing("cluster.name")
-        credentials = messages.read_credentials(request.credentials)
+        credentials = await messages.read_credentials(request.credentials)
         async with call.read() as transaction:
             await registration.refuse_taken(transaction, wanted.name)
         await before_cluster(_UNREGISTERED)
@@ -78,7 +78,7 @@ class ClusterCalls:
         check = call.noting(wire.etag_check(request.etag or request.cluster.etag), messages.CLUSTER.to_proto)
         tried_out = None
         if renewed:
-            credentials = messages.read_credentials(request.credentials)
+            credentials = await messages.read_credentials(request.credentials)
             async with call.read() as transaction:
                 check(await registration.locate(transaction, request.name))
             self._access.refuse_configured(request.name)

@@ -458,7 +458,10 @@ async def _changed(
     transaction: Transaction, container: Container, kind: Kind, before: Container | None = None
 ) -> None:
     transaction.emit(event(container, kind, before))
-    await transaction.enqueue("container", container.id, container.cluster_name, container.namespace_id)
+    going = container.deletion_requested_at is not None
+    await transaction.enqueue(
+        "container", container.id, container.cluster_name, container.namespace_id, going=going
+    )
 
 
 def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:

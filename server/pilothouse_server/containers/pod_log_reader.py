@@ -13,18 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
 
-from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.clusters.refusals import Connect, unavailability
 from pilothouse_server.containers.log_positions import LogPosition
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
     ClusterError,
-    InternalError,
     NotFound,
     Refused,
-    Throttled,
-    Unreachable,
 )
 from pilothouse_server.kubernetes.logs import LogLine, LogOptions, pod_log
 
@@ -225,15 +222,8 @@ def _seconds_ago(moment: datetime) -> int:
 
 def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
     """Returns what a caller hears of a cluster's failure: UNAVAILABLE where it does not answer, else its own words."""
-    metadata = {"cluster": cluster}
-    if isinstance(error, Unreachable | Throttled | InternalError):
-        does = "fails" if isinstance(error, InternalError) else "does not answer"
-        return Unavailable(
-            f'cluster "{cluster}" {does}: {error}',
-            reason="CLUSTER_UNAVAILABLE",
-            metadata=metadata,
-            retry_after_seconds=getattr(error, "retry_after_seconds", 1.0),
-        )
-    return FailedPrecondition(
-        f'cluster "{cluster}" refuses: {error}', reason="CLUSTER_REFUSED", metadata=metadata
+    return unavailability(error, cluster) or FailedPrecondition(
+        f'cluster "{cluster}" refuses: {error.message}',
+        reason="CLUSTER_REFUSED",
+        metadata={"cluster": cluster},
     )

@@ -212,6 +212,10 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
     ]
 
 
+class _LeftAloneError(Exception):
+    """Why something on the cluster is not taken over."""
+
+
 def _services(
     services: Iterable[Manifest], pod_labels: dict[str, str], declared: tuple[Port, ...]
 ) -> tuple[tuple[TakenOverService, ...], tuple[Port, ...], tuple[str, ...]]:
@@ -223,8 +227,11 @@ def _services(
             continue
         try:
             read, of_service = _service(service, declared)
-        except ValueError as why:
+        except _LeftAloneError as why:
             left_alone.append(f"Service {service['metadata']['name']}: {why}")
+            continue
+        except ValueError:
+            left_alone.append(f"Service {service['metadata']['name']}: it holds what cannot be represented")
             continue
         found.append(read)
         ports += of_service
@@ -232,15 +239,15 @@ def _services(
 
 
 def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverService, list[Port]]:
-    """Read a Service. Raises ValueError that says why it is left alone."""
+    """Read a Service. Raises _LeftAloneError, which says why."""
     metadata, spec = service["metadata"], service["spec"]
     if (metadata.get("labels") or {}).get(CONTAINER_UID):
-        raise ValueError("it belongs to a container already")
+        raise _LeftAloneError("it belongs to a container already")
     if metadata.get("deletionTimestamp"):
-        raise ValueError("it is being deleted")
+        raise _LeftAloneError("it is being deleted")
     kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
     if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
-        raise ValueError(f"a Service of type {kind} cannot be represented")
+        raise _LeftAloneError(f"a Service of type {kind} cannot be represented")
     stated = _theirs(metadata.get("annotations"))
     annotations = {key: text for key, text in stated.items() if key not in FOREIGN_ANNOTATIONS}
     ports, target_ports = [], {}
@@ -248,7 +255,7 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
         # What a dry run of our apply leaves as it is need not be understood here.
         port = read(SERVICE_PORT, ObjectSource(entry, "", []))
         if port is None:
-            raise ValueError(f"port {entry['port']}: protocol {entry['protocol']} cannot be represented")
+            raise _LeftAloneError(f"port {entry['port']}: protocol {entry['protocol']} cannot be represented")
         if target := port.pop("target_name", ""):
             target_ports[f"{port['protocol']}/{port['service_port']}"] = target
         container_port = _target(port, target, declared)
@@ -261,7 +268,7 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
         }
         ports.append(msgspec.convert(described, Port))
     if not ports:
-        raise ValueError("it has no ports")
+        raise _LeftAloneError("it has no ports")
     return TakenOverService(metadata["name"], dict(spec["selector"]), target_ports), ports
 
 
@@ -272,4 +279,4 @@ def _target(port: Values, target: str, declared: tuple[Port, ...]) -> int:
     for each in declared:
         if each.name == target and each.protocol == protocol:
             return each.container_port
-    raise ValueError(f"port {number}: the pods have no port named {target}")
+    raise _LeftAloneError(f"port {number}: the pods have no port named {target}")

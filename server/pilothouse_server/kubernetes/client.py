@@ -26,7 +26,7 @@ import msgspec
 
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
-from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.errors import AnswerTooLarge, NotFound
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import (
@@ -41,6 +41,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits, Transport, accepted, decode
 from pilothouse_server.kubernetes.usage import StatsSummary
 from pilothouse_server.kubernetes.watch_stream import WatchEvent, decode_event, split_lines
+from pilothouse_server.outbound import ANYWHERE, Reach, TooLong
 from pilothouse_server.tasks import cancel_and_wait
 
 FIELD_MANAGER = "pilothouse"
@@ -87,10 +88,13 @@ class ClusterClient:
         context: str | None = None,
         allow_files: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        reach: Reach = ANYWHERE,
     ) -> ClusterClient:
-        """A client for a parsed kubeconfig. Raises CredentialsRefused; connects to nothing yet."""
+        """A client for a parsed kubeconfig. Raises CredentialsRefused; connects to nothing yet, and never beyond
+        `reach`.
+        """
         api_client = await connection.from_kubeconfig(
-            kubeconfig, context=context, allow_files=allow_files, pool_size=limits.connections
+            kubeconfig, context=context, allow_files=allow_files, pool_size=limits.connections, reach=reach
         )
         return cls(api_client, name=name, limits=limits)
 
@@ -144,25 +148,41 @@ class ClusterClient:
         Raises Expired where the snapshot aged: begin again.
         """
 
-        limit, path = str(self.limits.page_size), resource.path(namespace)
+        limit, path = self.limits.page_size, resource.path(namespace)
         accept, seconds = accepted(resource.metadata_only, listed=True), self.limits.list_seconds
+        objects = size = 0
 
         def request(token: str) -> asyncio.Task[bytes]:
-            query = _present(limit=limit, labelSelector=label_selector, fieldSelector=field_selector)
+            query = _present(limit=str(limit), labelSelector=label_selector, fieldSelector=field_selector)
             query |= {"continue": token} if token else {}
             return asyncio.create_task(
-                self._transport.request("GET", path, query, accept=accept, seconds=seconds)
+                self._transport.request(
+                    "GET", path, query, accept=accept, seconds=seconds, most=self.limits.page_bytes
+                )
             )
 
-        requested: asyncio.Task[bytes] | None = request("")
+        token = ""
+        requested: asyncio.Task[bytes] | None = request(token)
         try:
             while requested is not None:
                 form: Any = _RawItems if resource.marked else _Items[resource.type]  # type: ignore[name-defined]
-                listed = decode(await requested, form)
+                try:
+                    body = await requested
+                except TooLong:
+                    if limit == 1:
+                        raise self._too_long("an object", self.limits.page_bytes) from None
+                    # Large objects, of which a page holds fewer.
+                    limit = max(1, limit // 8)
+                    requested = request(token)
+                    continue
+                listed = decode(body, form)
                 token = listed.metadata.continue_
                 # The cluster works at the next page while this one is taken in.
                 requested = request(token) if token else None
                 items = listed.items or ()
+                objects, size = objects + len(items), size + len(body)
+                if objects > self.limits.objects or size > self.limits.list_bytes:
+                    raise self.too_many(resource)
                 if resource.marked:
                     # One by one: many at once would hold the loop.
                     items = [read(item, resource) async for item in cooperatively(items)]
@@ -170,6 +190,20 @@ class ClusterClient:
         finally:
             if requested is not None:
                 await cancel_and_wait(requested)
+
+    def too_many(self, resource: Resource[Any]) -> AnswerTooLarge:
+        """Returns the error for more objects of a kind than a cluster can have."""
+        most = f"{self.limits.objects} objects of kind {resource.kind}, or {self.limits.list_bytes} bytes of them"
+        return self._transport.too_large(f"it has more than {most}")
+
+    def too_long_a_message(self) -> AnswerTooLarge:
+        """Returns the error for a message of a stream that is longer than it may be."""
+        return self._too_long("a message of a stream", self.limits.message_bytes)
+
+    def check_answers(self) -> None:
+        """Raises AnswerTooLarge where the cluster has sent more than an answer may be within the last minute."""
+        if (excess := self._transport.excess()) is not None:
+            raise excess
 
     async def list(
         self,
@@ -231,8 +265,11 @@ class ClusterClient:
             accept=accepted(resource.metadata_only),
             timeout=timeout,
         ) as response:
-            async for line in split_lines(response.content.iter_any()):
-                yield decode_event(line, resource)
+            try:
+                async for line in split_lines(response.content.iter_any(), self.limits.body_bytes):
+                    yield decode_event(line, resource)
+            except TooLong:
+                raise self._too_long("a line of a watch", self.limits.body_bytes) from None
 
     async def apply(
         self, resource: Resource[T], manifest: Manifest, *, force: bool = False, dry_run: bool = False
@@ -355,6 +392,9 @@ class ClusterClient:
         """An open websocket; closed at the end. See `live`."""
         async with self._transport.websocket(path, query, protocols) as socket:
             yield socket
+
+    def _too_long(self, what: str, most: int) -> AnswerTooLarge:
+        return self._transport.too_large(f"{what} has more than {most} bytes")
 
     async def _apply(
         self, resource: Resource[Any], manifest: Manifest, *, force: bool, dry_run: bool

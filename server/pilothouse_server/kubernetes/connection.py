@@ -5,8 +5,8 @@ It is imported on first use and in a thread, because the import costs the better
 against the server's start and hold the event loop.
 
 A kubeconfig that a caller of the API hands over must not make this machine do things: exec plugins and auth
-providers run programs, file references read files of the server. Both are refused, files with the exception of a
-kubeconfig that the operator configured locally (`allow_files`).
+providers run programs, file references read files of the server, and its addresses may be of this machine. All are
+refused, with the exception of a kubeconfig that the operator configured locally (`trusted`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilothouse_server import outbound
 from pilothouse_server.kubernetes import environment, expiry
 from pilothouse_server.kubernetes.errors import CredentialsRefused
+from pilothouse_server.outbound import ANYWHERE, AddressRefused, Origin, Reach
 
 FILE_KEYS = {
     "cluster": ("certificate-authority",),
@@ -35,22 +37,27 @@ DATA_KEYS = {
     "user": ("client-certificate-data", "client-key-data"),
 }
 PROGRAM_KEYS = ("exec", "auth-provider")
+# Fields of credentials that are an address and a token.
+SERVER, PROXY = "address.api_server", "address.proxy_url"
+PROXY_AUTHORIZATION = "Proxy-Authorization"
 # Where Kubernetes puts the service account of a pod.
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_FILE_PERIOD_SECONDS = 60.0
+LONGEST_NAME = 253
 
 
 async def from_kubeconfig(
-    kubeconfig: Mapping[str, Any], *, context: str | None, allow_files: bool, pool_size: int
+    kubeconfig: Mapping[str, Any], *, context: str | None, allow_files: bool, pool_size: int, reach: Reach
 ) -> Any:
-    """An ApiClient for `context` (default: the current one) of a parsed kubeconfig.
+    """An ApiClient for `context` (default: the current one) of a parsed kubeconfig, that connects within `reach`.
 
     Raises CredentialsRefused, naming the entry that is wrong.
     """
     cluster, user = select(kubeconfig, context)
     check(cluster, user, allow_files=allow_files)
+    check_reach(cluster, reach)
     expiry.check(cluster, user, datetime.now(UTC))
-    return await asyncio.to_thread(_kubeconfig_client, dict(kubeconfig), context, user, pool_size)
+    return await asyncio.to_thread(_kubeconfig_client, dict(kubeconfig), context, user, pool_size, reach)
 
 
 async def in_cluster(*, pool_size: int) -> Any:
@@ -68,14 +75,20 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
     name = context or kubeconfig.get("current-context") or ""
     if not name:
         raise CredentialsRefused("the kubeconfig names no current-context")
-    if not isinstance(name, str):
-        raise CredentialsRefused("the kubeconfig's current-context is not text")
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        raise CredentialsRefused(
+            f"the kubeconfig's current-context is not text of at most {LONGEST_NAME} characters"
+        )
     chosen = _entry(kubeconfig, "contexts", "context", name)
     named = f", which its context {name!r} names"
-    if not chosen.get("cluster"):
+    cluster_name, user_name = chosen.get("cluster"), chosen.get("user") or ""
+    if not isinstance(cluster_name, str) or not cluster_name:
         raise CredentialsRefused(f"the kubeconfig's context {name!r} names no cluster")
-    cluster = _entry(kubeconfig, "clusters", "cluster", str(chosen["cluster"]), named)
-    user_name = str(chosen.get("user") or "")
+    if not isinstance(user_name, str) or max(len(cluster_name), len(user_name)) > LONGEST_NAME:
+        raise CredentialsRefused(
+            f"the kubeconfig's context {name!r} must name cluster and user in at most {LONGEST_NAME} characters"
+        )
+    cluster = _entry(kubeconfig, "clusters", "cluster", cluster_name, named)
     return cluster, _entry(kubeconfig, "users", "user", user_name, named) if user_name else {}
 
 
@@ -96,11 +109,8 @@ def unprotected(cluster: Mapping[str, Any]) -> str:
 
 def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: bool) -> None:
     """Refuse what we will not or cannot use. Raises CredentialsRefused."""
-    server = cluster.get("server")
-    if not isinstance(server, str) or not server.startswith(("https://", "http://")):
-        raise CredentialsRefused(
-            "the kubeconfig's cluster has no server address beginning with https:// or http://"
-        )
+    server_of(cluster, path=allow_files)
+    proxy_of(cluster, path=allow_files)
     for key in PROGRAM_KEYS:
         if user.get(key):
             raise CredentialsRefused(
@@ -121,6 +131,52 @@ def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: b
         raise CredentialsRefused(
             "the kubeconfig's user has a client certificate without its key, or the reverse"
         )
+
+
+def server_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin:
+    """Returns where the API server is. Raises CredentialsRefused; `path`: whether it may stand under one."""
+    server = cluster.get("server")
+    if not isinstance(server, str) or not server:
+        raise CredentialsRefused("the address of the API server is missing: it must be text", field=SERVER)
+    try:
+        return outbound.origin(server, path=path)
+    except AddressRefused as refused:
+        raise CredentialsRefused(f"the address of the API server {refused}", field=SERVER) from None
+
+
+def shown_address(cluster: Mapping[str, Any]) -> str:
+    """Returns the address of the API server as it may be shown; '' where it cannot be used."""
+    try:
+        return str(server_of(cluster, path=True))
+    except CredentialsRefused:
+        return ""
+
+
+def proxy_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin | None:
+    """Returns where the proxy is, if there is one; user and password are no part of that. Raises CredentialsRefused."""
+    proxy = cluster.get("proxy-url")
+    if not proxy:
+        return None
+    if not isinstance(proxy, str):
+        raise CredentialsRefused("the 'proxy-url' must be text", field=PROXY)
+    try:
+        return outbound.origin(outbound.without_user_info(proxy)[0], path=path)
+    except AddressRefused as refused:
+        raise CredentialsRefused(f"the 'proxy-url' {refused}", field=PROXY) from None
+    except ValueError:
+        raise CredentialsRefused("the 'proxy-url' cannot be read", field=PROXY) from None
+
+
+def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
+    """Refuses addresses that are not connected to by what they are called. Raises CredentialsRefused."""
+    proxy = proxy_of(cluster, path=True)
+    named = [("the address of the API server", SERVER, server_of(cluster, path=True))]
+    named += [("the 'proxy-url'", PROXY, proxy)] if proxy is not None else []
+    for what, field, address in named:
+        try:
+            reach.check(address.host)
+        except AddressRefused as refused:
+            raise CredentialsRefused(f"{what} {refused}", field=field) from None
 
 
 def _check_base64(section: str, key: str, value: object) -> None:
@@ -146,7 +202,7 @@ def _entry(
 
 
 def _kubeconfig_client(
-    kubeconfig: dict[str, Any], context: str | None, user: Mapping[str, Any], pool_size: int
+    kubeconfig: dict[str, Any], context: str | None, user: Mapping[str, Any], pool_size: int, reach: Reach
 ) -> Any:
     from kubernetes.aio.client import ApiClient, Configuration
     from kubernetes.aio.config import ConfigException
@@ -166,9 +222,17 @@ def _kubeconfig_client(
         asyncio.run(loader.load_and_set(configuration))
         if token_file := user.get("tokenFile"):
             _renew_from(configuration, Path(token_file))
-        return _client(ApiClient, configuration)
-    except (ConfigException, ssl.SSLError, OSError, ValueError) as error:
-        raise CredentialsRefused(f"the kubeconfig cannot be used: {error}") from error
+        return _client(ApiClient, configuration, reach)
+    except ssl.SSLError:
+        raise CredentialsRefused(
+            "the kubeconfig cannot be used: a certificate or key in it cannot be read, or they do not belong together"
+        ) from None
+    except OSError:
+        raise CredentialsRefused(
+            "the kubeconfig cannot be used: a file that it names cannot be read"
+        ) from None
+    except (ConfigException, ValueError):
+        raise CredentialsRefused("the kubeconfig cannot be used: an entry of it is malformed") from None
 
 
 def _with_user(contexts: list[dict[str, Any]], user: str) -> list[dict[str, Any]]:
@@ -193,17 +257,33 @@ def _in_cluster_client(pool_size: int) -> Any:
         )
         loader.load_and_set(configuration)
         _renew_from(configuration, token_file)
-        return _client(ApiClient, configuration)
-    except (ConfigException, ssl.SSLError, OSError) as error:
-        raise CredentialsRefused(f"the pod's service account cannot be used: {error}") from error
+        return _client(ApiClient, configuration, ANYWHERE)
+    except (ConfigException, OSError):
+        # An unreadable authority is an OSError, too.
+        raise CredentialsRefused(
+            "the pod's service account cannot be used: this server runs in no pod, or cannot read its files"
+        ) from None
 
 
-def _client(api_client: Any, configuration: Any) -> Any:
-    configuration.client_session_kwargs = environment.session_options(
-        str(configuration.host),
-        has_proxy=bool(configuration.proxy),
-        has_token="BearerToken" in configuration.api_key,
-    )
+def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
+    """An ApiClient whose `configuration` says how its sessions are made: `session_options`, and within which `reach`.
+
+    A proxy of the kubeconfig's own goes before that of the environment, which the operator has chosen. What stands
+    before a proxy's host travels as a header: in an address, it would be in the words of the library.
+    """
+    server = str(configuration.host)
+    options = environment.session_options(server, has_token="BearerToken" in configuration.api_key)
+    proxy, authorization = outbound.without_user_info(str(configuration.proxy or ""))
+    if not proxy:
+        proxy, authorization = environment.proxy_of(server)
+        reach = ANYWHERE if proxy else reach
+    configuration.proxy, configuration.proxy_headers = proxy or None, None
+    if authorization:
+        configuration.proxy_headers = {PROXY_AUTHORIZATION: authorization}
+        if server.startswith("http://"):
+            # No tunnel is opened for these, so that the request itself is the proxy's.
+            options["headers"] = {**options.get("headers", {}), PROXY_AUTHORIZATION: authorization}
+    configuration.session_options, configuration.reach = options, reach
     return api_client(configuration)
 
 

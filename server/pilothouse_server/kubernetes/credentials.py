@@ -8,8 +8,8 @@ stored is what was checked. Whatever would run a program or read a file of this 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -27,8 +27,10 @@ _CLUSTER_KEYS = (
 _USER_KEYS = ("token", "client-certificate-data", "client-key-data")
 # They change who we are to the cluster, so to leave them out silently would be wrong.
 _UNSUPPORTED_USER_KEYS = ("username", "password", "as", "as-uid", "as-groups", "as-user-extra")
-_PROXY_SCHEMES = ("http://", "https://")
 _NAME = "cluster"
+# A kubeconfig of one context has 2 to 10 KB.
+MOST_BYTES = 64 * 1024
+_DEEPEST = 32
 
 
 class Credentials(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,19 +80,11 @@ def decode(document: bytes) -> Credentials:
 def from_kubeconfig(text: str, context: str = "") -> Credentials:
     """Returns the entries of one context of a kubeconfig, the current one by default.
 
+    Takes tens of milliseconds for a large one: not for the event loop's thread.
+
     Raises CredentialsRefused, naming the entry that is missing, malformed, refused or expired.
     """
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        # The library's words quote the text, which holds secrets: only the place is given.
-        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
-        raise CredentialsRefused(f"the kubeconfig is not YAML{where}") from None
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise CredentialsRefused("the kubeconfig is not YAML") from None
-    cluster, user = connection.select(document, context or None)
+    cluster, user = connection.select(parse(text), context or None)
     connection.check(cluster, user, allow_files=False)
     for key in _UNSUPPORTED_USER_KEYS:
         if user.get(key):
@@ -103,6 +97,51 @@ def from_kubeconfig(text: str, context: str = "") -> Credentials:
             {key: str(_scalar("user", key, user[key])) for key in _USER_KEYS if user.get(key)},
         )
     )
+
+
+def parse(text: str) -> Any:
+    """Returns what a kubeconfig holds: mappings, lists, text, truth values and None.
+
+    Refused is what makes a document greater than its text (aliases), or something else of it (tags). A number or a date
+    is the text that it is.
+
+    Raises CredentialsRefused: it is too large, no YAML, or holds what is refused.
+    """
+    import yaml
+
+    if len(text.encode("utf-8", "replace")) > MOST_BYTES:
+        raise CredentialsRefused(f"the kubeconfig has more than {MOST_BYTES // 1024} KB")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_loader()):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise CredentialsRefused(f"the kubeconfig is nested more than {_DEEPEST} times")
+            if getattr(event, "anchor", None) is not None:
+                raise CredentialsRefused("the kubeconfig holds an anchor or an alias, which is not supported")
+            if getattr(event, "tag", None) is not None:
+                raise CredentialsRefused("the kubeconfig holds a tag, which is not supported")
+        return yaml.load(text, Loader=_loader())  # noqa: S506 - a subclass of the safe loader
+    except yaml.MarkedYAMLError as error:
+        # The library's words quote the text, which holds secrets: only the place is given.
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
+        raise CredentialsRefused(f"the kubeconfig is not YAML{where}") from None
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+        raise CredentialsRefused("the kubeconfig is not YAML") from None
+
+
+@cache
+def _loader() -> Any:
+    """The safe loader, of which nothing but truth values and null are read as anything but text."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    kept = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"}
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag in kept]
+        for first, known in base.yaml_implicit_resolvers.items()
+    }
+    return type("KubeconfigLoader", (base,), {"yaml_implicit_resolvers": resolvers})
 
 
 def from_address(server: str, token: str, *, authority: str = "", proxy_url: str = "") -> Credentials:
@@ -121,12 +160,13 @@ def from_address(server: str, token: str, *, authority: str = "", proxy_url: str
 
 
 def _checked(credentials: Credentials) -> Credentials:
-    proxy = str(credentials.cluster.get("proxy-url", ""))
-    if proxy and not proxy.startswith(_PROXY_SCHEMES):
-        raise CredentialsRefused("the 'proxy-url' must begin with http:// or https://")
+    # As it was read here, so that nobody reads it in another way.
+    credentials.cluster["server"] = str(connection.server_of(credentials.cluster))
     token = credentials.user.get("token", "")
     if token != token.strip() or not token.isascii() or any(ord(character) < 33 for character in token):
-        raise CredentialsRefused("the token holds a space, a line break or characters outside ASCII")
+        raise CredentialsRefused(
+            "the token holds a space, a line break or characters outside ASCII", field="address.token"
+        )
     expiry.check(credentials.cluster, credentials.user, datetime.now(UTC))
     return credentials
 
@@ -134,5 +174,5 @@ def _checked(credentials: Credentials) -> Credentials:
 def _scalar(section: str, key: str, value: object) -> str | bool:
     if isinstance(value, str | bool):
         return value
-    kind = "a mapping" if isinstance(value, Mapping) else type(value).__name__
+    kind = {dict: "a mapping", list: "a list", type(None): "empty"}.get(type(value), "a number")
     raise CredentialsRefused(f"the kubeconfig's {section} holds a {key!r} that is {kind}, not text")

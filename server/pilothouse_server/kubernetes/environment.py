@@ -1,33 +1,46 @@
 """What the environment says of the way to a cluster: proxies (HTTPS_PROXY, NO_PROXY …) and `.netrc`.
 
-aiohttp reads both anew for each request, a file and two threads each time. Here they are read once for each client.
+aiohttp reads both anew for each request, a file and two threads each time. Here they are read once for each client,
+in a thread.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pilothouse_server.outbound import without_user_info
 
 
-def session_options(server: str, *, has_proxy: bool, has_token: bool) -> dict[str, Any]:
+def proxy_of(server: str) -> tuple[str, str]:
+    """Returns the proxy before `server`, and the header for it; '' where there is none. Reads files."""
+    parts = urlsplit(server)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return "", ""
+    url, authorization = without_user_info(getproxies().get(parts.scheme, ""))
+    if not url.startswith("http://"):
+        return "", ""
+    return url, authorization or _from_netrc(urlsplit(url).hostname)
+
+
+def session_options(server: str, *, has_token: bool) -> dict[str, Any]:
     """Returns arguments of an `aiohttp.ClientSession` that is to talk to `server` only, for what `trust_env` would do.
 
-    A proxy of the kubeconfig's own goes before that of the environment, and a token before the password in `.netrc`.
-    Reads files: not for the event loop's thread.
+    A token goes before the password in `.netrc`. Reads files.
     """
-    import aiohttp
-    from aiohttp.helpers import get_env_proxy_for_url, netrc_from_env
-    from yarl import URL
-
-    url = URL(server)
+    authorization = "" if has_token else _from_netrc(urlsplit(server).hostname)
     options: dict[str, Any] = {"trust_env": False}
-    if not has_proxy:
-        with contextlib.suppress(LookupError):
-            options["proxy"], options["proxy_auth"] = get_env_proxy_for_url(url)
-    known = netrc_from_env() if not has_token and url.host is not None else None
-    entry = known.authenticators(url.host) if known is not None and url.host is not None else None
-    if entry is not None:
-        login, account, password = entry
-        # Where an answer redirects to another host, aiohttp leaves this header out.
-        options["headers"] = {"Authorization": aiohttp.encode_basic_auth(login or account, password or "")}
-    return options
+    return {**options, "headers": {"Authorization": authorization}} if authorization else options
+
+
+def _from_netrc(host: str | None) -> str:
+    import aiohttp
+    from aiohttp.helpers import netrc_from_env
+
+    known = netrc_from_env() if host is not None else None
+    entry = known.authenticators(host) if known is not None and host is not None else None
+    if entry is None:
+        return ""
+    login, account, password = entry
+    return aiohttp.encode_basic_auth(login or account, password or "")

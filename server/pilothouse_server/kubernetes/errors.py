@@ -3,6 +3,8 @@
     ClusterError
     ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
     │   ├── StorageStalled the API server answers, its storage does not: nothing is written, and reads are old
+    │   ├── Away           known not to answer: it was not asked
+    │   ├── AnswerTooLarge an answer, a line or a message is longer than it may be: nothing of it is used
     │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
     ├── InternalError      500 in the API server's own words: it answers, but what it asks in turn fails (a webhook)
     ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to come again
@@ -71,11 +73,13 @@ class FieldConflict(msgspec.Struct, frozen=True):
 class ClusterError(Exception):
     """Base of all failures of a cluster call.
 
-    `message` holds the cluster's own words where there are any, else ours; safe to show to the caller.
+    `message` holds the cluster's own words where there are any, else ours, and never those of a library; safe to show
+    to who may use the cluster. `answered`: the HTTP status with which the cluster's own words came; 0: they are ours.
     `retryable`: the same call may succeed later without anybody changing it.
     """
 
     retryable = True
+    answered = 0
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -99,6 +103,14 @@ class StorageStalled(Unreachable):
     """The server answers what it knows by heart. Next move: wait for its storage."""
 
 
+class AnswerTooLarge(Unreachable):
+    """The server sends more than an answer may be. Next move: find out what answers there."""
+
+
+class Away(Unreachable):
+    """The server is known not to answer, and was not asked. Next move: wait until it does."""
+
+
 class InternalError(ClusterError):
     """The server answers and could not do it: mostly an admission webhook that fails. Next move: again, later.
 
@@ -119,9 +131,16 @@ class Unauthorized(ClusterError):
 
 
 class CredentialsRefused(ClusterError):
-    """The connection cannot be built from what was given. Next move: correct it."""
+    """The connection cannot be built from what was given. Next move: correct it.
+
+    `field`: which part of the credentials is wrong, as `address.api_server`; '' where none of them alone is.
+    """
 
     retryable = False
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Expired(ClusterError):
@@ -216,6 +235,9 @@ class TooLarge(Invalid):
 _DENIED = re.compile(r'User "[^"]*" cannot (\S+) resource "([^"]*)" in API group "([^"]*)"')
 MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
 MESSAGE_LIMIT = 4096
+MOST_CAUSES = 100
+# What a decoder raises for what it cannot read; nesting without end, and a number of thousands of digits among it.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 # How an apply says that its body is wrong: a 500 without reason, but with one of these words.
 MALFORMED_APPLY = ("failed to create typed patch object", "failed to create manager", "unable to decode")
 # How an object above the storage's limit (1.5 MiB unless configured) is refused: a 500 without reason. Above 2 MiB it
@@ -237,24 +259,34 @@ REFUSALS: Mapping[int, type[Refused]] = {
 _status = msgspec.json.Decoder(Status, strict=False)
 
 
+def shown(text: str) -> str:
+    """Returns a cluster's words as they may be kept and shown: of a bounded length, without NUL."""
+    return text[:MESSAGE_LIMIT].replace("\0", "")
+
+
 def parse_status(body: bytes) -> Status:
     """Returns the Status in `body`, or one holding its first line where it is something else."""
     try:
         return _status.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        text = body.decode("utf-8", "replace").strip()
-        return Status(message=text.splitlines()[0][:MESSAGE_LIMIT] if text else "")
+    except UNREADABLE:
+        text = body[: 4 * MESSAGE_LIMIT].decode("utf-8", "replace").strip()
+        return Status(message=text.splitlines()[0] if text else "")
 
 
 def from_response(code: int, headers: Mapping[str, str], body: bytes) -> ClusterError:
     """Returns the error for an answer with HTTP status `code` (400 or more)."""
-    return from_status(parse_status(body), code=code, retry_after=headers.get("Retry-After", ""))
+    if code == 407:
+        # It may well repeat the credentials that it was given.
+        return Unreachable("the proxy before the cluster answers 407")
+    error = from_status(parse_status(body), code=code, retry_after=headers.get("Retry-After", ""))
+    error.answered = code
+    return error
 
 
 def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> ClusterError:
     """Returns the error for a Status; `code` overrides the Status' own (an ERROR event of a watch has only that)."""
     code = code or status.code or 500
-    message = (status.message or f"the cluster answered {code}")[:MESSAGE_LIMIT]
+    message = shown(status.message) or f"the cluster answered {code}"
     details = status.details or StatusDetails()
     if code == 410 or status.reason in ("Expired", "Gone"):
         return Expired(message)
@@ -271,7 +303,7 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
 
 
 def _refusal(status: Status, code: int, message: str, *, too_large: bool) -> Refused:
-    causes = status.details.causes if status.details else ()
+    causes = status.details.causes[:MOST_CAUSES] if status.details else ()
     if code == 409 and not too_large:
         return Conflict(
             message, code=code, status_reason=status.reason, causes=causes, fields=_fields(causes)

@@ -7,14 +7,14 @@ second byte, which v4 cannot).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
 import msgspec
 
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import Status, Unreachable
+from pilothouse_server.kubernetes.errors import UNREADABLE, ClusterError, Status, Unreachable, shown
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import PODS
 
@@ -39,8 +39,9 @@ class Ended(msgspec.Struct, frozen=True):
 class Program:
     """A program that runs in a pod. `output` yields what it writes and, last, how it ended."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, too_long: Callable[[], ClusterError]) -> None:
         self._socket = socket
+        self._too_long = too_long
 
     async def write(self, data: bytes) -> None:
         """Sends standard input."""
@@ -58,6 +59,8 @@ class Program:
     async def output(self) -> AsyncGenerator[Output | Ended, None]:
         """Yields what the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
         async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.ERROR and _is_too_long(message.data):
+                raise self._too_long()
             if message.type != aiohttp.WSMsgType.BINARY or not message.data:
                 continue
             channel, data = message.data[0], bytes(message.data[1:])
@@ -96,17 +99,21 @@ async def program(
     query += [("command", part) for part in command]
     path = f"{PODS.path(namespace, pod)}/exec"
     async with client.websocket(path, query, PROTOCOLS) as socket:
-        yield Program(socket)
+        yield Program(socket, client.too_long_a_message)
+
+
+def _is_too_long(error: object) -> bool:
+    return getattr(error, "code", None) == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
 
 
 def _ended(data: bytes) -> Ended:
     try:
         status = msgspec.json.decode(data, type=Status)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return Ended(-1, "the cluster's answer cannot be read")
     if status.status == "Success":
         return Ended(0)
     for cause in (status.details.causes or ()) if status.details else ():
         if cause.reason == "ExitCode" and cause.message.lstrip("-").isdigit():
-            return Ended(int(cause.message))
-    return Ended(-1, status.message)
+            return Ended(int(cause.message[:10]))
+    return Ended(-1, shown(status.message))

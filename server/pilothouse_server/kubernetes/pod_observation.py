@@ -17,6 +17,7 @@ from datetime import datetime
 
 import msgspec
 
+from pilothouse_server.kubernetes.errors import shown
 from pilothouse_server.kubernetes.events import UNHEALTHY, explanation, failed_probe
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
@@ -90,7 +91,7 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> 
         uid=pod.metadata.uid,
         phase="Terminating" if deleting else status.phase,
         reason=reason,
-        message=message,
+        message=shown(message),
         ready=ready,
         pod_ip=status.pod_ip,
         host_ip=status.host_ip,

@@ -19,7 +19,10 @@ from urllib.parse import urlencode
 import msgspec
 from yarl import URL
 
+from pilothouse_server import outbound
 from pilothouse_server.kubernetes.errors import (
+    UNREADABLE,
+    AnswerTooLarge,
     ClusterError,
     InternalError,
     NotTrusted,
@@ -33,12 +36,19 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.rate_limit import RateLimit
+from pilothouse_server.outbound import ANYWHERE, Reach, Redirected, TooLong
 
 JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 _AT_ONCE_BYTES = 256 * 1024
 # A program that is broken off by a drain has a second; a cluster that does not answer the close of its socket, less.
 _CLOSE_SECONDS = 0.5
+# What is read ahead of a connection: enough for a busy watch, and little where a thousand are open.
+_READ_AHEAD_BYTES = 256 * 1024
+# The words of a refusal have a few KB, with an entry for each field that is wrong.
+_ERROR_BYTES = 256 * 1024
+# How long a cluster counts as one that sends too much.
+EXCESS_SECONDS = 60.0
 V = TypeVar("V")
 
 
@@ -48,7 +58,7 @@ def accepted(metadata_only: bool, *, listed: bool = False) -> str:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one cluster's client; times in seconds."""
+    """Bounds of one cluster's client; times in seconds, sizes in bytes after decompression."""
 
     request_seconds: float = 15.0
     connect_seconds: float = 5.0
@@ -65,6 +75,14 @@ class Limits(msgspec.Struct, frozen=True):
     requests_per_second: float = 200.0
     burst: int = 400
     page_size: int = 500
+    # An object has 1.5 MiB at most unless its cluster's storage is configured otherwise. Of a page that is larger than
+    # it may be, less is asked for.
+    body_bytes: int = 8 * 1024 * 1024
+    message_bytes: int = 4 * 1024 * 1024
+    page_bytes: int = 8 * 1024 * 1024
+    list_bytes: int = 1024 * 1024 * 1024
+    # More than Kubernetes itself is made for.
+    objects: int = 250_000
 
 
 DEFAULT_LIMITS = Limits()
@@ -79,8 +97,8 @@ def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
         decoder = _decoders[type_] = msgspec.json.Decoder(type_)
     try:
         return cast("V", decoder.decode(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unreachable(f"the cluster's answer cannot be read: {error}") from error
+    except UNREADABLE as error:
+        raise Unreachable("the cluster's answer cannot be read: it is not what was asked for") from error
 
 
 def clock_ahead(date: str, now: datetime) -> timedelta | None:
@@ -106,6 +124,7 @@ class Transport:
 
     def __init__(self, api_client: Any, *, name: str, limits: Limits) -> None:
         self.name = name
+        self._excess: tuple[AnswerTooLarge, float] | None = None
         self._limits = limits
         self._api = api_client
         self._api.user_agent = "pilothouse"
@@ -115,11 +134,29 @@ class Transport:
         # The same credentials and authorities, with connections of its own, which are made when they are needed.
         self._streams = copy(api_client.rest_client)
         self._streams.maxsize, self._streams.pool_manager = limits.streams, None
+        self._reach: Reach = getattr(api_client.configuration, "reach", ANYWHERE)
 
     @property
     def server(self) -> str:
         """The API server's address."""
         return str(self._api.configuration.host)
+
+    @property
+    def place(self) -> str:
+        """Host and port of the API server: all of its address that a message names."""
+        return outbound.place_of(self.server)
+
+    def too_large(self, what: str) -> AnswerTooLarge:
+        """Returns the error for something that is longer than it may be, and notes it (`excess`)."""
+        error = AnswerTooLarge(f"cluster {self.name!r} at {self.place} sends too much: {what}")
+        self._excess = (error, asyncio.get_running_loop().time())
+        return error
+
+    def excess(self) -> AnswerTooLarge | None:
+        """Returns what it sent too much of lately, if it did."""
+        if self._excess is None or asyncio.get_running_loop().time() - self._excess[1] > EXCESS_SECONDS:
+            return None
+        return self._excess[0]
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -136,7 +173,9 @@ class Transport:
         content_type: str = JSON,
         accept: str = JSON,
         seconds: float | None = None,
+        most: int | None = None,
     ) -> bytes:
+        """The body of the answer. Raises ClusterError; TooLong above `most` bytes, where less can be asked for."""
         timeout = aiohttp.ClientTimeout(
             total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
         )
@@ -145,7 +184,12 @@ class Transport:
         ) as response:
             ahead = clock_ahead(response.headers.get("Date", ""), datetime.now(UTC))
             self.ahead = self.ahead if ahead is None else ahead
-            return await response.read()
+            try:
+                return await outbound.read(response, most or self._limits.body_bytes)
+            except TooLong:
+                if most is not None:
+                    raise
+                raise self.too_large(f"an answer has more than {self._limits.body_bytes} bytes") from None
 
     async def _admit(self) -> None:
         """Raises Throttled while the server has asked not to be asked, and where our own limit cannot be kept."""
@@ -181,27 +225,51 @@ class Transport:
         url = self.server + path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
         try:
-            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            rest = self._streams if stream else self._api.rest_client
-            response = await self._send(rest, method, url, headers, body, timeout)
+            # A stream has no end of its own, but its beginning has.
+            async with asyncio.timeout(timeout.total or self._limits.request_seconds):
+                await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+                rest = self._streams if stream else self._api.rest_client
+                response = await self._send(rest, method, url, headers, body, timeout)
             try:
                 if response.status >= 400:
-                    error = from_response(response.status, response.headers, await response.read())
-                    self._quieten(error)
-                    raise error
+                    raise await self._refusal(response)
                 yield response
             finally:
                 # A body read to its end gives the connection back; any other is closed with it.
                 response.release() if response.content.at_eof() else response.close()
-        except TimeoutError as late:
-            raise Unreachable(f"cluster {self.name!r} did not answer in time") from late
-        except aiohttp.ClientConnectorCertificateError as doubted:
-            raise NotTrusted(
-                f"the certificate of cluster {self.name!r} at {self.server} is not trusted: "
-                f"{getattr(doubted.certificate_error, 'verify_message', '') or doubted.certificate_error}"
-            ) from doubted
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as broken:
-            raise Unreachable(f"cluster {self.name!r} cannot be reached: {broken}") from broken
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, Redirected) as broken:
+            raise self._unreachable(broken) from broken
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ClusterError:
+        """The error for an answer of 400 or more; what is too long to be words is left out."""
+        try:
+            async with asyncio.timeout(self._limits.request_seconds):
+                body = await outbound.read(response, _ERROR_BYTES)
+        except TooLong:
+            body = b""
+        error = from_response(response.status, response.headers, body)
+        self._quieten(error)
+        return error
+
+    def _unreachable(self, error: BaseException) -> Unreachable:
+        """The error for what the library raised, none of whose words are passed on: they may hold credentials."""
+        if isinstance(error, TimeoutError):
+            return Unreachable(f"cluster {self.name!r} did not answer in time")
+        why = outbound.failure(error)
+        kind = NotTrusted if isinstance(error, aiohttp.ClientConnectorCertificateError) else Unreachable
+        return kind(f"cluster {self.name!r} at {self.place} cannot be reached: {why}")
+
+    def _session(self, rest: Any) -> aiohttp.ClientSession:
+        """The session of a pool of connections, made when it is first needed."""
+        if rest.pool_manager is None:
+            rest.pool_manager = aiohttp.ClientSession(
+                connector=self._reach.connector(limit=rest.maxsize, ssl=rest.ssl_context),
+                read_bufsize=_READ_AHEAD_BYTES,
+                middlewares=(outbound.refuse_redirects,),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                **getattr(self._api.configuration, "session_options", {"trust_env": False}),
+            )
+        return cast("aiohttp.ClientSession", rest.pool_manager)
 
     async def _send(
         self,
@@ -215,8 +283,6 @@ class Transport:
         """One request over the library's pool. Its own `request` writes what is not ASCII as escapes, up to three times
         as long, so that text which a cluster takes would be too large for it.
         """
-        if rest.pool_manager is None:
-            rest.pool_manager = rest._create_pool_manager()
         given = {
             "data": None if body is None else _payload(msgspec.json.encode(body)),
             "server_hostname": rest.configuration.tls_server_name,
@@ -226,10 +292,9 @@ class Transport:
         arguments = {name: value for name, value in given.items() if value}
         # Names of objects are safe in a path, and the query is quoted: nothing is to be quoted again.
         address = URL(url, encoded=True)
-        answer = await rest.pool_manager.request(
+        return await self._session(rest).request(
             method, address, headers=headers, timeout=timeout, **arguments
         )
-        return cast("aiohttp.ClientResponse", answer)
 
     @asynccontextmanager
     async def websocket(
@@ -239,16 +304,15 @@ class Transport:
         await self._admit()
         headers = {"User-Agent": self._api.user_agent}
         rest = self._streams
-        if rest.pool_manager is None:
-            rest.pool_manager = rest._create_pool_manager()
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
-            opening = rest.pool_manager.ws_connect(
+            opening = self._session(rest).ws_connect(
                 f"{self.server}{path}?{urlencode(query)}",
                 headers=headers,
                 protocols=protocols,
                 proxy=rest.proxy,
-                max_msg_size=4 * 1024 * 1024,
+                proxy_headers=rest.proxy_headers,
+                max_msg_size=self._limits.message_bytes,
                 heartbeat=20.0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
@@ -263,12 +327,10 @@ class Transport:
                     raise Refused("the container does not run", code=500) from error
                 raise InternalError("the node of the pod does not answer") from error
             raise from_status(
-                Status(message=f"the cluster refused the connection: {error.message}"), code=error.status
+                Status(message=f"the cluster refused the connection ({error.status})"), code=error.status
             ) from error
-        except TimeoutError as error:
-            raise Unreachable(f"cluster {self.name!r} did not answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"cluster {self.name!r} cannot be reached: {error}") from error
+        except (aiohttp.ClientError, OSError, Redirected) as error:
+            raise self._unreachable(error) from error
         try:
             yield socket
         finally:

@@ -1,7 +1,7 @@
 """A watch's stream: lines of any length, without a quadratic search, and each line as an event.
 
 The client library's watch reads lines with a buffer limit of 4 MiB and turns a longer one into an error that repeats
-for ever. Here a line may be as long as an object can be with all its history of managed fields, and more.
+for ever. Here a line may be as long as an object can be with all its history of managed fields.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from typing import Generic, Literal, cast
 
 import msgspec
 
-from pilothouse_server.kubernetes.errors import Status, Unreachable, from_status
+from pilothouse_server.kubernetes.errors import UNREADABLE, Status, Unreachable, from_status
 from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import KubernetesObject, Resource, T
 from pilothouse_server.kubernetes.transport import decode
-
-# etcd keeps objects of 1.5 MiB by default, rarely more than 8; beyond this it is no watch.
-LINE_LIMIT = 64 * 1024 * 1024
+from pilothouse_server.outbound import TooLong
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
@@ -46,12 +44,12 @@ def decode_event(line: bytes, resource: Resource[T]) -> WatchEvent[T]:
     """Returns the event. Raises Unreachable for a line that is none, and the error that an ERROR event holds."""
     try:
         event = _decode_line(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unreachable(f"a line of a watch cannot be read: {error}") from error
+    except UNREADABLE as error:
+        raise Unreachable("a line of a watch cannot be read") from error
     if event.type == "ERROR":
         raise from_status(decode(event.object, Status))
     if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
-        raise Unreachable(f"a watch sent an event of unknown type {event.type!r}")
+        raise Unreachable("a watch sent an event of unknown type")
     if event.type == "BOOKMARK":
         # The rest of it is no object: a pod without containers, `null` where a list must be.
         metadata = decode(event.object, KubernetesObject).metadata
@@ -59,23 +57,22 @@ def decode_event(line: bytes, resource: Resource[T]) -> WatchEvent[T]:
     return WatchEvent(cast("EventType", event.type), read(event.object, resource))
 
 
-async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def split_lines(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[bytes]:
     """Yields whole lines without their end; empty ones are skipped, and so is a last one that was cut off.
 
-    Raises Unreachable for a line over LINE_LIMIT bytes.
+    Raises TooLong for a line over `most` bytes.
     """
-    parts: list[bytes] = []
-    size = 0
+    pending = bytearray()
     async for chunk in chunks:
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
-            parts.append(chunk[start:end])
-            line = b"".join(parts) if len(parts) > 1 else parts[0]
-            parts, size, start = [], 0, end + 1
+            line = bytes(pending) + chunk[start:end] if pending else chunk[start:end]
+            pending.clear()
+            start = end + 1
+            if len(line) > most:
+                raise TooLong
             if line.strip():
                 yield line
-        if start < len(chunk):
-            parts.append(chunk[start:])
-            size += len(chunk) - start
-            if size > LINE_LIMIT:
-                raise Unreachable(f"a line of a watch is longer than {LINE_LIMIT} bytes")
+        pending += chunk[start:]
+        if len(pending) > most:
+            raise TooLong

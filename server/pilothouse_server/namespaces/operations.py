@@ -278,7 +278,10 @@ async def _changed(
 ) -> None:
     transaction.emit(event(namespace, kind, before))
     if enqueue:
-        await transaction.enqueue("namespace", namespace.id, namespace.cluster_name, namespace.id)
+        going = namespace.deletion_requested_at is not None
+        await transaction.enqueue(
+            "namespace", namespace.id, namespace.cluster_name, namespace.id, going=going
+        )
 
 
 def _check_adoption(*, may: bool) -> None:

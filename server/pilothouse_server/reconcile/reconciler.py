@@ -121,12 +121,14 @@ class Reconciler:
         while True:
             try:
                 async with self._store.system_call() as connection:
-                    versions, some_end = await cluster_status.versions(ReadTransaction(connection))
-                if some_end:
+                    registered = await cluster_status.registered(ReadTransaction(connection))
+                self._clients.report(registered.away)
+                if registered.some_end:
                     await deregistration.finish(self._store)
             except PilothouseError as error:
                 log.warning("clusters cannot be read", reason=error.reason)
             else:
+                versions = registered.versions
                 if self._anew:
                     self._anew, connected = False, dict.fromkeys(connected, "")
                 for name in [name for name in tasks if versions.get(name) != connected[name]]:

@@ -29,7 +29,8 @@ def check_transport(settings: Settings) -> None:
                 f"{names}: {certificate} and {key} are no certificate with its key, both as PEM"
             ) from None
         except OSError as error:
-            raise SettingsError(f"{names}: {error.strerror}") from None
+            kind = type(error).__name__
+            raise SettingsError(f"{names}: {certificate} or {key} cannot be read ({kind})") from None
     elif not settings.insecure and listening.is_reached_by_others(settings.listen):
         raise SettingsError(
             f"{PREFIX}LISTEN: {settings.listen} is reached by other machines, and without TLS passwords and tokens"

@@ -250,4 +250,5 @@ async def changed(transaction: Transaction, volume: Volume, kind: Kind, before: 
     """Tells watchers, and leaves work for the reconciler where the cluster has something of it."""
     transaction.emit(event(volume, kind, before))
     if volume.type == CLAIM:
-        await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id)
+        going = volume.deletion_requested_at is not None
+        await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id, going=going)

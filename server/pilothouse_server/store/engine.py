@@ -28,6 +28,8 @@ from pilothouse_server.store.results import Row
 
 PERIOD_SECONDS: Final = 30.0
 _decode = msgspec.json.Decoder().decode
+# How long a request waits for a lock that another one holds.
+_LOCK_MILLISECONDS = 20_000
 
 
 def plain_dsn(dsn: str) -> str:
@@ -156,6 +158,7 @@ def _session_settings(settings: Settings, name: str, statement_timeout: float, r
         **kept,
         "statement_timeout": str(int(statement_timeout * 1000)),
         "idle_in_transaction_session_timeout": "60000",
+        **({"lock_timeout": str(_LOCK_MILLISECONDS)} if name == "app" else {}),
         "jit": "off",
         **({"role": role} if role else {}),
     }

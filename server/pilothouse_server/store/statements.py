@@ -138,7 +138,8 @@ class Statement:
                 for value, processor in zip(self._values(parameters), form.processors, strict=True)
             ]
         except KeyError as error:
-            raise StatementError(f"the value {error.args[0]} is missing") from None
+            (missing,) = error.args
+            raise StatementError(f"the value {missing} is missing") from None
 
     def _values(self, parameters: Parameters) -> list[Any]:
         return [

@@ -44,11 +44,11 @@ Kind = Literal["added", "modified", "deleted"]
 Renderer = Callable[[Any], Rendered]
 
 _ENQUEUE = text(
-    "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at) "
-    "VALUES (:resource_type, :resource_id, :cluster_name, :namespace_id, "
+    "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, going, due_at) "
+    "VALUES (:resource_type, :resource_id, :cluster_name, :namespace_id, :going, "
     "clock_timestamp() + make_interval(secs => :due_in_seconds)) "
     "ON CONFLICT (resource_type, resource_id) DO UPDATE SET due_at = LEAST(work.due_at, EXCLUDED.due_at), "
-    "attempts = 0, updated_at = clock_timestamp()"
+    "going = EXCLUDED.going, attempts = 0, updated_at = clock_timestamp()"
 )
 
 
@@ -159,9 +159,13 @@ class Transaction(ReadTransaction):
         cluster_name: str,
         namespace_id: int | None,
         *,
+        going: bool = False,
         due_in_seconds: float = 0.0,
     ) -> None:
-        """Leaves work for the reconciler: one row a resource, due at once unless said otherwise."""
+        """Leaves work for the reconciler: one row a resource, due at once unless said otherwise.
+
+        `going`: the resource is to be deleted, which gives way to what is new or changed.
+        """
         await self.connection.execute(
             _ENQUEUE,
             {
@@ -169,6 +173,7 @@ class Transaction(ReadTransaction):
                 "resource_id": resource_id,
                 "cluster_name": cluster_name,
                 "namespace_id": namespace_id,
+                "going": going,
                 "due_in_seconds": due_in_seconds,
             },
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from pilothouse_server.values import InvalidValueError
+
 _UNIX = ("unix:", "unix-abstract:")
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LAST_PORT = 65535
@@ -23,19 +25,19 @@ def split(address: str) -> tuple[str, int]:
     """Returns the host, without brackets and empty for everywhere, and the port; of a Unix socket its address and 0.
 
     Raises:
-        ValueError: it is neither; the text says which rule it breaks.
+        InvalidValueError: it is neither; the text says which rule it breaks.
     """
     if is_unix(address):
         return address, 0
     host, colon, port = address.rpartition(":")
     if not colon:
-        raise ValueError(f"{address!r} is not HOST:PORT")
+        raise InvalidValueError(f"{address!r} is not HOST:PORT")
     if not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
-        raise ValueError(f"{port!r} is not a port, which is a number from 0 to {_LAST_PORT}")
+        raise InvalidValueError(f"{port!r} is not a port, which is a number from 0 to {_LAST_PORT}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"{address!r} is not HOST:PORT; an IPv6 address stands in brackets")
+        raise InvalidValueError(f"{address!r} is not HOST:PORT; an IPv6 address stands in brackets")
     return host, int(port)
 
 

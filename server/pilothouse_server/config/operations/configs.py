@@ -165,7 +165,8 @@ async def changed(
 ) -> None:
     """Tells watchers and leaves work for the reconciler."""
     transaction.emit(event(kind, config, change, before))
-    await transaction.enqueue(kind, config.id, config.cluster_name, config.namespace_id)
+    going = config.deletion_requested_at is not None
+    await transaction.enqueue(kind, config.id, config.cluster_name, config.namespace_id, going=going)
 
 
 def placed(wanted: C, namespace: Namespace) -> C:

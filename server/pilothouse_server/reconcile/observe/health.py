@@ -3,6 +3,7 @@
 Asked are the API server itself (`/version`) and, through it, its storage: while that stalls the server goes on
 answering `/version`, `/readyz` and what its caches hold, but nothing can be written. Reading one object by name always
 goes through the storage. A right that is denied, and being asked to come later, say nothing of the cluster's health.
+One that sends more than an answer may be, to whatever request, is not healthy: what it shows is not taken.
 
 A cluster that failed twice in a row is unreachable (or refuses our credentials): its containers are marked stale, since
 what is known of them is only what was known then. They are marked in small transactions, each with its events, so
@@ -24,6 +25,7 @@ from pilothouse_server.clusters.model import ClusterStatus
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
+    AnswerTooLarge,
     ClusterError,
     CredentialsRefused,
     Forbidden,
@@ -91,7 +93,9 @@ class Health:
         """Asks once, and writes what is new. Raises Throttled, LeaseLost, CannotLead, PilothouseError."""
         try:
             version = await self._clients.version(self._cluster_name, self._settings.answer_seconds)
-            await self._check_storage(await self._clients.client(self._cluster_name))
+            client = await self._clients.client(self._cluster_name)
+            await self._check_storage(client)
+            client.check_answers()
         except Throttled:
             raise
         except ClusterError as error:
@@ -114,6 +118,8 @@ class Health:
             return
         except TimeoutError:
             raise StorageStalled(self._stalled("no answer in time")) from None
+        except AnswerTooLarge:
+            raise
         except Unreachable as error:
             raise StorageStalled(self._stalled(error.message)) from error
 

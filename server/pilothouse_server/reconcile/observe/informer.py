@@ -21,7 +21,13 @@ from typing import Generic
 
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
-from pilothouse_server.kubernetes.errors import ClusterError, Expired, Throttled, Unreachable
+from pilothouse_server.kubernetes.errors import (
+    AnswerTooLarge,
+    ClusterError,
+    Expired,
+    Throttled,
+    Unreachable,
+)
 from pilothouse_server.kubernetes.marks import older
 from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.queue.backoff import after_error
@@ -91,17 +97,23 @@ class Informer(Generic[T]):
                 await asyncio.sleep(pause if isinstance(error, Throttled) else min(MOST_SECONDS, pause))
 
     async def _list(self) -> None:
-        gone = set(self.objects)
+        gone, known = set(self.objects), frozenset(self.objects)
         version = ""
         pages = self._client.pages(self._resource, self._namespace, label_selector=self._label_selector)
-        async with aclosing(pages):
-            async for page in pages:
-                async for item in cooperatively(page.items):
-                    gone.discard(object_key(item))
-                    self._put(item)
-                version = page.resource_version
-                # Thousands of objects: let others run between the pages.
-                await asyncio.sleep(0)
+        try:
+            async with aclosing(pages):
+                async for page in pages:
+                    async for item in cooperatively(page.items):
+                        gone.discard(object_key(item))
+                        self._put(item)
+                    version = page.resource_version
+                    # Thousands of objects: let others run between the pages.
+                    await asyncio.sleep(0)
+        except AnswerTooLarge:
+            # It would grow with each attempt.
+            for key in self.objects.keys() - known:
+                self._remove(key)
+            raise
         for key in gone:
             self._remove(key)
         self._version, self._unreachable = version, 0
@@ -133,6 +145,9 @@ class Informer(Generic[T]):
                     self._remove(object_key(event.object))
                 elif event.type != "BOOKMARK":
                     self._put(event.object)
+                    if len(self.objects) > self._client.limits.objects:
+                        self._version = ""
+                        raise self._client.too_many(self._resource)
                 self._version = event.resource_version or self._version
 
     def _put(self, item: T) -> None:

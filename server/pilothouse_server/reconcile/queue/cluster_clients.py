@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from time import monotonic
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
+    AnswerTooLarge,
+    Away,
     ClusterError,
     CredentialsRefused,
     StorageStalled,
@@ -23,15 +27,18 @@ from pilothouse_server.tasks import cancel_and_wait
 RETIRED_SECONDS = 30.0
 # So often in a row a cluster must not be reached before that is believed.
 FAILURES = 3
+# What was found out of a cluster is good for so long: more than from one look at its health to the next.
+KNOWN_SECONDS = 15.0
 
 
 def is_out_of_reach(error: ClusterError) -> bool:
     """Returns whether a cluster is not reached from here, by this error, so that another server may reach it.
 
-    A storage that stalls does so for everybody.
+    A storage that stalls does so for everybody, and answers are too large for everybody.
     """
     refused = isinstance(error, Unauthorized | CredentialsRefused)
-    return refused or (isinstance(error, Unreachable) and not isinstance(error, StorageStalled))
+    for_all = isinstance(error, StorageStalled | AnswerTooLarge)
+    return refused or (isinstance(error, Unreachable) and not for_all)
 
 
 class ClusterClients:
@@ -44,14 +51,38 @@ class ClusterClients:
         # In a row, by cluster.
         self._failures: Counter[str] = Counter()
         self._elsewhere: set[str] = set()
+        # Why a cluster does not answer, as its row says it; when it last did or did not answer to us.
+        self._reported: dict[str, str] = {}
+        self._noted: dict[str, tuple[float, ClusterError | None]] = {}
         self._closed = False
 
     def note(self, name: str, error: ClusterError | None) -> None:
         """Notes how a cluster was reached from here: what it answered, or None."""
+        self._noted[name] = (monotonic(), error)
         if error is None or not is_out_of_reach(error):
             self._failures.pop(name, None)
         else:
             self._failures[name] += 1
+
+    def report(self, away: Mapping[str, str]) -> None:
+        """Takes over why clusters do not answer to whoever watches them, of those that do not."""
+        self._reported = dict(away)
+
+    def away(self, name: str) -> Away | None:
+        """Returns the error for a cluster that is known not to answer, so that nobody waits to find out.
+
+        Known it is by its row, unless it has answered to us since; and by failures of ours, one after the other and
+        not long ago.
+        """
+        at, error = self._noted.get(name, (-KNOWN_SECONDS, None))
+        lately = monotonic() - at < KNOWN_SECONDS
+        if lately and error is None:
+            return None
+        if name in self._reported:
+            return Away(self._reported[name] or f"cluster {name!r} does not answer")
+        if lately and error is not None and self._failures[name] >= FAILURES:
+            return Away(error.message)
+        return None
 
     def led_elsewhere(self, name: str, *, elsewhere: bool) -> None:
         """Notes whether another server leads the cluster, which is to say that it reaches it."""
@@ -107,6 +138,7 @@ class ClusterClients:
     def forget(self, name: str) -> None:
         """Connects anew from now on: the cluster's credentials changed, or it is deregistered."""
         self._failures.pop(name, None)
+        self._noted.pop(name, None)
         self._elsewhere.discard(name)
         task = self._clients.pop(name, None)
         if task is not None:

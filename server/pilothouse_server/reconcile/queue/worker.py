@@ -26,6 +26,7 @@ import structlog
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Unreachable
+from pilothouse_server.log_lines import without_values
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.backoff import after_error, backoff_seconds, is_passing_denial
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
@@ -228,9 +229,12 @@ class Worker:
         except PilothouseError as error:
             # The database is away or busy: the lease runs out, and the work is leased again.
             log.warning("work cannot be written back", reason=error.reason, resource_id=work.resource_id)
-        except Exception:
-            log.exception(
-                "reconciliation failed", resource_type=work.resource_type, resource_id=work.resource_id
+        except Exception as error:
+            log.error(
+                "reconciliation failed",
+                resource_type=work.resource_type,
+                resource_id=work.resource_id,
+                exc_info=without_values(error),
             )
             await self._give_up(work)
         finally:

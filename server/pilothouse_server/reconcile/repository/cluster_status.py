@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from sqlalchemy import text
 
 from pilothouse_server.clusters.model import ClusterStatus
@@ -13,7 +14,9 @@ from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transac
 # Changes with the cluster and its credentials, and not where a key is rotated: the ciphertext stays then.
 _VERSIONS = text(
     "SELECT name, uid::text || api_server || COALESCE(encode(sha256(credentials), 'hex'), '') AS version, "
-    "status = 'deregistering' AS is_ending FROM clusters WHERE deleted_at IS NULL ORDER BY name"
+    "status = 'deregistering' AS is_ending, "
+    "CASE WHEN status = 'unreachable' THEN COALESCE(message, '') END AS away "
+    "FROM clusters WHERE deleted_at IS NULL ORDER BY name"
 )
 
 # Both speak of the row itself, not of a copy joined to it: where they wait for somebody who deregisters the cluster, it
@@ -70,13 +73,24 @@ WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 }
 
 
-async def versions(transaction: ReadTransaction) -> tuple[dict[str, str], bool]:
-    """Returns every registered cluster by name, with what changes when it must be connected to anew.
-
-    And whether one of them is being deregistered.
+class Registered(msgspec.Struct, frozen=True):
+    """The registered clusters by name: `versions` change when one must be connected to anew, `away` says why one does
+    not answer. `some_end`: whether one of them is being deregistered.
     """
+
+    versions: dict[str, str]
+    away: dict[str, str]
+    some_end: bool
+
+
+async def registered(transaction: ReadTransaction) -> Registered:
+    """Returns what every server must know of the clusters."""
     rows = (await transaction.connection.execute(_VERSIONS)).all()
-    return {row.name: row.version for row in rows}, any(row.is_ending for row in rows)
+    return Registered(
+        versions={row.name: row.version for row in rows},
+        away={row.name: row.away for row in rows if row.away is not None},
+        some_end=any(row.is_ending for row in rows),
+    )
 
 
 async def write_healthy(transaction: Transaction, name: str, version: str) -> None:

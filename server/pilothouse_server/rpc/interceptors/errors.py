@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.log_lines import without_values
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import CallFailed, Proceed
 from pilothouse_server.rpc.status import CODES, STATUS_KEY, internal_status, rich_status
@@ -35,7 +36,7 @@ async def errors(call: Call, proceed: Proceed) -> bytes:
             method=call.method,
             operation_id=str(call.operation_id),
             error=type(error).__name__,
-            exc_info=_without_values(error),
+            exc_info=without_values(error),
         )
         message = f"internal error; operation {call.operation_id} in the server's log says more"
         raise CallFailed(
@@ -43,11 +44,3 @@ async def errors(call: Call, proceed: Proceed) -> bytes:
             message,
             ((STATUS_KEY, internal_status(message, str(call.operation_id)).SerializeToString()),),
         ) from None
-
-
-def _without_values(error: Exception) -> tuple[type[Exception], Exception, object]:
-    """The traceback with a message that holds no values.
-
-    SQLAlchemy's own is free of parameters, others may not be.
-    """
-    return (RuntimeError, RuntimeError(type(error).__name__), error.__traceback__)

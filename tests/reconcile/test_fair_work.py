@@ -1,0 +1,115 @@
+"""Work is leased fairly: each namespace has its share of a cluster, and what is new goes before what is to go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest_asyncio
+
+from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.reconcile.repository.work_queue import Work
+from tests.reconcile.world import World
+
+MOST = 16
+MANY = 300
+
+
+class Queue:
+    """Rows of work without resources: they are leased, and nobody does them."""
+
+    def __init__(self, here: World, homes: dict[str, int]) -> None:
+        self._here, self._homes, self._made = here, homes, 0
+
+    async def put(self, namespace: str, count: int, *, seconds_ago: float, going: bool = False) -> None:
+        """Adds rows that have been due for so long, each a little less than the one before."""
+        async with self._here.database.system() as sql:
+            await sql.execute(
+                "INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id, going, due_at) "
+                "SELECT 'config_map', n, 'local', $1, $2, "
+                "clock_timestamp() - make_interval(secs => $3::float8 - n / 1e6::float8) "
+                "FROM generate_series($4::bigint + 1, $4::bigint + $5) AS n",
+                self._homes[namespace],
+                going,
+                seconds_ago,
+                self._made,
+                count,
+            )
+        self._made += count
+
+    async def lease(self, most: int = MOST) -> list[Work]:
+        async with self._here.store.system_call() as connection:
+            found = await work_queue.lease(connection, owner="test", lease_seconds=60.0, most=most)
+        return found.works
+
+    def by_namespace(self, works: list[Work]) -> Counter[str]:
+        """How many of each namespace there are."""
+        names = {number: name for name, number in self._homes.items()}
+        return Counter(names[work.namespace_id or 0] for work in works)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def queue(here: World) -> Queue:
+    homes = {}
+    for name in ("busy", "quiet", "third"):
+        await here.namespace(name)
+        homes[name] = (await here.rows("SELECT id FROM namespaces WHERE name = $1", name))[0]["id"]
+    async with here.database.system() as sql:
+        # Their own rows are not what this is about.
+        await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp() + interval '1 day'")
+    return Queue(here, homes)
+
+
+async def test_what_one_namespace_deletes_keeps_nobody_elses_new_container(queue: Queue) -> None:
+    await queue.put("busy", MANY, seconds_ago=20.0, going=True)
+    await queue.put("quiet", 1, seconds_ago=0.1)
+    assert queue.by_namespace(await queue.lease()) == {"quiet": 1, "busy": MOST - 1}
+
+
+async def test_what_one_namespace_changes_leaves_the_others_their_share(queue: Queue) -> None:
+    await queue.put("busy", MANY, seconds_ago=20.0)
+    await queue.put("quiet", MANY, seconds_ago=0.1)
+    assert queue.by_namespace(await queue.lease()) == {"busy": MOST // 2, "quiet": MOST // 2}
+    await queue.put("third", 3, seconds_ago=0.1)
+    found = queue.by_namespace(await queue.lease())
+    assert found["third"] == 3
+    assert min(found["busy"], found["quiet"]) >= MOST // 3 - 1
+    assert found.total() == MOST
+
+
+async def test_what_is_new_goes_before_what_is_to_go_and_does_not_keep_it_for_ever(queue: Queue) -> None:
+    await queue.put("busy", MANY, seconds_ago=20.0, going=True)
+    await queue.put("busy", MANY, seconds_ago=0.1)
+    leased = await queue.lease()
+    gone = [work.resource_id for work in leased if work.resource_id <= MANY]
+    assert (len(leased), len(gone)) == (MOST, MOST // 5)
+    # What has waited for half a minute gives way no longer.
+    await queue.put("busy", MANY, seconds_ago=60.0, going=True)
+    old = [work for work in await queue.lease() if work.resource_id > 2 * MANY]
+    assert len(old) >= MOST // 3
+
+
+async def test_all_that_is_due_is_leased_where_there_is_room(queue: Queue) -> None:
+    await queue.put("busy", 5, seconds_ago=20.0, going=True)
+    await queue.put("quiet", 5, seconds_ago=0.1)
+    assert queue.by_namespace(await queue.lease()) == {"busy": 5, "quiet": 5}
+    assert await queue.lease() == []
+
+
+async def test_in_turns_everything_is_leased_once(queue: Queue) -> None:
+    for name in ("busy", "quiet", "third"):
+        await queue.put(name, 40, seconds_ago=20.0, going=name == "busy")
+        await queue.put(name, 10, seconds_ago=50.0)
+    seen: list[Any] = []
+    for _ in range(150 // MOST + 1):
+        seen += [work.resource_id for work in await queue.lease()]
+    assert sorted(seen) == list(range(1, 151))
+
+
+async def test_what_rows_hold_is_what_is_to_go(here: World) -> None:
+    await here.namespace("shop")
+    await here.create()
+    going = "SELECT going FROM reconcile_work WHERE resource_type = 'container'"
+    assert [row["going"] for row in await here.rows(going)] == [False]
+    await here.delete()
+    assert [row["going"] for row in await here.rows(going)] == [True]

@@ -1,0 +1,191 @@
+"""Addresses that a caller names: what they may be, what is never connected to, what a failure is called."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from pilothouse_server import outbound
+from pilothouse_server.outbound import AddressRefused, Reach
+
+PASSWORD = "a-password-in-an-address"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (f"https://user:{PASSWORD}@host", "no user or password"),
+        (f"https://{PASSWORD}@host:6443", "no user or password"),
+        ("https://@host", "no user or password"),
+        (f"https://host/{PASSWORD}", "no path"),
+        (f"https://host?token={PASSWORD}", "no query"),
+        (f"https://host#{PASSWORD}", "no query and no fragment"),
+        (f"ftp://{PASSWORD}", "begin with https:// or http://"),
+        (PASSWORD, "begin with https:// or http://"),
+        ("https://", "must have a host"),
+        ("https://host:0", "a port from 1 to 65535"),
+        ("https://host:65536", "a port from 1 to 65535"),
+        (f"https://host:{PASSWORD}", "a port from 1 to 65535"),
+        ("https://[::1", "must have a host"),
+        ("https://-host", "must have a host"),
+        ("https://host name", "neither spaces"),
+        ("https://host\n.example", "neither spaces"),
+        ("https://hößt", "outside ASCII"),
+        ("https://" + "h" * outbound.LONGEST_ADDRESS, "at most 2048"),
+    ],
+)
+def test_an_address_is_refused_by_its_rule_and_not_repeated(text: str, rule: str) -> None:
+    with pytest.raises(AddressRefused) as refused:
+        outbound.origin(text)
+    assert rule in str(refused.value)
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("https://host:443", "https://host"),
+        ("HTTPS://Host.Example:6443/", "https://host.example:6443"),
+        ("http://10.0.0.5:8080", "http://10.0.0.5:8080"),
+        ("https://[2001:db8::1]:6443", "https://[2001:db8::1]:6443"),
+    ],
+)
+def test_an_address_is_read_in_one_way(text: str, read: str) -> None:
+    assert str(outbound.origin(text)) == read
+
+
+def test_a_path_is_for_those_whose_purpose_has_one() -> None:
+    assert str(outbound.origin("https://host/a/b%20c", path=True)) == "https://host/a/b%20c"
+    with pytest.raises(AddressRefused, match="path"):
+        outbound.origin("https://host/a[b]", path=True)
+
+
+def test_what_stands_before_a_host_becomes_a_header() -> None:
+    assert outbound.without_user_info("http://u%40x:p%3Aw@proxy:3128") == (
+        "http://proxy:3128",
+        aiohttp.encode_basic_auth("u@x", "p:w"),
+    )
+    assert outbound.without_user_info("http://proxy:3128") == ("http://proxy:3128", "")
+    assert outbound.place_of(f"https://u:{PASSWORD}@host/{PASSWORD}") == "host:443"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.8.9.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd00:ec2::254",
+        "ff02::1",
+        # One of these in disguise.
+        "::ffff:127.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "2002:7f00:1::",
+    ],
+)
+def test_addresses_of_a_machine_or_its_cloud_are_denied(address: str) -> None:
+    assert Reach().denies(address)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with pytest.raises(outbound.AddressDenied):
+        Reach().socket((family, socket.SOCK_STREAM, 0, "", (address, 443)))
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.5", "192.168.1.1", "172.16.0.1", "8.8.8.8", "fd12::1", "2600::1"]
+)
+def test_other_addresses_are_not(address: str) -> None:
+    assert not Reach().denies(address)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "::1"])
+def test_a_host_is_denied_by_what_it_is_called(host: str) -> None:
+    with pytest.raises(AddressRefused, match="of this machine"):
+        Reach().check(host)
+    allowing = Reach([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
+    allowing.check(host)
+    allowing.check("notlocalhost.example")
+
+
+class _Changing(AbstractResolver):
+    """A name that leads to a good address at first, and to this machine from then on."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.asked = port, 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        found = ResolveResult(
+            hostname=host,
+            host="127.0.0.1",
+            port=self.port,
+            family=socket.AF_INET,
+            proto=0,
+            flags=socket.AI_NUMERICHOST,
+        )
+        return [found]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@asynccontextmanager
+async def _listening() -> AsyncIterator[tuple[int, list[str]]]:
+    """A server on this machine, and who was let in."""
+    let_in: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        let_in.append(str(writer.get_extra_info("peername")))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], let_in
+
+
+async def test_a_name_that_leads_to_this_machine_is_not_connected_to() -> None:
+    async with _listening() as (port, let_in):
+        connector = Reach().connector(resolver=_Changing(port))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            with pytest.raises(aiohttp.ClientError) as refused:
+                await session.get("http://cluster.example")
+        assert "leads to an address of this machine" in outbound.failure(refused.value)
+        assert let_in == []
+        # The control: the same name, where that is allowed.
+        allowing = Reach([ipaddress.ip_network("127.0.0.0/8")]).connector(resolver=_Changing(port))
+        async with (
+            aiohttp.ClientSession(connector=allowing) as session,
+            session.get("http://a.example") as found,
+        ):
+            assert found.status == 200
+        assert len(let_in) == 1
+
+
+async def test_a_literal_that_nobody_resolves_is_not_connected_to_either() -> None:
+    async with _listening() as (port, let_in):
+        async with aiohttp.ClientSession(connector=Reach().connector()) as session:
+            with pytest.raises(aiohttp.ClientError) as refused:
+                await session.get(f"http://127.0.0.1:{port}")
+        assert "leads to an address of this machine" in outbound.failure(refused.value)
+        assert let_in == []
