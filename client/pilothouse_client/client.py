@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypedDict, Unpack
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
 from pilothouse_client.connection import Connection
-from pilothouse_client.credentials import Credentials, Password
+from pilothouse_client.credentials import Credentials, DeviceToken, Password
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
@@ -52,6 +52,12 @@ class Nouns(Generic[TransportT]):
     def by_tls(self) -> bool:
         """Whether the server is called by TLS."""
         return self._target.tls is not None
+
+    @property
+    def device_token(self) -> str:
+        """What to give the next client of this user on this device as `device_token`; empty before a log-in. A
+        credential: keep it as tokens are kept."""
+        return self._connection.credentials.device.token
 
     @cached_property
     def identity(self) -> Identity[TransportT]:
@@ -113,6 +119,9 @@ class ClientOptions(TypedDict, total=False):
     - `tokens`: those of an earlier session, or a store of them; they are refreshed as needed.
     - `username` and `password`: log in at the first call, and again whenever the session has ended.
 
+    - `device_token`: with a password, what `Client.device_token` was after the last log-in of this user on this device:
+      strangers who guess passwords then do not lock the account for it.
+
     Without any, only the calls that need no token succeed, until `login`. The others:
 
     - `insecure`: plain text if True, TLS if False; left out: TLS unless the address is a loopback one.
@@ -129,6 +138,7 @@ class ClientOptions(TypedDict, total=False):
     tokens: Tokens | TokenStore | None
     username: str | None
     password: str | None
+    device_token: str
     insecure: bool | None
     tls: Tls | None
     timeout: float | None
@@ -149,7 +159,8 @@ def _connect(
         options.get("on_interruption") or ignore,
         options.get("on_retry") or ignore,
     )
-    credentials = Credentials(transport, _token_store(options), _password(options), call_options)
+    device = DeviceToken(options.get("device_token", ""))
+    credentials = Credentials(transport, _token_store(options), _password(options), call_options, device)
     return Connection(transport, credentials, call_options)
 
 

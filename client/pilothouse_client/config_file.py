@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class Context:
 
     `certificate` (PEM) is the server's own where only itself vouches for it, and `server_name` a name that it is for.
     `vouched_for` says that an authority vouched for the server at the last log-in.
+    `device_token` is that of the last log-in; it stays when the session ends.
     """
 
     server: str
@@ -45,6 +46,7 @@ class Context:
     server_name: str = ""
     vouched_for: bool = False
     tokens: Mapping[str, Any] | None = field(default=None, repr=False)
+    device_token: str = field(default="", repr=False)
 
     def trusting(self, known: Context) -> Context:
         """Returns the same, with what `known` trusts the server by."""
@@ -54,6 +56,11 @@ class Context:
             server_name=known.server_name,
             vouched_for=known.vouched_for,
         )
+
+
+def _context(given: Mapping[str, Any]) -> Context:
+    """A context as the file holds it; what a later release added to it is left out."""
+    return Context(**{each.name: given[each.name] for each in fields(Context) if each.name in given})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ class ConfigFile:
         """What the file says; ConfigError if it cannot be read or understood."""
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
-            contexts = {name: Context(**context) for name, context in data.get("contexts", {}).items()}
+            contexts = {name: _context(context) for name, context in data.get("contexts", {}).items()}
             return Configuration(data.get("current", ""), contexts)
         except FileNotFoundError:
             return Configuration()

@@ -78,9 +78,10 @@ class Connection(Generic[TransportT]):
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in and keeps the tokens for the calls that follow."""
-        request = identity_pb2.LoginRequest(username=username, password=password)
+        device_token = self.credentials.device.of(username)
+        request = identity_pb2.LoginRequest(username=username, password=password, device_token=device_token)
         response = await self.unary(LOGIN, request)
-        await self.credentials.take(response)
+        await self.credentials.take(response, username)
         return response
 
     async def logout(self) -> None:

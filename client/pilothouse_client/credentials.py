@@ -4,6 +4,9 @@ A call that needs a token takes the one at hand, renewed first if most of its li
 renews once and repeats: whoever finds that another call has renewed meanwhile just takes the new token.
 Renewal is a refresh, or else a log-in if the client was given a password. It has what is left of the time of the call
 that needs it, and so has the wait for another call that renews.
+
+Each log-in sends the device token of the last one, so that strangers who guess at the account do not lock it for this
+client.
 """
 
 from __future__ import annotations
@@ -35,16 +38,39 @@ class Password:
     password: str = field(repr=False)
 
 
+@dataclass(slots=True)
+class DeviceToken:
+    """What the last log-in answered as device token, and of whom; it outlives the session."""
+
+    token: str = field(default="", repr=False)
+    username: str = ""
+
+    def of(self, username: str) -> str:
+        """Returns the token to send for a user; empty if it is another's. One that was given stands for any user."""
+        return self.token if self.username.casefold() in ("", username.casefold()) else ""
+
+    def keep(self, answer: identity_pb2.LoginResponse, username: str) -> None:
+        """Keeps the token of a log-in; one of an older server that has none changes nothing."""
+        if answer.device_token:
+            self.token, self.username = answer.device_token, username
+
+
 class Credentials(Generic[TransportT]):
     """The token of a client, renewed as needed, by one call at a time."""
 
     def __init__(
-        self, transport: TransportT, store: TokenStore, password: Password | None, options: CallOptions
+        self,
+        transport: TransportT,
+        store: TokenStore,
+        password: Password | None,
+        options: CallOptions,
+        device: DeviceToken | None = None,
     ) -> None:
         self._transport = transport
         self._store = store
         self._password = password
         self._options = options
+        self.device = device or DeviceToken()
         self._lock = transport.lock()
         # What the store last said. It is asked again under `exclusive`; until then the server tells if it is
         # outdated.
@@ -75,12 +101,13 @@ class Credentials(Generic[TransportT]):
             return False
         return await self._renew(rejected, deadline, self._options) is not None
 
-    async def take(self, answer: identity_pb2.LoginResponse) -> None:
+    async def take(self, answer: identity_pb2.LoginResponse, username: str) -> None:
         """Keeps the tokens of a log-in."""
+        self.device.keep(answer, username)
         await self._keep(tokens_of(answer))
 
     async def forget(self) -> None:
-        """Drops the tokens and the password, after a log-out."""
+        """Drops the tokens and the password, after a log-out. The device stays known."""
         self._password = None
         await self._keep(None)
 
@@ -122,10 +149,13 @@ class Credentials(Generic[TransportT]):
                 if self._password is None:
                     raise
         if self._password is not None:
+            username = self._password.username
             login = identity_pb2.LoginRequest(
-                username=self._password.username, password=self._password.password
+                username=username, password=self._password.password, device_token=self.device.of(username)
             )
-            return tokens_of(await self._public(LOGIN, login, deadline, options))
+            answer = await self._public(LOGIN, login, deadline, options)
+            self.device.keep(answer, username)
+            return tokens_of(answer)
         return None
 
     async def _public(

@@ -61,7 +61,7 @@ from pilothouse_server.reconcile.apply.volume_reconciler import VolumeReconciler
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
-from pilothouse_server.rpc import interceptors, method_rules
+from pilothouse_server.rpc import interceptors, method_rules, redaction
 from pilothouse_server.rpc.admission.seats import Admission, before_cluster
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
@@ -75,6 +75,7 @@ from pilothouse_server.settings import (
     Settings,
     SettingsError,
     address_refused,
+    header_names,
     outbound_networks,
     trusted_peers,
 )
@@ -184,6 +185,13 @@ class Application:
         self._passwords = Passwords()
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
         self._authorization = AuthorizationLayer(self.authenticator)
+        retention = timedelta(hours=settings.idempotency_retention_hours)
+        self.audit = AuditLayer(
+            self.audit_writer,
+            IdempotencyKeeper(self._keys.derive("idempotency"), retention=retention),
+            self.authenticator.namespace_id,
+            redaction.header_rule(header_names(settings.audit_headers)),
+        )
         self._supervisor = Supervisor()
         self._server: GrpcServer | None = None
 
@@ -214,6 +222,7 @@ class Application:
         self.feed.on_grants_changed = self.authenticator.invalidate
         self.feed.on_changes = self.reconciler.wake
         self._supervisor.start("audit writer", self.audit_writer.run)
+        self._supervisor.start("sums of refusals", self.audit.sum_up)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
@@ -269,6 +278,7 @@ class Application:
             await self._server.stop(self.settings.grace_seconds)
         if self.tiles is not None:
             await self.tiles.close()
+        self.audit.flush()
         await self.audit_writer.close()
         await self._supervisor.stop()
         await self.sealer.close()
@@ -306,14 +316,13 @@ class Application:
             *(noun.permissions for noun in nouns)
         )
         descriptors[identity] = IdentityService(
-            Logins(self.store, self._passwords, self.settings), self._passwords, page_key, permissions
+            Logins(self.store, self._passwords, self.settings, self._keys.derive("log-in")),
+            self._passwords,
+            page_key,
+            permissions,
         )
-        rules, handlers = rules_and_handlers(descriptors)
-        retention = timedelta(hours=self.settings.idempotency_retention_hours)
-        keeper = IdempotencyKeeper(self._keys.derive("idempotency"), retention=retention)
-        layers = interceptors.standard_layers(
-            AuditLayer(self.audit_writer, keeper, self.authenticator.namespace_id), self._authorization
-        )
+        rules, handlers = rules_and_handlers(descriptors, self.settings.max_message_bytes)
+        layers = interceptors.standard_layers(self.audit, self._authorization)
         trusted = trusted_peers(self.settings.trusted_proxies)
         pipeline = Pipeline(
             rules,

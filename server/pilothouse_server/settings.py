@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from pilothouse_server.values import InvalidValueError, listening
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
 _MOST_SEAL_SECONDS = 60.0
+_HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
 EVENT_LOOPS = ("uvloop", "asyncio")
 # What bounds calls: each must be greater than 0.
 ADMISSION = (
@@ -150,6 +152,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, "How long a token and its grants are not looked up again; at most 1."
     ] = 1.0
 
+    login_failures_per_address: Annotated[
+        int,
+        "Failed log-ins of one address (of IPv6: of one network of 64 bits) in each process before it has to wait; one"
+        " more each half second.",
+    ] = 100
+    login_memory_days: Annotated[
+        int,
+        "How long a device or an address that logged in is remembered, so that it passes the lock of its account.",
+    ] = 90
+
     grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
     max_message_bytes: Annotated[int, "Greatest request."] = 4 * 1024 * 1024
     max_concurrent_streams: Annotated[int, "Calls at once on one connection."] = 100
@@ -252,6 +264,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         "HOST:PORT to serve the heads and tiles of the audit log on, by HTTP to everybody; empty: nowhere.",
     ] = ""
+    audit_headers: Annotated[
+        str,
+        "Request headers, separated by commas, that audit records keep beside user-agent, content-type, traceparent and"
+        " grpc-*; PREFIX* stands for all of a prefix.",
+    ] = ""
     usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
     event_retention_hours: Annotated[
         int, "How long events are kept, that is, how long after a cut a watch can be resumed."
@@ -317,6 +334,15 @@ def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6
 
 def _no_network(name: str, part: str) -> SettingsError:
     return SettingsError(f"{PREFIX}{name}: {part!r} is neither an address nor a network such as 10.0.0.0/8")
+
+
+def header_names(text: str) -> tuple[str, ...]:
+    """The names and prefixes of headers that `audit_headers` lists, in lower case. Raises SettingsError."""
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for name in names:
+        if not _HEADER.fullmatch(name):
+            raise SettingsError(f"{PREFIX}AUDIT_HEADERS: {name!r} is no name of a header, nor PREFIX*")
+    return names
 
 
 def described() -> list[tuple[str, str, str]]:
@@ -399,6 +425,7 @@ def _admission_problems(settings: Settings) -> list[str]:
 def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
     outbound_networks(settings.outbound_networks)
+    header_names(settings.audit_headers)
     problems = _wrong_addresses(settings)
     problems += [
         f"{PREFIX}{name.upper()} must be greater than 0"
@@ -407,6 +434,8 @@ def _checked(settings: Settings) -> Settings:
             "pool_working_connections",
             "session_access_seconds",
             "session_refresh_seconds",
+            "login_failures_per_address",
+            "login_memory_days",
             "max_message_bytes",
             *ADMISSION,
             "cluster_timeout_seconds",

@@ -28,7 +28,7 @@ from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import build, rules_and_handlers
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings import Settings, trusted_peers
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.feed import Feed
@@ -81,14 +81,17 @@ class Caller:
     stub: Any
     access_token: str = ""
     refresh_token: str = ""
+    device_token: str = ""
+    forwarded_for: str = ""
 
     def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
         method = getattr(self.stub, name)
-        metadata = (("authorization", f"Bearer {self.access_token}"),) if self.access_token else ()
+        metadata = [("authorization", f"Bearer {self.access_token}")] if self.access_token else []
+        metadata += [("x-forwarded-for", self.forwarded_for)] if self.forwarded_for else []
 
         async def call(request: Any) -> Any:
             try:
-                return await method(request, metadata=metadata, timeout=patient(30.0))
+                return await method(request, metadata=tuple(metadata), timeout=patient(30.0))
             except grpc.aio.AioRpcError as error:
                 raise Refused(error) from None
 
@@ -98,21 +101,35 @@ class Caller:
 class IdentityServer:
     """A running server, its store, and the callers that log in to it."""
 
-    def __init__(self, database: Database, store: Store, passwords: Passwords, stub: Any) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: Store,
+        passwords: Passwords,
+        stub: Any,
+        audit: AuditLayer,
+        address: str,
+    ) -> None:
         self.database = database
         self.store = store
         self.passwords = passwords
         self.stub = stub
+        self.audit = audit
+        self.address = address
 
     @property
     def stranger(self) -> Caller:
         """Somebody without a token."""
         return Caller(self.stub)
 
+    def at(self, address: str) -> Caller:
+        """Somebody without a token at an address; only where this machine is a trusted proxy."""
+        return Caller(self.stub, forwarded_for=address)
+
     async def log_in(self, username: str, password: str = PASSWORD) -> Caller:
         """A caller with a new session."""
         answer = await self.stranger.Login(pb.LoginRequest(username=username, password=password))
-        return Caller(self.stub, answer.access_token, answer.refresh_token)
+        return Caller(self.stub, answer.access_token, answer.refresh_token, answer.device_token)
 
     async def admin(self) -> Caller:
         """The bootstrap administrator."""
@@ -182,13 +199,20 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     feed.on_grants_changed = authenticator.invalidate
     writer = AuditWriter(store)
     key = bytes(32)
-    service = IdentityService(Logins(store, passwords, settings), passwords, key, {"config.get"})
+    trusted = trusted_peers(settings.trusted_proxies)
+    service = IdentityService(Logins(store, passwords, settings, key), passwords, key, {"config.get"})
     rules, handlers = rules_and_handlers({SERVICE: service})
-    layers = standard_layers(
-        AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id),
-        AuthorizationLayer(authenticator),
+    audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
+    layers = standard_layers(audit, AuthorizationLayer(authenticator))
+    pipeline = Pipeline(
+        rules,
+        handlers,
+        layers,
+        store,
+        authenticator,
+        admission=Admission(settings),
+        trusted_proxies=trusted,
     )
-    pipeline = Pipeline(rules, handlers, layers, store, authenticator, admission=Admission(settings))
     server = build(settings, pipeline, rules, [SERVICE])
     port = server.bind()
     tasks = [asyncio.create_task(feed.run()), asyncio.create_task(writer.run())]
@@ -197,7 +221,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = identity_pb2_grpc.IdentityServiceStub(channel)
-            yield IdentityServer(database, store, passwords, stub)
+            yield IdentityServer(database, store, passwords, stub, audit, f"127.0.0.1:{port}")
     finally:
         await server.stop(1.0)
         await cancel_and_wait(*tasks)

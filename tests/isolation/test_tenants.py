@@ -20,6 +20,7 @@ _SHARED = {
     "container_images",
     "encryption_keys",
     "leases",
+    "login_origins",
     "login_throttles",
     "namespaces",
     "pending_changes",
@@ -227,6 +228,7 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
     "table",
     [
         "leases",
+        "login_origins",
         "login_throttles",
         "container_summary",
         "schema_migrations",

@@ -32,6 +32,8 @@ _SHARED: dict[str, str] = {
     "user_roles": "INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (10, 1, NULL)",
     "container_images": "INSERT INTO container_images (id, name, tag, size_bytes) VALUES (9, 'unused', '1', 7)",
     "login_throttles": "INSERT INTO login_throttles (account_hash, failures) VALUES ('\\x01', 2)",
+    "login_origins": """INSERT INTO login_origins (account_hash, origin_hash, password_changed_at)
+        VALUES ('\\x01', '\\x02', now())""",
     "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
     "periodic_jobs": "INSERT INTO periodic_jobs (name, failures, failing_since) VALUES ('drop', 1, now())",
     # Its columns are others since 0031.

@@ -63,7 +63,7 @@ _CASES = (
         reason="INVALID_CREDENTIALS",
         words="password",
         # The lock-out counts.
-        beside=frozenset({"login_throttles"}),
+        beside=frozenset({"login_throttles", "login_origins"}),
     ),
     Case(
         "unknown namespace",

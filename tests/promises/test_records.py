@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.refusals import Bounds
 from pilothouse_server.store.unit_of_work import UnitOfWork
 from tests.conftest import number_changes
 from tests.promises.tables import RECORDS, contents
@@ -112,7 +113,11 @@ async def test_validation_that_is_committed_is_found(
     assert "CreateContainer wrote containers" in faults
 
 
-async def test_what_must_be_recorded_first_is_refused_without_its_record(full_world: World) -> None:
+async def test_what_must_be_recorded_first_is_refused_without_its_record(
+    full_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A stranger who tries every method is beyond what is recorded singly.
+    monkeypatch.setattr(full_world.server.application.audit.strangers, "bounds", Bounds(singly=1000))
     async with full_world.sql() as sql:
         await sql.execute(_REFUSE)
         for rule in full_world.rules.values():

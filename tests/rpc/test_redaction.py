@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse_server.rpc import redaction
+from pilothouse_server.settings import SettingsError, header_names, load
 from tests.rpc.message_types import BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
 CANARY = "CANARY-7f3a"
@@ -173,6 +174,10 @@ def test_a_body_is_bounded_and_fits_jsonb(
     assert "\0" not in str(body)
 
 
+def _everything(_key: str) -> bool:
+    return True
+
+
 def test_metadata() -> None:
     shown = redaction.metadata(
         [
@@ -186,7 +191,8 @@ def test_metadata() -> None:
             ("odd-bin", CANARY),
             ("user-agent", "grpc-python/1.85\x00"),
             ("long", "x" * 1000),
-        ]
+        ],
+        _everything,
     )
     assert CANARY not in json.dumps(shown)
     assert shown["authorization"] == "[redacted]"
@@ -196,6 +202,34 @@ def test_metadata() -> None:
 
 
 def test_metadata_is_bounded() -> None:
-    shown = redaction.metadata((f"name{number}", "x") for number in range(1000))
-    assert len(shown) == 65
-    assert shown["[truncated]"] == "only the first 64 entries are kept"
+    shown = redaction.metadata(((f"name{number}", "x" * 200) for number in range(1000)), _everything)
+    assert len(shown) == 10
+    assert shown["[truncated]"] == "only the first 2048 characters are kept"
+
+
+def test_headers_are_an_allow_list() -> None:
+    sent = {
+        "user-agent": "grpc-python/1.85",
+        "content-type": "application/grpc",
+        "traceparent": "00-1-1-00",
+        "grpc-timeout": "10S",
+        "x-session-id": CANARY,
+        "x-amzn-oidc-data": CANARY,
+        "tracestate": CANARY,
+        "x-forwarded-for": "192.0.2.1",
+        "x-request-id": "7",
+        "x-team-name": "a",
+        "x-team-token": CANARY,
+    }
+    usual = redaction.metadata(sent.items(), redaction.usual_header)
+    assert list(usual) == ["user-agent", "content-type", "traceparent", "grpc-timeout"]
+    more = redaction.metadata(sent.items(), redaction.header_rule(header_names("X-Request-Id, x-team-*")))
+    assert {*more} - {*usual} == {"x-request-id", "x-team-name", "x-team-token"}
+    # What names a credential is redacted all the same.
+    assert more["x-team-token"] == "[redacted]"
+
+
+@pytest.mark.parametrize("wrong", ["*", "a b", "x-*-y", ":path", "ü"])
+def test_what_is_no_header_is_refused_at_start(wrong: str) -> None:
+    with pytest.raises(SettingsError, match="AUDIT_HEADERS"):
+        load({"PILOTHOUSE_AUDIT_HEADERS": wrong})

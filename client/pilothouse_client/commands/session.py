@@ -99,6 +99,7 @@ def login(
         client = Client(
             address,
             tokens=store,
+            device_token=_device_token(file.read(), address, username),
             insecure=insecure,
             tls=tls,
             timeout=invocation.timeout,
@@ -114,6 +115,7 @@ def login(
     context = Context(
         address, answer.user.username or username, namespace, insecure, ca_file, tokens=asdict(tokens)
     )
+    context = replace(context, device_token=client.device_token)
     if client.by_tls:
         context = replace(
             context,
@@ -150,6 +152,18 @@ def _secured(
         return given, Trust()
     trust = trust_in(target, former, wish)
     return trust.tls() or given, trust
+
+
+def _device_token(configuration: Configuration, address: str, username: str) -> str:
+    """Returns that of the user's last log-in to this server; empty where there was none. Others are shown to nobody."""
+    found = (
+        context.device_token
+        for context in configuration.contexts.values()
+        if context.device_token
+        and context.server == address
+        and context.username.casefold() == username.casefold()
+    )
+    return next(found, "")
 
 
 def logout() -> None:

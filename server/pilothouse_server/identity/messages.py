@@ -30,13 +30,14 @@ _SESSION = AnswerConverter(
         message_only=("current",),
     ),
 )
-_LOGIN = AnswerConverter(IssuedTokens, pb.LoginResponse, Differences(message_only=("user",)))
+_LOGIN = AnswerConverter(IssuedTokens, pb.LoginResponse, Differences(message_only=("user", "device_token")))
 REFRESHED = AnswerConverter(IssuedTokens, pb.RefreshSessionResponse)
 
 
-def login(user: User, issued: IssuedTokens) -> pb.LoginResponse:
+def login(user: User, issued: IssuedTokens, device_token: str) -> pb.LoginResponse:
     """Returns the answer to a log-in."""
     message = _LOGIN.to_proto(issued)
+    message.device_token = device_token
     USER.fill(user, message.user)
     return message
 

@@ -2,8 +2,8 @@
 
 A hash costs some 20 ms of a core on purpose. `argon2-cffi` lets go of the interpreter's lock meanwhile, so
 a small pool of threads keeps the loop free, and its size bounds memory and cores that strangers can make
-the server spend. The queue before it is bounded too: who finds it full is told to come back, instead of
-waiting behind thousands of others.
+the server spend. The queue before it is bounded and fair (`hash_queue`): who finds it full is told to come back,
+instead of waiting behind thousands of others.
 
 Where there is no hash to verify (an unknown user, one without a password) a dummy is verified, made with
 the same parameters, so that both cases take the same time.
@@ -12,16 +12,16 @@ the same parameters, so that both cases take the same time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.identity.hash_queue import HashQueue
 from pilothouse_server.identity.model import NO_PASSWORD
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ PASSES: Final = 2
 LANES: Final = 1
 _THREADS: Final = 2
 _LONGEST_QUEUE: Final = 256
+# Of one address or account: people behind one address may come together in the morning.
+_LONGEST_OF_ONE: Final = 64
 
 
 class Passwords:
@@ -41,39 +43,28 @@ class Passwords:
             time_cost=PASSES, memory_cost=MEMORY_KIBIBYTES, parallelism=LANES, type=Type.ID
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
-        self._turns = asyncio.Semaphore(threads)
-        self._longest_queue = longest_queue
-        self._queued = 0
+        self._queue = HashQueue(
+            threads, longest=longest_queue, longest_of_one=min(longest_queue, _LONGEST_OF_ONE)
+        )
         self._dummy = self._hasher.hash(secrets.token_urlsafe(32))
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self, who: str = "", *, known: bool = False) -> AbstractAsyncContextManager[None]:
         """Waits for a thread to be free, and keeps it. No transaction is open meanwhile, nor while it hashes.
 
-        Raises:
-            ResourceExhausted: too many wait already.
-        """
-        if self._queued >= self._longest_queue:
-            raise ResourceExhausted(
-                "too many log-ins at once, try again", reason="LOGIN_BUSY", retry_after_seconds=1.0
-            )
-        self._queued += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self._queued -= 1
-        try:
-            yield
-        finally:
-            self._turns.release()
+        `who` has its turns in a row of its own, a `known` one before strangers.
 
-    async def hash(self, password: str) -> str:
-        """The hash of a new password, in PHC form.
+        Raises:
+            ResourceExhausted: LOGIN_BUSY, too many wait already.
+        """
+        return self._queue.place(who, known=known)
+
+    async def hash(self, password: str, who: str = "") -> str:
+        """The hash of a new password, in PHC form; `who` asks for it.
 
         Raises:
             ResourceExhausted: too many wait already.
         """
-        async with self.turn():
+        async with self.turn(who, known=True):
             return await self.hash_in_turn(password)
 
     async def hash_in_turn(self, password: str) -> str:

@@ -10,9 +10,10 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.identity import messages
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import grants, permissions, roles, sessions, users
-from pilothouse_server.identity.operations.login import Logins, Origin
+from pilothouse_server.identity.operations.login import Attempt, Logins, Origin
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.store.unit_of_work import Actor
@@ -33,11 +34,14 @@ class IdentityService:
 
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
         """Exchanges a user name and a password for tokens."""
-        origin = Origin(call.client_ip, call.user_agent)
-        user, issued = await self._logins.log_in(request.username, request.password, origin)
-        call.act_as(Actor(user.id, user.username))
-        call.describe(resource_name=user.username)
-        return messages.login(user, issued)
+        attempt = Attempt(request.username, request.password, request.device_token)
+
+        def named(name: str) -> None:
+            call.describe(resource_name=name)
+
+        begun = await self._logins.log_in(attempt, _origin(call), named)
+        call.act_as(Actor(begun.user.id, begun.user.username))
+        return messages.login(begun.user, begun.issued, begun.device_token)
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, call: Call
@@ -70,8 +74,8 @@ class IdentityService:
         """Changes the caller's own password."""
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
         users.check_new_password(call.caller, request.current_password, request.new_password)
-        confirmed = await self._logins.confirm(call.caller.username, request.current_password)
-        password_hash = await self._passwords.hash(request.new_password)
+        confirmed = await self._logins.confirm(call.caller.username, request.current_password, _origin(call))
+        password_hash = await self._passwords.hash(request.new_password, _hasher(call))
         await users.change_own_password(await call.transaction(), call.caller, confirmed, password_hash)
         return pb.ChangePasswordResponse()
 
@@ -80,7 +84,7 @@ class IdentityService:
         """Creates a user; no connection is held while the password is hashed."""
         wanted = messages.USER.from_proto(request.user)
         users.check_new_user(wanted, request.password)
-        password_hash = await self._passwords.hash(request.password)
+        password_hash = await self._passwords.hash(request.password, _hasher(call))
         created = await users.create(await call.transaction(), wanted, password_hash)
         _describe_user(call, created)
         return pb.CreateUserResponse(user=messages.USER.to_proto(created))
@@ -128,7 +132,7 @@ class IdentityService:
         """Sets another user's password; no connection is held while it is hashed."""
         async with call.read() as transaction:
             await users.check_reset(transaction, call.caller, request.username, request.new_password)
-        password_hash = await self._passwords.hash(request.new_password)
+        password_hash = await self._passwords.hash(request.new_password, _hasher(call))
         changed = await users.reset_password(
             await call.transaction(), call.caller, request.username, password_hash
         )
@@ -235,6 +239,14 @@ class IdentityService:
                 transaction, call.caller, request.permission, request.namespace, request.username
             )
         return pb.CheckPermissionResponse(allowed=allowed)
+
+
+def _origin(call: Call) -> Origin:
+    return Origin(call.client_ip, address_group(call.client_ip), call.user_agent)
+
+
+def _hasher(call: Call) -> str:
+    return f"user {call.user_id}"
 
 
 def _describe_user(call: Call, user: User) -> None:

@@ -104,3 +104,15 @@ LOGIN_THROTTLES = Table(
     Column("updated_at", DateTime(timezone=True)),
     comment="Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.",
 )
+
+LOGIN_ORIGINS = Table(
+    "login_origins",
+    METADATA,
+    Column("account_hash", LargeBinary, primary_key=True),
+    Column("origin_hash", LargeBinary, primary_key=True),
+    Column("failures", Integer),
+    Column("logins", Integer),
+    Column("password_changed_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    comment="Devices and addresses that accounts have logged in from, and the guesses that failed there since.",
+)

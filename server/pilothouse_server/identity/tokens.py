@@ -20,21 +20,21 @@ ACCESS_PREFIX: Final = "pht_"
 REFRESH_PREFIX: Final = "phr_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH: Final = 43
-_CHECKSUM_LENGTH: Final = 6
-_LENGTH: Final = len(ACCESS_PREFIX) + _SECRET_LENGTH + _CHECKSUM_LENGTH
+CHECKSUM_LENGTH: Final = 6
+_LENGTH: Final = len(ACCESS_PREFIX) + _SECRET_LENGTH + CHECKSUM_LENGTH
 
 
 def new_token(prefix: str) -> str:
     """A new token with `prefix`."""
     body = prefix + _base62(secrets.randbits(256), _SECRET_LENGTH)
-    return body + _checksum(body)
+    return body + checksum(body)
 
 
 def is_well_formed(token: str, prefix: str) -> bool:
     """Whether `token` could have been made by `new_token(prefix)`; tells nothing of whether it lives."""
     if len(token) != _LENGTH or not token.isascii() or not token.startswith(prefix):
         return False
-    return token[-_CHECKSUM_LENGTH:] == _checksum(token[:-_CHECKSUM_LENGTH])
+    return token[-CHECKSUM_LENGTH:] == checksum(token[:-CHECKSUM_LENGTH])
 
 
 def token_hash(token: str) -> bytes:
@@ -42,8 +42,9 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _checksum(body: str) -> str:
-    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+def checksum(body: str) -> str:
+    """What ends a token that begins with `body`."""
+    return _base62(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
 
 
 def _base62(number: int, length: int) -> str:

@@ -70,6 +70,11 @@ def is_secret(field: FieldDescriptor) -> bool:
     return rule_of(field).sensitivity == options.SENSITIVITY_SECRET
 
 
+def is_unrecorded(field: FieldDescriptor) -> bool:
+    """Whether a field is declared to be left out of audit records: a stranger types it, perhaps a password."""
+    return rule_of(field).sensitivity == options.SENSITIVITY_UNRECORDED
+
+
 def is_map(field: FieldDescriptor) -> bool:
     """Whether a field is a map."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)

@@ -48,6 +48,8 @@ class Rule:
     waits_outside: bool = False
     # Whether its handler looks for a replay itself, with what else decides: see `rpc.call.drafts`.
     drafts: bool = False
+    # What one of its messages may have.
+    most_bytes: int = 4 * 1024 * 1024
 
     @property
     def public(self) -> bool:

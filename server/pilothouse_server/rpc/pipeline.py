@@ -23,11 +23,12 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, flow_of_address, seats_for
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
@@ -286,9 +287,9 @@ def _metadata(pairs: Any) -> dict[str, str]:
 
 def _parse(call: Call) -> None:
     try:
-        call.request = call.rule.request_class.FromString(call.raw_request)
-    except DecodeError:
-        call.parse_error = _unparsable(call)
+        call.request = receiving.parsed(call.rule, call.raw_request)
+    except PilothouseError as error:
+        call.parse_error = error
     call.raw_request = b""
 
 
@@ -317,13 +318,4 @@ async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator
 
 async def _parsed(call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
     async for raw in requests:
-        try:
-            yield call.rule.request_class.FromString(raw)
-        except DecodeError:
-            raise _unparsable(call) from None
-
-
-def _unparsable(call: Call) -> InvalidArgument:
-    return InvalidArgument(
-        f"the body is not a {call.rule.request_class.DESCRIPTOR.full_name}", reason="MALFORMED_MESSAGE"
-    )
+        yield receiving.parsed(call.rule, raw)

@@ -19,7 +19,7 @@ from the descriptors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
@@ -28,7 +28,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.declarations import CREDENTIAL_WORD
-from pilothouse_server.rpc.field_checks import descriptor_of, is_map, is_secret, map_fields
+from pilothouse_server.rpc.field_checks import descriptor_of, is_map, is_secret, is_unrecorded, map_fields
 
 REDACTED: Final = "[redacted]"
 MOST_BODY_BYTES: Final = 16 * 1024
@@ -37,8 +37,10 @@ _MOST_CUT_BYTES: Final = MOST_BODY_BYTES - 160
 CUT: Final = "[truncated]"
 # Of a resource these follow from every change, or from the time at which it is looked at.
 _UNSAID: Final = frozenset({"etag", "update_time", "uptime"})
-MOST_METADATA_ENTRIES: Final = 64
-MOST_METADATA_CHARACTERS: Final = 256
+MOST_METADATA_CHARACTERS: Final = 2048
+_LONGEST_KEY: Final = 64
+_LONGEST_VALUE: Final = 256
+_USUAL_HEADERS: Final = frozenset({"user-agent", "content-type", "traceparent"})
 # Longer keys are not remembered.
 _USUAL_KEY: Final = 64
 # For messages of up to so many bytes: the longest text and the most items that are shown. Where the body
@@ -133,24 +135,49 @@ def _changed_entries(field: FieldDescriptor, path: str, old: Any, new: Any) -> I
             yield _text(f"{path}.{key}", MOST_METADATA_CHARACTERS), was, now
 
 
-def metadata(entries: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    """Return request metadata without credentials: binary values as their length, at most 64 entries.
+def usual_header(key: str) -> bool:
+    """Whether a record keeps a request header of this name wherever nothing else is set."""
+    return key in _USUAL_HEADERS or key.startswith("grpc-")
 
-    Whatever has a credential's word in its key is redacted, not only the keys that we know.
+
+def header_rule(more: Sequence[str]) -> Callable[[str], bool]:
+    """Return whether a record keeps a request header: one of the usual ones or of `more`; `x-*` stands for all of a
+    prefix.
+    """
+    names = {name for name in more if not name.endswith("*")}
+    prefixes = tuple(name.removesuffix("*") for name in more if name.endswith("*"))
+
+    def is_kept(key: str) -> bool:
+        return usual_header(key) or key in names or key.startswith(prefixes)
+
+    return is_kept
+
+
+def metadata(entries: Iterable[tuple[str, str | bytes]], is_kept: Callable[[str], bool]) -> dict[str, str]:
+    """Return the request metadata that is kept: binary values as their length, 2,048 characters in all.
+
+    Whatever has a credential's word in its key is redacted, though it be kept.
     """
     shown: dict[str, str] = {}
+    left = MOST_METADATA_CHARACTERS
     for key, value in entries:
-        if len(shown) >= MOST_METADATA_ENTRIES:
-            shown["[truncated]"] = f"only the first {MOST_METADATA_ENTRIES} entries are kept"
+        if not is_kept(key):
+            continue
+        name, text = _text(key, _LONGEST_KEY), _shown_value(key, value)
+        left -= len(name) + len(text)
+        if left < 0:
+            shown["[truncated]"] = f"only the first {MOST_METADATA_CHARACTERS} characters are kept"
             break
-        name = _text(key, MOST_METADATA_CHARACTERS)
-        if _names_credential(key) if len(key) <= _USUAL_KEY else _speaks_of_credentials(key):
-            shown[name] = REDACTED
-        elif isinstance(value, bytes) or key.endswith("-bin"):
-            shown[name] = f"[{len(value)} bytes]"
-        else:
-            shown[name] = _text(value, MOST_METADATA_CHARACTERS)
+        shown[name] = text
     return shown
+
+
+def _shown_value(key: str, value: str | bytes) -> str:
+    if _names_credential(key) if len(key) <= _USUAL_KEY else _speaks_of_credentials(key):
+        return REDACTED
+    if isinstance(value, bytes) or key.endswith("-bin"):
+        return f"[{len(value)} bytes]"
+    return _text(value, _LONGEST_VALUE)
 
 
 def _speaks_of_credentials(key: str) -> bool:
@@ -201,7 +228,7 @@ def _renderer(descriptor: Descriptor) -> _Render:
 
 
 def _field_renderer(field: FieldDescriptor) -> _Render:
-    if is_secret(field):
+    if is_secret(field) or is_unrecorded(field):
         return lambda _value, _longest_text, _most_items: REDACTED
     if is_map(field):
         return _map_renderer(_value_renderer(map_fields(field)[1]))
@@ -307,7 +334,7 @@ def _secrets_of(descriptor: Descriptor) -> tuple[list[str], list[FieldDescriptor
     """Return the names of secret fields, and the other fields whose messages hold some at any depth."""
     found = _secret_fields.get(descriptor.full_name)
     if found is None:
-        secrets = [field.name for field in descriptor.fields if is_secret(field)]
+        secrets = [field.name for field in descriptor.fields if is_secret(field) or is_unrecorded(field)]
         holders = [
             field
             for field in descriptor.fields

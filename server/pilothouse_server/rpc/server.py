@@ -24,7 +24,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pilothouse_server.rpc import method_rules
+from pilothouse_server.rpc import method_rules, receiving
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
@@ -90,9 +90,9 @@ class GrpcServer:
 
 
 def rules_and_handlers(
-    services: Mapping[ServiceDescriptor, object],
+    services: Mapping[ServiceDescriptor, object], most_message_bytes: int = 4 * 1024 * 1024
 ) -> tuple[dict[str, Rule], dict[str, Callable[..., Any]]]:
-    """The rule and the handler of each method.
+    """The rule and the handler of each method. A message that is received may have `most_message_bytes`.
 
     Raises:
         DeclarationError: a method has no complete rule, a field that could hold a credential does not say
@@ -119,6 +119,7 @@ def rules_and_handlers(
                     rule,
                     waits_outside=getattr(handler, "waits_outside", False),
                     drafts=getattr(handler, "drafts", False),
+                    most_bytes=most_message_bytes,
                 )
     if missing:
         raise DeclarationError(missing)
@@ -134,7 +135,7 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.so_reuseport", int(settings.processes > 1)),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
         ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
         # Also for the first frame of a connection without TLS; two minutes by default.

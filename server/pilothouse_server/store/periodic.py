@@ -159,6 +159,7 @@ def standard_jobs(
         async with store.system_write("periodic") as transaction:
             for statement in _EXPIRED:
                 await transaction.connection.execute(text(statement))
+            await transaction.connection.execute(text(_FORGOTTEN), {"days": settings.login_memory_days})
 
     caring = (
         [Periodic(CARE, _CARE_LOOK_SECONDS, care, _CARE_DELAY_SECONDS)] if settings.care_period_hours else []
@@ -182,6 +183,7 @@ _EXPIRED = (
     "DELETE FROM login_throttles WHERE updated_at < now() - interval '1 day' "
     "AND (locked_until IS NULL OR locked_until < now())",
 )
+_FORGOTTEN = "DELETE FROM login_origins WHERE updated_at < now() - make_interval(days => :days)"
 
 
 async def earlier_now(store: Store) -> datetime:

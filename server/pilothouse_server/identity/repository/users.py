@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, func, insert, select, update
@@ -57,6 +58,7 @@ class Credentials:
 
     user: User
     password_hash: str = field(repr=False)
+    password_changed_at: datetime
 
 
 def _users() -> Select[Any]:
@@ -170,11 +172,11 @@ async def credentials(transaction: ReadTransaction, username: str) -> Credential
     """What a log-in under this name is checked against; only as the system role."""
     query = (
         _users()
-        .add_columns(USERS.c.password_hash)
+        .add_columns(USERS.c.password_hash, USERS.c.password_changed_at)
         .where(USERS.c.username_normalized == normalise_username(username))
     )
     row = (await transaction.connection.execute(query)).one_or_none()
-    return None if row is None else Credentials(_user(row), row.password_hash)
+    return None if row is None else Credentials(_user(row), row.password_hash, row.password_changed_at)
 
 
 async def logged_in(transaction: Transaction, checked: Credentials, rehashed: str | None) -> bool:

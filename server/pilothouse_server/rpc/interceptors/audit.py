@@ -6,6 +6,9 @@ unit of work together with the record, the events and the idempotency row, and i
 and nothing has changed. Reads are recorded in batches; refusals, failures and what is declared DURABLE
 before the answer leaves. A stream has two records with one `stream_id`: opened, before its first answer,
 and closed.
+
+What strangers are refused, and calls of which no body arrives, have records of their own while they are few; beyond
+that they are summed (`rpc.refusals`).
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from google.protobuf.message import Message
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.rpc import redaction
+from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.refusals import Bounds, Kind, Refusals
 from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
@@ -34,6 +39,10 @@ from pilothouse_server.values import names
 DRY_RUN_KEY = "pilothouse-dry-run"
 # How often a change is drafted that others outdate, before its caller is told to try again.
 _DRAFTS = 5
+# A stranger's request is shown up to so many characters.
+_MOST_OF_STRANGERS = 1024
+# Of users who are known: each has paid with a token, so there may be more.
+_BODILESS = Bounds(of_a_kind=20, singly=400, sums=20)
 
 
 class RecordWriter(Protocol):
@@ -47,17 +56,36 @@ class RecordWriter(Protocol):
 
 
 class AuditLayer:
-    """The layer. `namespace_id` knows a namespace by its name; it may raise Unavailable."""
+    """The layer. `namespace_id` knows a namespace by its name; it may raise Unavailable.
+
+    `header_is_kept` says which request headers records keep. `sum_up` is a task of the server; `flush` writes what it
+    has counted, before the writer is closed.
+    """
 
     def __init__(
         self,
         writer: RecordWriter,
         idempotency: IdempotencyKeeper,
         namespace_id: Callable[[str], Awaitable[int | None]],
+        header_is_kept: Callable[[str], bool] = redaction.usual_header,
     ) -> None:
         self._writer = writer
         self._idempotency = idempotency
         self._namespace_id = namespace_id
+        self._header_is_kept = header_is_kept
+        self.strangers = Refusals(writer.submit)
+        self.bodiless = Refusals(writer.submit, _BODILESS)
+
+    async def sum_up(self) -> None:
+        """Writes the sums of each minute until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.strangers.run())
+            group.create_task(self.bodiless.run())
+
+    def flush(self) -> None:
+        """Writes the sums of what was counted so far."""
+        self.strangers.flush()
+        self.bodiless.flush()
 
     async def __call__(self, call: Call, proceed: Proceed) -> bytes:
         """Runs the call and records it."""
@@ -109,7 +137,7 @@ class AuditLayer:
         await call.transaction_if_none()
         assert call.unit is not None
         await call.unit.commit(
-            audit=[_record(call, None, response=redaction.body(call.answer_message(answer)))],
+            audit=[self._record(call, None, response=redaction.body(call.answer_message(answer)))],
             # The operation that a replay repeats has its row.
             operation=None if call.validate_only or call.facts.metadata.get("replayed") else _operation(call),
             idempotency=self._idempotency.row(call, answer),
@@ -121,7 +149,7 @@ class AuditLayer:
         except BaseException as error:
             await self._record_failure(call, error)
             raise
-        record = _record(call, None)
+        record = self._record(call, None)
         if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
             await self._writer.write(record)
         else:
@@ -129,19 +157,21 @@ class AuditLayer:
         return answer
 
     async def _stream(self, call: Call, proceed: Proceed) -> bytes:
-        await self._locate(call)
-        await self._record_opening(call)
+        # Who is refused before it is known who calls has one record, as of a unary call.
+        if call.principal is not None or call.rule.public:
+            await self._locate(call)
+            await self._record_opening(call)
         try:
             answer = await proceed()
         except BaseException as error:
             await self._record_failure(call, error)
             raise
-        self._writer.submit(_record(call, None))
+        self._writer.submit(self._record(call, None))
         return answer
 
     async def _record_opening(self, call: Call) -> None:
         # A method of its own: the stream would hold the record as long as it lasts.
-        opened = _record(call, None, opened=True)
+        opened = self._record(call, None, opened=True)
         if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
             await self._writer.write(opened)
         else:
@@ -153,8 +183,10 @@ class AuditLayer:
 
         Where the record cannot be written either, a call that failed because something is away says what.
         """
+        if self._is_summed(call, error):
+            return
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._writer.submit(_record(call, error))
+            self._writer.submit(self._record(call, error))
             return
         try:
             await uncancelled(self._write_failure(call, error))
@@ -164,7 +196,26 @@ class AuditLayer:
 
     async def _write_failure(self, call: Call, error: BaseException) -> None:
         await self._locate(call)
-        await self._writer.write(_record(call, error))
+        await self._writer.write(self._record(call, error))
+
+    def _is_summed(self, call: Call, error: BaseException) -> bool:
+        """Whether the call is one of so many alike that it is counted only."""
+        if call.principal is None:
+            refusals = self.strangers
+        elif _is_bodiless(call):
+            refusals = self.bodiless
+        else:
+            return False
+        code, _ = _outcome(call, error)
+        reason = error.reason if isinstance(error, PilothouseError) else ""
+        kind = Kind(
+            address_group(call.client_ip),
+            call.method,
+            code,
+            reason,
+            (call.actor.user_id, call.actor.username),
+        )
+        return not refusals.singly(kind, call.rule, call.started_at, _plain(call.facts.resource_name, 253))
 
     async def _locate(self, call: Call) -> None:
         """Has the record stand in the log of the namespace that is named, though no handler looked it up.
@@ -181,10 +232,14 @@ class AuditLayer:
         found = next(granted, None)
         call.describe(namespace_id=await self._namespace_id(name) if found is None else found)
 
+    def _record(self, call: Call, error: BaseException | None, **more: Any) -> AuditRecord:
+        return _record(call, error, self._header_is_kept, **more)
+
 
 def _record(
     call: Call,
     error: BaseException | None,
+    header_is_kept: Callable[[str], bool],
     *,
     response: Mapping[str, Any] | None = None,
     opened: bool = False,
@@ -203,8 +258,8 @@ def _record(
         namespace_id=namespace_id,
         request_method="STREAM" if rule.streams else "UNARY",
         request_path=call.method,
-        request_body=None if call.request is None else redaction.body(call.request),
-        request_headers=redaction.metadata(call.request_metadata.items()),
+        request_body=_request_body(call, error),
+        request_headers=redaction.metadata(call.request_metadata.items(), header_is_kept),
         client_ip=call.client_ip[:45] or None,
         user_agent=_plain(call.user_agent, 500) or None,
         status_code=HTTP_STATUS[code],
@@ -217,6 +272,20 @@ def _record(
         metadata=_metadata(call, error, opened=opened),
         stream_id=call.operation_id if rule.streams else None,
     )
+
+
+def _is_bodiless(call: Call) -> bool:
+    """Whether the call ended before any message of its client was looked at."""
+    return call.request is None and call.requests is None and call.parse_error is None
+
+
+def _request_body(call: Call, error: BaseException | None) -> dict[str, Any] | None:
+    if call.request is None:
+        return None
+    shown = redaction.body(call.request)
+    if error is not None and call.principal is None and len(str(shown)) > _MOST_OF_STRANGERS:
+        return {"[truncated]": f"{call.request.ByteSize()} bytes of a caller who is not known"}
+    return shown
 
 
 def _ids(call: Call, error: BaseException | None) -> tuple[int | None, int | None]:

@@ -161,7 +161,8 @@ class IdentityServiceServicer:
 
     def Login(self, request, context):
         """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-        RESOURCE_EXHAUSTED (reason LOGIN_THROTTLED, RetryInfo) after too many failures.
+        RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
+        the address) or where too many log in at once (LOGIN_BUSY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,8 @@ class IdentityServiceStub:
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     Login: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LoginRequest, _identity_pb2.LoginResponse]
     """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-    RESOURCE_EXHAUSTED (reason LOGIN_THROTTLED, RetryInfo) after too many failures.
+    RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
+    the address) or where too many log in at once (LOGIN_BUSY).
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
@@ -105,7 +106,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_identity_pb2.LoginRequest, _identity_pb2.LoginResponse]  # type: ignore[assignment]
     """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-    RESOURCE_EXHAUSTED (reason LOGIN_THROTTLED, RetryInfo) after too many failures.
+    RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
+    the address) or where too many log in at once (LOGIN_BUSY).
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
@@ -173,7 +175,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.LoginResponse, _abc.Awaitable[_identity_pb2.LoginResponse]]:
         """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-        RESOURCE_EXHAUSTED (reason LOGIN_THROTTLED, RetryInfo) after too many failures.
+        RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
+        the address) or where too many log in at once (LOGIN_BUSY).
         """
 
     @_abc_1.abstractmethod

@@ -123,6 +123,8 @@ class _SensitivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sensitivi
     """May be shown."""
     SENSITIVITY_SECRET: _Sensitivity.ValueType  # 2
     """A credential or a secret: replaced before a record, an event or a replayed answer is built."""
+    SENSITIVITY_UNRECORDED: _Sensitivity.ValueType  # 3
+    """May be shown, but audit records leave it out: a stranger types it, perhaps a password into the wrong field."""
 
 class Sensitivity(_Sensitivity, metaclass=_SensitivityEnumTypeWrapper):
     """Whether a value may be shown in logs, audit records and events."""
@@ -133,6 +135,8 @@ SENSITIVITY_PUBLIC: Sensitivity.ValueType  # 1
 """May be shown."""
 SENSITIVITY_SECRET: Sensitivity.ValueType  # 2
 """A credential or a secret: replaced before a record, an event or a replayed answer is built."""
+SENSITIVITY_UNRECORDED: Sensitivity.ValueType  # 3
+"""May be shown, but audit records leave it out: a stranger types it, perhaps a password into the wrong field."""
 Global___Sensitivity: _TypeAlias = Sensitivity  # noqa: Y015
 
 class _Format:

@@ -1,0 +1,108 @@
+"""A few places, and a queue before them that nobody can fill for the others.
+
+Who waits is served in turn by *who* it is, an address or an account, not by when it came: one that sends a thousand
+waits behind its own. Those who are known (a device or an address that logged in before) and strangers have every other
+place each, while both wait. The queue is bounded for each and in all. Where all of it is full and somebody comes who
+waits less often than another, the newest of that other is refused instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+
+from pilothouse_server.errors import ResourceExhausted
+
+_Waiting = asyncio.Future[None]
+_Line = OrderedDict[str, deque[_Waiting]]
+
+
+class HashQueue:
+    """`places` at once; `longest` wait in all, `longest_of_one` of each."""
+
+    def __init__(self, places: int, *, longest: int, longest_of_one: int) -> None:
+        self._free = places
+        self._longest = longest
+        self._longest_of_one = longest_of_one
+        self._strangers: _Line = OrderedDict()
+        self._known: _Line = OrderedDict()
+        self._waiting = 0
+        self._known_next = True
+
+    @contextlib.asynccontextmanager
+    async def place(self, who: str, *, known: bool = False) -> AsyncIterator[None]:
+        """Waits for a place, and keeps it.
+
+        Raises:
+            ResourceExhausted: LOGIN_BUSY, too many wait already.
+        """
+        if self._free and not self._waiting:
+            self._free -= 1
+        else:
+            await self._wait(self._known if known else self._strangers, who)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _wait(self, line: _Line, who: str) -> None:
+        self._make_room(len(line.get(who, ())))
+        waiting: _Waiting = asyncio.get_running_loop().create_future()
+        line.setdefault(who, deque()).append(waiting)
+        self._waiting += 1
+        try:
+            await waiting
+        except BaseException:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                # The place was given in the moment in which its taker was cancelled.
+                self._leave()
+            elif waiting in line.get(who, ()):
+                self._remove(line, who, waiting)
+            raise
+
+    def _make_room(self, own: int) -> None:
+        if own >= self._longest_of_one:
+            raise _busy()
+        if self._waiting < self._longest:
+            return
+        line, who = max(
+            ((line, who) for line in (self._strangers, self._known) for who in line),
+            key=lambda each: len(each[0][each[1]]),
+        )
+        if len(line[who]) <= own + 1:
+            raise _busy()
+        newest = line[who][-1]
+        self._remove(line, who, newest)
+        newest.set_exception(_busy())
+
+    def _leave(self) -> None:
+        self._free += 1
+        while self._free and self._waiting:
+            line = self._next_line()
+            who, waiting = next(iter(line.items()))
+            first = waiting[0]
+            self._remove(line, who, first)
+            if who in line:
+                line.move_to_end(who)
+            if not first.done():
+                self._free -= 1
+                first.set_result(None)
+
+    def _next_line(self) -> _Line:
+        first, second = (self._known, self._strangers) if self._known_next else (self._strangers, self._known)
+        self._known_next = not self._known_next
+        return first or second
+
+    def _remove(self, line: _Line, who: str, waiting: _Waiting) -> None:
+        line[who].remove(waiting)
+        if not line[who]:
+            del line[who]
+        self._waiting -= 1
+
+
+def _busy() -> ResourceExhausted:
+    return ResourceExhausted(
+        "too many log-ins at once, try again", reason="LOGIN_BUSY", retry_after_seconds=1.0
+    )

@@ -1,0 +1,104 @@
+"""All SQL about where accounts have logged in from: one row a device, one an address.
+
+Both are found by hashes, and by that of the account's name, so that the same statements run whether there is such an
+account or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from pilothouse_server.identity.tables import LOGIN_ORIGINS
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+# Of one account. Those that were used again stay longest: who logs in by a program each minute has one more each time.
+_MOST: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class KnownOrigin:
+    """A device or an address that logged in to the account, with this password, and the guesses that failed since."""
+
+    origin_hash: bytes
+    failures: int
+    password_changed_at: datetime
+
+
+async def find(
+    transaction: ReadTransaction,
+    account_hash: bytes,
+    origin_hashes: Collection[bytes],
+    remembered: timedelta,
+    *,
+    lock: bool = False,
+) -> Sequence[KnownOrigin]:
+    """Those of the origins that logged in to the account and are remembered; `lock` holds their rows."""
+    query = (
+        select(LOGIN_ORIGINS.c.origin_hash, LOGIN_ORIGINS.c.failures, LOGIN_ORIGINS.c.password_changed_at)
+        .where(
+            LOGIN_ORIGINS.c.account_hash == account_hash,
+            LOGIN_ORIGINS.c.origin_hash.in_(origin_hashes),
+            LOGIN_ORIGINS.c.updated_at > func.clock_timestamp() - remembered,
+        )
+        .order_by(LOGIN_ORIGINS.c.origin_hash)
+    )
+    if lock:
+        query = query.with_for_update()
+    rows = (await transaction.connection.execute(query)).all()
+    return [KnownOrigin(row.origin_hash, row.failures, row.password_changed_at) for row in rows]
+
+
+async def count_failure(
+    transaction: Transaction, account_hash: bytes, origin_hashes: Collection[bytes]
+) -> None:
+    """Counts a failed guess against those of the origins that are known."""
+    await transaction.connection.execute(
+        update(LOGIN_ORIGINS)
+        .where(LOGIN_ORIGINS.c.account_hash == account_hash, LOGIN_ORIGINS.c.origin_hash.in_(origin_hashes))
+        .values(failures=LOGIN_ORIGINS.c.failures + 1)
+    )
+
+
+async def remember(
+    transaction: Transaction, account_hash: bytes, origin_hash: bytes, password_changed_at: datetime
+) -> None:
+    """Notes a log-in from a device or an address; the guesses that failed there are forgotten."""
+    moment = func.clock_timestamp()
+    statement = insert(LOGIN_ORIGINS).values(
+        account_hash=account_hash,
+        origin_hash=origin_hash,
+        password_changed_at=password_changed_at,
+        updated_at=moment,
+    )
+    await transaction.connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[LOGIN_ORIGINS.c.account_hash, LOGIN_ORIGINS.c.origin_hash],
+            set_={
+                "failures": 0,
+                "logins": LOGIN_ORIGINS.c.logins + 1,
+                "password_changed_at": password_changed_at,
+                "updated_at": moment,
+            },
+        )
+    )
+
+
+async def forget_most(transaction: Transaction, account_hash: bytes) -> None:
+    """Keeps no more of an account's than there may be."""
+    kept = (
+        select(LOGIN_ORIGINS.c.origin_hash)
+        .where(LOGIN_ORIGINS.c.account_hash == account_hash)
+        .order_by((LOGIN_ORIGINS.c.logins > 1).desc(), LOGIN_ORIGINS.c.updated_at.desc())
+        .limit(_MOST)
+    )
+    await transaction.connection.execute(
+        delete(LOGIN_ORIGINS).where(
+            LOGIN_ORIGINS.c.account_hash == account_hash, LOGIN_ORIGINS.c.origin_hash.not_in(kept)
+        )
+    )

@@ -1,0 +1,189 @@
+"""Refusals that strangers can have by the thousand: the first few are recorded singly, the others summed.
+
+A call that fails before anybody is known to make it costs its caller nothing, so its record must not cost the log
+without a bound. In each minute the first of each kind (address, method, reason, and the caller where one is known) have
+records of their own, until `Bounds` are reached; what comes after is counted. When the minute is over, the kinds that
+came most often have one record each with their count, one of each address first, and all others share one more, which
+counts them by method and reason. A sum of failed log-ins names the first accounts that were tried.
+
+What is counted stands in memory for a minute: a server that is killed loses at most that, and one that is stopped
+writes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.status import HTTP_STATUS
+from pilothouse_server.store.audit_chain import AuditRecord
+
+MINUTE: Final = 60.0
+_NAMES: Final = 10
+# Kinds that are told apart in one minute; what goes beyond stands in the record of the others.
+_MOST_KINDS: Final = 1000
+# Methods with their reasons that the record of the others counts one by one.
+_MOST_IN_OTHERS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Records of one minute: `of_a_kind` and `singly` at most those of single calls, `sums` those of sums."""
+
+    of_a_kind: int = 5
+    singly: int = 90
+    sums: int = 10
+
+
+class Kind(NamedTuple):
+    """What refusals have in common that are counted together. `caller` is a user's id and name where one is known."""
+
+    address: str
+    method: str
+    code: str
+    reason: str
+    caller: tuple[int | None, str] = (None, "")
+
+
+@dataclass(slots=True)
+class _Sum:
+    rule: Rule
+    first: datetime
+    last: datetime
+    count: int = 0
+    # Those of them that had no record of their own.
+    summed: int = 0
+    names: dict[str, None] = field(default_factory=dict)
+
+
+class Refusals:
+    """Decides which refusals are recorded singly, and counts the others. `submit` takes the record of a sum."""
+
+    def __init__(self, submit: Callable[[AuditRecord], None], bounds: Bounds | None = None) -> None:
+        self._submit = submit
+        self.bounds = bounds or Bounds()
+        self._kinds: dict[Kind, _Sum] = {}
+        self._others: Counter[tuple[str, str, str]] = Counter()
+        self._others_since: datetime | None = None
+        self._others_of: set[str] = set()
+        self._singly = 0
+
+    def singly(self, kind: Kind, rule: Rule, moment: datetime, name: str | None = None) -> bool:
+        """Returns whether this refusal has a record of its own; else it is counted. `name` is the account tried."""
+        found = self._kinds.get(kind)
+        if found is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                self._count_among_others(kind, 1, moment)
+                return False
+            found = self._kinds[kind] = _Sum(rule, moment, moment)
+        found.count += 1
+        found.last = max(found.last, moment)
+        if name and len(found.names) < _NAMES:
+            found.names[name] = None
+        if found.count <= self.bounds.of_a_kind and self._singly < self.bounds.singly:
+            self._singly += 1
+            return True
+        found.summed += 1
+        return False
+
+    async def run(self) -> None:
+        """Writes the sums of each minute until cancelled."""
+        while True:
+            await asyncio.sleep(MINUTE)
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was counted, and begins a new minute."""
+        kinds, self._kinds, self._singly = self._kinds, {}, 0
+        counted = [(kind, found) for kind, found in kinds.items() if found.summed]
+        shown, rest = _chosen(counted, self.bounds.sums - 1)
+        for kind, found in shown:
+            self._submit(_record_of(kind, found))
+        for kind, found in rest:
+            self._count_among_others(kind, found.summed, found.first)
+        if self._others and self._others_since is not None:
+            self._submit(_record_of_others(self._others, self._others_since, len(self._others_of)))
+        self._others, self._others_since, self._others_of = Counter(), None, set()
+
+    def _count_among_others(self, kind: Kind, count: int, moment: datetime) -> None:
+        self._others[kind.method, kind.code, kind.reason] += count
+        self._others_since = min(self._others_since or moment, moment)
+        if len(self._others_of) < _MOST_KINDS:
+            self._others_of.add(kind.address)
+
+
+def _chosen(
+    counted: list[tuple[Kind, _Sum]], places: int
+) -> tuple[list[tuple[Kind, _Sum]], list[tuple[Kind, _Sum]]]:
+    """Those that have a record of their own, and the others: each address's largest before any address's second."""
+    rank: Counter[str] = Counter()
+    placed = []
+    for kind, found in sorted(counted, key=lambda each: -each[1].summed):
+        placed.append((rank[kind.address], kind, found))
+        rank[kind.address] += 1
+    placed.sort(key=lambda each: (each[0], -each[2].summed))
+    pairs = [(kind, found) for _, kind, found in placed]
+    return pairs[:places], pairs[places:]
+
+
+def _record_of(kind: Kind, found: _Sum) -> AuditRecord:
+    metadata: dict[str, Any] = {"summed": found.summed, "reason": kind.reason}
+    if found.names:
+        metadata["names"] = list(found.names)
+    return _sum(
+        kind,
+        action=found.rule.action,
+        resource_type=found.rule.resource_type,
+        request_method="STREAM" if found.rule.streams else "UNARY",
+        moments=(found.first, found.last),
+        message=f"{found.summed} calls within a minute that ended alike and have no records of their own",
+        metadata=metadata,
+    )
+
+
+def _record_of_others(others: Counter[tuple[str, str, str]], since: datetime, addresses: int) -> AuditRecord:
+    total = others.total()
+    by_method = {
+        f"{method} {reason or code}": count
+        for (method, code, reason), count in others.most_common(_MOST_IN_OTHERS)
+    }
+    return _sum(
+        Kind("", "", others.most_common(1)[0][0][1], ""),
+        action="other",
+        resource_type="unknown",
+        request_method="UNARY",
+        moments=(since, since),
+        message=f"{total} calls within a minute that were refused and have no records of their own",
+        metadata={"summed": total, "addresses": addresses, "by_method": by_method},
+    )
+
+
+def _sum(kind: Kind, *, moments: tuple[datetime, datetime], message: str, **fields: Any) -> AuditRecord:
+    user_id, username = kind.caller
+    return AuditRecord(
+        operation_id=uuid4(),
+        user_id=user_id,
+        username=username[:50] or None,
+        resource_id=None,
+        resource_name=None,
+        namespace_id=None,
+        request_path=kind.method,
+        request_body=None,
+        request_headers=None,
+        client_ip=kind.address[:45] or None,
+        user_agent=None,
+        status_code=HTTP_STATUS[kind.code],
+        response_body=None,
+        duration_ms=None,
+        error_code=kind.code,
+        error_message=message,
+        started_at=moments[0],
+        completed_at=moments[1],
+        **fields,
+    )

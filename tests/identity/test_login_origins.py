@@ -1,0 +1,301 @@
+"""Nobody locks others out: devices and addresses that logged in pass the lock that strangers' guesses bring about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.devices import DeviceTokens
+from pilothouse_server.identity.operations.login import FREE_FAILURES, Logins
+from tests.conftest import Database, number_changes
+from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, IdentityServer, Refused, refused, running
+from tests.waiting import poll_until
+
+HOME, AWAY, ATTACKER = "192.0.2.1", "192.0.2.77", "198.51.100.6"
+PROXY = {"trusted_proxies": "127.0.0.1"}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def server(database: Database) -> AsyncIterator[IdentityServer]:
+    """A server behind a proxy that says where its callers are."""
+    async with running(database, **PROXY) as started:
+        yield started
+
+
+async def log_in(
+    caller: Caller, device_token: str = "", password: str = ADMIN_PASSWORD, user: str = "admin"
+) -> str:
+    """Logs in; the new device token, or the reason of the refusal."""
+    try:
+        answer = await caller.Login(
+            pb.LoginRequest(username=user, password=password, device_token=device_token)
+        )
+    except Refused as refusal:
+        return refusal.reason or str(refusal)
+    assert answer.device_token.startswith("phd_")
+    return str(answer.device_token)
+
+
+async def lock(server: IdentityServer, user: str = "admin") -> None:
+    """Guesses from elsewhere until the account is locked."""
+    for _ in range(FREE_FAILURES):
+        assert await log_in(server.at(ATTACKER), password="wrong", user=user) == "INVALID_CREDENTIALS"
+    assert await log_in(server.at(ATTACKER), password="wrong", user=user) == "LOGIN_THROTTLED"
+
+
+async def test_a_known_device_passes_the_lock_from_anywhere_and_others_wait(server: IdentityServer) -> None:
+    device = await log_in(server.at(HOME))
+    await lock(server)
+    assert await log_in(server.at(AWAY)) == "LOGIN_THROTTLED"
+    again = await log_in(server.at(AWAY), device)
+    assert again.startswith("phd_")
+    # The lock is not taken from those it is meant for.
+    assert await log_in(server.at(ATTACKER)) == "LOGIN_THROTTLED"
+
+
+async def test_a_known_address_passes_the_lock(server: IdentityServer) -> None:
+    await log_in(server.at("2001:db8::1"))
+    await lock(server)
+    assert (await log_in(server.at("2001:db8::2"))).startswith("phd_")
+    assert await log_in(server.at("2001:db8:0:1::1")) == "LOGIN_THROTTLED"
+
+
+async def test_five_wrong_guesses_end_what_a_device_may(server: IdentityServer) -> None:
+    device = await log_in(server.at(HOME))
+    await lock(server)
+    for _ in range(FREE_FAILURES):
+        assert await log_in(server.at(AWAY), device, "wrong") == "INVALID_CREDENTIALS"
+    assert await log_in(server.at(AWAY), device) == "LOGIN_THROTTLED"
+    # The address has a counter of its own.
+    assert (await log_in(server.at(HOME))).startswith("phd_")
+    async with server.database.system() as connection:
+        await connection.execute("UPDATE login_throttles SET locked_until = NULL")
+    fresh = await log_in(server.at("203.0.113.9"), device)
+    await lock(server)
+    # The token that was guessed with stays worthless; the new one is another device.
+    assert await log_in(server.at("203.0.113.10"), device) == "LOGIN_THROTTLED"
+    assert (await log_in(server.at("203.0.113.10"), fresh)).startswith("phd_")
+
+
+async def test_guesses_at_once_by_one_device_are_counted_one_by_one(server: IdentityServer) -> None:
+    device = await log_in(server.at(HOME))
+    await lock(server)
+    outcomes = await asyncio.gather(*(log_in(server.at(AWAY), device, "wrong") for _ in range(12)))
+    assert sorted(outcomes) == ["INVALID_CREDENTIALS"] * FREE_FAILURES + ["LOGIN_THROTTLED"] * 7
+
+
+@pytest.mark.parametrize("how", ["change", "reset"])
+async def test_a_new_password_ends_what_devices_and_addresses_may(server: IdentityServer, how: str) -> None:
+    admin = await server.admin()
+    await server.user(admin, "anna", log_in=False)
+    device = await log_in(server.at(HOME), password=PASSWORD, user="anna")
+    new = "another long password"
+    if how == "change":
+        anna = await server.log_in("anna")
+        await anna.ChangePassword(pb.ChangePasswordRequest(current_password=PASSWORD, new_password=new))
+    else:
+        await admin.ResetPassword(pb.ResetPasswordRequest(username="anna", new_password=new))
+    await lock(server, "anna")
+    for caller in (server.at(HOME), server.at(AWAY)):
+        assert await log_in(caller, device, new, "anna") == "LOGIN_THROTTLED"
+
+
+async def test_a_device_token_is_of_one_account(server: IdentityServer) -> None:
+    admin = await server.admin()
+    await server.user(admin, "eve", log_in=False)
+    device = await log_in(server.at(HOME), password=PASSWORD, user="eve")
+    await lock(server)
+    assert await log_in(server.at(AWAY), device) == "LOGIN_THROTTLED"
+    # It lets nobody in by itself, and is no token of any other kind.
+    assert await log_in(server.at(AWAY), device, "wrong", "eve") == "INVALID_CREDENTIALS"
+    assert (
+        await refused(Caller(server.stub, device), "WhoAmI", pb.WhoAmIRequest())
+    ).reason == "INVALID_TOKEN"
+    assert (
+        await refused(server.stranger, "RefreshSession", pb.RefreshSessionRequest(refresh_token=device))
+    ).reason == "INVALID_REFRESH_TOKEN"
+
+
+async def test_devices_are_known_to_every_replica_and_after_restarts(database: Database) -> None:
+    async with running(database, **PROXY) as one:
+        device = await log_in(one.at(HOME))
+        await lock(one)
+    async with running(database, **PROXY) as other:
+        for _ in range(FREE_FAILURES - 1):
+            assert await log_in(other.at(AWAY), device, "wrong") == "INVALID_CREDENTIALS"
+        async with running(database, **PROXY) as third:
+            assert await log_in(third.at(AWAY), device, "wrong") == "INVALID_CREDENTIALS"
+            assert await log_in(third.at(AWAY), device) == "LOGIN_THROTTLED"
+        assert await log_in(other.at(AWAY), device) == "LOGIN_THROTTLED"
+
+
+async def test_what_is_remembered_is_bounded_in_time_and_number(server: IdentityServer) -> None:
+    device = await log_in(server.at(HOME))
+    assert await log_in(server.at(HOME), device)
+    for number in range(30):
+        await log_in(server.at(f"203.0.113.{number}"))
+    async with server.database.system() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM login_origins") == 50
+    await lock(server)
+    # It was used twice, so it outlives those that were used once.
+    assert (await log_in(server.at(AWAY), device)).startswith("phd_")
+    async with server.database.system() as connection:
+        await connection.execute("UPDATE login_origins SET updated_at = now() - interval '91 days'")
+    assert await log_in(server.at(AWAY), device) == "LOGIN_THROTTLED"
+
+
+async def test_a_device_token_that_is_ignored_is_found(
+    server: IdentityServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of those above: without the exemption the right password is locked out."""
+
+    async def nothing(*_arguments: object, **_more: object) -> list[object]:
+        return []
+
+    device = await log_in(server.at(HOME))
+    monkeypatch.setattr("pilothouse_server.identity.repository.login_origins.find", nothing)
+    await lock(server)
+    assert await log_in(server.at(HOME), device) == "LOGIN_THROTTLED"
+
+
+def test_device_tokens_are_not_forged() -> None:
+    account, other = b"a" * 32, b"b" * 32
+    made = DeviceTokens(b"k" * 32)
+    token, device = made.issue(account)
+    assert made.read(token, account) == device
+    assert made.issue(account, device)[1] == device
+    assert made.read(token, other) is None
+    assert DeviceTokens(b"x" * 32).read(token, account) is None
+    for place in range(len(token)):
+        changed = token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
+        assert made.read(changed, account) is None
+        body = changed[: -tokens.CHECKSUM_LENGTH]
+        assert (
+            made.read(body + tokens.checksum(body), account) is None
+            or body == token[: -tokens.CHECKSUM_LENGTH]
+        )
+    for rubbish in ("", "phd_", "phd_" + "ü" * 80, "x" * 512, token[:-1], token + "A"):
+        assert made.read(rubbish, account) is None
+
+
+class Flood:
+    """Invented log-ins from one address over a connection of its own. Nothing is verified before `go_on`."""
+
+    def __init__(self, server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tasks: list[asyncio.Task[str]] = []
+        self._server = server
+        self._held = asyncio.Event()
+        verify = server.passwords.verify
+
+        async def verify_held(password_hash: str | None, password: str) -> bool:
+            await self._held.wait()
+            return await verify(password_hash, password)
+
+        monkeypatch.setattr(server.passwords, "verify", verify_held)
+
+    @asynccontextmanager
+    async def of(self, count: int) -> AsyncIterator[None]:
+        """From the moment in which the queue has taken as many of them as it takes."""
+        own = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(self._server.address, options=own) as channel:
+            attacker = Caller(identity_pb2_grpc.IdentityServiceStub(channel), forwarded_for=ATTACKER)
+            self.tasks = [
+                asyncio.create_task(log_in(attacker, password="wrong", user=f"invented{number}"))
+                for number in range(count)
+            ]
+            try:
+                await poll_until(self._some_are_answered)
+                yield
+            finally:
+                self.go_on()
+                await asyncio.gather(*self.tasks)
+
+    async def _some_are_answered(self) -> bool:
+        return bool(self.outcomes)
+
+    def go_on(self) -> None:
+        """From now on passwords are verified."""
+        self._held.set()
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Of those that have been answered."""
+        return [task.result() for task in self.tasks if task.done()]
+
+
+async def test_a_flood_from_one_address_leaves_the_others_their_log_ins(
+    server: IdentityServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = Flood(server, monkeypatch)
+    async with flood.of(360):
+        honest = [asyncio.create_task(log_in(server.at(f"203.0.113.{number}"))) for number in range(6)]
+        await asyncio.sleep(0)
+        flood.go_on()
+        told = await asyncio.gather(*honest)
+    assert all(each.startswith("phd_") for each in told), told
+    assert {"INVALID_CREDENTIALS", "LOGIN_BUSY"} <= set(flood.outcomes)
+    assert flood.outcomes.count("INVALID_CREDENTIALS") <= 130
+
+
+async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries(database: Database) -> None:
+    async with running(database, **PROXY, login_failures_per_address=8) as server:
+        for _ in range(10):
+            # Right ones use nothing up.
+            assert (await log_in(server.at(HOME))).startswith("phd_")
+        guesses = await asyncio.gather(
+            *(log_in(server.at(ATTACKER), password="x", user=f"user{number}") for number in range(40))
+        )
+        assert set(guesses) == {"INVALID_CREDENTIALS", "LOGIN_LIMITED"}
+        refusals = await asyncio.gather(
+            *(
+                refused(server.at(ATTACKER), "Login", pb.LoginRequest(username="new", password="x"))
+                for _ in range(20)
+            )
+        )
+        limited = [each for each in refusals if each.reason == "LOGIN_LIMITED"]
+        assert {each.code for each in limited} == {"RESOURCE_EXHAUSTED"}
+        assert all(each.retry_seconds for each in limited)
+        assert (await log_in(server.at(AWAY))).startswith("phd_")
+
+
+async def test_an_unfair_queue_is_found(server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: where all stand in one line, the flood keeps the honest one out."""
+    turn = Logins._turn
+
+    def all_alike(self: Logins, _who: str, *, known: bool) -> object:
+        return turn(self, "everybody", known=False)
+
+    monkeypatch.setattr(Logins, "_turn", all_alike)
+    async with Flood(server, monkeypatch).of(100):
+        assert await log_in(server.at(HOME)) == "LOGIN_BUSY"
+
+
+async def test_a_password_typed_as_user_name_is_not_kept(server: IdentityServer, admin: Caller) -> None:
+    canary = "Tr0ub4dor-canary"
+    for attempt in (
+        {"username": canary, "password": "x"},
+        # Refused before it is looked up.
+        {"username": canary},
+        {"username": canary * 20, "password": "x"},
+        {"username": "ADMIN", "password": "wrong"},
+    ):
+        await refused(server.stranger, "Login", pb.LoginRequest(**attempt))
+    async with server.database.system() as connection:
+        await number_changes(connection)
+        rows = await connection.fetch(
+            "SELECT resource_name, log::text AS everything FROM operation_logs AS log "
+            "WHERE action = 'login' AND error_code IS NOT NULL ORDER BY sequence"
+        )
+    assert len(rows) == 4
+    assert not [row["everything"] for row in rows if canary in row["everything"]]
+    names = [row["resource_name"] for row in rows]
+    assert names[0].startswith("[unknown name ")
+    assert names[1:] == [None, None, "admin"]

@@ -1,0 +1,127 @@
+"""Bodies that are not taken: too long, or packed to become too long. Each such call has its record."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.rpc import receiving
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from tests.conftest import Database
+from tests.promises.calling import OPERATION_KEY, Caller
+from tests.promises.requests import request_for
+from tests.promises.world import World, quiet_world
+from tests.waiting import poll_until
+
+MOST = 64 * 1024
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tight(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A world whose requests may have 64 KiB."""
+    async with quiet_world(database, tmp_path, monkeypatch, max_message_bytes=MOST) as made:
+        yield made
+
+
+def too_long(size: int) -> bytes:
+    """A body of so many bytes, which every message has as an unknown field."""
+    return (
+        b"\xfa\xff\xff\xff\x0f"
+        + _varint(size - 5 - len(_varint(size)))
+        + b"x" * (size - 5 - len(_varint(size)))
+    )
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 128:
+        out.append(number % 128 + 128)
+        number //= 128
+    return bytes((*out, number))
+
+
+async def unrecorded_bodies(world: World) -> list[str]:
+    """Sends every method a body somewhat too long; answers those that were not refused and recorded as they should."""
+    found = []
+    body = too_long(MOST + 1)
+    for rule in world.rules.values():
+        if not rule.shape.startswith("unary"):
+            continue
+        outcome = await world.admin.invoke(rule, body)
+        if (outcome.code, outcome.reason) != ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"):
+            found.append(f"{rule.name}: {outcome.code} {outcome.reason}")
+        async with world.sql() as sql:
+            record = await sql.fetchrow(
+                "SELECT * FROM operation_logs WHERE operation_id = $1::text::uuid AND completed_at IS NOT NULL",
+                str(outcome.trailing.get(OPERATION_KEY, "00000000-0000-0000-0000-000000000000")),
+            )
+        if (
+            record is None
+            or record["request_path"] != rule.method
+            or record["error_code"] != "RESOURCE_EXHAUSTED"
+        ):
+            found.append(f"{rule.name}: no record")
+        elif not rule.public and record["username"] != "admin":
+            found.append(f"{rule.name}: recorded without its caller")
+    return found
+
+
+async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(tight: World) -> None:
+    assert await unrecorded_bodies(tight) == []
+    get = tight.rule("GetContainer")
+    assert (await tight.admin.invoke(get, too_long(MOST))).code == "INVALID_ARGUMENT"
+
+
+async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
+    tight: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what is too long is taken, or leaves no record, as it was when gRPC refused it."""
+
+    async def forget(_self: AuditLayer, _call: Call, _error: BaseException) -> None:
+        return
+
+    monkeypatch.setattr(AuditLayer, "_record_failure", forget)
+    assert "GetContainer: no record" in await unrecorded_bodies(tight)
+    monkeypatch.setattr(receiving, "parsed", lambda rule, raw: rule.request_class.FromString(raw))
+    assert "ListOperations: OK " in await unrecorded_bodies(tight)
+
+
+async def test_a_body_that_grpc_refuses_or_that_never_comes_is_recorded(tight: World) -> None:
+    for name in ("GetContainer", "CreateContainer", "WatchContainers"):
+        rule = tight.rule(name)
+        outcome = await tight.admin.invoke(rule, too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1))
+        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", ""), name
+
+        async def recorded(method: str = rule.method) -> bool:
+            async with tight.sql() as sql:
+                return bool(
+                    await sql.fetchval(
+                        "SELECT count(*) FROM operation_logs WHERE request_path = $1 AND username = 'admin' "
+                        "AND error_code IS NOT NULL AND completed_at IS NOT NULL",
+                        method,
+                    )
+                )
+
+        await poll_until(recorded)
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_a_packed_request_is_measured_as_it_is_unpacked(
+    tight: World, compression: grpc.Compression
+) -> None:
+    get = tight.rule("GetRole")
+    async with grpc.aio.insecure_channel(tight.server.address, compression=compression) as channel:
+        caller = Caller(channel)
+        caller.metadata = tight.admin.metadata
+        assert (await caller.invoke(get, request_for(get, {"name": "viewer"}))).code == "OK"
+        outcome = await caller.invoke(get, too_long(MOST + 1))
+        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
+        # One that becomes a thousand times as long is not unpacked any further than gRPC's own limit.
+        outcome = await caller.invoke(get, too_long(receiving.TRANSPORT_MARGIN_BYTES + 2 * MOST))
+        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "")

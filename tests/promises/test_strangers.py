@@ -1,0 +1,143 @@
+"""Strangers cannot fill the log: what they are refused is recorded singly while it is little, and summed beyond."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from pilothouse_server.rpc.refusals import Bounds, Refusals
+from tests.conftest import Database, connection, number_changes
+from tests.promises.calling import Caller
+from tests.promises.world import World, quiet_world
+
+CALLS = 40
+
+
+async def refuse_strangers(world: World) -> None:
+    """Calls without a token, and log-ins that fail: of an account that is there, and of invented ones."""
+    get, login, watch = world.rule("GetContainer"), world.rule("Login"), world.rule("WatchContainers")
+    for rule in (get, watch):
+        outcomes = await asyncio.gather(*(world.stranger.invoke(rule, b"") for _ in range(CALLS)))
+        assert {outcome.code for outcome in outcomes} == {"UNAUTHENTICATED"}
+    for name in ("ADMIN", "hunter2-canary", *(f"invented{number}" for number in range(CALLS - 2))):
+        outcome = await world.call("Login", {"username": name, "password": "wrong"}, world.stranger)
+        assert outcome.code == "UNAUTHENTICATED"
+    assert login.public
+
+
+async def told(dsn: str) -> dict[str, tuple[int, int, list[Any]]]:
+    """Of each method: records of single refusals, refusals that sums tell of, and the names in them."""
+    async with connection(dsn) as sql:
+        await number_changes(sql)
+        rows = await sql.fetch(
+            "SELECT request_path, count(*) FILTER (WHERE metadata ->> 'summed' IS NULL) AS singly, "
+            "coalesce(sum((metadata ->> 'summed')::int), 0) AS summed, "
+            "array_agg(metadata ->> 'names') FILTER (WHERE metadata ? 'names') AS names "
+            "FROM operation_logs WHERE error_code = 'UNAUTHENTICATED' GROUP BY request_path"
+        )
+    return {
+        row["request_path"].rpartition("/")[2]: (row["singly"], row["summed"], list(row["names"] or []))
+        for row in rows
+    }
+
+
+async def test_the_rest_of_a_minute_is_summed_and_survives_the_servers_end(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_a_kind = Bounds().of_a_kind
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        await refuse_strangers(world)
+        before = await told(database.admin_dsn)
+        assert {method: found[:2] for method, found in before.items()} == dict.fromkeys(
+            ("GetContainer", "WatchContainers", "Login"), (of_a_kind, 0)
+        )
+    after = await told(database.admin_dsn)
+    assert {method: found[:2] for method, found in after.items()} == dict.fromkeys(
+        ("GetContainer", "WatchContainers", "Login"), (of_a_kind, CALLS - of_a_kind)
+    )
+    (names,) = after["Login"][2]
+    assert "admin" in names
+    assert names.count("[unknown name") == 9
+    async with connection(database.admin_dsn) as sql:
+        everything = await sql.fetchval("SELECT string_agg(log::text, '') FROM operation_logs AS log")
+    assert "hunter2" not in everything
+    assert "invented7" not in everything
+
+
+async def test_refusals_that_are_all_recorded_singly_are_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: it is the bound that keeps them few."""
+    monkeypatch.setattr(Refusals, "singly", lambda *_arguments: True)
+    await refuse_strangers(world)
+    found = await told(world.server.database.admin_dsn)
+    assert found["GetContainer"][:2] == (CALLS, 0)
+
+
+async def test_sums_that_are_not_written_at_the_end_are_missed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: it is the last sum that keeps the count."""
+    monkeypatch.setattr(AuditLayer, "flush", lambda _self: None)
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        await refuse_strangers(world)
+    assert (await told(database.admin_dsn))["GetContainer"][1] == 0
+
+
+async def headers_of(world: World, headers: Mapping[str, str]) -> dict[str, str]:
+    """What the record of an administrator's call keeps of the headers that it came with."""
+    caller = Caller(world.admin.channel)
+    caller.metadata = (*world.admin.metadata, *headers.items())
+    outcome = await caller.invoke(world.rule("CreateUser"), b"")
+    assert outcome.code == "INVALID_ARGUMENT"
+    async with world.sql() as sql:
+        found = await sql.fetchval(
+            "SELECT request_headers FROM operation_logs WHERE operation_id = $1::text::uuid",
+            outcome.trailing["pilothouse-operation-id"],
+        )
+    kept: dict[str, str] = json.loads(found)
+    return kept
+
+
+async def test_records_keep_few_headers(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = {
+        "x-session-id": "canary-1",
+        "x-amzn-oidc-data": "canary-2",
+        "x-team": "blue",
+        "traceparent": "00-1",
+    }
+    async with quiet_world(database, tmp_path, monkeypatch, audit_headers="x-team") as world:
+        kept = await headers_of(world, sent)
+    assert kept.keys() - {"grpc-timeout", "grpc-accept-encoding", "content-type"} == {
+        "user-agent",
+        "traceparent",
+        "x-team",
+    }
+    assert "canary" not in str(kept)
+
+
+async def test_records_of_one_minute_are_small(world: World) -> None:
+    """However large a stranger makes the calls."""
+    stranger = Caller(world.admin.channel)
+    stranger.metadata = tuple((f"grpc-filler-{number}", "x" * 900) for number in range(8))
+    login = world.rule("Login")
+    for _ in range(3):
+        await stranger.invoke(world.rule("GetContainer"), b"")
+        await stranger.invoke(login, login.request_class(username="u" * 200, password="p" * 5000))
+    async with world.sql() as sql:
+        largest = await sql.fetchval(
+            "SELECT max(pg_column_size(log.*)) FROM operation_logs AS log WHERE user_id IS NULL"
+        )
+        longest = await sql.fetchval(
+            "SELECT max(length(log::text)) FROM operation_logs AS log WHERE user_id IS NULL"
+        )
+    assert largest < 5000
+    assert longest < 5000

@@ -1,0 +1,109 @@
+"""Refusals are recorded singly while they are few, and counted in sums beyond; none is lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.refusals import Bounds, Kind, Refusals
+from pilothouse_server.store.audit_chain import AuditRecord
+
+MOMENT = datetime(2026, 11, 27, tzinfo=UTC)
+GET, LOGIN = (
+    "/pilothouse.container.v1.ContainerService/GetContainer",
+    "/pilothouse.identity.v1.IdentityService/Login",
+)
+
+
+class Log:
+    """What is written: of single refusals only their number."""
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self.singly = 0
+        self.sums: list[AuditRecord] = []
+        self.refusals = Refusals(self.sums.append, bounds)
+
+    def refuse(
+        self, count: int, address: str = "192.0.2.1", method: str = GET, name: str | None = None
+    ) -> None:
+        rule = cast(
+            Rule, SimpleNamespace(action="get", resource_type="container", streams=False, method=method)
+        )
+        kind = Kind(address, method, "UNAUTHENTICATED", "NO_TOKEN")
+        for _ in range(count):
+            self.singly += self.refusals.singly(kind, rule, MOMENT, name)
+
+    @property
+    def counted(self) -> int:
+        """How many refusals the log tells of."""
+        return self.singly + sum(_summed(record) for record in self.sums)
+
+
+def _summed(record: AuditRecord) -> int:
+    return cast(int, record.metadata["summed"])
+
+
+def test_the_first_stand_singly_and_the_others_in_one_sum() -> None:
+    log = Log(Bounds(of_a_kind=5, singly=90, sums=10))
+    log.refuse(1000)
+    log.refuse(2, "192.0.2.2")
+    assert (log.singly, log.sums) == (7, [])
+    log.refusals.flush()
+    (record,) = log.sums
+    assert (record.request_path, record.client_ip, record.error_code) == (GET, "192.0.2.1", "UNAUTHENTICATED")
+    assert record.metadata == {"summed": 995, "reason": "NO_TOKEN"}
+    assert record.request_headers is None
+    log.refuse(3)
+    log.refusals.flush()
+    # A new minute begins with records of single ones.
+    assert (log.singly, len(log.sums)) == (10, 1)
+
+
+def test_a_minute_is_bounded_whoever_comes_from_wherever() -> None:
+    log = Log()
+    for number in range(3000):
+        log.refuse(7, f"10.0.{number // 250}.{number % 250}")
+    log.refuse(50, method=LOGIN)
+    log.refusals.flush()
+    assert log.singly + len(log.sums) == 100
+    assert log.counted == 3000 * 7 + 50
+    others = log.sums[-1]
+    assert others.metadata["by_method"][f"{GET} NO_TOKEN"] > 20_000
+    assert others.metadata["addresses"] >= 900
+
+
+def test_one_address_does_not_take_the_sums_from_others() -> None:
+    log = Log(Bounds(of_a_kind=1, singly=0, sums=4))
+    for number in range(20):
+        log.refuse(100, method=f"/a.B/Method{number}")
+    log.refuse(2, "192.0.2.2")
+    log.refusals.flush()
+    assert {record.client_ip for record in log.sums} >= {"192.0.2.1", "192.0.2.2"}
+    assert log.counted == 2002
+
+
+def test_a_sum_names_the_first_accounts() -> None:
+    log = Log(Bounds(of_a_kind=1, singly=90, sums=10))
+    for number in range(30):
+        log.refuse(2, method=LOGIN, name=f"user{number}")
+    log.refusals.flush()
+    assert log.sums[0].metadata["names"] == [f"user{number}" for number in range(10)]
+
+
+def test_nothing_is_written_where_nothing_was_counted() -> None:
+    log = Log()
+    log.refuse(5)
+    log.refusals.flush()
+    log.refusals.flush()
+    assert log.sums == []
+
+
+def test_a_record_of_a_sum_can_be_hashed() -> None:
+    log = Log()
+    log.refuse(20, name="admin")
+    log.refusals.flush()
+    row: dict[str, Any] = log.sums[0].as_row()
+    assert row["metadata"]["names"] == ["admin"]
+    assert row["status_code"] == 401
