@@ -5,6 +5,9 @@ less the ones it excludes (only shipped roles exclude any, such as `config.revea
 a user in one namespace, or in all of them. Nothing is ever denied by a grant: what no grant holds is not
 allowed.
 
+What reaches beyond a namespace (`OVER_ALL_NAMESPACES`) no grant in one namespace gives, whatever its role names: else
+who administers one would have the nodes that all tenants run on, or lift the limits that were set for it.
+
 `Principal` is immutable and is built once per token and cached; everything here is pure computation.
 """
 
@@ -13,11 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 # Whether the caller holds a permission, where the caller of a function knows the namespace.
 May = Callable[[str], bool]
 
+# What works only from a grant over all namespaces.
+OVER_ALL_NAMESPACES: Final = frozenset(
+    {"container.privileged", "storage.host_path", "namespace.quota", "namespace.security"}
+)
 # So many answers whether something is allowed are kept for each principal.
 _MOST_ANSWERS = 1000
 
@@ -46,14 +54,19 @@ class Grant:
     expires_at: datetime | None = None
     id: int = 0
 
-    def holds(self, wanted: str) -> bool:
-        """Whether the role of this grant holds `wanted`.
+    @property
+    def left_out(self) -> frozenset[str]:
+        """What the grant does not give although its role may name it."""
+        return self.excluded if self.namespace_id is None else self.excluded | OVER_ALL_NAMESPACES
 
-        A wanted form (`container.*`, `*`) is held only where no exclusion falls inside it.
+    def holds(self, wanted: str) -> bool:
+        """Whether this grant gives `wanted`.
+
+        A wanted form (`container.*`, `*`) is given only where nothing that is left out falls inside it.
         """
         if any(
             permission_matches(wanted, excluded) or permission_matches(excluded, wanted)
-            for excluded in self.excluded
+            for excluded in self.left_out
         ):
             return False
         return any(permission_matches(held, wanted) for held in self.permissions)
@@ -67,6 +80,8 @@ class Principal:
     username: str
     grants: tuple[Grant, ...]
     session_id: UUID | None = None
+    # Namespaces, of all tenants, whose Kubernetes namespace is somebody's: nothing is done in them.
+    foreign_namespaces: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     # Permission -> namespaces; a watch asks for every event. Only where no grant expires.
     _namespaces: dict[str, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     # (Permission, namespace) -> the grant that holds it; likewise.

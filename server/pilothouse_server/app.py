@@ -30,7 +30,7 @@ from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
-from pilothouse_server.containers.service_annotations import FreeKeys
+from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
@@ -51,6 +51,7 @@ from pilothouse_server.metrics.operations import (
 from pilothouse_server.metrics.service import MetricsService
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces.contents import Contents
+from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.noun import namespaces_noun
 from pilothouse_server.outbound import Reach
@@ -95,6 +96,7 @@ from pilothouse_server.store.periodic import (
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_anew
 from pilothouse_server.supervision import Supervisor
+from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
@@ -338,9 +340,11 @@ class Application:
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
         connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
-        free = FreeKeys(self.settings.service_annotations)
+        keys = Keys(
+            KeyPatterns(self.settings.service_annotations), KeyPatterns(self.settings.guarded_pod_keys)
+        )
         in_namespaces = [
-            containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, free), free),
+            containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys),
             storage_noun(watches, page_key, connect, Mounter()),
             config_noun(watches, page_key, connect, self.envelopes, ConfigReaders()),
         ]
@@ -350,10 +354,15 @@ class Application:
         )
         return [
             *in_namespaces,
-            namespaces_noun(watches, page_key, self.cluster_access, contents),
+            namespaces_noun(watches, page_key, self.cluster_access, contents, self._guarded()),
             Noun(service=AuditService(watches, page_key, self.sealer)),
             Noun(service=MetricsService(self.usage, self.usage_stream, page_key)),
         ]
+
+    def _guarded(self) -> Guarded:
+        """What of a namespace is not for those who hold it."""
+        settings = self.settings
+        return Guarded(KeyPatterns(settings.guarded_namespace_keys), settings.namespace_pod_security)
 
     def _backups(self) -> list[Periodic]:
         """The backups that are made on schedule, if any are."""

@@ -143,6 +143,17 @@ def missing_field(field: str) -> Violation:
     return Violation(field, REQUIRED.lower(), MISSING)
 
 
+def over_all_namespaces_needed(
+    permission: str, namespace: str, why: str, **metadata: str
+) -> PermissionDenied:
+    """The error for what no grant in one namespace gives (`access.OVER_ALL_NAMESPACES`); `why`: what asks for it."""
+    return PermissionDenied(
+        f'permission {permission} is needed in namespace "{namespace}", from a grant over all namespaces: {why}',
+        reason="PERMISSION_DENIED",
+        metadata={"permission": permission, "namespace": namespace, **metadata},
+    )
+
+
 def not_found(kind: str, name: str) -> NotFound:
     """Return the error for a `kind` (as in `role grant`) that is not there, or that the caller may not see."""
     return NotFound(

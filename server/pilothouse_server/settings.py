@@ -41,6 +41,42 @@ ADMISSION = (
     "max_health_watches_per_address",
     "admission_wait_seconds",
 )
+_CHOICES = {
+    "event_loop": EVENT_LOOPS,
+    "log_format": ("text", "json"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
+    "namespace_pod_security": ("privileged", "baseline", "restricted", ""),
+}
+# Meshes and networks (who gets which sidecar, policy and network), and identities in clouds with what is made there.
+_NETWORKS_AND_IDENTITIES = (
+    "istio.io/*,*.istio.io/*,linkerd.io/*,*.linkerd.io/*,kuma.io/*,*.kuma.io/*,cilium.io/*,*.cilium.io/*"
+    ",projectcalico.org/*,*.projectcalico.org/*,openservicemesh.io/*,*.openservicemesh.io/*,*.hashicorp.com/*"
+    ",*.cni.cncf.io/*,*.ovn.org/*,*.kubeovn.io/*"
+    ",*.amazonaws.com/*,*.k8s.aws/*,azure.workload.identity/*,*.azure.com/*,*.cloud.google.com/*,*.gke.io/*"
+    ",spiffe.io/*,*.spiffe.io/*"
+)
+# Keys of annotations and labels of pods by which they get networks, identities, programs or devices of the node.
+_GUARDED_POD_KEYS = (
+    _NETWORKS_AND_IDENTITIES,
+    # It tells how probes are asked.
+    "!sidecar.istio.io/rewriteAppHTTPProbers",
+    "v1.multus-cni.io/*,ovn.kubernetes.io/*,*.antrea.io/*,aadpodidbinding,dapr.io/*,*.opentelemetry.io/*",
+    # What container runtimes and their plugins obey: devices, mounts, properties of the system.
+    "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
+    ",org.systemd.property.*,*.nri.io/*,*.noderesource.dev/*",
+    "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
+)
+# Keys of labels and annotations of Kubernetes namespaces that clusters and what is installed on them obey.
+_GUARDED_NAMESPACE_KEYS = (
+    # Kubernetes: Pod Security, node selectors and tolerations, hierarchies; but for what names applications.
+    "kubernetes.io/*,*.kubernetes.io/*,k8s.io/*,*.k8s.io/*,*.x-k8s.io/*,!app.kubernetes.io/*",
+    # OpenShift: security context constraints, node selectors, ranges of user ids.
+    "openshift.io/*,*.openshift.io/*",
+    "istio-injection",
+    _NETWORKS_AND_IDENTITIES,
+    # What exempts from policies or gives a namespace to somebody else.
+    "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*,*.cattle.io/*,*.clastix.io/*,argocd.argoproj.io/*",
+)
 # Read by the client command from the same prefix; a server started from the same shell must not refuse
 # them.
 CLIENT_VARIABLES = frozenset(
@@ -236,6 +272,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         " over it.",
     ] = 86400.0
 
+    namespace_pod_security: Annotated[
+        str,
+        "Level of the Pod Security Standards of new namespaces whose labels name none: privileged, baseline or"
+        " restricted; empty: none is set, so that the cluster's own default counts.",
+    ] = "baseline"
+    guarded_namespace_keys: Annotated[
+        str,
+        "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
+        " * stands for any text, and ! before a pattern takes out what it names.",
+    ] = ",".join(_GUARDED_NAMESPACE_KEYS)
+    guarded_pod_keys: Annotated[
+        str,
+        "Keys of annotations and labels of containers' pods that need the permission container.privileged; written as"
+        " GUARDED_NAMESPACE_KEYS.",
+    ] = ",".join(_GUARDED_POD_KEYS)
     service_annotations: Annotated[
         str,
         "Keys of annotations of Services that every caller may set, separated by commas; PREFIX/* stands for all of a"
@@ -476,12 +527,11 @@ def _checked(settings: Settings) -> Settings:
     if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
         problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")
     problems += _audit_problems(settings)
-    if settings.log_format not in ("text", "json"):
-        problems.append(f"{PREFIX}LOG_FORMAT must be text or json")
-    if settings.event_loop not in EVENT_LOOPS:
-        problems.append(f"{PREFIX}EVENT_LOOP must be {' or '.join(EVENT_LOOPS)}")
-    if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        problems.append(f"{PREFIX}LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+    problems += [
+        f"{PREFIX}{name.upper()} must be {', '.join(choices[:-1])} or {choices[-1] or 'empty'}"
+        for name, choices in _CHOICES.items()
+        if getattr(settings, name) not in choices
+    ]
     if problems:
         raise SettingsError("; ".join(problems))
     return settings

@@ -101,6 +101,31 @@ async def test_a_change_sends_the_fields_that_differ_against_the_state_it_was_pl
     assert stored(fake).image == "nginx:1.28"
 
 
+async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeServer, run: Run) -> None:
+    container = """        env:
+        - {name: DB_PASSWORD, value: hunter2}
+        - {name: MODE, value: fast}
+        - {name: PASSWORD_FILE, value: /run/secrets/db}
+        - name: API_TOKEN
+          valueFrom: {secretKeyRef: {name: db, key: token}}
+        args: [serve, --api-key=abc, --token, xyz, --secret, --verbose]
+"""
+    text = WEB.rstrip() + "\n" + container
+    assert await run(text) is Result.DONE
+    told = [line for line in run.complained if line.startswith("warning: ")]
+    assert [line.split(": ")[3].split(" is given")[0] for line in told] == [
+        "variable DB_PASSWORD",
+        "argument --api-key",
+        "argument --token",
+    ]
+    assert "hunter2" not in " ".join(run.complained)
+    # What stays as it is, is not warned of again; another image changes nothing of it.
+    assert await run(text) is Result.DONE
+    assert run.complained == []
+    assert await run(text.replace("1.27", "1.28")) is Result.DONE
+    assert run.complained == []
+
+
 async def test_files_of_one_application_may_be_applied_one_by_one(fake: FakeServer, run: Run) -> None:
     await run(WEB)
     await run(SERVICE)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server.access import Grant, Principal, permission_matches
+from pilothouse_server.access import OVER_ALL_NAMESPACES, Grant, Principal, permission_matches
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.identity.escalation import check_covered, holds_form, uncovered
 from pilothouse_server.identity.operations.permissions import held_everywhere
@@ -19,6 +19,8 @@ _NOUNS = ("pod", "disk")
 _VERBS = ("get", "put")
 # Two more of each than any role below names stand for all the words that nobody has thought of.
 _WORDS = [f"{noun}.{verb}" for noun in (*_NOUNS, "door") for verb in (*_VERBS, "see")]
+# No grant in one namespace gives these, whatever forms its role has.
+_WORDS += sorted(OVER_ALL_NAMESPACES)
 _FORMS = ["*", *(f"{noun}.*" for noun in _NOUNS), *(f"{noun}.{verb}" for noun in _NOUNS for verb in _VERBS)]
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ENDS = [None, _NOW + timedelta(days=1), _NOW + timedelta(days=2)]
@@ -39,7 +41,8 @@ def _gives(grant: Grant, word: str) -> bool:
     def any_of(forms: Iterable[str]) -> bool:
         return any(permission_matches(form, word) for form in forms)
 
-    return any_of(grant.permissions) and not any_of(grant.excluded)
+    works_here = grant.namespace_id is None or word not in OVER_ALL_NAMESPACES
+    return works_here and any_of(grant.permissions) and not any_of(grant.excluded)
 
 
 def _words_where_and_when(grants: Iterable[Grant]) -> set[tuple[str, int, int]]:
@@ -126,3 +129,24 @@ def test_the_error_names_the_permission_and_the_namespace() -> None:
         check_covered([wanted], [Grant("x", "shop", 7, frozenset({"container.get"}))], 'role "developer"')
     assert caught.value.reason == "ESCALATION"
     assert caught.value.metadata == {"permission": "container.*", "namespace": "shop"}
+
+
+@pytest.mark.parametrize("permission", sorted(OVER_ALL_NAMESPACES))
+def test_what_works_over_all_namespaces_alone_is_neither_held_nor_given_in_one(permission: str) -> None:
+    here, everywhere = (
+        Grant("r", "shop", 7, frozenset({permission, "*"})),
+        Grant("r", None, None, frozenset({"*"})),
+    )
+    one, all_ = Principal(1, "anna", (here,)), Principal(2, "bert", (everywhere,))
+    assert not one.allows(permission, "shop")
+    assert one.granting_somewhere(permission) is None
+    assert one.namespaces_with(permission) == frozenset()
+    assert not holds_form([here], permission, 7)
+    assert all_.allows(permission, "shop")
+    assert all_.allows(permission)
+    assert holds_form([everywhere], permission, 7)
+    # Who administers one namespace makes others administrators of it, and nobody one of all.
+    assert uncovered(here, [here]) is None
+    assert uncovered(everywhere, [here]) is not None
+    # A role of its own that is granted over all is a matter of who holds it there.
+    assert uncovered(Grant("r", None, None, frozenset({permission})), [everywhere]) is None

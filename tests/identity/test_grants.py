@@ -68,15 +68,16 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
     [
         (
             "operator",
-            "container.exec storage.create config.delete namespace.create cluster.get metrics.record audit.watch",
+            "container.exec storage.create config.delete namespace.create namespace.quota namespace.security "
+            "cluster.get metrics.record audit.watch",
             "config.reveal container.privileged config.* user.get role.list grant.list cluster.update audit.export "
             "image.delete *",
         ),
         (
             "developer",
             "container.exec container.create config.create namespace.watch metrics.query audit.list image.list",
-            "config.reveal container.privileged container.* namespace.create cluster.get metrics.record audit.export "
-            "grant.create",
+            "config.reveal container.privileged container.* namespace.create namespace.quota cluster.get "
+            "metrics.record audit.export grant.create",
         ),
         (
             "viewer",

@@ -62,7 +62,7 @@ async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> No
     await furnished(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     await server.admin.identity.create_role(
-        role=identity_pb2.Role(name="importer", permissions=["container.*", "namespace.get"])
+        role=identity_pb2.Role(name="importer", permissions=["container.*", "namespace.get", "config.use"])
     )
     importer = await server.user("importer", {"legacy": "importer"})
     answer = await importer.containers.import_(namespace="legacy")

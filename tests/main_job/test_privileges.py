@@ -54,6 +54,21 @@ RIGHTS: dict[str, dict[str, object]] = {
         "init_containers": [pb.InitContainer(name="init", image="busybox:1.37", security_context=PRIVILEGED)]
     },
     "container.ports[0].host_port": {"ports": [pb.Port(container_port=80, host_port=8080)]},
+    # The node asks, so that the metadata service of the cloud answers.
+    "container.probes.liveness.http_get.host": {
+        "probes": pb.Probes(liveness=pb.Probe(http_get=pb.HttpGetAction(port=80, host="169.254.169.254")))
+    },
+    "container.probes.startup.tcp_socket.host": {
+        "probes": pb.Probes(startup=pb.Probe(tcp_socket=pb.TcpSocketAction(port=80, host="10.0.0.1")))
+    },
+    "container.annotations": {
+        "annotations": {"container.apparmor.security.beta.kubernetes.io/main": "unconfined"}
+    },
+    "container.labels": {"labels": {"azure.workload.identity/use": "true"}},
+    "container.tolerations[0]": {
+        "tolerations": [pb.Toleration(key="node-role.kubernetes.io/control-plane", operator="Exists")]
+    },
+    "container.priority_class": {"priority_class": "system-node-critical"},
 }
 
 
@@ -149,6 +164,9 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     await refused(update(developer, "web", "args", args=["evil"]))
     await refused(update(developer, "plain", "security_context", security_context=PRIVILEGED))
     await refused(update(developer, "plain", "ports", ports=[pb.Port(container_port=80, host_port=80)]))
+    unconfined = {"container.apparmor.security.beta.kubernetes.io/main": "unconfined"}
+    for wanted in (unconfined, {"k8s.v1.cni.cncf.io/networks": "storage"}):
+        await refused(update(developer, "plain", "annotations", annotations=wanted))
     await server.admin.storage.create_volume(
         namespace="demo",
         volume=storage_pb2.Volume(
@@ -162,11 +180,17 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     await update(developer, "web", "security_context")  # type: ignore[misc]
     await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]
 
-    # A role of its own gives the right.
+    # A role of its own gives the right, but not in one namespace: the node is that of all.
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="root", permissions=["container.privileged"])
     )
     await server.admin.identity.grant_role(username="dora", role="root", namespace="demo")
+    owner = await server.user("olga", {"demo": "admin"})
+    for client in (developer, owner):
+        assert not await client.identity.check_permission(permission="container.privileged", namespace="demo")
+        told = await refused(update(client, "plain", "security_context", security_context=PRIVILEGED))
+        assert "from a grant over all namespaces" in told.message
+    await server.admin.identity.grant_role(username="dora", role="root")
 
     async def allowed() -> bool:
         try:
@@ -191,6 +215,19 @@ async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Ser
     (result,) = (await server.admin.containers.import_(namespace="legacy")).results
     assert result.container.security_context.privileged
     assert not result.problems
+
+
+async def test_pods_with_identities_or_sidecars_are_not_taken_over_by_everybody(server: Server) -> None:
+    kubectl = await legacy(server)
+    manifest = deployment("agent", replicas=1)
+    manifest["spec"]["template"]["metadata"]["annotations"] = {"iam.amazonaws.com/role": "root"}
+    await kubectl.ask("POST", DEPLOYMENTS, manifest)
+    developer = await server.user("dora", {"legacy": "developer"})
+    (result,) = (await developer.containers.import_(namespace="legacy")).results
+    assert not result.HasField("container")
+    assert 'container.annotations sets "iam.amazonaws.com/role"' in result.problems[0]
+    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    assert result.container.name == "agent"
 
 
 async def test_guarded_annotations_stay_where_they_are_when_others_import(server: Server) -> None:

@@ -25,9 +25,9 @@ def user_of(tenant: int) -> int:
 _SHARED: dict[str, str] = {
     "users": """INSERT INTO users (id, username, username_normalized, email, email_normalized, password_hash)
         VALUES (10, 'root', 'root', 'root@example.com', 'root@example.com', '!')""",
-    "roles": """INSERT INTO roles (id, name, display_name, permissions)
-        VALUES (1, 'admin', 'Admin', '["*"]'), (2, 'developer', 'Developer', '["container.*"]'),
-               (3, 'nothing', 'Nothing', '[]')""",
+    "roles": """INSERT INTO roles (id, name, display_name, permissions, is_system)
+        VALUES (1, 'admin', 'Admin', '["*"]', true), (2, 'developer', 'Developer', '["container.*"]', true),
+               (3, 'nothing', 'Nothing', '[]', false)""",
     "encryption_keys": "INSERT INTO encryption_keys (key_id) VALUES ('key-1')",
     "user_roles": "INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (10, 1, NULL)",
     "container_images": "INSERT INTO container_images (id, name, tag, size_bytes) VALUES (9, 'unused', '1', 7)",

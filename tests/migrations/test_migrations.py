@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import asyncpg
@@ -17,6 +18,7 @@ from tests.migrations.filling import fill
 
 # A table that a migration makes anew, because no release has written to it.
 MADE_ANEW = {"0031": "audit_seals"}
+CONFIG_USE = "0034"
 
 
 async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database) -> None:
@@ -71,6 +73,41 @@ async def test_the_way_down_keeps_records_with_words_that_came_since(database: D
         assert await owner.fetchval("SELECT count(*) FROM operation_logs WHERE action = 'fly'") == rows
         with pytest.raises(asyncpg.CheckViolationError, match="ck_operation_logs_action"):
             await owner.execute("UPDATE operation_logs SET action = 'sail'")
+
+
+async def test_roles_of_callers_own_that_run_containers_may_go_on_giving_them_secrets(
+    bare_database: Database,
+) -> None:
+    dsn = bare_database.maintenance_dsn
+    before = runner.revisions()[runner.revisions().index(CONFIG_USE) - 1]
+    await runner.upgrade(dsn, before)
+    roles = {
+        "runs": (["container.create", "config.get"], True),
+        "runs-all": (["container.*"], True),
+        "mounts": (["storage.attach"], True),
+        "administers": (["*"], False),
+        "configures": (["container.*", "config.*"], False),
+        "looks": (["container.get", "container.list"], False),
+    }
+    async with bare_database.owner() as owner:
+        for name, (permissions, _) in roles.items():
+            await owner.execute(
+                "INSERT INTO roles (name, display_name, permissions) VALUES ($1, $1, $2::jsonb)",
+                name,
+                json.dumps(permissions),
+            )
+
+        async def held() -> dict[str, list[str]]:
+            rows = await owner.fetch("SELECT name, permissions::text FROM roles")
+            return {row["name"]: json.loads(row["permissions"]) for row in rows}
+
+        await runner.upgrade(dsn, CONFIG_USE)
+        assert await held() == {
+            name: [*permissions, "config.use"] if given else permissions
+            for name, (permissions, given) in roles.items()
+        }
+        await runner.downgrade(dsn, before)
+        assert await held() == {name: permissions for name, (permissions, _) in roles.items()}
 
 
 async def test_all_the_way_down_on_filled_tables(database: Database) -> None:

@@ -83,9 +83,10 @@ async def test_an_orphan_is_found(
         deployment = await client.find(DEPLOYMENTS, *where)
         if deployment is None or deployment.metadata.deletion_timestamp is not None:
             return ContainerProgress(gone=True)
-        await client.delete(DEPLOYMENTS, *where, uid=deployment.metadata.uid)
+        home = container.namespace_ref
+        await client.delete(DEPLOYMENTS, home, where[1], uid=deployment.metadata.uid)
         for service in await client.list(SERVICES, where[0], ""):
-            await client.delete(SERVICES, where[0], service.metadata.name, uid=service.metadata.uid)
+            await client.delete(SERVICES, home, service.metadata.name, uid=service.metadata.uid)
         return ContainerProgress(deployment=deployment, again_seconds=0.1)
 
     async def delete(server: Server) -> None:

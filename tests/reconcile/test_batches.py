@@ -31,7 +31,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator.values.resources import DEPLOYMENTS as SIMULATED_DEPLOYMENTS
-from tests.reconcile.world import RECONCILERS, World
+from tests.reconcile.world import PLATFORM, RECONCILERS, World
 from tests.waiting import poll_until, within
 
 SETTINGS = WorkerSettings(poll_seconds=0.02, lease_seconds=10.0)
@@ -328,7 +328,7 @@ async def test_a_cluster_that_does_not_answer_costs_those_alone_who_ask_for_it(h
         for name in ("silent-1", "silent-2", "silent-3")
     ]
     for each in wanted:
-        await here.change(partial(create_namespace, wanted=each, adopt=False, may_adopt=False))
+        await here.change(partial(create_namespace, wanted=each, adopt=False, caller=PLATFORM))
     client = await here.connect("local")
     asked = asyncio.Event()
 

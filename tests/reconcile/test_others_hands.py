@@ -174,10 +174,17 @@ async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
         await here.relabel_namespace({NAMESPACE_UID: None, **also})
         assert (await told()).conditions[0].status == "False"
         await here.delete_namespace()
-        await poll_until(here.seen, lambda seen: seen is None)
-        # What it held is gone; it is not, and says why.
+
+        async def waits() -> bool:
+            row = await here.seen()
+            return row is not None and any(each.reason == "NameTaken" for each in row.observed.conditions)
+
+        # Nothing is deleted in what may be somebody's by now, and it says why.
+        await poll_until(waits)
+        assert (await client.list(DEPLOYMENTS, "shop")).items != ()
         assert (await told()).deletion_requested_at is not None
         assert await client.find(NAMESPACES, None, "shop") is not None
         await here.relabel_namespace({NAMESPACE_UID: uid})
+        await poll_until(here.seen, lambda seen: seen is None)
         await poll_until(here.seen_namespace, lambda seen: seen is None)
         assert await client.find(NAMESPACES, None, "shop") is None

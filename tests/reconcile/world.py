@@ -25,7 +25,9 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.namespaces.contents import Contents
+from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import Rights
 from pilothouse_server.namespaces.operations import create as create_namespace
 from pilothouse_server.namespaces.operations import delete as delete_namespace
 from pilothouse_server.namespaces.repository import find as find_namespace_row
@@ -44,6 +46,7 @@ from pilothouse_server.store import engine
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, number_changes
@@ -66,10 +69,12 @@ QUICK = ReconcilerSettings(
 LIMITS = Limits(request_seconds=3.0, connect_seconds=2.0)
 
 
-def _holds_nothing(_permission: str) -> bool:
-    return False
+def _holds_what_developers_do(permission: str) -> bool:
+    return permission == "config.use"
 
 
+# Whoever makes namespaces here may do anything.
+PLATFORM = Rights(Guarded(KeyPatterns(""), ""), lambda _: True, may_adopt=True)
 CONTENTS = Contents(
     nouns=[InNamespaces(cascade=delete_containers, forget=forget_containers, held=held_containers)],
     quota_usage=quota_usage,
@@ -140,7 +145,7 @@ class World:
             cluster_name="",
         )
         made: Namespace = await self.change(
-            lambda tx: create_namespace(tx, wanted, adopt=adopt, may_adopt=adopt)
+            lambda tx: create_namespace(tx, wanted, adopt=adopt, caller=PLATFORM)
         )
         return made
 
@@ -148,7 +153,7 @@ class World:
         """Make a container; by default the simulated pod starts at once."""
         wanted = model(name=name, kubernetes_name="", **fields)
         made: Container = await self.change(
-            lambda tx: create_container(tx, namespace, wanted, may=_holds_nothing)
+            lambda tx: create_container(tx, namespace, wanted, may=_holds_what_developers_do)
         )
         return made
 
@@ -161,7 +166,7 @@ class World:
                 name,
                 lambda stored: msgspec.structs.replace(stored, **fields),
                 lambda _: None,
-                may=_holds_nothing,
+                may=_holds_what_developers_do,
             )
         )
         return changed

@@ -49,6 +49,9 @@ class Tokens:
             raise answer
         return answer
 
+    async def why_foreign(self, namespace: str) -> str:
+        return ""
+
     async def namespace_id(self, name: str) -> int | None:
         return self.namespaces.get(name)
 

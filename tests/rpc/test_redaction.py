@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.identity.v1 import identity_pb2 as identity
+from pilothouse_client.apply import literals
 from pilothouse_server.rpc import redaction
+from pilothouse_server.rpc.credential_names import reads_like_a_credential
 from pilothouse_server.settings import SettingsError, header_names, load
 from tests.rpc.message_types import BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
@@ -233,3 +235,55 @@ def test_headers_are_an_allow_list() -> None:
 def test_what_is_no_header_is_refused_at_start(wrong: str) -> None:
     with pytest.raises(SettingsError, match="AUDIT_HEADERS"):
         load({"PILOTHOUSE_AUDIT_HEADERS": wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("PASSWORD", True), ("PGPASSWORD", True), ("DB_PASS", True), ("apiToken", True), ("API-KEY", True),
+        ("aws.secret.access.key", True), ("SSH_PRIVATE_KEY", True), ("Authorization", True), ("SENTRY_DSN", True),
+        ("MONKEY", False), ("KEYBOARD", False), ("PASSENGERS", False), ("MODE", False), ("PATH", False), ("", False),
+        ("COMPASS", False), ("PINS_OF_MAP", False), ("POSTGRES_HOST_AUTH_METHOD", False), ("REDIS_AUTH", True),
+    ],
+)  # fmt: skip
+def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
+    assert reads_like_a_credential(name) is is_one
+    # `apply` warns by the same names.
+    assert literals.reads_like_a_credential(name) is is_one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--password", CANARY, "x"], ["--password", "[redacted]", "x"]),
+        (["--password", "--verbose"], ["--password", "--verbose"]),
+        ([f"--password={CANARY}"], ["--password=[redacted]"]),
+        ([f"sh -c 'TOKEN={CANARY} run' && go"], ["sh -c 'TOKEN=[redacted] run' && go"]),
+        ([f"mysql --password {CANARY} --host db"], ["mysql --password [redacted] --host db"]),
+        ([f'{{"password": "{CANARY} x", "a": 1}}'], ['{"password": [redacted] "a": 1}']),
+        ([f"https://h/?token={CANARY}"], ["https://h/?token=[redacted]"]),
+        ([f"OPTS=--secret={CANARY}"], ["OPTS=--secret=[redacted]"]),
+        (["--port=80", "--name", "web"], ["--port=80", "--name", "web"]),
+    ],
+)
+def test_arguments_are_shown_without_credentials(arguments: list[str], shown: list[str]) -> None:
+    assert redaction.body(containers.Container(command=arguments)) == {"command": shown}
+    assert redaction.body(containers.Container(args=arguments)) == {"args": shown}
+
+
+def test_variables_and_headers_are_masked_by_their_names() -> None:
+    container = containers.Container(
+        env=[
+            containers.EnvVar(name="DB_PASSWORD", value=CANARY),
+            containers.EnvVar(name="MODE", value="fast"),
+        ]
+    )
+    header = containers.HttpHeader(name="Authorization", value=CANARY)
+    container.probes.liveness.http_get.http_headers.append(header)
+    body = redaction.body(container)
+    assert CANARY not in json.dumps(body)
+    assert [variable["value"] for variable in body["env"]] == ["[redacted]", "fast"]
+    # A secret that is referred to has no value here, and where it is stands there.
+    reference = containers.EnvVar(name="PASSWORD", source_name="db", source_key="password")
+    shown = {"name": "PASSWORD", "source_name": "db", "source_key": "password"}
+    assert redaction.body(reference) == shown

@@ -217,6 +217,10 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
     await place.client.identity.grant_role(
         username=f"dev-{place.name}", role=f"mounter-{place.name}", namespace=place.name
     )
+    may = {"permission": "storage.host_path", "namespace": place.name}
+    assert not await developer.identity.check_permission(**may)
+    # The node is that of all tenants.
+    await place.client.identity.grant_role(username=f"dev-{place.name}", role=f"mounter-{place.name}")
 
     async def allowed() -> bool:
         # A grant is known within a second.

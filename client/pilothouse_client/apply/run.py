@@ -20,6 +20,7 @@ from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_con
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import Executor, Outcome, Say
+from pilothouse_client.apply.literals import warnings
 from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import plan
 from pilothouse_client.apply.preview import preview
@@ -74,6 +75,8 @@ def apply(
     if planned is None:
         return Result.REFUSED
     steps, namespace = planned
+    for line in warnings(steps.containers):
+        complain(line)
     trial = try_out(client, options.namespace, steps, problems)
     if namespace.HasField("resource_quota"):
         usage = client.namespaces.get_quota_usage.send(

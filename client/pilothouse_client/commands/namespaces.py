@@ -40,6 +40,7 @@ COLUMNS: list[Column[Any]] = [
     Column("PHASE", lambda namespace: namespace.phase or namespace.reason),
     Column("CLUSTER", lambda namespace: namespace.cluster_name),
     Column("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name),
+    Column("POD SECURITY", lambda namespace: namespace.pod_security_level),
     Column("LABELS", lambda namespace: labels(namespace.labels)),
     Column("CREATED", lambda namespace: moment(namespace.create_time)),
 ]

@@ -13,6 +13,8 @@ import msgspec
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import KubernetesEvent, Subject, events_of
+from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.values.resources import NamespaceRef
 
 SECONDS = 3.0
 
@@ -24,11 +26,17 @@ class Events(msgspec.Struct, frozen=True):
     unavailable: str = ""
 
 
-async def read(connect: Connect, cluster: str, namespace: str, subjects: Iterable[Subject]) -> Events:
-    """Returns the newest events of some objects, in a Kubernetes namespace, if they come within `SECONDS`."""
+async def read(connect: Connect, home: NamespaceRef, subjects: Iterable[Subject]) -> Events:
+    """Returns the newest events of some objects of a namespace, if they come within `SECONDS`.
+
+    None of what has their names in a Kubernetes namespace that is somebody's.
+    """
+    cluster = home.cluster_name
 
     async def newest() -> tuple[KubernetesEvent, ...]:
-        return await events_of(await connect(cluster), namespace, subjects)
+        client = await connect(cluster)
+        await refuse_foreign(client, home)
+        return await events_of(client, home.kubernetes_name, subjects)
 
     try:
         return Events(await within(newest(), cluster, SECONDS))

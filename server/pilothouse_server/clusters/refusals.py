@@ -26,6 +26,8 @@ from pilothouse_server.kubernetes.errors import (
     Throttled,
     Unreachable,
 )
+from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.values.resources import NamespaceRef
 
 T = TypeVar("T")
 # Why the cluster of this name is known not to answer; None where it is not known to be away.
@@ -73,20 +75,26 @@ async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> 
 
 async def tried(
     connect: Connect,
-    cluster: str,
+    home: NamespaceRef,
     trial: Callable[[ClusterClient], Awaitable[T]],
 ) -> T:
-    """What a trial on a cluster came to.
+    """What a trial in a namespace came to; nothing is tried in a Kubernetes namespace that is somebody's.
 
     Raises:
         InvalidArgument: the cluster finds an object wrong; with its words and the fields it names.
         FailedPrecondition: the cluster refuses it: a quota, a policy, a right, a name that is taken.
         Unavailable: the cluster does not answer.
     """
+
+    async def at_home() -> T:
+        client = await connect(home.cluster_name)
+        await refuse_foreign(client, home)
+        return await trial(client)
+
     try:
-        return await within(trial(await connect(cluster)), cluster)
+        return await within(at_home(), home.cluster_name)
     except ClusterError as error:
-        raise refusal(error, cluster) from error
+        raise refusal(error, home.cluster_name) from error
 
 
 def refusal(error: ClusterError, cluster: str) -> PilothouseError:

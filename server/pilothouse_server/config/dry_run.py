@@ -16,9 +16,11 @@ async def check_on_cluster(connect: Connect, config: Config, values: Values | No
     `values` are a secret's, in the clear; no error repeats one. Raises as `tried`.
     """
     if config.deletion_requested_at is not None:
-        await tried(connect, config.cluster_name, lambda client: dry_run_config_deletion(client, config))
+        await tried(connect, config.namespace_ref, lambda client: dry_run_config_deletion(client, config))
     else:
-        await tried(connect, config.cluster_name, lambda client: dry_run_config(client, config, values or {}))
+        await tried(
+            connect, config.namespace_ref, lambda client: dry_run_config(client, config, values or {})
+        )
 
 
 async def dry_run_config(client: ClusterClient, config: Config, values: Values) -> None:

@@ -14,9 +14,7 @@ from pilothouse_server.config.operations import config_maps, configs, rotation, 
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
-from pilothouse_server.namespaces.dry_run import check_home
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
@@ -179,10 +177,7 @@ class ConfigService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described_config_map(call, value)
         if call.validate_only:
-            home = await locate_namespace(await call.transaction(), value.namespace)
             await call.leave_transaction()
-            if value.deletion_requested_at is None:
-                await check_home(self._connect, home)
             await check_on_cluster(self._connect, value)
         return shown
 
@@ -191,10 +186,7 @@ class ConfigService:
         shown = _described_secret(call, value)
         if call.validate_only:
             values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
-            home = await locate_namespace(await call.transaction(), value.namespace)
             await call.leave_transaction()
-            if value.deletion_requested_at is None:
-                await check_home(self._connect, home)
             await check_on_cluster(self._connect, value, values)
         return shown
 

@@ -12,12 +12,9 @@ import msgspec
 from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import repository, rules
-from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
-from pilothouse_server.containers.privileges import (
-    PRIVILEGED_PERMISSION,
-    has_new_host_ports,
-    refuse_privileges,
-)
+from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
+from pilothouse_server.containers.model import Container, MountedVolume
+from pilothouse_server.containers.privileges import refuse_privileges, runs_other_things
 from pilothouse_server.containers.surroundings import Needs, Surroundings
 from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
@@ -80,8 +77,8 @@ def settled(wanted: Container, stored: Container | None, surroundings: Surroundi
     Raises:
         AlreadyExists: a service that another container has.
         InvalidArgument: sources and volumes that are not there.
-        PermissionDenied: it runs something new over a folder of the node, or with rights over the node, and the caller
-            may not.
+        PermissionDenied: it runs something new over a folder of the node, with rights over the node, or with config
+            maps or secrets, and the caller may not.
     """
     for service, owner in surroundings.services.items():
         raise AlreadyExists(
@@ -108,14 +105,6 @@ async def refuse_taken_name(transaction: ReadTransaction, wanted: Container) -> 
         raise already_exists("container", wanted.name, being_deleted=taken == "being_deleted")
 
 
-def _env_fields(wanted: Container) -> list[tuple[str, EnvVar]]:
-    """The variables of a container and of its init containers, with the fields that they stand in."""
-    env = [(f"container.env[{i}]", item) for i, item in enumerate(wanted.env)]
-    for number, init in enumerate(wanted.spec.init_containers):
-        env += [(f"container.init_containers[{number}].env[{i}]", item) for i, item in enumerate(init.env)]
-    return env
-
-
 def _sources(wanted: Container, kind: Kind) -> set[str]:
     """The config maps or secrets that the environment cannot do without."""
     names = {item.source_name for item in wanted.env if item.value_from == kind and not item.optional}
@@ -136,19 +125,15 @@ def _check_sources(
         missing = (_sources(wanted, kind) - _read_beside(stored, kind)).difference(there)
         if not missing:
             continue
-        for field, item in _env_fields(wanted):
+        for field, item in env_fields(wanted):
             if item.value_from == kind and item.source_name in missing:
                 found.add(f"{field}.source_name", "exists", f'there is no {words} "{item.source_name}" here')
 
 
 def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: rules.Findings) -> None:
     """Notes mounts of volumes that are not there."""
-    mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(wanted.volume_mounts)]
-    for number, init in enumerate(wanted.spec.init_containers):
-        at = f"container.init_containers[{number}].volume_mounts"
-        mounts += [(f"{at}[{i}]", item) for i, item in enumerate(init.volume_mounts)]
     empty_dirs = {item.name for item in wanted.spec.empty_dirs}
-    for field, mount in mounts:
+    for field, mount in mount_fields(wanted):
         if mount.volume not in empty_dirs and mount.volume not in volumes:
             found.add(
                 f"{field}.volume",
@@ -158,13 +143,14 @@ def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found
 
 
 def _check_permissions(wanted: Container, stored: Container | None, may: May) -> None:
-    """Raises PermissionDenied for power over the node that is new; what runs with it already may go on."""
-    runs_new = stored is None or _runs_other_things(wanted, stored)
+    """Raises PermissionDenied for power over the node, and for secrets, that are new; what runs already may go on."""
+    runs_new = stored is None or runs_other_things(wanted, stored)
     if runs_new and not may(HOST_PATH_PERMISSION):
         for volume in wanted.volumes:
             refuse_host_path(wanted.namespace, volume.name, volume.type)
-    if (stored is None or runs_new or has_new_host_ports(wanted, stored)) and not may(PRIVILEGED_PERMISSION):
-        refuse_privileges(wanted)
+    refuse_privileges(wanted, stored, may)
+    if runs_new:
+        refuse_use(wanted, may)
 
 
 def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
@@ -215,17 +201,6 @@ def _read_only(mounts: tuple[VolumeMount, ...], volumes: Collection[str]) -> tup
     return tuple(
         msgspec.structs.replace(mount, read_only=True) if mount.volume in volumes else mount
         for mount in mounts
-    )
-
-
-def _runs_other_things(wanted: Container, stored: Container) -> bool:
-    """Whether the pods would differ in what they run or see; their number and labels give no new power."""
-    return (wanted.image, wanted.env, wanted.volume_mounts, wanted.volumes, wanted.spec) != (
-        stored.image,
-        stored.env,
-        stored.volume_mounts,
-        stored.volumes,
-        stored.spec,
     )
 
 

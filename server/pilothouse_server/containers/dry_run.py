@@ -21,26 +21,21 @@ from pilothouse_server.kubernetes.objects import (
     Service,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
-from pilothouse_server.namespaces.dry_run import refuse_taken_name
-from pilothouse_server.namespaces.model import Namespace
 
 
-async def check_on_cluster(connect: Connect, container: Container, home: Namespace | None = None) -> None:
+async def check_on_cluster(connect: Connect, container: Container) -> None:
     """Have the container's cluster try it out, or its deletion if it is being deleted, and change nothing.
 
-    `home`: its namespace, to be looked at too: nothing is made where the Kubernetes namespace is somebody's. Raises as
-    `tried`.
+    Raises as `tried`.
     """
 
     async def trial(client: ClusterClient) -> None:
         if container.deletion_requested_at is None:
-            if home is not None:
-                await refuse_taken_name(client, home)
             await dry_run_container(client, container)
         else:
             await dry_run_container_deletion(client, container)
 
-    await tried(connect, container.cluster_name, trial)
+    await tried(connect, container.namespace_ref, trial)
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import messages, operations
+from pilothouse_server.containers.config_use import CONFIG_USE_PERMISSION
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
 from pilothouse_server.containers.service import ContainerService, ImportContainers
-from pilothouse_server.containers.service_annotations import FreeKeys
+from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.unready import Watched
@@ -17,16 +18,16 @@ def containers_noun(
     page_key: bytes,
     connect: Connect,
     import_containers: ImportContainers,
-    free: FreeKeys,
+    keys: Keys,
 ) -> Noun:
     """Returns the noun containers; `import_containers` serves the call that takes Deployments over.
 
-    `free`: annotations of Services that every caller may set.
+    `keys`: annotations and labels by who may set them.
     """
     return Noun(
-        service=ContainerService(watches, page_key, connect, import_containers, free),
+        service=ContainerService(watches, page_key, connect, import_containers, keys),
         watched={"container": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
-        permissions=frozenset({PRIVILEGED_PERMISSION}),
+        permissions=frozenset({PRIVILEGED_PERMISSION, CONFIG_USE_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
         ),

@@ -18,12 +18,11 @@ from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
-from pilothouse_server.containers.service_annotations import FreeKeys, refuse_annotations
+from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, drafts, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
@@ -72,13 +71,13 @@ class ContainerService:
         page_key: bytes,
         connect: Connect,
         import_containers: ImportContainers,
-        free: FreeKeys,
+        keys: Keys,
     ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
         self._import_containers = import_containers
-        self._free = free
+        self._keys = keys
         self._expectations = Expectations()
 
     @drafts
@@ -87,7 +86,7 @@ class ContainerService:
     ) -> pb.CreateContainerResponse:
         """Creates a container."""
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
-        refuse_annotations(wanted, None, self._free, may)
+        refuse_keys(request.namespace, wanted, None, self._keys, may)
         if call.validate_only or not operations.can_be_made_at_once(wanted):
             created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
         else:
@@ -116,9 +115,7 @@ class ContainerService:
             pods = await operations.list_pods(transaction, found.id) if request.include_events else ()
         response = pb.GetContainerResponse(container=_described(call, found))
         if request.include_events:
-            found_events = await events.read(
-                self._connect, found.cluster_name, found.kubernetes_namespace, subjects_of(found, pods)
-            )
+            found_events = await events.read(self._connect, found.namespace_ref, subjects_of(found, pods))
             response.events.extend(map(KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable
         return response
@@ -146,7 +143,7 @@ class ContainerService:
 
         def merged(stored: Container) -> Container:
             wanted = merge(stored)
-            refuse_annotations(wanted, stored, self._free, may)
+            refuse_keys(request.namespace, wanted, stored, self._keys, may)
             return wanted
 
         changed = await operations.change(
@@ -318,9 +315,8 @@ class ContainerService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described(call, container)
         if call.validate_only:
-            home = await locate_namespace(await call.transaction(), container.namespace)
             await call.leave_transaction()
-            await check_on_cluster(self._connect, container, home)
+            await check_on_cluster(self._connect, container)
         return shown
 
     async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:

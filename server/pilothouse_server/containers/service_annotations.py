@@ -1,4 +1,4 @@
-"""Annotations of Services, and who may give which.
+"""Annotations of Services, and of pods with their labels, and who may give which.
 
 What a load balancer, a DNS name or a certificate is made by stands in annotations: who sets them reaches beyond the
 namespace. Until there is a list of the dangerous ones, keys are free that the setting `service_annotations` names, and
@@ -13,37 +13,39 @@ import msgspec
 
 from pilothouse_server.access import May
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
-from pilothouse_server.errors import PermissionDenied
+from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION, refuse_guarded_keys
+from pilothouse_server.errors import over_all_namespaces_needed
+from pilothouse_server.values.key_patterns import KeyPatterns
 
 
-class FreeKeys:
-    """The keys that everybody may set, as a setting has them: `KEY`, or `PREFIX/*`, separated by commas."""
+class Keys(msgspec.Struct, frozen=True):
+    """Keys by who may set them: `free` ones of Services everybody, `guarded` ones of pods few."""
 
-    def __init__(self, text: str) -> None:
-        words = [word for word in (word.strip() for word in text.split(",")) if word]
-        self._keys = frozenset(word for word in words if not word.endswith("/*"))
-        self._prefixes = tuple(word[:-1] for word in words if word.endswith("/*"))
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys or key.startswith(self._prefixes)
+    free: KeyPatterns
+    guarded: KeyPatterns
 
 
-def refuse_annotations(wanted: Container, stored: Container | None, free: FreeKeys, may: May) -> None:
+def refuse_keys(namespace: str, wanted: Container, stored: Container | None, keys: Keys, may: May) -> None:
+    """Raises PermissionDenied for the first annotation or label that the caller may not set in this namespace."""
+    refuse_guarded_keys(namespace, wanted, stored, keys.guarded, may)
+    _refuse_annotations(namespace, wanted, stored, keys.free, may)
+
+
+def _refuse_annotations(
+    namespace: str, wanted: Container, stored: Container | None, free: KeyPatterns, may: May
+) -> None:
     """Raises PermissionDenied for an annotation that is new, not free, and not the caller's to set; names the first."""
     before = set() if stored is None else {(service, pair) for _, service, pair in _annotations(stored)}
     for number, service, (key, value) in _annotations(wanted):
         if key in free or (service, (key, value)) in before or may(PRIVILEGED_PERMISSION):
             continue
         field = f"container.ports[{number}].service_annotations"
-        raise PermissionDenied(
-            f'permission {PRIVILEGED_PERMISSION} is needed in namespace "{wanted.namespace}" to set "{key}" in {field}',
-            reason="PERMISSION_DENIED",
-            metadata={"permission": PRIVILEGED_PERMISSION, "namespace": wanted.namespace, "field": field},
+        raise over_all_namespaces_needed(
+            PRIVILEGED_PERMISSION, namespace, f'{field} sets "{key}"', field=field
         )
 
 
-def without_guarded(container: Container, free: FreeKeys) -> Container:
+def without_guarded(container: Container, free: KeyPatterns) -> Container:
     """The container without what only few may set: an import leaves it where it is, as somebody else's."""
     ports = tuple(
         msgspec.structs.replace(

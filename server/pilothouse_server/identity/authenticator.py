@@ -96,6 +96,15 @@ class TokenAuthenticator:
         async with self._store.system_call() as connection:
             return await grants.find_namespace(ReadTransaction(connection), name)
 
+    async def why_foreign(self, namespace: str) -> str:
+        """Why the Kubernetes namespace of this living namespace is not ours, '' where it is, as far as is known.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with self._store.system_call() as connection:
+            return await grants.why_foreign(ReadTransaction(connection), namespace)
+
     def invalidate(self) -> None:
         """Forgets every principal: grants, roles, users or sessions have changed."""
         self._kept.clear()

@@ -6,13 +6,15 @@ nevertheless: every form names nouns and verbs, and all words that no form names
 enough to try each word that is named on either side, one unnamed verb of each named noun, and one unnamed
 noun.
 
+What works only over all namespaces is left out of a grant in one.
+
 Time counts too: who holds a permission until tomorrow may not give it for longer. A grant of the holder
 counts only if it lasts at least as long as what is to be covered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -36,10 +38,7 @@ def uncovered(wanted: Grant, held: Iterable[Grant], *, whenever: bool = False) -
         if grant.namespace_id in (None, wanted.namespace_id)
         and (whenever or _lasts(grant.expires_at, wanted.expires_at))
     ]
-    for word in _words(wanted, *covering):
-        if _holds(wanted, word) and not any(_holds(grant, word) for grant in covering):
-            return "*" if word == _OTHER else word.replace(_OTHER_VERB, "*")
-    return None
+    return _missing(wanted, covering)
 
 
 def check_covered(
@@ -68,8 +67,17 @@ def check_covered(
 
 def holds_form(held: Iterable[Grant], form: str, namespace_id: int | None) -> bool:
     """Whether living grants together hold all of a permission form, in one namespace or (None) over all."""
-    wanted = Grant("", None, namespace_id, frozenset({form}))
-    return uncovered(wanted, held, whenever=True) is None
+    # Over all namespaces, so that nothing is left out of what is asked about.
+    asked = Grant("", None, None, frozenset({form}))
+    return _missing(asked, [grant for grant in held if grant.namespace_id in (None, namespace_id)]) is None
+
+
+def _missing(wanted: Grant, covering: Sequence[Grant]) -> str | None:
+    """The first word that `wanted` holds and none of `covering`, as the form that it stands for."""
+    for word in _words(wanted, *covering):
+        if _holds(wanted, word) and not any(_holds(grant, word) for grant in covering):
+            return "*" if word == _OTHER else word.replace(_OTHER_VERB, "*")
+    return None
 
 
 def _lasts(expires_at: datetime | None, until: datetime | None) -> bool:
@@ -80,7 +88,7 @@ def _words(*grants: Grant) -> list[str]:
     """One word of every class that the grants tell apart, the broadest first."""
     words: set[str] = set()
     for grant in grants:
-        for form in (*grant.permissions, *grant.excluded):
+        for form in (*grant.permissions, *grant.left_out):
             if form != "*":
                 noun, _, verb = form.partition(".")
                 words.add(f"{noun}.{_OTHER_VERB}")
@@ -90,7 +98,7 @@ def _words(*grants: Grant) -> list[str]:
 
 
 def _holds(grant: Grant, word: str) -> bool:
-    return _named_by(grant.permissions, word) and not _named_by(grant.excluded, word)
+    return _named_by(grant.permissions, word) and not _named_by(grant.left_out, word)
 
 
 def _named_by(forms: frozenset[str], word: str) -> bool:

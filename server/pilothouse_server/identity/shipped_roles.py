@@ -5,7 +5,8 @@ may change them. At start the rows are brought up to date with this table (`iden
 
 Images belong with containers: who may see containers sees what they run, and only an administrator takes
 one off the list. Users, roles and grants are the administrator's; an administrator of one namespace gives
-grants there, because `*` in that namespace holds `grant.*`.
+grants there, because `*` in that namespace holds `grant.*`. What works only over all namespaces
+(`access.OVER_ALL_NAMESPACES`) a role may name all the same: a grant in one namespace does not give it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
         ShippedRole(
             "operator",
             "Operator",
-            "Runs namespaces and all they hold; cannot reveal secrets, reach nodes from containers or manage users.",
+            "Runs namespaces and all they hold; over all namespaces also sets their quotas and security levels. Gives "
+            "containers secrets, and can read them there; cannot reveal others, reach nodes or manage users.",
             (
                 "container.*",
                 "storage.*",
@@ -66,6 +68,8 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
                 "namespace.create",
                 "namespace.update",
                 "namespace.delete",
+                "namespace.quota",
+                "namespace.security",
                 "cluster.get",
                 "cluster.list",
             ),
@@ -74,7 +78,8 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
         ShippedRole(
             "developer",
             "Developer",
-            "Runs containers with their volumes and configuration; cannot reveal secrets or reach nodes by them.",
+            "Runs containers with their volumes and configuration. Gives containers secrets, and can read them there; "
+            "cannot reveal others or reach nodes.",
             (
                 "container.*",
                 "storage.*",

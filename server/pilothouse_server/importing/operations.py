@@ -13,6 +13,7 @@ A Service whose meaning our apply would change is left alone, and its ports are 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -30,15 +31,17 @@ from pilothouse_server.containers import (
     service_annotations,
 )
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.service_annotations import FreeKeys
+from pilothouse_server.containers.privileges import refuse_guarded_keys
+from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
-from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists
+from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies
 from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing
 from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
+from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.namespaces.model import Namespace
@@ -48,6 +51,8 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 # Each Deployment takes a few calls of the cluster.
 SECONDS = 60.0
+# An import right after the adoption was asked for finds the namespace on its way to be ours.
+ADOPTION_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -78,10 +83,20 @@ async def discover(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
+        await within(_wait_for_home(client, namespace), cluster)
         theirs = Dependencies(client, namespace, existing, may)
         return await within(_discover(client, namespace, names, selector, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
+
+
+async def _wait_for_home(client: ClusterClient, namespace: Namespace) -> None:
+    """Raises Conflict `NameTaken` where the Kubernetes namespace is somebody's; waits for one that is being adopted."""
+    waited = 0.0
+    while namespace.adopted and waited < ADOPTION_SECONDS and await is_foreign(client, namespace.ref):
+        await asyncio.sleep(_LOOK_SECONDS)
+        waited += _LOOK_SECONDS
+    await refuse_foreign(client, namespace.ref)
 
 
 async def create(
@@ -113,11 +128,18 @@ async def create(
     return taken
 
 
-def without_guarded(candidate: Candidate, free: FreeKeys) -> Candidate:
-    """Returns the candidate without annotations of Services that only few may set; they stay there, as others'."""
+def without_guarded(candidate: Candidate, keys: Keys, may: May) -> Candidate:
+    """Returns the candidate without annotations of Services that only few may set; they stay there, as others'.
+
+    Pods keep theirs, so who may not set those does not take the Deployment over.
+    """
     if candidate.container is None:
         return candidate
-    container = service_annotations.without_guarded(candidate.container, free)
+    container = service_annotations.without_guarded(candidate.container, keys.free)
+    try:
+        refuse_guarded_keys(container.namespace, container, None, keys.guarded, may)
+    except PermissionDenied as error:
+        return _refused(candidate, _words(error))
     return msgspec.structs.replace(candidate, container=container)
 
 

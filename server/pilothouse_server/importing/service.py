@@ -5,7 +5,7 @@ from __future__ import annotations
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
-from pilothouse_server.containers.service_annotations import FreeKeys
+from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -16,8 +16,8 @@ from pilothouse_server.rpc.call import Call
 class ImportHandler:
     """Serves `ContainerService.ImportContainers`."""
 
-    def __init__(self, connect: Connect, envelopes: Envelopes, free: FreeKeys) -> None:
-        self._free = free
+    def __init__(self, connect: Connect, envelopes: Envelopes, keys: Keys) -> None:
+        self._keys = keys
         self._connect = connect
         self._envelopes = envelopes
 
@@ -33,7 +33,7 @@ class ImportHandler:
             self._connect, namespace, request.names, request.label_selector, existing, may
         )
         if not may(PRIVILEGED_PERMISSION):
-            candidates = [operations.without_guarded(candidate, self._free) for candidate in candidates]
+            candidates = [operations.without_guarded(candidate, self._keys, may) for candidate in candidates]
         taken = await operations.create(
             await call.transaction(), request.namespace, candidates, self._envelopes, may
         )

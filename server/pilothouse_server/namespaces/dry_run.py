@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from pilothouse_server.clusters.refusals import Connect, refusal, tried, within
+from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.homes import refuse_foreign
 from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.namespaces.manifests import (
     namespace_manifest,
     released_namespace_manifest,
-    taken_words,
 )
 from pilothouse_server.namespaces.model import Namespace
 
@@ -43,27 +43,11 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
         raise refusal(error, name) from error
 
 
-async def check_home(connect: Connect, namespace: Namespace) -> None:
-    """Ask whether something can be made in a namespace: not where its Kubernetes namespace is somebody's.
-
-    Raises as `tried`.
-    """
-    await tried(connect, namespace.cluster_name, lambda client: refuse_taken_name(client, namespace))
-
-
 async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:
     """Returns the Kubernetes namespace as it would be, whole."""
-    await refuse_taken_name(client, namespace)
+    if not namespace.adopted:
+        await refuse_foreign(client, namespace.ref)
     return await client.dry_run(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
-
-
-async def refuse_taken_name(client: ClusterClient, namespace: Namespace) -> None:
-    """Raises Conflict `NameTaken` where the Kubernetes namespace is somebody's, and is not to be taken over."""
-    if namespace.adopted:
-        return
-    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
-    if found is not None and found.metadata.label(NAMESPACE_UID) != namespace.uid:
-        raise Conflict(taken_words(namespace), status_reason=NAME_TAKEN)
 
 
 async def dry_run_namespace_deletion(client: ClusterClient, namespace: Namespace) -> None:

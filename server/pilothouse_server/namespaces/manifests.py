@@ -13,9 +13,12 @@ from pilothouse_server.kubernetes.ownership import (
 )
 from pilothouse_server.namespaces.model import Namespace
 
+# The label by which a Kubernetes namespace says which pods it takes.
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
+
 
 def namespace_manifest(value: Namespace) -> Manifest:
-    """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
+    """The Kubernetes namespace of a namespace, with the caller's labels and ours; the caller's level goes before."""
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -23,6 +26,7 @@ def namespace_manifest(value: Namespace) -> Manifest:
             {
                 "name": value.kubernetes_name,
                 "labels": {
+                    **({POD_SECURITY: value.default_pod_security} if value.default_pod_security else {}),
                     **value.labels,
                     MANAGED_BY: MANAGER,
                     NAMESPACE: label_value(value.name),
@@ -37,11 +41,3 @@ def namespace_manifest(value: Namespace) -> Manifest:
 def released_namespace_manifest(value: Namespace) -> Manifest:
     """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
-
-
-def taken_words(value: Namespace) -> str:
-    """What is said where the Kubernetes namespace is somebody's."""
-    return (
-        f"the Kubernetes namespace {value.kubernetes_name} exists and is not managed by Pilothouse; "
-        "an administrator may take it over by asking for its adoption"
-    )

@@ -17,7 +17,10 @@ QUOTA: Converter[Quota, pb.ResourceQuota] = Converter(Quota, pb.ResourceQuota)
 NAMESPACE: Converter[Namespace, pb.Namespace] = Converter(
     Namespace,
     pb.Namespace,
-    Differences(names={"resource_quota": "quota"}, struct_only=("id", "adopted", "row_version")),
+    Differences(
+        names={"resource_quota": "quota"},
+        struct_only=("id", "adopted", "default_pod_security", "row_version"),
+    ),
     parts=(wire.CONDITION, QUOTA),
 )
 

@@ -25,6 +25,12 @@ class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Namespace(msgspec.Struct, frozen=True):
+    """A namespace as stored.
+
+    `default_pod_security`: the level that its Kubernetes namespace is given where `labels` name none, '' for none.
+    `pod_security_level`: the level that stands there, as last seen.
+    """
+
     id: NamespaceId
     uid: str
     name: str
@@ -37,6 +43,8 @@ class Namespace(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     adopted: bool = False
+    default_pod_security: str = ""
+    pod_security_level: str = ""
     phase: str = ""
     reason: str = ""
     message: str = ""

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.contents import Contents
+from pilothouse_server.namespaces.guarded import PERMISSIONS, Guarded
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.unready import Watched
 
 
-def namespaces_noun(watches: WatchServer, page_key: bytes, access: ClusterAccess, contents: Contents) -> Noun:
-    """Returns the noun namespaces; `contents` is what lives in them."""
+def namespaces_noun(
+    watches: WatchServer, page_key: bytes, access: ClusterAccess, contents: Contents, guarded: Guarded
+) -> Noun:
+    """Returns the noun namespaces; `contents` is what lives in them, `guarded` what their holders may not change."""
     return Noun(
-        service=NamespaceService(watches, page_key, access, contents),
+        service=NamespaceService(watches, page_key, access, contents, guarded),
         watched={"namespace": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
+        permissions=PERMISSIONS,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_server.access import May
 from pilothouse_server.clusters.operations.registration import (
     locate_for_namespace,
 )
@@ -25,8 +26,10 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.identity.operations import grants
 from pilothouse_server.kubernetes.conditions import APPLIED
+from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN
 from pilothouse_server.namespaces import repository
 from pilothouse_server.namespaces.contents import Contents
+from pilothouse_server.namespaces.guarded import Guarded, refuse_guarded
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.quantity import normalise
@@ -50,15 +53,26 @@ async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock 
     return found
 
 
-async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, may_adopt: bool) -> Namespace:
+class Rights(msgspec.Struct, frozen=True):
+    """What a caller may do to a namespace beside what the method asks for. `may_adopt`: take one over."""
+
+    guarded: Guarded
+    may: May
+    may_adopt: bool
+
+
+async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, caller: Rights) -> Namespace:
     """Makes a namespace. `wanted.kubernetes_name` and `.cluster_name` may be empty for their defaults.
+
+    It gets the Pod Security level of the setting where its labels name none; one that is taken over keeps what it has.
 
     Raises:
         InvalidArgument: a Kubernetes name that is reserved, or labels of our own domain.
         NotFound: the cluster.
         AlreadyExists: the name, or the Kubernetes name on that cluster.
         FailedPrecondition: the cluster is being deregistered.
-        PermissionDenied: `adopt` without every permission over every namespace.
+        PermissionDenied: `adopt` without every permission over every namespace; a quota or what clusters obey without
+            the permission for it.
     """
     kubernetes_name = wanted.kubernetes_name or wanted.name
     cluster_name = wanted.cluster_name or DEFAULT_CLUSTER
@@ -73,8 +87,9 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
             reason="RESERVED_NAME",
         )
     _check_labels(wanted.labels)
+    refuse_guarded(wanted.name, None, wanted, caller.guarded.keys, caller.may)
     if adopt:
-        _check_adoption(may=may_adopt)
+        _check_adoption(may=caller.may_adopt)
     await locate_for_namespace(transaction, cluster_name)
     taken = await repository.find(transaction, wanted.name)
     if taken is not None:
@@ -93,6 +108,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ma
             "labels": wanted.labels,
             "annotations": wanted.annotations,
             "adopted": adopt,
+            "default_pod_security": "" if adopt else caller.guarded.level,
         },
     )
     await _changed(transaction, created, "added")
@@ -107,7 +123,7 @@ async def change(
     check: Callable[[Namespace], None],
     *,
     adopt: bool = False,
-    may_adopt: bool = False,
+    caller: Rights,
 ) -> Namespace:
     """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
 
@@ -116,21 +132,24 @@ async def change(
     Raises:
         NotFound: the namespace.
         FailedPrecondition: it is being deleted.
-        PermissionDenied: `adopt` without every permission over every namespace.
+        PermissionDenied: `adopt` without every permission over every namespace; a change of the quota or of what
+            clusters obey without the permission for it.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
     refuse_deleting(stored)
     values = _changed_values(stored, wanted, paths)
+    refuse_guarded(name, stored, _with(stored, wanted, paths), caller.guarded.keys, caller.may)
     if adopt:
-        _check_adoption(may=may_adopt)
+        _check_adoption(may=caller.may_adopt)
         if not stored.adopted and not is_applied(stored):
-            values["adopted"] = True
+            # It keeps the level that it has.
+            values |= {"adopted": True, "default_pod_security": ""}
     if not values:
         return stored
     if "labels" in values:
         _check_labels(wanted.labels)
-    followed = bool(values.keys() & {"labels", "adopted"})
+    followed = bool(values.keys() & {"labels", "annotations", "adopted"})
     if followed:
         values["generation"] = stored.generation + 1
     changed = await repository.update_namespace(transaction, stored, values)
@@ -177,6 +196,14 @@ async def delete(
 def is_applied(namespace: Namespace) -> bool:
     """Whether the Kubernetes namespace is there and ours, as far as is known."""
     return any(each.type == APPLIED and each.status == "True" for each in namespace.conditions)
+
+
+def is_foreign(namespace: Namespace) -> bool:
+    """Whether the Kubernetes namespace is somebody's, as far as is known; callers are loaded with the names of such."""
+    return any(
+        each.type == APPLIED and each.status == "False" and each.reason in (NAME_TAKEN, LABEL_LOST)
+        for each in namespace.conditions
+    )
 
 
 def refuse_deleting(namespace: Namespace) -> None:
@@ -304,6 +331,21 @@ def _changed_values(stored: Namespace, wanted: Namespace, paths: Sequence[str]) 
         elif getattr(wanted, path) != getattr(stored, path):
             values[path] = getattr(wanted, path)
     return values
+
+
+def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespace:
+    """The stored namespace with what is guarded as it is wanted."""
+    quota = stored.quota
+    for path in paths:
+        if path.split(".")[0] == "resource_quota":
+            quota = _merged_quota(quota, wanted.quota, path)
+    return msgspec.structs.replace(
+        stored,
+        # Another spelling of a quantity is no change.
+        quota=msgspec.convert(_quota_document(quota) or {}, Quota),
+        labels=wanted.labels if "labels" in paths else stored.labels,
+        annotations=wanted.annotations if "annotations" in paths else stored.annotations,
+    )
 
 
 def _merged_quota(stored: Quota, wanted: Quota, path: str) -> Quota:

@@ -49,7 +49,7 @@ _FILTERS = {
     **filter_fields(
         NAMESPACES,
         "name display_name description cluster_name kubernetes_name phase reason message uid generation"
-        " observed_generation create_time update_time delete_time labels annotations",
+        " observed_generation create_time update_time delete_time labels annotations pod_security_level",
     ),
     "created_by": FilterField(USERS.c.username),
     "stale_since": FilterField(CLUSTERS.c.stale_since, FilterKind.TIMESTAMP),
@@ -260,6 +260,8 @@ def _namespace(row: Row) -> Namespace:
         labels=row.labels,
         annotations=row.annotations,
         adopted=row.adopted,
+        default_pod_security=row.default_pod_security,
+        pod_security_level=row.pod_security_level,
         phase=row.phase or "",
         reason=row.reason or "",
         message=row.message or "",

@@ -11,6 +11,7 @@ from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.dry_run import check_on_cluster
+from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -29,10 +30,16 @@ class NamespaceService(ClusterCalls):
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["NamespaceService"]
 
     def __init__(
-        self, watches: WatchServer, page_key: bytes, access: ClusterAccess, contents: Contents
+        self,
+        watches: WatchServer,
+        page_key: bytes,
+        access: ClusterAccess,
+        contents: Contents,
+        guarded: Guarded,
     ) -> None:
         super().__init__(access, page_key, operations.NamespacesOnCluster(contents))
         self._contents = contents
+        self._guarded = guarded
         self._watches = watches
 
     async def CreateNamespace(
@@ -46,7 +53,7 @@ class NamespaceService(ClusterCalls):
             transaction,
             messages.NAMESPACE.from_proto(request.namespace),
             adopt=request.adopt,
-            may_adopt=call.caller.allows("*"),
+            caller=self._rights(call, request.namespace.name),
         )
         _describe(call, created)
         if call.validate_only:
@@ -99,7 +106,7 @@ class NamespaceService(ClusterCalls):
             paths,
             call.noting(wire.etag_check(request.etag or request.namespace.etag), messages.NAMESPACE.to_proto),
             adopt=request.adopt,
-            may_adopt=call.caller.allows("*"),
+            caller=self._rights(call, request.name),
         )
         _describe(call, changed)
         if call.validate_only:
@@ -137,6 +144,9 @@ class NamespaceService(ClusterCalls):
         return pb.GetQuotaUsageResponse(
             quota=messages.QUOTA.to_proto(found.quota), used=messages.QUOTA.to_proto(used)
         )
+
+    def _rights(self, call: Call, name: str) -> operations.Rights:
+        return operations.Rights(self._guarded, call.may(name), may_adopt=call.caller.allows("*"))
 
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:

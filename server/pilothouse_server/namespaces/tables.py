@@ -23,6 +23,8 @@ NAMESPACES = table(
     column("annotations", JSONB()),
     column("conditions", JSONB()),
     column("adopted", Boolean()),
+    column("default_pod_security", String(20)),
+    column("pod_security_level", String(20)),
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.rpc.field_checks import RuleError, is_map, map_fields, rule_of
+from pilothouse_server.rpc.field_checks import RuleError, is_map, is_secret_by_name, map_fields, rule_of
 from pilothouse_server.rpc.validation import compile_rules
 from pilothouse_server.values.audit_words import ACTIONS, RESOURCE_TYPES
 from pilothouse_server.values.names import permission_problem
@@ -87,6 +87,8 @@ def _message_faults(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
         undeclared = rule_of(field).sensitivity == options.SENSITIVITY_UNSPECIFIED
         if undeclared and could_hold_credential(field):
             yield f"{field.full_name} could hold a credential and declares no sensitivity"
+        if is_secret_by_name(field) and not field.is_repeated and "name" not in descriptor.fields_by_name:
+            yield f"{field.full_name} declares that its name decides, and there is no field `name` beside it"
         held = map_fields(field)[1].message_type if is_map(field) else field.message_type
         if held is not None:
             yield from _message_faults(held, seen)

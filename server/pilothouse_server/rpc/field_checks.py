@@ -75,6 +75,11 @@ def is_unrecorded(field: FieldDescriptor) -> bool:
     return rule_of(field).sensitivity == options.SENSITIVITY_UNRECORDED
 
 
+def is_secret_by_name(field: FieldDescriptor) -> bool:
+    """Whether a field is to be masked in records where its name reads like a credential's."""
+    return rule_of(field).sensitivity == options.SENSITIVITY_NAMED
+
+
 def is_map(field: FieldDescriptor) -> bool:
     """Whether a field is a map."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)

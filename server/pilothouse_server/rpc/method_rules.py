@@ -16,6 +16,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from pilothouse.options.v1 import options_pb2 as options
 
+# Resource types of methods that name a namespace and touch nothing on its cluster.
+_OF_THE_PLATFORM = ("namespace", "role_grant")
 Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 
 
@@ -60,6 +62,19 @@ class Rule:
     def mutates(self) -> bool:
         """Whether the record belongs to the transaction of the change."""
         return self.audit == options.AUDIT_LEVEL_MUTATION
+
+    @property
+    def acts_in_namespace(self) -> bool:
+        """Whether it changes, or reaches into, what a namespace holds on its cluster.
+
+        Where the Kubernetes namespace is somebody's it is refused. Not so what is the platform's own: the namespace
+        itself, which is taken over or given up by it, and grants.
+        """
+        return (
+            bool(self.namespace_field)
+            and self.audit != options.AUDIT_LEVEL_READ
+            and self.resource_type not in _OF_THE_PLATFORM
+        )
 
     @property
     def streams(self) -> bool:

@@ -3,7 +3,8 @@
 `body` turns a message into plain JSON values: what is declared secret becomes `"[redacted]"`, whole (a
 map's keys too, and all inside a message), bytes become their length, floats become text (so that hashing
 the canonical JSON does not depend on how a number is printed), enums their names, times RFC 3339. NUL and
-lone surrogates, which JSONB cannot hold, are written visibly.
+lone surrogates, which JSONB cannot hold, are written visibly. Where a field says that its name decides, values whose
+names read like a credential's are masked (`credential_names`).
 
 A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut
 leaves a marker that says how much is missing: a record never silently shows less than was asked. What was cut can still
@@ -27,10 +28,17 @@ import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from pilothouse_server.rpc.credential_names import REDACTED, masked_argument, reads_like_a_credential
 from pilothouse_server.rpc.declarations import CREDENTIAL_WORD
-from pilothouse_server.rpc.field_checks import descriptor_of, is_map, is_secret, is_unrecorded, map_fields
+from pilothouse_server.rpc.field_checks import (
+    descriptor_of,
+    is_map,
+    is_secret,
+    is_secret_by_name,
+    is_unrecorded,
+    map_fields,
+)
 
-REDACTED: Final = "[redacted]"
 MOST_BODY_BYTES: Final = 16 * 1024
 # What the digest of a longer one takes of them.
 _MOST_CUT_BYTES: Final = MOST_BODY_BYTES - 160
@@ -213,11 +221,15 @@ def _renderer(descriptor: Descriptor) -> _Render:
         return _renderers.setdefault(descriptor.full_name, _well_known_text)
     fields: dict[int, tuple[str, _Render]] = {}
 
+    named = [field.name for field in descriptor.fields if is_secret_by_name(field) and not field.is_repeated]
+
     def render_message(message: Any, longest_text: int, most_items: int) -> dict[str, Any]:
         rendered = {}
         for field, value in message.ListFields():
             name, render_field = fields[field.number]
             rendered[name] = render_field(value, longest_text, most_items)
+        if named and reads_like_a_credential(message.name):
+            rendered |= {name: REDACTED for name in named if name in rendered}
         return rendered
 
     # Entered before it is filled, because a message may hold its own type.
@@ -232,6 +244,8 @@ def _field_renderer(field: FieldDescriptor) -> _Render:
         return lambda _value, _longest_text, _most_items: REDACTED
     if is_map(field):
         return _map_renderer(_value_renderer(map_fields(field)[1]))
+    if field.is_repeated and is_secret_by_name(field):
+        return _render_arguments
     render = _value_renderer(field)
     return _list_renderer(render) if field.is_repeated else render
 
@@ -259,6 +273,16 @@ def _list_renderer(render: _Render) -> _Render:
         return shown
 
     return render_list
+
+
+def _render_arguments(values: Any, longest_text: int, most_items: int) -> list[str]:
+    shown = [
+        masked_argument(_text(value, longest_text), before)
+        for before, value in zip(("", *values), values[:most_items], strict=False)
+    ]
+    if len(values) > most_items:
+        shown.append(f"[truncated, {len(values) - most_items} more items]")
+    return shown
 
 
 def _map_renderer(render: _Render) -> _Render:

@@ -27,17 +27,23 @@ from pilothouse_server.storage.model import Volume
 async def check_on_cluster(connect: Connect, volume: Volume) -> None:
     """Have the volume's cluster try its claim out, or its deletion if it is being deleted, and change nothing.
 
-    Other types have nothing to try. Raises as `tried`; FailedPrecondition also for a class that does not let the claim
-    grow, or a claim of somebody else that has the name; InvalidArgument for a class that the cluster does not have.
+    Other types have nothing to try but that the namespace is ours. Raises as `tried`; FailedPrecondition also for a
+    class that does not let the claim grow, or a claim of somebody else that has the name; InvalidArgument for a class
+    that the cluster does not have.
     """
     if not volume.is_claim:
+        await tried(connect, volume.namespace_ref, _nothing)
         return
     if volume.deletion_requested_at is None:
-        classes = await tried(connect, volume.cluster_name, lambda client: missing_class(client, volume))
+        classes = await tried(connect, volume.namespace_ref, lambda client: missing_class(client, volume))
         if classes is not None:
             raise _no_such_class(volume, classes)
     dry_run = dry_run_claim if volume.deletion_requested_at is None else dry_run_claim_deletion
-    await tried(connect, volume.cluster_name, lambda client: dry_run(client, volume))
+    await tried(connect, volume.namespace_ref, lambda client: dry_run(client, volume))
+
+
+async def _nothing(_client: ClusterClient) -> None:
+    """The trial of what is a part of pods."""
 
 
 def _no_such_class(volume: Volume, classes: list[str]) -> InvalidArgument:

@@ -12,15 +12,16 @@ import msgspec
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
-    PermissionDenied,
     Violation,
     missing_field,
+    over_all_namespaces_needed,
 )
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.values.quantity import NANOS, Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeType, canonical_mount_path
 
-# Who may show folders of the nodes to containers; no shipped role but the administrator's holds it.
+# Who may show folders of the nodes to containers; no shipped role but the administrator's holds it, and it works only
+# from a grant over all namespaces.
 HOST_PATH_PERMISSION = "storage.host_path"
 RESERVED_DOMAIN = "pilothouse.dev"
 SMALLER = "SIZE_SMALLER"
@@ -120,11 +121,8 @@ def check_lost(volume: Volume) -> None:
 def refuse_host_path(namespace: str, name: str, volume_type: VolumeType) -> None:
     """Raises PermissionDenied if the volume is a folder of the node; for callers without `HOST_PATH_PERMISSION`."""
     if volume_type == "host_path":
-        raise PermissionDenied(
-            f'permission {HOST_PATH_PERMISSION} is needed in namespace "{namespace}": '
-            f'volume "{name}" is a folder of the node',
-            reason="PERMISSION_DENIED",
-            metadata={"permission": HOST_PATH_PERMISSION, "namespace": namespace, "volume": name},
+        raise over_all_namespaces_needed(
+            HOST_PATH_PERMISSION, namespace, f'volume "{name}" is a folder of the node', volume=name
         )
 
 

@@ -10,9 +10,7 @@ from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
-from pilothouse_server.namespaces.dry_run import check_home
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
@@ -71,9 +69,7 @@ class StorageService:
         response = pb.GetVolumeResponse(volume=_described(call, found))
         if request.include_events and found.is_claim:
             claim = Subject("PersistentVolumeClaim", found.kubernetes_name)
-            found_events = await events.read(
-                self._connect, found.cluster_name, found.kubernetes_namespace, [claim]
-            )
+            found_events = await events.read(self._connect, found.namespace_ref, [claim])
             response.events.extend(map(KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable
         return response
@@ -144,10 +140,7 @@ class StorageService:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
         shown = _described(call, volume)
         if call.validate_only:
-            home = await locate_namespace(await call.transaction(), volume.namespace)
             await call.leave_transaction()
-            if volume.deletion_requested_at is None:
-                await check_home(self._connect, home)
             await check_on_cluster(self._connect, volume)
         return shown
 

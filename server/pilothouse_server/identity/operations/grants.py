@@ -90,6 +90,11 @@ async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
     await grants.notify_changed(transaction)
 
 
+async def callers_changed(transaction: Transaction) -> None:
+    """Has every server load its callers anew when the transaction commits."""
+    await grants.notify_changed(transaction)
+
+
 async def of_user(transaction: ReadTransaction, user_id: int) -> list[RoleGrant]:
     """The living grants of a user, oldest first."""
     return await grants.of_user(transaction, user_id)

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, func, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from pilothouse_server.access import Grant
@@ -26,6 +38,17 @@ register_constraint("fk_user_roles_role", lambda: not_found("role", "of this nam
 register_constraint("fk_user_roles_user", lambda: not_found("user", "of this name"))
 register_constraint("fk_user_roles_namespace", lambda: not_found("namespace", "of this name"))
 
+# Whose Kubernetes namespace the reconciler found to be somebody's. Written as `idx_namespaces_foreign` has it.
+_FOREIGN = """deleted_at IS NULL AND (
+    conditions @> '[{"type": "Applied", "status": "False", "reason": "NameTaken"}]'
+    OR conditions @> '[{"type": "Applied", "status": "False", "reason": "LabelLost"}]')"""
+FOREIGN_NAMESPACES: ColumnElement[list[str] | None] = literal_column(
+    f"(SELECT array_agg(foreigners.name::text) FROM public.namespaces foreigners WHERE {_FOREIGN})"  # noqa: S608
+).label("foreign_namespaces")
+_WHY_FOREIGN = text(
+    "SELECT coalesce(message, 'its Kubernetes namespace is not managed by Pilothouse') "  # noqa: S608
+    f"FROM public.namespaces WHERE name = :name AND {_FOREIGN}"
+)
 _GIVERS = USERS.alias("givers")
 _FILTERS = {
     "username": FilterField(USERS.c.username),
@@ -270,6 +293,14 @@ async def find_namespace(transaction: ReadTransaction, name: str) -> int | None:
         await transaction.connection.execute(_NAMESPACE_ID, {"name": name})
     ).scalar_one_or_none()
     return found
+
+
+async def why_foreign(transaction: ReadTransaction, name: str) -> str:
+    """Why the Kubernetes namespace of this living namespace is not ours; '' where it is, or there is none."""
+    found: str | None = (
+        await transaction.connection.execute(_WHY_FOREIGN, {"name": name})
+    ).scalar_one_or_none()
+    return found or ""
 
 
 async def notify_changed(transaction: Transaction) -> None:

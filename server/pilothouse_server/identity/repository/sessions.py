@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select
 
 from pilothouse_server.access import Principal
 from pilothouse_server.identity.model import Session, UserId
-from pilothouse_server.identity.repository.grants import held, held_grants
+from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants
 from pilothouse_server.identity.tables import SESSIONS, USERS
 from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
 from pilothouse_server.store.results import Row
@@ -24,6 +24,7 @@ _PRINCIPAL = (
         SESSIONS.c.access_expires_at,
         SESSIONS.c.last_used_at,
         func.now().label("now"),
+        FOREIGN_NAMESPACES,
     )
     .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
     .where(
@@ -132,7 +133,13 @@ async def load_principal(
     if not rows:
         return None
     first = rows[0]
-    principal = Principal(first.user_id, first.username, held_grants(rows), session_id=first.family_id)
+    principal = Principal(
+        first.user_id,
+        first.username,
+        held_grants(rows),
+        session_id=first.family_id,
+        foreign_namespaces=frozenset(first.foreign_namespaces or ()),
+    )
     return principal, first
 
 

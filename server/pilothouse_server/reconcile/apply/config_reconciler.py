@@ -81,6 +81,9 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
         """Applies the config to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.config.deletion_requested_at is not None:
+            if loaded.homeless is not None:
+                # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
+                return ConfigProgress(gone=True)
             return await self._delete(client, loaded.config)
         if (homeless := loaded.homeless) is not None:
             # Its own work makes it; the config follows as soon as it is there.
@@ -151,14 +154,14 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
             applied = await client.apply(self._resource, wanted, force=True)
             if (patch := objects.without_added_keys(wanted, applied)) is not None:
                 applied = await client.merge_patch(
-                    self._resource, config.kubernetes_namespace, config.kubernetes_name, patch
+                    self._resource, config.namespace_ref, config.kubernetes_name, patch
                 )
         except Refused as refusal:
             if found is None or not objects.is_made_anew(config, refusal):
                 raise objects.redacted(refusal, values) from None
             await client.delete(
                 self._resource,
-                config.kubernetes_namespace,
+                config.namespace_ref,
                 config.kubernetes_name,
                 uid=found.metadata.uid,
                 propagation="Background",
@@ -186,7 +189,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         if found.metadata.deletion_timestamp is None:
             await client.delete(
                 self._resource,
-                config.kubernetes_namespace,
+                config.namespace_ref,
                 config.kubernetes_name,
                 uid=found.metadata.uid,
                 propagation="Background",

@@ -190,7 +190,7 @@ async def delete(
     client: LeasedClient, container: Container, *, keep_service_account: bool
 ) -> ContainerProgress:
     """Deletes the container's objects; `gone` once there is none. Raises ClusterError, LeaseLost."""
-    namespace = container.kubernetes_namespace
+    home, namespace = container.namespace_ref, container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     services = {
         service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)
@@ -201,13 +201,11 @@ async def delete(
         if found is not None and manifests.is_ours(container, found):
             services[name] = found
     for name, service in services.items():
-        await client.delete(SERVICES, namespace, name, uid=service.metadata.uid)
+        await client.delete(SERVICES, home, name, uid=service.metadata.uid)
     deployment = await client.find(DEPLOYMENTS, namespace, container.kubernetes_name)
     if deployment is not None and manifests.is_ours(container, deployment):
         if deployment.metadata.deletion_timestamp is None:
-            await client.delete(
-                DEPLOYMENTS, namespace, container.kubernetes_name, uid=deployment.metadata.uid
-            )
+            await client.delete(DEPLOYMENTS, home, container.kubernetes_name, uid=deployment.metadata.uid)
         return ContainerProgress(deployment=deployment, again_seconds=AGAIN_SECONDS)
     if not keep_service_account and container.spec.service_account:
         await _delete_service_account(client, container)
@@ -232,14 +230,14 @@ async def _delete_service_account(client: LeasedClient, container: Container) ->
     name = container.spec.service_account
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
     if found is not None and found.metadata.label(MANAGED_BY) == MANAGER:
-        await client.delete(SERVICE_ACCOUNTS, container.kubernetes_namespace, name, uid=found.metadata.uid)
+        await client.delete(SERVICE_ACCOUNTS, container.namespace_ref, name, uid=found.metadata.uid)
 
 
 async def _apply_services(
     client: LeasedClient, container: Container, drift: Drift
 ) -> list[tuple[Resource[Service], Service]]:
     """Returns those that there are now."""
-    namespace = container.kubernetes_namespace
+    home, namespace = container.namespace_ref, container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}
     wanted = manifests.services(container)
@@ -251,15 +249,13 @@ async def _apply_services(
             _check_service_ours(container, found)
             if found.headless != (manifest["spec"].get("clusterIP") == "None"):
                 # An address can be neither given to a Service nor taken from it: it is made anew.
-                await client.delete(
-                    SERVICES, namespace, name, uid=found.metadata.uid, propagation="Background"
-                )
+                await client.delete(SERVICES, home, name, uid=found.metadata.uid, propagation="Background")
                 found = None
         applied.append((SERVICES, await drift.apply(client, SERVICES, manifest, present=found is not None)))
     names = {manifest["metadata"]["name"] for manifest in wanted}
     for name, service in present.items():
         if name not in names:
-            await client.delete(SERVICES, namespace, name, uid=service.metadata.uid)
+            await client.delete(SERVICES, home, name, uid=service.metadata.uid)
     return applied
 
 

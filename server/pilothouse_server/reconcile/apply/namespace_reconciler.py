@@ -12,13 +12,14 @@ import msgspec
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN, ClusterError, Conflict, Refused
+from pilothouse_server.kubernetes.homes import taken_words
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.namespaces.manifests import (
+    POD_SECURITY,
     namespace_manifest,
     released_namespace_manifest,
-    taken_words,
 )
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.reconcile.apply import agreement
@@ -49,11 +50,12 @@ class LoadedNamespace(msgspec.Struct, frozen=True):
 
 
 class NamespaceProgress(Progress, frozen=True):
-    """`phase` as the cluster reports it, with why it is so."""
+    """`phase` as the cluster reports it, with why it is so; `level` of Pod Security, None where nobody looked."""
 
     phase: str = ""
     reason: str = ""
     message: str = ""
+    level: str | None = None
 
 
 class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress]):
@@ -127,7 +129,7 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
         if _has_lost_its_label(namespace, found):
             raise Refused(_lost(namespace), code=409, status_reason=LABEL_LOST)
         if not _is_ours(namespace, found) and not namespace.adopted:
-            raise Conflict(taken_words(namespace), status_reason=NAME_TAKEN)
+            raise Conflict(taken_words(namespace.kubernetes_name), status_reason=NAME_TAKEN)
     wanted = namespace_manifest(namespace)
     # What others wrote over ours in a namespace of ours is taken back; containers have a policy for that, this has not.
     ours = found is not None and _is_ours(namespace, found)
@@ -136,7 +138,8 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
     if applied is None or not settled or not await agreement.is_as_wanted(client, NAMESPACES, wanted):
         applied = await client.apply(NAMESPACES, wanted, force=namespace.adopted or ours)
     objects = marks.noted((NAMESPACES, applied))
-    return NamespaceProgress(phase=applied.status.phase or "Active", objects=objects)
+    level = applied.metadata.label(POD_SECURITY) or ""
+    return NamespaceProgress(phase=applied.status.phase or "Active", objects=objects, level=level)
 
 
 async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
@@ -155,9 +158,7 @@ async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgre
         await client.apply(NAMESPACES, released_namespace_manifest(namespace))
         return NamespaceProgress(gone=True)
     if found.metadata.deletion_timestamp is None:
-        await client.delete(
-            NAMESPACES, None, namespace.kubernetes_name, uid=found.metadata.uid, propagation="Background"
-        )
+        await client.delete_namespace(namespace.kubernetes_name, uid=found.metadata.uid)
     return _terminating(found)
 
 
@@ -177,6 +178,7 @@ async def _write(
         reason=progress.reason,
         message=progress.message,
         conditions=conditions,
+        pod_security_level=row.pod_security_level if progress.level is None else progress.level,
         observed_generation=observed_generation,
     )
     await namespace_status.write(transaction, row, written)

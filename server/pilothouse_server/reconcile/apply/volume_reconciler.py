@@ -82,6 +82,9 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         """Applies the claim to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         volume = loaded.volume
         if volume.deletion_requested_at is not None:
+            if loaded.homeless is not None:
+                # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
+                return VolumeProgress(gone=True)
             return await _delete(client, volume)
         if (homeless := loaded.homeless) is not None:
             # Its own work makes it; the claim follows as soon as it is there.
@@ -174,10 +177,12 @@ async def _delete(client: LeasedClient, volume: Volume) -> VolumeProgress:
     if found.metadata.deletion_timestamp is not None:
         return VolumeProgress(again_seconds=AGAIN_SECONDS)
     if found.metadata.uid == volume.taken_over:
-        await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, namespace, name, claims.without_label(found))
+        patch = claims.without_label(found)
+        await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, volume.namespace_ref, name, patch)
         return VolumeProgress(gone=True)
     uid = found.metadata.uid
-    await client.delete(PERSISTENT_VOLUME_CLAIMS, namespace, name, uid=uid, propagation="Background")
+    home = volume.namespace_ref
+    await client.delete(PERSISTENT_VOLUME_CLAIMS, home, name, uid=uid, propagation="Background")
     return VolumeProgress(again_seconds=_GONE_AGAIN_SECONDS)
 
 

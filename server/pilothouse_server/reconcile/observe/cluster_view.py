@@ -22,6 +22,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.pod_observation import is_starting
+from pilothouse_server.namespaces.manifests import POD_SECURITY
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
@@ -75,6 +76,8 @@ class ClusterView:
         self._relabelled: set[str] = set()
         self.lost: set[str] = set()
         self.lost_namespaces: set[str] = set()
+        # By the names of namespaces that are new to us or changed it.
+        self._levels: dict[str, str] = {}
 
     def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
         """Takes in a Deployment from its informer."""
@@ -107,6 +110,9 @@ class ClusterView:
             self._suspect_namespaces.postpone(new.metadata.name, in_seconds=SUSPECT_SECONDS)
         if there is not None and (new is None or new.metadata.deletion_timestamp is not None):
             self.lost_namespaces.add(there.metadata.name)
+            self._changed()
+        if new is not None and (level := _level(new)) != (None if old is None else _level(old)):
+            self._levels[new.metadata.name] = level
             self._changed()
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
@@ -148,6 +154,11 @@ class ClusterView:
         lost, self.lost = self.lost, set()
         namespaces, self.lost_namespaces = self.lost_namespaces, set()
         return lost, namespaces.union(self._suspect_namespaces.take())
+
+    def take_levels(self) -> dict[str, str]:
+        """Removes and returns the levels of Pod Security that were seen first or anew, by names of namespaces."""
+        levels, self._levels = self._levels, {}
+        return levels
 
     def pods(self) -> Iterator[tuple[str, Pod]]:
         """Yields every pod with the uid of its container."""
@@ -212,6 +223,11 @@ def _is_ordinary_step(old: KubernetesObject | None, new: KubernetesObject) -> bo
             (condition.type, condition.status) in _TROUBLE for condition in new.status.conditions
         )
     return True
+
+
+def _level(namespace: Namespace) -> str:
+    """Returns the level of Pod Security that a namespace enforces, which is shown."""
+    return namespace.metadata.label(POD_SECURITY)
 
 
 def container_uid(value: KubernetesObject) -> str | None:

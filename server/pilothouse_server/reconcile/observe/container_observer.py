@@ -280,7 +280,8 @@ class ContainerObserver(StatusObserver):
         """Has the worker look at what others changed or took away."""
         suspects = set(self.view.take_suspects())
         lost, namespaces = self.view.take_lost()
-        if not (suspects or lost or namespaces):
+        levels = self.view.take_levels()
+        if not (suspects or lost or namespaces or levels):
             return
         async with self.cluster.transaction() as transaction:
             ids = await container_status.of_cluster(transaction, self.cluster.name)
@@ -289,8 +290,9 @@ class ContainerObserver(StatusObserver):
                 transaction,
                 await self._changed(transaction, {ids[uid]: uid for uid in suspects if uid in ids}),
             )
-            if namespaces:
+            if namespaces or levels:
                 ours = await namespace_status.by_kubernetes_name(transaction, self.cluster.name)
+                namespaces |= {name for name in levels if name in ours and levels[name] != ours[name].level}
                 namespace_ids = sorted(ours[name].id for name in namespaces if name in ours)
                 await work_queue.requeue_namespaces(transaction, namespace_ids)
 

@@ -4,6 +4,9 @@ A process that was frozen (or starved) past its lease must not go on where it st
 and may have applied something newer. The monotonic clock runs on while a process is stopped, so the
 first write after it notices. What a write already under way may still do is found by the next reconciliation, which
 `LeaseLost` asks for.
+
+What deletes names the namespace of ours, whose uid the Kubernetes namespace must carry: in somebody's nothing is
+deleted.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from time import monotonic
 from typing import Any
 
 from pilothouse_server.kubernetes.client import ClusterClient, Propagation
-from pilothouse_server.kubernetes.objects import Manifest, Resource, T
+from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest, Resource, T
+from pilothouse_server.values.resources import NamespaceRef
 
 
 class LeaseLost(Exception):
@@ -26,6 +31,7 @@ class LeasedClient:
         """`ends`: when the lease does, by the monotonic clock, less a margin."""
         self._client = client
         self._ends = ends
+        self._homes: list[NamespaceRef] = []
 
     def renewed(self, ends: float) -> None:
         """The lease was renewed until then."""
@@ -57,12 +63,11 @@ class LeasedClient:
         self.check()
         return await self._client.apply(resource, manifest, force=force)
 
-    async def merge_patch(
-        self, resource: Resource[T], namespace: str | None, name: str, patch: Manifest
-    ) -> T:
-        """Sends a JSON merge patch of an object that must exist. Raises NotFound."""
+    async def merge_patch(self, resource: Resource[T], home: NamespaceRef, name: str, patch: Manifest) -> T:
+        """Sends a JSON merge patch of an object that must exist, in a namespace of ours. Raises NotFound."""
+        await self._check_home(home)
         self.check()
-        return await self._client.merge_patch(resource, namespace, name, patch)
+        return await self._client.merge_patch(resource, home.kubernetes_name, name, patch)
 
     async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
         """Sets the replicas through the scale subresource."""
@@ -72,12 +77,26 @@ class LeasedClient:
     async def delete(
         self,
         resource: Resource[Any],
-        namespace: str | None,
+        home: NamespaceRef,
         name: str,
         *,
         uid: str,
         propagation: Propagation = "Foreground",
     ) -> bool:
-        """Deletes exactly this object."""
+        """Deletes exactly this object, in a namespace of ours; Conflict `NameTaken` where that is somebody's."""
+        await self._check_home(home)
         self.check()
-        return await self._client.delete(resource, namespace, name, uid=uid, propagation=propagation)
+        return await self._client.delete(
+            resource, home.kubernetes_name, name, uid=uid, propagation=propagation
+        )
+
+    async def delete_namespace(self, name: str, *, uid: str) -> bool:
+        """Deletes exactly this namespace, which the caller has seen to be ours."""
+        self.check()
+        return await self._client.delete(NAMESPACES, None, name, uid=uid, propagation="Background")
+
+    async def _check_home(self, home: NamespaceRef) -> None:
+        """Once for the work that this client is made for."""
+        if home not in self._homes:
+            await refuse_foreign(self, home)
+            self._homes.append(home)

@@ -8,6 +8,7 @@ import msgspec
 import orjson
 from sqlalchemy import text
 
+from pilothouse_server.identity.operations import grants
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.namespaces import operations, repository
 from pilothouse_server.namespaces.model import Namespace
@@ -20,7 +21,7 @@ _WRITE = text("""
 UPDATE namespaces
 SET phase = NULLIF(CAST(:phase AS text), ''), reason = NULLIF(CAST(:reason AS text), ''),
     message = NULLIF(CAST(:message AS text), ''), conditions = CAST(CAST(:conditions AS text) AS jsonb),
-    observed_generation = :observed_generation, updated_at = now()
+    pod_security_level = :pod_security_level, observed_generation = :observed_generation, updated_at = now()
 WHERE id = :id
 """)
 
@@ -33,16 +34,17 @@ LIMIT 1
 """)
 
 _BY_KUBERNETES_NAMES = text("""
-SELECT kubernetes_name, id, uid::text AS uid FROM namespaces
+SELECT kubernetes_name, id, uid::text AS uid, pod_security_level AS level FROM namespaces
 WHERE cluster_name = :cluster_name AND deleted_at IS NULL
 """)
 
 
 class NamespaceKey(msgspec.Struct, frozen=True):
-    """A namespace as the cluster's objects refer to it."""
+    """A namespace as the cluster's objects refer to it, and the level of Pod Security that it is shown with."""
 
     id: int
     uid: str
+    level: str = ""
 
 
 async def find(transaction: ReadTransaction, namespace_id: int) -> Namespace | None:
@@ -78,7 +80,12 @@ async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:
 
 async def write(transaction: Transaction, namespace: Namespace, written: Namespace) -> None:
     """Writes what the cluster showed of a locked namespace, with its event, if anything differs."""
-    written = msgspec.structs.replace(written, phase=written.phase[:20], reason=written.reason[:100])
+    written = msgspec.structs.replace(
+        written,
+        phase=written.phase[:20],
+        reason=written.reason[:100],
+        pod_security_level=written.pod_security_level[:20],
+    )
     if written == namespace:
         return
     written = msgspec.structs.replace(
@@ -90,9 +97,13 @@ async def write(transaction: Transaction, namespace: Namespace, written: Namespa
         "reason": written.reason,
         "message": written.message,
         "conditions": orjson.dumps(msgspec.to_builtins(written.conditions)).decode(),
+        "pod_security_level": written.pod_security_level,
         "observed_generation": written.observed_generation,
     }
     await transaction.connection.execute(_WRITE, parameters)
+    if operations.is_foreign(written) != operations.is_foreign(namespace):
+        # Callers are kept with the names of those that are.
+        await grants.callers_changed(transaction)
     transaction.emit(operations.event(written, "modified", namespace))
 
 
@@ -109,4 +120,4 @@ async def delete(transaction: Transaction, namespace: Namespace) -> None:
 async def by_kubernetes_name(transaction: ReadTransaction, cluster_name: str) -> dict[str, NamespaceKey]:
     """Returns a cluster's living namespaces by their Kubernetes names."""
     rows = await transaction.connection.execute(_BY_KUBERNETES_NAMES, {"cluster_name": cluster_name})
-    return {row.kubernetes_name: NamespaceKey(row.id, row.uid) for row in rows}
+    return {row.kubernetes_name: NamespaceKey(row.id, row.uid, row.level) for row in rows}

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Grant, Principal
 from pilothouse_server.errors import (
+    FailedPrecondition,
     NotFound,
     PermissionDenied,
     PilothouseError,
@@ -44,6 +45,9 @@ class Lookup(Authenticator, Protocol):
 
     async def namespace_id(self, name: str) -> int | None:
         """The id of a living namespace, whoever reaches it. Raises Unavailable."""
+
+    async def why_foreign(self, namespace: str) -> str:
+        """Why the Kubernetes namespace of this living namespace is not ours, '' where it is. Raises Unavailable."""
 
 
 @dataclass(eq=False, slots=True)
@@ -91,9 +95,27 @@ class AuthorizationLayer:
             raise call.parse_error
         if call.principal is not None:
             call.facts.grant = authorize(call.rule, call.principal, call.namespace)
+            if call.principal.foreign_namespaces:
+                await self._refuse_foreign(call, call.principal)
         if call.rule.shape == "unary_unary":
             return await proceed()
         return await self._guarded(call, proceed)
+
+    async def _refuse_foreign(self, call: Call, principal: Principal) -> None:
+        """Raises FailedPrecondition for what acts in a namespace whose Kubernetes namespace is somebody's.
+
+        The principal knows which those were, up to a second ago; so only who would be refused is looked up again. What
+        was found out since then, the cluster itself is asked about (`kubernetes.homes`).
+        """
+        namespace = call.namespace
+        if namespace not in principal.foreign_namespaces or not call.rule.acts_in_namespace:
+            return
+        if words := await self._authenticator.why_foreign(namespace):
+            raise FailedPrecondition(
+                f'namespace "{namespace}" is read-only: {words}',
+                reason="NAMESPACE_NOT_OURS",
+                metadata={"namespace": namespace},
+            )
 
     async def _guarded(self, call: Call, proceed: Proceed) -> bytes:
         stream = _OpenStream(call, asyncio.get_running_loop().create_future())

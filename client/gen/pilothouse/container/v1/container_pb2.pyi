@@ -254,7 +254,9 @@ class EnvVar(_message.Message):
     name: _builtins.str
     """Required; unique in the container."""
     value: _builtins.str
-    """The value, for LITERAL; `$(NAME)` refers to another variable."""
+    """The value, for LITERAL; `$(NAME)` refers to another variable. Records of calls do not show it where `name` reads like a credential's
+    (`PASSWORD`, `API_KEY` …); whoever may see the container sees it: such a value belongs in a secret.
+    """
     value_from: Global___EnvValueFrom.ValueType
     """Default LITERAL."""
     source_name: _builtins.str

@@ -144,7 +144,9 @@ class ContainerServiceServicer:
         RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
         FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
         node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
-        the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
+        the Pod Security Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. No shipped role but
+        `admin` holds either, and neither works from a grant in one namespace. PERMISSION_DENIED also for config maps and secrets that it mounts, reads
+        or pulls by without `config.use` in the namespace. All or nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,9 @@ class ContainerServiceStub:
     RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
     FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
     node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
-    the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
+    the Pod Security Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. No shipped role but
+    `admin` holds either, and neither works from a grant in one namespace. PERMISSION_DENIED also for config maps and secrets that it mounts, reads
+    or pulls by without `config.use` in the namespace. All or nothing.
     """
     GetContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]
     """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
@@ -132,7 +134,9 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
     FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
     node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
-    the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
+    the Pod Security Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. No shipped role but
+    `admin` holds either, and neither works from a grant in one namespace. PERMISSION_DENIED also for config maps and secrets that it mounts, reads
+    or pulls by without `config.use` in the namespace. All or nothing.
     """
     GetContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]  # type: ignore[assignment]
     """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
@@ -224,7 +228,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
         FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
         node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
-        the Pod Security Standards forbids. No shipped role but `admin` holds either. All or nothing.
+        the Pod Security Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. No shipped role but
+        `admin` holds either, and neither works from a grant in one namespace. PERMISSION_DENIED also for config maps and secrets that it mounts, reads
+        or pulls by without `config.use` in the namespace. All or nothing.
         """
 
     @_abc_1.abstractmethod

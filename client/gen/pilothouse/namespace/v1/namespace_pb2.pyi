@@ -205,6 +205,7 @@ class Namespace(_message.Message):
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     RECONCILING_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
+    POD_SECURITY_LEVEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label; unique among the living; immutable."""
     display_name: _builtins.str
@@ -235,17 +236,24 @@ class Namespace(_message.Message):
     """The generation that was last applied to the cluster."""
     reconciling: _builtins.bool
     """Whether the cluster has yet to follow."""
+    pod_security_level: _builtins.str
+    """The level of the Pod Security Standards that its Kubernetes namespace enforces, as last seen: `privileged`, `baseline` or `restricted`.
+    Empty: it names none, so that the cluster's own default counts, or it is not there yet. A new namespace whose labels name none gets that
+    of the setting NAMESPACE_POD_SECURITY, by default `baseline`; one that is taken over keeps what it has.
+    """
     @_builtins.property
     def resource_quota(self) -> Global___ResourceQuota:
-        """Default none."""
+        """Default none. Given and changed by who holds `namespace.quota` over all namespaces."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the platform, also set on the Kubernetes namespace."""
+        """Labels of the platform, also set on the Kubernetes namespace. Keys that clusters obey (`pod-security.kubernetes.io/*` and the others of the
+        setting GUARDED_NAMESPACE_KEYS) are set, changed and removed by who holds `namespace.security` over all namespaces.
+        """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Notes of tools; not sent to the cluster."""
+        """Annotations, also set on the Kubernetes namespace. Keys that clusters obey need `namespace.security`, as in `labels`."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
@@ -293,10 +301,11 @@ class Namespace(_message.Message):
         observed_generation: _builtins.int = ...,
         reconciling: _builtins.bool = ...,
         stale_since: _timestamp_pb2.Timestamp | None = ...,
+        pod_security_level: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

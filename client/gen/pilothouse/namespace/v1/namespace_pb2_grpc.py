@@ -28,7 +28,9 @@ if _version_not_supported:
 class NamespaceServiceStub:
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
 
-    Errors that every method may answer: as IdentityService says.
+    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
+    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
+    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
     """
 
     def __init__(self, channel):
@@ -107,12 +109,15 @@ class NamespaceServiceStub:
 class NamespaceServiceServicer:
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
 
-    Errors that every method may answer: as IdentityService says.
+    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
+    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
+    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
     """
 
     def CreateNamespace(self, request, context):
         """Makes a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS if the name, or the Kubernetes
-        name on that cluster, is taken.
+        name on that cluster, is taken. PERMISSION_DENIED for `resource_quota` without `namespace.quota`, and for labels and annotations that
+        clusters obey without `namespace.security`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +140,7 @@ class NamespaceServiceServicer:
 
     def UpdateNamespace(self, request, context):
         """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-        `adopt` without every permission over every namespace.
+        `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,7 +298,9 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
 class NamespaceService:
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
 
-    Errors that every method may answer: as IdentityService says.
+    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
+    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
+    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
     """
 
     @staticmethod

@@ -29,7 +29,9 @@ GRPC_VERSION: str
 class NamespaceServiceStub:
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
 
-    Errors that every method may answer: as IdentityService says.
+    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
+    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
+    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
     """
 
     @_typing.overload
@@ -38,7 +40,8 @@ class NamespaceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NamespaceServiceAsyncStub: ...
     CreateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]
     """Makes a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS if the name, or the Kubernetes
-    name on that cluster, is taken.
+    name on that cluster, is taken. PERMISSION_DENIED for `resource_quota` without `namespace.quota`, and for labels and annotations that
+    clusters obey without `namespace.security`.
     """
     GetNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetNamespaceRequest, _namespace_pb2.GetNamespaceResponse]
     """Answers one namespace."""
@@ -48,7 +51,7 @@ class NamespaceServiceStub:
     """
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]
     """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-    `adopt` without every permission over every namespace.
+    `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
     """
     DeleteNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]
     """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
@@ -88,13 +91,16 @@ class NamespaceServiceStub:
 class NamespaceServiceAsyncStub(NamespaceServiceStub):
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
 
-    Errors that every method may answer: as IdentityService says.
+    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
+    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
+    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]  # type: ignore[assignment]
     """Makes a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS if the name, or the Kubernetes
-    name on that cluster, is taken.
+    name on that cluster, is taken. PERMISSION_DENIED for `resource_quota` without `namespace.quota`, and for labels and annotations that
+    clusters obey without `namespace.security`.
     """
     GetNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetNamespaceRequest, _namespace_pb2.GetNamespaceResponse]  # type: ignore[assignment]
     """Answers one namespace."""
@@ -104,7 +110,7 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     """
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
     """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-    `adopt` without every permission over every namespace.
+    `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
     """
     DeleteNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]  # type: ignore[assignment]
     """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
@@ -143,7 +149,9 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
 class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
 
-    Errors that every method may answer: as IdentityService says.
+    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
+    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
+    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
     """
 
     @_abc_1.abstractmethod
@@ -153,7 +161,8 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.CreateNamespaceResponse, _abc.Awaitable[_namespace_pb2.CreateNamespaceResponse]]:
         """Makes a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS if the name, or the Kubernetes
-        name on that cluster, is taken.
+        name on that cluster, is taken. PERMISSION_DENIED for `resource_quota` without `namespace.quota`, and for labels and annotations that
+        clusters obey without `namespace.security`.
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +190,7 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.UpdateNamespaceResponse, _abc.Awaitable[_namespace_pb2.UpdateNamespaceResponse]]:
         """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-        `adopt` without every permission over every namespace.
+        `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
         """
 
     @_abc_1.abstractmethod

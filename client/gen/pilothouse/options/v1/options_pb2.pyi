@@ -125,6 +125,10 @@ class _SensitivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sensitivi
     """A credential or a secret: replaced before a record, an event or a replayed answer is built."""
     SENSITIVITY_UNRECORDED: _Sensitivity.ValueType  # 3
     """May be shown, but audit records leave it out: a stranger types it, perhaps a password into the wrong field."""
+    SENSITIVITY_NAMED: _Sensitivity.ValueType  # 4
+    """May be shown, but in records of calls not where its name reads like a credential's: that of the field `name` beside it, or in an argument
+    of a program the option or variable before it.
+    """
 
 class Sensitivity(_Sensitivity, metaclass=_SensitivityEnumTypeWrapper):
     """Whether a value may be shown in logs, audit records and events."""
@@ -137,6 +141,10 @@ SENSITIVITY_SECRET: Sensitivity.ValueType  # 2
 """A credential or a secret: replaced before a record, an event or a replayed answer is built."""
 SENSITIVITY_UNRECORDED: Sensitivity.ValueType  # 3
 """May be shown, but audit records leave it out: a stranger types it, perhaps a password into the wrong field."""
+SENSITIVITY_NAMED: Sensitivity.ValueType  # 4
+"""May be shown, but in records of calls not where its name reads like a credential's: that of the field `name` beside it, or in an argument
+of a program the option or variable before it.
+"""
 Global___Sensitivity: _TypeAlias = Sensitivity  # noqa: Y015
 
 class _Format:

@@ -1,0 +1,84 @@
+"""Values in a manifest that look like credentials and stand there in the clear.
+
+A container is shown, variables and arguments too, to everybody who may see it. What a program should know and people
+should not belongs into a Secret. Warned of by the names: the server masks by the same ones in its records of calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.apply.plan import Step
+
+_ALONE = re.compile(
+    r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin)s?$)"
+)
+_ANYWHERE = re.compile(
+    r"passw(?:or)?d|passphrase|passcode|secret|token|credential|api_?key|access_?key|private_?key"
+)
+_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+_ARGUMENT = re.compile(r"(--?[A-Za-z][\w.\-]*)(=?)(.*)", re.DOTALL)
+# Files and switches, not values.
+_NO_VALUE = re.compile(r"/.*|true|false|\$\(.*\)|", re.IGNORECASE)
+
+
+def reads_like_a_credential(name: str) -> bool:
+    """Whether what has this name is likely a password, a token, a key or the like."""
+    parts = "_".join(part for part in _PARTS.split(name) if part).lower()
+    return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
+
+
+def warnings(steps: Iterable[Step]) -> Iterator[str]:
+    """A line for each value in the clear that a step would set."""
+    for step in steps:
+        changed = {path.partition(".")[0] for path in step.update_mask} or None
+        if step.before is not None and changed is None:
+            continue
+        for field, name in _literals(step.wanted.container):
+            if changed is None or field in changed:
+                yield (
+                    f"warning: {step.wanted.place}: {step.subject}: {name} is given in the clear and is shown to all "
+                    "who may see the container: a Secret would keep it"
+                )
+
+
+def _literals(container: pb.Container) -> Iterator[tuple[str, str]]:
+    """The field of the container, and what the value is called."""
+    yield from _of_program(container.env, container.args, container.command, "")
+    for init in container.init_containers:
+        for _, name in _of_program(init.env, init.args, init.command, f" of init container {init.name}"):
+            yield "init_containers", name
+
+
+def _of_program(
+    env: Iterable[pb.EnvVar], args: Iterable[str], command: Iterable[str], whose: str
+) -> Iterator[tuple[str, str]]:
+    for variable in env:
+        literal = variable.value_from in (pb.ENV_VALUE_FROM_UNSPECIFIED, pb.ENV_VALUE_FROM_LITERAL)
+        if literal and _is_value(variable.value) and reads_like_a_credential(variable.name):
+            yield "env", f"variable {variable.name}{whose}"
+    for field, arguments in (("args", args), ("command", command)):
+        for name in _named(arguments):
+            yield field, f"argument {name}{whose}"
+
+
+def _named(arguments: Iterable[str]) -> Iterator[str]:
+    """Options that read like a credential's and have a value, behind `=` or as the next argument."""
+    before = ""
+    for argument in arguments:
+        if before and not argument.startswith("-") and _is_value(argument):
+            yield before
+        before = ""
+        found = _ARGUMENT.fullmatch(argument)
+        if found is None or not reads_like_a_credential(found[1]):
+            continue
+        if found[2] and _is_value(found[3]):
+            yield found[1]
+        elif not found[2] and not found[3]:
+            before = found[1]
+
+
+def _is_value(text: str) -> bool:
+    return _NO_VALUE.fullmatch(text) is None

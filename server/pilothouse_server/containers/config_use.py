@@ -1,0 +1,68 @@
+"""Config maps and secrets that a container is given, and who may give them to one.
+
+Who decides what a container runs reads all that it is given: by a program of their own, by `exec`, by its log. So who
+gives it a secret needs `config.use`, though nobody reveals its values to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pilothouse_server.access import May
+from pilothouse_server.containers.model import Container, EnvVar
+from pilothouse_server.errors import PermissionDenied
+from pilothouse_server.values.volumes import VolumeMount
+
+CONFIG_USE_PERMISSION = "config.use"
+_WORDS = {"config_map": "config map", "secret": "secret"}
+
+
+def env_fields(container: Container) -> list[tuple[str, EnvVar]]:
+    """The variables of a container and of its init containers, with the fields that they stand in."""
+    env = [(f"container.env[{i}]", item) for i, item in enumerate(container.env)]
+    for number, init in enumerate(container.spec.init_containers):
+        env += [(f"container.init_containers[{number}].env[{i}]", item) for i, item in enumerate(init.env)]
+    return env
+
+
+def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
+    """The mounts of a container and of its init containers, with the fields that they stand in."""
+    mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(container.volume_mounts)]
+    for number, init in enumerate(container.spec.init_containers):
+        at = f"container.init_containers[{number}].volume_mounts"
+        mounts += [(f"{at}[{i}]", item) for i, item in enumerate(init.volume_mounts)]
+    return mounts
+
+
+def refuse_use(container: Container, may: May) -> None:
+    """Raises PermissionDenied for the first config map or secret that the container is given, unless the caller may.
+
+    Its volumes must have been looked up.
+    """
+    for field, kind, name in _given(container):
+        if may(CONFIG_USE_PERMISSION):
+            return
+        raise PermissionDenied(
+            f'permission {CONFIG_USE_PERMISSION} is needed in namespace "{container.namespace}": '
+            f'{field} gives the container {_WORDS[kind]} "{name}"',
+            reason="PERMISSION_DENIED",
+            metadata={
+                "permission": CONFIG_USE_PERMISSION,
+                "namespace": container.namespace,
+                "field": field,
+            },
+        )
+
+
+def _given(container: Container) -> Iterator[tuple[str, str, str]]:
+    """The field, the kind and the name of each."""
+    for field, variable in env_fields(container):
+        if variable.value_from in _WORDS:
+            yield f"{field}.source_name", variable.value_from, variable.source_name
+    volumes = {volume.name: volume for volume in container.volumes}
+    for field, mount in mount_fields(container):
+        volume = volumes.get(mount.volume)
+        if volume is not None and volume.type in _WORDS:
+            yield f"{field}.volume", volume.type, volume.source_name
+    for number, name in enumerate(container.spec.image_pull_secrets):
+        yield f"container.image_pull_secrets[{number}]", "secret", name

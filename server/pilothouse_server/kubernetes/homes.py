@@ -1,0 +1,40 @@
+"""Whether a Kubernetes namespace is that of ours by whose name it goes: it is, when it carries the uid of ours.
+
+Where it does not, it is somebody's, and all in it: nothing is tried out there, taken over or deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict
+from pilothouse_server.kubernetes.objects import NAMESPACES, Resource, T
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from pilothouse_server.values.resources import NamespaceRef
+
+
+class Finder(Protocol):
+    """What is asked of a client."""
+
+    async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
+        """Reads one object, or None."""
+
+
+async def is_foreign(client: Finder, home: NamespaceRef) -> bool:
+    """Returns whether the Kubernetes namespace is there and somebody's. Raises ClusterError."""
+    found = await client.find(NAMESPACES, None, home.kubernetes_name)
+    return found is not None and (not home.uid or found.metadata.label(NAMESPACE_UID) != home.uid)
+
+
+async def refuse_foreign(client: Finder, home: NamespaceRef) -> None:
+    """Raises Conflict `NameTaken` where the Kubernetes namespace is somebody's; other ClusterErrors."""
+    if await is_foreign(client, home):
+        raise Conflict(taken_words(home.kubernetes_name), status_reason=NAME_TAKEN)
+
+
+def taken_words(kubernetes_name: str) -> str:
+    """What is said where the Kubernetes namespace is somebody's."""
+    return (
+        f"the Kubernetes namespace {kubernetes_name} exists and is not managed by Pilothouse; "
+        "an administrator may take it over by asking for its adoption"
+    )

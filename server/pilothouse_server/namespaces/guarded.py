@@ -1,0 +1,65 @@
+"""What of a namespace is not for those who hold it: its quota, and the labels and annotations that clusters obey.
+
+A quota is a limit of the namespace's holders, and a Pod Security level keeps their containers off the nodes: who could
+lift either would have what all tenants share. So two permissions of their own guard them, which work only from a grant
+over all namespaces (`access.OVER_ALL_NAMESPACES`). What is there may stay, whoever changes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from pilothouse_server.access import May
+from pilothouse_server.errors import over_all_namespaces_needed
+from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.values.key_patterns import KeyPatterns
+
+QUOTA_PERMISSION = "namespace.quota"
+SECURITY_PERMISSION = "namespace.security"
+PERMISSIONS = frozenset({QUOTA_PERMISSION, SECURITY_PERMISSION})
+
+
+class Guarded(msgspec.Struct, frozen=True):
+    """`keys`: labels and annotations that need `namespace.security`. `level`: Pod Security of new namespaces, or ''."""
+
+    keys: KeyPatterns
+    level: str
+
+
+def refuse_guarded(
+    name: str, stored: Namespace | None, wanted: Namespace, keys: KeyPatterns, may: May
+) -> None:
+    """Raises PermissionDenied for the first change of what is guarded that the caller may not make.
+
+    `stored`: None for a new namespace, which has no quota and nothing of its own.
+    """
+    if wanted.quota != (Quota() if stored is None else stored.quota) and not may(QUOTA_PERMISSION):
+        raise over_all_namespaces_needed(
+            QUOTA_PERMISSION,
+            name,
+            "namespace.resource_quota is a limit of those who hold the namespace",
+            field="namespace.resource_quota",
+        )
+    for field, key in _changed_keys(stored, wanted):
+        if key in keys and not may(SECURITY_PERMISSION):
+            raise over_all_namespaces_needed(
+                SECURITY_PERMISSION,
+                name,
+                f'{field} would change "{key}", which clusters obey',
+                field=field,
+                key=key,
+            )
+
+
+def _changed_keys(stored: Namespace | None, wanted: Namespace) -> Iterator[tuple[str, str]]:
+    """Fields and keys of what would be set, changed or taken away."""
+    pairs: tuple[tuple[str, Mapping[str, str], Mapping[str, str]], ...] = (
+        ("namespace.labels", {} if stored is None else stored.labels, wanted.labels),
+        ("namespace.annotations", {} if stored is None else stored.annotations, wanted.annotations),
+    )
+    for field, before, after in pairs:
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                yield field, key

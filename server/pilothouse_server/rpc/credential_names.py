@@ -1,0 +1,58 @@
+"""Values whose names read like a credential's: variables of programs, and options in their arguments.
+
+Who writes `DB_PASSWORD` as a literal may be shown it, because it is not declared a secret, and what reads it would
+write back whatever stood in its place. Records of calls are kept for years and read by others: there it is masked.
+`pilothouse apply` warns by the same names (`pilothouse_client.apply.literals`).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+REDACTED: Final = "[redacted]"
+
+# In the lower case, parts joined by "_": words that mean it only by themselves, and those that do in any word.
+_ALONE = re.compile(
+    r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin)s?$)"
+)
+_ANYWHERE = re.compile(
+    r"passw(?:or)?d|passphrase|passcode|secret|token|credential|api_?key|access_?key|private_?key"
+)
+_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+# What names a value in any text, from the beginning of a word: NAME=, "NAME": and NAME: with a blank behind, and --NAME
+# as a shell is given it. The value goes up to a blank, but for what is quoted.
+_NAME = re.compile(
+    r"""(?<![\w.\-])(?:(?P<name>[\w.\-]+)(?:["']?\s{0,8}=\s{0,8}|["']\s{0,8}:\s{0,8}|:\s{1,8})"""
+    r"""|(?P<option>--?[A-Za-z][\w.\-]*)\s{1,8}(?!-))"""
+)
+_VALUE = re.compile(r"""(?:"[^"]*"?|'[^']*'?|[^\s"'])+""")
+_BARE_OPTION = re.compile(r"--?[A-Za-z][\w.\-]*")
+
+
+@lru_cache(maxsize=1024)
+def reads_like_a_credential(name: str) -> bool:
+    """Returns whether what has this name is likely a password, a token, a key or the like."""
+    parts = "_".join(part for part in _PARTS.split(name) if part).lower()
+    return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
+
+
+def masked_argument(text: str, before: str = "") -> str:
+    """Returns an argument without the values of credentials in it; `before` is the argument that stands before it."""
+    if (
+        before
+        and not text.startswith("-")
+        and _BARE_OPTION.fullmatch(before)
+        and reads_like_a_credential(before)
+    ):
+        return REDACTED
+    masked, end, position = [], 0, 0
+    while (found := _NAME.search(text, position)) is not None:
+        position = found.end()
+        if reads_like_a_credential(found["name"] or found["option"]) and (
+            value := _VALUE.match(text, position)
+        ):
+            masked += [text[end:position], REDACTED]
+            end = position = value.end()
+    return "".join((*masked, text[end:]))

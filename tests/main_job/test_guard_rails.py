@@ -1,0 +1,206 @@
+"""Who holds a namespace does not lift the limits that were set for it: its quota and its Pod Security level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_server.access import Grant
+from pilothouse_server.settings import SettingsError, load
+from pilothouse_simulator.admission.pod_security import ENFORCE
+from pilothouse_simulator.values import resources
+from tests.conftest import Database
+from tests.harness import Server, running_server
+from tests.main_job.command import logged_in
+from tests.waiting import poll_until
+
+QUOTA = pb.ResourceQuota(containers=12, cpu="4")
+ROOT = container_pb2.SecurityContext(privileged=True)
+
+
+def update(client: AsyncClient, *paths: str, **fields: Any) -> Any:
+    return client.namespaces.update(
+        name="shop", namespace=pb.Namespace(**fields), update_mask=FieldMask(paths=paths or list(fields))
+    )
+
+
+async def refused(made: Any, permission: str) -> PilothouseError:
+    with pytest.raises(PilothouseError) as told:
+        await made
+    assert told.value.code.name == "PERMISSION_DENIED"
+    assert told.value.metadata["permission"] == permission
+    assert f"permission {permission} is needed" in told.value.message
+    assert "from a grant over all namespaces" in told.value.message
+    return told.value
+
+
+async def shop(server: Server, **labels: str) -> None:
+    await server.admin.namespaces.create(
+        namespace=pb.Namespace(name="shop", resource_quota=QUOTA, labels=labels)
+    )
+
+
+def labels_there(server: Server, name: str = "shop") -> dict[str, str]:
+    assert server.cluster is not None
+    found = server.cluster.store.get(resources.NAMESPACES, None, name)
+    return dict(found["metadata"].get("labels", {})) if found else {}
+
+
+async def shows_level(server: Server, level: str, name: str = "shop") -> None:
+    async def shown() -> bool:
+        found = await server.admin.namespaces.get(name=name)
+        return found.phase == "Active" and found.pod_security_level == level
+
+    await poll_until(shown)
+
+
+@pytest.mark.parametrize("role", ["operator", "admin"])
+async def test_who_holds_a_namespace_lifts_none_of_its_limits(
+    database: Database, tmp_path: Path, role: str
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await shop(server, **{ENFORCE: "restricted"})
+        holder = await server.user("dora", {"shop": role})
+        for wanted in (pb.ResourceQuota(containers=100_000, cpu="4"), pb.ResourceQuota()):
+            told = await refused(update(holder, resource_quota=wanted), "namespace.quota")
+            assert told.metadata["field"] == "namespace.resource_quota"
+        await refused(
+            update(holder, "resource_quota.containers", resource_quota=pb.ResourceQuota(containers=13)),
+            "namespace.quota",
+        )
+        labels: list[dict[str, str]] = [
+            {},
+            {ENFORCE: "privileged"},
+            {ENFORCE: "restricted", f"{ENFORCE}-version": "v1.20"},
+            {ENFORCE: "restricted", "istio-injection": "disabled"},
+        ]
+        for wrong in labels:
+            told = await refused(update(holder, "labels", labels=wrong), "namespace.security")
+            assert told.metadata["field"] == "namespace.labels"
+        for key in ("openshift.io/sa.scc.uid-range", "iam.amazonaws.com/permitted", "linkerd.io/inject"):
+            told = await refused(update(holder, annotations={key: "any"}), "namespace.security")
+            assert told.metadata["key"] == key
+        # What stays as it is, is not asked about, nor what no cluster obeys.
+        kept = await update(
+            holder,
+            display_name="The shop",
+            labels={ENFORCE: "restricted", "team": "a", "app.kubernetes.io/part-of": "shop"},
+            annotations={"example.org/note": "mine"},
+            resource_quota=pb.ResourceQuota(containers=12, cpu="4000m"),
+        )
+        assert (kept.labels["team"], kept.resource_quota.containers) == ("a", 12)
+        # Neither holder makes namespaces; from a grant over all it works.
+        operator = await server.user("olga", {"": "operator"})
+        raised = await update(
+            operator, resource_quota=pb.ResourceQuota(containers=13), labels={ENFORCE: "baseline"}
+        )
+        assert (raised.resource_quota.containers, dict(raised.labels)) == (13, {ENFORCE: "baseline"})
+
+
+async def test_without_the_rule_a_grant_in_one_namespace_would_do(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control: a grant that gives all that its role names raises quota and level."""
+    monkeypatch.setattr(Grant, "left_out", property(lambda self: self.excluded))
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await shop(server, **{ENFORCE: "restricted"})
+        holder = await server.user("dora", {"shop": "operator"})
+        raised = await update(
+            holder, resource_quota=pb.ResourceQuota(containers=100_000), labels={ENFORCE: "privileged"}
+        )
+        assert (raised.resource_quota.containers, raised.labels[ENFORCE]) == (100_000, "privileged")
+
+
+async def test_who_makes_a_namespace_gives_it_a_quota_or_a_level_only_with_the_permission(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await server.admin.identity.create_role(
+            role=identity_pb2.Role(name="maker", permissions=["namespace.create", "namespace.get"])
+        )
+        maker = await server.user("mia", {"": "maker"})
+        await refused(
+            maker.namespaces.create(namespace=pb.Namespace(name="a", resource_quota=QUOTA)), "namespace.quota"
+        )
+        await refused(
+            maker.namespaces.create(namespace=pb.Namespace(name="a", labels={ENFORCE: "restricted"})),
+            "namespace.security",
+        )
+        made = await maker.namespaces.create(namespace=pb.Namespace(name="a", labels={"team": "a"}))
+        assert dict(made.labels) == {"team": "a"}
+
+
+async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
+    server: Server, tmp_path: Path
+) -> None:
+    assert server.cluster is not None
+    theirs = {"metadata": {"name": "theirs", "labels": {ENFORCE: "restricted"}}}
+    server.cluster.store.create(resources.NAMESPACES, theirs)
+    await shop(server)
+    await server.admin.namespaces.create(namespace=pb.Namespace(name="theirs"), adopt=True)
+    await server.admin.namespaces.create(namespace=pb.Namespace(name="open", labels={ENFORCE: "privileged"}))
+    for name, level in (("shop", "baseline"), ("theirs", "restricted"), ("open", "privileged")):
+        await shows_level(server, level, name)
+        assert labels_there(server, name)[ENFORCE] == level
+    # The label is the platform's: the caller's own stay as they were given, and need not name it.
+    assert dict((await server.admin.namespaces.get(name="shop")).labels) == {}
+    listed = [
+        item.name async for item in server.admin.namespaces.list(filter='pod_security_level = "baseline"')
+    ]
+    assert listed == ["shop"]
+    shell = await logged_in(server, tmp_path)
+    table = await shell.succeed("namespaces", "list")
+    assert "POD SECURITY" in table
+    (line,) = [line for line in table.splitlines() if line.startswith("theirs")]
+    assert "restricted" in line
+
+    # What a tenant may run there was refused by the cluster alone before: its level holds whoever asks.
+    await server.admin.containers.create(
+        namespace="shop",
+        container=container_pb2.Container(name="web", image="nginx:1.27", security_context=ROOT),
+    )
+
+    async def kept_off() -> bool:
+        found = await server.admin.containers.get(namespace="shop", name="web")
+        return 'violates PodSecurity "baseline:latest"' in found.message
+
+    await poll_until(kept_off)
+    # Who holds the permission lifts it; what others do to the label on the cluster is seen, and taken back.
+    await update(server.admin, labels={ENFORCE: "privileged"})
+    await shows_level(server, "privileged")
+    await update(server.admin, "labels", labels={})
+    await shows_level(server, "baseline")
+
+
+async def test_the_level_of_new_namespaces_is_a_setting(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, namespace_pod_security="") as server:
+        await shop(server)
+        await shows_level(server, "")
+        assert ENFORCE not in labels_there(server)
+    with pytest.raises(SettingsError, match="PILOTHOUSE_NAMESPACE_POD_SECURITY must be"):
+        load({"PILOTHOUSE_NAMESPACE_POD_SECURITY": "strict"})
+
+
+async def test_what_others_make_of_the_level_on_the_cluster_is_taken_back(server: Server) -> None:
+    assert server.cluster is not None
+    await shop(server)
+    await shows_level(server, "baseline")
+    found = server.cluster.store.get(resources.NAMESPACES, None, "shop")
+    assert found is not None
+    changed = {
+        **found,
+        "metadata": {**found["metadata"], "labels": {**labels_there(server), ENFORCE: "privileged"}},
+    }
+    server.cluster.store.update(resources.NAMESPACES, changed)
+
+    async def taken_back() -> bool:
+        return labels_there(server)[ENFORCE] == "baseline"
+
+    await poll_until(taken_back)
