@@ -37,6 +37,7 @@ from pilothouse_server.settings import Settings, address_refused
 _SPREAD_SECONDS = 300
 # How long new calls are refused, at most, before a stop.
 _REFUSING_SECONDS = 1.0
+_MOST_PENDING = 50_000
 # Health, and reflection for `grpcurl` and `buf curl`.
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -141,6 +142,11 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         # Also for the first frame of a connection without TLS; two minutes by default.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(settings.max_connection_idle_seconds * 1000)),
+        # Calls that wait to be taken, which are taken one by one, calls of all callers together. Beyond a thousand the
+        # library drops any of them at random (the caller reads CANCELLED), whoever sent the others, and those that were
+        # reset while they waited count. What one caller may have is bounded elsewhere.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

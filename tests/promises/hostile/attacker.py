@@ -44,6 +44,10 @@ class Order:
         """Says that the attack stands from now on."""
         print("ready", flush=True)
 
+    def is_through(self) -> None:
+        """Says that all was tried once that the attack knows; see `Attack.through`."""
+        print("through", flush=True)
+
 
 Act = Callable[[Order], Awaitable[Report]]
 
@@ -53,7 +57,14 @@ class Attack:
     """An attack that goes on; its report is there once it has ended."""
 
     process_id: int
+    output: asyncio.StreamReader
     report: Report = field(default_factory=dict)
+
+    async def through(self) -> None:
+        """Returns when the attack has tried all that it knows; only of one that says so."""
+        async with within(60):
+            line = await self.output.readline()
+        assert line == b"through\n", line
 
 
 @asynccontextmanager
@@ -68,11 +79,12 @@ async def attacking(module: str, name: str, **order: Any) -> AsyncIterator[Attac
         async with within(60):
             line = await process.stdout.readline()
         assert line == b"ready\n", f"{name} does not stand: {line.decode()}"
-        attack = Attack(process.pid)
+        attack = Attack(process.pid, process.stdout)
         yield attack
         process.stdin.close()
         async with within(60):
-            attack.report = json.loads(await process.stdout.read())
+            # Perhaps after a line that nobody has waited for.
+            attack.report = json.loads((await process.stdout.read()).splitlines()[-1])
 
 
 def run(attacks: Mapping[str, Act]) -> None:

@@ -71,6 +71,30 @@ async def resets(order: Order) -> Report:
     return dict(done)
 
 
+async def calls(order: Order) -> Report:
+    """The honest twin of resets: as many calls, as many at once, each of which waits for its answer."""
+    block = wire.header_block(order.options.get("method", WHO_AM_I), order.token)
+    done: Counter[str] = Counter()
+
+    async def make(connection: Connection, share: int) -> None:
+        await connection.open()
+        while share > 0 and not order.over.is_set():
+            streams = [connection.stream() for _ in range(min(share, _BURST))]
+            share -= _BURST
+            for stream in streams:
+                head = frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+                connection.write(head + frame(wire.DATA, wire.END_STREAM, stream, wire.message(b"")))
+            await connection.all_ended(streams)
+            done["calls"] += len(streams)
+
+    async with _many(_CONNECTIONS, order) as connections:
+        order.stands()
+        share = order.count // _CONNECTIONS
+        await asyncio.gather(*(make(each, share) for each in connections), return_exceptions=True)
+        await order.over.wait()
+    return dict(done)
+
+
 async def silent(order: Order) -> Report:
     """`count` connections that never say a word. One that the server closes is opened again, until it is over."""
     done: Counter[str] = Counter()
@@ -119,8 +143,8 @@ async def stalled(order: Order) -> Report:
 
 
 async def oversized(order: Order) -> Report:
-    """Everything that is too large, `count` rounds of it: bodies, headers, lengths, frames, floods; then, on each of
-    `options["methods"]`, a body above the limit, without a token and with one."""
+    """Everything that is too large: bodies, headers, lengths, frames, floods; and on each of `options["methods"]` a
+    body above the limit, without a token and with one."""
     done: Counter[str] = Counter()
     parts = list(_too_large(order.token))
     for method in order.options["methods"]:
@@ -129,10 +153,15 @@ async def oversized(order: Order) -> Report:
             body = wire.message(b"x" * 16_000, length=8 << 20)
             parts.append((f"body above the limit: {method}", head + frame(wire.DATA, 0, 1, body)))
     order.stands()
-    for _ in range(order.count):
-        for name, data in parts:
+    at_once = asyncio.Semaphore(_CONNECTIONS)
+
+    async def send(name: str, data: bytes) -> None:
+        async with at_once:
             if not order.over.is_set():
                 await _send(order, data, done, name)
+
+    await asyncio.gather(*(send(*part) for part in parts))
+    order.is_through()
     await order.over.wait()
     return dict(done)
 
@@ -220,4 +249,4 @@ def _varint(number: int) -> bytes:
 
 
 if __name__ == "__main__":
-    run({"resets": resets, "silent": silent, "stalled": stalled, "oversized": oversized})
+    run({"calls": calls, "resets": resets, "silent": silent, "stalled": stalled, "oversized": oversized})

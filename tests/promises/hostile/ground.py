@@ -114,14 +114,15 @@ class Ground:
         await self.window(CALLS)
         before = self.memory_bytes()
         for _ in range(pairs):
+            logged = await self.log_bytes()
             async with honest():
                 quiet = await self.window(CALLS)
+            between = await self.log_bytes()
             self._forget_peak()
-            logged = await self.log_bytes()
-            made = attack()
-            async with made as going_on:
+            async with attack() as going_on:
                 loud = await self.window(CALLS)
-            verdict.log_bytes += await self.log_bytes() - logged
+            # What bystanders, and the honest twin, leave there is theirs.
+            verdict.log_bytes += max(0, await self.log_bytes() - 2 * between + logged)
             verdict.memory_growth_bytes = max(verdict.memory_growth_bytes, self.peak_bytes() - before)
             verdict.add(quiet, loud)
             if going_on is not None:

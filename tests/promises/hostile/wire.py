@@ -158,21 +158,26 @@ class Connection:
     async def call(self, method: str, body: bytes = b"", token: str = "") -> bytes:
         """The body of the answer to a unary call, empty where it has none. OSError where the connection ends first."""
         number = self.stream()
-        ended = self.ended(number)
         self.body.clear()
         self.write(
             frame(HEADERS, END_HEADERS, number, header_block(method, token))
             + frame(DATA, END_STREAM, number, message(body))
         )
-        waiting = [asyncio.create_task(ended.wait()), asyncio.create_task(self.closed.wait())]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()
-        if not ended.is_set():
-            raise ConnectionResetError("the server closed the connection")
+        await self.all_ended([number])
         return bytes(self.body)
+
+    async def all_ended(self, streams: Sequence[int]) -> None:
+        """Returns when the server has ended these streams. OSError where the connection ends first."""
+        closed = asyncio.create_task(self.closed.wait())
+        try:
+            for stream in streams:
+                ended = asyncio.create_task(self.ended(stream).wait())
+                await asyncio.wait((ended, closed), return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():
+                    ended.cancel()
+                    raise ConnectionResetError("the server closed the connection")
+        finally:
+            closed.cancel()
 
     def close(self) -> None:
         """Cuts the connection."""
