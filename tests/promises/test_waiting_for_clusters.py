@@ -1,0 +1,165 @@
+"""Calls that wait for a cluster hold nothing meanwhile, and do not wait for one that is known to be away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from google.protobuf.json_format import MessageToDict
+
+from pilothouse.container.v1 import container_pb2 as containers
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client import AsyncClient, PilothouseError, errors
+from pilothouse_server.rpc.method_rules import Rule
+from tests.clusters.given import QUICK
+from tests.conftest import Database
+from tests.harness import PASSWORD, running_server
+from tests.promises.requests import OWN, Fields
+from tests.promises.world import World, furnished, quiet_world
+from tests.waiting import poll_until, within
+
+OPEN_TRANSACTIONS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+"""
+# What is tried out without a cluster.
+_ASKS_NOBODY = {"RotateKeys", "DeregisterCluster", "DeleteImage"}
+# What asks a cluster, beside all that may `validate_only`.
+_ASKING: dict[str, Fields] = {
+    "ImportContainers": {"namespace": OWN, "names": []},
+    "GetContainer": {"namespace": OWN, "name": "web", "includeEvents": True},
+    "GetVolume": {"namespace": OWN, "name": "web", "includeEvents": True},
+    "StreamLogs": {"namespace": OWN, "name": "web"},
+    "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
+    "GetRequiredRights": {"name": "local"},
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A server with something of everything, of which a pod is ready."""
+    async with quiet_world(database, tmp_path, monkeypatch) as made:
+        await furnished(made)
+        async with made.sql() as sql:
+            await sql.execute(
+                "INSERT INTO container_pods (container_id, namespace_id, pod_name, uid, phase, ready) "
+                "SELECT id, namespace_id, 'pod', gen_random_uuid()::text, 'Running', true FROM containers "
+                "WHERE name = 'web'"
+            )
+        yield made
+
+
+def _asking(world: World) -> dict[str, Fields]:
+    found = dict(_ASKING)
+    for rule in world.rules.values():
+        if rule.has_validate_only and _is_of_a_cluster(rule) and rule.name not in _ASKS_NOBODY:
+            found[rule.name] = {**_fields(world, rule), "validateOnly": True}
+    assert len(found) > 20
+    return found
+
+
+def _is_of_a_cluster(rule: Rule) -> bool:
+    return "identity" not in rule.method
+
+
+def _fields(world: World, rule: Rule) -> Fields:
+    fields: Fields = MessageToDict(world.request(rule))
+    if rule.name == "UpdateCluster":
+        # Without new credentials nobody is asked; those of this cluster are the server's own.
+        return {
+            **fields,
+            "name": "unconfigured",
+            "credentials": world.fields["RegisterCluster"]["credentials"],
+        }
+    return fields
+
+
+async def _is_free(sql: asyncpg.Connection, what: str) -> None:
+    """Fails where a transaction stays open, or a lock on a namespace, a cluster or a resource is held."""
+
+    async def transactions() -> int:
+        return int(await sql.fetchval(OPEN_TRANSACTIONS))
+
+    # What the server does by itself is over in a moment.
+    await poll_until(transactions, lambda count: count == 0, seconds=3.0, what=f"no transaction of {what}")
+    async with sql.transaction():
+        for table in ("clusters", "namespaces", "containers", "volumes", "config_maps", "secrets"):
+            await sql.execute(f"SELECT FROM {table} FOR UPDATE NOWAIT")
+
+
+@pytest.mark.full
+async def test_no_call_holds_anything_while_it_waits_for_a_cluster(world: World) -> None:
+    assert world.server.cluster is not None
+    faults = world.server.cluster.faults
+    async with world.sql() as sql:
+        await sql.execute(
+            "INSERT INTO clusters (name, api_server) VALUES ('unconfigured', 'http://127.0.0.1:1')"
+        )
+        for name, fields in _asking(world).items():
+            asked = asyncio.Event()
+            faults.on_request = lambda _method, _path, asked=asked: asked.set()
+            faults.latency_seconds = 3600.0
+            call = asyncio.create_task(world.call(name, fields))
+            reached = asyncio.create_task(asked.wait())
+            async with within(10.0):
+                await asyncio.wait([call, reached], return_when=asyncio.FIRST_COMPLETED)
+            assert not call.done(), f"{name}: {call.result().shown}"
+            await _is_free(sql, name)
+            call.cancel()
+            await asyncio.wait([call])
+
+
+async def test_a_cluster_that_is_known_to_be_away_is_not_waited_for(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_server(database, tmp_path, reconciler=QUICK) as server:
+        assert server.cluster is not None
+        await server.admin.namespaces.create(namespace=pb.Namespace(name="shop"))
+        await server.admin.containers.create(
+            namespace="shop", container=containers.Container(name="web", image="nginx:1.27")
+        )
+        server.cluster.faults.latency_seconds = 3600.0
+
+        async def known() -> str:
+            return (await server.admin.namespaces.get_cluster(name="local")).reason
+
+        await poll_until(known, lambda reason: reason == "Unreachable", seconds=60.0)
+        retried: list[PilothouseError] = []
+        admin = AsyncClient(
+            server.address,
+            username="admin",
+            password=PASSWORD,
+            on_retry=lambda error, _failures: retried.append(error),
+        )
+        made = containers.Container(name="new", image="nginx:1.27")
+
+        async def refused() -> errors.UnavailableError:
+            with pytest.raises(errors.UnavailableError) as raised:
+                await admin.containers.create(namespace="shop", container=made, validate_only=True)
+            return raised.value
+
+        # The server looks at the rows of clusters now and then.
+        error = await poll_until(refused, lambda error: error.metadata.get("away"), seconds=30.0)
+        retried.clear()
+        asked: list[str] = []
+        server.cluster.faults.on_request = lambda _method, path: asked.append(path)
+        error = await refused()
+        assert (error.reason, error.metadata["cluster"]) == ("CLUSTER_UNAVAILABLE", "local")
+        assert 'cluster "local" does not answer' in error.message
+        assert retried == []
+        assert not any("/deployments/" in path for path in asked)
+        server.cluster.faults.latency_seconds = 0.0
+
+        async def answered() -> bool:
+            try:
+                await admin.containers.create(namespace="shop", container=made, validate_only=True)
+            except errors.UnavailableError:
+                return False
+            return True
+
+        await poll_until(answered, seconds=60.0, what="the cluster that is back is asked again")
+        await admin.close()
