@@ -72,13 +72,16 @@ CREATE OR REPLACE FUNCTION lease_work(
                     ORDER BY w.due_at LIMIT v_rows + 1) AS s);
             END IF;
             IF v_due > v_rows THEN
+                -- By one step for each namespace and kind: where it is left to the planner, it reads all that is due.
                 v_homes := ARRAY(
-                    SELECT n.id FROM public.namespaces AS n
-                    WHERE n.cluster_name = v_cluster AND n.deleted_at IS NULL AND (
-                        EXISTS (SELECT FROM public.reconcile_work AS w
-                                WHERE w.namespace_id = n.id AND NOT w.going AND {_FREE})
-                        OR EXISTS (SELECT FROM public.reconcile_work AS w
-                                   WHERE w.namespace_id = n.id AND w.going AND {_FREE})));
+                    SELECT n.id FROM public.namespaces AS n CROSS JOIN LATERAL (
+                        (SELECT w.due_at FROM public.reconcile_work AS w
+                         WHERE w.namespace_id = n.id AND NOT w.going AND {_FREE} ORDER BY w.due_at LIMIT 1)
+                        UNION ALL
+                        (SELECT w.due_at FROM public.reconcile_work AS w
+                         WHERE w.namespace_id = n.id AND w.going AND {_FREE} ORDER BY w.due_at LIMIT 1)
+                        LIMIT 1) AS one
+                    WHERE n.cluster_name = v_cluster AND n.deleted_at IS NULL);
                 v_share := ceil(v_rows::float8 / greatest(1, cardinality(v_homes)));
                 RETURN QUERY
                 WITH shares AS MATERIALIZED (
