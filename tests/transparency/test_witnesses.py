@@ -1,0 +1,97 @@
+"""Heads are cosigned by as many witnesses as the settings want; a log that contradicts itself finds none."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pilothouse.audit.v1.audit_pb2 import AuditHead
+from pilothouse_client import NotFoundError, audit_verifier
+from pilothouse_server.audit.notes import Verifier
+from pilothouse_server.audit.policy import Policy
+from pilothouse_server.settings import SettingsError
+from tests.conftest import Database
+from tests.harness import Server, running_server
+from tests.transparency.logs import fill
+from tests.transparency.witness import witness
+from tests.waiting import poll_until
+
+ORIGIN = "example.com/pilothouse"
+
+
+async def witnessed(server: Server) -> AuditHead | None:
+    """The newest head that enough witnesses have signed."""
+    with suppress(NotFoundError):
+        return await server.admin.audit.get_audit_head(witnessed=True)
+    return None
+
+
+async def test_heads_are_cosigned_and_contradictions_are_not(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, with_cluster=False, audit_origin=ORIGIN) as before:
+        key = (await before.admin.audit.get_audit_head()).verifier_keys[0]
+    logs = {ORIGIN: key}
+    async with witness("one.example/w", logs) as one, witness("two.example/w", logs) as two:
+        third = Verifier("away.example/w", bytes(range(32)), witness=True)
+        async with running_server(
+            database,
+            tmp_path,
+            with_cluster=False,
+            audit_origin=ORIGIN,
+            audit_seal_seconds=0.2,
+            audit_witnesses=f"2 of {one.key}@{one.address}, {two.key}@{two.address}, {third}@http://127.0.0.1:1",
+        ) as server:
+            first = await poll_until(lambda: witnessed(server), what="two cosignatures")
+            assert first is not None
+            await fill(server, 300)
+
+            async def further() -> AuditHead | None:
+                head = await witnessed(server)
+                return head if head is not None and head.size > first.size + 300 else None
+
+            head = await poll_until(further, what="cosignatures of a head that continues")
+            assert head is not None
+            assert (sorted(head.witnesses), head.witnessed) == (["one.example/w", "two.example/w"], True)
+            # What witnesses add leaves the log's own signature as it was.
+            assert audit_verifier.head(head.checkpoint, key)[0] == ORIGIN
+            # Asked for sizes that it knew by itself, a witness refused nothing.
+            assert set(one.refused) <= {409}
+            assert server.application.sealer.identity.policy.met_by(head.checkpoint)
+    async with witness("one.example/w", logs) as other:
+        # It has signed another tree of this log before.
+        other.signed[ORIGIN] = (100, bytes(32))
+        async with running_server(
+            database,
+            tmp_path,
+            with_cluster=False,
+            audit_origin=ORIGIN,
+            audit_seal_seconds=0.2,
+            audit_witnesses=f"1 of {other.key}@{other.address}",
+        ) as server:
+            await fill(server, 10)
+
+            async def refused() -> bool:
+                return 422 in other.refused
+
+            await poll_until(refused, what="a witness that refuses")
+            assert await witnessed(server) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "KEY@http://a",
+        "0 of {key}@http://a",
+        "2 of {key}@http://a",
+        "1 of {key}@ftp://a",
+        "1 of {log}@http://a",
+        "1 of {key}",
+        "1 of nonsense@http://a",
+    ],
+)
+def test_what_is_no_policy(text: str) -> None:
+    key = Verifier("w.example", bytes(range(32)), witness=True)
+    log = Verifier("w.example", bytes(range(32)))
+    with pytest.raises(SettingsError, match="PILOTHOUSE_AUDIT_WITNESSES"):
+        Policy.parse(text.format(key=key, log=log))

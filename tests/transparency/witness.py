@@ -1,0 +1,109 @@
+"""A witness after C2SP tlog-witness and tlog-cosignature, with nothing of the product in it.
+
+Debian's `litewitness` 0.4.3 takes no checkpoint: it panics as it keeps the first one (its database library is another
+than the program's own), so that there is none of others to ask.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pilothouse_client import audit_verifier
+
+
+def proven(first: int, first_root: bytes, size: int, root: bytes, proof: list[bytes]) -> bool:
+    """Whether a tree continues a smaller one, by RFC 9162, 2.1.4.2."""
+    if first == size:
+        return not proof and first_root == root
+    if not proof:
+        return False
+    hashes = [first_root, *proof] if first & (first - 1) == 0 else proof
+    node, last = first - 1, size - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    old = new = hashes[0]
+    for each in hashes[1:]:
+        if last == 0:
+            return False
+        if node & 1 or node == last:
+            old, new = sha256(b"\x01" + each + old).digest(), sha256(b"\x01" + each + new).digest()
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            new = sha256(b"\x01" + new + each).digest()
+        node, last = node >> 1, last >> 1
+    return last == 0 and (old, new) == (first_root, root)
+
+
+@dataclass
+class Witness:
+    """It knows logs by origin and key; of each the head that it has signed last."""
+
+    name: str
+    logs: dict[str, str]
+    signed: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
+    _secret: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    address: str = ""
+
+    @property
+    def key(self) -> str:
+        public = b"\x04" + self._secret.public_key().public_bytes_raw()
+        return f"{self.name}+{self._id.hex()}+{base64.b64encode(public).decode()}"
+
+    @property
+    def _id(self) -> bytes:
+        public = b"\x04" + self._secret.public_key().public_bytes_raw()
+        return sha256(self.name.encode() + b"\n" + public).digest()[:4]
+
+    async def add_checkpoint(self, request: web.Request) -> web.Response:
+        """`POST /add-checkpoint`."""
+        answer = self._answer((await request.read()).decode())
+        if answer.status != 200:
+            self.refused.append(answer.status)
+        return answer
+
+    def _answer(self, body: str) -> web.Response:
+        lines, _, note = body.partition("\n\n")
+        old, *encoded = lines.split("\n")
+        origin = note.split("\n", 1)[0]
+        if origin not in self.logs:
+            return web.Response(status=404)
+        try:
+            _, size, root = audit_verifier.head(note, self.logs[origin])
+        except audit_verifier.WrongError:
+            return web.Response(status=403)
+        known, known_root = self.signed.get(origin, (0, b""))
+        if int(old.removeprefix("old ")) != known:
+            return web.Response(status=409, text=f"{known}\n", content_type="text/x.tlog.size")
+        if known and not proven(known, known_root, size, root, [base64.b64decode(each) for each in encoded]):
+            return web.Response(status=422)
+        self.signed[origin] = (size, root)
+        moment = int(time.time())
+        text = f"cosignature/v1\ntime {moment}\n{note.partition(chr(10) * 2)[0]}\n"
+        signature = self._id + moment.to_bytes(8, "big") + self._secret.sign(text.encode())
+        return web.Response(text=f"\u2014 {self.name} {base64.b64encode(signature).decode()}\n")
+
+
+@asynccontextmanager
+async def witness(name: str, logs: dict[str, str]) -> AsyncIterator[Witness]:
+    """A witness that listens, on a port of its own."""
+    made = Witness(name, logs)
+    application = web.Application()
+    application.router.add_post("/add-checkpoint", made.add_checkpoint)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        made.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield made
+    finally:
+        await runner.cleanup()
