@@ -24,7 +24,7 @@ May = Callable[[str], bool]
 
 # What works only from a grant over all namespaces.
 OVER_ALL_NAMESPACES: Final = frozenset(
-    {"container.privileged", "storage.host_path", "namespace.quota", "namespace.security"}
+    {"audit.hold", "container.privileged", "storage.host_path", "namespace.quota", "namespace.security"}
 )
 # So many answers whether something is allowed are kept for each principal.
 _MOST_ANSWERS = 1000

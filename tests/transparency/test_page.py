@@ -22,6 +22,8 @@ pilothouse audit list --limit 1
 ID=$(pilothouse audit list --limit 1 -o yaml | sed -n 's/^[- ]*operation_id: //p')
 pilothouse audit prove "$ID" --record record.json > record.tlog-proof
 pilothouse audit publish public
+pilothouse namespaces create shop
+pilothouse namespaces update shop --legal-hold
 """
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
 
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client import audit_verifier
+from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
 from pilothouse_server.audit.verification import Fault
 from pilothouse_server.audit.walking import walk
 from pilothouse_server.store.partitions import Partitions
@@ -25,6 +26,28 @@ async def _all(_sequence: int) -> bool:
 def retention(server: Server, delivered=_all) -> Retention:  # type: ignore[no-untyped-def]
     store = server.application.store
     return Retention(store, Partitions(store.database.maintenance), delivered)
+
+
+async def hold(client: AsyncClient, *, held: bool) -> None:
+    """Sets or lifts the legal hold of the namespace of the test."""
+    await client.namespaces.update(
+        name="held",
+        namespace=namespace_pb2.Namespace(legal_hold=held),
+        update_mask=FieldMask(paths=["legal_hold"]),
+    )
+
+
+async def _nobody_else_lifts_it(server: Server) -> None:
+    holder = await server.user("holder", {"held": "admin"})
+    with pytest.raises(PilothouseError) as caught:
+        await hold(holder, held=False)
+    assert (caught.value.code.name, caught.value.metadata["permission"]) == (
+        "PERMISSION_DENIED",
+        "audit.hold",
+    )
+    with pytest.raises(PilothouseError) as caught:
+        await server.admin.namespaces.delete(name="held", cascade=True)
+    assert (caught.value.code.name, caught.value.reason) == ("FAILED_PRECONDITION", "LEGAL_HOLD")
 
 
 async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
@@ -44,9 +67,10 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
                 return False
 
             assert await retention(server, behind).drop_older(this_month()) == [], "a sink lacks it"
-            await sql.execute("UPDATE namespaces SET legal_hold = true WHERE id = $1", namespace_id)
+            await hold(server.admin, held=True)
             assert await retention(server).drop_older(this_month()) == [], "it is held"
-            await sql.execute("UPDATE namespaces SET legal_hold = false WHERE id = $1", namespace_id)
+            await _nobody_else_lifts_it(server)
+            await hold(server.admin, held=False)
             before = await server.admin.audit.get_audit_head()
             (dropped,) = await retention(server).drop_older(this_month())
             await fill(server, 20)

@@ -179,6 +179,12 @@ def update(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
+    legal_hold: Annotated[
+        bool | None,
+        typer.Option(
+            "--legal-hold/--no-legal-hold", help="Whether retention keeps the records of its audit log."
+        ),
+    ] = None,
     etag: Etag = "",
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
@@ -192,6 +198,9 @@ def update(
         "memory": quota_memory,
     }
     namespace, paths = _namespace(name, display_name, description, status, label, quota)
+    if legal_hold is not None:
+        namespace.legal_hold = legal_hold
+        paths.append("legal_hold")
     if not adopt:
         check_changes(paths)
     with connect() as client:

@@ -1,7 +1,9 @@
-"""What of a namespace is not for those who hold it: its quota, and the labels and annotations that clusters obey.
+"""What of a namespace is not for those who hold it: its quota, the labels and annotations that clusters obey, and that
+its records are held.
 
 A quota is a limit of the namespace's holders, and a Pod Security level keeps their containers off the nodes: who could
-lift either would have what all tenants share. So two permissions of their own guard them, which work only from a grant
+lift either would have what all tenants share. Whose records are held for a court is not to lift that. So permissions of
+their own guard them, which work only from a grant
 over all namespaces (`access.OVER_ALL_NAMESPACES`). What is there may stay, whoever changes the rest.
 """
 
@@ -18,7 +20,8 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 
 QUOTA_PERMISSION = "namespace.quota"
 SECURITY_PERMISSION = "namespace.security"
-PERMISSIONS = frozenset({QUOTA_PERMISSION, SECURITY_PERMISSION})
+HOLD_PERMISSION = "audit.hold"
+PERMISSIONS = frozenset({QUOTA_PERMISSION, SECURITY_PERMISSION, HOLD_PERMISSION})
 
 
 class Guarded(msgspec.Struct, frozen=True):
@@ -41,6 +44,13 @@ def refuse_guarded(
             name,
             "namespace.resource_quota is a limit of those who hold the namespace",
             field="namespace.resource_quota",
+        )
+    if wanted.legal_hold != (stored is not None and stored.legal_hold) and not may(HOLD_PERMISSION):
+        raise over_all_namespaces_needed(
+            HOLD_PERMISSION,
+            name,
+            "namespace.legal_hold keeps records whoever holds the namespace",
+            field="namespace.legal_hold",
         )
     for field, key in _changed_keys(stored, wanted):
         if key in keys and not may(SECURITY_PERMISSION):

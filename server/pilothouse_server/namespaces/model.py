@@ -45,6 +45,7 @@ class Namespace(msgspec.Struct, frozen=True):
     adopted: bool = False
     default_pod_security: str = ""
     pod_security_level: str = ""
+    legal_hold: bool = False
     phase: str = ""
     reason: str = ""
     message: str = ""

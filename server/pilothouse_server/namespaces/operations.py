@@ -107,6 +107,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             "resource_quota": _quota_document(wanted.quota),
             "labels": wanted.labels,
             "annotations": wanted.annotations,
+            "legal_hold": wanted.legal_hold,
             "adopted": adopt,
             "default_pod_security": "" if adopt else caller.guarded.level,
         },
@@ -170,10 +171,15 @@ async def delete(
 
     Raises:
         NotFound: the namespace.
-        FailedPrecondition: it is not empty and `cascade` is not set; metadata holds the counts.
+        FailedPrecondition: it is held; or it is not empty and `cascade` is not set: metadata holds the counts.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
+    if stored.legal_hold:
+        raise FailedPrecondition(
+            f'namespace "{name}" is under a legal hold: it is not deleted before that is lifted',
+            reason="LEGAL_HOLD",
+        )
     if not cascade:
         await _refuse_holding(transaction, stored, contents)
     for noun in contents.nouns:
@@ -345,6 +351,7 @@ def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespa
         quota=msgspec.convert(_quota_document(quota) or {}, Quota),
         labels=wanted.labels if "labels" in paths else stored.labels,
         annotations=wanted.annotations if "annotations" in paths else stored.annotations,
+        legal_hold=wanted.legal_hold if "legal_hold" in paths else stored.legal_hold,
     )
 
 

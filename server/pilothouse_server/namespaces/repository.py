@@ -49,7 +49,8 @@ _FILTERS = {
     **filter_fields(
         NAMESPACES,
         "name display_name description cluster_name kubernetes_name phase reason message uid generation"
-        " observed_generation create_time update_time delete_time labels annotations pod_security_level",
+        " observed_generation create_time update_time delete_time labels annotations pod_security_level"
+        " legal_hold",
     ),
     "created_by": FilterField(USERS.c.username),
     "stale_since": FilterField(CLUSTERS.c.stale_since, FilterKind.TIMESTAMP),
@@ -262,6 +263,7 @@ def _namespace(row: Row) -> Namespace:
         adopted=row.adopted,
         default_pod_security=row.default_pod_security,
         pod_security_level=row.pod_security_level,
+        legal_hold=row.legal_hold,
         phase=row.phase or "",
         reason=row.reason or "",
         message=row.message or "",

@@ -25,6 +25,7 @@ NAMESPACES = table(
     column("adopted", Boolean()),
     column("default_pod_security", String(20)),
     column("pod_security_level", String(20)),
+    column("legal_hold", Boolean),
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),

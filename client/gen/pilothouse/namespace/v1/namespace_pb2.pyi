@@ -206,6 +206,7 @@ class Namespace(_message.Message):
     RECONCILING_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     POD_SECURITY_LEVEL_FIELD_NUMBER: _builtins.int
+    LEGAL_HOLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label; unique among the living; immutable."""
     display_name: _builtins.str
@@ -240,6 +241,10 @@ class Namespace(_message.Message):
     """The level of the Pod Security Standards that its Kubernetes namespace enforces, as last seen: `privileged`, `baseline` or `restricted`.
     Empty: it names none, so that the cluster's own default counts, or it is not there yet. A new namespace whose labels name none gets that
     of the setting NAMESPACE_POD_SECURITY, by default `baseline`; one that is taken over keeps what it has.
+    """
+    legal_hold: _builtins.bool
+    """Whether retention keeps the records of the audit log that are of this namespace, and what is stored with them. Set and lifted by who
+    holds `audit.hold` over all namespaces; a namespace that is held is not deleted.
     """
     @_builtins.property
     def resource_quota(self) -> Global___ResourceQuota:
@@ -302,10 +307,11 @@ class Namespace(_message.Message):
         reconciling: _builtins.bool = ...,
         stale_since: _timestamp_pb2.Timestamp | None = ...,
         pod_security_level: _builtins.str = ...,
+        legal_hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

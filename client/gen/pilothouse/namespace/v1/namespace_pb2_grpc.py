@@ -140,7 +140,7 @@ class NamespaceServiceServicer:
 
     def UpdateNamespace(self, request, context):
         """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-        `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
+        `adopt` without every permission over every namespace, for `legal_hold` without `audit.hold`, and as CreateNamespace: neither permission works from a grant in one namespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,7 @@ class NamespaceServiceStub:
     """
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]
     """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-    `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
+    `adopt` without every permission over every namespace, for `legal_hold` without `audit.hold`, and as CreateNamespace: neither permission works from a grant in one namespace.
     """
     DeleteNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]
     """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
@@ -110,7 +110,7 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     """
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
     """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-    `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
+    `adopt` without every permission over every namespace, for `legal_hold` without `audit.hold`, and as CreateNamespace: neither permission works from a grant in one namespace.
     """
     DeleteNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]  # type: ignore[assignment]
     """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
@@ -190,7 +190,7 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.UpdateNamespaceResponse, _abc.Awaitable[_namespace_pb2.UpdateNamespaceResponse]]:
         """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-        `adopt` without every permission over every namespace, and as CreateNamespace: neither permission works from a grant in one namespace.
+        `adopt` without every permission over every namespace, for `legal_hold` without `audit.hold`, and as CreateNamespace: neither permission works from a grant in one namespace.
         """
 
     @_abc_1.abstractmethod
