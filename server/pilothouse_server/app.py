@@ -21,6 +21,9 @@ from pilothouse_server.audit.service import AuditService
 from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
 from pilothouse_server.audit.witnesses import Witnessing
+from pilothouse_server.audit_sinks.making import SenderMaker
+from pilothouse_server.audit_sinks.runner import SinkRunner
+from pilothouse_server.audit_sinks.service import SinkRules
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat, unless_away
@@ -143,6 +146,13 @@ class Application:
             if settings.audit_tiles_listen
             else None
         )
+        self._reach = Reach(outbound_networks(settings.outbound_networks))
+        self.sinks = SinkRunner(
+            self.store,
+            self.envelopes,
+            SenderMaker(settings.audit_sink_dir, self._reach),
+            self.hub.records.beyond,
+        )
         self.usage = UsageStore(self.store)
         self.usage_stream = UsageStream(self.store, watch_answer)
         self.cluster_access = ClusterAccess(
@@ -156,7 +166,7 @@ class Application:
                 requests_per_second=settings.cluster_requests_per_second,
                 burst=int(2 * settings.cluster_requests_per_second) or 1,
             ),
-            reach=Reach(outbound_networks(settings.outbound_networks)),
+            reach=self._reach,
         )
         self.clusters = ClusterClients(self.cluster_access.connect)
         self.cluster_access.known_away = self.clusters.away
@@ -225,6 +235,7 @@ class Application:
         self.feed.on_changes = self.reconciler.wake
         self._supervisor.start("audit writer", self.audit_writer.run)
         self._supervisor.start("sums of refusals", self.audit.sum_up)
+        self._supervisor.start("audit sinks", self.sinks.run)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
@@ -240,7 +251,8 @@ class Application:
             lambda: walk(self.store, self.sealer.identity),
             DELAY_SECONDS,
         )
-        jobs = [*standard_jobs(self.store, self.settings), rolling_up, rendering, walking, *self._backups()]
+        standard = standard_jobs(self.store, self.settings, delivered=self.sinks.have)
+        jobs = [*standard, rolling_up, rendering, walking, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
@@ -355,7 +367,14 @@ class Application:
         return [
             *in_namespaces,
             namespaces_noun(watches, page_key, self.cluster_access, contents, self._guarded()),
-            Noun(service=AuditService(watches, page_key, self.sealer)),
+            Noun(
+                service=AuditService(
+                    watches,
+                    page_key,
+                    self.sealer,
+                    SinkRules(self.settings.audit_sink_dir, self._reach, self.envelopes),
+                )
+            ),
             Noun(service=MetricsService(self.usage, self.usage_stream, page_key)),
         ]
 

@@ -320,6 +320,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Request headers, separated by commas, that audit records keep beside user-agent, content-type, traceparent and"
         " grpc-*; PREFIX* stands for all of a prefix.",
     ] = ""
+    audit_sink_dir: Annotated[
+        Path | None, "Folder that sinks of the audit log which are files stand in; empty: there are none."
+    ] = None
     usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
     event_retention_hours: Annotated[
         int, "How long events are kept, that is, how long after a cut a watch can be resumed."

@@ -285,6 +285,16 @@ class Audit(Service, audit_pb2_grpc.AuditServiceServicer):
         stats = audit_pb2.UserOperationStats(username="admin", total_operations=3, successful_operations=2)
         return self.page(request, [stats], audit_pb2.GetUserOperationStatsResponse(), "user_operation_stats")
 
+    async def CreateAuditSink(self, request: Any, context: Any) -> Any:
+        return audit_pb2.CreateAuditSinkResponse(audit_sink=request.audit_sink)
+
+    async def ListAuditSinks(self, request: Any, context: Any) -> Any:
+        sinks = [audit_pb2.AuditSink(name="siem", kind=audit_pb2.AUDIT_SINK_KIND_HTTP, lag_records=7)]
+        return self.page(request, sinks, audit_pb2.ListAuditSinksResponse(), "audit_sinks")
+
+    async def DeleteAuditSink(self, request: Any, context: Any) -> Any:
+        return audit_pb2.DeleteAuditSinkResponse()
+
     async def GetAuditHead(self, request: Any, context: Any) -> Any:
         return audit_pb2.GetAuditHeadResponse(head=audit_pb2.AuditHead(origin="example.com/log", size=1))
 

@@ -41,6 +41,8 @@ _SHARED: dict[str, str] = {
         jsonb_build_object('id', 1, 'sequence', 1, 'chain_hash', '\\x' || repeat('ab', 32), 'record_count', 1,
         'size', 1, 'root', '\\x' || repeat('ab', 32), 'note', 'a note', 'sealed_at', now()))""",
     "audit_tiles": "INSERT INTO audit_tiles VALUES (0, 0, decode(repeat('ab', 8192), 'hex'))",
+    "audit_sinks": """INSERT INTO audit_sinks (name, kind, address, secrets, data_key, key_id)
+        VALUES ('siem', 'http', 'https://siem.example.com', '\\x01', '\\x02', 'key-1')""",
 }
 _PER_TENANT: dict[str, str] = {
     "users": """INSERT INTO users

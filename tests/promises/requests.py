@@ -169,7 +169,15 @@ _AUDIT: dict[str, Fields] = {
     "ProveConsistency": {"firstSize": "1"},
     "GetAuditTile": {"path": "tile/0/000.p/1"},
     **_in_namespace("ListOperations", "WatchOperations", "ExportAuditLog"),
-    **_nothing("GetUserOperationStats", "GetAuditHead", "VerifyAuditLog"),
+    **_nothing("GetUserOperationStats", "GetAuditHead", "VerifyAuditLog", "ListAuditSinks"),
+    "CreateAuditSink": {
+        "auditSink": {
+            "name": target("CreateAuditSink"),
+            "kind": "AUDIT_SINK_KIND_HTTP",
+            "address": "https://siem.example.com",
+        }
+    },
+    "DeleteAuditSink": {"name": target("DeleteAuditSink")},
 }
 _METRICS: dict[str, Fields] = {
     "RecordUsage": {"samples": [{"namespace": OWN, "container": "web", "cpuCoresUsed": 0.5}]},

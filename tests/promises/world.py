@@ -178,6 +178,10 @@ async def furnish(world: World, *namespaces: str) -> None:
     for method in ("UpdateUser", "DeleteUser", "ResetPassword", "GrantRole", "RevokeRole"):
         await world.must("CreateUser", {"user": requests.user(target(method)), "password": PASSWORD})
     await world.must("GrantRole", REQUESTS["RevokeRole"])
+    await world.must(
+        "CreateAuditSink",
+        {"auditSink": {**REQUESTS["CreateAuditSink"]["auditSink"], "name": target("DeleteAuditSink")}},
+    )
     for method in ("UpdateRole", "DeleteRole"):
         await world.must("CreateRole", {"role": requests.role(target(method))})
     for method in ("Logout", "ChangePassword", "RevokeSession"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilothouse_client.commands import audit_log
+from pilothouse_client.commands import audit_log, audit_sinks
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
 from pilothouse_client.commands.output import DRY_RUN, Column, as_data, show, show_all, show_changes
@@ -73,6 +73,7 @@ _STATS: list[Column[Any]] = [
     Column("MEAN", lambda stats: span(stats.avg_duration)),
 ]
 _DEFAULT_LIMIT = 50
+app.add_typer(audit_sinks.app, name="sinks")
 
 
 def _filter(given: str, parts: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Watch, whole
+from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Watch, nothing, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -28,3 +28,10 @@ class Audit(Noun[TransportT]):
     prove_consistency = Unary(pb.ProveConsistencyRequest, pb.ProveConsistencyResponse, whole)
     verify_audit_log = Stream(pb.VerifyAuditLogRequest, pb.VerifyAuditLogResponse)
     export_audit_log = Stream(pb.ExportAuditLogRequest, pb.ExportAuditLogResponse)
+    create_audit_sink = Unary(
+        pb.CreateAuditSinkRequest, pb.CreateAuditSinkResponse, lambda answer: answer.audit_sink
+    )
+    list_audit_sinks = Pages(
+        pb.ListAuditSinksRequest, pb.ListAuditSinksResponse, lambda answer: answer.audit_sinks
+    )
+    delete_audit_sink = Unary(pb.DeleteAuditSinkRequest, pb.DeleteAuditSinkResponse, nothing)

@@ -16,6 +16,7 @@ from pilothouse_server.audit.sealing import Sealer
 from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.audit.witnesses import published
+from pilothouse_server.audit_sinks.service import AuditSinkCalls, SinkRules
 from pilothouse_server.errors import FailedPrecondition, NotFound, invalid, not_found
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
@@ -33,12 +34,13 @@ _STRETCH = 500
 _PROGRESS_SECONDS = 0.5
 
 
-class AuditService:
+class AuditService(AuditSinkCalls):
     """Serves `pilothouse.audit.v1.AuditService`."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["AuditService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, sealer: Sealer) -> None:
+    def __init__(self, watches: WatchServer, page_key: bytes, sealer: Sealer, sinks: SinkRules) -> None:
+        super().__init__(sinks, page_key)
         self._watches = watches
         self._page_key = page_key
         self._sealer = sealer

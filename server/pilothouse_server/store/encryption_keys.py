@@ -38,9 +38,10 @@ class EnvelopeTable:
 
 SECRETS = EnvelopeTable("secrets", "ciphertext", owner="namespace_id")
 CLUSTERS = EnvelopeTable("clusters", "credentials")
+AUDIT_SINKS = EnvelopeTable("audit_sinks", "secrets")
 USER_SECRETS = EnvelopeTable("user_secrets", "encrypted_value", row="id", owner="user_id")
 # Every table with an encrypted value: a key may be forgotten once none of them refers to it.
-ENVELOPE_TABLES = (SECRETS, CLUSTERS, USER_SECRETS)
+ENVELOPE_TABLES = (SECRETS, CLUSTERS, AUDIT_SINKS, USER_SECRETS)
 
 _ACTIVE = text("SELECT key_id FROM encryption_keys WHERE status = 'active'")
 _SHARED = text("SELECT pg_advisory_xact_lock_shared(:lock)")

@@ -13,8 +13,8 @@ ACTIONS = frozenset({
     "stop", "stream", "update", "verify", "watch",
 })  # fmt: skip
 RESOURCE_TYPES = frozenset({
-    "api_key", "audit_log", "cluster", "config", "config_map", "container", "database", "encryption_key", "health",
-    "image", "log", "metrics", "namespace", "operation", "permission", "pod", "principal", "quota", "reflection",
-    "role", "role_grant", "secret", "service_account", "session", "status_history", "unknown", "usage", "user",
-    "volume",
+    "api_key", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
+    "encryption_key", "health", "image", "log", "metrics", "namespace", "operation", "permission", "pod",
+    "principal", "quota", "reflection", "role", "role_grant", "secret", "service_account", "session",
+    "status_history", "unknown", "usage", "user", "volume",
 })  # fmt: skip

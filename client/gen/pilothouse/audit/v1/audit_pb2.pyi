@@ -67,6 +67,90 @@ AUDIT_FAULT_CHECKPOINT: AuditFault.ValueType  # 7
 """The log is not that of the checkpoint."""
 Global___AuditFault: _TypeAlias = AuditFault  # noqa: Y015
 
+class _AuditSinkKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditSinkKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditSinkKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_SINK_KIND_UNSPECIFIED: _AuditSinkKind.ValueType  # 0
+    """Not given."""
+    AUDIT_SINK_KIND_FILE: _AuditSinkKind.ValueType  # 1
+    """A file of JSON lines on the server, rotated, and on the disk before a record counts as sent."""
+    AUDIT_SINK_KIND_HTTP: _AuditSinkKind.ValueType  # 2
+    """An HTTP receiver: a POST for each batch, signed where there is a key."""
+    AUDIT_SINK_KIND_SYSLOG: _AuditSinkKind.ValueType  # 3
+    """Syslog (RFC 5424) over TCP or TLS, octets counted."""
+    AUDIT_SINK_KIND_OTLP: _AuditSinkKind.ValueType  # 4
+    """An OpenTelemetry collector: OTLP logs over HTTP, as JSON."""
+
+class AuditSinkKind(_AuditSinkKind, metaclass=_AuditSinkKindEnumTypeWrapper):
+    """What a sink is."""
+
+AUDIT_SINK_KIND_UNSPECIFIED: AuditSinkKind.ValueType  # 0
+"""Not given."""
+AUDIT_SINK_KIND_FILE: AuditSinkKind.ValueType  # 1
+"""A file of JSON lines on the server, rotated, and on the disk before a record counts as sent."""
+AUDIT_SINK_KIND_HTTP: AuditSinkKind.ValueType  # 2
+"""An HTTP receiver: a POST for each batch, signed where there is a key."""
+AUDIT_SINK_KIND_SYSLOG: AuditSinkKind.ValueType  # 3
+"""Syslog (RFC 5424) over TCP or TLS, octets counted."""
+AUDIT_SINK_KIND_OTLP: AuditSinkKind.ValueType  # 4
+"""An OpenTelemetry collector: OTLP logs over HTTP, as JSON."""
+Global___AuditSinkKind: _TypeAlias = AuditSinkKind  # noqa: Y015
+
+class _AuditSinkFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditSinkFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditSinkFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_SINK_FORMAT_UNSPECIFIED: _AuditSinkFormat.ValueType  # 0
+    """AUDIT_SINK_FORMAT_OCSF."""
+    AUDIT_SINK_FORMAT_OCSF: _AuditSinkFormat.ValueType  # 1
+    """An event of the Open Cybersecurity Schema Framework."""
+    AUDIT_SINK_FORMAT_CLOUDEVENTS: _AuditSinkFormat.ValueType  # 2
+    """A CloudEvent whose data is the record."""
+
+class AuditSinkFormat(_AuditSinkFormat, metaclass=_AuditSinkFormatEnumTypeWrapper):
+    """How a record is written."""
+
+AUDIT_SINK_FORMAT_UNSPECIFIED: AuditSinkFormat.ValueType  # 0
+"""AUDIT_SINK_FORMAT_OCSF."""
+AUDIT_SINK_FORMAT_OCSF: AuditSinkFormat.ValueType  # 1
+"""An event of the Open Cybersecurity Schema Framework."""
+AUDIT_SINK_FORMAT_CLOUDEVENTS: AuditSinkFormat.ValueType  # 2
+"""A CloudEvent whose data is the record."""
+Global___AuditSinkFormat: _TypeAlias = AuditSinkFormat  # noqa: Y015
+
+class _AuditSinkStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditSinkStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditSinkStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_SINK_STATUS_UNSPECIFIED: _AuditSinkStatus.ValueType  # 0
+    """Never set."""
+    AUDIT_SINK_STATUS_PENDING: _AuditSinkStatus.ValueType  # 1
+    """Nothing was sent yet."""
+    AUDIT_SINK_STATUS_HEALTHY: _AuditSinkStatus.ValueType  # 2
+    """It has acknowledged the last batch."""
+    AUDIT_SINK_STATUS_FAILING: _AuditSinkStatus.ValueType  # 3
+    """It did not take the last batch; it is tried again within a minute, for as long as it takes."""
+
+class AuditSinkStatus(_AuditSinkStatus, metaclass=_AuditSinkStatusEnumTypeWrapper):
+    """How a sink is."""
+
+AUDIT_SINK_STATUS_UNSPECIFIED: AuditSinkStatus.ValueType  # 0
+"""Never set."""
+AUDIT_SINK_STATUS_PENDING: AuditSinkStatus.ValueType  # 1
+"""Nothing was sent yet."""
+AUDIT_SINK_STATUS_HEALTHY: AuditSinkStatus.ValueType  # 2
+"""It has acknowledged the last batch."""
+AUDIT_SINK_STATUS_FAILING: AuditSinkStatus.ValueType  # 3
+"""It did not take the last batch; it is tried again within a minute, for as long as it takes."""
+Global___AuditSinkStatus: _TypeAlias = AuditSinkStatus  # noqa: Y015
+
 @_typing.final
 class Operation(_message.Message):
     """One record."""
@@ -1141,3 +1225,344 @@ class ExportAuditLogResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportAuditLogResponse: _TypeAlias = ExportAuditLogResponse  # noqa: Y015
+
+@_typing.final
+class AuditSink(_message.Message):
+    """Where records of the log are sent. It is not changed: delete it, and create it anew with `start_after_sequence`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_AUTHORITY_FIELD_NUMBER: _builtins.int
+    CLIENT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    ROTATE_BYTES_FIELD_NUMBER: _builtins.int
+    KEEP_FILES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SKIPPED_RECORDS_FIELD_NUMBER: _builtins.int
+    LAG_RECORDS_FIELD_NUMBER: _builtins.int
+    OLDEST_PENDING_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FAILING_SINCE_FIELD_NUMBER: _builtins.int
+    LAST_DELIVERED_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    uid: _builtins.str
+    """Permanent identifier."""
+    kind: Global___AuditSinkKind.ValueType
+    """Required."""
+    address: _builtins.str
+    """Required. `https://host[:port][/path]` or `http://` of an HTTP receiver; the same of a collector, to which `/v1/logs` is added;
+    `tls://host:port` or `tcp://host:port` of syslog; the plain name of a file.
+    """
+    format: Global___AuditSinkFormat.ValueType
+    """Of an HTTP receiver, a file, or the message of a syslog line."""
+    required: _builtins.bool
+    """Keep records beyond their retention for as long as this sink does not have them."""
+    certificate_authority: _builtins.str
+    """Authorities that the sink's certificate is trusted by, PEM; empty means those of the server's system."""
+    client_certificate: _builtins.str
+    """Certificate that is shown to the sink, PEM; its key stands in the credentials."""
+    rotate_bytes: _builtins.int
+    """Of a file: its size in bytes at which a new one begins; default 64 MiB."""
+    keep_files: _builtins.int
+    """Of a file: how many full ones are kept; 0 keeps all."""
+    position: _builtins.int
+    """Sequence of the last record that it has acknowledged."""
+    skipped_records: _builtins.int
+    """Records that retention dropped before they could be sent; always 0 of a required sink."""
+    lag_records: _builtins.int
+    """Records that are still to be sent."""
+    status: Global___AuditSinkStatus.ValueType
+    """How it is."""
+    reason: _builtins.str
+    """Why it fails, as a word; empty otherwise."""
+    message: _builtins.str
+    """The same for people."""
+    created_by: _builtins.str
+    """Who made it."""
+    @_builtins.property
+    def oldest_pending_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest of them began; unset if there is none."""
+
+    @_builtins.property
+    def failing_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it fails; unset while it does not."""
+
+    @_builtins.property
+    def last_delivered_time(self) -> _timestamp_pb2.Timestamp:
+        """When it acknowledged a batch last."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        kind: Global___AuditSinkKind.ValueType = ...,
+        address: _builtins.str = ...,
+        format: Global___AuditSinkFormat.ValueType = ...,
+        required: _builtins.bool = ...,
+        certificate_authority: _builtins.str = ...,
+        client_certificate: _builtins.str = ...,
+        rotate_bytes: _builtins.int = ...,
+        keep_files: _builtins.int = ...,
+        position: _builtins.int = ...,
+        skipped_records: _builtins.int = ...,
+        lag_records: _builtins.int = ...,
+        oldest_pending_time: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___AuditSinkStatus.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        failing_since: _timestamp_pb2.Timestamp | None = ...,
+        last_delivered_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        created_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failing_since", b"failing_since", "last_delivered_time", b"last_delivered_time", "oldest_pending_time", b"oldest_pending_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "certificate_authority", b"certificate_authority", "client_certificate", b"client_certificate", "create_time", b"create_time", "created_by", b"created_by", "failing_since", b"failing_since", "format", b"format", "keep_files", b"keep_files", "kind", b"kind", "lag_records", b"lag_records", "last_delivered_time", b"last_delivered_time", "message", b"message", "name", b"name", "oldest_pending_time", b"oldest_pending_time", "position", b"position", "reason", b"reason", "required", b"required", "rotate_bytes", b"rotate_bytes", "skipped_records", b"skipped_records", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditSink: _TypeAlias = AuditSink  # noqa: Y015
+
+@_typing.final
+class AuditSinkCredentials(_message.Message):
+    """What only the sink may know. It is kept encrypted and never shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_FIELD_NUMBER: _builtins.int
+    CLIENT_KEY_FIELD_NUMBER: _builtins.int
+    signing_key: _builtins.str
+    """Key by which each request is signed, in the form of Standard Webhooks."""
+    client_key: _builtins.str
+    """Key of the client certificate, PEM, not encrypted."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers of each request, such as `authorization`."""
+
+    def __init__(
+        self,
+        *,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        signing_key: _builtins.str = ...,
+        client_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_key", b"client_key", "headers", b"headers", "signing_key", b"signing_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditSinkCredentials: _TypeAlias = AuditSinkCredentials  # noqa: Y015
+
+@_typing.final
+class CreateAuditSinkRequest(_message.Message):
+    """A sink to be added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_SINK_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    START_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    start_after_sequence: _builtins.int
+    """Begin after this record; unset means with the oldest that is kept."""
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Check everything; write nothing but the audit record."""
+    @_builtins.property
+    def audit_sink(self) -> Global___AuditSink:
+        """Required."""
+
+    @_builtins.property
+    def credentials(self) -> Global___AuditSinkCredentials:
+        """Where the sink wants any."""
+
+    def __init__(
+        self,
+        *,
+        audit_sink: Global___AuditSink | None = ...,
+        credentials: Global___AuditSinkCredentials | None = ...,
+        start_after_sequence: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_start_after_sequence", b"_start_after_sequence", "audit_sink", b"audit_sink", "credentials", b"credentials", "start_after_sequence", b"start_after_sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_after_sequence", b"_start_after_sequence", "audit_sink", b"audit_sink", "credentials", b"credentials", "request_id", b"request_id", "start_after_sequence", b"start_after_sequence", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__start_after_sequence: _TypeAlias = _typing.Literal["start_after_sequence"]  # noqa: Y015
+    _WhichOneofArgType__start_after_sequence: _TypeAlias = _typing.Literal["_start_after_sequence", b"_start_after_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_after_sequence) -> _WhichOneofReturnType__start_after_sequence | None: ...
+
+Global___CreateAuditSinkRequest: _TypeAlias = CreateAuditSinkRequest  # noqa: Y015
+
+@_typing.final
+class CreateAuditSinkResponse(_message.Message):
+    """The sink that was added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_SINK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def audit_sink(self) -> Global___AuditSink:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        audit_sink: Global___AuditSink | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_sink", b"audit_sink"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_sink", b"audit_sink"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateAuditSinkResponse: _TypeAlias = CreateAuditSinkResponse  # noqa: Y015
+
+@_typing.final
+class ListAuditSinksRequest(_message.Message):
+    """Asks for a page of sinks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Default 50, at most 1,000."""
+    page_token: _builtins.str
+    """From the previous page; bound to the request's other fields."""
+    filter: _builtins.str
+    """AIP-160, such as `status = FAILING`."""
+    order_by: _builtins.str
+    """AIP-132, such as `create_time desc`."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditSinksRequest: _TypeAlias = ListAuditSinksRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditSinksResponse(_message.Message):
+    """A page of sinks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_SINKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def audit_sinks(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditSink]:
+        """In the order that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        audit_sinks: _abc.Iterable[Global___AuditSink] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_sinks", b"audit_sinks", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditSinksResponse: _TypeAlias = ListAuditSinksResponse  # noqa: Y015
+
+@_typing.final
+class DeleteAuditSinkRequest(_message.Message):
+    """Names a sink."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Check everything; write nothing but the audit record."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAuditSinkRequest: _TypeAlias = DeleteAuditSinkRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAuditSinkResponse(_message.Message):
+    """The sink is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAuditSinkResponse: _TypeAlias = DeleteAuditSinkResponse  # noqa: Y015

@@ -58,6 +58,21 @@ class AuditServiceStub:
                 request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsResponse.FromString,
                 _registered_method=True)
+        self.CreateAuditSink = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/CreateAuditSink',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.CreateAuditSinkRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.CreateAuditSinkResponse.FromString,
+                _registered_method=True)
+        self.ListAuditSinks = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/ListAuditSinks',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ListAuditSinksRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ListAuditSinksResponse.FromString,
+                _registered_method=True)
+        self.DeleteAuditSink = channel.unary_unary(
+                '/pilothouse.audit.v1.AuditService/DeleteAuditSink',
+                request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.DeleteAuditSinkRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.DeleteAuditSinkResponse.FromString,
+                _registered_method=True)
         self.GetAuditHead = channel.unary_unary(
                 '/pilothouse.audit.v1.AuditService/GetAuditHead',
                 request_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetAuditHeadRequest.SerializeToString,
@@ -122,6 +137,30 @@ class AuditServiceServicer:
 
     def GetUserOperationStats(self, request, context):
         """Answers what users have done, one row a user, from the records that the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateAuditSink(self, request, context):
+        """Adds a sink: a place that the records of the log are sent to, all of them, at least once and in the order of the log. Nothing is
+        asked of it: whether it can be reached is shown by ListAuditSinks.
+        INVALID_ARGUMENT: an address of this server's machine or of its network alone, unless a setting allows it.
+        FAILED_PRECONDITION (NO_SINK_FOLDER): a file, where the setting PILOTHOUSE_AUDIT_SINK_DIR names no folder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditSinks(self, request, context):
+        """Lists sinks, with how far each has come. Filter: the fields of AuditSink. Order: `name` (default), `create_time`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAuditSink(self, request, context):
+        """Removes a sink with its cursor and its credentials. What was sent stays where it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +239,21 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetUserOperationStats,
                     request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsRequest.FromString,
                     response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsResponse.SerializeToString,
+            ),
+            'CreateAuditSink': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateAuditSink,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.CreateAuditSinkRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.CreateAuditSinkResponse.SerializeToString,
+            ),
+            'ListAuditSinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditSinks,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ListAuditSinksRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.ListAuditSinksResponse.SerializeToString,
+            ),
+            'DeleteAuditSink': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAuditSink,
+                    request_deserializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.DeleteAuditSinkRequest.FromString,
+                    response_serializer=pilothouse_dot_audit_dot_v1_dot_audit__pb2.DeleteAuditSinkResponse.SerializeToString,
             ),
             'GetAuditHead': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAuditHead,
@@ -344,6 +398,87 @@ class AuditService:
             '/pilothouse.audit.v1.AuditService/GetUserOperationStats',
             pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsRequest.SerializeToString,
             pilothouse_dot_audit_dot_v1_dot_audit__pb2.GetUserOperationStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateAuditSink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/CreateAuditSink',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.CreateAuditSinkRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.CreateAuditSinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditSinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/ListAuditSinks',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ListAuditSinksRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.ListAuditSinksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAuditSink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.audit.v1.AuditService/DeleteAuditSink',
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.DeleteAuditSinkRequest.SerializeToString,
+            pilothouse_dot_audit_dot_v1_dot_audit__pb2.DeleteAuditSinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

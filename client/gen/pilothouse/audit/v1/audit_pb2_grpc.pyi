@@ -49,6 +49,16 @@ class AuditServiceStub:
     """
     GetUserOperationStats: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetUserOperationStatsRequest, _audit_pb2.GetUserOperationStatsResponse]
     """Answers what users have done, one row a user, from the records that the caller may see."""
+    CreateAuditSink: _grpc.UnaryUnaryMultiCallable[_audit_pb2.CreateAuditSinkRequest, _audit_pb2.CreateAuditSinkResponse]
+    """Adds a sink: a place that the records of the log are sent to, all of them, at least once and in the order of the log. Nothing is
+    asked of it: whether it can be reached is shown by ListAuditSinks.
+    INVALID_ARGUMENT: an address of this server's machine or of its network alone, unless a setting allows it.
+    FAILED_PRECONDITION (NO_SINK_FOLDER): a file, where the setting PILOTHOUSE_AUDIT_SINK_DIR names no folder.
+    """
+    ListAuditSinks: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditSinksRequest, _audit_pb2.ListAuditSinksResponse]
+    """Lists sinks, with how far each has come. Filter: the fields of AuditSink. Order: `name` (default), `create_time`."""
+    DeleteAuditSink: _grpc.UnaryUnaryMultiCallable[_audit_pb2.DeleteAuditSinkRequest, _audit_pb2.DeleteAuditSinkResponse]
+    """Removes a sink with its cursor and its credentials. What was sent stays where it is."""
     GetAuditHead: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditHeadRequest, _audit_pb2.GetAuditHeadResponse]
     """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
     leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
@@ -98,6 +108,16 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     GetUserOperationStats: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetUserOperationStatsRequest, _audit_pb2.GetUserOperationStatsResponse]  # type: ignore[assignment]
     """Answers what users have done, one row a user, from the records that the caller may see."""
+    CreateAuditSink: _aio.UnaryUnaryMultiCallable[_audit_pb2.CreateAuditSinkRequest, _audit_pb2.CreateAuditSinkResponse]  # type: ignore[assignment]
+    """Adds a sink: a place that the records of the log are sent to, all of them, at least once and in the order of the log. Nothing is
+    asked of it: whether it can be reached is shown by ListAuditSinks.
+    INVALID_ARGUMENT: an address of this server's machine or of its network alone, unless a setting allows it.
+    FAILED_PRECONDITION (NO_SINK_FOLDER): a file, where the setting PILOTHOUSE_AUDIT_SINK_DIR names no folder.
+    """
+    ListAuditSinks: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditSinksRequest, _audit_pb2.ListAuditSinksResponse]  # type: ignore[assignment]
+    """Lists sinks, with how far each has come. Filter: the fields of AuditSink. Order: `name` (default), `create_time`."""
+    DeleteAuditSink: _aio.UnaryUnaryMultiCallable[_audit_pb2.DeleteAuditSinkRequest, _audit_pb2.DeleteAuditSinkResponse]  # type: ignore[assignment]
+    """Removes a sink with its cursor and its credentials. What was sent stays where it is."""
     GetAuditHead: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditHeadRequest, _audit_pb2.GetAuditHeadResponse]  # type: ignore[assignment]
     """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
     leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
@@ -168,6 +188,34 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetUserOperationStatsResponse, _abc.Awaitable[_audit_pb2.GetUserOperationStatsResponse]]:
         """Answers what users have done, one row a user, from the records that the caller may see."""
+
+    @_abc_1.abstractmethod
+    def CreateAuditSink(
+        self,
+        request: _audit_pb2.CreateAuditSinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.CreateAuditSinkResponse, _abc.Awaitable[_audit_pb2.CreateAuditSinkResponse]]:
+        """Adds a sink: a place that the records of the log are sent to, all of them, at least once and in the order of the log. Nothing is
+        asked of it: whether it can be reached is shown by ListAuditSinks.
+        INVALID_ARGUMENT: an address of this server's machine or of its network alone, unless a setting allows it.
+        FAILED_PRECONDITION (NO_SINK_FOLDER): a file, where the setting PILOTHOUSE_AUDIT_SINK_DIR names no folder.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditSinks(
+        self,
+        request: _audit_pb2.ListAuditSinksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListAuditSinksResponse, _abc.Awaitable[_audit_pb2.ListAuditSinksResponse]]:
+        """Lists sinks, with how far each has come. Filter: the fields of AuditSink. Order: `name` (default), `create_time`."""
+
+    @_abc_1.abstractmethod
+    def DeleteAuditSink(
+        self,
+        request: _audit_pb2.DeleteAuditSinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.DeleteAuditSinkResponse, _abc.Awaitable[_audit_pb2.DeleteAuditSinkResponse]]:
+        """Removes a sink with its cursor and its credentials. What was sent stays where it is."""
 
     @_abc_1.abstractmethod
     def GetAuditHead(

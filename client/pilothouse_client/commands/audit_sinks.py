@@ -1,0 +1,139 @@
+"""`pilothouse audit sinks`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Filter,
+    Format,
+    Limit,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+    enum_number,
+)
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.values import enum_label, moment
+
+app = typer.Typer(no_args_is_help=True, help="Where records are sent.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("NAME", lambda sink: sink.name),
+    Column("KIND", lambda sink: enum_label(sink, "kind")),
+    Column("STATUS", lambda sink: enum_label(sink, "status")),
+    Column("ADDRESS", lambda sink: sink.address),
+    Column("REQUIRED", lambda sink: "yes" if sink.required else ""),
+    Column("LAG", lambda sink: sink.lag_records),
+    Column("OLDEST", lambda sink: moment(sink.oldest_pending_time)),
+    Column("DELIVERED", lambda sink: moment(sink.last_delivered_time)),
+    Column("MESSAGE", lambda sink: sink.message),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the sink.")]
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    kind: Annotated[str, typer.Option("--kind", help="file, http, syslog or otlp.")],
+    address: Annotated[
+        str, typer.Option("--address", help="https://…, tls://host:port, or the plain name of a file.")
+    ],
+    form: Annotated[str, typer.Option("--format", help="ocsf or cloudevents.")] = "",
+    required: Annotated[
+        bool, typer.Option("--required", help="Keep records for as long as this sink does not have them.")
+    ] = False,
+    ca_file: Annotated[str, typer.Option("--ca-file", help="Authorities that the sink is trusted by.")] = "",
+    certificate_file: Annotated[
+        str, typer.Option("--client-certificate-file", help="Shown to the sink.")
+    ] = "",
+    key_file: Annotated[str, typer.Option("--client-key-file", help="Its key.")] = "",
+    signing_key_file: Annotated[str, typer.Option("--signing-key-file", help="Signs each request.")] = "",
+    headers_file: Annotated[
+        str, typer.Option("--headers-file", help="Headers of each request, one a line: Name: value.")
+    ] = "",
+    rotate_bytes: Annotated[
+        int, typer.Option("--rotate-bytes", min=0, help="Of a file: when it is full.")
+    ] = 0,
+    keep_files: Annotated[int, typer.Option("--keep-files", min=0, help="How many full ones; 0: all.")] = 0,
+    start_after: Annotated[
+        int | None,
+        typer.Option(
+            "--start-after", min=0, help="Begin after this record; not given: with the oldest that is kept."
+        ),
+    ] = None,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Send all records to a place from now on: at least once, and in the order of the log.
+
+    Credentials are read from files, stored encrypted and never shown again.
+    """
+    sink = pb.AuditSink(
+        name=name,
+        kind=pb.AuditSinkKind.ValueType(enum_number(pb.AuditSinkKind, kind, "--kind")),
+        address=address,
+        format=pb.AuditSinkFormat.ValueType(enum_number(pb.AuditSinkFormat, form, "--format")),
+        required=required,
+        certificate_authority=_text(ca_file),
+        client_certificate=_text(certificate_file),
+        rotate_bytes=rotate_bytes,
+        keep_files=keep_files,
+    )
+    credentials = pb.AuditSinkCredentials(
+        headers=_headers(headers_file),
+        signing_key=_text(signing_key_file).strip(),
+        client_key=_text(key_file),
+    )
+    with connect() as client:
+        made = client.audit.create_audit_sink(
+            audit_sink=sink,
+            credentials=credentials,
+            start_after_sequence=start_after,
+            validate_only=validate_only,
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("list")
+def list_sinks(
+    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
+) -> None:
+    """List sinks, with how far each has come."""
+    with connect() as client:
+        show_all(client.audit.list_audit_sinks(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+
+
+@app.command("delete")
+def delete(name: _Name, yes: Yes = False, validate_only: ValidateOnly = False) -> None:
+    """Send nothing more to a sink, and forget how far it has come."""
+    confirm(f"Send no more records to {name}, and forget how far it has come?", yes or validate_only)
+    with connect() as client:
+        client.audit.delete_audit_sink(name=name, validate_only=validate_only)
+    done(f"{name} deleted")
+
+
+def _text(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise CommandError(f"{path} cannot be read as text", 2) from None
+
+
+def _headers(path: str) -> dict[str, str]:
+    found = {}
+    for line in _text(path).splitlines():
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise CommandError(f"{path} must hold a header a line, Name: value", 2)
+        found[name.strip()] = value.strip()
+    return found

@@ -1,0 +1,85 @@
+"""What a sink of the audit log is, and a record as it is sent, apart from how either is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+Kind = Literal["file", "http", "syslog", "otlp"]
+Format = Literal["ocsf", "cloudevents"]
+Status = Literal["pending", "healthy", "failing"]
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record: `fields` is what is hashed of it (docs/audit-format.md), the rest its place and its namespace's name.
+
+    `canonical` is the text that `record_hash` is of.
+    """
+
+    sequence: int
+    fields: dict[str, Any]
+    canonical: bytes
+    record_hash: bytes
+    namespace: str
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What only the sink may know, encrypted in the row. Key and certificates are PEM.
+
+    `headers` are sent with each request; `signing_key` signs its body.
+    """
+
+    headers: Mapping[str, str] = {}
+    signing_key: str = ""
+    client_key: str = ""
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+class AuditSink(msgspec.Struct, frozen=True):
+    """A sink, and how far it has come.
+
+    `address` is a URL, or the plain name of a file. `position` is the sequence of the last record that was
+    acknowledged. `skipped` counts records that retention dropped before they could be sent. `certificate_authority` and
+    `client_certificate` are PEM, '' where there is none. `lag_records` and `oldest_pending_at` tell what is still to be
+    sent.
+    """
+
+    id: int
+    uid: str
+    name: str
+    kind: Kind
+    address: str
+    format: Format = "ocsf"
+    required: bool = False
+    certificate_authority: str = ""
+    client_certificate: str = ""
+    rotate_bytes: int = 0
+    keep_files: int = 0
+    position: int = 0
+    skipped: int = 0
+    status: Status = "pending"
+    reason: str = ""
+    message: str = ""
+    attempts: int = 0
+    failing_since: datetime | None = None
+    last_delivered_at: datetime | None = None
+    created_at: datetime | None = None
+    created_by: str = ""
+    lag_records: int = 0
+    oldest_pending_at: datetime | None = None
+
+
+class Leased(msgspec.Struct, frozen=True):
+    """A sink that this server may send to while it holds the lease under this epoch."""
+
+    sink: AuditSink
+    epoch: int
+
+    def moved_to(self, position: int) -> Leased:
+        """The same once the sink has acknowledged this record."""
+        return Leased(msgspec.structs.replace(self.sink, position=position, status="healthy"), self.epoch)

@@ -1,0 +1,148 @@
+"""Receivers of records, as small as they can be: real sockets, and what each was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass
+class Posted:
+    """A request as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class HttpReceiver:
+    """Answers every POST with `status` and `answer`, once it has noted it and `open` is set."""
+
+    url: str = ""
+    status: int = 200
+    answer: bytes = b""
+    # Bodies longer than this are answered 413; 0: none are.
+    longest: int = 0
+    posted: list[Posted] = field(default_factory=list)
+    # The first so many of them have an answer.
+    answered: int = 0
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if self.longest and len(body) > self.longest:
+            return web.Response(status=413)
+        self.posted.append(
+            Posted(request.path, {name.lower(): value for name, value in request.headers.items()}, body)
+        )
+        await self.open.wait()
+        self.answered += 1
+        return web.Response(status=self.status, body=self.answer)
+
+
+@asynccontextmanager
+async def http_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[HttpReceiver]:
+    """A receiver on a port of its own."""
+    receiver = HttpReceiver()
+    receiver.open.set()
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.router.add_post("/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        port = runner.addresses[0][1]
+        receiver.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        yield receiver
+    finally:
+        receiver.open.set()
+        await runner.cleanup()
+
+
+@dataclass
+class SyslogReceiver:
+    """Reads frames of counted octets. `careless`: it resets each connection before it has read all."""
+
+    address: str = ""
+    frames: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    careless: bool = False
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.careless:
+            await reader.readexactly(1)
+            writer.transport.abort()
+            return
+        received: list[bytes] = []
+        try:
+            while length := await reader.readuntil(b" "):
+                received.append(await reader.readexactly(int(length)))
+        except asyncio.IncompleteReadError as end:
+            if end.partial:
+                received.append(b"torn")
+        self.frames += received
+        writer.close()
+
+
+@asynccontextmanager
+async def syslog_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[SyslogReceiver]:
+    """A receiver on a port of its own."""
+    receiver = SyslogReceiver()
+    server = await asyncio.start_server(receiver.handle, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    receiver.address = f"{'tcp' if tls is None else 'tls'}://127.0.0.1:{port}"
+    try:
+        yield receiver
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def self_signed(address: str) -> tuple[str, str]:
+    """A certificate that vouches for itself, and its key, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver of a test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """What a receiver shows itself by."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(certificate + key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context

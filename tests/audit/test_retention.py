@@ -1,0 +1,41 @@
+"""A sink that is required holds back what it does not have; any other holds back nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse_server import app
+from pilothouse_server.store.periodic import Periodic, standard_jobs
+from tests.conftest import Database
+from tests.harness import running_server
+
+
+async def test_records_that_a_required_sink_lacks_are_kept(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def jobs(*arguments: Any, delivered: Any) -> list[Periodic]:
+        asked.append(delivered)
+        return standard_jobs(*arguments, delivered=delivered)
+
+    monkeypatch.setattr(app, "standard_jobs", jobs)
+    async with running_server(database, tmp_path, with_cluster=False) as server, database.system() as sql:
+        # What it answers, the job that drops old records goes by.
+        (have,) = asked
+        assert have == server.application.sinks.have
+        assert await have(1_000_000)
+        for name, required, position in (("siem", True, 7), ("archive", True, 9), ("other", False, 0)):
+            await sql.execute(
+                "INSERT INTO audit_sinks (name, kind, address, required, position, next_attempt_at) "
+                "VALUES ($1, 'http', 'https://siem.example.com', $2, $3, now() + interval '1 minute')",
+                name,
+                required,
+                position,
+            )
+        assert [await have(place) for place in (6, 7, 8, 9)] == [True, True, False, False]
+        await sql.execute("DELETE FROM audit_sinks WHERE name = 'siem'")
+        assert await have(9)
