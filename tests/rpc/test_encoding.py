@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -11,8 +15,12 @@ from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server import event_loop
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer, duration, embedded, text_field, varint
+from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
+from pilothouse_server.tasks import cancel_and_wait
 
+_LIST = ListAnswer(pb.ListContainersResponse, "containers")
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -38,15 +46,61 @@ def test_a_message_in_two_parts(name: str, maker: str) -> None:
 
 
 @given(st.lists(_TEXT), _TEXT)
-def test_a_list(names: list[str], token: str) -> None:
+async def test_a_list(names: list[str], token: str) -> None:
     items = [(pb.Container(name=name).SerializeToString(), b"") for name in names]
     expected = pb.ListContainersResponse(
-        containers=[pb.Container(name=name) for name in names], next_page_token=token
+        containers=[pb.Container(name=name) for name in names], next_page_token=token if names else ""
     )
-    assert (
-        ListAnswer(pb.ListContainersResponse, "containers").answer(items, token)
-        == expected.SerializeToString()
-    )
+    assert await _LIST.answer(items, going_on_with(token)) == expected.SerializeToString()
+
+
+async def test_a_list_ends_before_it_is_too_large() -> None:
+    large = pb.Container(name="x" * (LARGEST_PAGE_BYTES // 4)).SerializeToString()
+    for items, shown in (([large] * 9, 3), ([large * 5, large], 1)):
+        answer = await _LIST.answer([(each,) for each in items], cast("NextPage", Counted()))
+        assert len(answer) <= LARGEST_PAGE_BYTES or shown == 1
+        read = pb.ListContainersResponse.FromString(answer)
+        assert (len(read.containers), read.next_page_token) == (shown, f"after {shown}")
+
+
+class Counted:
+    def after(self, count: int) -> str:
+        return f"after {count}"
+
+
+def going_on_with(token: str) -> NextPage:
+    return cast("NextPage", SimpleNamespace(after=lambda _count: token))
+
+
+async def turns_beside_a_list(items: int) -> int:
+    """How often others had the event loop while a list was rendered, a millisecond an item."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    def render(number: int) -> pb.Container:
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+        return pb.Container(name=str(number))
+
+    beside = asyncio.create_task(other())
+    try:
+        await _LIST.rendered(range(items), render, going_on_with(""))
+        return turns
+    finally:
+        await cancel_and_wait(beside)
+
+
+async def test_a_list_is_rendered_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await turns_beside_a_list(60) >= 10
+    # The control: nobody looks at the share.
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 3600.0)
+    assert await turns_beside_a_list(60) <= 1
 
 
 @pytest.mark.parametrize("description", ["", "short", "é" * 2000, "x" * 20_000])

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -36,6 +36,7 @@ from sqlalchemy import (
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.store import paging
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.paging import (
     OrderField,
@@ -45,8 +46,10 @@ from pilothouse_server.store.paging import (
     paginate_rows,
     parse_order_by,
     read_in_pages,
+    read_page,
 )
 from pilothouse_server.store.pool import Pool
+from pilothouse_server.store.results import Row
 from tests.conftest import new_database
 from tests.store.pools import create_statements, pool_of
 from tests.waiting import patient
@@ -117,8 +120,8 @@ def base64url(raw: bytes) -> str:
 async def one_page(connection: Connection, page: PageRequest) -> tuple[list[int], str]:
     order = parse_order_by(page.order_by, FIELDS, default="name", unique=THINGS.c.id)
     rows = (await connection.execute(paginate(select(THINGS.c.id), order, page))).all()
-    shown, token = finish_page(rows, order, page)
-    return [row.id for row in shown], token
+    shown, next_page = finish_page(rows, order, page)
+    return [row.id for row in shown], next_page.after(len(shown))
 
 
 async def all_pages(connection: Connection, page: PageRequest) -> list[int]:
@@ -164,11 +167,44 @@ async def test_a_page_that_is_found_before_it_is_read_is_the_same(
         at_once = (await connection.execute(paginate(select(THINGS).where(kept), order, page))).all()
         rows = (await connection.execute(paginate_rows(whole, keys, THINGS.c.id, order, page))).all()
         assert [tuple(row) for row in rows] == [tuple(row) for row in at_once]
-        token = finish_page(rows, order, page)[1]
-        assert token == finish_page(at_once, order, page)[1]
+        token = finish_page(rows, order, page)[1].after(page.limit)
+        assert token == finish_page(at_once, order, page)[1].after(page.limit)
         if not token:
             return
         page = replace(page, page_token=token)
+
+
+@settings(deadline=None, max_examples=100)
+@given(order_by=orders, page_size=st.integers(1, 70), row_bytes=st.integers(1, 40), kept=st.integers(1, 61))
+async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
+    connection: Connection, order_by: str, page_size: int, row_bytes: int, kept: int
+) -> None:
+    order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
+    columns = [item.column.desc() if item.descending else item.column for item in order.columns]
+    whole = list((await connection.execute(select(THINGS.c.id).order_by(*columns))).scalars())
+    page = replace(PAGE, order_by=order_by, page_size=page_size)
+
+    async def read(part: PageRequest) -> Sequence[Row]:
+        assert part.limit <= page.limit
+        return (await connection.execute(paginate(select(THINGS.c.id), order, part))).all()
+
+    listed: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paging, "LARGEST_PAGE_BYTES", 100)
+        patch.setattr(paging, "DEFAULT_PAGE_SIZE", 4)
+        while True:
+            rows, next_page = await read_page(read, order, page, lambda _row: row_bytes)
+            assert 1 <= len(rows) <= page.limit
+            # The first few are read as they are; those after them are as many as fit, and one.
+            assert len(rows) <= 4 or (len(rows) - 1) * row_bytes <= 100
+            # Who shows fewer goes on after those.
+            shown = rows[:kept]
+            listed += [row.id for row in shown]
+            token = next_page.after(len(shown))
+            if not token:
+                break
+            page = replace(page, page_token=token)
+    assert listed == whole
 
 
 @settings(deadline=None, max_examples=100)
@@ -353,4 +389,4 @@ async def test_an_order_column_wrongly_said_never_to_be_missing_is_noticed(
     )
     rows = (await connection.execute(paginate(select(THINGS.c.id), order, PAGE))).all()
     with pytest.raises(AssertionError, match="grade"):
-        finish_page(rows, order, PAGE)
+        finish_page(rows, order, PAGE)[1].after(PAGE.limit)

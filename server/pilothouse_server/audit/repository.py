@@ -5,7 +5,7 @@ records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,14 @@ from sqlalchemy import Select, false, func, or_, select, text
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -99,13 +106,13 @@ def _operations() -> Select[Any]:
 
 async def list_operations(
     transaction: ReadTransaction, page: PageRequest, sight: Sight
-) -> tuple[Sequence[Operation], str]:
-    """One page of records, and the token of the next."""
+) -> tuple[Iterator[Operation], NextPage]:
+    """One page of records, read from their rows as they are asked for, and where they go on."""
     query = sight.narrow(_operations()).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="start_time desc", unique=_LOG.sequence)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_operation(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return map(_operation, rows), next_page
 
 
 async def find_operation(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation | None:
@@ -185,15 +192,15 @@ async def oldest_sequence(transaction: ReadTransaction) -> int:
 
 async def list_stats(
     transaction: ReadTransaction, page: PageRequest, username: str
-) -> tuple[Sequence[UserOperationStats], str]:
-    """One page of what users have done, and the token of the next."""
+) -> tuple[Sequence[UserOperationStats], NextPage]:
+    """One page of what users have done, and where they go on."""
     query = select(USER_OPERATION_STATS)
     if username:
         query = query.where(USER_OPERATION_STATS.c.username == username)
     order = parse_order_by("", _STATS_ORDERS, default="username", unique=USER_OPERATION_STATS.c.user_id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_stats(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_stats(row) for row in rows], next_page
 
 
 def _operation(row: Any) -> Operation:

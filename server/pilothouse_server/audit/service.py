@@ -21,6 +21,7 @@ from pilothouse_server.errors import FailedPrecondition, NotFound, invalid, not_
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal
@@ -32,6 +33,9 @@ from pilothouse_server.watch.resume_token import Position
 _STRETCH = 500
 # Seconds between two answers that say how far a verification is.
 _PROGRESS_SECONDS = 0.5
+
+_OPERATIONS = ListAnswer(pb.ListOperationsResponse, "operations")
+_STATS = ListAnswer(pb.GetUserOperationStatsResponse, "user_operation_stats")
 
 
 class AuditService(AuditSinkCalls):
@@ -45,18 +49,14 @@ class AuditService(AuditSinkCalls):
         self._page_key = page_key
         self._sealer = sealer
 
-    async def ListOperations(
-        self, request: pb.ListOperationsRequest, call: Call
-    ) -> pb.ListOperationsResponse:
+    async def ListOperations(self, request: pb.ListOperationsRequest, call: Call) -> bytes:
         """Lists records."""
         page = wire.page_request(call, self._page_key, request.namespace)
         await self._watches.feed.settled()
         async with call.read(replica=True) as transaction:
             sight = await _sight(call, transaction, request.namespace)
-            found, token = await operations.list_operations(transaction, page, sight)
-        return pb.ListOperationsResponse(
-            operations=[messages.OPERATION.to_proto(item) for item in found], next_page_token=token
-        )
+            found, next_page = await operations.list_operations(transaction, page, sight)
+        return await _OPERATIONS.rendered(found, messages.OPERATION.to_proto, next_page)
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
         """Returns one record."""
@@ -67,18 +67,13 @@ class AuditService(AuditSinkCalls):
             )
         return pb.GetOperationResponse(operation=messages.OPERATION.to_proto(found))
 
-    async def GetUserOperationStats(
-        self, request: pb.GetUserOperationStatsRequest, call: Call
-    ) -> pb.GetUserOperationStatsResponse:
+    async def GetUserOperationStats(self, request: pb.GetUserOperationStatsRequest, call: Call) -> bytes:
         """Returns what users have done."""
         page = wire.page_request(call, self._page_key, request.username)
         await self._watches.feed.settled()
         async with call.read() as transaction:
-            found, token = await operations.list_stats(transaction, page, request.username)
-        return pb.GetUserOperationStatsResponse(
-            user_operation_stats=[messages.USER_OPERATION_STATS.to_proto(item) for item in found],
-            next_page_token=token,
-        )
+            found, next_page = await operations.list_stats(transaction, page, request.username)
+        return await _STATS.rendered(found, messages.USER_OPERATION_STATS.to_proto, next_page)
 
     async def WatchOperations(
         self, request: pb.WatchOperationsRequest, call: Call

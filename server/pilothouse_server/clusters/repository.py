@@ -17,7 +17,14 @@ from pilothouse_server.encryption import Sealed
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -84,13 +91,15 @@ async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Clus
     return None if row is None else _cluster(row)
 
 
-async def list_clusters(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
-    """One page of clusters, and the token of the next."""
+async def list_clusters(
+    transaction: ReadTransaction, page: PageRequest
+) -> tuple[Sequence[Cluster], NextPage]:
+    """One page of clusters, and where they go on."""
     query = select(*_SHOWN).where(CLUSTERS.c.deleted_at.is_(None), compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CLUSTERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_cluster(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_cluster(row) for row in rows], next_page
 
 
 async def put_configured(transaction: Transaction, name: str, api_server: str) -> Cluster:

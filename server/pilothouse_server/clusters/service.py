@@ -13,10 +13,13 @@ from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.admission.seats import before_cluster
 from pilothouse_server.rpc.call import Call, waits_outside
+from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 
 # All clusters that are tried out before they are registered count as one.
 _UNREGISTERED = ""
+
+_CLUSTERS = ListAnswer(pb.ListClustersResponse, "clusters")
 
 
 class ClusterCalls:
@@ -58,15 +61,13 @@ class ClusterCalls:
         (found,) = await registration.with_leaders(call.store, [located])
         return pb.GetClusterResponse(cluster=messages.CLUSTER.to_proto(found))
 
-    async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> pb.ListClustersResponse:
+    async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> bytes:
         """Lists clusters."""
         page = wire.page_request(call, self._page_key)
         async with call.read() as transaction:
-            found, token = await registration.list_page(transaction, page)
+            found, next_page = await registration.list_page(transaction, page)
         found = await registration.with_leaders(call.store, found)
-        return pb.ListClustersResponse(
-            clusters=[messages.CLUSTER.to_proto(item) for item in found], next_page_token=token
-        )
+        return await _CLUSTERS.rendered(found, messages.CLUSTER.to_proto, next_page)
 
     @waits_outside
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:

@@ -229,7 +229,7 @@ class ConfigService:
     ) -> bytes:
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
         async with call.read() as transaction:
-            found, token = await configs.list_page(
+            found, next_page = await configs.list_page(
                 transaction,
                 kind,
                 page,
@@ -238,7 +238,7 @@ class ConfigService:
                 visible=call.visible_namespaces(),
                 message_format=messages.READY[kind].format,
             )
-        return _LISTED[kind].answer((messages.parts(kind, item) for item in found), token)
+        return await _LISTED[kind].answer((messages.parts(kind, item) for item in found), next_page)
 
     async def _delete(
         self, kind: Kind, request: pb.DeleteConfigMapRequest | pb.DeleteSecretRequest, call: Call

@@ -59,6 +59,9 @@ _LIST = ListAnswer(pb.ListContainersResponse, "containers")
 # An import makes rows of other nouns too; `importing`, which may, stands above this noun.
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
 
+_HISTORY = ListAnswer(pb.ListStatusHistoryResponse, "status_changes")
+_IMAGES = ListAnswer(pb.ListImagesResponse, "images")
+
 
 class ContainerService:
     """Serves `pilothouse.container.v1.ContainerService`."""
@@ -124,7 +127,7 @@ class ContainerService:
         """Lists containers."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
         async with call.read() as transaction:
-            found, token = await operations.list_ready(
+            found, next_page = await operations.list_ready(
                 transaction,
                 page,
                 namespace_id=await named_namespace(call, transaction, request.namespace),
@@ -132,7 +135,7 @@ class ContainerService:
                 visible=call.visible_namespaces(),
                 message_format=messages.READY.format,
             )
-        return _LIST.answer(map(messages.parts, found), token)
+        return await _LIST.answer(map(messages.parts, found), next_page)
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call
@@ -211,18 +214,14 @@ class ContainerService:
         """Watches containers."""
         return watch(self._watches, call, _WATCHED)
 
-    async def ListStatusHistory(
-        self, request: pb.ListStatusHistoryRequest, call: Call
-    ) -> pb.ListStatusHistoryResponse:
+    async def ListStatusHistory(self, request: pb.ListStatusHistoryRequest, call: Call) -> bytes:
         """Lists the history of a container's status."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
             _describe(call, found)
             page = wire.page_request(call, self._page_key, found.uid)
-            changes, token = await operations.list_history(transaction, found.id, page)
-        return pb.ListStatusHistoryResponse(
-            status_changes=[messages.STATUS_CHANGE.to_proto(item) for item in changes], next_page_token=token
-        )
+            changes, next_page = await operations.list_history(transaction, found.id, page)
+        return await _HISTORY.rendered(changes, messages.STATUS_CHANGE.to_proto, next_page)
 
     async def StreamLogs(
         self, request: pb.StreamLogsRequest, call: Call
@@ -326,19 +325,17 @@ class ContainerService:
         call.describe(resource_id=found.id)
         return pb.GetImageResponse(image=messages.IMAGE.to_proto(found))
 
-    async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
+    async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> bytes:
         """Lists images."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
-            found, token = await operations.list_images(
+            found, next_page = await operations.list_images(
                 transaction,
                 page,
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
             )
-        return pb.ListImagesResponse(
-            images=[messages.IMAGE.to_proto(item) for item in found], next_page_token=token
-        )
+        return await _IMAGES.rendered(found, messages.IMAGE.to_proto, next_page)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
         """Forgets an image."""

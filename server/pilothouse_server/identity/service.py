@@ -15,8 +15,14 @@ from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call, waits_outside
+from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.store.unit_of_work import Actor
+
+_USERS = ListAnswer(pb.ListUsersResponse, "users")
+_ROLES = ListAnswer(pb.ListRolesResponse, "roles")
+_ROLE_GRANTS = ListAnswer(pb.ListRoleGrantsResponse, "role_grants")
+_SESSIONS = ListAnswer(pb.ListSessionsResponse, "sessions")
 
 
 class IdentityService:
@@ -96,13 +102,11 @@ class IdentityService:
         _describe_user(call, found)
         return pb.GetUserResponse(user=messages.USER.to_proto(found))
 
-    async def ListUsers(self, _request: pb.ListUsersRequest, call: Call) -> pb.ListUsersResponse:
+    async def ListUsers(self, _request: pb.ListUsersRequest, call: Call) -> bytes:
         """Lists users."""
         async with call.read() as transaction:
-            found, token = await users.list_page(transaction, wire.page_request(call, self._page_key))
-        return pb.ListUsersResponse(
-            users=[messages.USER.to_proto(item) for item in found], next_page_token=token
-        )
+            found, next_page = await users.list_page(transaction, wire.page_request(call, self._page_key))
+        return await _USERS.rendered(found, messages.USER.to_proto, next_page)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call) -> pb.UpdateUserResponse:
         """Changes a user."""
@@ -153,13 +157,11 @@ class IdentityService:
         _describe_role(call, found)
         return pb.GetRoleResponse(role=messages.ROLE.to_proto(found))
 
-    async def ListRoles(self, _request: pb.ListRolesRequest, call: Call) -> pb.ListRolesResponse:
+    async def ListRoles(self, _request: pb.ListRolesRequest, call: Call) -> bytes:
         """Lists roles."""
         async with call.read() as transaction:
-            found, token = await roles.list_page(transaction, wire.page_request(call, self._page_key))
-        return pb.ListRolesResponse(
-            roles=[messages.ROLE.to_proto(item) for item in found], next_page_token=token
-        )
+            found, next_page = await roles.list_page(transaction, wire.page_request(call, self._page_key))
+        return await _ROLES.rendered(found, messages.ROLE.to_proto, next_page)
 
     async def UpdateRole(self, request: pb.UpdateRoleRequest, call: Call) -> pb.UpdateRoleResponse:
         """Changes a role."""
@@ -202,28 +204,22 @@ class IdentityService:
         _describe_grant(call, revoked)
         return pb.RevokeRoleResponse()
 
-    async def ListRoleGrants(
-        self, request: pb.ListRoleGrantsRequest, call: Call
-    ) -> pb.ListRoleGrantsResponse:
+    async def ListRoleGrants(self, request: pb.ListRoleGrantsRequest, call: Call) -> bytes:
         """Lists grants."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
-            found, token = await grants.list_page(
+            found, next_page = await grants.list_page(
                 transaction, call.caller, call.rule.permission, request.namespace, page
             )
-        return pb.ListRoleGrantsResponse(
-            role_grants=[messages.ROLE_GRANT.to_proto(item) for item in found], next_page_token=token
-        )
+        return await _ROLE_GRANTS.rendered(found, messages.ROLE_GRANT.to_proto, next_page)
 
-    async def ListSessions(self, _request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+    async def ListSessions(self, _request: pb.ListSessionsRequest, call: Call) -> bytes:
         """Lists the caller's own sessions."""
         page = wire.page_request(call, self._page_key)
         async with call.read() as transaction:
-            found, token = await sessions.list_own(transaction, call.caller, page)
+            found, next_page = await sessions.list_own(transaction, call.caller, page)
         current = call.caller.session_id
-        return pb.ListSessionsResponse(
-            sessions=[messages.session(item, current) for item in found], next_page_token=token
-        )
+        return await _SESSIONS.rendered(found, lambda item: messages.session(item, current), next_page)
 
     async def RevokeSession(self, request: pb.RevokeSessionRequest, call: Call) -> pb.RevokeSessionResponse:
         """Ends one of the caller's own sessions."""

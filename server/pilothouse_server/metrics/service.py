@@ -16,6 +16,7 @@ from pilothouse_server.metrics.usage_stream import Interest, UsageStream
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.tasks import cancel_and_wait
 
 # So long samples of a slow sender wait for others to share their batch.
@@ -24,6 +25,8 @@ _SAMPLES_AN_ANSWER = 1000
 _DEFAULT_PAGE = 50
 _DEFAULT_QUERIES = 20
 T = TypeVar("T")
+
+_SUMMARIES = ListAnswer(pb.GetNamespaceSummaryResponse, "namespace_summaries")
 
 
 class MetricsService:
@@ -68,7 +71,7 @@ class MetricsService:
                 wire.moment(request.end_time) if request.HasField("end_time") else None,
                 request.step.ToTimedelta() if request.HasField("step") else None,
             )
-            found, token = await operations.usage(
+            found, next_page = await operations.usage(
                 transaction,
                 page,
                 steps,
@@ -77,7 +80,7 @@ class MetricsService:
                 visible=call.visible_namespaces(),
                 form=messages.POINTS.form,
             )
-        response = pb.QueryUsageResponse(next_page_token=token)
+        response = pb.QueryUsageResponse(next_page_token=next_page.after(page.limit))
         response.step.FromTimedelta(timedelta(seconds=steps.step))
         # An answer may hold tens of thousands of points: others get their turn between the series.
         series = [messages.series(*of, steps) async for of in cooperatively(found)]
@@ -118,22 +121,17 @@ class MetricsService:
         call.describe(resource_id=found.id, namespace_id=found.namespace_id)
         return pb.GetContainerDetailsResponse(container_details=messages.CONTAINER_DETAILS.to_proto(found))
 
-    async def GetNamespaceSummary(
-        self, request: pb.GetNamespaceSummaryRequest, call: Call
-    ) -> pb.GetNamespaceSummaryResponse:
+    async def GetNamespaceSummary(self, request: pb.GetNamespaceSummaryRequest, call: Call) -> bytes:
         """Returns what namespaces hold."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
-            found, token = await operations.list_summaries(
+            found, next_page = await operations.list_summaries(
                 transaction,
                 page,
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
             )
-        return pb.GetNamespaceSummaryResponse(
-            namespace_summaries=[messages.NAMESPACE_SUMMARY.to_proto(item) for item in found],
-            next_page_token=token,
-        )
+        return await _SUMMARIES.rendered(found, messages.NAMESPACE_SUMMARY.to_proto, next_page)
 
     async def ListTopContainers(
         self, request: pb.ListTopContainersRequest, call: Call

@@ -20,6 +20,7 @@ from pilothouse_server.store.filtering import (
     label_selector_condition,
 )
 from pilothouse_server.store.paging import (
+    NextPage,
     OrderColumn,
     OrderField,
     OrderSpec,
@@ -179,8 +180,8 @@ async def list_namespaces(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[ReadyNamespace | Namespace], str]:
-    """One page of the namespaces among `visible` (None: all that the caller reaches), and the token of the next.
+) -> tuple[Sequence[ReadyNamespace | Namespace], NextPage]:
+    """One page of the namespaces among `visible` (None: all that the caller reaches), and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
@@ -191,8 +192,8 @@ async def list_namespaces(
         query = query.where(NAMESPACES.c.id.in_(visible))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=NAMESPACES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return await _ready(transaction, rows), token
+    rows, next_page = finish_page(rows, order, page)
+    return await _ready(transaction, rows), next_page
 
 
 async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyNamespace | Namespace]:

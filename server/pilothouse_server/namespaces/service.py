@@ -82,14 +82,14 @@ class NamespaceService(ClusterCalls):
         """Lists namespaces."""
         page = wire.page_request(call, self._page_key, request.label_selector)
         async with call.read() as transaction:
-            found, token = await operations.list_page(
+            found, next_page = await operations.list_page(
                 transaction,
                 page,
                 wire.label_selector(request.label_selector),
                 call.visible_namespaces(),
                 messages.READY.format,
             )
-        return _LIST.answer(map(messages.parts, found), token)
+        return await _LIST.answer(map(messages.parts, found), next_page)
 
     async def UpdateNamespace(
         self, request: pb.UpdateNamespaceRequest, call: Call

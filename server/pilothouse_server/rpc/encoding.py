@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
+
+T = TypeVar("T")
 
 
 def varint(value: int) -> bytes:
@@ -73,15 +78,34 @@ class AnswerField:
 
 
 class ListAnswer:
-    """The answer of a list, where its resources are serialised already: `field` holds them."""
+    """The answer of a list: `field` holds its resources.
+
+    It is put together in slices, between which others have the event loop. It ends before it would be larger than
+    `LARGEST_PAGE_BYTES`, with one resource at least; its token then says where the list goes on.
+    """
 
     def __init__(self, answer: type[Message], field: str) -> None:
         self._item = AnswerField(answer, field)
         self._token = AnswerField(answer, "next_page_token")
 
-    def answer(self, items: Iterable[tuple[bytes, bytes]], token: str) -> bytes:
-        """Returns the answer; each item is a resource in two parts."""
-        fields = [self._item.answer(*parts) for parts in items]
+    async def answer(self, items: Iterable[Sequence[bytes]], next_page: NextPage) -> bytes:
+        """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each."""
+        fields: list[bytes] = []
+        size, share = 0, Share()
+        for parts in items:
+            item = self._item.answer(*parts)
+            size += len(item)
+            if fields and size > LARGEST_PAGE_BYTES:
+                break
+            fields.append(item)
+            await share.used()
+        token = next_page.after(len(fields)) if fields else ""
         if token:
             fields.append(self._token.answer(token.encode()))
         return b"".join(fields)
+
+    async def rendered(
+        self, items: Iterable[T], to_proto: Callable[[T], Message], next_page: NextPage
+    ) -> bytes:
+        """Returns the answer of resources that are not serialised yet."""
+        return await self.answer(((to_proto(item).SerializeToString(),) for item in items), next_page)

@@ -38,6 +38,7 @@ from pilothouse_server.store.filtering import (
 )
 from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
 from pilothouse_server.store.paging import (
+    NextPage,
     OrderField,
     PageRequest,
     finish_page,
@@ -209,8 +210,8 @@ async def list_volumes(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[ReadyVolume | Volume], str]:
-    """One page of the volumes of one namespace or of those among `visible`, and the token of the next.
+) -> tuple[Sequence[ReadyVolume | Volume], NextPage]:
+    """One page of the volumes of one namespace or of those among `visible`, and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
@@ -219,8 +220,8 @@ async def list_volumes(
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
     query = paginate_rows(ready(message_format), keys, VOLUMES.c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
-    rows, token = finish_page(rows, order, page)
-    return await _ready(transaction, rows), token
+    rows, next_page = finish_page(rows, order, page)
+    return await _ready(transaction, rows), next_page
 
 
 async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyVolume | Volume]:

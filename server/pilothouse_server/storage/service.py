@@ -78,7 +78,7 @@ class StorageService:
         """Lists volumes."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
         async with call.read() as transaction:
-            found, token = await operations.list_page(
+            found, next_page = await operations.list_page(
                 transaction,
                 page,
                 namespace_id=await named_namespace(call, transaction, request.namespace),
@@ -86,7 +86,7 @@ class StorageService:
                 visible=call.visible_namespaces(),
                 message_format=messages.READY.format,
             )
-        return _LIST.answer(map(messages.parts, found), token)
+        return await _LIST.answer(map(messages.parts, found), next_page)
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes what is wanted of a volume."""

@@ -16,7 +16,7 @@ In a repository::
         page.order_by, {"name": OrderField(TABLE.c.name), …}, default="name", unique=TABLE.c.id
     )
     rows = (await connection.execute(paginate(select(TABLE).where(…), order, page))).all()
-    rows, next_page_token = finish_page(rows, order, page)
+    rows, next_page = finish_page(rows, order, page)
 
 Where a row is put together of many tables, its page is found first and read then (`paginate_rows`): which rows stand on
 it is answered by the columns that are filtered and ordered by, so by an index over those, and all else is read of the
@@ -30,8 +30,8 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, cast
@@ -45,6 +45,8 @@ from pilothouse_server.store.results import Row
 
 DEFAULT_PAGE_SIZE: Final = 50
 LARGEST_PAGE_SIZE: Final = 1000
+# A page ends before it would be larger, with one row at least. Clients of gRPC take messages of up to 4 MiB by default.
+LARGEST_PAGE_BYTES: Final = 3 * 1024 * 1024
 LONGEST_TOKEN: Final = 4096
 MOST_ORDER_COLUMNS: Final = 5
 # The first byte of a token's payload: a later release may lay it out otherwise.
@@ -229,18 +231,56 @@ def _labelled(order: OrderSpec) -> list[ColumnElement[Any]]:
     return [item.column.label(f"{_KEY_LABEL}{index}") for index, item in enumerate(order.columns)]
 
 
-def finish_page(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> tuple[Sequence[Row], str]:
-    """Return the rows of the page without the one too many, and the token of the next page, empty
-    on the last.
+@dataclass(frozen=True, slots=True, eq=False)
+class NextPage:
+    """Where a list goes on after rows that `paginate` asked for: all of a page, or fewer, where they are too large."""
+
+    rows: Sequence[Row] = field(repr=False)
+    order: OrderSpec
+    page: PageRequest
+
+    def after(self, count: int) -> str:
+        """Return the token of the page that begins after the first `count` rows, at least one; empty where no row
+        follows.
+        """
+        if count >= len(self.rows):
+            return ""
+        return _token(self.rows[count - 1], self.order, self.page)
+
+
+def finish_page(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> tuple[Sequence[Row], NextPage]:
+    """Return the rows of the page without the one too many, and where the list goes on."""
+    return rows[: page.limit], NextPage(rows, order, page)
+
+
+async def read_page(
+    read: Callable[[PageRequest], Awaitable[Sequence[Row]]],
+    order: OrderSpec,
+    page: PageRequest,
+    size_of: Callable[[Row], int],
+) -> tuple[Sequence[Row], NextPage]:
+    """Read a page whose rows may be large, without having more in memory than about twice `LARGEST_PAGE_BYTES`, or 50
+    rows; return what `finish_page` does, or fewer rows.
+
+    `read` executes the query of a page (`paginate`). The first 50 rows tell how large the others may be.
     """
-    return rows[: page.limit], next_token(rows, order, page)
+    rows: list[Row] = []
+    size, part = 0, replace(page, page_size=min(page.limit, DEFAULT_PAGE_SIZE))
+    while True:
+        found = await read(part)
+        rows += found[: part.limit]
+        size += sum(map(size_of, found[: part.limit]))
+        if len(found) <= part.limit:
+            return rows, NextPage(rows, order, page)
+        left = page.limit - len(rows)
+        if not left or size >= LARGEST_PAGE_BYTES:
+            return rows, NextPage([*rows, found[part.limit]], order, page)
+        fitting = (LARGEST_PAGE_BYTES - size) * len(rows) // max(size, 1) + 1
+        token = NextPage(found, order, part).after(part.limit)
+        part = replace(part, page_size=min(left, fitting), page_token=token)
 
 
-def next_token(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> str:
-    """Return the token of the page after the one that `paginate` asked for; empty where no row follows."""
-    if len(rows) <= page.limit:
-        return ""
-    last = rows[page.limit - 1]
+def _token(last: Row, order: OrderSpec, page: PageRequest) -> str:
     values = []
     for index, item in enumerate(order.columns):
         value = last[f"{_KEY_LABEL}{index}"]

@@ -20,7 +20,7 @@ from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.store import encryption_keys
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
 Check = Callable[[Cluster], None]
@@ -61,8 +61,8 @@ async def refuse_taken(transaction: ReadTransaction, name: str) -> None:
         raise already_exists("cluster", name)
 
 
-async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], str]:
-    """One page of clusters, and the token of the next."""
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], NextPage]:
+    """One page of clusters, and where they go on."""
     return await repository.list_clusters(transaction, page)
 
 

@@ -18,15 +18,17 @@ from pilothouse_server.store.filtering import (
 )
 from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
 from pilothouse_server.store.paging import (
+    NextPage,
     OrderField,
     PageRequest,
-    finish_page,
     paginate_rows,
     parse_order_by,
     read_in_pages,
+    read_page,
 )
 from pilothouse_server.store.references import NAMESPACES, USERS, keys_of, reconciling
 from pilothouse_server.store.rendered import with_unready
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.ready import Ready
@@ -117,18 +119,21 @@ async def list_page(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[Ready | Config], str]:
-    """One page of those of one namespace or of those among `visible`, and the token of the next.
+) -> tuple[Sequence[Ready | Config], NextPage]:
+    """One page of those of one namespace or of those among `visible`, and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
     keys = keys_of(TABLES[kind], compile_filter(page.filter, _FILTERS[kind]))
     keys = narrowed(keys, TABLES[kind], namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
-    query = paginate_rows(ready(kind, message_format), keys, TABLES[kind].c.id, order, page)
-    rows = (await transaction.connection.execute(query)).all()
-    rows, token = finish_page(rows, order, page)
-    return await _ready(transaction, rows, kind), token
+
+    async def read(part: PageRequest) -> Sequence[Row]:
+        query = paginate_rows(ready(kind, message_format), keys, TABLES[kind].c.id, order, part)
+        return (await transaction.connection.execute(query)).all()
+
+    rows, next_page = await read_page(read, order, page, lambda row: len(row.message or b""))
+    return await _ready(transaction, rows, kind), next_page
 
 
 async def _ready(transaction: ReadTransaction, rows: Sequence[Any], kind: Kind) -> list[Ready | Config]:

@@ -30,15 +30,17 @@ from pilothouse_server.store.filtering import (
 )
 from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
 from pilothouse_server.store.paging import (
+    NextPage,
     OrderField,
     PageRequest,
-    finish_page,
     paginate_rows,
     parse_order_by,
     read_in_pages,
+    read_page,
 )
 from pilothouse_server.store.references import NAMESPACES, USERS, is_about, keys_of, reconciling
 from pilothouse_server.store.rendered import with_unready
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -173,13 +175,13 @@ async def list_ready(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[ReadyContainer | Container], str]:
-    """One page of the containers of one namespace or of those among `visible`, and the token of the next.
+) -> tuple[Sequence[ReadyContainer | Container], NextPage]:
+    """One page of the containers of one namespace or of those among `visible`, and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
-    rows, token = await _page(transaction, ready(message_format), page, namespace_id, selector, visible)
-    return await _ready(transaction, rows), token
+    rows, next_page = await _page(transaction, ready(message_format), page, namespace_id, selector, visible)
+    return await _ready(transaction, rows), next_page
 
 
 async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyContainer | Container]:
@@ -193,15 +195,19 @@ async def _page(
     namespace_id: int | None,
     selector: LabelSelector | None,
     visible: Collection[int] | None,
-) -> tuple[Sequence[Any], str]:
+) -> tuple[Sequence[Any], NextPage]:
     condition = compile_filter(page.filter, _FILTERS)
     keys = narrowed(keys_of(CONTAINERS, condition), CONTAINERS, namespace_id, selector, visible)
     if is_about(condition, CONTAINER_IMAGES):
         keys = keys.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
-    query = paginate_rows(whole, keys, CONTAINERS.c.id, order, page)
-    rows = (await transaction.connection.execute(query)).all()
-    return finish_page(rows, order, page)
+
+    async def read(part: PageRequest) -> Sequence[Row]:
+        return (
+            await transaction.connection.execute(paginate_rows(whole, keys, CONTAINERS.c.id, order, part))
+        ).all()
+
+    return await read_page(read, order, page, lambda row: len(row.message or b""))
 
 
 async def stream_containers(

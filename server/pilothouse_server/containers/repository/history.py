@@ -9,7 +9,14 @@ from sqlalchemy import select, text
 
 from pilothouse_server.containers.model import Container, Status, StatusChange
 from pilothouse_server.containers.tables import STATUS_HISTORY
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.references import USERS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -57,8 +64,8 @@ async def add_history(
 
 async def list_history(
     transaction: ReadTransaction, container_id: int, page: PageRequest
-) -> tuple[Sequence[StatusChange], str]:
-    """One page of a container's history, newest first, and the token of the next."""
+) -> tuple[Sequence[StatusChange], NextPage]:
+    """One page of a container's history, newest first, and where they go on."""
     query = (
         select(STATUS_HISTORY, USERS.c.username)
         .select_from(STATUS_HISTORY.outerjoin(USERS, USERS.c.id == STATUS_HISTORY.c.user_id))
@@ -66,8 +73,8 @@ async def list_history(
     )
     order = parse_order_by("", _ORDERS, default="change_time desc", unique=STATUS_HISTORY.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_change(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_change(row) for row in rows], next_page
 
 
 def _change(row: Any) -> StatusChange:

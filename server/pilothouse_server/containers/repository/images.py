@@ -10,7 +10,14 @@ from sqlalchemy import ColumnElement, Select, case, delete, func, select, text
 from pilothouse_server.containers.model import Image
 from pilothouse_server.containers.tables import CONTAINER_IMAGES, CONTAINERS
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 
@@ -73,15 +80,15 @@ async def list_images(
     *,
     namespace_id: int | None,
     visible: Collection[int] | None,
-) -> tuple[Sequence[Image], str]:
-    """One page of the images in use in one namespace or in those among `visible`, and the token of
-    the next. Of the pulls of a tag, each of which has a digest, the last is the image.
+) -> tuple[Sequence[Image], NextPage]:
+    """One page of the images in use in one namespace or in those among `visible`, and where
+    they go on. Of the pulls of a tag, each of which has a digest, the last is the image.
     """
     query = _images(visible, namespace_id).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINER_IMAGES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_image(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_image(row) for row in rows], next_page
 
 
 async def count_users(transaction: ReadTransaction, image: Image) -> int:

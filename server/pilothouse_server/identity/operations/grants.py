@@ -11,7 +11,7 @@ from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.repository import grants
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
@@ -73,8 +73,8 @@ async def revoke(transaction: Transaction, username: str, role_name: str, namesp
 
 async def list_page(
     transaction: ReadTransaction, caller: Principal, permission: str, namespace: str, page: PageRequest
-) -> tuple[Sequence[RoleGrant], str]:
-    """One page of grants where the caller holds `permission`, of one namespace if given, and the token of the next.
+) -> tuple[Sequence[RoleGrant], NextPage]:
+    """One page of grants where the caller holds `permission`, of one namespace if given, and where they go on.
 
     Raises:
         NotFound: the namespace.

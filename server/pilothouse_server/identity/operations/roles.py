@@ -12,7 +12,7 @@ from pilothouse_server.errors import FailedPrecondition, already_exists, missing
 from pilothouse_server.identity.model import Role
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.repository import grants, roles
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 Check = Callable[[Role], None]
@@ -102,8 +102,8 @@ async def delete(transaction: Transaction, name: str, check: Check) -> Role:
     return stored
 
 
-async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], str]:
-    """One page of roles, and the token of the next."""
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], NextPage]:
+    """One page of roles, and where they go on."""
     return await roles.list_roles(transaction, page)
 
 

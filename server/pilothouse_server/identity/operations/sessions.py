@@ -9,7 +9,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import FailedPrecondition, not_found
 from pilothouse_server.identity.model import Session, UserId
 from pilothouse_server.identity.repository import grants, sessions, users
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
@@ -38,8 +38,8 @@ async def revoke(transaction: Transaction, caller: Principal, session_id: UUID) 
 
 async def list_own(
     transaction: ReadTransaction, caller: Principal, page: PageRequest
-) -> tuple[Sequence[Session], str]:
-    """One page of the caller's own sessions, newest first, and the token of the next."""
+) -> tuple[Sequence[Session], NextPage]:
+    """One page of the caller's own sessions, newest first, and where they go on."""
     return await sessions.list_sessions(transaction, UserId(caller.user_id), page)
 
 

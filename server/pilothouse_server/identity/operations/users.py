@@ -15,7 +15,7 @@ from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticate
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.repository import grants, sessions, users
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email, normalise_username
 
@@ -184,8 +184,8 @@ async def change_own_password(
     await grants.notify_changed(transaction)
 
 
-async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], str]:
-    """One page of users, and the token of the next."""
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
+    """One page of users, and where they go on."""
     return await users.list_users(transaction, page)
 
 

@@ -29,7 +29,14 @@ from pilothouse_server.identity.shipped_roles import excluded_from
 from pilothouse_server.identity.tables import ROLES, USER_ROLES, USERS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -166,15 +173,15 @@ async def delete_of_namespace(transaction: Transaction, namespace_id: int) -> No
 
 async def list_grants(
     transaction: ReadTransaction, page: PageRequest, namespaces: Collection[int] | None
-) -> tuple[Sequence[RoleGrant], str]:
-    """One page of living grants in `namespaces` (None: all, and those over all), and the token of the next."""
+) -> tuple[Sequence[RoleGrant], NextPage]:
+    """One page of living grants in `namespaces` (None: all, and those over all), and where they go on."""
     query = _grants().where(compile_filter(page.filter, _FILTERS))
     if namespaces is not None:
         query = query.where(USER_ROLES.c.namespace_id.in_(namespaces))
     order = parse_order_by(page.order_by, _ORDERS, default="create_time", unique=USER_ROLES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_role_grant(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_role_grant(row) for row in rows], next_page
 
 
 async def held_by(

@@ -14,7 +14,14 @@ from pilothouse_server.identity.shipped_roles import ShippedRole, excluded_from
 from pilothouse_server.identity.tables import ROLES, USER_ROLES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import compile_filter, filter_fields
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -80,13 +87,13 @@ async def count_holders(transaction: ReadTransaction, role_id: RoleId) -> int:
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
-async def list_roles(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], str]:
-    """One page of roles, and the token of the next."""
+async def list_roles(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], NextPage]:
+    """One page of roles, and where they go on."""
     query = select(ROLES).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=ROLES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_role(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_role(row) for row in rows], next_page
 
 
 async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:

@@ -13,7 +13,14 @@ from pilothouse_server.access import Principal
 from pilothouse_server.identity.model import Session, UserId
 from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants
 from pilothouse_server.identity.tables import SESSIONS, USERS
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -109,15 +116,15 @@ async def revoke_of_user(transaction: Transaction, user_id: UserId, *, keep: UUI
 
 async def list_sessions(
     transaction: ReadTransaction, user_id: UserId, page: PageRequest
-) -> tuple[Sequence[Session], str]:
-    """One page of a user's living sessions, newest first, and the token of the next."""
+) -> tuple[Sequence[Session], NextPage]:
+    """One page of a user's living sessions, newest first, and where they go on."""
     query = select(SESSIONS).where(SESSIONS.c.user_id == user_id, _living())
     order = parse_order_by(
         "create_time desc", _ORDERS, default="create_time desc", unique=SESSIONS.c.family_id
     )
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_session(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_session(row) for row in rows], next_page
 
 
 async def load_principal(

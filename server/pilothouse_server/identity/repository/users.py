@@ -19,7 +19,14 @@ from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.tables import USERS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email, normalise_username
@@ -159,13 +166,13 @@ async def own_password_hash(transaction: ReadTransaction) -> str | None:
     return found
 
 
-async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], str]:
-    """One page of living users, and the token of the next."""
+async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
+    """One page of living users, and where they go on."""
     query = _users().where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="username", unique=USERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
-    return [_user(row) for row in rows], token
+    rows, next_page = finish_page(rows, order, page)
+    return [_user(row) for row in rows], next_page
 
 
 async def credentials(transaction: ReadTransaction, username: str) -> Credentials | None:

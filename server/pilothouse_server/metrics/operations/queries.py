@@ -23,7 +23,7 @@ from pilothouse_server.metrics.model import (
 )
 from pilothouse_server.metrics.repository import days, overview, samples, series
 from pilothouse_server.namespaces.operations import locate as locate_namespace
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 MOST_STEPS: Final = 11_000
@@ -96,8 +96,8 @@ async def usage(
     container: str,
     visible: frozenset[int] | None,
     form: int,
-) -> tuple[list[tuple[Subject, list[PackedDay | Point]]], str]:
-    """One page of series by namespace and name, those without points left out, and the token of the next page.
+) -> tuple[list[tuple[Subject, list[PackedDay | Point]]], NextPage]:
+    """One page of series by namespace and name, those without points left out, and where they go on.
 
     A page holds fewer containers than asked for where their points would be too many. At steps of an hour whole days
     come packed where they are in this form; the first and the last of them may reach beyond the range.
@@ -106,7 +106,7 @@ async def usage(
         NotFound: the container, where a namespace and a container are named.
     """
     most = max(1, MOST_POINTS // steps.count)
-    found, token = await series.subjects(
+    found, next_page = await series.subjects(
         transaction,
         dataclasses.replace(page, page_size=min(page.limit, most)),
         namespace_id=namespace_id,
@@ -120,7 +120,7 @@ async def usage(
         shown[part.container_id].append(part)
     for parts in shown.values():
         parts.sort(key=_at)
-    return [(subject, parts) for subject in found if (parts := shown[subject.container_id])], token
+    return [(subject, parts) for subject in found if (parts := shown[subject.container_id])], next_page
 
 
 async def _parts(

@@ -8,7 +8,14 @@ from sqlalchemy import select
 
 from pilothouse_server.metrics.model import ContainerDetails, NamespaceSummary
 from pilothouse_server.metrics.tables import CONTAINER_DETAILS, SUMMARIES
-from pilothouse_server.store.paging import OrderColumn, OrderSpec, PageRequest, finish_page, paginate
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderColumn,
+    OrderSpec,
+    PageRequest,
+    finish_page,
+    paginate,
+)
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _DETAILS = CONTAINER_DETAILS.c
@@ -33,15 +40,15 @@ async def list_summaries(
     *,
     namespace_id: int | None,
     visible: frozenset[int] | None,
-) -> tuple[list[NamespaceSummary], str]:
-    """One page of what namespaces hold, by name, as far as the caller reaches them, and the token of the next."""
+) -> tuple[list[NamespaceSummary], NextPage]:
+    """One page of what namespaces hold, by name, as far as the caller reaches them, and where they go on."""
     query = select(SUMMARIES)
     if namespace_id is not None:
         query = query.where(SUMMARIES.c.namespace_id == namespace_id)
     if visible is not None:
         query = query.where(SUMMARIES.c.namespace_id.in_(visible))
     rows = (await transaction.connection.execute(paginate(query, _BY_NAME, page))).all()
-    rows, token = finish_page(rows, _BY_NAME, page)
+    rows, next_page = finish_page(rows, _BY_NAME, page)
     return [
         NamespaceSummary(
             row.namespace_name,
@@ -52,7 +59,7 @@ async def list_summaries(
             int(row.total_size_bytes),
         )
         for row in rows
-    ], token
+    ], next_page
 
 
 def _details(row: Any) -> ContainerDetails:

@@ -19,7 +19,14 @@ from sqlalchemy import Select, TextClause, select, text
 
 from pilothouse_server.metrics.model import Point, Steps, Subject
 from pilothouse_server.metrics.tables import CONTAINERS
-from pilothouse_server.store.paging import OrderColumn, OrderSpec, PageRequest, finish_page, paginate
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderColumn,
+    OrderSpec,
+    PageRequest,
+    finish_page,
+    paginate,
+)
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -208,8 +215,8 @@ async def subjects(
     namespace_id: int | None,
     container: str,
     visible: frozenset[int] | None,
-) -> tuple[list[Subject], str]:
-    """One page of containers by namespace and name, and the token of the next."""
+) -> tuple[list[Subject], NextPage]:
+    """One page of containers by namespace and name, and where they go on."""
     query: Select[Any] = select(
         CONTAINERS.c.id,
         CONTAINERS.c.uid,
@@ -225,8 +232,8 @@ async def subjects(
     if visible is not None:
         query = query.where(CONTAINERS.c.namespace_id.in_(visible))
     rows = (await transaction.connection.execute(paginate(query, _SUBJECT_ORDER, page))).all()
-    rows, token = finish_page(rows, _SUBJECT_ORDER, page)
-    return [Subject(row.id, str(row.uid), row.namespace, row.container) for row in rows], token
+    rows, next_page = finish_page(rows, _SUBJECT_ORDER, page)
+    return [Subject(row.id, str(row.uid), row.namespace, row.container) for row in rows], next_page
 
 
 async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int]) -> list[Point]:
