@@ -20,7 +20,7 @@ from pilothouse_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import AuditFacts, Call
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.tasks import cancel_and_wait
 from tests.waiting import patient, poll_until
@@ -85,6 +85,7 @@ class Streams:
         call = SimpleNamespace(
             refusal=None,
             parse_error=None,
+            facts=AuditFacts(),
             principal=await self.tokens.authenticate(token),
             rule=rule,
             namespace=namespace,
