@@ -138,7 +138,9 @@ async def shared_server(
 async def place(shared_server: Server) -> Place:
     """A new namespace, active on the cluster."""
     name = f"stock-{next(_numbers)}"
-    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+    # Folders of the node are more than the level of new namespaces allows.
+    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name, labels=labels))
 
     async def there() -> bool:
         found = await shared_server.admin.namespaces.get(name=name)
