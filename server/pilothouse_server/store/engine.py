@@ -66,7 +66,8 @@ class Database:
             open=settings.pool_open_connections,
             working=settings.pool_working_connections,
             idle=settings.pool_idle_connections,
-            waiting=settings.max_concurrent_calls,
+            # A stream needs one, too, before its first answer: many that open at once wait, and refuse nobody.
+            waiting=settings.max_concurrent_calls + settings.max_streams,
             lifetime_seconds=settings.pool_max_lifetime_seconds,
             idle_seconds=settings.pool_max_idle_seconds,
         )

@@ -115,10 +115,17 @@ async def silent(order: Order) -> Report:
 
 
 async def stalled(order: Order) -> Report:
-    """`count` watches of a namespace whose readers take nothing: neither a stream's window grows nor a socket's.
+    """`count` watches of a namespace whose readers take nothing: neither a stream's window grows nor a socket's."""
+    return await _watches(order, reads=False, window=0)
 
-    `options["tokens"]` are of several users, each of whom has a connection of so many streams.
-    """
+
+async def watches(order: Order) -> Report:
+    """The honest twin: as many that read all that they are told."""
+    return await _watches(order)
+
+
+async def _watches(order: Order, **how: object) -> Report:
+    """`options["tokens"]` are of several users, each of whom has a connection of so many streams."""
     done: Counter[str] = Counter()
     body = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()
     tokens = order.options["tokens"]
@@ -135,7 +142,7 @@ async def stalled(order: Order) -> Report:
             done["watches"] += 1
         await connection.drain()
 
-    async with _many(len(tokens), order, reads=False, window=0) as connections:
+    async with _many(len(tokens), order, **how) as connections:
         await asyncio.gather(*(hold(*pair) for pair in zip(connections, tokens, strict=True)))
         order.stands()
         await order.over.wait()
@@ -249,4 +256,13 @@ def _varint(number: int) -> bytes:
 
 
 if __name__ == "__main__":
-    run({"calls": calls, "resets": resets, "silent": silent, "stalled": stalled, "oversized": oversized})
+    run(
+        {
+            "calls": calls,
+            "resets": resets,
+            "silent": silent,
+            "stalled": stalled,
+            "watches": watches,
+            "oversized": oversized,
+        }
+    )

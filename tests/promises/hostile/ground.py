@@ -108,7 +108,7 @@ class Ground:
     output: Path
     bystanders: asyncio.subprocess.Process
 
-    async def attacked(self, attack: Making, *, honest: Making = _nothing, pairs: int = 5) -> Verdict:
+    async def attacked(self, attack: Making, *, honest: Making = _nothing, pairs: int = 3) -> Verdict:
         """Lets bystanders be without the attack and with it, in turn."""
         verdict = Verdict()
         await self.window(CALLS)
