@@ -57,6 +57,28 @@ async def test_who_is_known_has_every_other_place() -> None:
     assert await line.all_served() == ["k1", "s1", "k2", "s2", "s3", "s4", "s5"]
 
 
+async def test_strangers_never_have_the_last_place() -> None:
+    queue = HashQueue(2, longest=100, longest_of_one=100)
+    async with queue.place("stranger"):
+        other = asyncio.create_task(_once(queue, "another stranger"))
+        await asyncio.sleep(0)
+        assert not other.done()
+        async with within(5.0), queue.place("anna", known=True):
+            pass
+        assert not other.done()
+    async with within(5.0):
+        await other
+        async with queue.place("anna", known=True), queue.place("ben", known=True):
+            third = asyncio.create_task(_once(queue, "stranger"))
+            await asyncio.sleep(0)
+        await third
+
+
+async def _once(queue: HashQueue, who: str) -> None:
+    async with queue.place(who):
+        pass
+
+
 async def test_a_full_queue_has_room_for_who_waits_less_often() -> None:
     line = Line(longest=4)
     await line.come("holder", *["flood"] * 4)

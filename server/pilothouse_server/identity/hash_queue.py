@@ -2,7 +2,8 @@
 
 Who waits is served in turn by *who* it is, an address or an account, not by when it came: one that sends a thousand
 waits behind its own. Those who are known (a device or an address that logged in before) and strangers have every other
-place each, while both wait. The queue is bounded for each and in all. Where all of it is full and somebody comes who
+place each, while both wait, and strangers never have the last one: what they make the server hash takes one processor
+less than there are places. The queue is bounded for each and in all. Where all of it is full and somebody comes who
 waits less often than another, the newest of that other is refused instead.
 """
 
@@ -24,11 +25,13 @@ class HashQueue:
 
     def __init__(self, places: int, *, longest: int, longest_of_one: int) -> None:
         self._free = places
+        self._most_strangers = max(1, places - 1)
         self._longest = longest
         self._longest_of_one = longest_of_one
         self._strangers: _Line = OrderedDict()
         self._known: _Line = OrderedDict()
         self._waiting = 0
+        self._placed_strangers = 0
         self._known_next = True
 
     @contextlib.asynccontextmanager
@@ -38,14 +41,15 @@ class HashQueue:
         Raises:
             ResourceExhausted: LOGIN_BUSY, too many wait already.
         """
-        if self._free and not self._waiting:
-            self._free -= 1
+        line = self._known if known else self._strangers
+        if self._free and not line and (known or self._placed_strangers < self._most_strangers):
+            self._enter(line)
         else:
-            await self._wait(self._known if known else self._strangers, who)
+            await self._wait(line, who)
         try:
             yield
         finally:
-            self._leave()
+            self._leave(line)
 
     async def _wait(self, line: _Line, who: str) -> None:
         self._make_room(len(line.get(who, ())))
@@ -57,7 +61,7 @@ class HashQueue:
         except BaseException:
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
                 # The place was given in the moment in which its taker was cancelled.
-                self._leave()
+                self._leave(line)
             elif waiting in line.get(who, ()):
                 self._remove(line, who, waiting)
             raise
@@ -77,23 +81,31 @@ class HashQueue:
         self._remove(line, who, newest)
         newest.set_exception(_busy())
 
-    def _leave(self) -> None:
+    def _enter(self, line: _Line) -> None:
+        self._free -= 1
+        self._placed_strangers += line is self._strangers
+
+    def _leave(self, line: _Line) -> None:
         self._free += 1
-        while self._free and self._waiting:
-            line = self._next_line()
+        self._placed_strangers -= line is self._strangers
+        while self._free and (line := self._next_line()):
             who, waiting = next(iter(line.items()))
             first = waiting[0]
             self._remove(line, who, first)
             if who in line:
                 line.move_to_end(who)
             if not first.done():
-                self._free -= 1
+                self._enter(line)
                 first.set_result(None)
 
     def _next_line(self) -> _Line:
-        first, second = (self._known, self._strangers) if self._known_next else (self._strangers, self._known)
+        """Those of whom one has the next place; empty where nobody may have it."""
+        if self._placed_strangers >= self._most_strangers or not self._strangers:
+            return self._known
+        if not self._known:
+            return self._strangers
         self._known_next = not self._known_next
-        return first or second
+        return self._strangers if self._known_next else self._known
 
     def _remove(self, line: _Line, who: str, waiting: _Waiting) -> None:
         line[who].remove(waiting)
