@@ -19,7 +19,10 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
             await self.fake.abort(
                 context, grpc.StatusCode.UNAUTHENTICATED, "WRONG_CREDENTIALS", "wrong user name or password"
             )
-        answer = identity.LoginResponse(user=identity.User(username=request.username))
+        device_token = f"phd_{request.username}_{uuid.uuid4().hex}"
+        answer = identity.LoginResponse(
+            user=identity.User(username=request.username), device_token=device_token
+        )
         return self._tokens(answer, request.username)
 
     async def RefreshSession(self, request: Any, context: Any) -> Any:

@@ -33,6 +33,44 @@ async def test_log_in_show_and_log_out(fake: FakeServer, logged_in: Command, tmp
     assert len(fake.calls_of("Logout")) == 1
 
 
+async def test_a_device_stays_known_to_its_server_for_its_user(
+    fake: FakeServer, logged_in: Command, tmp_path: Path
+) -> None:
+    async def log_in(user: str, server: FakeServer = fake) -> str:
+        """The device token that was sent."""
+        before = len(server.calls_of("Login"))
+        ended = await logged_in(
+            "login", "--server", server.address, "--user", user, "--password-stdin", stdin=f"{PASSWORD}\n"
+        )
+        assert ended.code == 0, ended.err
+        (call,) = server.calls_of("Login")[before:]
+        return str(call.request.device_token)
+
+    def kept() -> dict[str, str]:
+        contexts = json.loads((tmp_path / "config.json").read_text())["contexts"]
+        return {context["username"]: context["device_token"] for context in contexts.values()}
+
+    (first,) = fake.calls_of("Login")
+    assert first.request.device_token == ""
+    device = kept()["admin"]
+    assert device.startswith("phd_admin_")
+    assert (await logged_in("logout")).code == 0
+    assert await log_in("admin") == device
+    fake.passwords["ann"] = PASSWORD
+    assert await log_in("ann") == ""
+    assert (tmp_path / "config.json").stat().st_mode & 0o777 == 0o600
+    # The newest counts, whichever context is in use.
+    newest = kept()["admin"]
+    assert newest != device
+    assert await log_in("admin") == newest
+    other = FakeServer()
+    await other.start()
+    try:
+        assert await log_in("admin", other) == ""
+    finally:
+        await other.stop()
+
+
 async def test_a_wrong_password_is_not_remembered(
     fake: FakeServer, pilothouse: Command, tmp_path: Path
 ) -> None:

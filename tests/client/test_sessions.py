@@ -46,6 +46,27 @@ async def test_many_first_calls_log_in_once(fake: FakeServer, client: AsyncClien
     assert _methods(fake).count("Login") == 1
 
 
+async def test_a_client_shows_the_device_token_of_its_last_log_in(fake: FakeServer) -> None:
+    def sent() -> list[str]:
+        return [call.request.device_token for call in fake.calls_of("Login")]
+
+    async with AsyncClient(fake.address, username="admin", password=PASSWORD) as client:
+        assert client.device_token == ""
+        await client.identity.who_am_i()
+        device = client.device_token
+        await client.logout()
+        assert client.device_token == device
+        await client.login("admin", PASSWORD)
+        assert sent() == ["", device]
+        device = client.device_token
+        fake.passwords["ann"] = PASSWORD
+        await client.login("ann", PASSWORD)
+        assert sent()[-1] == ""
+    async with AsyncClient(fake.address, username="admin", password=PASSWORD, device_token=device) as client:
+        await client.identity.who_am_i()
+    assert sent()[-1] == device
+
+
 async def test_an_api_key_is_sent_as_it_is(fake: FakeServer) -> None:
     fake.api_keys["key-1"] = "robot"
     async with AsyncClient(fake.address, token="key-1") as client:

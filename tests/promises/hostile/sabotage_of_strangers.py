@@ -1,0 +1,30 @@
+"""`pilothouse` with a bound of strangers taken away: see `sabotage.py`. Each is found by the test of what it breaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse_server.identity.failure_budgets import FailureBudgets
+from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.rpc.refusals import Refusals
+from tests.promises.hostile.sabotage import run
+
+
+def all_log_ins_stand_in_one_line() -> None:
+    """Addresses have neither turns nor a budget of their own."""
+    turn = Logins._turn
+
+    def all_alike(self: Logins, _who: str, *, known: bool) -> Any:
+        return turn(self, "everybody", known=False)
+
+    Logins._turn = all_alike  # type: ignore[method-assign]
+    FailureBudgets.take = lambda _self, _who: None  # type: ignore[method-assign]
+
+
+def each_refusal_has_a_record() -> None:
+    """Nothing is summed."""
+    Refusals.singly = lambda *_arguments: True  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    run({made.__name__: made for made in (all_log_ins_stand_in_one_line, each_refusal_has_a_record)})

@@ -1,0 +1,83 @@
+"""Attacks by strangers: log-ins that are invented, and calls without a token whose headers are as large as they may be.
+
+Each makes `total` calls, or goes on until it is over, and reports how many. Run by `attacker.attacking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+
+from pilothouse.identity.v1 import identity_pb2
+from tests.promises.hostile import wire
+from tests.promises.hostile.attacker import Order, Report, run
+from tests.promises.hostile.wire import Connection, frame
+
+LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
+WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
+_CALLS_OF_A_CONNECTION = 18
+# What a record would have to keep, were headers not an allow-list with a bound.
+_FILLERS = [(f"grpc-filler-{number}", "x" * 900) for number in range(12)]
+
+
+async def logins(order: Order) -> Report:
+    """`count` log-ins at a time, of users and by passwords that are invented."""
+    numbers = count()
+
+    async def guess(connection: Connection) -> None:
+        request = identity_pb2.LoginRequest(username=f"invented{next(numbers)}", password="x" * 40)
+        await connection.call(LOGIN, request.SerializeToString())
+
+    return await _over_and_over(order, guess, order.count // _CALLS_OF_A_CONNECTION, _CALLS_OF_A_CONNECTION)
+
+
+async def refused(order: Order) -> Report:
+    """`count` connections, each with one call without a token after another."""
+    block = wire.header_block(WHO_AM_I, extra=_FILLERS)
+
+    async def call(connection: Connection) -> None:
+        stream = connection.stream()
+        ended = connection.ended(stream)
+        connection.write(
+            frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+            + frame(wire.DATA, wire.END_STREAM, stream, wire.message(b""))
+        )
+        await ended.wait()
+
+    return await _over_and_over(order, call, order.count, 1)
+
+
+async def _over_and_over(
+    order: Order, act: Callable[[Connection], Awaitable[None]], connections: int, at_once: int
+) -> Report:
+    done: Counter[str] = Counter()
+    total = order.options.get("total", sys.maxsize)
+    made = [Connection(order.address, order.source) for _ in range(connections)]
+
+    async def one(connection: Connection) -> None:
+        with suppress(OSError):
+            while not order.over.is_set() and not connection.closed.is_set() and done["begun"] < total:
+                done["begun"] += 1
+                await act(connection)
+                done["calls"] += 1
+
+    try:
+        await asyncio.gather(*(each.open() for each in made))
+        work = [asyncio.create_task(one(each)) for each in made for _ in range(at_once)]
+        order.stands()
+        await order.over.wait()
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+    finally:
+        for each in made:
+            each.close()
+    return dict(done)
+
+
+if __name__ == "__main__":
+    run({"logins": logins, "refused": refused})
