@@ -186,3 +186,51 @@ async def usage(connection: asyncpg.Connection, days: int) -> None:
     await connection.execute("CREATE INDEX ON bare_usage (container_id, timestamp)")
     await connection.execute(_HOURLY)
     await analyze(connection, "bare_usage", "container_usage_hourly")
+
+
+# The canonical form of a record (docs/audit-format.md), written out: members in order, no spaces.
+_AUDITED = """
+DO $$
+DECLARE
+    one record;
+    link bytea;
+    digest bytea;
+    place bigint;
+BEGIN
+    SELECT audit_sequence, audit_chain_hash INTO place, link FROM stream_head WHERE id = 1;
+    FOR one IN
+        SELECT i, gen_random_uuid() AS operation_id, n.id AS namespace_id, n.name AS namespace,
+               now() - interval '25 days' + i * interval '1 s' AS at
+        FROM generate_series(1, {records}) AS i
+        JOIN namespaces AS n ON n.name = format('tenant-%s', i % {namespaces}) ORDER BY i
+    LOOP
+        place := place + 1;
+        digest := sha256(convert_to(format('{{"action":"get","client_ip":"127.0.0.1","completed_at":%s,"duration_ms":3,'
+            '"error_code":null,"error_message":null,"metadata":{{}},"namespace_id":%s,"operation_id":"%s",'
+            '"request_body":{{"name":"web-%s","namespace":"%s"}},"request_headers":{{"user-agent":"grpc-python/1.85"}},'
+            '"request_method":"UNARY","request_path":"/pilothouse.container.v1.ContainerService/GetContainer",'
+            '"resource_id":%s,"resource_name":"web-%s","resource_type":"container","response_body":null,'
+            '"started_at":%s,"status_code":200,"stream_id":null,"user_agent":"grpc-python/1.85","user_id":null,'
+            '"username":"admin"}}',
+            to_json(to_char(one.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')), one.namespace_id,
+            one.operation_id, one.i % 1000, one.namespace, one.i % 1000, one.i % 1000,
+            to_json(to_char(one.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), 'UTF8'));
+        link := sha256(link || int8send(place) || digest);
+        INSERT INTO operation_logs (operation_id, username, action, resource_type, resource_id, resource_name,
+            namespace_id, request_method, request_path, request_body, request_headers, client_ip, user_agent,
+            status_code, duration_ms, started_at, completed_at, sequence, record_hash, chain_hash)
+        VALUES (one.operation_id, 'admin', 'get', 'container', one.i % 1000, 'web-' || one.i % 1000,
+            one.namespace_id, 'UNARY', '/pilothouse.container.v1.ContainerService/GetContainer',
+            jsonb_build_object('namespace', one.namespace, 'name', 'web-' || one.i % 1000),
+            '{{"user-agent": "grpc-python/1.85"}}', '127.0.0.1', 'grpc-python/1.85', 200, 3, one.at, one.at, place,
+            digest, link);
+    END LOOP;
+    UPDATE stream_head SET audit_sequence = place, audit_chain_hash = link WHERE id = 1;
+END $$
+"""
+
+
+async def audited_records(connection: asyncpg.Connection, records: int) -> None:
+    """Audit records after those that are there, 1 s apart, whose hashes and chain are true; no server runs then."""
+    await connection.execute(_AUDITED.format(records=records, namespaces=NAMESPACES))
+    await analyze(connection, "operation_logs")

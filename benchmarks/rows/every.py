@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.measure import Figure
 from benchmarks.rows import (
+    auditing,
     clusters,
     first_state,
     fresh,
@@ -53,6 +54,7 @@ ROWS: Mapping[str, Row] = {
     "12": Row("start", standing.start),
     "13": Row("first state of a watch", first_state.first_state),
     "14": Row("Deployments of containers that are made", pace.deployments),
+    "audit": Row("the audit log as a transparency log", auditing.audit_log),
     "containers": Row("a hundred containers until they run", clusters.hundred_containers),
     "clone": Row("clone and make run, which installs all packages", fresh.make_run, usual=False),
 }
