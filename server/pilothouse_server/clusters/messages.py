@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep, thread_time
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
@@ -32,8 +33,33 @@ KUBERNETES_EVENT = AnswerConverter(
 _RIGHT = AnswerConverter(Right, pb.ClusterRight, Differences(message_only=("denied",)))
 
 
-# Reading YAML takes the interpreter for tens of milliseconds: one document at a time, beside the loop.
-_READER = ThreadPoolExecutor(1, thread_name_prefix="kubeconfig")
+class _Reader:
+    """Reads kubeconfigs in a thread of its own, one after the other.
+
+    Reading YAML takes the interpreter from the loop, tens of milliseconds for a large one. So it rests for so many
+    times as long before the next one.
+    """
+
+    REST = 4.0
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kubeconfig")
+        self._rested_at = 0.0
+
+    async def read(self, text: str, context: str) -> Credentials:
+        """Raises CredentialsRefused."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, text, context)
+
+    def _read(self, text: str, context: str) -> Credentials:
+        sleep(max(0.0, self._rested_at - monotonic()))
+        began = thread_time()
+        try:
+            return credentials.from_kubeconfig(text, context)
+        finally:
+            self._rested_at = monotonic() + self.REST * (thread_time() - began)
+
+
+_READER = _Reader()
 
 
 async def read_credentials(message: pb.ClusterCredentials) -> Credentials:
@@ -46,9 +72,7 @@ async def read_credentials(message: pb.ClusterCredentials) -> Credentials:
     try:
         if source == "kubeconfig":
             given = message.kubeconfig
-            return await asyncio.get_running_loop().run_in_executor(
-                _READER, credentials.from_kubeconfig, given.text, given.context
-            )
+            return await _READER.read(given.text, given.context)
         if source == "address":
             address = message.address
             return credentials.from_address(
