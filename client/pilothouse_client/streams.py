@@ -177,7 +177,9 @@ class _Reopening(Generic[TransportT, Request, Response]):
         midway = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
         if self._deadline.left() is None:
             midway.add(grpc.StatusCode.DEADLINE_EXCEEDED)
-        return self._answered and not error.from_server and error.code in midway
+        # A server that ends does so to those who ask again just then, too, before it has answered them.
+        begun = self._answered or self._patient
+        return begun and not error.from_server and error.code in midway
 
 
 class WatchStream(

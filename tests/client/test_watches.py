@@ -103,6 +103,18 @@ async def test_a_failure_before_any_answer_needs_no_marker(fake: FakeServer, cli
     assert len(fake.calls_of("WatchContainers")) == 4
 
 
+async def test_a_server_that_ends_as_it_is_asked_again_ends_no_watch(
+    fake: FakeServer, client: AsyncClient
+) -> None:
+    fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, after_answers=1)
+    fake.fail("WatchContainers", grpc.StatusCode.CANCELLED, times=2)
+    async with client.containers.watch() as watch:
+        assert await _next(watch) == (ChangeKind.SYNCED, "")
+        await _put(fake, "a")
+        assert await _next(watch) == (ChangeKind.ADDED, "a")
+    assert len(fake.calls_of("WatchContainers")) == 4
+
+
 async def test_a_slow_reader_resumes(fake: FakeServer, client: AsyncClient) -> None:
     fake.fail("WatchContainers", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="SLOW_CONSUMER", after_answers=1)
     async with client.containers.watch() as watch:

@@ -201,6 +201,11 @@ def test_who_was_killed_by_a_probe_is_not_said_to_have_completed() -> None:
         assert "last exit: Completed, exit code 0" in told.message
 
 
+def test_what_is_gone_and_being_deleted_is_not_said_to_be_made() -> None:
+    told = observe(container(deletion_requested_at=NOW), None, now=NOW).observed
+    assert (told.status, told.reason) == ("pending", "Deleting")
+
+
 def looping(exit_code: int, *, init: bool = False) -> Pod:
     """A pod whose program ended for the second time."""
     state = ContainerState(terminated=Terminated(exit_code=exit_code, reason="Completed"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers.model import Port
+from pilothouse_server.containers.operations import pause as pause_container
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE_UID
@@ -32,6 +33,29 @@ async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
         )
         assert again is not None
         await here.running()
+
+
+async def test_a_deployment_whose_rollout_is_held_comes_back_with_its_pods(here: World) -> None:
+    """And is held again; a Deployment that is made paused gets none."""
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        await here.change(lambda tx: pause_container(tx, "shop", "web", "hold_rollout"))
+        there = await poll_until(
+            lambda: client.get(DEPLOYMENTS, "shop", "web"), lambda found: found.spec.paused
+        )
+        await client.delete(DEPLOYMENTS, "shop", "web", uid=there.metadata.uid)
+
+        async def held_and_ready() -> bool:
+            found = await client.find(DEPLOYMENTS, "shop", "web")
+            if found is None or found.metadata.uid == there.metadata.uid:
+                return False
+            return found.spec.paused and found.status.available_replicas == 1
+
+        await poll_until(held_and_ready)
+        assert (await here.running()).hold_rollout
 
 
 async def test_a_service_that_others_delete_or_change_comes_back(here: World) -> None:

@@ -209,6 +209,8 @@ def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> 
 def _not_there(container: Container) -> tuple[Status, str, str, float | None]:
     if refused := _refusal(container):
         return "failed", *refused, None
+    if container.deletion_requested_at is not None:
+        return "pending", "Deleting", "", None
     delayed = _applied(container, "Unknown")
     return "pending", *(delayed or ("Creating", "")), None
 

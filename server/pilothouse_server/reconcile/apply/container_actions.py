@@ -5,7 +5,8 @@ and found again by name and our label; deletions name the uid. Nothing is rememb
 database.
 
 Replicas are not in the apply, see `replicas`; others' changes are met as `drift` says. A Deployment that shall not
-start with one pod (the API's default) is made paused, scaled, and released by the apply that follows.
+start with one pod (the API's default) is made paused, scaled, and released by the apply that follows. One whose rollout
+is held is paused once its first rollout has begun.
 
 An imported Deployment does not carry our label before the first apply, which must not touch its pods: that apply meets
 every difference as REPORT does.
@@ -21,7 +22,7 @@ import msgspec
 
 from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.rollout import is_outrun
+from pilothouse_server.containers.rollout import REVISION, is_outrun
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import marks
@@ -72,7 +73,7 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     otherwise than for a new container: `apply` finds out what. Raises ClusterError, LeaseLost.
     """
     namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
-    if container.spec.service_account:
+    if container.spec.service_account or container.hold_rollout:
         return None
     services = manifests.services(container)
     for manifest in services:
@@ -119,6 +120,7 @@ async def apply(
         objects = {**(unchanged.objects or {}), **account}
         return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects)
     services = await _apply_services(client, container, drift)
+    begins = container.hold_rollout and not _is_held(container, deployment)
     deployment, decided = await _apply_deployment(client, container, deployment, drift)
     adopted = await _adopt(client, container, drift, decided)
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
@@ -127,6 +129,7 @@ async def apply(
     objects = marks.noted((DEPLOYMENTS, deployment), *services) | account
     return ContainerProgress(
         deployment=deployment,
+        again_seconds=AGAIN_SECONDS if begins else None,
         conditions=tuple(conditions),
         adoption=adopted,
         objects=objects,
@@ -272,8 +275,13 @@ async def _apply_deployment(
         decided = await replicas.decide(client, container, present, drift)
         if decided.scale is not None:
             await replicas.set_scale(client, container, decided.scale)
-    manifest = manifests.deployment(container, replicas_set=wanted)
+    manifest = manifests.deployment(container, replicas_set=wanted, paused=_is_held(container, present))
     return await drift.apply(client, DEPLOYMENTS, manifest, present=present is not None), decided
+
+
+def _is_held(container: Container, present: Deployment | None) -> bool:
+    """Returns whether the rollout is held now: a Deployment that never rolled out would get no pods at all."""
+    return container.hold_rollout and present is not None and bool(present.metadata.annotation(REVISION))
 
 
 async def _adopt(
