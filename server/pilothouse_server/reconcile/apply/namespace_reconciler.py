@@ -75,6 +75,9 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
             return await _apply(client, namespace)
         if not loaded.is_empty:
             # They go first, each with its own events; then there is nothing left that the deletion could take along.
+            found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+            if found is not None and _has_lost_its_label(namespace, found):
+                return _told_lost(namespace, found)
             return NamespaceProgress(
                 phase=namespace.phase, reason="DeletingContainers", again_seconds=AGAIN_SECONDS / 2
             )
@@ -146,12 +149,7 @@ async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgre
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None and _has_lost_its_label(namespace, found):
         # Not forgotten: what is left there would be nobody's.
-        return NamespaceProgress(
-            phase=found.status.phase or "Active",
-            reason=LABEL_LOST,
-            message=_lost(namespace),
-            again_seconds=LABEL_SECONDS,
-        )
+        return _told_lost(namespace, found)
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
     if namespace.adopted:
@@ -191,6 +189,16 @@ def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
 def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
     """Whether one that we made does not say so any more; one that was adopted gets its label with the next apply."""
     return not namespace.adopted and namespace.observed_generation > 0 and not _is_ours(namespace, found)
+
+
+def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceProgress:
+    """Returns that the deletion waits for the label, without which nothing is deleted there."""
+    return NamespaceProgress(
+        phase=found.status.phase or "Active",
+        reason=LABEL_LOST,
+        message=_lost(namespace),
+        again_seconds=LABEL_SECONDS,
+    )
 
 
 def _lost(namespace: Namespace) -> str:
