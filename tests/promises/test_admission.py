@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2
 
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import Admission
+from pilothouse_server.rpc.admission.seats import Admission, Ticket
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.promises.holding import LOGIN, connections, health_watch, held, holding, is_healthy, never_sent
@@ -156,6 +156,45 @@ async def test_a_request_that_does_not_come_ends_its_call(
                 " AND metadata ->> 'stream_event' IS DISTINCT FROM 'opened'"
             )
         assert kept == 2 * len(methods)
+
+
+async def test_a_request_that_is_waited_for_without_end_is_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        quiet_world(database, tmp_path, monkeypatch, request_seconds=600.0) as world,
+        connections(world.server.address, 1) as channels,
+        holding(channels, [never_sent(LOGIN)], 2) as tasks,
+    ):
+        ended, _ = await asyncio.wait(tasks, timeout=runs_out(2.0))
+    assert not ended
+
+
+async def test_calls_that_keep_their_seats_at_a_cluster_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stays(_ticket: Ticket, _cluster: str) -> None:
+        return
+
+    monkeypatch.setattr(Ticket, "go_to_cluster", stays)
+    async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
+        eve = await world.make_user("eve", {OWN: "operator"})
+        cluster, admission = world.server.cluster, admission_of(world)
+        assert cluster is not None
+        cluster.faults.latency_seconds = 30.0
+        create = {"namespace": OWN, "container": workload("tried"), "validateOnly": True}
+        tasks = [asyncio.create_task(world.call("CreateContainer", create, eve)) for _ in range(5)]
+
+        async def in_use() -> int:
+            return admission.calls.in_use
+
+        try:
+            await poll_until(in_use, lambda seats: seats == NARROW["max_calls_per_user"])
+            mine = await world.call("GetNamespace", {"name": OWN}, eve)
+        finally:
+            cluster.faults.clear()
+            await cancel_and_wait(*tasks)
+    assert (mine.code, mine.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
 
 
 async def test_calls_that_wait_for_a_cluster_have_seats_of_their_own(

@@ -1,0 +1,35 @@
+"""`pilothouse` without admission, in which one number counts all calls, as it was: see `sabotage`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from functools import partial
+from typing import TypeVar
+
+import grpc.aio
+
+from pilothouse_server.rpc.admission.bodies import Bodies
+from pilothouse_server.rpc.admission.limiter import Limiter
+from tests.promises.hostile.sabotage import run
+
+T = TypeVar("T")
+# As many as there were by default.
+_MOST_CALLS = 2000
+
+
+def one_number_for_all() -> None:
+    """Everybody has every seat and all the time, up to the number that gRPC counts."""
+    Limiter.take_now = lambda *_: True  # type: ignore[method-assign]
+    Limiter.give_back = lambda *_: None  # type: ignore[method-assign]
+    Bodies.arrives = _whenever  # type: ignore[method-assign, assignment]
+    grpc.aio.server = partial(grpc.aio.server, maximum_concurrent_rpcs=_MOST_CALLS)
+
+
+async def _whenever(_bodies: Bodies, body: Awaitable[T], _key: object) -> T:
+    return await body
+
+
+SABOTAGES = {made.__name__: made for made in (one_number_for_all,)}
+
+if __name__ == "__main__":
+    run(SABOTAGES)

@@ -1,0 +1,97 @@
+"""Attacks on the seats: calls that are held for as long as they can be, and calls that ask for much. See `attacker`.
+
+What the server ends is begun again, so the attack stands until it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.container.v1 import container_pb2
+from tests.promises.hostile import wire
+from tests.promises.hostile.attacker import Order, Report, run
+from tests.promises.hostile.wire import Connection, frame
+
+LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
+GET = "/pilothouse.container.v1.ContainerService/GetContainer"
+CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
+WATCH = "/pilothouse.container.v1.ContainerService/WatchContainers"
+LIST_OPERATIONS = "/pilothouse.audit.v1.AuditService/ListOperations"
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_CONNECTIONS = 20
+# What was refused comes back, as a client of bad manners does.
+_PAUSE_SECONDS = 5.0
+
+
+# The headers of a call, and its request; None where that is never sent.
+_Call = tuple[bytes, bytes | None]
+
+
+def _calls(order: Order) -> Mapping[str, _Call]:
+    watch = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()
+    page = audit_pb2.ListOperationsRequest(page_size=1000).SerializeToString()
+    tried = container_pb2.CreateContainerRequest(namespace=order.namespace, validate_only=True)
+    tried.container.name = "tried"
+    tried.container.image = "nginx:1.27"
+    return {
+        "watches of health": (wire.header_block(HEALTH_WATCH), b""),
+        "reflections": (wire.header_block(REFLECTION), None),
+        "log-ins without a request": (wire.header_block(LOGIN), None),
+        "calls without a request": (wire.header_block(GET, order.token), None),
+        "watches": (wire.header_block(WATCH, order.token), watch),
+        "wide pages": (wire.header_block(LIST_OPERATIONS, order.token), page),
+        "dry runs": (wire.header_block(CREATE, order.token), tried.SerializeToString()),
+    }
+
+
+def _begun(connection: Connection, stream: int, call: _Call) -> None:
+    block, request = call
+    sent = frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+    if request is not None:
+        sent += frame(wire.DATA, wire.END_STREAM, stream, wire.message(request))
+    connection.write(sent)
+
+
+async def held(order: Order) -> Report:
+    """`count` calls of the kind `options["kind"]` at a time, on some connections."""
+    call = _calls(order)[order.options["kind"]]
+    done: Counter[str] = Counter()
+    connections = [Connection(order.address, order.source) for _ in range(_CONNECTIONS)]
+
+    async def hold(connection: Connection) -> None:
+        while not order.over.is_set():
+            stream = connection.stream()
+            _begun(connection, stream, call)
+            done["begun"] += 1
+            ends = [asyncio.ensure_future(each.wait()) for each in (connection.ended(stream), order.over)]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in ends:
+                    each.cancel()
+            done["ended"] += connection.ended(stream).is_set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(order.over.wait(), _PAUSE_SECONDS)
+
+    for each in connections:
+        await each.open()
+    try:
+        tasks = [
+            asyncio.create_task(hold(connections[number % _CONNECTIONS])) for number in range(order.count)
+        ]
+        await asyncio.sleep(0)
+        order.stands()
+        await asyncio.gather(*tasks)
+    finally:
+        for each in connections:
+            each.close()
+    return dict(done)
+
+
+if __name__ == "__main__":
+    run({"held": held})
