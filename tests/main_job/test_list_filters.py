@@ -22,6 +22,7 @@ from tests.harness import running_server
 _FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 # An etag is compared by the calls that take it, never searched.
 _NEVER = {"etag"}
+_WHOLE = "a document as text; what is asked for of it has a field"
 _NOT_FILTERED = {
     "ListContainers": {
         "uptime": "it changes by itself; started_at is filtered",
@@ -31,10 +32,22 @@ _NOT_FILTERED = {
     "ListClusters": {"leader": "it is no column of the row: who watches it at this moment"},
     "ListVolumes": {"medium": "a choice within the document of an emptyDir's fields"},
     "ListOperations": {
-        "resource_uid": "no record holds one yet",
         "duration": "filtered as duration_ms, a whole number",
         "record_hash": "a record is found by its operation_id",
         "chain_hash": "a record is found by its operation_id",
+        "request_body_json": _WHOLE,
+        "request_headers_json": _WHOLE,
+        "response_body_json": _WHOLE,
+        "metadata_json": _WHOLE,
+    },
+    "ListAuditSinks": {
+        "certificate_authority": "a text within the document of what depends on the kind",
+        "client_certificate": "a text within the document of what depends on the kind",
+        "rotate_bytes": "a number within the document of what depends on the kind",
+        "keep_files": "a number within the document of what depends on the kind",
+        "lag_records": "it changes by itself; position is filtered",
+        "oldest_pending_time": "it changes by itself; position is filtered",
+        "created_by": "there are few sinks, made by administrators",
     },
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pilothouse_server.audit_sinks.runner import SinkRunner
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.namespaces.manifests import namespace_manifest
@@ -112,6 +113,7 @@ async def quiet_world(
 ) -> AsyncIterator[World]:
     """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty."""
     monkeypatch.setattr(Reconciler, "run", _never)
+    monkeypatch.setattr(SinkRunner, "run", _never)
     async with connection(database.admin_dsn) as sql:
         await sql.execute(
             "INSERT INTO clusters (name, api_server) SELECT unnest($1::text[]), 'https://127.0.0.1'",
@@ -228,5 +230,5 @@ def _targets(world: World, noun: str) -> list[str]:
     return [target(f"{verb}{noun}") for verb in _NEEDS_TARGET if f"{verb}{noun}" in names]
 
 
-async def _never(_self: Reconciler) -> None:
+async def _never(_self: Reconciler | SinkRunner) -> None:
     await asyncio.Event().wait()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, false, func, or_, select, text
+from sqlalchemy import BigInteger, Select, false, func, or_, select, text
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
-from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
     NextPage,
     OrderField,
@@ -50,6 +50,8 @@ _FILTERS = {
     "duration_ms": FilterField(_LOG.duration_ms, FilterKind.INTEGER),
     "start_time": FilterField(_LOG.started_at, FilterKind.TIMESTAMP),
     "end_time": FilterField(_LOG.completed_at, FilterKind.TIMESTAMP),
+    **filter_fields(OPERATION_LOGS, "user_id resource_id namespace_id stream_id"),
+    "grant_id": FilterField(_LOG.metadata["grant"]["id"].astext.cast(BigInteger), FilterKind.INTEGER),
     "resource_uid": FilterField(_LOG.metadata["resource_uid"].astext),
     "trace_id": FilterField(_LOG.metadata["trace_id"].astext),
     "granting_role": FilterField(_LOG.metadata["grant"]["role"].astext),

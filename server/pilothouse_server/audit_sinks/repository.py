@@ -19,7 +19,14 @@ from pilothouse_server.errors import already_exists
 from pilothouse_server.store import audit_chain
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
-from pilothouse_server.store.paging import OrderField, PageRequest, finish_page, paginate, parse_order_by
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
 from pilothouse_server.store.references import creator
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -129,14 +136,14 @@ async def find(transaction: ReadTransaction, name: str) -> AuditSink | None:
     return None if row is None else _sink(row)
 
 
-async def list_sinks(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[AuditSink], str]:
-    """One page of sinks, with what each has still to be sent, and the token of the next."""
+async def list_sinks(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[AuditSink], NextPage]:
+    """One page of sinks, with what each has still to be sent, and where they go on."""
     query = select(*_SHOWN, creator(_SINKS.created_by)).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=_SINKS.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, token = finish_page(rows, order, page)
+    rows, next_page = finish_page(rows, order, page)
     lags = await find_lags(transaction, [row.id for row in rows])
-    return [_sink(row, lags.get(row.id)) for row in rows], token
+    return [_sink(row, lags.get(row.id)) for row in rows], next_page
 
 
 async def remove(transaction: Transaction, sink: AuditSink) -> None:

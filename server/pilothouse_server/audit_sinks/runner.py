@@ -93,6 +93,7 @@ class SinkRunner:
         """Runs until cancelled; then lets go of what it holds."""
         loop = asyncio.get_running_loop()
         renewed = shown = loop.time() - _GAUGE_SECONDS
+        away = False
         try:
             while True:
                 try:
@@ -103,9 +104,12 @@ class SinkRunner:
                     if loop.time() >= shown + _GAUGE_SECONDS:
                         await self._show()
                         shown = loop.time()
+                    away = False
                 except PilothouseError as error:
                     # The database is away; what is held runs out, unless it is back before.
-                    log.warning("sinks of the audit log wait for the database", reason=error.reason)
+                    if not away:
+                        log.warning("sinks of the audit log wait for the database", reason=error.reason)
+                    away = True
                 await self._end_overdue()
                 await asyncio.sleep(min(_LOOK_SECONDS, self._lease_seconds / 4))
         finally:

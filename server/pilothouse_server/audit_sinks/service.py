@@ -13,6 +13,9 @@ from pilothouse_server.errors import missing
 from pilothouse_server.outbound import Reach
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import ListAnswer
+
+_SINKS = ListAnswer(pb.ListAuditSinksResponse, "audit_sinks")
 
 
 class SinkRules(msgspec.Struct, frozen=True):
@@ -52,16 +55,12 @@ class AuditSinkCalls:
         call.describe(resource_id=created.id, resource_uid=created.uid)
         return pb.CreateAuditSinkResponse(audit_sink=messages.AUDIT_SINK.to_proto(created))
 
-    async def ListAuditSinks(
-        self, _request: pb.ListAuditSinksRequest, call: Call
-    ) -> pb.ListAuditSinksResponse:
+    async def ListAuditSinks(self, _request: pb.ListAuditSinksRequest, call: Call) -> bytes:
         """Lists sinks, with how far each has come."""
         page = wire.page_request(call, self._sink_page_key)
         async with call.read() as transaction:
-            found, token = await operations.list_page(transaction, page)
-        return pb.ListAuditSinksResponse(
-            audit_sinks=[messages.AUDIT_SINK.to_proto(item) for item in found], next_page_token=token
-        )
+            found, next_page = await operations.list_page(transaction, page)
+        return await _SINKS.rendered(found, messages.AUDIT_SINK.to_proto, next_page)
 
     async def DeleteAuditSink(
         self, request: pb.DeleteAuditSinkRequest, call: Call
