@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
 from tests.main_job.command import Shell as Command
@@ -27,6 +29,7 @@ pilothouse namespaces update shop --legal-hold
 """
 
 
+@pytest.mark.full
 async def test_an_auditor_types_the_page(database: Database, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()

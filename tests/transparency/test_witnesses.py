@@ -28,6 +28,7 @@ async def witnessed(server: Server) -> AuditHead | None:
     return None
 
 
+@pytest.mark.full
 async def test_heads_are_cosigned_and_contradictions_are_not(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False, audit_origin=ORIGIN) as before:
         key = (await before.admin.audit.get_audit_head()).verifier_keys[0]
