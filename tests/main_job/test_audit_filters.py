@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
@@ -67,6 +68,8 @@ MISSED = ("get", "missing", "NOT_FOUND")
         ("validate_only = true", []),
         ("validate_only = false", [CREATED, TWICE, MISSED]),
         ("end_time > 2026-01-01", [CREATED, TWICE, MISSED]),
+        ("end_time < 2026-01-01", []),
+        ("start_time < 2999-01-01", [CREATED, TWICE, MISSED]),
         ("start_time > 2999-01-01", []),
         ("duration_ms < 0", []),
         ("request_method = UNARY", [CREATED, TWICE, MISSED]),
@@ -80,3 +83,13 @@ async def test_records_are_found(
 ) -> None:
     await poll_until(lambda: found(logged, "sequence > 0"), lambda seen: len(seen) == 3)
     assert await found(logged, expression) == records
+
+
+async def test_what_was_only_tried_out_is_found(logged: Server) -> None:
+    for name, tried in (("tried", True), ("made", False)):
+        role = identity_pb2.Role(name=name, permissions=["container.get"])
+        await logged.admin.identity.create_role(role=role, validate_only=tried)
+    for value, names in (("true", ["tried"]), ("false", ["made"])):
+        asked_for = f"resource_type = role AND username = admin AND validate_only = {value}"
+        listed = logged.admin.audit.list_operations(filter=asked_for)
+        assert [each.resource_name async for each in listed] == names
