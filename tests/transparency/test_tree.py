@@ -15,7 +15,7 @@ from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.errors import InvalidArgument
 
 # Sizes about those at which a tile is full.
-SIZES = (1, 2, 3, 5, 8, 255, 256, 257, 511, 512, 700, 66_000)
+SIZES = (1, 2, 3, 5, 8, 255, 256, 257, 511, 512, 700, pytest.param(66_000, marks=pytest.mark.full))
 
 
 def data_of(size: int) -> list[bytes]:
