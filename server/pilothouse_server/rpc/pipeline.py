@@ -88,6 +88,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._store = store
         self._authenticator = authenticator
         self.admission = admission
+        # Tokens, each by a call that has a seat for it.
+        self._looked_up: set[str] = set()
         self._trusted_proxies = trusted_proxies
 
     async def intercept_service(
@@ -170,12 +172,20 @@ class Pipeline(grpc.aio.ServerInterceptor):
             await ticket.sit(admission.strangers if rule.public else admission.calls, flow, width)
 
     async def _authenticated(self, call: Call) -> Principal:
-        """Looks the token up, in a seat by the caller's address, as it is not known yet whose it is."""
+        """Looks the token up, in a seat by the caller's address, as it is not known yet whose it is.
+
+        Calls with a token that is being looked up share the look, and need no seat of their own: many calls of one
+        caller take none from others at the same address.
+        """
+        if call.token in self._looked_up:
+            return await self._authenticator.authenticate(call.token)
         limiter, flow = self.admission.authentications, flow_of_address(call.client_ip)
         await limiter.take(flow)
+        self._looked_up.add(call.token)
         try:
             return await self._authenticator.authenticate(call.token)
         finally:
+            self._looked_up.discard(call.token)
             limiter.give_back(flow)
 
 
