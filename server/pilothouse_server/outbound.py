@@ -241,6 +241,9 @@ async def read(response: aiohttp.ClientResponse, most: int) -> bytes:
     async for part in response.content.iter_any():
         body += part
         if len(body) > most:
+            # The error's traceback holds this frame, for as long as it pleases the collector.
+            part = b""
+            body.clear()
             raise TooLong
     return bytes(body)
 

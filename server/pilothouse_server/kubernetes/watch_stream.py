@@ -75,4 +75,5 @@ async def split_lines(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[
                 yield line
         pending += chunk[start:]
         if len(pending) > most:
+            pending.clear()
             raise TooLong
