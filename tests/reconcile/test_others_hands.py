@@ -212,3 +212,19 @@ async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
         await poll_until(here.seen, lambda seen: seen is None)
         await poll_until(here.seen_namespace, lambda seen: seen is None)
         assert await client.find(NAMESPACES, None, "shop") is None
+
+
+async def test_an_empty_namespace_that_lost_our_label_is_not_forgotten_either(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)
+    client = await here.connect("local")
+    async with here.reconciling():
+        made = await here.namespace()
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and seen.phase == "Active")
+        await here.relabel_namespace({NAMESPACE_UID: None})
+        await here.delete_namespace()
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and seen.reason == "LabelLost")
+        await here.relabel_namespace({NAMESPACE_UID: made.uid})
+        await poll_until(here.seen_namespace, lambda seen: seen is None)
+        assert await client.find(NAMESPACES, None, "shop") is None
